@@ -1,0 +1,101 @@
+"""What every launch script shares: flags, the path from flags to a frozen Config, and how errors end a run.
+
+Exit codes: 0 success, 2 bad input (one line on stderr), 75 interrupted and saved (run again to resume), 1 a defect.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from sparse_gpt import config as configs
+from sparse_gpt.errors import InputError
+from tasks import TaskError
+
+BAD_INPUT, INTERRUPTED = 2, 75
+
+
+def define_workdir() -> None:
+    """--workdir, required."""
+    flags.DEFINE_string("workdir", None, "Folder that holds the run: configuration, checkpoints, metrics, circuits, report.")
+    flags.mark_flag_as_required("workdir")
+
+
+def define_config() -> None:
+    """--preset and --config.group.field overrides."""
+    flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(configs.PRESETS)}.")
+    config_flags.DEFINE_config_dict(
+        "config", ConfigDict(configs.to_dict(configs.Config())), "Override any field, such as --config.model.d_model=256."
+    )
+
+
+def workdir() -> Path:
+    """The --workdir flag as an absolute path."""
+    return Path(flags.FLAGS.workdir).expanduser().absolute()
+
+
+def existing_workdir() -> Path:
+    """The --workdir flag; InputError unless the folder is there."""
+    folder = workdir()
+    if not folder.is_dir():
+        raise InputError(f"--workdir={flags.FLAGS.workdir}: no such folder; train or import a model into it first")
+    return folder
+
+
+def overrides() -> Mapping[str, Any]:
+    """Dotted field -> value for every --config.… flag on the command line."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
+
+
+def new_config() -> configs.Config:
+    """Preset (default: quickstart) plus overrides, validated."""
+    return configs.validate(configs.replace(configs.preset(flags.FLAGS.preset or "quickstart"), overrides()))
+
+
+def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
+    """The workdir's configuration with overrides, which may touch only `groups` (the rest belongs to the trained model)."""
+    for name in overrides():
+        if name.partition(".")[0] not in groups:
+            raise InputError(f"--config.{name}: fixed by the trained model; here only {', '.join(groups)} can change")
+    return configs.validate(configs.replace(configs.load(folder), overrides()))
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses flags, runs `main`, and turns bad input into one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    wants_help = any(arg.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull", "h", "?") for arg in argv[1:])
+    try:
+        rest: list[str] = flags.FLAGS(argv)
+    except SystemExit:
+        sys.exit(0 if wants_help else BAD_INPUT)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        _fail(str(error) or type(error).__name__)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; every option is a --flag")
+    return rest
+
+
+def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> None:
+    try:
+        code = main(argv)
+    except (InputError, TaskError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(BAD_INPUT)

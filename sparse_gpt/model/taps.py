@@ -1,0 +1,95 @@
+"""Taps: pure functions that the model calls at every node site, after AbsTopK.
+
+A tap is ``tap(site, layer, x) -> x`` with x of shape (batch, time, width). The eight node sites are
+``config.NODE_SITES``; a node is one channel at one site. The model also calls the tap at the places listed in
+`OBSERVED`, which are not nodes: residual stream and attention output, and the reciprocal norm (1 / RMS or
+1 / standard deviation, width 1), which lets a circuit run with the full model's frozen norms.
+
+Everything that looks into the model or changes it (recording, gating, patching, steering) is a tap; nothing forks it.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sparse_gpt.config import ModelConfig
+
+Tap = Callable[[str, int, jax.Array], jax.Array]
+
+NORM_TAPS = ("attn_norm", "mlp_norm", "final_norm")
+OBSERVED = ("resid_in", "attn_y", "resid_mid", "resid_final", *NORM_TAPS)
+
+
+def identity(site: str, layer: int, x: jax.Array) -> jax.Array:
+    """The default tap: changes nothing."""
+    del site, layer
+    return x
+
+
+def site_widths(m: ModelConfig) -> dict[str, int]:
+    """Number of nodes per layer at each node site."""
+    read, heads = m.d_model + m.d_position, m.n_head * m.d_head
+    return {
+        "attn_in": read,
+        "attn_q": heads,
+        "attn_k": heads,
+        "attn_v": heads,
+        "attn_out": m.d_model,
+        "mlp_in": read,
+        "mlp_neuron": m.d_mlp,
+        "mlp_out": m.d_model,
+    }
+
+
+def recorder(store: dict[tuple[str, int], jax.Array], sites: tuple[str, ...] | None = None) -> Tap:
+    """A tap that puts what it sees into `store` under (site, layer); None records every site.
+
+    Return the store from the function that is traced: ``def f(p, x): store = {}; y = apply(p, x, tap=recorder(store));
+    return y, store``.
+    """
+
+    def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
+        if sites is None or site in sites:
+            store[site, layer] = x
+        return x
+
+    return tap
+
+
+def gate(gates: Mapping[str, jax.Array], ablation: Mapping[str, jax.Array]) -> Tap:
+    """A tap that mixes: gate 1 leaves a node alone, gate 0 replaces it by its ablation value.
+
+    Args:
+      gates: site -> (n_layer, width), values in [0, 1]; sites that are absent stay as they are.
+      ablation: site -> (n_layer, width), the value an ablated node takes at every position.
+    """
+
+    def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
+        if site not in gates:
+            return x
+        open_gate = gates[site][layer].astype(x.dtype)[None, None, :]
+        value = ablation[site][layer].astype(x.dtype)[None, None, :]
+        return open_gate * x + (1 - open_gate) * value
+
+    return tap
+
+
+def substitute(values: Mapping[tuple[str, int], jax.Array]) -> Tap:
+    """A tap that puts the given arrays, by (site, layer), in place of what the model computed."""
+
+    def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(values[site, layer].astype(x.dtype), x.shape) if (site, layer) in values else x
+
+    return tap
+
+
+def chain(*taps: Tap) -> Tap:
+    """One tap that applies several in turn."""
+
+    def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
+        for inner in taps:
+            x = inner(site, layer, x)
+        return x
+
+    return tap

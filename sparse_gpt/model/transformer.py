@@ -1,0 +1,294 @@
+"""The transformer in Flax Linen: ``Transformer(...).apply({"params": p}, tokens)`` gives logits.
+
+Shapes are written into names: B batch, T position, D d_model, R d_model + d_position (what a sublayer reads), H heads,
+K d_head, F d_mlp, V vocabulary; Q counts the positions that are still computed (T, or 1, see `Transformer.__call__`).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.config import Config, ModelConfig, activation_sites
+from sparse_gpt.model.parameters import parameter_table
+from sparse_gpt.model.taps import Tap, identity
+from sparse_gpt.topk import abs_topk
+
+RMS_EPS = float(np.finfo(np.float32).eps)  # torch.nn.RMSNorm with eps=None; 1e-6 changes sparse models' logits
+LAYER_EPS = 1e-5
+MASKED = -1e30  # finite, so that a row without visible keys stays finite
+
+
+class _Part(nn.Module):
+    """A module whose parameters are rows of the parameter table, found by the module's own path."""
+
+    config: ModelConfig
+
+    def tensor(self, name: str, dtype: Any) -> jax.Array:
+        spec = parameter_table(self.config)[(*self.path, name)]
+        return self.param(name, spec.make).astype(dtype)
+
+
+class Linear(_Part):
+    """y = x W + b. Leading axes are flattened so that the weight gradient is one large matrix product."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.tensor("kernel", x.dtype)
+        y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
+        if self.config.bias:
+            y = y + self.tensor("bias", x.dtype)[None, :]
+        return y.reshape(*x.shape[:-1], kernel.shape[1])
+
+
+class Norm(_Part):
+    """RMSNorm or LayerNorm with a learned scale, in float32. The tap sees the reciprocal norm (B, T, 1)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, site: str = "", layer: int = 0, tap: Tap = identity) -> jax.Array:
+        centred = x.astype(jnp.float32)
+        rms = self.config.norm == "rms"
+        if not rms:
+            centred = centred - jnp.mean(centred, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        inverse = tap(site, layer, jax.lax.rsqrt(variance + (RMS_EPS if rms else LAYER_EPS)))
+        y = centred * inverse * self.tensor("scale", jnp.float32)[None, None, :]
+        if self.config.norm_bias:
+            y = y + self.tensor("bias", jnp.float32)[None, None, :]
+        return y.astype(x.dtype)
+
+
+class Attention(_Part):
+    """Causal attention with optional sinks: one learned logit per head in the softmax denominator only."""
+
+    def setup(self) -> None:
+        self.c_attn = Linear(self.config)
+        self.c_proj = Linear(self.config)
+        if self.config.attention_sink:
+            self.sink = self.tensor("sink", jnp.float32)
+
+    def __call__(self, x_BxTxR: jax.Array, layer: int, node: Any, positions: jax.Array | None) -> jax.Array:
+        m = self.config
+        batch, time = x_BxTxR.shape[:2]
+        qkv = self.c_attn(x_BxTxR)
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+        if positions is not None:
+            q = _at(q, positions)
+        q, k, v = node("attn_q", layer, q), node("attn_k", layer, k), node("attn_v", layer, v)
+        q, k, v = (jnp.swapaxes(a.reshape(batch, -1, m.n_head, m.d_head), 1, 2) for a in (q, k, v))
+        scores_BxHxQxT = jnp.einsum("bhqk,bhtk->bhqt", q, k) / math.sqrt(m.d_head)
+        query_position = jnp.arange(time)[None, :] if positions is None else positions[:, None]
+        visible = query_position[:, None, :, None] >= jnp.arange(time)[None, None, None, :]
+        weights = _softmax_with_sink(
+            jnp.where(visible, scores_BxHxQxT.astype(jnp.float32), MASKED), self.sink if m.attention_sink else None
+        )
+        y = jnp.einsum("bhqt,bhtk->bhqk", weights.astype(x_BxTxR.dtype), v)
+        y = node("attn_y", layer, jnp.swapaxes(y, 1, 2).reshape(batch, -1, m.n_head * m.d_head))
+        return node("attn_out", layer, self.c_proj(y))
+
+
+class Mlp(_Part):
+    """Two matrices around the activation function; each channel between them is a neuron."""
+
+    def setup(self) -> None:
+        self.c_fc = Linear(self.config)
+        self.c_proj = Linear(self.config)
+
+    def __call__(self, x_BxTxR: jax.Array, layer: int, node: Any) -> jax.Array:
+        hidden = self.c_fc(x_BxTxR)
+        hidden = nn.relu(hidden) if self.config.activation == "relu" else gelu(hidden)
+        return node("mlp_out", layer, self.c_proj(node("mlp_neuron", layer, hidden)))
+
+
+class Block(_Part):
+    """One layer. `sublayer` 0 is attention, 1 the MLP; each maps the residual stream to the residual stream."""
+
+    def setup(self) -> None:
+        self.ln_1, self.ln_2 = Norm(self.config), Norm(self.config)
+        self.attn, self.mlp = Attention(self.config), Mlp(self.config)
+        if self.config.d_position:
+            self.ln_p1, self.ln_p2 = Norm(self.config), Norm(self.config)
+
+    def __call__(
+        self,
+        h_BxTxD: jax.Array,
+        position_1xTxP: jax.Array | None,
+        sublayer: int,
+        layer: int,
+        node: Any,
+        tap: Tap,
+        positions: jax.Array | None,
+    ) -> jax.Array:
+        relu = self.config.residual_activation == "relu"
+        if sublayer == 0:
+            h_BxTxD = tap("resid_in", layer, h_BxTxD)
+            read = self.ln_1(h_BxTxD, "attn_norm", layer, tap)
+            if position_1xTxP is not None:
+                read = _append(read, self.ln_p1(position_1xTxP))
+            delta = self.attn(node("attn_in", layer, read), layer, node, positions)
+            stream = h_BxTxD if positions is None else _at(h_BxTxD, positions)
+            h = stream + delta
+            return node("resid_post_attn", layer, nn.relu(h) if relu else h)
+        h_BxTxD = tap("resid_mid", layer, h_BxTxD)
+        read = self.ln_2(h_BxTxD, "mlp_norm", layer, tap)
+        if position_1xTxP is not None:
+            own = self.ln_p2(position_1xTxP)
+            own = jnp.broadcast_to(own, (read.shape[0], *own.shape[1:]))
+            read = _append(read, own if positions is None else _at(own, positions))
+        h = h_BxTxD + self.mlp(node("mlp_in", layer, read), layer, node)
+        return node("resid_post_mlp", layer, nn.relu(h) if relu else h)
+
+
+class Transformer(_Part):
+    """GPT-2 style decoder with AbsTopK activation sparsity.
+
+    Attributes:
+      config: sizes and options.
+      activation_fraction: AbsTopK keeps int(fraction * width) channels; 0 turns it off.
+      activation_sites: where AbsTopK acts (node sites, resid_post_attn, resid_post_mlp).
+      dtype: of activations and of the matrix products; parameters stay float32.
+      remat: recompute each sublayer in the backward pass.
+    """
+
+    activation_fraction: float = 0.0
+    activation_sites: tuple[str, ...] = ()
+    dtype: str = "float32"
+    remat: bool = False
+
+    def setup(self) -> None:
+        m, compute = self.config, jnp.dtype(self.dtype)
+        self.wte = self.tensor("wte", compute)
+        if m.position in ("additive", "concat"):
+            self.wpe = self.tensor("wpe", compute)
+        block = nn.remat(Block, static_argnums=(3, 4, 5, 6)) if self.remat else Block
+        self.h = [block(m) for _ in range(m.n_layer)]
+        self.ln_f = Norm(m)
+        if not m.tied:
+            self.lm_head = self.tensor("lm_head", compute)
+        if m.final_bias:
+            self.final_logits_bias = self.tensor("final_logits_bias", jnp.float32)
+        if m.bigram:
+            self.bigram = self.tensor("bigram", jnp.float32)
+
+    def __call__(self, tokens: jax.Array, tap: Tap = identity, positions: jax.Array | None = None) -> jax.Array:
+        """Logits, float32.
+
+        Args:
+          tokens: (B, T) integers.
+          tap: called at every node site, see model/taps.py.
+          positions: (B,) one position per sequence, or None. When given, logits are computed only there, shape
+            (B, 1, V), and everything after the last layer's keys and values is skipped at other positions
+            (the taps then see Q = 1 there). The values are those of the full computation.
+
+        Returns:
+          (B, T, V) logits, or (B, 1, V).
+        """
+        h = self.run(self.embed(tokens), 0, 2 * self.config.n_layer, tap, positions)
+        return self.unembed(h, tokens if positions is None else _at(tokens, positions), tap)
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """Residual stream at boundary 0, (B, T, D)."""
+        h = jnp.take(self.wte, tokens, axis=0)
+        if self.config.position == "additive":
+            h = h + self.wpe[None, : tokens.shape[1]]
+        return h
+
+    def run(
+        self,
+        h: jax.Array,
+        start: int = 0,
+        stop: int | None = None,
+        tap: Tap = identity,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
+        """Residual stream at boundary `stop` from the one at `start`.
+
+        Boundaries count sublayers: 0 is the embedding, 2 l + 1 lies after attention of layer l, 2 l + 2 after its MLP.
+        """
+        stop = 2 * self.config.n_layer if stop is None else stop
+        node = self._node(tap)
+        last_attention = 2 * self.config.n_layer - 2
+        position = self._concatenated(h.shape[1])
+        for index in range(start, stop):
+            at = positions if index >= last_attention else None
+            h = self.h[index // 2](h, position, index % 2, index // 2, node, tap, at)
+        return h
+
+    def unembed(self, h: jax.Array, tokens: jax.Array, tap: Tap = identity) -> jax.Array:
+        """Logits (B, T, V) from the residual stream at the last boundary and the current tokens (B, T)."""
+        m = self.config
+        h = tap("resid_final", m.n_layer, h)
+        x = self.ln_f(h, "final_norm", m.n_layer, tap)
+        head = self.wte.T if m.tied else self.lm_head
+        logits = jnp.dot(x.reshape(-1, m.d_model), head, preferred_element_type=jnp.float32)
+        if m.final_bias:
+            logits = logits + self.final_logits_bias[None, :]
+        if m.bigram:
+            logits = logits + jnp.take(self.bigram, tokens.reshape(-1), axis=0)
+        return logits.reshape(*h.shape[:-1], m.vocab_size)
+
+    def _node(self, tap: Tap) -> Tap:
+        """The tap with AbsTopK in front of it."""
+
+        def node(site: str, layer: int, x: jax.Array) -> jax.Array:
+            if site in self.activation_sites:
+                x = abs_topk(x, int(self.activation_fraction * x.shape[-1]))
+            return tap(site, layer, x)
+
+        return node
+
+    def _concatenated(self, time: int) -> jax.Array | None:
+        """Concatenated position channels (1, T, d_position), or None."""
+        if self.config.position == "concat":
+            return self.wpe[None, :time]
+        if self.config.position == "sinusoidal":
+            table = sinusoids(self.config.context, self.config.d_position)[None, :time]
+            return jnp.asarray(table, jnp.dtype(self.dtype))
+        return None
+
+
+def _at(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """x (B, T, ...) at one position per row: (B, 1, ...)."""
+    index = positions.reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.take_along_axis(x, index, axis=1)
+
+
+def _append(x: jax.Array, own: jax.Array) -> jax.Array:
+    """Position channels behind the stream's channels."""
+    return jnp.concatenate([x, jnp.broadcast_to(own, (*x.shape[:2], own.shape[-1]))], axis=-1)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x) with the exact error function."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _softmax_with_sink(scores: jax.Array, sink: jax.Array | None) -> jax.Array:
+    """Softmax over the last axis of (B, H, Q, T); the sink (H,) is one more logit whose weight is dropped."""
+    if sink is None:
+        return jax.nn.softmax(scores, axis=-1)
+    logit = sink[None, :, None, None]
+    top = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), logit))
+    unnormalised = jnp.exp(scores - top)
+    return unnormalised / (jnp.sum(unnormalised, axis=-1, keepdims=True) + jnp.exp(logit - top))
+
+
+def sinusoids(context: int, width: int) -> np.ndarray:
+    """(context, width) float32: periods log-spaced from 4 to `context`, sine half, then cosine half."""
+    periods = np.geomspace(4, context, width // 2)
+    phase = 2 * np.pi * np.arange(context)[:, None] / periods[None, :]
+    return np.concatenate([np.sin(phase), np.cos(phase)], axis=1).astype(np.float32)
+
+
+def build(config: Config) -> Transformer:
+    """The model of a configuration."""
+    return Transformer(
+        config.model,
+        config.sparsity.activation_fraction,
+        activation_sites(config.sparsity),
+        config.train.dtype,
+        config.train.remat,
+    )
