@@ -1,0 +1,289 @@
+"""The training loop: everything with a side effect (files, clock, signals, progress) around the pure step.
+
+Where the starting point comes from, in this order:
+  1. resume: the newest readable checkpoint of the workdir;
+  2. init_from: given parameters, fresh moments, step 0;
+  3. scratch: config.train.seed.
+Batch s is a pure function of the corpus, the data seed and s, so resuming needs nothing but the step.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params, abstract_params, flatten, parameter_table, unflatten
+from sparse_gpt.model.taps import recorder
+from sparse_gpt.model.transformer import build
+from sparse_gpt.training import manifest, schedules, step
+from sparse_gpt.training.checkpoint import Checkpoints
+
+UNBOUND_FIELDS = {  # may differ between a run and its resumption: they do not change what is computed
+    "train.checkpoint_every", "train.keep_last", "train.keep_every", "data.corpus",
+}  # fmt: skip
+
+
+class NonFiniteLossError(InputError):
+    """The loss became NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Where tokens come from. Arrays are int32 of shape (batch, context + 1)."""
+
+    train: Callable[[int], Iterator[np.ndarray]]  # batches from a given step on
+    validation: list[np.ndarray]  # fixed batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended: `step` steps are done; `interrupted` by a signal (resumable) or complete."""
+
+    params: Params
+    step: int
+    interrupted: bool
+
+
+def claim_workdir(config: Config, workdir: Path) -> None:
+    """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        manifest.write_json(path, configs.to_dict(config))
+        return
+    held, wanted = (_flat(configs.to_dict(c)) for c in (configs.load(workdir), config))
+    differing = [f"{name} is {held[name]!r} there, {wanted[name]!r} here" for name in held if held[name] != wanted[name]]
+    differing = [text for text in differing if not text.startswith(("prune.", "bridge.", *UNBOUND_FIELDS))]
+    if differing:
+        raise InputError(f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir")
+
+
+def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{group}.{field}": value for group, fields in tree.items() for field, value in fields.items()}
+
+
+def train(
+    config: Config,
+    workdir: Path,
+    batches: Batches,
+    *,
+    init_from: Params | None = None,
+    facts: Mapping[str, Any] | None = None,
+    at_step: Callable[[int, Params], None] | None = None,
+    progress: bool = True,
+) -> Result:
+    """Trains to the end, or until SIGTERM / SIGINT, when it saves and returns with `interrupted` set.
+
+    Args:
+      config: validated.
+      workdir: receives config.json, manifest.json, metrics.jsonl, checkpoints/ and tensorboard/.
+      batches: training and validation tokens.
+      init_from: initial parameters; used only when there is nothing to resume.
+      facts: further entries of the manifest (corpus and tokenizer hashes).
+      at_step: called with (finished steps, params) after every step; must not keep the params (they are donated).
+      progress: whether to show a bar.
+
+    Raises:
+      InputError: the workdir belongs to another configuration.
+      NonFiniteLossError: names the window of steps; the last good checkpoint stays.
+    """
+    claim_workdir(config, workdir)
+    manifest.update(workdir, manifest.describe({"seeds": {"train": config.train.seed, "data": config.data.seed}, **(facts or {})}))
+    with Checkpoints(workdir, config.train.keep_last, config.train.keep_every) as checkpoints:
+        start, state = _starting_point(config, checkpoints, init_from)
+        result = _Run(config, workdir, batches, checkpoints, at_step, progress).run(start, state)
+        checkpoints.wait()
+    if not result.interrupted:
+        counts = manifest.nonzeros(result.params)
+        manifest.update(
+            workdir, {"params_sha256": manifest.params_sha256(result.params), "step": result.step, "nonzeros": counts}
+        )
+    return result
+
+
+def _starting_point(config: Config, checkpoints: Checkpoints, init_from: Params | None) -> tuple[int, step.TrainState]:
+    state = jax.jit(lambda: step.init_state(config))()
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    restored = checkpoints.restore_newest(abstract.params, abstract.optimizer)
+    if restored is not None:
+        finished, params, moments, notes = restored
+        for note in notes:
+            tqdm.write(note)
+        return finished, step.TrainState(params, moments)
+    if init_from is not None:
+        check_params(config, init_from)
+        params = jax.tree.map(lambda new, old: jax.device_put(jnp.asarray(new, jnp.float32), old.sharding), init_from, state.params)
+        return 0, step.TrainState(params, state.optimizer)
+    return 0, state
+
+
+def check_params(config: Config, params: Params) -> None:
+    """InputError unless `params` has exactly the tensors and shapes of the configured model."""
+    wanted, found = flatten(abstract_params(config.model)), flatten(params)
+    for path in sorted(wanted.keys() ^ found.keys()):
+        raise InputError(f"initial parameters: tensor {'/'.join(path)} is {'missing' if path in wanted else 'not in this model'}")
+    for path, leaf in wanted.items():
+        if leaf.shape != found[path].shape:
+            raise InputError(f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}")
+
+
+class _Run:
+    """State of one run of the loop that is not part of the trained state."""
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        batches: Batches,
+        checkpoints: Checkpoints,
+        at_step: Callable[[int, Params], None] | None,
+        progress: bool,
+    ):
+        self.config, self.batches, self.checkpoints = config, batches, checkpoints
+        self.at_step, self.progress = at_step, progress
+        self.metrics_path = workdir / "metrics.jsonl"
+        self.tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+        self.step_fn = step.compile_step(config)
+        self.evaluate = _evaluation(config)
+        self.pending: list[tuple[int, dict[str, Any]]] = []  # device metrics of steps not yet looked at
+        self.dead_neurons: int | None = None
+        self.stop_signal = 0
+
+    def run(self, start: int, state: step.TrainState) -> Result:
+        total = schedules.iterations(self.config)
+        self._forget_metrics_after(start)
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=not self.progress, smoothing=0.05)
+        try:
+            finished, state = self._steps(start, total, state, bar)
+        finally:
+            bar.close()
+            self.tensorboard.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return Result(state.params, finished, finished < total)
+
+    def _steps(self, start: int, total: int, state: step.TrainState, bar: Any) -> tuple[int, step.TrainState]:
+        t = self.config.train
+        stream = self.batches.train(start)
+        self.mark, self.marked_step = time.perf_counter(), start
+        for s in range(start, total):
+            told = schedules.settings(self.config, s)
+            state, metrics = self.step_fn(state, next(stream), np.float32(told.learning_rate), told.keep)
+            self.pending.append((s, metrics))
+            if self.at_step:
+                self.at_step(s + 1, state.params)
+            last = s + 1 == total
+            if s % t.log_every == 0 or last:
+                evaluated = self.evaluate(state.params, self.batches.validation) if self._evaluates(s, total) else None
+                self._log(s, told, evaluated, bar)
+            bar.update()
+            if (s + 1) % t.checkpoint_every == 0 or last or self.stop_signal:
+                self._check_finite()
+                self.checkpoints.save(s + 1, state.params, state.optimizer)
+            if self.stop_signal:
+                return s + 1, state
+        return total, state
+
+    def _evaluates(self, s: int, total: int) -> bool:
+        every = math.ceil(self.config.train.eval_every / self.config.train.log_every) * self.config.train.log_every
+        return s % every == 0 or s + 1 == total
+
+    def _log(self, s: int, told: schedules.StepSettings, evaluated: tuple[float, int] | None, bar: Any) -> None:
+        newest = self._check_finite()
+        now, tokens_per_step = time.perf_counter(), self.config.train.batch_size * self.config.model.context
+        entry = {
+            "step": s,
+            "tokens": (s + 1) * tokens_per_step,
+            "loss": float(newest["loss"]),
+            "lr": told.learning_rate,
+            "density": told.density,
+            "grad_rms": float(newest["grad_rms"]),
+            "tokens_per_second": (s + 1 - self.marked_step) * tokens_per_step / max(now - self.mark, 1e-9),
+            "nonzeros": {name: int(n) for name, n in zip(_names(self.config), newest["nonzeros"], strict=True)},
+        }
+        if evaluated is not None:
+            entry["val_loss"], self.dead_neurons = evaluated
+        entry["dead_neurons"] = self.dead_neurons
+        self.mark, self.marked_step = time.perf_counter(), s + 1
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        for name, value in entry.items():
+            if isinstance(value, int | float) and name != "step":
+                self.tensorboard.add_scalar(name, value, s)
+        bar.set_postfix_str(f"loss {entry['loss']:.3f}, density {told.density:.3f}")
+
+    def _check_finite(self) -> dict[str, Any]:
+        """Fetches the metrics of all steps since the last look; raises if a loss was not finite. Returns the newest."""
+        fetched = [(s, jax.device_get(metrics)) for s, metrics in self.pending]
+        for s, metrics in fetched:
+            if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_rms"]):
+                kept = self.checkpoints.steps()
+                where = f"the checkpoint of step {kept[-1]} is the last good one" if kept else "no checkpoint was written yet"
+                raise NonFiniteLossError(
+                    f"loss {metrics['loss']} and gradient RMS {metrics['grad_rms']} at step {s} (looking at steps "
+                    f"{fetched[0][0]} to {fetched[-1][0]}); {where}; lower --config.optimizer.learning_rate"
+                )
+        self.pending = []
+        if fetched:
+            self.newest = fetched[-1][1]
+        return self.newest
+
+    def _forget_metrics_after(self, start: int) -> None:
+        """Drops log lines of steps that will be done again, and a line cut short by a kill."""
+        if not self.metrics_path.is_file():
+            return
+        kept = []
+        for line in self.metrics_path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if entry["step"] < start:
+                kept.append(line + "\n")
+                self.dead_neurons = entry.get("dead_neurons")
+        temporary = self.metrics_path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, self.metrics_path)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.stop_signal = number
+
+
+def _names(config: Config) -> list[str]:
+    """Parameter names in the order of the step's `nonzeros` metric."""
+    return ["/".join(path) for path in flatten(unflatten(dict(parameter_table(config.model))))]
+
+
+def _evaluation(config: Config) -> Callable[[Params, list[np.ndarray]], tuple[float, int]]:
+    """Mean loss over batches, and how many MLP neurons were zero at every one of their tokens."""
+    model = build(config)
+
+    @jax.jit
+    def evaluate(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        seen: dict[tuple[str, int], jax.Array] = {}
+        logits = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
+        alive = jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
+        return step.cross_entropy(logits, tokens[:, 1:]), alive
+
+    def over_batches(params: Params, batches: list[np.ndarray]) -> tuple[float, int]:
+        results = [jax.device_get(evaluate(params, tokens)) for tokens in batches]
+        alive = np.logical_or.reduce([alive for _, alive in results])
+        return float(np.mean([loss for loss, _ in results])), int(alive.size - alive.sum())
+
+    return over_batches

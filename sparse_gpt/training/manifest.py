@@ -1,0 +1,76 @@
+"""manifest.json: what a result depends on, and the fingerprint of the parameters it ended with."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparse_gpt.model.parameters import Params, flatten
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
+
+
+def params_sha256(params: Params) -> str:
+    """SHA-256 over every parameter's path, shape, dtype and little-endian bytes, in sorted order of paths."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(("/".join(path), leaf) for path, leaf in flatten(params).items()):
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        digest.update(f"{path} {array.shape} {array.dtype}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def nonzeros(params: Params) -> dict[str, int]:
+    """Nonzero entries of every tensor, by path."""
+    return {"/".join(path): int(np.count_nonzero(np.asarray(leaf))) for path, leaf in flatten(params).items()}
+
+
+def git_revision() -> str:
+    """Revision of the checkout this code runs from, "" outside a checkout."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Manifest of a run: versions, device, revision, plus `facts` (hashes, seeds)."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = ""
+    return {
+        "format": "sparse_gpt.manifest/1",
+        "packages": versions,
+        "python": platform.python_version(),
+        "git_revision": git_revision(),
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        **facts,
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name, then renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def update(workdir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds facts to a workdir's manifest.json and returns it whole."""
+    path = workdir / "manifest.json"
+    manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    manifest |= facts
+    write_json(path, manifest)
+    return manifest

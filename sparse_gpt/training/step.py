@@ -1,0 +1,94 @@
+"""The train step: loss, gradients, optimizer recipe and projection in one compiled, donated program."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from sparse_gpt.config import Config
+from sparse_gpt.model.parameters import Params, flatten
+from sparse_gpt.model.transformer import Transformer, build
+from sparse_gpt.training import optimizer, schedules
+from sparse_gpt.training.projection import Projection
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters and Adam moments, all float32."""
+
+    params: Params
+    optimizer: Any
+
+
+def cross_entropy(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
+    """Mean next-token cross-entropy in nats, float32 scalar."""
+    top = jnp.take_along_axis(logits_BxTxV, targets_BxT[..., None], axis=-1)[..., 0]
+    return jnp.mean(jax.nn.logsumexp(logits_BxTxV, axis=-1) - top)
+
+
+def init_state(config: Config) -> TrainState:
+    """Fresh state from config.train.seed."""
+    model = build(config)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    params = model.init(jax.random.key(config.train.seed), tokens)["params"]
+    if config.optimizer.recipe == "openai_reference":
+        params = _reference_init(config, params)
+    return TrainState(params, optimizer.adam(config.optimizer).init(params))
+
+
+def _reference_init(config: Config, params: Params) -> Params:
+    """The reference starts its bigram table uniform in [0, 0.02) and additive positions at zero."""
+    if config.model.bigram:
+        key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+        params = {**params, "bigram": jax.random.uniform(key, params["bigram"].shape, maxval=0.02)}
+    if config.model.position == "additive":
+        params = {**params, "wpe": jnp.zeros_like(params["wpe"])}
+    return params
+
+
+def loss_fn(model: Transformer, params: Params, tokens_BxT1: jax.Array) -> jax.Array:
+    """Loss on a batch whose rows hold context + 1 tokens."""
+    return cross_entropy(model.apply({"params": params}, tokens_BxT1[:, :-1]), tokens_BxT1[:, 1:])
+
+
+def loss_and_gradients(model: Transformer, params: Params, tokens: jax.Array, parts: int) -> tuple[jax.Array, Params]:
+    """Mean loss and its gradients; the batch is taken in `parts` equal microbatches to bound memory."""
+    value_and_grad = jax.value_and_grad(lambda p, t: loss_fn(model, p, t))
+    if parts == 1:
+        return value_and_grad(params, tokens)
+
+    def accumulate(total: tuple[jax.Array, Params], part: jax.Array) -> tuple[tuple[jax.Array, Params], None]:
+        return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
+
+    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
+    # Rows are dealt out so that every device keeps its own rows in every part.
+    split = jnp.swapaxes(tokens.reshape(-1, parts, tokens.shape[1]), 0, 1)
+    total, _ = jax.lax.scan(accumulate, zero, split)
+    return jax.tree.map(lambda x: x / parts, total)
+
+
+def train_step(
+    config: Config, model: Transformer, projection: Projection, state: TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step. `tokens` (B, T + 1), `lr` float32 scalar, `keep` (projected tensors,) int32.
+
+    Returns the new state and metrics: loss, grad_rms, nonzeros (one count per parameter, sorted by path).
+    """
+    loss, gradients = loss_and_gradients(model, state.params, tokens, config.train.microbatches)
+    params, moments, rms = optimizer.update(
+        config, state.params, state.optimizer, gradients, lr, lambda p: projection(p, keep)
+    )
+    counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in flatten(params).values()])
+    return TrainState(params, moments), {"loss": loss, "grad_rms": rms, "nonzeros": counts}
+
+
+def compile_step(config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """``step(state, tokens, lr, keep)``, jitted with the state donated."""
+    model, projection = build(config), Projection(schedules.projected_tensors(config), config.sparsity.min_alive)
+
+    def step(state: TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
+        return train_step(config, model, projection, state, tokens, lr, keep)
+
+    return jax.jit(step, donate_argnums=0)
