@@ -1,0 +1,104 @@
+"""Samples as token arrays, and whether a tokenizer can express a task at all."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.task import VARIANTS, Pair, Sample, Task, TaskError, Tokenizer
+from tasks.words import SPLITS
+
+BUCKET = 8
+"""Prompts are padded to a multiple of this length, so that few shapes are compiled."""
+
+_CHECKED_PAIRS = 24
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """Rows 2i and 2i + 1 are a pair.
+
+    Attributes:
+        tokens: int32 (2 * pairs, T), prompts padded with 0 on the right to a multiple of 8.
+        lengths: int32 (2 * pairs,); the prediction is read at position lengths - 1.
+        answer_id: int32 (2 * pairs,).
+        foil_id: int32 (2 * pairs,).
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    answer_id: np.ndarray
+    foil_id: np.ndarray
+
+
+def encode(pairs: Iterable[Pair], tokenizer: Tokenizer) -> EncodedTask:
+    """Pairs as arrays.
+
+    Raises:
+        TaskError: no pairs, or an answer that is not one token of its own after its prompt.
+    """
+    samples = [sample for pair in pairs for sample in (pair.first, pair.second)]
+    if not samples:
+        raise TaskError("no pairs to encode; ask for at least one")
+    rows = [encode_sample(sample, tokenizer) for sample in samples]
+    lengths = np.array([len(prompt) for prompt, _, _ in rows], np.int32)
+    tokens = np.zeros((len(rows), -(-int(lengths.max()) // BUCKET) * BUCKET), np.int32)
+    for row, (prompt, _, _) in zip(tokens, rows, strict=True):
+        row[: len(prompt)] = prompt
+    answers = np.array([answer for _, answer, _ in rows], np.int32)
+    foils = np.array([foil for _, _, foil in rows], np.int32)
+    return EncodedTask(tokens, lengths, answers, foils)
+
+
+def sample(
+    task: Task, tokenizer: Tokenizer, split: str, count: int, seed: int = 0, variant: str = "main"
+) -> EncodedTask:
+    """`count` pairs of a task as arrays: `Task.pairs` for this tokenizer, encoded.
+
+    Raises:
+        TaskError: as `Task.pairs` and `encode`, naming the task.
+    """
+    pairs = task.pairs(split, count, seed, variant, tokenizer)
+    try:
+        return encode(pairs, tokenizer)
+    except TaskError as error:
+        raise TaskError(f"task {task.name}: {error}") from error
+
+
+def encode_sample(sample: Sample, tokenizer: Tokenizer) -> tuple[list[int], int, int]:
+    """Token ids of the prompt, id of the answer, id of the foil.
+
+    Raises:
+        TaskError: unless encode(prompt + answer) == encode(prompt) + [one id], the same for the foil, and they differ.
+    """
+    prompt = list(tokenizer.encode(sample.prompt))
+    answer, foil = (_single(sample.prompt, prompt, text, tokenizer) for text in (sample.answer, sample.foil))
+    if answer == foil:
+        raise TaskError(f"answer {sample.answer!r} and foil {sample.foil!r} are the same token")
+    return prompt, answer, foil
+
+
+def _single(text: str, prompt: Sequence[int], answer: str, tokenizer: Tokenizer) -> int:
+    ids = list(tokenizer.encode(text + answer))
+    after = ids[len(prompt) :]
+    where = f"after {text[-24:]!r}"
+    if ids[: len(prompt)] != prompt:
+        raise TaskError(f"answer {answer!r} is not a token of its own {where}: it merges with the end of the prompt")
+    if len(after) != 1:
+        pieces = " | ".join(repr(tokenizer.decode([i])) for i in after)
+        raise TaskError(
+            f"answer {answer!r} is {len(after)} tokens {where} ({pieces}) under this tokenizer "
+            f"({tokenizer.vocab_size} entries); use a larger vocabulary, or leave the task out"
+        )
+    return after[0]
+
+
+def check(task: Task, tokenizer: Tokenizer) -> None:
+    """Whether the tokenizer can express the task: some pairs of every split and variant are encoded.
+
+    Raises:
+        TaskError: it cannot; names the task, the answer and how it was split.
+    """
+    for split in SPLITS:
+        for variant in VARIANTS:
+            sample(task, tokenizer, split, _CHECKED_PAIRS, variant=variant)

@@ -1,0 +1,145 @@
+"""What a task is: a table entry that yields minimal pairs of prompts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from tasks.randomness import Randomness
+from tasks.template import SLOTS, Filler, kinds, sides
+from tasks.words import SPLITS, VOCABULARY, Vocabulary
+
+VARIANTS = ("main", "shifted")
+
+_FEWEST_COPIES = 5  # a pair needs up to four
+_PATIENCE = 50  # draws per wanted pair before a template counts as exhausted
+
+
+class TaskError(ValueError):
+    """A task that cannot be sampled or expressed as asked. One line that names the value and the way out."""
+
+
+class Tokenizer(Protocol):
+    """What the tasks need of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str, /) -> list[int]: ...
+
+    def decode(self, ids: Any, /) -> str: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, the token that follows it, the token that would follow the pair's other prompt, and `rest`: text that
+    makes valid Python of prompt + answer + rest."""
+
+    prompt: str
+    answer: str
+    foil: str
+    rest: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two samples that differ minimally; each one's answer is the other's foil."""
+
+    first: Sample
+    second: Sample
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt in the language of tasks.template, and what may follow the answer to make valid Python."""
+
+    prompt: str
+    rest: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A binary next-token task.
+
+    Attributes:
+        name: as on the command line.
+        description: what is predicted, in one line.
+        answers: the right answers for the left and the right side of the templates' contrasts; may have slots.
+        main: templates of the usual surroundings.
+        shifted: templates of the same behaviour in other surroundings.
+    """
+
+    name: str
+    description: str
+    answers: tuple[str, str]
+    main: tuple[Template, ...]
+    shifted: tuple[Template, ...]
+
+    def __post_init__(self) -> None:
+        for template in (*self.main, *self.shifted):
+            unknown = kinds(template.prompt, template.rest, *self.answers) - SLOTS.keys()
+            if unknown:
+                raise TaskError(f"task {self.name}: unknown slot {{{min(unknown)}}}; known are {', '.join(SLOTS)}")
+            if len(set(sides(template.prompt))) == 1:
+                raise TaskError(f"task {self.name}: template {template.prompt!r} has no contrast <<...|...>>")
+
+    def pairs(
+        self, split: str, count: int, seed: int = 0, variant: str = "main", tokenizer: Tokenizer | None = None
+    ) -> list[Pair]:
+        """The first `count` of an endless list of distinct pairs that depends on (task, split, variant, seed) alone.
+
+        Args:
+            split: "train", "validation" or "heldout"; their words are disjoint.
+            variant: "main" or "shifted".
+            tokenizer: with it, names that are to be copied are only those that it holds as one token.
+
+        Raises:
+            TaskError: unknown split or variant, more pairs than there are, or too few names that are one token.
+        """
+        if split not in SPLITS:
+            raise TaskError(f"split {split!r}: unknown; choose {', '.join(SPLITS)}")
+        if variant not in VARIANTS:
+            raise TaskError(f"variant {variant!r}: unknown; choose {', '.join(VARIANTS)}")
+        if count < 0:
+            raise TaskError(f"{count} pairs: the number of pairs cannot be negative")
+        words = self._words(split, tokenizer)
+        found: dict[Pair, None] = {}
+        draws = self._draws(split, seed, variant, words)
+        for _ in range(_PATIENCE * count):
+            if len(found) == count:
+                break
+            found.setdefault(next(draws))
+        if len(found) < count:
+            raise TaskError(f"task {self.name}: only {len(found)} distinct {split} pairs ({variant}); ask for fewer")
+        return list(found)
+
+    def _draws(self, split: str, seed: int, variant: str, words: Vocabulary) -> Iterator[Pair]:
+        templates = self.main if variant == "main" else self.shifted
+        index = 0
+        while True:
+            random = Randomness("tasks/1", self.name, split, variant, seed, index)
+            template = random.choice(templates)
+            yield _fill(template, self.answers, Filler(random, words, variant))
+            index += 1
+
+    def _words(self, split: str, tokenizer: Tokenizer | None) -> Vocabulary:
+        words = VOCABULARY[split]
+        texts = [template.prompt for template in (*self.main, *self.shifted)]
+        if tokenizer is None or "copy" not in kinds(*texts, *self.answers):
+            return words
+        copies = tuple(word for word in words.copies if len(tokenizer.encode(f" {word}")) == 1)
+        if len(copies) < _FEWEST_COPIES:
+            raise TaskError(
+                f"task {self.name}: only {len(copies)} of the {len(words.copies)} {split} names to copy are one token "
+                f"under this tokenizer ({tokenizer.vocab_size} entries), {_FEWEST_COPIES} are needed; "
+                "use a larger vocabulary, or leave the task out"
+            )
+        return replace(words, copies=copies)
+
+
+def _fill(template: Template, answers: tuple[str, str], filler: Filler) -> Pair:
+    prompt, rest, *answer = filler.fill(template.prompt, template.rest, *answers)
+    prompts, rests = sides(prompt), sides(rest)
+    samples = [Sample(prompts[i], answer[i], answer[1 - i], rests[i]) for i in (0, 1)]
+    if filler.random.below(2):  # so that the place in the pair tells nothing
+        samples.reverse()
+    return Pair(*samples)
