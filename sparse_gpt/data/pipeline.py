@@ -1,0 +1,152 @@
+"""Training batches by step: batch s is a pure function of (corpus, split, seed, s), through grain.
+
+A process can therefore compute only its own rows of the global batch, resume from nothing but a step number, and read
+past the end of the data (which starts the next epoch, shuffled anew).
+"""
+
+import collections
+import functools
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from sparse_gpt.data.cleaning import SPLITS
+from sparse_gpt.data.shards import MANIFEST, Shard, TokenStream, read_manifest, verify_shards
+from sparse_gpt.data.tokenizer import Tokenizer
+from sparse_gpt.errors import InputError
+
+
+class Corpus:
+    """A prepared corpus. Open with `Corpus.open`.
+
+    Attributes:
+        folder: where it is.
+        manifest: its manifest.json, parsed.
+        sha256: of manifest.json, which holds the hash of every shard and of the tokenizer.
+        tokenizer: the tokenizer its tokens belong to.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, sha256: str):
+        self.folder, self.manifest, self.tokenizer, self.sha256 = folder, manifest, tokenizer, sha256
+        self._datasets: dict[tuple[str, int, int], grain.MapDataset] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: str | Path, verify: str = "auto") -> "Corpus":
+        """Opens a prepared corpus; see `verify_shards` for `verify`.
+
+        Raises:
+            InputError: no corpus there, a shard is missing or damaged, or the tokenizer is not the manifest's.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        tokenizer = Tokenizer.load(folder / "tokenizer")
+        if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:
+            raise InputError(
+                f"{folder / 'tokenizer'}: SHA-256 {tokenizer.sha256[:12]}… is not the corpus's tokenizer "
+                f"({manifest['tokenizer']['sha256'][:12]}…); restore it, or delete {folder} and prepare again"
+            )
+        verify_shards(folder, manifest, verify)
+        return cls(folder, manifest, tokenizer, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest())
+
+    def tokens(self, split: str = "train") -> int:
+        """Number of tokens of a split, separators included."""
+        return sum(shard["tokens"] for shard in self.manifest["shards"] if shard["split"] == split)
+
+    def windows(self, split: str, seed: int, context: int) -> grain.MapDataset:
+        """The endless sequence of windows, int32 (context + 1,), of a split: indexable at any non-negative integer.
+
+        Each source is shuffled by `seed` and epoch and repeated; sources alternate by their weights.
+
+        Raises:
+            InputError: unknown split, or no source has a whole window in it.
+        """
+        if split not in SPLITS:
+            raise InputError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+        key = split, seed, context
+        with self._lock:
+            if key not in self._datasets:
+                self._datasets[key] = self._build(split, seed, context)
+            return self._datasets[key]
+
+    def _build(self, split: str, seed: int, context: int) -> grain.MapDataset:
+        parts, weights = [], []
+        for number, source in enumerate(self.manifest["sources"]):
+            shards = [Shard(**entry) for entry in self.manifest["shards"]]
+            shards = [shard for shard in shards if shard.source == number and shard.split == split]
+            stream = TokenStream(self.folder, shards, self.manifest["dtype"], context)
+            if len(stream):
+                shuffle_seed = _named_seed(seed, split, number)
+                parts.append(grain.MapDataset.source(stream).shuffle(seed=shuffle_seed).repeat())
+                weights.append(source["weight"])
+        if not parts:
+            raise InputError(
+                f"{self.folder}: the {split} split has {self.tokens(split)} tokens, less than one window of "
+                f"{context + 1}; give more data, or a larger data.validation_fraction"
+            )
+        return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights)
+
+    def batch(self, split: str, seed: int, step: int, batch_size: int, context: int) -> np.ndarray:
+        """Global batch number `step`: int32 (batch_size, context + 1); inputs are [:, :-1] and targets [:, 1:]."""
+        return self._rows(self.windows(split, seed, context), step * batch_size, batch_size)
+
+    @staticmethod
+    def _rows(windows: grain.MapDataset, start: int, count: int) -> np.ndarray:
+        return np.stack([windows[row] for row in range(start, start + count)])
+
+    def loader(
+        self,
+        split: str,
+        seed: int,
+        batch_size: int,
+        context: int,
+        start_step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        prefetch: int = 4,
+    ) -> Iterator[np.ndarray]:
+        """Endless iterator over this process's rows of batches start_step, start_step + 1, …, read ahead by a thread.
+
+        Process p of n gets rows [p·batch_size/n, (p+1)·batch_size/n) of the same global batch that `batch` gives.
+
+        Yields:
+            int32 (batch_size / process_count, context + 1).
+
+        Raises:
+            InputError: process_count does not divide batch_size.
+        """
+        if batch_size % process_count:
+            raise InputError(f"train.batch_size={batch_size}: must be a multiple of the {process_count} processes")
+        local = batch_size // process_count
+        windows = self.windows(split, seed, context)
+
+        def rows(step: int) -> np.ndarray:
+            return self._rows(windows, step * batch_size + process_index * local, local)
+
+        return _read_ahead(rows, start_step, prefetch)
+
+
+def _read_ahead(rows: Any, start: int, depth: int) -> Iterator[np.ndarray]:
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting: collections.deque[Future[np.ndarray]] = collections.deque()
+        steps = itertools.count(start)
+        waiting.extend(pool.submit(rows, step) for step in itertools.islice(steps, max(1, depth)))
+        while True:
+            ready = waiting.popleft().result()
+            waiting.append(pool.submit(rows, next(steps)))
+            yield ready
+
+
+@functools.cache
+def _named_seed(seed: int, split: str, source: int) -> int:
+    """32 bits for one shuffle. grain adds the epoch to it, so that seeds 0, 1, 2… may not be used as they are."""
+    name = json.dumps(["windows", seed, split, source]).encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big")

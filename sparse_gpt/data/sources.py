@@ -1,0 +1,222 @@
+"""Where documents come from: Python files, generated idioms, text, JSONL and Parquet files, Hugging Face datasets.
+
+A source is an ordered sequence of documents that can be read from any position on, so that an interrupted
+preparation continues where it stopped. The order depends on names and the seed only, never on the order in which a
+file system lists a folder, and is scattered, so that a part of a source is a fair sample of it.
+"""
+
+import abc
+import functools
+import hashlib
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+
+from sparse_gpt.data.spec import SourceSpec
+from sparse_gpt.errors import InputError
+
+Position = tuple[int, int]  # (file, row within it), or (0, index) for sources without files
+START: Position = (0, 0)
+
+
+class Document(NamedTuple):
+    """One document as read. `content` is None when `problem` ("unreadable", "too_large" or "no_text") says why."""
+
+    content: str | bytes | None
+    after: Position  # where to continue
+    problem: str = ""
+
+
+class File(NamedTuple):
+    """A file of a source: its path, its name within the source (independent of where that is stored), its size."""
+
+    path: str
+    name: str
+    size: int
+
+
+class Source(abc.ABC):
+    """A sequence of documents."""
+
+    endless = False  # generated: as many documents as one likes, whatever the target
+    generated = False  # written by this project: near-duplicates are meant
+
+    def __init__(self, spec: SourceSpec, seed: int, max_bytes: int):
+        self.spec, self.seed, self.max_bytes = spec, seed, max_bytes
+
+    @abc.abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the content without reading all of it. Raises InputError if the source cannot be used."""
+
+    @abc.abstractmethod
+    def read(self, start: Position = START) -> Iterator[Document]:
+        """Documents from `start` on."""
+
+
+def open_source(spec: SourceSpec, seed: int, max_bytes: int) -> Source:
+    """The source that `spec` describes. `max_bytes` limits one document; `seed` orders files and generates idioms."""
+    from sparse_gpt.data import tables  # reads rows; imports optional packages only when used
+
+    kinds: dict[str, type[Source]] = {
+        "idioms": Idioms,
+        "python_source": PythonSource,
+        "text": TextFiles,
+        "jsonl": tables.JsonLines,
+        "parquet": tables.Parquet,
+        "hf": tables.HuggingFace,
+    }
+    return kinds[spec.kind](spec, seed, max_bytes)
+
+
+class Idioms(Source):
+    """Generated simple programs; document i depends on the seed and i only."""
+
+    endless = True
+    generated = True
+
+    def fingerprint(self) -> dict[str, Any]:
+        from sparse_gpt.data import idioms
+
+        digest = hashlib.sha256()
+        for document in idioms.documents(self.seed, 0, 32):
+            digest.update(document.encode())
+        return {"first_documents_sha256": digest.hexdigest()}
+
+    def read(self, start: Position = START) -> Iterator[Document]:
+        from sparse_gpt.data import idioms
+
+        index = start[1]
+        while True:
+            yield Document(idioms.generate(self.seed, index), (0, index + 1))
+            index += 1
+
+
+class Files(Source):
+    """A source stored in files, in an order given by the hash of their names and the seed."""
+
+    @abc.abstractmethod
+    def _find(self) -> list[File]: ...
+
+    @functools.cached_property
+    def files(self) -> list[File]:
+        """All files of the source in reading order. Raises InputError if there are none."""
+        found = self._find()
+        if not found:
+            raise InputError(f"data.sources: {self.spec.name}: no files found")
+        return sorted(found, key=lambda file: (_scatter(self.seed, file.name), file.name))
+
+    def fingerprint(self) -> dict[str, Any]:
+        listing = "\n".join(f"{file.name}\t{file.size}" for file in self.files)
+        return {
+            "files": len(self.files),
+            "file_bytes": sum(file.size for file in self.files),
+            "listing_sha256": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
+        }
+
+
+def _scatter(seed: int, name: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+class WholeFiles(Files):
+    """One document per file."""
+
+    def read(self, start: Position = START) -> Iterator[Document]:
+        for index in range(start[0], len(self.files)):
+            file, after = self.files[index], (index + 1, 0)
+            if file.size > self.max_bytes:
+                yield Document(None, after, "too_large")
+                continue
+            try:
+                yield Document(self._content(file), after)
+            except OSError:
+                yield Document(None, after, "unreadable")
+
+    def _content(self, file: File) -> bytes:
+        return Path(file.path).read_bytes()
+
+
+class PythonSource(WholeFiles):
+    """The .py files below some folders (separated by ";"); by default the standard library and installed packages."""
+
+    def _find(self) -> list[File]:
+        if self.spec.location:
+            roots = [Path(part).expanduser() for part in self.spec.location.split(";") if part]
+        else:
+            roots = _interpreter_folders()
+        found: dict[Path, File] = {}
+        for root in roots:
+            if not root.is_dir():
+                raise InputError(f"data.sources: {self.spec.name}: {root} is not a folder")
+            for path, size in _python_files(root):
+                found.setdefault(path, File(str(path), path.relative_to(root).as_posix(), size))
+        return list(found.values())
+
+
+def _interpreter_folders() -> list[Path]:
+    paths = sysconfig.get_paths()
+    folders = (Path(paths[key]) for key in ("stdlib", "purelib", "platlib"))
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _python_files(root: Path) -> Iterator[tuple[Path, int]]:
+    """(path, size) of every .py file below `root`; hidden folders, caches and links to folders are left out.
+
+    Packages installed inside the standard library's folder belong to an interpreter that need not be the running one.
+    """
+    for folder, subfolders, names in root.walk() if hasattr(root, "walk") else _walk(root):
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and name not in ("__pycache__", "site-packages", "dist-packages")
+        ]
+        for name in names:
+            path = folder / name
+            if name.endswith(".py") and path.is_file():
+                yield path, path.stat().st_size
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    import os  # Path.walk is new in Python 3.12
+
+    for folder, subfolders, names in os.walk(root):
+        yield Path(folder), subfolders, names
+
+
+class Globbed(Files):
+    """Files matching a glob, local or on any file system of fsspec (gs://, s3://, …)."""
+
+    @functools.cached_property
+    def filesystem(self) -> Any:
+        """The fsspec file system of the location."""
+        return self._resolve()[0]
+
+    def _resolve(self) -> tuple[Any, str]:
+        try:
+            return fsspec.core.url_to_fs(self.spec.location)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"data.sources: {self.spec.name}: {error}") from error
+
+    def _find(self) -> list[File]:
+        filesystem, pattern = self._resolve()
+        try:
+            found = filesystem.glob(pattern, detail=True)
+        except OSError as error:
+            raise InputError(f"data.sources: {self.spec.name}: {error}") from error
+        fixed = pattern.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
+        return [
+            File(path, path[len(fixed) :].lstrip("/"), int(info.get("size") or 0))
+            for path, info in found.items()
+            if info.get("type") != "directory"
+        ]
+
+
+class TextFiles(Globbed, WholeFiles):
+    """Text files by glob, one document each; compressed ones (.gz, .bz2, .xz) are unpacked."""
+
+    def _content(self, file: File) -> bytes:
+        with self.filesystem.open(file.path, "rb", compression="infer") as stream:
+            return stream.read(self.max_bytes + 1)

@@ -1,0 +1,68 @@
+"""The one-line description of a mixture of sources: ``idioms:0.7,python_source=src:0.2,jsonl=*.jsonl#text:0.1``."""
+
+import dataclasses
+import math
+import re
+
+from sparse_gpt.errors import InputError
+
+KINDS = ("idioms", "python_source", "text", "jsonl", "parquet", "hf")
+_NEEDS_LOCATION = ("text", "jsonl", "parquet", "hf")
+_TAKES_COLUMN = ("jsonl", "parquet", "hf")
+_WEIGHT = re.compile(r"^(?P<rest>.*):(?P<weight>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSpec:
+    """One item ``kind[=location][#column][:weight]``; weights of a mixture sum to 1."""
+
+    kind: str
+    location: str = ""
+    column: str = ""
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The item without its weight, as used in messages and manifests."""
+        return self.kind + (f"={self.location}" if self.location else "") + (f"#{self.column}" if self.column else "")
+
+
+def parse_sources(text: str) -> tuple[SourceSpec, ...]:
+    """Parses ``data.sources``; weights (default 1) are scaled to sum to 1.
+
+    Raises:
+        InputError: nothing in it, an unknown kind, a missing location, a weight that is not a positive number, or the
+            same source twice.
+    """
+    specs = tuple(_parse_item(item.strip()) for item in text.split(",") if item.strip())
+    if not specs:
+        raise InputError(f"data.sources={text!r}: no source in it; try idioms:0.75,python_source:0.25")
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"data.sources: {name} is listed twice; give it once, with the sum of the weights")
+    total = sum(spec.weight for spec in specs)
+    return tuple(dataclasses.replace(spec, weight=spec.weight / total) for spec in specs)
+
+
+def _parse_item(item: str) -> SourceSpec:
+    weight, body = 1.0, item
+    if match := _WEIGHT.match(item):
+        body = match["rest"]
+        try:
+            weight = float(match["weight"])
+        except ValueError:
+            weight = math.nan
+    if not (math.isfinite(weight) and weight > 0):
+        raise InputError(f"data.sources: {item}: the weight after the last colon must be a positive number")
+    kind, _, location = body.partition("=")
+    location, _, column = location.partition("#")
+    if kind not in KINDS:
+        raise InputError(f"data.sources: {item}: unknown kind {kind!r}; choose one of {', '.join(KINDS)}")
+    if kind in _NEEDS_LOCATION and not location:
+        raise InputError(f"data.sources: {item}: needs a location, such as {kind}=LOCATION")
+    if kind == "idioms" and location:
+        raise InputError(f"data.sources: {item}: idioms are generated and take no location")
+    if column and kind not in _TAKES_COLUMN:
+        raise InputError(f"data.sources: {item}: {kind} has no columns; drop #{column}")
+    return SourceSpec(kind, location, column or ("text" if kind in _TAKES_COLUMN else ""), weight)
