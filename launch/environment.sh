@@ -67,7 +67,7 @@ as_root() {
 }
 
 install_python() {
-    local packages found
+    local packages found output
     found=$(python3 --version 2>/dev/null) || found='no Python'
     [ -z "$python_without_venv" ] || found="$python_without_venv without venv"
     if [ -n "${PYTHON:-}" ]; then
@@ -83,8 +83,10 @@ install_python() {
     packages=$(missing_packages) || fail "found $found, and this system's packages hold no Python 3.11, 3.12 or 3.13"
     say "installing $packages"
     # shellcheck disable=SC2086  # a list of package names, split on purpose
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null ||
+    if ! output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages 2>&1); then
+        tail -n 15 <<<"$output" >&2
         fail "could not install $packages; see apt-get's message above"
+    fi
     find_python || fail "installed $packages, and still found no Python 3.11, 3.12 or 3.13 with venv on PATH"
 }
 

@@ -1,0 +1,71 @@
+"""Settings of every test: CPU only, eight devices, no silent promotion of ranks or dtypes, a compilation cache."""
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _cache_folder() -> Path:
+    """One folder per kind of processor, because a CPU program compiled for another one may not run here."""
+    cpu = platform.processor() + platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = info.read_text(errors="replace").splitlines()
+        cpu += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return REPOSITORY / ".cache" / "jax" / hashlib.sha256(cpu.encode()).hexdigest()[:16]
+
+
+# In the environment, so that scripts which tests start as processes of their own share them. JAX reads them on import.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402 (after the variables above)
+import optax  # noqa: E402
+import pytest  # noqa: E402
+
+# Not in the environment: a script under test runs as its user would run it.
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def _allow_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets one library function promote dtypes; everything else stays strict."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+# Adam raises a float decay to an integer step count.
+optax.tree.bias_correction = _allow_promotion(optax.tree.bias_correction)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    """A workdir that does not exist yet, with a space in its path."""
+    return tmp_path / "some runs" / "workdir"
+
+
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`launch("train", "--workdir=…")` runs `python -m launch.train` as a user would, with its output captured."""
+
+    def run(
+        name: str, *args: str, cwd: Path = REPOSITORY, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"launch.{name}", *args]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=600)
+
+    return run
