@@ -113,6 +113,10 @@ def _number(filler: Filler) -> str:
     return filler.random.choice(filler.words.numbers())
 
 
+def _suffix(filler: Filler) -> str:
+    return filler.random.choice(filler.words.suffixes)
+
+
 def _text(filler: Filler) -> str:
     return filler.random.choice(filler.words.texts)
 
@@ -159,6 +163,7 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "word": _word,
     "name": _name,
     "copy": _copy,
+    "suffix": _suffix,
     "function": _function,
     "Class": _class,
     "number": _number,
@@ -174,9 +179,9 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "body": _context("    ", most=2),
     "deep": _context("        ", most=2),
 }
-"""The kinds of slots: word (a name without underscore), name, copy (a name that is one token; see tasks.words),
-function, Class, number, text (one word of a string), phrase (1-4 of them), numbers (1-4, with commas), names (1-3),
-items (numbers or names), condition, boolean, and lines of context: short (0-1, not indented),
+"""The kinds of slots: word (a name without underscore), name, copy (a name that is one token; see tasks.words), suffix
+(of a compound name), function, Class, number, text (one word of a string), phrase (1-4 of them), numbers (1-4, with
+commas), names (1-3), items (numbers or names), condition, boolean, and lines of context: short (0-1, not indented),
 top (0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
 """
 

@@ -70,7 +70,7 @@ VOCABULARY = {
     ),
     "heldout": Vocabulary(
         names=_words(
-            "pen hill nest coin farm wolf bell leaf fox lion bean rope tent moon corn goat duck crab pens hills coins bells"
+            "pen hill nest coin farm wolf bell leaf fox lion bean rope tent moon corn goat duck crab pens hills"
         ),
         functions=_words("mix fold bake melt lift pour rinse stir weigh dig"),
         texts=_words(

@@ -1,0 +1,107 @@
+"""Tasks of functions and files."""
+
+from tasks.task import Task, Template
+
+FINAL_KWARG = Task(
+    name="final_kwarg",
+    description="after the last parameter: =None where an earlier one has a default, else ): and a line break",
+    answers=("=None", "):\n"),
+    main=(
+        Template("{top}def {function}({word}<<=None|_{suffix}>>, {name}", "<<):\n|>>    pass\n"),
+        Template("{top}def {function}({names}, {word}<<=None|_{suffix}>>, {name}", "<<):\n|>>    pass\n"),
+        Template(
+            "{top}def {function}({name2}, {word}<<=None|_{suffix}>>, {word2}<<=None|_{suffix2}>>, {name}",
+            "<<):\n|>>    pass\n",
+        ),
+    ),
+    shifted=(
+        Template(
+            "{top}class {Class}:\n{body}    def {function}(self, {word}<<=None|_{suffix}>>, {name}",
+            "<<):\n|>>        pass\n",
+        ),
+        Template(
+            "{top}if {condition}:\n{body}    async def {function}({names}, {word}<<=None|_{suffix}>>, {name}",
+            "<<):\n|>>        pass\n",
+        ),
+    ),
+)
+
+LAMBDA_FUNC = Task(
+    name="lambda_func",
+    description="a colon after a lambda's parameter, an opening bracket after a function's name",
+    answers=(":", "("),
+    main=(
+        Template(
+            "{top}<<{word2} = [|class {Class}:>>\n    <<lambda|def>> {name}", "<< {name},\n]\n|self):\n        pass\n>>"
+        ),
+        Template(
+            "{top}def {function}({names}):\n{body}    <<return lambda|async def>> {name}",
+            "<< {name}\n|):\n        pass\n>>",
+        ),
+    ),
+    shifted=(
+        Template(
+            "{top}<<{word2}.{function}(|class {Class}:>>\n    <<lambda|def>> {name}",
+            "<< {name},\n)\n|self):\n        pass\n>>",
+        ),
+        Template(
+            "{top}class {Class}:\n    def {function}(self):\n{deep}        <<yield lambda|async def>> {name}",
+            "<< {name}\n|):\n            pass\n>>",
+        ),
+    ),
+)
+
+WITH_AS = Task(
+    name="with_as",
+    description="end open(...) with a bracket alone in a with statement, where as follows, and with a line break in an "
+    "assignment (the tokenizer joins a bracket and the line break after it, so that is the token where they part)",
+    answers=(")", ")\n"),
+    main=(
+        Template("{top}<<with|{name2} =>> open({name}", "<< as {name2}:\n    pass\n|>>"),
+        Template("{top}<<with {name3},|{name2} =>> open({name}", "<< as {name2}:\n    pass\n|>>"),
+        Template(
+            "{top}def {function}({name}):\n{body}    <<with|{name2} =>> open({name}",
+            "<< as {name2}:\n        pass\n|>>",
+        ),
+        Template(
+            "{top}def {function}({name}):\n{body}    <<with {name3},|{name2} =>> open({name}",
+            "<< as {name2}:\n        pass\n|>>",
+        ),
+    ),
+    shifted=(
+        Template(
+            "{top}class {Class}:\n    def {function}(self, {name}):\n{deep}        <<with|{name2} =>> open(self.{name}",
+            "<< as {name2}:\n            pass\n|>>",
+        ),
+        Template(
+            "{top}for {name} in {name3}:\n{body}    <<with {name4},|{name2} =>> open({name}, {name5}",
+            "<< as {name2}:\n        pass\n|>>",
+        ),
+    ),
+)
+
+WITH_OPEN = Task(
+    name="with_open",
+    description="the mode in which a file is opened, r or w, by what it is called or what is done with it",
+    answers=("r", "w"),
+    main=(
+        Template('{top}with open(<<input|output>>_{word}, "', '") as {name}:\n    pass\n'),
+        Template("{top}with open(<<input|output>>_{word}, '", "') as {name}:\n    pass\n"),
+        Template("{top}{name} = open({word}_<<input|output>>, '", "')\n"),
+        Template('{top}with open(<<source|target>>_{word}, "', '") as {name}:\n    pass\n'),
+        Template(
+            "{top}def {function}(<<source|target>>_{word}):\n{body}    with open(<<source|target>>_{word}, '",
+            "') as {name}:\n        pass\n",
+        ),
+    ),
+    shifted=(
+        Template(
+            "{top}def <<read|write>>_{word}({name}):\n{body}    with open({name}, '", "') as {name2}:\n        pass\n"
+        ),
+        Template(
+            '{top}def <<load|save>>_{word}({name}):\n{body}    with open({name}, "', '") as {name2}:\n        pass\n'
+        ),
+    ),
+)
+
+TASKS = (FINAL_KWARG, LAMBDA_FUNC, WITH_AS, WITH_OPEN)
