@@ -1,0 +1,121 @@
+"""Logits and activations of a stored model on given tokens, batch by batch."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.config import Config, ModelConfig
+from sparse_gpt.errors import InputError
+from sparse_gpt.interop.hooks import Place, name
+from sparse_gpt.model.parameters import Params
+from sparse_gpt.model.taps import recorder
+from sparse_gpt.model.transformer import build
+
+
+def read_tokens(path: str | Path, model: ModelConfig) -> np.ndarray:
+    """Token ids (sequences, time) as int32 from an .npy file.
+
+    Raises:
+      InputError: unless the file holds integers of that shape, within the model's vocabulary and context.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: not found")
+    try:
+        tokens = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not an .npy file of numbers ({error}); write it with numpy.save") from error
+    if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu":
+        kind = tokens.dtype if isinstance(tokens, np.ndarray) else "an .npz archive"
+        raise InputError(f"{path}: holds {kind}, expected integer token ids in an .npy file")
+    if tokens.ndim != 2 or 0 in tokens.shape:
+        raise InputError(f"{path}: shape {tokens.shape}, expected (sequences, time), both at least 1")
+    if tokens.shape[1] > model.context:
+        raise InputError(
+            f"{path}: {tokens.shape[1]} tokens per sequence, more than the model's context of {model.context}"
+        )
+    outside = (tokens < 0) | (tokens >= model.vocab_size)
+    if outside.any():
+        row, column = (int(i) for i in np.argwhere(outside)[0])
+        raise InputError(
+            f"{path}: token {tokens[row, column]} at [{row}, {column}] is outside the model's vocabulary "
+            f"of 0 to {model.vocab_size - 1}"
+        )
+    return tokens.astype(np.int32)
+
+
+def batches(
+    config: Config, params: Params, tokens: np.ndarray, batch_size: int, places: Sequence[Place] = ()
+) -> Iterator[tuple[slice, np.ndarray, dict[Place, np.ndarray]]]:
+    """Runs the model over `tokens` (sequences, time), `batch_size` sequences at a time.
+
+    Yields:
+      (rows, logits, activations): the slice of sequences, float32 logits (rows, time, vocab), and the activations at
+      `places` as float32 arrays (rows, time, width).
+    """
+    model = build(config)
+    batch_size = min(batch_size, len(tokens))
+    wanted = frozenset(places)
+    sites = tuple({site for site, _ in wanted})
+
+    @jax.jit
+    def forward(params: Params, tokens: jax.Array) -> Any:
+        seen: dict[Place, jax.Array] = {}
+        logits = model.apply({"params": params}, tokens, tap=recorder(seen, sites))
+        return logits, [seen[place].astype(jnp.float32) for place in places]
+
+    on_device = jax.tree.map(jnp.asarray, params)
+    with jax.default_matmul_precision("highest"):  # accelerators would round products to bfloat16 otherwise
+        for start in range(0, len(tokens), batch_size):
+            rows = slice(start, min(start + batch_size, len(tokens)))
+            count = rows.stop - rows.start
+            part = np.pad(tokens[rows], ((0, batch_size - count), (0, 0)))  # one shape, one compilation
+            logits, seen = jax.device_get(forward(on_device, part))
+            yield rows, logits[:count], {place: x[:count] for place, x in zip(places, seen, strict=True)}
+
+
+def write_files(
+    config: Config,
+    params: Params,
+    tokens: np.ndarray,
+    logits_path: Path,
+    activations_path: Path | None = None,
+    places: Sequence[Place] = (),
+    *,
+    openai_names: bool = False,
+    batch_size: int = 32,
+    done: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Logits of `tokens` (sequences, time) to an .npy file and activations to an .npz file, a batch at a time.
+
+    Nothing but one batch is held in memory, and both files appear only when everything is computed.
+
+    Args:
+      done: told the number of sequences after every batch.
+    """
+    with tempfile.TemporaryDirectory(prefix=".logits-", dir=logits_path.parent) as folder:
+        arrays: dict[Place | None, np.ndarray] = {}  # None: the logits
+        for rows, logits, seen in batches(config, params, tokens, batch_size, places):
+            for key, values in [(None, logits), *seen.items()]:
+                if key not in arrays:
+                    file, shape = Path(folder) / f"{len(arrays)}.npy", (len(tokens), *values.shape[1:])
+                    arrays[key] = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+                arrays[key][rows] = values
+            done(rows.stop - rows.start)
+        if activations_path is not None:
+            partial = activations_path.with_name(f".{activations_path.name}.partial")
+            try:
+                with partial.open("wb") as archive:
+                    named: dict[str, Any] = {name(place, openai_names): arrays[place] for place in places}
+                    np.savez(archive, **named)
+                os.replace(partial, activations_path)
+            finally:
+                partial.unlink(missing_ok=True)
+        del arrays  # closes the mappings
+        os.replace(Path(folder) / "0.npy", logits_path)

@@ -1,0 +1,109 @@
+"""Folders in the reference's format: beeg_config.json and final_model.pt."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.interop import openai_config, openai_weights
+from sparse_gpt.interop.torch_format import read_tensors, write_tensors
+from sparse_gpt.model.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
+
+WEIGHTS = "final_model.pt"
+OWN_CONFIG = "config.json"  # beside them in our exports; its entry OWN_KEY is our configuration
+OWN_KEY = "sparse_gpt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A model read from the reference's format. `params` are read-only views of the file where possible."""
+
+    config: Config
+    params: Params
+    notes: list[str]
+
+
+def read_model(folder: str | Path) -> Imported:
+    """Reads beeg_config.json and final_model.pt.
+
+    An export of this project also carries our own configuration; it is taken when it describes the same model, so that
+    export and import give back the same workdir.
+
+    Raises:
+      InputError: if a file is missing, damaged, or if configuration and weights contradict each other.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one with {openai_config.FILE} and {WEIGHTS}")
+    fields = _read_json(folder / openai_config.FILE)
+    config, notes = openai_config.from_fields(fields, str(folder / openai_config.FILE))
+    tensors = read_tensors(folder / WEIGHTS)
+    source = str(folder / WEIGHTS)
+    own = _own_config(folder, fields, tensors)
+    if own is not None:
+        return Imported(own, openai_weights.to_params(own.model, tensors, source), notes)
+    config, more = openai_weights.refine(config, tensors)
+    params = openai_weights.to_params(config.model, tensors, source)
+    return Imported(configs.validate(_with_densities(config, params)), params, notes + more)
+
+
+def write_model(folder: str | Path, config: Config, params: Params) -> None:
+    """Writes beeg_config.json and final_model.pt into an existing folder. Equal models give equal bytes."""
+    folder = Path(folder)
+    (folder / openai_config.FILE).write_text(json.dumps(openai_config.to_fields(config), indent=1) + "\n")
+    write_tensors(folder / WEIGHTS, openai_weights.to_tensors(config.model, params))
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: not found")
+    try:
+        fields = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: holds a {type(fields).__name__}, expected an object of fields")
+    return fields
+
+
+def _own_config(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Config | None:
+    """Our configuration from an export of ours, if it says the same as beeg_config.json and the weights."""
+    path = folder / OWN_CONFIG
+    if not path.is_file():
+        return None
+    try:
+        own = configs.validate(configs.from_dict(json.loads(path.read_text())[OWN_KEY]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # somebody else's config.json
+    if openai_config.to_fields(own) != dict(fields):
+        return None
+    if own.model.position == "none" and np.any(tensors.get(openai_weights.WPE, True)):
+        return None
+    if not own.model.final_bias and np.any(tensors.get(openai_weights.FINAL_BIAS, False)):
+        return None
+    return own
+
+
+def _with_densities(config: Config, params: Params) -> Config:
+    """The configuration with the densities that the weights show, as if the model had been trained here."""
+    table, leaves = parameter_table(config.model), flatten(params)
+
+    def density(kind: str) -> float:
+        fractions = [np.count_nonzero(leaves[p]) / spec.size for p, spec in table.items() if spec.kind == kind]
+        return min(1.0, max(1e-4, math.ceil(1e4 * max(fractions)) / 1e4))
+
+    measured = dataclasses.replace(config.sparsity, density=density(MATRIX), embedding_density=density(EMBEDDING))
+    for min_alive in (4, 3, 2, 1):
+        fitting = dataclasses.replace(config, sparsity=dataclasses.replace(measured, min_alive=min_alive))
+        try:
+            return configs.validate(fitting)
+        except InputError:
+            continue  # more than the weights leave alive
+    return dataclasses.replace(config, sparsity=measured)

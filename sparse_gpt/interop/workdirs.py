@@ -1,0 +1,105 @@
+"""Whole imports and exports: a folder in the reference's format to a workdir, and back."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.data.tokenizer import Tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.interop import huggingface, openai, openai_weights
+from sparse_gpt.training import manifest
+from sparse_gpt.training.checkpoint import load_params, save_params
+
+TOKENIZER_PAIR = ("encoder.json", "vocab.bpe")
+
+
+def import_openai(source: Path, workdir: Path, tokenizer: Path | None = None) -> openai.Imported:
+    """Makes a workdir of a folder in the reference's format.
+
+    Args:
+      source: holds beeg_config.json, final_model.pt and perhaps encoder.json with vocab.bpe.
+      workdir: must not hold anything yet.
+      tokenizer: folder of the tokenizer, if it is not in `source`.
+
+    Raises:
+      InputError: see openai.read_model; also if the tokenizer has more entries than the model. Nothing is written then.
+    """
+    with _new_folder(workdir, "--workdir") as folder:
+        model = openai.read_model(source)
+        facts: dict[str, Any] = {"imported": {"model_sha256": _file_sha256(source / openai.WEIGHTS)}, "seeds": {}}
+        found = _tokenizer(source, tokenizer, model)
+        if found is not None:
+            found.save(folder / "tokenizer")
+            facts["tokenizer_sha256"] = found.sha256
+        save_params(folder, model.params)
+        facts |= {"params_sha256": manifest.params_sha256(model.params), "step": 0}
+        facts |= {"nonzeros": manifest.nonzeros(model.params)}
+        manifest.write_json(folder / "config.json", configs.to_dict(model.config))
+        manifest.write_json(folder / "manifest.json", manifest.describe(facts))
+    return model
+
+
+def export_openai(workdir: Path, output: Path, safetensors: bool = True) -> Config:
+    """Writes a workdir's newest parameters in the reference's format, with safetensors, config.json and a model card.
+
+    Raises:
+      InputError: if the workdir holds no model, or `output` holds anything.
+    """
+    config = configs.load(workdir)
+    params, _ = load_params(workdir, config.model)
+    path = workdir / "manifest.json"
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    facts["nonzeros"] = manifest.nonzeros(params)
+    with _new_folder(output, "--output") as folder:
+        openai.write_model(folder, config, params)
+        if safetensors:
+            tensors = openai_weights.to_tensors(config.model, params)
+            metadata = {"format": "pt", "params_sha256": facts.get("params_sha256", "")}
+            huggingface.write_safetensors(folder / "model.safetensors", tensors, metadata)
+        manifest.write_json(folder / openai.OWN_CONFIG, huggingface.config_json(config))
+        (folder / "README.md").write_text(huggingface.model_card(output.name, config, facts))
+        if (workdir / "tokenizer").is_dir():
+            Tokenizer.load(workdir / "tokenizer").save(folder)
+    return config
+
+
+def _tokenizer(source: Path, given: Path | None, model: openai.Imported) -> Tokenizer | None:
+    """The tokenizer of an imported model, if there is one."""
+    if given is None and not all((source / name).is_file() for name in TOKENIZER_PAIR):
+        model.notes.append("no tokenizer found; give --tokenizer=DIR (encoder.json and vocab.bpe) to work on text")
+        return None
+    folder = given or source
+    tokenizer, entries = Tokenizer.load(folder), model.config.model.vocab_size
+    if tokenizer.vocab_size > entries:
+        raise InputError(f"{folder}: tokenizer of {tokenizer.vocab_size} entries, but the model has only {entries}")
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path, flag: str) -> Iterator[Path]:
+    """A scratch folder that becomes `target` when all went well, and is removed otherwise."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{flag}={target}: is there already and not empty; choose a new folder")
+    scratch = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{flag}={target}: cannot be created ({error.strerror})") from error
+    try:
+        yield scratch
+        os.replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
