@@ -1,0 +1,1 @@
+"""Scripts: flags, wiring, printing. Each is run as `python -m launch.NAME`."""

@@ -1,0 +1,217 @@
+"""Imports point one way, flags stay in launch, packages are pinned, and no file knows the machine it was written on."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = ("sparse_gpt", "tasks", "launch", "tests")
+
+# What each room may import besides itself. A room is a folder or module of sparse_gpt, or another top-level folder.
+BASE = {"sparse_gpt.config", "sparse_gpt.errors"}
+MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
+ROOMS: dict[str, set[str]] = {
+    "sparse_gpt": set(),  # the package's own __init__
+    "sparse_gpt.errors": set(),
+    "sparse_gpt.config": {"sparse_gpt.errors"},
+    "sparse_gpt.topk": BASE,
+    "sparse_gpt.model": MODEL,
+    "sparse_gpt.data": BASE,
+    "sparse_gpt.report": BASE,  # reads files only
+    "sparse_gpt.training": {*MODEL, "sparse_gpt.data"},
+    "sparse_gpt.circuits": MODEL,
+    "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
+    # Reads and writes the tokenizers and workdirs that data and training make.
+    "sparse_gpt.interop": {*MODEL, "sparse_gpt.data", "sparse_gpt.training"},
+    "tasks": set(),
+}
+# Outer packages, for rooms that are to stay free of most.
+ONLY_OUTER = {"tasks": {"numpy"}}
+NEVER_OUTER = {"sparse_gpt.report": {"jax", "flax", "optax", "orbax"}, "sparse_gpt.config": {"jax", "flax", "optax"}}
+FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags", "argparse")
+# Imported inside the function that needs them; their absence gives one clear line.
+OPTIONAL = {"datasets", "pyarrow", "torch"}
+
+
+class Import(NamedTuple):
+    """One imported module, as dotted name, and where."""
+
+    name: str
+    line: int
+    inside_function: bool
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a file given relative to the repository."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """The room that a module of ours lives in: "sparse_gpt.model.taps" -> "sparse_gpt.model"."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "sparse_gpt" else parts[0]
+
+
+def imports(source: str, path: Path) -> Iterator[Import]:
+    """Every import of a file; `from a import b` counts as a.b, since b may be a module."""
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inside = {id(node) for function in functions for node in ast.walk(function)}
+    package = list(path.parent.parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1] if node.level else []).strip(".")
+            prefix = ".".join(filter(None, (base, node.module)))
+            names = [f"{prefix}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (Import(name, node.lineno, id(node) in inside) for name in names)
+
+
+def violations(source: str, path: Path) -> list[str]:
+    """One line per import that breaks the rules of the house; `path` relative to the repository."""
+    room = room_of(module_name(path))
+    if room in ("launch", "tests"):
+        return []
+    if room not in ROOMS:
+        return [f"{path}: {room} is not in ROOMS; say there what it may import"]
+    found = []
+    for name, line, _ in imports(source, path):
+        outer = name.split(".")[0]
+        if outer in OURS:
+            target = room_of(name)
+            known = target in ROOMS or not target.startswith("sparse_gpt")
+            # A name that the package's own __init__ defines, such as sparse_gpt.__version__, is not a room.
+            wrong = known and target != room and target not in ROOMS[room]
+        elif name.startswith(FLAGS):
+            wrong = True
+        elif outer in sys.stdlib_module_names:
+            wrong = False
+        else:
+            wrong = outer in NEVER_OUTER.get(room, ()) or outer not in ONLY_OUTER.get(room, {outer})
+        if wrong:
+            found.append(f"{path}:{line}: {room} must not import {name}")
+    return found
+
+
+def python_files() -> list[Path]:
+    """Every Python file of the project, relative to the repository."""
+    found = [path for top in OURS for path in sorted((REPOSITORY / top).rglob("*.py"))]
+    assert len(found) > 10, "the walk must find the project"
+    return [path.relative_to(REPOSITORY) for path in found]
+
+
+def test_imports_point_one_way() -> None:
+    found = [line for path in python_files() for line in violations((REPOSITORY / path).read_text("utf-8"), path)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("sparse_gpt/model/a.py", "from sparse_gpt.training import step"),
+        ("sparse_gpt/model/a.py", "from sparse_gpt import training"),
+        ("sparse_gpt/model/a.py", "from ..training import step"),
+        ("sparse_gpt/model/a.py", "def f():\n    import sparse_gpt.circuits.search"),
+        ("sparse_gpt/topk.py", "from sparse_gpt import model"),
+        ("sparse_gpt/topk.py", "from . import model"),
+        ("sparse_gpt/data/a.py", "from sparse_gpt.training import loop"),
+        ("sparse_gpt/report/a.py", "import sparse_gpt.model"),
+        ("sparse_gpt/report/a.py", "import jax.numpy as jnp"),
+        ("sparse_gpt/circuits/a.py", "import tasks"),
+        ("sparse_gpt/training/a.py", "from launch import cli"),
+        ("sparse_gpt/training/a.py", "from absl import flags"),
+        ("sparse_gpt/attic/a.py", ""),
+        ("tasks/a.py", "from sparse_gpt.errors import InputError"),
+        ("tasks/a.py", "import jax"),
+        ("tasks/a.py", "import tiktoken"),
+    ],
+)
+def test_a_wrong_import_is_found(path: str, source: str) -> None:
+    assert len(violations(source, Path(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (
+            "sparse_gpt/model/a.py",
+            "from sparse_gpt import topk\nfrom .taps import gate\nfrom . import taps\nimport jax",
+        ),
+        ("sparse_gpt/training/a.py", "from sparse_gpt.data import Corpus\nfrom absl import logging\nimport os.path"),
+        ("launch/a.py", "from sparse_gpt.report import page\nfrom absl import flags\nimport tasks"),
+        ("tasks/a.py", "import numpy as np\nfrom tasks.task import Pair\nimport random"),
+    ],
+)
+def test_a_right_import_passes(path: str, source: str) -> None:
+    assert violations(source, Path(path)) == []
+
+
+def test_the_rooms_have_an_order() -> None:
+    done: set[str] = set()
+    while len(done) < len(ROOMS):
+        ready = {room for room, allowed in ROOMS.items() if allowed - {room} <= done} - done
+        assert ready, f"these rooms import each other in a circle: {sorted(set(ROOMS) - done)}"
+        done |= ready
+
+
+def pinned(*files: str) -> set[str]:
+    """Normalised names of the packages that requirements files pin."""
+    lines = [line for file in files for line in (REPOSITORY / file).read_text("utf-8").splitlines()]
+    return {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line and line[0] != "#"}
+
+
+def test_every_imported_package_is_pinned() -> None:
+    distributions = packages_distributions()
+    run, dev = pinned("requirements.txt"), pinned("requirements.txt", "requirements-dev.txt")
+    missing = set()
+    for path in python_files():
+        if path.parts[1].endswith("_check"):  # has an environment and requirements of its own
+            continue
+        for name, line, inside_function in imports((REPOSITORY / path).read_text("utf-8"), path):
+            outer = name.split(".")[0]
+            if outer in sys.stdlib_module_names or outer in OURS or (outer in OPTIONAL and inside_function):
+                continue
+            providers = {provider.lower().replace("_", "-") for provider in distributions.get(outer, ())}
+            if not providers & (dev if path.parts[0] == "tests" else run):
+                missing.add(f"{path}:{line}: {outer} is in no requirements file")
+    assert not missing, "\n".join(sorted(missing))
+
+
+# Spelled so that this file does not match itself.
+MACHINE = re.compile(
+    r"(?<![\w.$}/])/(?:work|tmp|root|home)(?:/|\b)(?=[\w/\"'])"
+    "|" + "|".join(re.escape(".".join(host)) for host in (("pypi", "org"), ("deb", "debian"), ("registry", "npmjs")))
+)
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    suffixes = {".py", ".sh", ".md", ".toml", ".txt", ".css", ".js", ".html", ""}
+    found = []
+    tops = [REPOSITORY / name for name in (*OURS, ".ci")]
+    files = [path for path in REPOSITORY.iterdir() if path.is_file()] + [
+        path for top in tops for path in top.rglob("*")
+    ]
+    for path in files:
+        if not path.is_file() or path.suffix not in suffixes or "__pycache__" in path.parts:
+            continue
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if MACHINE.search(line):
+                found.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", ["work/x", "tmp/run", "root/.cache", "home/me"])
+def test_a_machine_path_is_found(path: str) -> None:
+    assert MACHINE.search(f"see /{path}")
+    assert MACHINE.search(f'open("/{path}")')
+    assert not MACHINE.search(f"some/{path} and ${{top}}/{path}")
