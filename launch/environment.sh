@@ -158,6 +158,7 @@ make_ready() {
     say "ready: $folder ($("$folder/bin/python" --version))"
 }
 
+trap 'say "interrupted; run this again to go on"; exit 130' INT TERM
 [ -f "$requirements" ] || fail "no such requirements file: $requirements"
 is_ready && exit 0
 if command -v flock >/dev/null; then
