@@ -13,15 +13,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 
 from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.shards import MANIFEST, Shard, TokenStream, read_manifest, verify_shards
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+
+if TYPE_CHECKING:  # grain imports JAX, which takes seconds: `_build` does so when batches are wanted
+    import grain
 
 
 class Corpus:
@@ -61,7 +63,7 @@ class Corpus:
         """Number of tokens of a split, separators included."""
         return sum(shard["tokens"] for shard in self.manifest["shards"] if shard["split"] == split)
 
-    def windows(self, split: str, seed: int, context: int) -> grain.MapDataset:
+    def windows(self, split: str, seed: int, context: int) -> "grain.MapDataset":
         """The endless sequence of windows, int32 (context + 1,), of a split: indexable at any non-negative integer.
 
         Each source is shuffled by `seed` and epoch and repeated; sources alternate by their weights.
@@ -77,7 +79,9 @@ class Corpus:
                 self._datasets[key] = self._build(split, seed, context)
             return self._datasets[key]
 
-    def _build(self, split: str, seed: int, context: int) -> grain.MapDataset:
+    def _build(self, split: str, seed: int, context: int) -> "grain.MapDataset":
+        import grain
+
         parts, weights = [], []
         for number, source in enumerate(self.manifest["sources"]):
             shards = [Shard(**entry) for entry in self.manifest["shards"]]
@@ -99,7 +103,7 @@ class Corpus:
         return self._rows(self.windows(split, seed, context), step * batch_size, batch_size)
 
     @staticmethod
-    def _rows(windows: grain.MapDataset, start: int, count: int) -> np.ndarray:
+    def _rows(windows: "grain.MapDataset", start: int, count: int) -> np.ndarray:
         return np.stack([windows[row] for row in range(start, start + count)])
 
     def loader(

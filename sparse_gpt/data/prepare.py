@@ -30,7 +30,7 @@ from sparse_gpt.errors import InputError
 
 PROGRESS = "progress.json"
 _CHECKPOINT_BYTES = 2**26  # of text between two writings of the state
-_SAMPLE_BYTES = 4_000_000  # of text a tokenizer is trained on, or 2,000 per entry if that is more
+_SAMPLE_BYTES = 2_000_000  # of text a tokenizer is trained on, or 2,000 per entry if that is more
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,7 @@ class ShardWriter:
             if path.name not in keep:
                 path.unlink()
         with disk_errors(self._partial):
-            self._file = self._partial.open("r+b" if self._partial.exists() else "w+b")
+            self._file = self._partial.open("r+b" if self._partial.exists() else "w+b", buffering=2**20)
         size = os.fstat(self._file.fileno()).st_size
         if size < wanted:
             raise InputError(f"{self._partial}: {size} bytes where {wanted} were written; delete {self._folder.parent}")
@@ -78,8 +78,11 @@ class ShardWriter:
 
     def append(self, tokens: np.ndarray) -> None:
         """Adds the ids (n,) of one document, separator included."""
-        with disk_errors(self._partial):
-            self._file.write(tokens.astype(self._dtype).tobytes())
+        try:
+            self._file.write(tokens.astype(self._dtype, copy=False).data)
+        except OSError:
+            with disk_errors(self._partial):
+                raise
         self._open_tokens += len(tokens)
         if self._open_tokens >= self._shard_tokens:
             self._finish()
@@ -102,8 +105,9 @@ class ShardWriter:
         return self.shards
 
     def abandon(self) -> None:
-        """Closes the file without finishing the shard."""
-        self._file.close()
+        """Closes the file without finishing the shard; what cannot be written any more is given up."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _finish(self) -> None:
         self.flush()

@@ -8,6 +8,7 @@ file system lists a folder, and is scattered, so that a part of a source is a fa
 import abc
 import functools
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,23 +168,16 @@ def _python_files(root: Path) -> Iterator[tuple[Path, int]]:
 
     Packages installed inside the standard library's folder belong to an interpreter that need not be the running one.
     """
-    for folder, subfolders, names in root.walk() if hasattr(root, "walk") else _walk(root):
+    for folder, subfolders, names in os.walk(root):
         subfolders[:] = [
             name
             for name in subfolders
             if not name.startswith(".") and name not in ("__pycache__", "site-packages", "dist-packages")
         ]
         for name in names:
-            path = folder / name
+            path = Path(folder, name)
             if name.endswith(".py") and path.is_file():
                 yield path, path.stat().st_size
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    import os  # Path.walk is new in Python 3.12
-
-    for folder, subfolders, names in os.walk(root):
-        yield Path(folder), subfolders, names
 
 
 class Globbed(Files):

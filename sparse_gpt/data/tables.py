@@ -1,6 +1,7 @@
 """Sources whose documents are one text column of many rows: JSONL, Parquet, Hugging Face datasets."""
 
 import functools
+import importlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -33,15 +34,12 @@ class JsonLines(Globbed):
     def read(self, start: Position = START) -> Iterator[Document]:
         for index in range(start[0], len(self.files)):
             skip = start[1] if index == start[0] else 0
-            row = 0
             try:
                 for row, line in enumerate(self._lines(index), 1):
                     if row > skip:
                         yield self._document(line, (index, row))
             except (OSError, EOFError):
                 yield Document(None, (index + 1, 0), "unreadable")
-            if not row:
-                yield Document(None, (index + 1, 0), "no_text")
 
     def _document(self, line: bytes | None, after: Position) -> Document:
         if line is None:
@@ -85,10 +83,9 @@ class Parquet(Globbed):
     @functools.cached_property
     def _parquet(self) -> Any:
         try:
-            import pyarrow.parquet
+            return importlib.import_module("pyarrow.parquet")
         except ImportError as error:
             raise _extra(self, "pyarrow") from error
-        return pyarrow.parquet
 
     def fingerprint(self) -> dict[str, Any]:
         library = self._parquet
@@ -130,7 +127,7 @@ class HuggingFace(Source):
     @functools.cached_property
     def _rows(self) -> Any:
         try:
-            import datasets
+            datasets = importlib.import_module("datasets")
         except ImportError as error:
             raise _extra(self, "datasets") from error
         name, _, config = self.spec.location.partition("@")

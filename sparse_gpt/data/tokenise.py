@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -113,20 +114,24 @@ class Seen:
             self._table.add(block)
             keys -= len(block)
         self._file.truncate(8 * self.keys)
+        self._log: list[np.ndarray] = []
 
     def problem(self, keys: np.ndarray) -> str:
         """ "" and remembers the document, or why it is left out."""
         found = duplicate_problem(self._table, keys)
         if not found:
-            with disk_errors(self._path):
-                self._file.write(keys.astype("<u8").tobytes())
+            self._log.append(keys)
             self.keys += len(keys)
         return found
 
     def flush(self) -> int:
         """Puts the log on the disk and returns the number of keys in it."""
-        with disk_errors(self._path):
-            self._file.flush()
+        if self._log:
+            with disk_errors(self._path):
+                self._file.write(np.concatenate(self._log).astype("<u8").tobytes())
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._log = []
         return self.keys
 
     def close(self) -> None:
