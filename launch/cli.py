@@ -22,7 +22,9 @@ BAD_INPUT, INTERRUPTED = 2, 75
 
 def define_workdir() -> None:
     """--workdir, required."""
-    flags.DEFINE_string("workdir", None, "Folder that holds the run: configuration, checkpoints, metrics, circuits, report.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder that holds the run: configuration, checkpoints, metrics, circuits, report."
+    )
     flags.mark_flag_as_required("workdir")
 
 
@@ -30,7 +32,9 @@ def define_config() -> None:
     """--preset and --config.group.field overrides."""
     flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(configs.PRESETS)}.")
     config_flags.DEFINE_config_dict(
-        "config", ConfigDict(configs.to_dict(configs.Config())), "Override any field, such as --config.model.d_model=256."
+        "config",
+        ConfigDict(configs.to_dict(configs.Config())),
+        "Override any field, such as --config.model.d_model=256.",
     )
 
 
@@ -58,7 +62,7 @@ def new_config() -> configs.Config:
 
 
 def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
-    """The workdir's configuration with overrides, which may touch only `groups` (the rest belongs to the trained model)."""
+    """The workdir's configuration with overrides, which may touch only `groups`: the rest belongs to the model."""
     for name in overrides():
         if name.partition(".")[0] not in groups:
             raise InputError(f"--config.{name}: fixed by the trained model; here only {', '.join(groups)} can change")

@@ -173,12 +173,13 @@ def tiny() -> Config:
 def openai_reference() -> Config:
     """The recipe of the reference's train.py, for comparing runs step by step.
 
-    Command: ``python -m launch.train --preset=openai_reference --init_from=INIT.npz --batches=TOKENS.npy --workdir=DIR``.
+    Command: ``python -m launch.train --preset=openai_reference --workdir=DIR --init_from=INIT.npz --batches=B.npy``.
     Expected: learning rate, densities and nonzero counts equal at every step; losses to 1e-5 for ten steps.
     """
     return Config(
         model=ModelConfig(position="additive", attention_sink=True, bigram=True),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=1.28e-2),
+        train=TrainConfig(log_every=1),
     )
 
 

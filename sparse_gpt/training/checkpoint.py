@@ -95,7 +95,7 @@ def save_params(workdir: Path, params: Params, step: int = 0) -> None:
 
 
 def load_params(workdir: Path, model: ModelConfig) -> tuple[Params, int]:
-    """Newest parameters of a workdir as numpy arrays, and their step. InputError if there are none or they do not fit."""
+    """Newest parameters of a workdir as numpy arrays, and their step. InputError if none are there or they misfit."""
     if not (workdir / "checkpoints").is_dir():
         raise InputError(f"{workdir}: no checkpoints; train or import a model into it first")
     with Checkpoints(workdir) as checkpoints:
@@ -109,8 +109,12 @@ def load_params(workdir: Path, model: ModelConfig) -> tuple[Params, int]:
         try:
             params, _ = checkpoints.restore(step, wanted)
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{workdir}/checkpoints/{step}: does not hold this model ({_first_line(error)})") from error
+            raise InputError(
+                f"{workdir}/checkpoints/{step}: does not hold this model ({_first_line(error)})"
+            ) from error
     for path, leaf in flatten(params).items():
         if leaf.shape != flatten(wanted)[path].shape:
-            raise InputError(f"{workdir}: {'/'.join(path)} has shape {leaf.shape}, expected {flatten(wanted)[path].shape}")
+            raise InputError(
+                f"{workdir}: {'/'.join(path)} has shape {leaf.shape}, expected {flatten(wanted)[path].shape}"
+            )
     return jax.tree.map(np.asarray, params), step

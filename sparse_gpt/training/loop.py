@@ -66,10 +66,14 @@ def claim_workdir(config: Config, workdir: Path) -> None:
         manifest.write_json(path, configs.to_dict(config))
         return
     held, wanted = (_flat(configs.to_dict(c)) for c in (configs.load(workdir), config))
-    differing = [f"{name} is {held[name]!r} there, {wanted[name]!r} here" for name in held if held[name] != wanted[name]]
+    differing = [
+        f"{name} is {held[name]!r} there, {wanted[name]!r} here" for name in held if held[name] != wanted[name]
+    ]
     differing = [text for text in differing if not text.startswith(("prune.", "bridge.", *UNBOUND_FIELDS))]
     if differing:
-        raise InputError(f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir")
+        raise InputError(
+            f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir"
+        )
 
 
 def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -102,7 +106,9 @@ def train(
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
     """
     claim_workdir(config, workdir)
-    manifest.update(workdir, manifest.describe({"seeds": {"train": config.train.seed, "data": config.data.seed}, **(facts or {})}))
+    manifest.update(
+        workdir, manifest.describe({"seeds": {"train": config.train.seed, "data": config.data.seed}, **(facts or {})})
+    )
     with Checkpoints(workdir, config.train.keep_last, config.train.keep_every) as checkpoints:
         start, state = _starting_point(config, checkpoints, init_from)
         result = _Run(config, workdir, batches, checkpoints, at_step, progress).run(start, state)
@@ -126,7 +132,9 @@ def _starting_point(config: Config, checkpoints: Checkpoints, init_from: Params 
         return finished, step.TrainState(params, moments)
     if init_from is not None:
         check_params(config, init_from)
-        params = jax.tree.map(lambda new, old: jax.device_put(jnp.asarray(new, jnp.float32), old.sharding), init_from, state.params)
+        params = jax.tree.map(
+            lambda new, old: jax.device_put(jnp.asarray(new, jnp.float32), old.sharding), init_from, state.params
+        )
         return 0, step.TrainState(params, state.optimizer)
     return 0, state
 
@@ -135,10 +143,14 @@ def check_params(config: Config, params: Params) -> None:
     """InputError unless `params` has exactly the tensors and shapes of the configured model."""
     wanted, found = flatten(abstract_params(config.model)), flatten(params)
     for path in sorted(wanted.keys() ^ found.keys()):
-        raise InputError(f"initial parameters: tensor {'/'.join(path)} is {'missing' if path in wanted else 'not in this model'}")
+        raise InputError(
+            f"initial parameters: tensor {'/'.join(path)} is {'missing' if path in wanted else 'not in this model'}"
+        )
     for path, leaf in wanted.items():
         if leaf.shape != found[path].shape:
-            raise InputError(f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}")
+            raise InputError(
+                f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}"
+            )
 
 
 class _Run:
@@ -233,7 +245,11 @@ class _Run:
         for s, metrics in fetched:
             if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_rms"]):
                 kept = self.checkpoints.steps()
-                where = f"the checkpoint of step {kept[-1]} is the last good one" if kept else "no checkpoint was written yet"
+                where = (
+                    f"the checkpoint of step {kept[-1]} is the last good one"
+                    if kept
+                    else "no checkpoint was written yet"
+                )
                 raise NonFiniteLossError(
                     f"loss {metrics['loss']} and gradient RMS {metrics['grad_rms']} at step {s} (looking at steps "
                     f"{fetched[0][0]} to {fetched[-1][0]}); {where}; lower --config.optimizer.learning_rate"

@@ -30,7 +30,9 @@ def iterations(config: Config) -> int:
 
 def annealing(config: Config, step: int) -> float:
     """Progress of annealing in [0, 1]: 0 dense, 1 at the target density."""
-    start, stop = (fraction * config.train.steps for fraction in (config.sparsity.anneal_start, config.sparsity.anneal_stop))
+    start, stop = (
+        fraction * config.train.steps for fraction in (config.sparsity.anneal_start, config.sparsity.anneal_stop)
+    )
     return min(1.0, max(0.0, (step - start) / (stop - start)))
 
 

@@ -70,7 +70,13 @@ def loss_and_gradients(model: Transformer, params: Params, tokens: jax.Array, pa
 
 
 def train_step(
-    config: Config, model: Transformer, projection: Projection, state: TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array
+    config: Config,
+    model: Transformer,
+    projection: Projection,
+    state: TrainState,
+    tokens: jax.Array,
+    lr: jax.Array,
+    keep: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step. `tokens` (B, T + 1), `lr` float32 scalar, `keep` (projected tensors,) int32.
 

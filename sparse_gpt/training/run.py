@@ -1,0 +1,98 @@
+"""A whole training run as one call: corpus, tokenizer, batches, loop."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, corpus_from_config
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params
+from sparse_gpt.training import loop, schedules
+
+AtStep = Callable[[int, Params], None]
+
+
+def train_on_corpus(
+    config: Config,
+    workdir: Path,
+    *,
+    reject: Callable[[str], bool] | None = None,
+    reject_name: str = "",
+    init_from: Params | None = None,
+    at_step: AtStep | None = None,
+    progress: bool = True,
+) -> loop.Result:
+    """Prepares (or opens) the corpus, writes the tokenizer into the workdir, and trains or resumes.
+
+    Args:
+      config: validated.
+      workdir: see loop.train; additionally receives corpus/ (unless config.data.corpus names one) and tokenizer/.
+      reject, reject_name: documents to leave out of the corpus (the held-out samples of tasks), and the rule's name.
+      init_from, at_step, progress: see loop.train.
+    """
+    loop.claim_workdir(config, workdir)
+    corpus = corpus_from_config(
+        config.data,
+        config.model.vocab_size,
+        workdir / "corpus",
+        reject=reject,
+        reject_name=reject_name,
+        progress=progress,
+    )
+    corpus.tokenizer.save(workdir / "tokenizer")
+    facts = {"corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
+    batches = corpus_batches(config, corpus)
+    return loop.train(config, workdir, batches, init_from=init_from, facts=facts, at_step=at_step, progress=progress)
+
+
+def corpus_batches(config: Config, corpus: Corpus) -> loop.Batches:
+    """Training batches by step, and the first config.train.eval_batches validation batches."""
+    seed, rows, context = config.data.seed, config.train.batch_size, config.model.context
+
+    def train(start: int) -> Iterator[np.ndarray]:
+        return corpus.loader("train", seed, rows, context, start_step=start)
+
+    validation = [corpus.batch("validation", seed, s, rows, context) for s in range(config.train.eval_batches)]
+    return loop.Batches(train, validation)
+
+
+def read_batches(path: Path, config: Config) -> np.ndarray:
+    """Given batches: int32 (steps, batch, time + 1) from an .npy file, one per optimizer step.
+
+    Raises:
+      InputError: not such an array, ids outside the vocabulary, longer than the context, or too few for the run.
+    """
+    try:
+        tokens = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--batches={path}: not a readable .npy array ({error})") from error
+    if tokens.ndim != 3 or not np.issubdtype(tokens.dtype, np.integer) or tokens.size == 0:
+        raise InputError(f"--batches={path}: {tokens.dtype} {tokens.shape}; expected integers (steps, batch, time + 1)")
+    if tokens.min() < 0 or tokens.max() >= config.model.vocab_size:
+        raise InputError(
+            f"--batches={path}: ids {tokens.min()} to {tokens.max()}; model.vocab_size is {config.model.vocab_size}"
+        )
+    if tokens.shape[2] < 2 or tokens.shape[2] - 1 > config.model.context:
+        raise InputError(
+            f"--batches={path}: rows of {tokens.shape[2]} tokens; need 2 to context + 1 = {config.model.context + 1}"
+        )
+    need = schedules.iterations(config)
+    if len(tokens) < need:
+        raise InputError(f"--batches={path}: {len(tokens)} batches, the run needs {need}; lower --config.train.steps")
+    return tokens.astype(np.int32)
+
+
+def given_batches(tokens: np.ndarray) -> loop.Batches:
+    """Batches from an array; the first one also stands in for validation."""
+    return loop.Batches(lambda start: iter(tokens[start:]), [tokens[0]])
+
+
+def describe(result: loop.Result, manifest: dict[str, Any]) -> str:
+    """One paragraph for a person."""
+    if result.interrupted:
+        return f"interrupted after {result.step} steps; saved. The same command resumes."
+    kept = sum(manifest["nonzeros"].values())
+    return f"trained {result.step} steps; {kept:,} nonzero parameters; params_sha256 {manifest['params_sha256']}"
