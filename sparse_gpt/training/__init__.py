@@ -1,0 +1,1 @@
+"""Training: projection, schedules, optimizer recipes, the step, checkpoints and the loop."""
