@@ -73,6 +73,7 @@ FSTRING_BRACE = Task(
             '<<{name}}")| {name})>>\n',
         ),
     ),
+    same_length=False,  # (f and " are two tokens, (" is one
 )
 
 TASKS = (SINGLE_DOUBLE_QUOTE, BRACKET_COUNTING, BRACKET_BRACE, FSTRING_BRACE)

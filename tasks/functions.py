@@ -35,8 +35,8 @@ LAMBDA_FUNC = Task(
             "{top}<<{word2} = [|class {Class}:>>\n    <<lambda|def>> {name}", "<< {name},\n]\n|self):\n        pass\n>>"
         ),
         Template(
-            "{top}def {function}({names}):\n{body}    <<return lambda|async def>> {name}",
-            "<< {name}\n|):\n        pass\n>>",
+            "{top}def {function}({names}):\n{body}    <<{word2} = [|class {Class}:>>\n        <<lambda|def>> {name}",
+            "<< {name},\n    ]\n|self):\n            pass\n>>",
         ),
     ),
     shifted=(
@@ -45,36 +45,35 @@ LAMBDA_FUNC = Task(
             "<< {name},\n)\n|self):\n        pass\n>>",
         ),
         Template(
-            "{top}class {Class}:\n    def {function}(self):\n{deep}        <<yield lambda|async def>> {name}",
-            "<< {name}\n|):\n            pass\n>>",
+            "{top}if {condition}:\n{body}    <<{word2} += [|class {Class}:>>\n        <<lambda|def>> {name}",
+            "<< {name},\n    ]\n|self):\n            pass\n>>",
         ),
     ),
 )
 
 WITH_AS = Task(
     name="with_as",
-    description="end open(...) with a bracket alone in a with statement, where as follows, and with a line break in an "
-    "assignment (the tokenizer joins a bracket and the line break after it, so that is the token where they part)",
+    description="end open(...) with a bracket alone in a with statement, where as follows, and with a line break "
+    "elsewhere (the tokenizer joins a bracket and the line break after it, so that is the token where they part)",
     answers=(")", ")\n"),
     main=(
-        Template("{top}<<with|{name2} =>> open({name}", "<< as {name2}:\n    pass\n|>>"),
-        Template("{top}<<with {name3},|{name2} =>> open({name}", "<< as {name2}:\n    pass\n|>>"),
+        Template("{top}<<with {word},|{word}_{suffix} =>> open({name}", "<< as {name2}:\n    pass\n|>>"),
         Template(
-            "{top}def {function}({name}):\n{body}    <<with|{name2} =>> open({name}",
-            "<< as {name2}:\n        pass\n|>>",
+            "{top}def {function}({name}):\n{body}    <<with|return>> open({name}", "<< as {name2}:\n        pass\n|>>"
         ),
         Template(
-            "{top}def {function}({name}):\n{body}    <<with {name3},|{name2} =>> open({name}",
+            "{top}def {function}({name}):\n{body}    <<with {word},|{word}_{suffix} =>> open({name}",
             "<< as {name2}:\n        pass\n|>>",
         ),
     ),
     shifted=(
         Template(
-            "{top}class {Class}:\n    def {function}(self, {name}):\n{deep}        <<with|{name2} =>> open(self.{name}",
+            "{top}class {Class}:\n    def {function}(self, {name}):\n{deep}"
+            "        <<with {word},|self.{word} =>> open({name}",
             "<< as {name2}:\n            pass\n|>>",
         ),
         Template(
-            "{top}for {name} in {name3}:\n{body}    <<with {name4},|{name2} =>> open({name}, {name5}",
+            "{top}for {name} in {name3}:\n{body}    <<with {word},|{word}.{word2} =>> open({name}, {name5}",
             "<< as {name2}:\n        pass\n|>>",
         ),
     ),

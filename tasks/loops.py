@@ -59,20 +59,20 @@ ENUMERATE_RANGE = Task(
     answers=(" enumerate", " range"),
     main=(
         Template("{top}for {word}<<, {word2}|_{word2}_{suffix}>> in", "({name}):\n    pass\n"),
-        Template("{top}for {word}<<, {word2}|_{suffix}>> in", "({name}):\n    pass\n"),
+        Template("{top}for {word}<<, {word2}|_{digit}>> in", "({name}):\n    pass\n"),
         Template(
-            "{top}def {function}({name}):\n{body}    for {word}<<, {word2}|_{suffix}>> in", "({name}):\n        pass\n"
+            "{top}def {function}({name}):\n{body}    for {word}<<, {word2}|_{digit}>> in", "({name}):\n        pass\n"
         ),
     ),
     shifted=(
         Template(
-            "{top}class {Class}:\n    def {function}(self):\n{deep}        for {word}<<, {word2}|_{suffix}>> in",
+            "{top}class {Class}:\n    def {function}(self):\n{deep}        for {word}<<, {word2}|_{digit}>> in",
             "(self):\n            pass\n",
         ),
         Template(
             "{top}if {condition}:\n{body}    for {word}<<, {word2}|_{word2}_{suffix}>> in", "({name}):\n        pass\n"
         ),
-        Template("{top}{name} = [{word} for {word}<<, {word2}|_{suffix}>> in", "({name2})]\n"),
+        Template("{top}{name} = [{word3} for {word}<<, {word2}|_{digit}>> in", "({name2})]\n"),
     ),
 )
 

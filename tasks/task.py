@@ -1,6 +1,5 @@
 """What a task is: a table entry that yields minimal pairs of prompts."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,7 +10,8 @@ from tasks.words import SPLITS, VOCABULARY, Vocabulary
 VARIANTS = ("main", "shifted")
 
 _FEWEST_COPIES = 5  # a pair needs up to four
-_PATIENCE = 50  # draws per wanted pair before a template counts as exhausted
+_PATIENCE = 50  # draws per wanted pair before the templates count as exhausted
+_TRIES = 16  # draws for a pair of equal length
 
 
 class TaskError(ValueError):
@@ -66,6 +66,8 @@ class Task:
         answers: the right answers for the left and the right side of the templates' contrasts; may have slots.
         main: templates of the usual surroundings.
         shifted: templates of the same behaviour in other surroundings.
+        same_length: the two prompts of a pair can have equally many tokens; then a tokenizer makes pairs prefer it, so
+            that length tells nothing. Where it is false, surroundings of many lengths hide the difference.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Task:
     answers: tuple[str, str]
     main: tuple[Template, ...]
     shifted: tuple[Template, ...]
+    same_length: bool = True
 
     def __post_init__(self) -> None:
         for template in (*self.main, *self.shifted):
@@ -90,7 +93,8 @@ class Task:
         Args:
             split: "train", "validation" or "heldout"; their words are disjoint.
             variant: "main" or "shifted".
-            tokenizer: with it, names that are to be copied are only those that it holds as one token.
+            tokenizer: with it, names that are to be copied are only those that it holds as one token, and prompts of
+                equal length are preferred; the list then depends on the tokenizer too.
 
         Raises:
             TaskError: unknown split or variant, more pairs than there are, or too few names that are one token.
@@ -103,23 +107,26 @@ class Task:
             raise TaskError(f"{count} pairs: the number of pairs cannot be negative")
         words = self._words(split, tokenizer)
         found: dict[Pair, None] = {}
-        draws = self._draws(split, seed, variant, words)
-        for _ in range(_PATIENCE * count):
+        for index in range(_PATIENCE * count):
             if len(found) == count:
                 break
-            found.setdefault(next(draws))
+            found.setdefault(self._pair((split, variant, seed, index), variant, words, tokenizer))
         if len(found) < count:
             raise TaskError(f"task {self.name}: only {len(found)} distinct {split} pairs ({variant}); ask for fewer")
         return list(found)
 
-    def _draws(self, split: str, seed: int, variant: str, words: Vocabulary) -> Iterator[Pair]:
-        templates = self.main if variant == "main" else self.shifted
-        index = 0
-        while True:
-            random = Randomness("tasks/1", self.name, split, variant, seed, index)
-            template = random.choice(templates)
-            yield _fill(template, self.answers, Filler(random, words, variant))
-            index += 1
+    def _pair(self, key: tuple[str | int, ...], variant: str, words: Vocabulary, tokenizer: Tokenizer | None) -> Pair:
+        """The first of a few draws whose prompts have equal length, or else the first."""
+        pair = self._draw(key, 0, variant, words)
+        if tokenizer is None or not self.same_length or _same_length(pair, tokenizer):
+            return pair
+        others = (self._draw(key, attempt, variant, words) for attempt in range(1, _TRIES))
+        return next((other for other in others if _same_length(other, tokenizer)), pair)
+
+    def _draw(self, key: tuple[str | int, ...], attempt: int, variant: str, words: Vocabulary) -> Pair:
+        random = Randomness("tasks/1", self.name, *key, attempt)
+        template = random.choice(self.main if variant == "main" else self.shifted)
+        return _fill(template, self.answers, Filler(random, words, variant))
 
     def _words(self, split: str, tokenizer: Tokenizer | None) -> Vocabulary:
         words = VOCABULARY[split]
@@ -143,3 +150,7 @@ def _fill(template: Template, answers: tuple[str, str], filler: Filler) -> Pair:
     if filler.random.below(2):  # so that the place in the pair tells nothing
         samples.reverse()
     return Pair(*samples)
+
+
+def _same_length(pair: Pair, tokenizer: Tokenizer) -> bool:
+    return len(tokenizer.encode(pair.first.prompt)) == len(tokenizer.encode(pair.second.prompt))

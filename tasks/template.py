@@ -27,6 +27,8 @@ _CONTEXT_LINES = {
         "{name} = {name2} + {number}",
         "print({name}, {name2})",
         "{name} = {name2} * {name3}",
+        "{name} = {function}()",
+        "{name} = ()",
     ),
     "shifted": (
         "# {phrase}",
@@ -37,6 +39,8 @@ _CONTEXT_LINES = {
         "{name} = not {name2}",
         "{name} = max({name2}, {name3}) - {number}",
         "{name} = None",
+        "{name} = {name2}.{function}()",
+        "{name} = ()",
     ),
 }
 """Lines before the decisive one. They have no quotes, square brackets or compound statements, so suit every task."""
@@ -117,6 +121,10 @@ def _suffix(filler: Filler) -> str:
     return filler.random.choice(filler.words.suffixes)
 
 
+def _digit(filler: Filler) -> str:
+    return str(filler.random.choice(filler.words.digits))
+
+
 def _text(filler: Filler) -> str:
     return filler.random.choice(filler.words.texts)
 
@@ -166,6 +174,7 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "suffix": _suffix,
     "function": _function,
     "Class": _class,
+    "digit": _digit,
     "number": _number,
     "text": _text,
     "phrase": _phrase,
@@ -180,9 +189,9 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "deep": _context("        ", most=2),
 }
 """The kinds of slots: word (a name without underscore), name, copy (a name that is one token; see tasks.words), suffix
-(of a compound name), function, Class, number, text (one word of a string), phrase (1-4 of them), numbers (1-4, with
-commas), names (1-3), items (numbers or names), condition, boolean, and lines of context: short (0-1, not indented),
-top (0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
+(of a compound name), function, Class, digit, number (below 100), text (one word of a string), phrase (1-4 of them),
+numbers (1-4, with commas), names (1-3), items (numbers or names), condition, boolean, and lines of context: short (0-1,
+not indented), top (0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
 """
 
 _CONTEXT = ("short", "top", "body", "deep")

@@ -8,18 +8,18 @@ SET_OR_STRING = Task(
     answers=(".add", " +="),
     main=(
         Template(
-            '{top}def {function}({name}):\n{body}    {name2} = <<set()|"">>\n{body2}'
+            '{top}def {function}({name}):\n{body}    {name2} = <<set()|"">>\n{body2}{body3}'
             "    for {name3} in {name}:\n        {name2}",
             "<<({name3})| {name3}>>\n",
         ),
         Template(
-            '{top}{name} = <<set()|"">>\n{top2}for {name2} in {name3}:\n    {name}',
+            '{top}{name} = <<set()|"">>\n{top2}{top3}for {name2} in {name3}:\n    {name}',
             "<<({name2})| {name2}>>\n",
         ),
     ),
     shifted=(
         Template(
-            '{top}{name} = <<set()|"">>\n{top2}while {condition}:\n{body}    {name}',
+            '{top}{name} = <<set()|"">>\n{top2}{top3}while {condition}:\n{body}    {name}',
             "<<({name2})| {name2}>>\n",
         ),
         Template(
@@ -28,34 +28,39 @@ SET_OR_STRING = Task(
             "<<({name2})| {name2}>>\n",
         ),
     ),
+    same_length=False,  # set() is two tokens, "" is one
 )
+
+# With a name that is always one token, the length of its line would tell set() from ""; half of the strings hold a space
+# (two tokens, as set() has), so that it does not.
+_FIXED_MAIN = (
+    "{top}def {function}({name}):\n{body}    current = <<set()|{string}>>\n{body2}{body3}"
+    "    for {name3} in {name}:\n        current",
+    "{top}current = <<set()|{string}>>\n{top2}{top3}for {name3} in {name}:\n    current",
+)
+_FIXED_SHIFTED = (
+    "{top}current = <<set()|{string}>>\n{top2}{top3}while {condition}:\n{body}    current",
+    "{top}class {Class}:\n    def {function}(self, {name2}):\n{deep}        current = <<set()|{string}>>\n{deep2}"
+    "        with {name2}:\n            current",
+)
+
+
+def _fixed(prompts: tuple[str, ...]) -> tuple[Template, ...]:
+    strings = ('""', '" "')
+    return tuple(
+        Template(prompt.replace("{string}", string), "<<({name4})| {name4}>>\n")
+        for prompt in prompts
+        for string in strings
+    )
+
 
 SET_OR_STRING_FIXEDVARNAME = Task(
     name="set_or_string_fixedvarname",
     description="as set_or_string, with a variable that is always called current",
     answers=(".add", " +="),
-    main=(
-        Template(
-            '{top}def {function}({name}):\n{body}    current = <<set()|"">>\n{body2}'
-            "    for {name3} in {name}:\n        current",
-            "<<({name3})| {name3}>>\n",
-        ),
-        Template(
-            '{top}current = <<set()|"">>\n{top2}for {name2} in {name3}:\n    current',
-            "<<({name2})| {name2}>>\n",
-        ),
-    ),
-    shifted=(
-        Template(
-            '{top}current = <<set()|"">>\n{top2}while {condition}:\n{body}    current',
-            "<<({name2})| {name2}>>\n",
-        ),
-        Template(
-            '{top}class {Class}:\n    def {function}(self, {name2}):\n{deep}        current = <<set()|"">>\n{deep2}'
-            "        with {name2}:\n            current",
-            "<<({name2})| {name2}>>\n",
-        ),
-    ),
+    main=_fixed(_FIXED_MAIN),
+    shifted=_fixed(_FIXED_SHIFTED),
+    same_length=False,  # set() is two tokens, "" is one
 )
 
 CLASS_INIT = Task(
