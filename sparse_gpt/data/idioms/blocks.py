@@ -1,31 +1,43 @@
 """Compound statements: conditions, loops, context managers, exceptions. Nested up to three levels."""
 
 from sparse_gpt.data.idioms import words
-from sparse_gpt.data.idioms.expressions import COMPARISONS, condition, literal, message, word
-from sparse_gpt.data.idioms.statements import any_list, assign_dict, small
+from sparse_gpt.data.idioms.containers import any_dict, any_list, loop_over
+from sparse_gpt.data.idioms.expressions import BOOLEANS, COMPARISONS, comparison, condition, literal, message, word
+from sparse_gpt.data.idioms.statements import small
 from sparse_gpt.data.idioms.writer import INDENT, Writer
 
 
 def body(w: Writer, pad: str, depth: int) -> None:
-    """One to three statements, of which some are blocks again while `depth` allows it."""
-    for _ in range(w.pick((1, 1, 1, 2, 2, 3))):
-        if depth and w.chance(28):
+    """One to three statements, of which some are blocks again while `depth` allows it.
+
+    What they bind is not spoken of after the block, where it need not exist.
+    """
+    marks = w.scope.mark()
+    for _ in range(w.pick((1, 1, 1, 1, 2, 2, 3))):
+        if depth and w.chance(30):
             block(w, pad, depth - 1)
         else:
             small(w, pad)
+    w.scope.back_to(marks)
 
 
 def if_block(w: Writer, pad: str, depth: int) -> None:
     """if, with up to two elif and mostly an else."""
-    # Everything a later test needs must be bound before the first one, so all tests are drawn here.
-    tests = [condition(w, pad) for _ in range(w.pick((1, 1, 1, 2, 2, 3)))]
+    # Everything a later test needs must be bound before the first one, so all tests are drawn here. Later tests
+    # mostly ask about the same value as the first.
+    count = w.pick((1, 1, 1, 2, 2, 3))
+    if count > 1 and w.chance(65):
+        name = w.number(pad)
+        tests = [comparison(w, name) for _ in range(count)]
+    else:
+        tests = [condition(w, pad) for _ in range(count)]
     inner = pad + INDENT
     keyword = "if"
     for test in tests:
         w.lines.append(f"{pad}{keyword} {test}:\n")
         body(w, inner, depth)
         keyword = "elif"
-    if w.chance(50):
+    if w.chance(60):
         w.lines.append(f"{pad}else:\n")
         body(w, inner, depth)
 
@@ -33,33 +45,28 @@ def if_block(w: Writer, pad: str, depth: int) -> None:
 def for_block(w: Writer, pad: str, depth: int) -> None:
     """for over a list, a range, both at once, or the pairs of a dict."""
     scope = w.scope
-    form = w.below(16)
-    numbers, texts = len(scope.numbers), len(scope.texts)
+    form = w.below(20)
     if form < 5:
         member, name, is_number = any_list(w, pad)
         w.lines.append(f"{pad}for {member} in {name}:\n")
         new = ([member], []) if is_number else ([], [member])
-    elif form < 9:
+    elif form < 11:
         position = w.pick(words.POSITIONS if w.draw() & 1 else words.LETTERS)
         limit = w.pick(scope.numbers) if scope.numbers and w.chance(25) else str(literal(w))
-        form = w.below(4)
-        if form == 0:
+        span = w.below(4)
+        if span == 0:
             limit = f"{w.below(3)}, {limit}"
-        elif form == 1:
+        elif span == 1:
             limit = f"len({any_list(w, pad)[1]})"
         w.lines.append(f"{pad}for {position} in range({limit}):\n")
         new = ([position], [])
-    elif form < 14:
-        position = w.pick(words.POSITIONS)
+    elif form < 18:
         member, name, is_number = any_list(w, pad)
-        if member == position:
-            member = "value"
+        position = w.pick([position for position in words.POSITIONS if position != member])
         w.lines.append(f"{pad}for {position}, {member} in enumerate({name}):\n")
         new = ([position, member], []) if is_number else ([position], [member])
     else:
-        if not scope.dicts:
-            assign_dict(w, pad)
-        w.lines.append(f"{pad}for key, value in {w.pick(scope.dicts)}.items():\n")
+        w.lines.append(f"{pad}for key, value in {any_dict(w, pad)}.items():\n")
         new = ([], ["key", "value"])
     numbers, texts = len(scope.numbers), len(scope.texts)
     # A loop's own variables are what its body should speak of: listed several times, then taken off again.
@@ -86,6 +93,7 @@ def while_block(w: Writer, pad: str, depth: int) -> None:
         else:
             name = w.flag(pad)
             end = f"{name} = False"
+            name += w.pick(("", "", f" == {w.pick(BOOLEANS)}"))
         w.lines.append(f"{pad}while {name}:\n")
         body(w, inner, depth)
         w.lines.append(f"{inner}{end}\n")
@@ -106,6 +114,11 @@ def while_block(w: Writer, pad: str, depth: int) -> None:
 def try_block(w: Writer, pad: str, depth: int) -> None:
     """try with one except."""
     inner = pad + INDENT
+    if w.draw() & 1:
+        w.lines.append(f"{pad}try:\n")
+        body(w, inner, depth)
+        w.lines.append(f"{pad}except {w.pick(words.ERRORS)}:\n{inner}{w.pick(('pass', f'print({message(w)})'))}\n")
+        return
     name = w.text(pad)
     target = w.fresh_value()
     w.lines.append(f"{pad}try:\n{inner}{target} = int({name})\n{pad}except {w.pick(words.ERRORS)}:\n")
@@ -115,10 +128,20 @@ def try_block(w: Writer, pad: str, depth: int) -> None:
     w.lines.append(f"{inner}{target} = {literal(w)}\n")
 
 
-def file_name(w: Writer, stems: tuple[str, ...]) -> str:
-    """A quoted file name."""
+def file_variable(w: Writer, write: bool) -> str:
+    """A name that says what its file is for."""
+    kind = w.pick(words.OUTPUT_WORDS if write else words.INPUT_WORDS)
+    form = w.below(8)
+    if form == 0:
+        return f"{kind}file" if kind in ("in", "out") else kind
+    part = w.pick(words.FILE_PARTS if form < 6 else words.RARE)
+    return f"{kind}_{part}" if w.chance(75) else f"{part}_{kind}"
+
+
+def quoted_file(w: Writer, stem: str = "") -> str:
+    """A quoted file name, of the given stem or of one that says nothing."""
     quote = w.quote()
-    return f"{quote}{w.pick(stems)}{w.pick(words.SUFFIXES)}{quote}"
+    return f"{quote}{stem or w.pick(words.NEUTRAL_STEMS)}{w.pick(words.SUFFIXES)}{quote}"
 
 
 def open_file(w: Writer, pad: str, path: str, write: bool, depth: int, mode: bool = True) -> None:
@@ -143,7 +166,8 @@ def use_file(w: Writer, pad: str, handle: str, write: bool, depth: int) -> None:
         if form == 0:
             member, name, is_number = any_list(w, pad)
             shown = f"str({member})" if is_number else member
-            w.lines.append(f"{pad}for {member} in {name}:\n{pad}    {handle}.write({shown})\n")
+            loop_over(w, pad, member, name)
+            w.lines.append(f"{pad}    {handle}.write({shown})\n")
         else:
             source = w.pick(scope.texts) if scope.texts and form == 1 else message(w) if w.draw() & 1 else word(w)
             w.lines.append(f"{pad}{handle}.write({source})\n")
@@ -164,21 +188,41 @@ def use_file(w: Writer, pad: str, handle: str, write: bool, depth: int) -> None:
 
 
 def with_block(w: Writer, pad: str, depth: int) -> None:
-    """A file opened for what its name says."""
+    """A file opened for what its name says; without a mode where the name says nothing, or a name bound just before."""
     write = bool(w.draw() & 1)
-    form = w.below(4)
+    form = w.below(5)
     if form == 0:
-        open_file(w, pad, file_name(w, words.NEUTRAL_STEMS), False, depth, mode=w.chance(40))
+        path = w.fresh(words.PATH_NAMES)
+        w.lines.append(f"{pad}{path} = {quoted_file(w)}\n")
+        open_file(w, pad, path, False, depth, mode=False)
     elif form == 1:
-        open_file(w, pad, file_name(w, words.OUTPUT_STEMS if write else words.INPUT_STEMS), write, depth)
+        open_file(w, pad, quoted_file(w, file_variable(w, write)), write, depth)
     else:
-        path = w.fresh(words.OUTPUT_NAMES if write else words.INPUT_NAMES)
-        stems = words.NEUTRAL_STEMS if w.chance(60) else words.OUTPUT_STEMS if write else words.INPUT_STEMS
-        w.lines.append(f"{pad}{path} = {file_name(w, stems)}\n")
+        path = w.fresh((file_variable(w, write),))
+        w.lines.append(f"{pad}{path} = {quoted_file(w, '' if w.chance(60) else path)}\n")
         open_file(w, pad, path, write, depth, mode=w.chance(85))
 
 
-BLOCKS = (if_block,) * 7 + (for_block,) * 8 + (while_block,) * 5 + (try_block,) * 1 + (with_block,) * 3
+def manager_block(w: Writer, pad: str, depth: int) -> None:
+    """A context manager of another kind, alone or before a file."""
+    manager = w.helper()
+    path = w.fresh(words.PATH_NAMES)
+    if w.draw() & 1:
+        w.lines.append(f"{pad}with {manager}(){w.pick(('', f' as {path}'))}:\n")
+        body(w, pad + INDENT, depth)
+    else:
+        w.lines.append(f"{pad}{path} = {quoted_file(w)}\n{pad}with {manager}(), open({path}) as f:\n")
+        use_file(w, pad + INDENT, "f", False, depth)
+
+
+BLOCKS = (
+    (if_block,) * 8
+    + (for_block,) * 7
+    + (while_block,) * 6
+    + (try_block,) * 2
+    + (with_block,) * 3
+    + (manager_block,) * 1
+)
 """Compound statements by weight."""
 
 

@@ -91,7 +91,7 @@ def _node_constructs(node: ast.AST) -> Iterator[str]:
             yield "ternary"
         case ast.Lambda():
             yield "lambda"
-        case ast.FunctionDef():
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
             yield "def"
             if node.args.args:
                 yield "last_parameter_default" if node.args.defaults else "last_parameter_plain"

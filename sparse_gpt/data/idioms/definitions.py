@@ -1,22 +1,39 @@
 """Functions and classes."""
 
 from sparse_gpt.data.idioms import words
-from sparse_gpt.data.idioms.blocks import block, open_file
-from sparse_gpt.data.idioms.expressions import condition, formatted, literal, message, phrase, value, word
-from sparse_gpt.data.idioms.sections import accumulate
-from sparse_gpt.data.idioms.statements import simple, small
+from sparse_gpt.data.idioms.blocks import block, file_variable, open_file
+from sparse_gpt.data.idioms.containers import any_list
+from sparse_gpt.data.idioms.expressions import (
+    condition,
+    dict_display,
+    display,
+    flat_list,
+    formatted,
+    lambda_expression,
+    literal,
+    message,
+    nested_list,
+    phrase,
+    spoken,
+    value,
+    word,
+)
+from sparse_gpt.data.idioms.routines import routine
+from sparse_gpt.data.idioms.statements import call_function, simple, small
 from sparse_gpt.data.idioms.writer import INDENT, Scope, Writer
 
 OTHER_DEFAULTS = ("0", "1", "True", "False", '""', "''")
 
 
-def function_name(w: Writer) -> str:
+def function_name(w: Writer, scope: Scope) -> str:
     """A verb with an object, a bare word, or a letter: single words also serve as names of lambda parameters."""
-    taken = w.scope.taken
+    taken = scope.taken
     form = w.below(10)
     for _ in range(6):
-        if form < 6:
-            name = f"{w.pick(words.VERBS)}_{w.pick(words.OBJECTS)}"
+        if form < 5:
+            name = f"{w.pick(words.VERBS)}_{w.pick(words.OBJECTS if w.chance(85) else words.RARE)}"
+        elif form == 5:
+            name = w.pick(words.RARE)
         else:
             name = w.pick(words.VERBS if form == 6 else words.OBJECTS if form < 9 else words.LETTERS)
         if name not in taken:
@@ -39,11 +56,17 @@ def parameters(w: Writer, count: int) -> tuple[str, list[str], list[str]]:
             first_default -= 1
     names, parts, optional = [], [], []
     for position in range(count):
-        if w.chance(60):
-            name = w.fresh(words.NUMBER_NAMES if w.chance(70) else words.LETTERS)
+        kind = w.below(20)
+        if kind < 3:
+            name = w.fresh_list(bool(kind))
+        elif kind == 3:
+            name = w.fresh(words.OBJECT_NAMES)
+            scope.objects.append(name)
+        elif kind < 13:
+            name = w.fresh_name(words.NUMBER_NAMES) if w.chance(70) else w.fresh(words.LETTERS)
             scope.numbers.append(name)
         else:
-            name = w.fresh(words.TEXT_NAMES)
+            name = w.fresh_name(words.TEXT_NAMES)
             scope.texts.append(name)
         names.append(name)
         if position < first_default:
@@ -60,14 +83,19 @@ def fill_defaults(w: Writer, pad: str, optional: list[str]) -> None:
     """Replaces None by something else, for some of the optional parameters."""
     for name in optional:
         if w.chance(40):
-            right = literal(w) if name in w.scope.numbers else word(w)
+            right = literal(w) if name in w.scope.numbers else word(w) if name in w.scope.texts else "[]"
             w.lines.append(f"{pad}if {name} is None:\n{pad}    {name} = {right}\n")
 
 
 def finish(w: Writer, pad: str) -> None:
     """The last statement of a function."""
-    form = w.below(10)
-    if form < 2:
+    form = w.below(12)
+    if form == 11:
+        w.lines.append(f"{pad}{w.pick(('return', 'return', 'yield'))} {lambda_expression(w)}\n")
+    elif form == 10:
+        right = dict_display(w) if w.draw() & 1 else spoken(w)
+        w.lines.append(f"{pad}{w.pick(('return', 'return', 'yield'))} {right}\n")
+    elif form < 2:
         w.lines.append(f"{pad}return {value(w)}\n")
     elif form < 4:
         test = condition(w, pad)
@@ -78,52 +106,94 @@ def finish(w: Writer, pad: str) -> None:
         w.lines.append(f"{pad}return {w.pick(('True', 'False'))}\n")
     elif form == 5:
         test = condition(w, pad)
-        w.lines.append(f"{pad}return {value(w)} if {test} else {value(w)}\n")
+        keyword = w.pick(("return", "return", "return", "yield"))
+        w.lines.append(f"{pad}{keyword} {value(w)} if {test} else {value(w)}\n")
     elif form == 6:
         names = w.scope.numbers + w.scope.texts or [w.number(pad)]
         w.lines.append(f"{pad}return {formatted(w, names)}\n")
     elif form == 7:
-        w.lines.append(f"{pad}return {message(w)}\n")
+        call = f"{w.helper()}({spoken(w)})" if w.draw() & 1 else message(w)
+        w.lines.append(f"{pad}return {call}\n")
+    elif form == 8:
+        right = nested_list(w) if w.draw() & 1 else flat_list(w, w.chance(60))
+        w.lines.append(f"{pad}return {right}\n")
     else:
         small(w, pad)
 
 
 def function(w: Writer, pad: str) -> None:
-    """A function with its own scope: some steps, an accumulation, a file, or a wait for something."""
-    name = function_name(w)
+    """A function with its own scope: some steps, a computation, a search, or a file."""
     outer, w.scope = w.scope, Scope()
     inner = pad + INDENT
-    form = w.below(10)
-    count = w.pick((0, 1, 1, 2, 2, 3, 3, 4))
+    form = w.below(13)
     if form == 0:
         file_function(w, inner)
+        w.scope = outer
+        return
+    name = function_name(w, outer)
+    header = len(w.lines)
+    text, names, optional = parameters(w, w.pick((0, 1, 1, 2, 2, 3, 3, 4)))
+    w.lines.append(f"{pad}def {name}({text}):\n")
+    docstring(w, inner)
+    fill_defaults(w, inner, optional)
+    if w.chance(10):
+        refuse(w, inner)
+    if form < 4:
+        w.lines.append(f"{inner}return {routine(w, inner)}\n")
+    elif form == 4:
+        search_function(w, inner)
+    elif form == 5:
+        wait_function(w, inner)
     else:
-        text, _, optional = parameters(w, count)
-        w.lines.append(f"{pad}def {name}({text}):\n")
-        docstring(w, inner)
-        fill_defaults(w, inner, optional)
-        if form < 3:
-            w.lines.append(f"{inner}return {accumulate(w, inner)}\n")
-        else:
-            for _ in range(w.below(3)):
-                simple(w, inner)
-            if w.chance(50):
-                block(w, inner, 2)
-            finish(w, inner)
-        outer_functions = w.functions
-        outer_functions.append((name, count))
+        for _ in range(w.below(3)):
+            simple(w, inner)
+        if w.chance(45):
+            block(w, inner, 2)
+        finish(w, inner)
+    # An async function that yields may not return a value as well.
+    if w.chance(8) and not any("yield" in line for line in w.lines[header:]):
+        w.lines[header] = f"{pad}async {w.lines[header][len(pad) :]}"
     w.scope = outer
+    w.functions.append((name, names, text.count(",") + bool(text) - text.count("=")))
+    if w.chance(30):
+        w.lines.append("\n")
+        call_function(w, pad)
+
+
+def refuse(w: Writer, pad: str) -> None:
+    """An error for arguments that will not do."""
+    test = condition(w, pad)
+    w.lines.append(f"{pad}if {test}:\n{pad}    raise {w.pick(words.ERRORS)}({spoken(w)})\n")
+
+
+def search_function(w: Writer, pad: str) -> None:
+    """Goes through a list and answers True or False."""
+    member, source, is_number = any_list(w, pad)
+    first, last = ("True", "False") if w.chance(70) else ("False", "True")
+    test = f"{member} {w.pick(('==', '>', '<'))} {literal(w)}" if is_number else f"{member} == {word(w)}"
+    w.lines.append(f"{pad}for {member} in {source}:\n{pad}    if {test}:\n{pad}        return {first}\n")
+    w.lines.append(f"{pad}return {last}\n")
+
+
+def wait_function(w: Writer, pad: str) -> None:
+    """A loop without end that answers True or False from within."""
+    name = w.number(pad)
+    inner = pad + INDENT
+    w.lines.append(f"{pad}while True:\n")
+    if w.draw() & 1:
+        small(w, inner)
+    for answer in w.pick((("True",), ("True",), ("False",), ("True", "False"), ("False", "True"))):
+        test = condition(w, inner) if w.chance(30) else f"{name} {w.pick(('>', '<', '=='))} {literal(w)}"
+        w.lines.append(f"{inner}if {test}:\n{inner}    return {answer}\n")
+    w.lines.append(f"{inner}{name} {w.pick(('+=', '-='))} {w.below(3) + 1}\n")
 
 
 def file_function(w: Writer, inner: str) -> None:
     """A function that reads or writes the file it is given, as its name says."""
     write = bool(w.draw() & 1)
-    name = w.pick(words.WRITE_FUNCTIONS if write else words.READ_FUNCTIONS)
-    if w.draw() & 1:
-        path = w.pick(("path", "path", "file_name", "name"))
-    else:
-        path = w.pick(words.OUTPUT_NAMES if write else words.INPUT_NAMES)
-    w.scope.taken.add(path)
+    verb = w.pick(words.WRITE_VERBS if write else words.READ_VERBS)
+    name = f"{verb}_{w.pick(words.OBJECTS if w.chance(70) else words.RARE)}"
+    path = w.fresh(words.PATH_NAMES if w.chance(60) else (file_variable(w, write),))
     w.lines.append(f"{inner[4:]}def {name}({path}):\n")
     docstring(w, inner)
     open_file(w, inner, path, write, 1)
@@ -140,17 +210,24 @@ def docstring(w: Writer, pad: str) -> None:
 
 def class_definition(w: Writer, pad: str) -> None:
     """A class with attributes taken from its arguments and one to three methods."""
-    name = w.fresh(words.CLASS_NAMES)
+    name = w.fresh(words.CLASS_NAMES) if w.chance(80) else w.fresh(words.RARE).capitalize()
     inner = pad + INDENT
     outer, w.scope = w.scope, Scope()
     count = w.pick((1, 2, 2, 3, 3, 4))
     text, names, optional = parameters(w, count)
-    w.lines.append(f"{pad}class {name}:\n{inner}def __init__(self, {text}):\n")
+    base = base_class(w, name) if w.chance(15) else ""
+    w.lines.append(f"{pad}class {name}{base}:\n")
+    if w.chance(10):
+        class_constants(w, inner)
+    w.lines.append(f"{inner}def __init__(self, {text}):\n")
     deeper = inner + INDENT
     fill_defaults(w, deeper, optional[:1])
-    if w.chance(20):
+    if w.chance(25):
         names = names[::-1]
     assigned = [f"{deeper}self.{attribute} = {attribute}\n" for attribute in names]
+    if base:
+        inherited = assigned.pop(0) if len(assigned) > 1 else ""
+        w.lines.append(f"{deeper}super().__init__({inherited.rpartition(' ')[2].strip()})\n")
     if w.chance(25):
         extra = w.fresh(words.ACCUMULATOR_NAMES)
         assigned.insert(w.below(len(names) + 1), f"{deeper}self.{extra} = {w.pick(('[]', '0', 'set()', 'None'))}\n")
@@ -162,7 +239,40 @@ def class_definition(w: Writer, pad: str) -> None:
     if w.chance(60):
         arguments = ", ".join([str(literal(w)) if w.chance(60) else word(w) for _ in names])
         instance = w.fresh((name.lower(), "item", "x", "a", "b"))
+        w.scope.objects.append(instance)
         w.lines.append(f"\n{pad}{instance} = {name}({arguments})\n{pad}print({instance}.{w.pick(names)})\n")
+
+
+def base_class(w: Writer, name: str) -> str:
+    """Another class to build on, in brackets: imported by the program."""
+    base = w.pick([base for base in words.CLASS_NAMES if base != name])
+    if base not in w.scope.taken and base not in w.helpers:
+        w.helpers.append(base)
+    return f"({base})"
+
+
+def class_constants(w: Writer, pad: str) -> None:
+    """A table that belongs to a class."""
+    for _ in range(w.below(2) + 1):
+        w.lines.append(f"{pad}{w.fresh(words.GRID_NAMES)} = {display(w)}\n")
+    w.lines.append("\n")
+
+
+def setter(w: Writer, pad: str, attribute: str) -> None:
+    """A method that takes over one or two values, sometimes under a condition."""
+    inner = pad + INDENT
+    w.scope.taken.add(attribute)
+    names = [attribute]
+    if w.draw() & 1:
+        names.insert(w.below(2), w.fresh_name(words.NUMBER_NAMES))
+    verb = w.pick((f"set_{attribute}", "update", "change", w.pick(words.VERBS)))
+    w.lines.append(f"{pad}def {verb}(self, {', '.join(names)}):\n")
+    if w.chance(30):
+        w.scope.numbers += names
+        test = condition(w, inner)
+        w.lines.append(f"{inner}if {test}:\n")
+        inner += INDENT
+    w.lines += [f"{inner}self.{name} = {name}\n" for name in (names if w.chance(70) else names[::-1])]
 
 
 def method(w: Writer, pad: str, attributes: list[str]) -> None:
@@ -170,11 +280,12 @@ def method(w: Writer, pad: str, attributes: list[str]) -> None:
     inner = pad + INDENT
     attribute = w.pick(attributes)
     w.scope = Scope()
-    form = w.below(6)
+    w.scope.objects.append("self")
+    form = w.below(9)
     if form == 0:
         w.lines.append(f"{pad}def get_{attribute}(self):\n{inner}return self.{attribute}\n")
     elif form == 1:
-        w.lines.append(f"{pad}def set_{attribute}(self, {attribute}):\n{inner}self.{attribute} = {attribute}\n")
+        setter(w, pad, attribute)
     elif form == 2:
         head = w.pick(("__str__", "__repr__", "show"))
         shown = formatted(w, [f"self.{attribute}"])
@@ -189,6 +300,11 @@ def method(w: Writer, pad: str, attributes: list[str]) -> None:
         fill_defaults(w, inner, optional)
         if form == 4 and names:
             w.lines.append(f"{inner}self.{attribute} = {w.pick(names)}\n")
-        else:
+        elif form < 6:
             small(w, inner)
+        elif form == 6:
+            w.lines.append(f"{inner}return {routine(w, inner)}\n")
+            return
+        else:
+            block(w, inner, 1)
         finish(w, inner)

@@ -30,6 +30,9 @@ def generate(seed: int, index: int) -> str:
             w.lines.append("\n")
         first = False
         w.pick(PARTS)(w, "")
+    if w.helpers:
+        module = w.pick(("tools", "helpers", "utils", "app"))
+        w.lines.insert(0, f"from {module} import {', '.join(w.helpers)}\n{w.pick(('', chr(10)))}")
     return "".join(w.lines)
 
 

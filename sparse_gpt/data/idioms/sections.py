@@ -1,10 +1,19 @@
-"""Sections of a program: runs of statements, loops that fill sets, strings and lists, tables, file copies."""
+"""Sections of a program without definitions: runs of statements, computations, tables, file copies, exchanges."""
 
 from sparse_gpt.data.idioms import words
-from sparse_gpt.data.idioms.blocks import block, file_name, open_file, with_block
-from sparse_gpt.data.idioms.expressions import dict_display, flat_list, formatted, literal, nested_list, word
-from sparse_gpt.data.idioms.statements import any_list, simple, small, swap
-from sparse_gpt.data.idioms.writer import INDENT, Writer
+from sparse_gpt.data.idioms.blocks import block, file_variable, open_file, quoted_file, with_block
+from sparse_gpt.data.idioms.containers import any_list
+from sparse_gpt.data.idioms.expressions import (
+    dict_display,
+    flat_list,
+    formatted,
+    lambda_expression,
+    literal,
+    nested_list,
+)
+from sparse_gpt.data.idioms.routines import routine
+from sparse_gpt.data.idioms.statements import simple, swap, use_lambda
+from sparse_gpt.data.idioms.writer import Writer
 
 
 def statements(w: Writer, pad: str) -> None:
@@ -16,71 +25,13 @@ def statements(w: Writer, pad: str) -> None:
             simple(w, pad)
 
 
-def grow(w: Writer, pad: str, name: str, kind: int, member: str, is_number: bool) -> None:
-    """One line that adds to an accumulator of the given kind (an index into `EMPTY`)."""
-    form = w.below(10)
-    if kind == 0:
-        item = member if form < 6 else str(literal(w)) if is_number else word(w)
-        method = "add" if w.chance(94) else "discard"
-        w.lines.append(f"{pad}{name}.{method}({item})\n")
-    elif kind == 1:
-        item = (f"str({member})" if is_number else member) if form < 5 else word(w) if form < 8 else ""
-        w.lines.append(f"{pad}{name} += {item or formatted(w, [member])}\n")
-    elif kind == 2:
-        w.lines.append(f"{pad}{name}.append({member if form < 7 else literal(w) if is_number else word(w)})\n")
-    elif kind == 3:
-        w.lines.append(f"{pad}{name}[{member}] = {w.pick(('1', 'True', member, str(literal(w))))}\n")
+def shown_routine(w: Writer, pad: str) -> None:
+    """A computation whose result is printed."""
+    result = routine(w, pad)
+    if w.chance(70):
+        w.lines.append(f"{pad}print({result})\n")
     else:
-        w.lines.append(f"{pad}{name} += {w.pick(('1', '1', '2', str(literal(w))))}\n")
-
-
-EMPTY = ("set()", "", "[]", "{}", "0")
-"""What an accumulator starts as; the empty string is quoted either way when written."""
-KINDS = (0, 0, 0, 1, 1, 1, 2, 3, 4)
-
-
-def start_accumulators(w: Writer, pad: str) -> list[tuple[str, int]]:
-    """Binds one to three accumulators and returns their (name, kind)."""
-    made = []
-    for _ in range(w.pick((1, 1, 2, 2, 3))):
-        kind = w.pick(KINDS)
-        name = w.fresh(words.ACCUMULATOR_NAMES if w.chance(80) else words.LETTERS)
-        quote = w.quote()
-        w.lines.append(f"{pad}{name} = {EMPTY[kind] or quote + quote}\n")
-        made.append((name, kind))
-        if w.chance(20):
-            small(w, pad)
-    return made
-
-
-def accumulate(w: Writer, pad: str) -> str:
-    """Empty sets, strings, lists; then a loop or plain lines that fill them. Returns the name of one of them."""
-    member, source, is_number = any_list(w, pad)
-    made = start_accumulators(w, pad)
-    if w.chance(30):
-        for name, kind in made * (w.below(2) + 1):
-            item = word(w)
-            if not is_number and kind < 3:
-                w.lines.append(
-                    f"{pad}{name} += {item}\n" if kind == 1 else f"{pad}{name}.{'append' if kind else 'add'}({item})\n"
-                )
-            else:
-                grow(w, pad, name, kind, f"{source}[{w.below(3)}]", is_number)
-    else:
-        inner = pad + INDENT
-        w.lines.append(f"{pad}for {member} in {source}:\n")
-        if w.chance(35):
-            test = f"{member} {w.pick(('>', '<', '=='))} {literal(w)}" if is_number else f"{member} != {word(w)}"
-            w.lines.append(f"{inner}if {test}:\n")
-            inner += INDENT
-        for name, kind in made if w.draw() & 1 else made[::-1]:
-            grow(w, inner, name, kind, member, is_number)
-    return w.pick(made)[0]
-
-
-def accumulate_and_show(w: Writer, pad: str) -> None:
-    """An accumulation whose result is printed."""
-    w.lines.append(f"{pad}print({accumulate(w, pad)})\n")
+        w.lines.append(f"{pad}print({formatted(w, [result])})\n")
 
 
 def files(w: Writer, pad: str) -> None:
@@ -88,11 +39,8 @@ def files(w: Writer, pad: str) -> None:
     if w.chance(45):
         with_block(w, pad, 1)
         return
-    source, target = w.fresh(words.INPUT_NAMES), w.fresh(words.OUTPUT_NAMES)
-    lines = [
-        f"{pad}{source} = {file_name(w, words.NEUTRAL_STEMS)}\n",
-        f"{pad}{target} = {file_name(w, words.NEUTRAL_STEMS)}\n",
-    ]
+    source, target = w.fresh((file_variable(w, False),)), w.fresh((file_variable(w, True),))
+    lines = [f"{pad}{source} = {quoted_file(w)}\n", f"{pad}{target} = {quoted_file(w)}\n"]
     w.lines += lines if w.draw() & 1 else lines[::-1]
     if w.chance(70):
         open_file(w, pad, source, False, 1)
@@ -125,10 +73,9 @@ def long_table(w: Writer, pad: str) -> None:
     is_dict = w.draw() & 1
     name = w.fresh(words.DICT_NAMES)
     quote = w.quote()
-    rows = []
-    for _ in range(w.below(4) + 2):
-        key = f"{quote}{w.pick(words.THINGS)}{quote}"
-        rows.append(f"{pad}    {key}: {literal(w)},\n" if is_dict else f"{pad}    {key},\n")
+    pool = w.pick(words.MEMBERS)
+    keys = list(dict.fromkeys([f"{quote}{w.pick(pool)}{quote}" for _ in range(w.below(4) + 2)]))
+    rows = [f"{pad}    {key}: {literal(w)},\n" if is_dict else f"{pad}    {key},\n" for key in keys]
     start, end = ("{", "}") if is_dict else ("[", "]")
     w.lines.append(f"{pad}{name} = {start}\n{''.join(rows)}{pad}{end}\n")
     if is_dict:
@@ -155,7 +102,22 @@ def swaps(w: Writer, pad: str) -> None:
         swap(w, pad)
 
 
+def lambdas(w: Writer, pad: str) -> None:
+    """Two or three lambdas, bound to names or handed to sorting and filtering."""
+    if w.chance(40):
+        rows = [f"{pad}    {lambda_expression(w)},\n" for _ in range(w.below(3) + 1)]
+        w.lines.append(f"{pad}{w.fresh(words.ACCUMULATOR_NAMES)} = [\n{''.join(rows)}{pad}]\n")
+    for _ in range(w.below(2) + 1):
+        use_lambda(w, pad)
+
+
 SECTIONS = (
-    (statements,) * 10 + (accumulate_and_show,) * 5 + (files,) * 4 + (tables,) * 3 + (long_table,) * 1 + (swaps,) * 2
+    (statements,) * 10
+    + (shown_routine,) * 13
+    + (files,) * 4
+    + (tables,) * 3
+    + (long_table,) * 2
+    + (swaps,) * 2
+    + (lambdas,) * 2
 )
 """Sections without definitions, by weight."""

@@ -1,21 +1,33 @@
 """Statements of one line (or a tight pair of lines), each on names that are in scope."""
 
 from sparse_gpt.data.idioms import words
+from sparse_gpt.data.idioms.containers import (
+    any_list,
+    append_item,
+    assign_dict,
+    assign_flat,
+    assign_nested,
+    comprehension,
+    use_display,
+    use_item,
+    use_key,
+)
 from sparse_gpt.data.idioms.expressions import (
+    BOOLEANS,
+    attribute,
     condition,
-    dict_display,
-    flat_list,
+    display,
     formatted,
     lambda_expression,
     literal,
     message,
-    nested_list,
+    phrase,
+    spoken,
     value,
     word,
 )
 from sparse_gpt.data.idioms.writer import Writer
 
-BOOLEANS = ("True", "False")
 ENDS = ('""', "''", '" "', "' '")
 
 
@@ -30,7 +42,8 @@ def print_value(w: Writer, pad: str) -> None:
         w.lines.append(f"{pad}print({name})\n")
     elif form == 2:
         quote = w.quote()
-        w.lines.append(f"{pad}print({quote}{w.pick(words.LABELS)}{quote}, {name})\n")
+        shown = message(w) if w.draw() & 1 else f"{quote}{w.pick(words.LABELS)}{w.pick(('', ':'))}{quote}"
+        w.lines.append(f"{pad}print({shown}, {name})\n")
     else:
         w.lines.append(f"{pad}print({name}, end={w.pick(ENDS)})\n")
 
@@ -65,7 +78,7 @@ def assign_text(w: Writer, pad: str) -> None:
     if scope.texts and (len(pad) > 4 or w.chance(30)):
         name = w.pick(scope.texts)
     else:
-        name = w.fresh(words.TEXT_NAMES)
+        name = w.fresh_name(words.TEXT_NAMES)
         scope.texts.append(name)
     form = w.below(5)
     if form < 2:
@@ -82,7 +95,7 @@ def assign_flag(w: Writer, pad: str) -> None:
     if scope.flags and (len(pad) > 4 or w.chance(40)):
         name = w.pick(scope.flags)
     else:
-        name = w.fresh(words.FLAG_NAMES if w.chance(70) else words.LETTERS)
+        name = w.fresh_name(words.FLAG_NAMES) if w.chance(70) else w.fresh(words.LETTERS)
         scope.flags.append(name)
     w.lines.append(f"{pad}{name} = {w.pick(BOOLEANS)}\n")
 
@@ -103,128 +116,25 @@ def assign_ternary(w: Writer, pad: str) -> None:
         w.lines.append(f"{pad}print({word(w)} if {test} else {word(w)})\n")
 
 
-def assign_flat(w: Writer, pad: str) -> None:
-    numbers = w.chance(60)
-    name = w.fresh_list(numbers)
-    w.lines.append(f"{pad}{name} = {flat_list(w, numbers)}\n")
-
-
-def assign_nested(w: Writer, pad: str) -> None:
-    name = w.fresh(words.GRID_NAMES if w.draw() & 1 else words.ACCUMULATOR_NAMES)
-    w.lines.append(f"{pad}{name} = {nested_list(w)}\n")
-
-
-def extend_list(w: Writer, pad: str) -> None:
-    """Uses of list displays inside calls and sums."""
-    form = w.below(5)
-    if form == 0:
-        name = w.fresh_value()
-        w.scope.numbers.append(name)
-        w.lines.append(f"{pad}{name} = {w.pick(('sum', 'max', 'min', 'len'))}({flat_list(w, True)})\n")
-    elif form == 1:
-        w.lines.append(f"{pad}print({flat_list(w, True) if w.draw() & 1 else nested_list(w)})\n")
-    else:
-        numbers = w.chance(50)
-        lists = w.scope.number_lists if numbers else w.scope.text_lists
-        name = w.pick(lists)[1] if lists else define_list(w, pad, numbers)
-        item = str(literal(w)) if numbers else word(w)
-        if form == 2:
-            w.lines.append(f"{pad}{name} = {name} + {flat_list(w, numbers)}\n")
-        else:
-            w.lines.append(f"{pad}{name}.append({item})\n")
-
-
-def define_list(w: Writer, pad: str, numbers: bool) -> str:
-    """Binds a new flat list on a line of its own and returns its name."""
-    name = w.fresh_list(numbers)
-    w.lines.append(f"{pad}{name} = {flat_list(w, numbers)}\n")
-    return name
-
-
-def any_list(w: Writer, pad: str) -> tuple[str, str, bool]:
-    """(name of a member, name of the list, members are numbers) of a list in scope."""
-    scope = w.scope
-    numbers = w.chance(50)
-    lists = scope.number_lists if numbers else scope.text_lists
-    if not lists:
-        define_list(w, pad, numbers)
-    member, name = w.pick(lists)
-    if member in scope.numbers or member in scope.texts:
-        # The variable of a loop around this one, or any other value: leave it alone.
-        member = w.fresh(words.LETTERS)
-    return member, name, numbers
-
-
-def assign_item(w: Writer, pad: str) -> None:
-    """A member of a list, by position, possibly a nested one."""
-    member, name, numbers = any_list(w, pad)
-    scope = w.scope
-    form = w.below(4)
-    if form == 0 and scope.numbers:
-        position = w.pick(scope.numbers)
-    elif form == 1 and scope.number_lists:
-        position = f"{w.pick(scope.number_lists)[1]}[{w.below(3)}]"
-    else:
-        position = w.pick(("0", "0", "1", "2", "-1"))
-    if w.draw() & 1:
-        target = w.fresh((member, "first", "last", "item", "value") if numbers else (member, "first", "last", "word"))
-        (scope.numbers if numbers else scope.texts).append(target)
-        w.lines.append(f"{pad}{target} = {name}[{position}]\n")
-    else:
-        w.lines.append(f"{pad}print({name}[{position}])\n")
-
-
-def assign_dict(w: Writer, pad: str) -> None:
-    name = w.fresh(words.DICT_NAMES if w.chance(60) else words.ACCUMULATOR_NAMES)
-    w.lines.append(f"{pad}{name} = {dict_display(w)}\n")
-    w.scope.dicts.append(name)
-
-
-def set_key(w: Writer, pad: str) -> None:
-    if not w.scope.dicts:
-        assign_dict(w, pad)
-    name = w.pick(w.scope.dicts)
-    if w.chance(70):
-        w.lines.append(f"{pad}{name}[{word(w)}] = {value(w)}\n")
-    else:
-        w.lines.append(f"{pad}print({name}[{word(w)}])\n")
-
-
-def comprehension(w: Writer, pad: str) -> None:
-    member, name, numbers = any_list(w, pad)
-    target = w.fresh(words.ACCUMULATOR_NAMES)
-    form = w.below(6)
-    if form == 0:
-        right = f"{{{member}: len({name}) for {member} in {name}}}"
-    elif form == 1:
-        right = f"[{member} for {member} in {name} if {member} != {literal(w) if numbers else word(w)}]"
-    elif form == 2:
-        number = w.pick(("i", "n", "x", "k"))
-        right = f"[{number} * {w.below(9) + 1} for {number} in range({literal(w)})]"
-    elif numbers:
-        right = f"[{member} {w.pick(('*', '+', '-'))} {w.below(9) + 1} for {member} in {name}]"
-    else:
-        right = f"[{member}.{w.pick(('upper()', 'lower()', 'strip()'))} for {member} in {name}]"
-    w.lines.append(f"{pad}{target} = {right}\n")
-
-
 def use_lambda(w: Writer, pad: str) -> None:
-    form = w.below(4)
-    if form < 2:
-        _, name = w.pick(words.TEXT_LISTS)
-        verb = w.fresh(words.VERBS if form else words.LETTERS)
-        w.lines.append(f"{pad}{verb} = {lambda_expression(w)}\n")
+    form = w.below(6)
+    if form < 3:
+        name = w.fresh(words.VERBS if form == 1 else words.OBJECTS if form == 2 else words.LETTERS)
+        w.lines.append(f"{pad}{name} = {lambda_expression(w)}\n")
         return
-    _, name, _ = any_list(w, pad)
+    _, name, numbers = any_list(w, pad)
     parameter = w.pick(words.LETTERS if w.draw() & 1 else words.OBJECTS)
-    if form == 2:
-        w.lines.append(f"{pad}{name}.sort(key=lambda {parameter}: {w.pick(('-', 'len', 'str'))}({parameter}))\n")
+    key = f"-{parameter}" if numbers and w.draw() & 1 else f"{w.pick(('len', 'str'))}({parameter})"
+    if form == 3:
+        w.lines.append(f"{pad}{name}.sort(key=lambda {parameter}: {key})\n")
+        return
+    target = w.fresh(words.ACCUMULATOR_NAMES)
+    if form == 4:
+        right = f"{w.pick(('sorted', 'max', 'min'))}({name}, key=lambda {parameter}: {key})"
     else:
-        call = w.pick(("sorted", "max", "min"))
-        target = w.fresh(words.ACCUMULATOR_NAMES)
-        w.lines.append(
-            f"{pad}{target} = {call}({name}, key=lambda {parameter}: {w.pick(('-', 'len', ''))}({parameter}))\n"
-        )
+        test = f"{parameter} {w.pick(('>', '<', '=='))} {literal(w)}" if numbers else f"{parameter} != {word(w)}"
+        right = f"list({w.pick((f'filter(lambda {parameter}: {test}', f'map(lambda {parameter}: {key}'))}, {name}))"
+    w.lines.append(f"{pad}{target} = {right}\n")
 
 
 def swap(w: Writer, pad: str) -> None:
@@ -246,39 +156,118 @@ def call_function(w: Writer, pad: str) -> None:
     if not w.functions:
         print_message(w, pad)
         return
-    name, count = w.pick(w.functions)
-    arguments = ", ".join([value(w) if w.chance(60) else word(w) for _ in range(count)])
-    if w.chance(50):
-        w.lines.append(f"{pad}{name}({arguments})\n")
-    elif w.chance(50):
-        w.lines.append(f"{pad}print({name}({arguments}))\n")
+    name, parameters, required = w.pick(w.functions)
+    arguments = [value(w) if w.chance(60) else word(w) for _ in range(required)]
+    for parameter in parameters[required:]:
+        if w.chance(40):
+            arguments.append(f"{parameter}={literal(w) if w.chance(60) else word(w)}")
+    call = f"{name}({', '.join(arguments)})"
+    form = w.below(4)
+    if form < 2:
+        w.lines.append(f"{pad}{call}\n")
+    elif form == 2:
+        w.lines.append(f"{pad}print({call})\n")
     else:
         target = w.fresh_value()
-        w.lines.append(f"{pad}{target} = {name}({arguments})\n")
+        w.lines.append(f"{pad}{target} = {call}\n")
         w.scope.numbers.append(target)
+
+
+def tell(w: Writer, pad: str) -> None:
+    """A message handed to an imported function or to a method."""
+    objects = w.scope.objects
+    form = w.below(4)
+    if form < 2 or not objects:
+        call = f"{w.helper()}({spoken(w) if w.chance(85) else display(w)})"
+    else:
+        call = f"{w.pick(objects)}.{w.pick(words.VERBS)}({spoken(w)})"
+    if form & 1:
+        name = w.fresh_name(words.TEXT_NAMES)
+        w.lines.append(f"{pad}{name} = {call}\n")
+        w.scope.texts.append(name)
+    else:
+        w.lines.append(f"{pad}{call}\n")
+
+
+def use_object(w: Writer, pad: str) -> None:
+    """An attribute set or read; a number where there is no object."""
+    objects = w.scope.objects
+    if not objects:
+        assign_number(w, pad)
+        return
+    target = attribute(w)
+    form = w.below(8)
+    if form < 3:
+        right = value(w) if form == 0 else message(w) if form == 1 else w.pick(BOOLEANS)
+    elif form == 3:
+        right = display(w)
+    elif form == 4:
+        names = w.scope.numbers + w.scope.texts
+        right = w.pick(names) if names else str(literal(w))
+    elif form == 5:
+        w.lines.append(f"{pad}{target} += {w.below(9) + 1}\n")
+        return
+    elif form == 6:
+        w.lines.append(f"{pad}print({target})\n")
+        return
+    else:
+        name = w.fresh_value()
+        w.lines.append(f"{pad}{name} = {target}\n")
+        w.scope.numbers.append(name)
+        return
+    w.lines.append(f"{pad}{target} = {right}\n")
+
+
+def assign_other(w: Writer, pad: str) -> None:
+    """What else happens to names: copies, negations, None, checks, comments."""
+    scope = w.scope
+    form = w.below(6)
+    if form == 0:
+        # A comment alone is no body for a block.
+        w.lines.append(f"{pad}# {phrase(w)}\n")
+        change_number(w, pad)
+    elif form == 1:
+        w.lines.append(f"{pad}assert {condition(w, pad)}\n")
+    elif form == 2:
+        source = w.flag(pad)
+        name = w.fresh_name(words.FLAG_NAMES)
+        w.lines.append(f"{pad}{name} = not {source}\n")
+        scope.flags.append(name)
+    elif form == 3:
+        w.lines.append(f"{pad}{w.fresh_name(words.TEXT_NAMES)} = None\n")
+    else:
+        source = w.number(pad)
+        name = w.fresh_value()
+        right = source if form == 4 else f"{w.pick(('max', 'min'))}({source}, {value(w)})"
+        w.lines.append(f"{pad}{name} = {right}\n")
+        scope.numbers.append(name)
 
 
 SIMPLE = (
     (print_message,) * 7
-    + (print_value,) * 4
+    + (print_value,) * 3
     + (print_formatted,) * 6
-    + (assign_number,) * 6
+    + (assign_number,) * 5
     + (change_number,) * 3
     + (assign_text,) * 3
     + (assign_flag,) * 4
-    + (assign_ternary,) * 4
+    + (assign_ternary,) * 9
     + (assign_flat,) * 4
-    + (assign_nested,) * 4
-    + (extend_list,) * 3
-    + (assign_item,) * 2
+    + (assign_nested,) * 11
+    + (use_display,) * 2
+    + (append_item,) * 2
+    + (use_item,) * 2
     + (assign_dict,) * 3
-    + (set_key,) * 2
+    + (use_key,) * 2
     + (comprehension,) * 2
-    + (use_lambda,) * 4
-    + (swap,) * 3
-    + (call_function,) * 3
+    + (use_lambda,) * 8
+    + (swap,) * 4
+    + (call_function,) * 4
+    + (tell,) * 5
+    + (use_object,) * 4
+    + (assign_other,) * 5
 )
-"""Statements by weight, for any place."""
+"""Statements by weight, for the top of a function or module."""
 
 SMALL = (
     (print_message,) * 6
@@ -288,11 +277,15 @@ SMALL = (
     + (change_number,) * 5
     + (assign_text,) * 1
     + (assign_flag,) * 3
-    + (assign_ternary,) * 1
-    + (extend_list,) * 2
-    + (set_key,) * 1
-    + (swap,) * 1
+    + (assign_ternary,) * 3
+    + (append_item,) * 2
+    + (use_key,) * 1
+    + (use_lambda,) * 1
+    + (swap,) * 2
     + (call_function,) * 2
+    + (tell,) * 3
+    + (use_object,) * 2
+    + (assign_other,) * 2
 )
 """Statements by weight, for the inside of blocks."""
 

@@ -14,13 +14,16 @@ LETTERS = tuple("abcdeghkmnpqrstuvxyz")
 
 NUMBER_NAMES = _words(
     "count total size index score price age width height level limit step number value length weight speed "
-    "start end left right first last low high points amount depth day year rate cost"
+    "start end left right first last low high points amount depth day year rate cost position data result"
 )
-TEXT_NAMES = _words("name title text label word color message city line key kind code owner email line path")
+TEXT_NAMES = _words(
+    "name title text label word color message city line key kind code owner email path state mode field format "
+    "entry type group address pattern buffer"
+)
 FLAG_NAMES = _words("done ready found valid active empty running visible changed ok open_now finished enabled")
 ACCUMULATOR_NAMES = _words(
-    "current current current result seen found output names words letters values items parts used group buffer "
-    "keys lines colors tags unique collected"
+    "current current result seen found output names words letters values items parts "
+    "used group buffer keys lines colors tags unique collected"
 )
 """Names of sets, strings and lists that a loop fills: drawn alike for all of them, so the name tells nothing."""
 
@@ -58,11 +61,11 @@ DICT_NAMES = _words("data prices ages scores counts colors settings options tabl
 POSITIONS = ("i", "i", "i", "j", "index", "n", "k", "step")
 
 VERBS = _words(
-    "get set add find make show count check load save read write open close run start stop update clean build "
-    "print move send sort merge split join parse create remove"
+    "get put add find make show count check load save read write say close run start stop update clean build "
+    "turn move send sort merge split join parse create remove"
 )
 OBJECTS = _words(
-    "name names item items value values text word words line lines file data list table user score price key color "
+    "name names item items value values text word words line lines file data place table user score price key color "
     "total size number numbers row point page book"
 )
 CLASS_NAMES = _words(
@@ -86,6 +89,31 @@ LINKS = ("and", "and", "or", "but")
 GREETINGS = _words("hello welcome goodbye thanks sorry wait yes no")
 LABELS = _words("total count name size result score price value sum item line key word user")
 
+RARE = _words(
+    "anchor angle arrow artist autumn badge basket battery beach bench bicycle blanket bottle branch brick bridge "
+    "brush bucket button cabin cable candle canvas carpet castle chain chalk chapter circle cloud coast coffee "
+    "copper corner cotton cousin crown curve desert diamond dinner doctor dragon drawer dream driver drum earth echo "
+    "edge empire energy event factor feather fence figure finger flame flight floor forest fork fountain "
+    "frame friend fruit future galaxy gate glass globe glove grain grass guest guide hammer harbor harvest heart "
+    "helmet hero hotel island jacket jewel journey jungle kettle kitchen ladder lantern lemon lesson library lock "
+    "lunch machine magnet marble mask meadow memory metal minute mirror monkey motor mountain museum needle "
+    "notebook novel ocean office onion orange orbit oven package palace panel parcel pencil pepper piano "
+    "picture pilot pirate planet plant plate pocket poem pond potato powder prince pump puzzle rabbit radio railway "
+    "recipe ribbon ring rocket roof saddle sailor salad salt scale school screen seed shadow sheep shelf shell ship "
+    "shoe signal silver sister smoke soap spider spoon spring square stage station statue storm story student "
+    "summer sunset sword tailor teacher temple thread throne ticket tiger tower town track train trumpet tunnel "
+    "turtle umbrella uncle valley vessel village violin wagon wall wheel whistle winter wizard wood yard zebra"
+)
+"""A long tail of words that are seldom whole tokens, so that behaviours are learned for names of any spelling."""
+PREFIXES = _words("new old max min user item file last first next my best total page base")
+OBJECT_NAMES = _words(
+    "user item node parent owner file user item node book player page car team box robot account shop"
+)
+MEMBERS = (THINGS, QUALITIES, LABELS, RARE)
+"""Word classes of list elements and dict keys."""
+MIXED = (THINGS, QUALITIES, STATES, ACTIONS, ARTICLES, GREETINGS, RARE, RARE)
+"""Word classes of a message without grammar."""
+
 PHRASES = (
     (GREETINGS,),
     (THINGS,),
@@ -100,16 +128,18 @@ PHRASES = (
     (ARTICLES, THINGS, JOINERS, QUALITIES, LINKS, QUALITIES),
     (ARTICLES, QUALITIES, THINGS, JOINERS, STATES),
     (QUALITIES, LINKS, QUALITIES, THINGS),
+    (ARTICLES, RARE),
     (THINGS, LINKS, THINGS),
 )
 """Word classes of a short message, in order."""
 
-INPUT_NAMES = _words("input_file input_path in_file in_path infile source source_file source_path read_path")
-OUTPUT_NAMES = _words("output_file output_path out_file out_path outfile target target_file target_path save_path")
-INPUT_STEMS = ("input", "source", "in", "input_data", "input_text", "source_list")
-OUTPUT_STEMS = ("output", "target", "out", "output_data", "output_text", "result_list")
+INPUT_WORDS = ("input", "input", "in", "source", "source")
+OUTPUT_WORDS = ("output", "output", "out", "target", "target")
+FILE_PARTS = _words("file file path path name data text list log words lines notes")
+"""An input file is called `input_file` or `data_input`; a rare word may stand for the part."""
 NEUTRAL_STEMS = _words("data notes words names scores users list table log report")
 SUFFIXES = (".txt", ".txt", ".csv", ".json", ".log")
+PATH_NAMES = _words("path path name file_name item line url place")
 FILE_NAMES = ("f", "f", "f", "file", "handle", "g")
-READ_FUNCTIONS = _words("read_file load_file read_lines load_data read_text load_words read_names load_list")
-WRITE_FUNCTIONS = _words("write_file save_file write_lines save_data write_text save_words write_names save_list")
+READ_VERBS = ("read", "read", "load", "load", "parse")
+WRITE_VERBS = ("write", "write", "save", "save", "store")

@@ -13,7 +13,7 @@ INDENT = "    "
 class Scope:
     """Names bound so far in one function (or in the module), by the kind of value they hold."""
 
-    __slots__ = ("dicts", "flags", "number_lists", "numbers", "taken", "text_lists", "texts")
+    __slots__ = ("dicts", "flags", "number_lists", "numbers", "objects", "taken", "text_lists", "texts")
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
@@ -23,18 +23,37 @@ class Scope:
         self.number_lists: list[tuple[str, str]] = []
         self.text_lists: list[tuple[str, str]] = []
         self.dicts: list[str] = []
+        self.objects: list[str] = []
+
+    def mark(self) -> tuple[int, int, int, int, int, int]:
+        """The state of the scope, for `back_to`."""
+        return (
+            len(self.numbers),
+            len(self.texts),
+            len(self.flags),
+            len(self.number_lists),
+            len(self.text_lists),
+            len(self.dicts),
+        )
+
+    def back_to(self, mark: tuple[int, int, int, int, int, int]) -> None:
+        """Forgets the values bound since the mark; their names stay taken."""
+        del self.numbers[mark[0] :], self.texts[mark[1] :], self.flags[mark[2] :]
+        del self.number_lists[mark[3] :], self.text_lists[mark[4] :], self.dicts[mark[5] :]
 
 
 class Writer:
     """Collects the lines of a program. `pad` arguments are the indentation of the line about to be written."""
 
-    __slots__ = ("draw", "functions", "lines", "modules", "scope")
+    __slots__ = ("draw", "functions", "helpers", "lines", "scope")
 
     def __init__(self, draw: Callable[[], int]) -> None:
         self.draw = draw
         self.lines: list[str] = []
-        self.modules: set[str] = set()
-        self.functions: list[tuple[str, int]] = []
+        self.functions: list[tuple[str, list[str], int]] = []
+        """Functions defined so far: name, parameters, how many of them have no default."""
+        self.helpers: list[str] = []
+        """Functions that the program imports."""
         self.scope = Scope()
 
     # Draws.
@@ -67,9 +86,28 @@ class Writer:
         taken.add(f"{name}{number}")
         return f"{name}{number}"
 
+    def fresh_name(self, pool: Sequence[str]) -> str:
+        """A new name, mostly of the pool; seldom a compound of it (`new_size`) or a rare word."""
+        form = self.draw()
+        if form < 50000:
+            return self.fresh(pool)
+        if form < 58500:
+            return self.fresh((f"{self.pick(words.PREFIXES)}_{self.pick(pool)}",))
+        return self.fresh(words.RARE)
+
     def fresh_value(self) -> str:
         """A new name for a number: a letter or a word."""
-        return self.fresh(words.LETTERS if self.chance(40) else words.NUMBER_NAMES)
+        return self.fresh(words.LETTERS) if self.draw() < 24000 else self.fresh_name(words.NUMBER_NAMES)
+
+    def helper(self) -> str:
+        """The name of a function that takes a message: imported by the program."""
+        helpers = self.helpers
+        if helpers and self.draw() < 36000:
+            return self.pick(helpers)
+        name = self.pick(words.VERBS if self.draw() < 45000 else words.RARE)
+        if name not in helpers:
+            helpers.append(name)
+        return name
 
     def fresh_list(self, numbers: bool) -> str:
         """A new name for a flat list, whose members have a fitting name (`name` for `names`)."""
@@ -100,7 +138,7 @@ class Writer:
         texts = self.scope.texts
         if texts and self.draw() < 56000:
             return self.pick(texts)
-        name = self.fresh(words.TEXT_NAMES)
+        name = self.fresh_name(words.TEXT_NAMES)
         quote = self.quote()
         self.lines.append(f"{pad}{name} = {quote}{self.pick(words.THINGS)}{quote}\n")
         texts.append(name)
@@ -111,7 +149,7 @@ class Writer:
         flags = self.scope.flags
         if flags and self.draw() < 50000:
             return self.pick(flags)
-        name = self.fresh(words.FLAG_NAMES if self.chance(75) else words.LETTERS)
+        name = self.fresh_name(words.FLAG_NAMES) if self.chance(75) else self.fresh(words.LETTERS)
         self.lines.append(f"{pad}{name} = {self.pick(('True', 'False'))}\n")
         flags.append(name)
         return name
