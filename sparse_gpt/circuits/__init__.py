@@ -1,0 +1,19 @@
+"""Circuits: the few nodes and edges of a sparse model that do a task (paper, section 3)."""
+
+from sparse_gpt.circuits.ablation import pretraining_means
+from sparse_gpt.circuits.circuit import Circuit, Edge, Node
+from sparse_gpt.circuits.find import SearchResult, TaskSamples, find_circuit, full_task_loss
+from sparse_gpt.circuits.gated import TaskBatch, task_batch
+
+__all__ = [
+    "Circuit",
+    "Edge",
+    "Node",
+    "SearchResult",
+    "TaskBatch",
+    "TaskSamples",
+    "find_circuit",
+    "full_task_loss",
+    "pretraining_means",
+    "task_batch",
+]

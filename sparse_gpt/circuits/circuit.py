@@ -1,0 +1,227 @@
+"""The Circuit: nodes, the edges between them, and the values of everything else. The schema is "sparse_gpt.circuit/1".
+
+An edge is a nonzero entry of a block's weight matrix that joins two nodes of the circuit: attn_in to q, k, v; v to
+attn_out (a head's output channel is its v channel); mlp_in to neuron; neuron to mlp_out.
+
+Counted beside the edges, over the whole vocabulary:
+  * embedding edges: nonzero entries (token, channel) of the token embedding on residual channels that some node at
+    attn_in or mlp_in reads;
+  * unembedding edges: nonzero entries (channel, token) of the unembedding on residual channels that some node at
+    attn_out or mlp_out writes.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparse_gpt.circuits.gates import GateArrays, empty
+from sparse_gpt.config import NODE_SITES, ModelConfig
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params
+
+FORMAT = "sparse_gpt.circuit/1"
+# Which weight matrix leads to a site: site it reads, path of the kernel in its block.
+SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
+    "attn_q": ("attn_in", ("attn", "c_attn")),
+    "attn_k": ("attn_in", ("attn", "c_attn")),
+    "attn_v": ("attn_in", ("attn", "c_attn")),
+    "attn_out": ("attn_v", ("attn", "c_proj")),
+    "mlp_neuron": ("mlp_in", ("mlp", "c_fc")),
+    "mlp_out": ("mlp_neuron", ("mlp", "c_proj")),
+}
+
+
+class Node(NamedTuple):
+    """One channel at one node site of one layer."""
+
+    layer: int
+    site: str
+    channel: int
+
+
+class Edge(NamedTuple):
+    """A nonzero weight between two nodes."""
+
+    source: Node
+    target: Node
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Circuit:
+    """A circuit and everything needed to compute with it, given the model's weights.
+
+    Attributes:
+      task: name.
+      params_sha256: fingerprint of the weights it belongs to.
+      ablation: "mean", "zero" or "task_mean".
+      norm: "live" or "frozen".
+      target_loss: nats.
+      scale: of the calibration, logits -> scale * logits + shift.
+      shift: (token id, value) pairs.
+      edge_pruned: whether `edges` was pruned; else it holds every nonzero weight between nodes.
+      nodes: in the order site, layer, channel.
+      edges: in the order of matrices, then entries.
+      metrics: losses on held-out samples, and counts.
+      values: ablation values, site -> (n_layer, width) float32.
+    """
+
+    task: str
+    params_sha256: str
+    ablation: str
+    norm: str
+    target_loss: float
+    scale: float
+    shift: tuple[tuple[int, float], ...]
+    edge_pruned: bool
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    metrics: Mapping[str, float]
+    values: GateArrays = dataclasses.field(repr=False, compare=False)
+
+    def gates(self, model: ModelConfig) -> GateArrays:
+        """1 at the circuit's nodes: site -> (n_layer, width) float32."""
+        return gates_of(self.nodes, model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object in circuit.json."""
+        return {
+            "format": FORMAT,
+            "task": self.task,
+            "params_sha256": self.params_sha256,
+            "ablation": self.ablation,
+            "norm": self.norm,
+            "target_loss": self.target_loss,
+            "calibration": {"scale": self.scale, "shift": [list(pair) for pair in self.shift]},
+            "edge_pruned": self.edge_pruned,
+            "nodes": [node._asdict() for node in self.nodes],
+            "edges": [{"from": list(e.source), "to": list(e.target), "weight": e.weight} for e in self.edges],
+            "metrics": dict(self.metrics),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Writes circuit.json and ablation.npz, each under a temporary name first."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".ablation.{os.getpid()}.npz"
+        np.savez(temporary, allow_pickle=False, **{site: self.values[site] for site in NODE_SITES})
+        os.replace(temporary, folder / "ablation.npz")
+        write_json(folder / "circuit.json", self.to_dict())
+
+
+def load(folder: Path, params_sha256: str | None = None) -> Circuit:
+    """Reads circuit.json and ablation.npz. InputError if they are missing, broken, or (when the fingerprint of the
+    weights is given) belong to other weights."""
+    path = folder / "circuit.json"
+    if not path.is_file():
+        raise InputError(f"{path}: not found; python -m launch.prune writes it")
+    try:
+        tree = json.loads(path.read_text())
+        if tree["format"] != FORMAT:
+            raise InputError(f"{path}: format {tree['format']!r}, expected {FORMAT!r}")
+        with np.load(folder / "ablation.npz") as stored:
+            values = {site: stored[site] for site in NODE_SITES}
+        circuit = from_dict(tree, values)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder}: not a circuit ({type(error).__name__}: {error})") from error
+    if params_sha256 is not None and circuit.params_sha256 != params_sha256:
+        raise InputError(
+            f"{path}: belongs to weights {circuit.params_sha256[:12]}, these are {params_sha256[:12]}; prune this model"
+        )
+    return circuit
+
+
+def from_dict(tree: Mapping[str, Any], values: GateArrays) -> Circuit:
+    """Inverse of `Circuit.to_dict`; `values` come from ablation.npz."""
+    return Circuit(
+        **{name: tree[name] for name in ("task", "params_sha256", "ablation", "norm", "target_loss", "edge_pruned")},
+        scale=tree["calibration"]["scale"],
+        shift=tuple((int(token), float(value)) for token, value in tree["calibration"]["shift"]),
+        nodes=tuple(Node(n["layer"], n["site"], n["channel"]) for n in tree["nodes"]),
+        edges=tuple(Edge(Node(*e["from"]), Node(*e["to"]), e["weight"]) for e in tree["edges"]),
+        metrics=tree["metrics"],
+        values=values,
+    )
+
+
+def nodes_of(gates: GateArrays) -> tuple[Node, ...]:
+    """Open nodes in the order site, layer, channel."""
+    return tuple(
+        Node(int(layer), site, int(channel)) for site in NODE_SITES for layer, channel in np.argwhere(gates[site] > 0)
+    )
+
+
+def gates_of(nodes: tuple[Node, ...], model: ModelConfig) -> GateArrays:
+    """Inverse of `nodes_of`."""
+    gates = empty(model)
+    for node in nodes:
+        gates[node.site][node.layer, node.channel] = 1
+    return gates
+
+
+def matrix(model: ModelConfig, params: Params, site: str, layer: int) -> np.ndarray:
+    """The weights (source width, site width) that lead to `site`."""
+    _, (part, name) = SOURCES[site]
+    kernel = np.asarray(params[f"h_{layer}"][part][name]["kernel"])
+    if name != "c_attn":
+        return kernel
+    return np.split(kernel, 3, axis=1)[("attn_q", "attn_k", "attn_v").index(site)]
+
+
+def edges_between(model: ModelConfig, params: Params, gates: GateArrays) -> tuple[Edge, ...]:
+    """Every nonzero weight between two open nodes."""
+    edges = []
+    for site, (source, _) in SOURCES.items():
+        for layer in range(model.n_layer):
+            weights = matrix(model, params, site, layer)
+            joined = (weights != 0) & (gates[source][layer] > 0)[:, None] & (gates[site][layer] > 0)[None, :]
+            for i, j in np.argwhere(joined):
+                ends = Node(layer, source, int(i)), Node(layer, site, int(j))
+                edges.append(Edge(*ends, float(weights[i, j])))
+    return tuple(edges)
+
+
+def count_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
+    """len(edges_between(...)), without making them."""
+    total = 0
+    for site, (source, _) in SOURCES.items():
+        for layer in range(model.n_layer):
+            joined = matrix(model, params, site, layer)[np.ix_(gates[source][layer] > 0, gates[site][layer] > 0)]
+            total += int(np.count_nonzero(joined))
+    return total
+
+
+def residual_channels(gates: GateArrays, sites: tuple[str, ...], d_model: int) -> np.ndarray:
+    """Sorted residual channels with an open node at one of the sites, in any layer (position channels left out)."""
+    used = np.zeros(d_model, bool)
+    for site in sites:
+        used |= np.any(gates[site][:, :d_model] > 0, axis=0)
+    return np.flatnonzero(used)
+
+
+def unembedding(model: ModelConfig, params: Params) -> np.ndarray:
+    """(d_model, vocabulary)."""
+    return np.asarray(params["wte"]).T if model.tied else np.asarray(params["lm_head"])
+
+
+def embedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
+    """Number of embedding edges, see the top of this file."""
+    read = residual_channels(gates, ("attn_in", "mlp_in"), model.d_model)
+    return int(np.count_nonzero(np.asarray(params["wte"])[:, read]))
+
+
+def unembedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
+    """Number of unembedding edges, see the top of this file."""
+    written = residual_channels(gates, ("attn_out", "mlp_out"), model.d_model)
+    return int(np.count_nonzero(unembedding(model, params)[written]))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name, then renames."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

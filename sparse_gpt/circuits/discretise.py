@@ -1,0 +1,72 @@
+"""From trained taus to a circuit: rank the nodes, keep the smallest number that still does the task.
+
+Many taus end at the clamp, where they tie; the tie is broken by the attribution that the search averaged (how much
+opening the gate lowers the task loss) and then by the fixed order of nodes, so the ranking is deterministic.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Losses = Callable[[np.ndarray], np.ndarray]  # sizes (S,) -> task losses (S,) of the S rankings cut at those sizes
+
+
+def ranking(tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray) -> np.ndarray:
+    """Node indices, most important first; only nodes that are searched.
+
+    Args:
+      tau: (nodes,) final values in [-1, 1].
+      attribution: (nodes,) mean gradient of the task loss with respect to the gate; the more negative, the better.
+      searchable: (nodes,) whether the node was searched.
+    """
+    order = np.lexsort((np.arange(len(tau)), attribution, -tau))  # the last key is the first criterion
+    return order[searchable[order] > 0]
+
+
+def first_k(order: np.ndarray, k: int, nodes: int) -> np.ndarray:
+    """Gates (nodes,) with the first k nodes of a ranking open."""
+    gates = np.zeros(nodes, np.float32)
+    gates[order[:k]] = 1
+    return gates
+
+
+def smallest_sizes(
+    losses: Losses, opened: np.ndarray, limit: np.ndarray, target: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bisects, for S rankings in lockstep, the smallest k whose loss is at most `target`.
+
+    The upper end starts at the number of open gates and doubles until it reaches the target. Losses are nearly, not
+    exactly, monotone in k; what is guaranteed is loss(k) <= target and, for k > 0, loss(k - 1) > target.
+
+    Args:
+      losses: evaluates one size per ranking.
+      opened: (S,) number of open gates, where to start.
+      limit: (S,) length of each ranking.
+      target: task loss in nats.
+
+    Returns:
+      sizes (S,) and whether the target was reached (S,); where it was not, the size is the one that came closest.
+    """
+    high = np.clip(opened, 1, limit)
+    low = np.zeros_like(high)  # size 0 is never tried: a circuit without nodes answers by the constants alone
+    best, best_loss, reached = high.copy(), np.full(len(high), np.inf), np.zeros(len(high), bool)
+    while True:
+        loss = losses(high)
+        closer = ~reached & (loss < best_loss)
+        best, best_loss = np.where(closer, high, best), np.where(closer, loss, best_loss)
+        newly = ~reached & (loss <= target)
+        best, reached = np.where(newly, high, best), reached | newly
+        if np.all(reached | (high >= limit)):
+            break
+        low, high = np.where(reached, low, high), np.where(reached, high, np.minimum(2 * high, limit))
+    high = best.copy()
+    while np.any(reached & (high - low > 1)):
+        middle = np.where(reached, (low + high) // 2, high)
+        enough = losses(np.maximum(middle, 1)) <= target
+        high, low = np.where(reached & enough, middle, high), np.where(reached & ~enough, middle, low)
+    return np.where(reached, high, best), reached
+
+
+def size_grid(largest: int, points: int = 24) -> np.ndarray:
+    """Sizes from 1 to `largest`, geometrically spaced, distinct."""
+    return np.unique(np.geomspace(1, max(1, largest), points).round().astype(int))

@@ -1,0 +1,106 @@
+"""The model seen through gates, and the binary task loss.
+
+B sequences, T positions. Everything here is pure; a `GatedModel` is a pytree, so it can be an argument of jitted
+functions (closing over the weights would bake them into every program as constants).
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.gates import Gates
+from sparse_gpt.config import Config
+from sparse_gpt.model.parameters import Params
+from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
+from sparse_gpt.model.transformer import Transformer, build
+
+
+class EncodedTask(Protocol):
+    """What `tasks.encode` returns: numpy arrays; rows 2 i and 2 i + 1 are a pair."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...  # (B, T) int32, padded on the right
+    @property
+    def lengths(self) -> np.ndarray: ...  # (B,): the answer is predicted at position lengths - 1
+    @property
+    def answer_id(self) -> np.ndarray: ...  # (B,)
+    @property
+    def foil_id(self) -> np.ndarray: ...  # (B,)
+
+
+class TaskBatch(NamedTuple):
+    """Samples of a task. Rows 2 i and 2 i + 1 are a pair."""
+
+    tokens: Any  # (B, T) int32
+    positions: Any  # (B,) int32, where the answer is predicted
+    answer: Any  # (B,) int32
+    foil: Any  # (B,) int32
+
+
+def task_batch(encoded: EncodedTask) -> TaskBatch:
+    """All samples of an encoded task."""
+    return TaskBatch(
+        np.asarray(encoded.tokens, np.int32),
+        np.asarray(encoded.lengths, np.int32) - 1,
+        np.asarray(encoded.answer_id, np.int32),
+        np.asarray(encoded.foil_id, np.int32),
+    )
+
+
+def rows(batch: TaskBatch, index: Any) -> TaskBatch:
+    """The given rows (an index array or slice) of a batch."""
+    return TaskBatch(*(array[index] for array in batch))
+
+
+@flax.struct.dataclass
+class GatedModel:
+    """A model whose nodes can be replaced by their ablation values.
+
+    Attributes:
+      params: the weights.
+      ablation: site -> (n_layer, width), what a closed node is at every position.
+      model: in float32.
+      frozen: whether the norms keep the scale that the full model has on the same tokens ("frozen") or follow the
+        gated stream ("live").
+    """
+
+    params: Params
+    ablation: Gates
+    model: Transformer = flax.struct.field(pytree_node=False)
+    frozen: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def tap(self, gates: Gates, tokens: jax.Array, positions: jax.Array | None) -> Tap:
+        """The tap that gates, and freezes the norms if asked to."""
+        if not self.frozen:
+            return gate(gates, self.ablation)
+        norms: dict[tuple[str, int], jax.Array] = {}
+        self.model.apply({"params": self.params}, tokens, tap=recorder(norms, NORM_TAPS), positions=positions)
+        return chain(substitute(norms), gate(gates, self.ablation))
+
+    def logits(self, batch: TaskBatch, tap: Tap = identity) -> jax.Array:
+        """(B, V) logits where the answers are predicted."""
+        logits: Any = self.model.apply({"params": self.params}, batch.tokens, tap=tap, positions=batch.positions)
+        return jnp.asarray(logits)[:, 0]
+
+    def answer_logits(self, gates: Gates | None, batch: TaskBatch) -> jax.Array:
+        """(B, 2) logits of answer and foil; gates None runs the full model."""
+        tap = identity if gates is None else self.tap(gates, batch.tokens, batch.positions)
+        choices = jnp.stack([batch.answer, batch.foil], axis=1)
+        return jnp.take_along_axis(self.logits(batch, tap), choices, axis=1)
+
+
+def gated_model(config: Config, params: Params, ablation: Gates) -> GatedModel:
+    """The gated model of a configuration. Circuits are always computed in float32, whatever training used."""
+    exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
+    on_device = jax.tree.map(jnp.asarray, params)
+    values = {site: jnp.asarray(value, jnp.float32) for site, value in ablation.items()}
+    return GatedModel(on_device, values, build(exact), config.prune.norm == "frozen")
+
+
+def binary_loss(logits: jax.Array) -> jax.Array:
+    """Task loss: mean cross-entropy in nats between answer and foil alone, from (B, 2) logits. Chance is ln 2."""
+    return jnp.mean(jax.nn.softplus(logits[:, 1] - logits[:, 0]))

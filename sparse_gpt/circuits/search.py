@@ -1,0 +1,180 @@
+"""The mask search: S parallel searches, each with its own seed and hyperparameters, in one compiled program.
+
+Objective per search (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimised over tau with
+AdamW. All searches see the same batches, and the weights are shared: under `vmap` every matrix product stays one
+(S * B * T, in) x (in, out) product, and what comes before the first gate is computed once for all.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
+from sparse_gpt.circuits.gates import LIMIT, Gates, clamp, heaviside
+from sparse_gpt.config import NODE_SITES, PruneConfig, k_coefs
+
+CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
+ATTRIBUTION_DECAY = 0.95  # of the running mean of the task loss's gradient with respect to a gate
+
+
+class Hyperparameters(NamedTuple):
+    """One value per search: arrays (S,) outside of vmap, scalars inside."""
+
+    seed: Any
+    k_coef: Any
+    learning_rate: Any
+    weight_decay: Any
+    beta2: Any
+    warmup: Any  # fraction of the steps
+    init_noise_scale: Any
+    init_noise_bias: Any
+    heaviside_temp: Any
+    grad_clip: Any  # largest global norm of a search's gradient
+
+
+class SearchState(NamedTuple):
+    """What a search carries from step to step; leading axis S outside of vmap."""
+
+    tau: Gates
+    optimizer: Any
+    attribution: Gates  # running mean of d(task loss) / d(gate); the more negative, the more the node helps
+
+
+class Found(NamedTuple):
+    """Result of a search, on the host; every array has the leading axis S."""
+
+    tau: dict[str, np.ndarray]
+    attribution: dict[str, np.ndarray]
+    loss: np.ndarray  # (S, steps) task loss of each step's batch
+    open_nodes: np.ndarray  # (S, steps)
+
+
+def population(prune: PruneConfig) -> Hyperparameters:
+    """Every seed with every k_coef: S = seeds x k_coefs, k_coef varying fastest."""
+    penalties = k_coefs(prune)
+    size = prune.seeds * len(penalties)
+    seeds = np.repeat(prune.seed + np.arange(prune.seeds), len(penalties)).astype(np.uint32)
+    shared = {
+        field: np.full(size, getattr(prune, field), np.float32)
+        for field in Hyperparameters._fields
+        if field not in ("seed", "k_coef")
+    }
+    return Hyperparameters(seeds, np.tile(np.array(penalties, np.float32), prune.seeds), **shared)
+
+
+def initial_state(h: Hyperparameters, searchable: Gates) -> SearchState:
+    """State of one search before its first step: tau ~ bias + scale * N(0, 1); nodes that are not searched at -1."""
+    key = jax.random.key(h.seed)
+    tau = {}
+    for index, site in enumerate(NODE_SITES):
+        noise = jax.random.normal(jax.random.fold_in(key, index), searchable[site].shape)
+        tau[site] = jnp.where(searchable[site] > 0, h.init_noise_bias + h.init_noise_scale * noise, -LIMIT)
+    tau = clamp(tau)
+    return SearchState(tau, optax.scale_by_adam().init(tau), jax.tree.map(jnp.zeros_like, tau))
+
+
+def learning_rate(h: Hyperparameters, step: jax.Array, steps: int) -> jax.Array:
+    """Linear warm-up over the first fraction of the steps, then linear decay towards 0."""
+    warm = jnp.maximum(1.0, h.warmup * steps)
+    done = step.astype(jnp.float32)
+    return h.learning_rate * jnp.minimum((done + 1) / warm, (steps - done) / jnp.maximum(1.0, steps - warm))
+
+
+def update(
+    gated: GatedModel,
+    searchable: Gates,
+    h: Hyperparameters,
+    state: SearchState,
+    step: jax.Array,
+    batch: TaskBatch,
+    steps: int,
+) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
+    """One step of one search. Returns the new state and (task loss, number of open gates) before the step."""
+
+    def task_loss(gates: Gates) -> jax.Array:
+        return binary_loss(gated.answer_logits(gates, batch))
+
+    def open_gates(tau: Gates) -> Gates:
+        return {site: heaviside(value, h.heaviside_temp) * searchable[site] for site, value in tau.items()}
+
+    gates, through = jax.vjp(open_gates, state.tau)
+    loss, slope = jax.value_and_grad(task_loss)(gates)
+    (gradient,) = through(jax.tree.map(lambda d: d + h.k_coef, slope))
+    clipped, _ = optax.clip_by_global_norm(h.grad_clip).update(gradient, optax.EmptyState())
+    direction, optimizer = optax.scale_by_adam(b2=h.beta2).update(clipped, state.optimizer)
+    rate = learning_rate(h, step, steps)
+    tau = jax.tree.map(lambda t, d: t - rate * (d + h.weight_decay * t), state.tau, direction)
+    tau = {site: jnp.where(searchable[site] > 0, value, -LIMIT) for site, value in clamp(tau).items()}
+    decay = ATTRIBUTION_DECAY
+    attribution = jax.tree.map(lambda a, d: decay * a + (1 - decay) * d, state.attribution, slope)
+    opened = jnp.sum(jnp.stack([jnp.sum(gate) for gate in gates.values()]))
+    return SearchState(tau, optimizer, attribution), (loss, opened)
+
+
+@functools.partial(jax.jit, static_argnames="steps", donate_argnames="states")
+def advance(
+    gated: GatedModel,
+    searchable: Gates,
+    h: Hyperparameters,
+    states: SearchState,
+    first: jax.Array,
+    batches: TaskBatch,
+    steps: int,
+) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
+    """All searches over a chunk of batches (leading axis: steps). Metrics come as two arrays (chunk, S)."""
+    together = jax.vmap(functools.partial(update, steps=steps), in_axes=(None, None, 0, 0, None, None))
+
+    def body(states: SearchState, at: tuple[jax.Array, TaskBatch]) -> tuple[SearchState, Any]:
+        return together(gated, searchable, h, states, *at)
+
+    length = batches.positions.shape[0]
+    return jax.lax.scan(body, states, (first + jnp.arange(length), batches))
+
+
+def search(
+    gated: GatedModel,
+    searchable: Gates,
+    h: Hyperparameters,
+    train: TaskBatch,
+    steps: int,
+    batch_pairs: int,
+    progress: bool = True,
+) -> Found:
+    """Runs S searches side by side.
+
+    Args:
+      gated: the model.
+      searchable: site -> (n_layer, width), 1 where a node may be opened.
+      h: hyperparameters, arrays (S,).
+      train: training samples; each step takes the next `batch_pairs` pairs, around and around.
+      steps: optimisation steps.
+      batch_pairs: pairs per step.
+      progress: whether to show a bar.
+    """
+    mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
+    states = jax.jit(jax.vmap(initial_state, in_axes=(0, None)))(h, mask)
+    chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
+    history = []
+    with tqdm(total=steps, desc=f"search x{len(h.seed)}", unit="step", disable=not progress) as bar:
+        for first in range(0, steps, chunk):
+            batches = _batches(train, first, chunk, batch_pairs)
+            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps)
+            history.append(jax.device_get(metrics))
+            bar.update(chunk)
+            bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
+    loss, opened = (np.concatenate(values).T for values in zip(*history, strict=True))
+    on_host: Callable[[Gates], dict[str, np.ndarray]] = jax.device_get
+    return Found(on_host(states.tau), on_host(states.attribution), loss, opened)
+
+
+def _batches(train: TaskBatch, first: int, count: int, batch_pairs: int) -> TaskBatch:
+    """Batches first .. first + count - 1, stacked on a leading axis."""
+    pairs = len(train.positions) // 2
+    pair = (np.arange(first * batch_pairs, (first + count) * batch_pairs) % pairs).reshape(count, batch_pairs)
+    return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=2).reshape(count, 2 * batch_pairs))
