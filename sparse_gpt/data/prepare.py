@@ -6,12 +6,13 @@ state is written to ``progress.json`` every now and then; a later start cuts off
 on, and ends with the same bytes. ``manifest.json`` comes last: where it is, the corpus is complete.
 """
 
+import collections
 import contextlib
 import dataclasses
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,11 @@ class _Unusable(InputError):
     """No corpus can come of these sources: what was written of it is removed."""
 
 
+def _nothing_left(source: Source, dropped: Mapping[str, int]) -> _Unusable:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "nothing read"
+    return _Unusable(f"data.sources: {source.spec.name}: no training document left after cleaning ({reasons})")
+
+
 class _Preparation:
     """One start of a preparation: restores the state of an earlier one, if any, and brings it to the end."""
 
@@ -261,11 +267,13 @@ class _Preparation:
         size = max(_SAMPLE_BYTES, 2000 * self._settings.vocab_size)
         if self._settings.tokens:
             size = min(size, max(500_000, 4 * self._settings.tokens))
-        texts = (
-            text
-            for source in self._sources
-            for text in sample_texts(source, self._rules, int(size * source.spec.weight))
-        )
+        texts = []
+        for source in self._sources:
+            dropped: collections.Counter[str] = collections.Counter()
+            sample = list(sample_texts(source, self._rules, int(size * source.spec.weight), dropped))
+            if not sample:
+                raise _nothing_left(source, dropped)
+            texts.extend(sample)
         try:
             return train_tokenizer(texts, self._settings.vocab_size)
         except InputError as error:
@@ -291,8 +299,7 @@ class _Preparation:
         self._restored = {}
         run.run(self._target(number), self._rules, self._seen, workers, self._save, checkpoint_bytes, bar.update)
         if not run.splits["train"]["documents"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(run.dropped.items())) or "nothing read"
-            raise _Unusable(f"data.sources: {source.spec.name}: no training document left after cleaning ({reasons})")
+            raise _nothing_left(source, run.dropped)
         self._done[str(number)] = {
             "shards": [list(shard) for shard in run.finish()],
             "manifest": {

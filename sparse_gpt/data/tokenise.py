@@ -90,14 +90,19 @@ def ready_documents(
                 future.cancel()
 
 
-def sample_texts(source: Source, rules: Rules, size: int) -> Iterator[str]:
-    """Texts of training documents from the start of a source, about `size` bytes, to train a tokenizer on."""
+def sample_texts(source: Source, rules: Rules, size: int, dropped: "collections.Counter[str]") -> Iterator[str]:
+    """Texts of training documents from the start of a source, about `size` bytes, to train a tokenizer on.
+
+    Why documents were left out is counted in `dropped`.
+    """
     rules = dataclasses.replace(rules, near_duplicates=False)
     for document in source.read():
         if size <= 0:
             return
         cleaned = rules.apply(source, document)
-        if cleaned.split == "train":
+        if cleaned.problem:
+            dropped[cleaned.problem] += 1
+        elif cleaned.split == "train":
             size -= cleaned.bytes
             yield cleaned.text
 
