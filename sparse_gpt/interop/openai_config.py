@@ -60,7 +60,7 @@ _TRAINING = {  # how the model was trained
 NEUTRAL = _KERNELS | _BOOKKEEPING | _TRAINING
 ALIASES = {"n_mlp": "d_mlp", "n_embd": "d_model"}  # released files have n_embd beside d_model
 _CHOICES = {"residual_activation_type": ("identity", "relu"), "activation_type": ("gelu", "relu")}
-_OFF = (None, False, "", "none", "identity")  # values that switch an unknown feature off
+_OFF = ("", "none", "identity")  # like null and false, values that switch an unknown feature off
 
 
 def from_fields(fields: Mapping[str, Any], source: str = FILE) -> tuple[Config, list[str]]:
@@ -168,7 +168,7 @@ def _known(fields: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list
         if name in NEUTRAL:
             if name not in to_fields(Config()):
                 notes.append(f"{name}={shown} left aside (it does not change the forward pass)")
-        elif value in _OFF:
+        elif value is None or value is False or value in _OFF:
             notes.append(f"unknown field {name}={shown} left aside (switched off)")
         else:
             raise InputError(

@@ -85,14 +85,13 @@ def parse(stream: bytes, source: str) -> Any:
     machine = _Machine(source)
     try:
         for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.step(opcode.name, argument)
+            if opcode.name != "STOP":
+                machine.step(opcode.name, argument)
+        return machine.pop()
     except InputError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, struct.error, UnicodeError) as error:
         raise InputError(f"{source}: its pickle is damaged ({error}); download or save the file again") from error
-    raise InputError(f"{source}: its pickle ends too early; download or save the file again")
 
 
 class _Machine:

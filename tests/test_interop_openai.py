@@ -1,0 +1,444 @@
+"""The reference's folders: configurations of every age, weights that must fit them, and round trips."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from sparse_gpt import config as configs
+from sparse_gpt.errors import InputError
+from sparse_gpt.interop import hooks, inference, openai, openai_config, openai_weights, workdirs
+from sparse_gpt.interop.torch_format import read_tensors
+from sparse_gpt.model.parameters import flatten, parameter_table, unflatten
+from sparse_gpt.training.checkpoint import load_params, save_params
+from tests import reference_files as files
+from tests import reference_model as reference
+
+SMALL: dict[str, Any] = {
+    "block_size": 12,
+    "vocab_size": 19,
+    "n_layer": 1,
+    "n_head": 2,
+    "d_head": 3,
+    "d_model": 8,
+    "d_mlp": 10,
+    "rms_norm": True,
+    "tied_unembed": False,
+    "afrac": 0.5,
+    "afrac_loctypes": "attn_in,mlp_neuron",
+    "enable_bigram_table": True,
+    "sink": True,
+}
+
+
+def folder_of(path: Path, config: dict[str, Any], **options: Any) -> Path:
+    """A reference folder with random weights."""
+    return files.write_model(path, config, reference.random_weights(config, 0), **options)
+
+
+def assert_same_model(found: openai.Imported, expected: openai.Imported) -> None:
+    assert found.config == expected.config
+    leaves, wanted = flatten(found.params), flatten(expected.params)
+    assert leaves.keys() == wanted.keys()
+    for path, leaf in wanted.items():
+        np.testing.assert_array_equal(leaves[path], leaf, err_msg="/".join(path))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configuration
+
+
+def test_absent_fields_have_the_references_defaults() -> None:
+    config, notes = openai_config.from_fields({})
+    m, s = config.model, config.sparsity
+    assert (m.context, m.vocab_size, m.n_layer, m.n_head, m.d_model) == (1024, 50304, 12, 12, 768)
+    assert (m.d_head, m.d_mlp, m.norm, m.norm_bias, m.bias, m.tied) == (64, 3072, "layer", True, True, True)
+    assert (m.activation, m.residual_activation, m.position) == ("gelu", "identity", "additive")
+    assert (m.bigram, m.attention_sink, m.d_position) == (False, False, 0)
+    assert (s.activation_fraction, s.activation_sites) == (0.0, "attn_in,attn_out,mlp_in,mlp_out")
+    assert notes == []
+
+
+def test_the_size_of_the_mlp_had_another_name() -> None:
+    assert openai_config.from_fields({"n_mlp": 100})[0].model.d_mlp == 100
+    assert openai_config.from_fields({"n_mlp": 100, "d_mlp": None})[0].model.d_mlp == 100
+    assert openai_config.from_fields({"n_mlp": None, "d_mlp": 64})[0].model.d_mlp == 64
+    with pytest.raises(InputError, match=r"n_mlp=100 and d_mlp=64"):
+        openai_config.from_fields({"n_mlp": 100, "d_mlp": 64})
+
+
+def test_null_stands_for_an_absent_field() -> None:
+    assert (
+        openai_config.from_fields({"sink": None, "d_pos_emb": None, "afrac": None, "enable_bigram_table": None})[0]
+        == (openai_config.from_fields({})[0])
+    )
+
+
+@pytest.mark.parametrize(
+    "skew",
+    [
+        {"pfrac": 0.25, "expansion_factor": 4, "bigram_table_rank": None, "debug_exact_topk": True, "n_embd": 512},
+        {"use_tied_aux_matrix": False},
+        {"unembed_rank": None, "rtopk": False, "mup": False, "enable_fp8_linear": False, "afrac_ste": True},
+        {"some_later_field": None},
+    ],
+)
+def test_fields_that_do_not_change_the_forward_pass_are_reported(skew: dict[str, Any]) -> None:
+    config, notes = openai_config.from_fields(SMALL | skew)
+    assert config == openai_config.from_fields(SMALL)[0]
+    for name in skew:
+        assert any(name in note for note in notes), (name, notes)
+
+
+@pytest.mark.parametrize(
+    ("skew", "named"),
+    [
+        ({"use_tied_aux_matrix": True}, "use_tied_aux_matrix=True"),
+        ({"mup": True}, "mup=True"),
+        ({"rope_theta": 10000.0}, "rope_theta=10000.0"),
+        ({"some_later_field": 0}, "some_later_field=0"),
+        ({"activation_type": "silu"}, "silu"),
+        ({"residual_activation_type": None, "activation_type": 3}, "activation_type=3"),
+        ({"n_layer": 0}, "n_layer=0"),
+        ({"n_layer": "2"}, "n_layer='2'"),
+        ({"n_layer": True}, "n_layer=True"),
+        ({"d_model": 8.0}, "d_model=8.0"),
+        ({"rms_norm": 1}, "rms_norm=1"),
+        ({"afrac": 1.5}, "afrac=1.5"),
+        ({"afrac": 0.0}, "afrac=0.0"),
+        ({"afrac": True}, "afrac=True"),
+        ({"afrac_loctypes": "attn_in, mlp_in"}, "' mlp_in'"),
+        ({"afrac_loctypes": ["attn_in"]}, "afrac_loctypes"),
+        ({"d_head": None, "n_head": 3}, "n_head=3"),
+    ],
+)
+def test_other_fields_are_refused_by_name(skew: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError) as error:
+        openai_config.from_fields(SMALL | skew)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_our_configuration_survives_the_references_format() -> None:
+    for model in (
+        configs.ModelConfig(),
+        configs.ModelConfig(position="additive", tied=True, norm="layer", norm_bias=True, bias=False),
+        configs.ModelConfig(position="concat", d_position=8, activation="relu", residual_activation="relu"),
+        configs.ModelConfig(position="sinusoidal", d_position=8, attention_sink=False, bigram=False, norm="layer"),
+    ):
+        fields = openai_config.to_fields(configs.Config(model=model))
+        back, notes = openai_config.from_fields(json.loads(json.dumps(fields)))
+        expected = dataclasses.replace(model, position="additive" if model.position == "none" else model.position)
+        assert back.model == expected
+        assert notes == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights
+
+
+def test_names_are_those_of_the_reference() -> None:
+    for options in (
+        {},
+        {"rms_norm": False, "d_pos_emb": 4, "sink": False},
+        {"bias": False, "enable_bigram_table": False},
+    ):
+        config, _ = openai_config.from_fields(SMALL | options)
+        shapes = {
+            openai_weights.reference_name(path): spec.shape[::-1] if openai_weights.is_transposed(path) else spec.shape
+            for path, spec in parameter_table(config.model).items()
+        }
+        assert shapes == reference.parameter_shapes(SMALL | options)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_other_precisions_become_float32(tmp_path: Path, dtype: Any) -> None:
+    weights = {name: array.astype(dtype) for name, array in reference.random_weights(SMALL, 0).items()}
+    model = openai.read_model(files.write_model(tmp_path / "a", SMALL, weights))
+    for path, leaf in flatten(model.params).items():
+        assert leaf.dtype == np.float32
+        stored = weights[openai_weights.reference_name(path)].astype(np.float32)
+        np.testing.assert_array_equal(leaf.T if openai_weights.is_transposed(path) else leaf, stored)
+
+
+def test_what_the_weights_show_about_the_configuration(tmp_path: Path) -> None:
+    weights = reference.random_weights(SMALL, 0)
+    weights["transformer.wpe.weight"][:] = 0
+    weights["final_logits_bias"][:] = 0
+    model = openai.read_model(files.write_model(tmp_path / "a", SMALL, weights))
+    assert (model.config.model.position, model.config.model.final_bias) == ("none", False)
+    del weights["final_logits_bias"]  # older files
+    assert_same_model(openai.read_model(files.write_model(tmp_path / "b", SMALL, weights)), model)
+
+
+def test_densities_are_measured(tmp_path: Path) -> None:
+    weights = reference.random_weights(SMALL, 0, density=0.3)
+    s = openai.read_model(files.write_model(tmp_path / "a", SMALL, weights)).config.sparsity
+    matrices = [w for name, w in weights.items() if ".h." in name and w.ndim == 2]
+    largest = max(np.count_nonzero(w) / w.size for w in matrices)
+    assert largest <= s.density <= largest + 1e-4
+
+
+def test_causal_masks_are_ignored(tmp_path: Path) -> None:
+    weights = reference.random_weights(SMALL, 0)
+    plain = openai.read_model(files.write_model(tmp_path / "a", SMALL, weights))
+    weights["transformer.h.0.attn.bias"] = np.tril(np.ones((1, 1, 12, 12), np.float32))
+    assert_same_model(openai.read_model(files.write_model(tmp_path / "b", SMALL | {"flash": False}, weights)), plain)
+
+
+def change(weights: dict[str, np.ndarray], name: str, value: np.ndarray | None) -> dict[str, np.ndarray]:
+    changed = {key: array for key, array in weights.items() if key != name}
+    return changed if value is None else changed | {name: value}
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value", "parts"),
+    [
+        ({}, "transformer.h.0.attn.c_proj.weight", np.zeros((8, 5), np.float32), ["(8, 5)", "(8, 6)"]),
+        ({}, "transformer.wte.weight", np.zeros((19, 9), np.float32), ["(19, 9)", "(19, 8)"]),
+        ({}, "transformer.h.0.mlp.c_fc.bias", None, ["missing", "(10,)"]),
+        ({}, "transformer.wpe.weight", None, ["missing"]),
+        ({}, "lm_head.weight", np.zeros((19, 8), np.int64), ["int64"]),
+        ({}, "transformer.h.1.ln_1.weight", np.zeros(8, np.float32), ["surplus", "n_layer"]),
+        ({}, "transformer.h.0.attn.bias", np.zeros((2, 12), np.float32), ["surplus"]),
+        ({"sink": False}, "transformer.h.0.attn.attn_imp.sink_logit", np.zeros(2, np.float32), ["surplus", "(sink)"]),
+        ({}, "transformer.h.0.attn.attn_imp.sink_logit", None, ["missing", "(sink)"]),
+        ({"enable_bigram_table": False}, "bigram_table", np.zeros((19, 19), np.float32), ["surplus", "bigram"]),
+        ({"tied_unembed": True}, "lm_head.weight", np.zeros((19, 8), np.float32), ["differs", "tied_unembed"]),
+    ],
+)
+def test_weights_that_contradict_the_configuration_are_refused(
+    tmp_path: Path, config: dict[str, Any], name: str, value: np.ndarray | None, parts: list[str]
+) -> None:
+    weights = change(reference.random_weights(SMALL | config, 0), name, value)
+    folder = files.write_model(tmp_path / "model", SMALL | config, weights)
+    with pytest.raises(InputError) as error:
+        openai.read_model(folder)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (name, *parts):
+        assert part in message, message
+
+
+def test_missing_and_damaged_configurations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        openai.read_model(tmp_path / "absent")
+    folder = folder_of(tmp_path / "model", SMALL)
+    for content in ("{", "[1]", "\ufffd"):
+        (folder / openai_config.FILE).write_text(content)
+        with pytest.raises(InputError, match="beeg_config"):
+            openai.read_model(folder)
+    (folder / openai_config.FILE).unlink()
+    with pytest.raises(InputError, match=r"beeg_config\.json: not found"):
+        openai.read_model(folder)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Workdirs and round trips
+
+
+def ours(options: dict[str, Any], seed: int = 0) -> tuple[configs.Config, Any]:
+    """A model of ours with every parameter drawn at random."""
+    config = configs.tiny()
+    sizes = {"n_layer": 1, "d_model": 8, "d_mlp": 12, "n_head": 2, "d_head": 3, "vocab_size": 19, "context": 12}
+    model = dataclasses.replace(config.model, **sizes, **options)
+    config = dataclasses.replace(config, model=model, sparsity=dataclasses.replace(config.sparsity, min_alive=0))
+    rng = np.random.default_rng(seed)
+    table = parameter_table(model)
+    return config, unflatten({path: rng.standard_normal(spec.shape).astype(np.float32) for path, spec in table.items()})
+
+
+def workdir_of(path: Path, config: configs.Config, params: Any) -> Path:
+    """A workdir as training leaves it, as far as export needs it."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(configs.to_dict(config)))
+    (path / "manifest.json").write_text(json.dumps({"params_sha256": "ab" * 32, "step": 7, "packages": {"jax": "1.2"}}))
+    save_params(path, params, 7)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"position": "additive", "tied": True},
+        {"position": "concat", "d_position": 4, "norm": "layer", "norm_bias": True},
+        {"position": "sinusoidal", "d_position": 4, "attention_sink": False, "bigram": False, "final_bias": False},
+    ],
+)
+def test_import_after_export_gives_the_same_bytes(tmp_path: Path, options: dict[str, Any]) -> None:
+    config, params = ours(options)
+    first = workdir_of(tmp_path / "first", config, params)
+    workdirs.export_openai(first, tmp_path / "exported")
+    imported = workdirs.import_openai(tmp_path / "exported", tmp_path / "second")
+    assert_same_model(imported, openai.Imported(config, params, []))
+    assert configs.load(tmp_path / "second") == config
+    stored, _ = load_params(tmp_path / "second", config.model)
+    jax.tree.map(np.testing.assert_array_equal, stored, params)
+    workdirs.export_openai(tmp_path / "second", tmp_path / "again")
+    for name in (openai_config.FILE, openai.WEIGHTS, openai.OWN_CONFIG):
+        assert (tmp_path / "exported" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_zeros_of_our_own_models_come_back_as_they_were(tmp_path: Path) -> None:
+    """All-zero positions of an untrained model are still positions when our own configuration says so."""
+    config, params = ours({"position": "additive"})
+    params = {**params, "wpe": np.zeros_like(params["wpe"])}
+    workdirs.export_openai(workdir_of(tmp_path / "first", config, params), tmp_path / "exported")
+    assert openai.read_model(tmp_path / "exported").config.model.position == "additive"
+    (tmp_path / "exported" / openai.OWN_CONFIG).unlink()
+    assert openai.read_model(tmp_path / "exported").config.model.position == "none"
+
+
+def test_a_stale_config_beside_other_weights_is_not_believed(tmp_path: Path) -> None:
+    config, params = ours({})
+    workdirs.export_openai(workdir_of(tmp_path / "first", config, params), tmp_path / "exported")
+    tensors = {name: np.array(array) for name, array in read_tensors(tmp_path / "exported" / openai.WEIGHTS).items()}
+    tensors["transformer.wpe.weight"][0, 0] = 1.0
+    files.save(tmp_path / "exported" / openai.WEIGHTS, tensors)
+    assert openai.read_model(tmp_path / "exported").config.model.position == "additive"
+
+
+def test_the_exported_folder(tmp_path: Path) -> None:
+    config, params = ours({})
+    workdirs.export_openai(workdir_of(tmp_path / "first", config, params), tmp_path / "exported")
+    expected = read_tensors(tmp_path / "exported" / openai.WEIGHTS)
+    stored = load_file(tmp_path / "exported" / "model.safetensors")
+    assert stored.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(stored[name], array, err_msg=name)
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert card.startswith("---\n")
+    for fact in ("ab" * 32, "| training step | 7 |", "jax 1.2"):
+        assert fact in card
+    assert json.loads((tmp_path / "exported" / "config.json").read_text())["hidden_size"] == 8
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_folders_in_use_are_refused_and_failures_leave_nothing(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "model", SMALL)
+    with pytest.raises(InputError, match="not empty"):
+        workdirs.import_openai(source, source)
+    (source / openai.WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="not a torch"):
+        workdirs.import_openai(source, tmp_path / "workdir")
+    with pytest.raises(InputError, match="no tokenizer"):
+        workdirs.import_openai(folder_of(tmp_path / "whole", SMALL), tmp_path / "workdir", tokenizer=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "whole"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names of activations, files of tokens and logits
+
+
+def test_activations_are_chosen_by_any_of_their_names() -> None:
+    model = configs.ModelConfig(n_layer=2)
+    assert hooks.select(model, ["attn_q"]) == [("attn_q", 0), ("attn_q", 1)]
+    assert hooks.select(model, ["1.attn_q", "0.mlp.post_act"]) == [("mlp_neuron", 0), ("attn_q", 1)]
+    assert hooks.select(model, ["final_resid"]) == hooks.select(model, ["resid_final"]) == [("resid_final", 2)]
+    assert hooks.select(model, ["all"]) == hooks.places(model)
+    assert len({hooks.name(place, openai=True) for place in hooks.places(model)}) == 2 * 11 + 1
+    assert hooks.select(model, []) == []
+    for wrong in ("2.attn_q", "attn", "", "0.attn.act_out"):
+        with pytest.raises(InputError, match="no such place"):
+            hooks.select(model, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "part"),
+    [
+        (np.zeros((2, 3)), "float64"),
+        (np.zeros((2, 3), bool), "bool"),
+        (np.zeros(3, np.int32), r"shape \(3,\)"),
+        (np.zeros((0, 3), np.int32), r"shape \(0, 3\)"),
+        (np.zeros((1, 13), np.int32), "context of 12"),
+        (np.array([[0, 18], [19, 0]]), r"token 19 at \[1, 0\]"),
+        (np.array([[-1]]), "token -1"),
+        (np.array([["a"]], object), "not an .npy"),
+    ],
+)
+def test_tokens_that_cannot_be_are_refused(tmp_path: Path, tokens: np.ndarray, part: str) -> None:
+    np.save(tmp_path / "tokens.npy", tokens, allow_pickle=True)
+    model = configs.ModelConfig(vocab_size=19, context=12)
+    with pytest.raises(InputError, match=part):
+        inference.read_tokens(tmp_path / "tokens.npy", model)
+
+
+def test_files_that_hold_no_tokens_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.npy").write_text("1 2 3")
+    np.savez(tmp_path / "many.npz", a=np.zeros((1, 1), np.int32))
+    for name, part in (("text.npy", "not an .npy"), ("many.npz", "npz archive"), ("absent.npy", "not found")):
+        with pytest.raises(InputError, match=part):
+            inference.read_tokens(tmp_path / name, configs.ModelConfig())
+
+
+def test_files_of_logits_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    config, params = ours({})
+    tokens = np.random.default_rng(0).integers(0, 19, (5, 7)).astype(np.int32)
+    places = hooks.select(config.model, ["attn_q", "resid_final"])
+    for size in (2, 8):
+        inference.write_files(
+            config, params, tokens, tmp_path / f"{size}.npy", tmp_path / f"{size}.npz", places, batch_size=size
+        )
+    found, again = np.load(tmp_path / "2.npy"), np.load(tmp_path / "8.npy")
+    assert (found.dtype, found.shape) == (np.float32, (5, 7, 19))
+    np.testing.assert_allclose(found, again, rtol=0, atol=1e-5)
+    with np.load(tmp_path / "2.npz") as first, np.load(tmp_path / "8.npz") as second:
+        assert sorted(first) == sorted(second) == ["0.attn_q", "resid_final"]
+        np.testing.assert_allclose(first["0.attn_q"], second["0.attn_q"], rtol=0, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.npy", "2.npz", "8.npy", "8.npz"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The scripts
+
+
+def test_scripts_from_a_downloaded_folder_to_logits_and_back(tmp_path: Path, launch: Any) -> None:
+    source = folder_of(tmp_path / "down loaded", SMALL)
+    workdir, exported = tmp_path / "runs" / "one", tmp_path / "exported"
+    done = launch("import_openai", f"--source={source}", f"--workdir={workdir}")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert json.loads((workdir / "manifest.json").read_text())["params_sha256"]
+    tokens = np.random.default_rng(0).integers(0, 19, (5, 11))
+    np.save(tmp_path / "tokens.npy", tokens)
+    asked = (f"--workdir={workdir}", f"--tokens={tmp_path / 'tokens.npy'}", f"--logits={tmp_path / 'logits.npy'}")
+    done = launch("logits", *asked, "--activations=all", "--names=openai", "--batch_size=2")
+    assert done.returncode == 0, done.stderr
+    logits, activations = reference.forward(SMALL, reference.random_weights(SMALL, 0), tokens)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits, rtol=0, atol=1e-5)
+    with np.load(tmp_path / "logits.activations.npz") as found:
+        assert sorted(found) == sorted(activations)
+        for name, x in activations.items():
+            np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-5, err_msg=name)
+    done = launch("export_openai", f"--workdir={workdir}", f"--output={exported}", "--nosafetensors")
+    assert done.returncode == 0, done.stderr
+    assert not (exported / "model.safetensors").exists()
+    expected = reference.random_weights(SMALL, 0)
+    found = read_tensors(exported / openai.WEIGHTS)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "part"),
+    [
+        ("import_openai", ("--source=absent", "--workdir=new"), "no such folder"),
+        ("logits", ("--workdir=.", "--tokens=a.npy"), "--logits"),
+    ],
+)
+def test_bad_flags_end_with_one_line(
+    tmp_path: Path, launch: Any, script: str, flags: tuple[str, ...], part: str
+) -> None:
+    flags = tuple(flag.replace("=", f"={tmp_path}/") for flag in flags)
+    done = launch(script, *flags)
+    assert done.returncode == 2, done.stderr
+    assert part in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
