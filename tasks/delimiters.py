@@ -38,7 +38,7 @@ BRACKET_COUNTING = Task(
 
 BRACKET_BRACE = Task(
     name="bracket_brace",
-    description="after a string that is a dict's key or a list's element: its quote with a colon or with a comma",
+    description="after a dict's key its closing quote and a colon, after a list's element the quote and a comma",
     answers=('":', '",'),
     main=(
         Template('{top}{name} = <<{|[>>"{text}', "<< {number}}| {number}]>>\n"),
@@ -58,7 +58,7 @@ BRACKET_BRACE = Task(
 
 FSTRING_BRACE = Task(
     name="fstring_brace",
-    description="after the words of a message: a brace opens a value in an f-string, a quote and comma end a plain one",
+    description="after a message's words: a brace for a value in an f-string, closing quote and comma in a plain one",
     answers=(" {", '",'),
     main=(
         Template('{top}print(<<f|>>"{phrase}', '<<{name}}")| {name})>>\n'),

@@ -51,10 +51,10 @@ LAMBDA_FUNC = Task(
     ),
 )
 
+# The tokenizer joins a bracket and the line break after it, so that the two lines part there, one token before as.
 WITH_AS = Task(
     name="with_as",
-    description="end open(...) with a bracket alone in a with statement, where as follows, and with a line break "
-    "elsewhere (the tokenizer joins a bracket and the line break after it, so that is the token where they part)",
+    description="after open(path: the bracket alone in a with statement (as follows), elsewhere with the line break",
     answers=(")", ")\n"),
     main=(
         Template("{top}<<with {word},|{word}_{suffix} =>> open({name}", "<< as {name2}:\n    pass\n|>>"),

@@ -23,9 +23,10 @@ FOR_WHILE = Task(
     ),
 )
 
+# The last space of an indentation belongs to the token of the word after it, so 7 and 11 spaces are the answers.
 INDENT_FOR = Task(
     name="indent_for",
-    description="the indentation after a for line: four spaces deeper than the line (the last of them joins the word)",
+    description="the indentation after a for line: four spaces deeper than the line",
     answers=("       ", "           "),
     main=(
         Template(

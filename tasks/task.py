@@ -110,7 +110,7 @@ class Task:
         for index in range(_PATIENCE * count):
             if len(found) == count:
                 break
-            found.setdefault(self._pair((split, variant, seed, index), variant, words, tokenizer))
+            found.setdefault(self._pair((split, variant, int(seed), index), variant, words, tokenizer))
         if len(found) < count:
             raise TaskError(f"task {self.name}: only {len(found)} distinct {split} pairs ({variant}); ask for fewer")
         return list(found)

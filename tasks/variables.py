@@ -4,7 +4,7 @@ from tasks.task import Task, Template
 
 SET_OR_STRING = Task(
     name="set_or_string",
-    description="go on with .add for a variable that began as set(), with += for one that began as an empty string",
+    description=".add after a variable that began as set(), += after one that began as a string",
     answers=(".add", " +="),
     main=(
         Template(
@@ -31,7 +31,7 @@ SET_OR_STRING = Task(
     same_length=False,  # set() is two tokens, "" is one
 )
 
-# With a name that is always one token, the length of its line would tell set() from ""; half of the strings hold a space
+# With a name that is always one token, the length of its line tells set() from "": half of the strings have a space
 # (two tokens, as set() has), so that it does not.
 _FIXED_MAIN = (
     "{top}def {function}({name}):\n{body}    current = <<set()|{string}>>\n{body2}{body3}"
