@@ -4,16 +4,18 @@ python -m launch.data --workdir=DIR [--preset=P] [--config.data.field=value …]
 python -m launch.data --workdir=DIR --inspect                                    statistics and samples of it
 """
 
-import json
 import time
 
 from absl import flags
 
 from launch import cli
+from launch.heldout import heldout_rule
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.data.inspection import samples, summary
 from sparse_gpt.errors import InputError
 
+cli.define_workdir()
+cli.define_config()
 INSPECT = flags.DEFINE_bool("inspect", False, "Show statistics and samples of the corpus instead of preparing one.")
 SHOW = flags.DEFINE_integer("show", 3, "Number of samples that --inspect shows.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation", "test"], "Split that --inspect takes samples of.")
@@ -36,15 +38,13 @@ def main(argv: list[str]) -> None:
     if config.data.corpus:
         raise InputError(f"--config.data.corpus={config.data.corpus}: names a prepared corpus; add --inspect to see it")
     started = time.monotonic()
-    corpus = corpus_from_config(config.data, config.model.vocab_size, folder)
+    reject, rule = heldout_rule()
+    corpus = corpus_from_config(config.data, config.model.vocab_size, folder, reject, rule)
     if VERIFY.value:
         Corpus.open(folder, verify="full")
     print(summary(corpus))
-    print(f"{folder}: ready after {time.monotonic() - started:.1f} s; corpus SHA-256 {corpus.sha256}")
-    print(json.dumps({"corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}))
+    print(f"{folder}: ready after {time.monotonic() - started:.1f} s; SHA-256 of its manifest {corpus.sha256}")
 
 
 if __name__ == "__main__":
-    cli.define_workdir()
-    cli.define_config()
     cli.run(main)
