@@ -124,6 +124,9 @@ class PruneConfig:
     init_noise_bias: float = 0.1
     heaviside_temp: float = 1.0
     grad_clip: float = 1.0
+    refine_trials: int = 3  # of the smallest circuits found, refined until no node can go; the smallest wins
+    edges: bool = True  # then remove single edges too
+    evaluation_pairs: int = 256  # validation samples, and held-out samples
     random_draws: int = 20
     seed: int = 0
 
@@ -392,7 +395,7 @@ def _validate_training(config: Config) -> None:
 
 
 def _validate_prune(p: PruneConfig) -> None:
-    for field in ("steps", "seeds", "batch_pairs", "random_draws"):
+    for field in ("steps", "seeds", "batch_pairs", "refine_trials", "evaluation_pairs", "random_draws"):
         _require(getattr(p, field) >= 1, f"prune.{field}", getattr(p, field), "must be at least 1")
     for field in ("target_loss", "learning_rate", "heaviside_temp", "grad_clip"):
         _require(getattr(p, field) > 0, f"prune.{field}", getattr(p, field), "must be positive")
