@@ -103,7 +103,8 @@ class Model(nn.Module):
         x = self._save("final_resid", x)
         logits = self.lm_head(t["ln_f"](x)) + self.final_logits_bias
         if self.c["enable_bigram_table"]:
-            logits = logits + self.bigram_table[tokens]
+            # As the reference does: the last token's row gets no gradient.
+            logits = logits + functional.embedding(tokens, self.bigram_table, padding_idx=-1)
         return logits, self.seen
 
     def _sublayers(self, layer: int, block: Block, x: Tensor, position: Tensor | None) -> Tensor:

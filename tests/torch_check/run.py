@@ -2,8 +2,9 @@
 
     bash launch/environment.sh requirements-torch.txt .venv-torch && .venv-torch/bin/python tests/torch_check/run.py
 
-PyTorch reads what we write, we read what PyTorch writes, and the float64 reference model computes what PyTorch's
-modules compute. Prints a line per check; exits with 1 at the first failure.
+PyTorch reads what we write, we read what PyTorch writes, the float64 reference model computes what PyTorch's modules
+compute, and the golden training run is what PyTorch gives (--write_golden makes it anew). Prints a line per check;
+exits with 1 at the first failure.
 """
 
 import sys
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
 from tests import reference_model as reference
+from tests.torch_check import training
 from tests.torch_check.model import Model
 
 SITES = "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out"
@@ -148,8 +150,16 @@ def check_the_reference_model(folder: Path) -> None:
             np.testing.assert_allclose(x.numpy(), wanted, rtol=0, atol=1e-5, err_msg=f"{case}: {name}")
 
 
+def check_the_golden_training_run(folder: Path) -> None:
+    """The recipe `openai_reference`, in PyTorch, against tests/golden."""
+    del folder
+    training.check()
+
+
 def main() -> None:
     """Runs every check."""
+    if "--write_golden" in sys.argv:
+        training.write_golden()
     torch.manual_seed(0)
     print(f"PyTorch {torch.__version__}")
     for check in (
@@ -157,6 +167,7 @@ def main() -> None:
         check_we_read_what_pytorch_writes,
         check_refusals,
         check_the_reference_model,
+        check_the_golden_training_run,
     ):
         with tempfile.TemporaryDirectory() as folder:
             check(Path(folder))
