@@ -226,6 +226,24 @@ def test_weights_that_contradict_the_configuration_are_refused(
         assert part in message, message
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"position": "none"}, "transformer.wpe.weight"),
+        ({"position": "sinusoidal", "d_position": 4}, "transformer.wpe.weight"),
+        ({"final_bias": False}, "final_logits_bias"),
+    ],
+)
+def test_stored_numbers_are_never_dropped(options: dict[str, Any], name: str) -> None:
+    """Tensors that our model does without must hold what it stands for."""
+    config, params = ours(options)
+    tensors = openai_weights.to_tensors(config.model, params)
+    openai_weights.to_params(config.model, tensors, "x")
+    tensors[name] = tensors[name] + np.float32(0.5)
+    with pytest.raises(InputError, match=name):
+        openai_weights.to_params(config.model, tensors, "x")
+
+
 def test_missing_and_damaged_configurations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         openai.read_model(tmp_path / "absent")

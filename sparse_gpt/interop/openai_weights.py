@@ -92,8 +92,10 @@ def to_params(m: ModelConfig, tensors: Mapping[str, np.ndarray], source: str) ->
     return unflatten(leaves)
 
 
-def _taken(tensors: Tensors, name: str, shape: tuple[int, ...], source: str) -> np.ndarray:
-    """Removes a tensor from `tensors`, checked, as float32."""
+def _taken(tensors: Tensors, name: str, shape: tuple[int, ...], source: str, *, optional: bool = False) -> np.ndarray:
+    """Removes a tensor from `tensors`, checked, as float32; zeros for an optional one that is not there."""
+    if optional and name not in tensors:
+        return np.zeros(shape, np.float32)
     if name not in tensors:
         raise InputError(f"{source}: tensor {name} {shape} is missing{_hint(name)}")
     array = tensors.pop(name)
@@ -113,9 +115,12 @@ def _take_unused(m: ModelConfig, remaining: Tensors, embedding: np.ndarray, sour
                 f"{source}: {UNEMBEDDING} differs from {_TOP['wte']}, but beeg_config.json says tied_unembed=true"
             )
     if m.position in ("none", "sinusoidal"):
-        _taken(remaining, WPE, (m.context, m.d_position or m.d_model), source)
-    if not m.final_bias and FINAL_BIAS in remaining:
-        _taken(remaining, FINAL_BIAS, (m.vocab_size,), source)
+        wpe = _taken(remaining, WPE, (m.context, m.d_position or m.d_model), source)
+        expected = sinusoids(m.context, m.d_position) if m.position == "sinusoidal" else np.zeros((1, 1), np.float32)
+        if not (wpe == expected).all():
+            raise InputError(f"{source}: {WPE} holds other positions than position={m.position} stands for")
+    if not m.final_bias and np.any(_taken(remaining, FINAL_BIAS, (m.vocab_size,), source, optional=True)):
+        raise InputError(f"{source}: {FINAL_BIAS} is not zero, but the model has none (final_bias=false)")
 
 
 def _is_causal_mask(name: str, array: np.ndarray) -> bool:
