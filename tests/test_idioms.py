@@ -145,8 +145,8 @@ def test_behaviours_cover_all_constructs() -> None:
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_behaviour_is_taught(behaviour: str, rates: dict[str, float]) -> None:
-    """Both sides of every choice are in at least 4% of the programs (METHOD's one fixed name: 3%)."""
-    least = 0.03 if behaviour == "set_or_string_fixedvarname" else 0.04
+    """Both sides of every choice are in at least 8% of the programs; of the one fixed variable name, 4%."""
+    least = 0.04 if behaviour == "set_or_string_fixedvarname" else 0.08
     low = {construct: rates[construct] for construct in BEHAVIOURS[behaviour] if rates[construct] < least}
     assert not low
 
