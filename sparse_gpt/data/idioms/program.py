@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from sparse_gpt.data.idioms.definitions import class_definition, function
+from sparse_gpt.data.idioms.classes import class_definition
+from sparse_gpt.data.idioms.functions import function
 from sparse_gpt.data.idioms.sections import SECTIONS
 from sparse_gpt.data.idioms.stream import draws
 from sparse_gpt.data.idioms.writer import Writer
