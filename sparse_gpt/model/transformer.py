@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.config import Config, ModelConfig, activation_sites
+from sparse_gpt.model.attention import attend, causal_attention
 from sparse_gpt.model.parameters import parameter_table
 from sparse_gpt.model.taps import Tap, identity
 from sparse_gpt.topk import abs_topk
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # torch.nn.RMSNorm with eps=None; 1e-6 changes sparse models' logits
 LAYER_EPS = 1e-5
-MASKED = -1e30  # finite, so that a row without visible keys stays finite
 
 
 class _Part(nn.Module):
@@ -72,20 +72,15 @@ class Attention(_Part):
 
     def __call__(self, x_BxTxR: jax.Array, layer: int, node: Any, positions: jax.Array | None) -> jax.Array:
         m = self.config
-        batch, time = x_BxTxR.shape[:2]
+        batch = x_BxTxR.shape[0]
         qkv = self.c_attn(x_BxTxR)
         q, k, v = jnp.split(qkv, 3, axis=-1)
         if positions is not None:
             q = _at(q, positions)
         q, k, v = node("attn_q", layer, q), node("attn_k", layer, k), node("attn_v", layer, v)
         q, k, v = (jnp.swapaxes(a.reshape(batch, -1, m.n_head, m.d_head), 1, 2) for a in (q, k, v))
-        scores_BxHxQxT = jnp.einsum("bhqk,bhtk->bhqt", q, k) / math.sqrt(m.d_head)
-        query_position = jnp.arange(time)[None, :] if positions is None else positions[:, None]
-        visible = query_position[:, None, :, None] >= jnp.arange(time)[None, None, None, :]
-        weights = _softmax_with_sink(
-            jnp.where(visible, scores_BxHxQxT.astype(jnp.float32), MASKED), self.sink if m.attention_sink else None
-        )
-        y = jnp.einsum("bhqt,bhtk->bhqk", weights.astype(x_BxTxR.dtype), v)
+        sink = self.sink if m.attention_sink else jnp.full(m.n_head, -jnp.inf, jnp.float32)
+        y = causal_attention(q, k, v, sink) if positions is None else attend(q, k, v, sink, positions[:, None])
         y = node("attn_y", layer, jnp.swapaxes(y, 1, 2).reshape(batch, -1, m.n_head * m.d_head))
         return node("attn_out", layer, self.c_proj(y))
 
@@ -261,19 +256,23 @@ def _append(x: jax.Array, own: jax.Array) -> jax.Array:
     return jnp.concatenate([x, jnp.broadcast_to(own, (*x.shape[:2], own.shape[-1]))], axis=-1)
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x) with the exact error function."""
-    return jax.nn.gelu(x, approximate=False)
+    """x Phi(x) with the exact error function. The backward pass reuses Phi: erf costs as much as a matrix product."""
+    return _gelu_forward(x)[0]
 
 
-def _softmax_with_sink(scores: jax.Array, sink: jax.Array | None) -> jax.Array:
-    """Softmax over the last axis of (B, H, Q, T); the sink (H,) is one more logit whose weight is dropped."""
-    if sink is None:
-        return jax.nn.softmax(scores, axis=-1)
-    logit = sink[None, :, None, None]
-    top = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), logit))
-    unnormalised = jnp.exp(scores - top)
-    return unnormalised / (jnp.sum(unnormalised, axis=-1, keepdims=True) + jnp.exp(logit - top))
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    phi = 0.5 + 0.5 * jax.lax.erf(x * 2**-0.5)
+    return x * phi, (x, phi)
+
+
+def _gelu_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    x, phi = saved
+    return (gradient * (phi + x * jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def sinusoids(context: int, width: int) -> np.ndarray:
