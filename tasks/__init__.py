@@ -49,6 +49,19 @@ def select(names: str) -> list[Task]:
     return [TASKS[name] for name in chosen]
 
 
+def prompts(count: int, seed: int = 0) -> set[str]:
+    """Prompts of two lines or more, `count` pairs per task, split and variant; no training program should hold one."""
+    pairs = [
+        pair
+        for task in TASKS.values()
+        for split in SPLITS
+        for variant in VARIANTS
+        for pair in task.pairs(split, count, seed, variant)
+    ]
+    both = {sample.prompt for pair in pairs for sample in (pair.first, pair.second)}
+    return {prompt for prompt in both if "\n" in prompt.rstrip("\n")}
+
+
 __all__ = [
     "SPLITS",
     "TASKS",
@@ -65,6 +78,7 @@ __all__ = [
     "encode_sample",
     "has_heldout_word",
     "heldout_words",
+    "prompts",
     "sample",
     "select",
 ]

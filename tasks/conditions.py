@@ -78,6 +78,10 @@ IF_EQUALS = Task(
             "{top}def {function}({names}):\n{body}    <<if |{word2}.>>{word}.{word3}",
             "<< {name}:\n        pass\n| {name}\n>>",
         ),
+        Template(
+            "{top}def {function}({names}):\n{body}    <<if not|{letter},>> {word}",
+            "<< {name}:\n        pass\n| {name}\n>>",
+        ),
     ),
     shifted=(
         Template("{top}<<if |{word2}.>>{word}", "<< {number}:\n    pass\n| {number}\n>>"),
@@ -87,6 +91,10 @@ IF_EQUALS = Task(
         ),
         Template(
             "{top}while {condition}:\n{body}    <<if |{word2}.>>{word}", "<< {number}:\n        pass\n| {number}\n>>"
+        ),
+        Template(
+            "{top}try:\n{body}    <<if not|{letter},>> {name}",
+            "<< {name2}:\n        pass\n| {name2}\n>>finally:\n    pass\n",
         ),
     ),
 )
@@ -105,6 +113,10 @@ VAR_IF = Task(
             "<<            pass\n|>>",
         ),
         Template("{top}<<if {word}.{word3} ==|{word2}.{word}.{word3} =>> {boolean}", "<<    pass\n|>>"),
+        Template(
+            "{top}def {function}({names}):\n{body}    <<if not {word} ==|{letter} = {word} =>> {boolean}",
+            "<<        pass\n|>>",
+        ),
     ),
     shifted=(
         Template(
@@ -113,6 +125,9 @@ VAR_IF = Task(
         Template(
             "{top}try:\n{body}    <<while {word} ==|{word2}.{word} =>> {boolean}",
             "<<        pass\n|>>except ValueError:\n    pass\n",
+        ),
+        Template(
+            "{top}if {condition}:\n{body}    <<if not {word} ==|{letter} = {word} =>> {boolean}", "<<        pass\n|>>"
         ),
     ),
 )

@@ -11,7 +11,7 @@ VARIANTS = ("main", "shifted")
 
 _FEWEST_COPIES = 5  # a pair needs up to four
 _PATIENCE = 50  # draws per wanted pair before the templates count as exhausted
-_TRIES = 16  # draws for a pair of equal length
+_TRIES = 32  # draws for a pair of equal length
 
 
 class TaskError(ValueError):

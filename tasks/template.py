@@ -97,6 +97,10 @@ def _name(filler: Filler) -> str:
     return filler.fresh(draw)
 
 
+def _letter(filler: Filler) -> str:
+    return filler.fresh(lambda: filler.random.choice(filler.words.letters))
+
+
 def _copy(filler: Filler) -> str:
     return filler.fresh(lambda: filler.random.choice(filler.words.copies))
 
@@ -170,6 +174,7 @@ def _context(indent: str, most: int) -> Callable[[Filler], str]:
 SLOTS: dict[str, Callable[[Filler], str]] = {
     "word": _word,
     "name": _name,
+    "letter": _letter,
     "copy": _copy,
     "suffix": _suffix,
     "function": _function,
@@ -188,10 +193,10 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "body": _context("    ", most=2),
     "deep": _context("        ", most=2),
 }
-"""The kinds of slots: word (a name without underscore), name, copy (a name that is one token; see tasks.words), suffix
-(of a compound name), function, Class, digit, number (below 100), text (one word of a string), phrase (1-4 of them),
-numbers (1-4, with commas), names (1-3), items (numbers or names), condition, boolean, and lines of context: short (0-1,
-not indented), top (0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
+"""The kinds of slots: word (a name without underscore), name, letter (a name of one letter), copy (a name that is one
+token; see tasks.words), suffix (of a compound name), function, Class, digit, number (below 100), text (one word of a
+string), phrase (1-4 of them), numbers (1-4, with commas), names (1-3), items (numbers or names), condition, boolean,
+and lines of context: short (0-1, not indented), top (0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
 """
 
 _CONTEXT = ("short", "top", "body", "deep")

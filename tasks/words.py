@@ -17,13 +17,14 @@ SPLITS = ("train", "validation", "heldout")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of one split. `digits`: last digits of the numbers of this split."""
+    """The words of one split. `letters`: names of one letter; `digits`: last digits of the numbers."""
 
     names: tuple[str, ...]
     functions: tuple[str, ...]
     texts: tuple[str, ...]
     copies: tuple[str, ...]
     suffixes: tuple[str, ...]
+    letters: tuple[str, ...]
     digits: tuple[int, ...]
 
     def numbers(self) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ class Vocabulary:
 
     def all_words(self) -> frozenset[str]:
         """Every word of the split, of all kinds."""
-        return frozenset(self.names + self.functions + self.texts + self.copies + self.suffixes)
+        return frozenset(self.names + self.functions + self.texts + self.copies + self.suffixes + self.letters)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -55,6 +56,7 @@ VOCABULARY = {
         ),
         copies=_TRAIN_COPIES,
         suffixes=_words("name id list path size data"),
+        letters=_words("a b c e i k n p s x"),
         digits=(0, 1, 2, 3, 4, 5),
     ),
     "validation": Vocabulary(
@@ -65,6 +67,7 @@ VOCABULARY = {
         texts=_words("this water street some morning over music from warm horse very under please stop"),
         copies=_words("total code label end weight depth group format entry rate active kind type"),
         suffixes=_words("code type group format"),
+        letters=_words("d g m t y"),
         digits=(6, 7),
     ),
     "heldout": Vocabulary(
@@ -73,12 +76,13 @@ VOCABULARY = {
         ),
         functions=_words("knit grind boil weep yawn yell snore hike mow lick"),
         texts=_words(
-            "calm dusty windy rainy brave gentle humble hungry merry rusty salty lonely jolly muddy witty velvet willow"
+            "calm dusty windy rainy gloomy humble hungry merry rusty salty lonely jolly muddy witty velvet willow"
         ),
         copies=_words(
             "score color width height price speed right last high step age year message buffer position address pattern"
         ),
         suffixes=_words("width right last message"),
+        letters=_words("h j q u v z"),
         digits=(8, 9),
     ),
 }

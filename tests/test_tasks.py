@@ -1,0 +1,410 @@
+"""The twenty tasks: what every sample of every task must be, whatever its templates say."""
+
+import ast
+import hashlib
+import re
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tasks
+from sparse_gpt.data import idioms
+from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
+from tasks import SPLITS, TASKS, VARIANTS, Pair, Sample, Task, TaskError, Template
+from tasks.randomness import Randomness
+from tasks.template import _CONTEXT_LINES, sides
+from tasks.words import VOCABULARY
+
+NAMES = """
+single_double_quote bracket_counting set_or_string set_or_string_fixedvarname final_kwarg class_init with_as
+bracket_brace with_open for_while else_elif fstring_brace if_ternary var_swap indent_for lambda_func if_equals
+enumerate_range var_if while_return_true
+"""
+
+GOLDEN = {
+    "single_double_quote": "fea923c3d25a",
+    "bracket_counting": "ca646af0509c",
+    "bracket_brace": "0763a448bc73",
+    "fstring_brace": "f96ae11bd3a9",
+    "for_while": "bf6294115d7a",
+    "indent_for": "249f6848cf2a",
+    "enumerate_range": "6d7f6f20cf5a",
+    "while_return_true": "48520e0dfa5a",
+    "set_or_string": "560a9cbdb16e",
+    "set_or_string_fixedvarname": "358d7e311981",
+    "class_init": "6452d0569f1c",
+    "var_swap": "360eab244b42",
+    "final_kwarg": "d1933b33aa5f",
+    "lambda_func": "89d64cce4cd6",
+    "with_as": "e3447ac434c2",
+    "with_open": "29bcd78c7794",
+    "else_elif": "a2822941cf76",
+    "if_ternary": "d659aea9982d",
+    "if_equals": "a89e0f4c476e",
+    "var_if": "54208ef50061",
+}
+EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """2048 entries, trained on generated programs and some of the standard library."""
+    library = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-h]*.py"))
+    return train_tokenizer([*map(_read, library), *idioms.documents(0, 0, 2500)], 2048)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+@cache
+def _pairs(name: str, split: str, variant: str, count: int = 40) -> list[Pair]:
+    return TASKS[name].pairs(split, count, seed=7, variant=variant)
+
+
+def _samples(task: Task, split: str, variant: str, count: int = 40) -> Iterator[Sample]:
+    for pair in _pairs(task.name, split, variant, count):
+        yield from (pair.first, pair.second)
+
+
+def _all_samples(task: Task) -> Iterator[Sample]:
+    for split in SPLITS:
+        for variant in VARIANTS:
+            yield from _samples(task, split, variant)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall("[a-z]+", text.lower()))
+
+
+def test_the_suite_has_the_twenty_tasks() -> None:
+    assert sorted(TASKS) == sorted(NAMES.split())
+    assert all(name == task.name and task.description for name, task in TASKS.items())
+
+
+@EVERY
+def test_golden_samples(task: Task) -> None:
+    text = "\0".join(f"{sample}" for sample in _all_samples(task))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert digest == GOLDEN[task.name], (
+        f"the samples of {task.name} changed ({digest}). If a template or word list was changed on purpose, update "
+        "GOLDEN; otherwise results are no longer comparable between machines or versions."
+    )
+
+
+@EVERY
+def test_pairs_depend_on_their_arguments_only(task: Task) -> None:
+    for variant in VARIANTS:
+        first = task.pairs("train", 30, 3, variant)
+        assert first == task.pairs("train", 30, 3, variant)
+        assert first[:11] == task.pairs("train", 11, 3, variant)
+        assert len(set(first)) == 30
+        assert not set(first) & set(task.pairs("heldout", 30, 3, variant))
+        assert len(set(first) & set(task.pairs("train", 30, 4, variant))) < 5
+
+
+@EVERY
+def test_prompts_of_a_pair_differ_minimally(task: Task) -> None:
+    """In at most six words and marks, of up to a hundred."""
+    for variant in VARIANTS:
+        for pair in _pairs(task.name, "heldout", variant):
+            assert pair.first.prompt != pair.second.prompt
+            assert (pair.first.answer, pair.first.foil) == (pair.second.foil, pair.second.answer)
+            left, right = (Counter(re.findall(r"\w+|[^\w\s]", sample.prompt)) for sample in (pair.first, pair.second))
+            assert max((left - right).total(), (right - left).total()) <= 6, (pair.first.prompt, pair.second.prompt)
+
+
+@EVERY
+def test_answers_are_balanced(task: Task) -> None:
+    """Both answers equally often, wherever in the pair, and so many prompts of so many lengths."""
+    pairs = _pairs(task.name, "train", "main", 400)
+    if "{" not in "".join(task.answers):
+        share = np.mean([pair.first.answer == task.answers[0] for pair in pairs])
+        assert 0.4 < share < 0.6
+    lengths = [len(pair.first.prompt) for pair in pairs]
+    assert len(set(lengths)) >= 20
+    assert max(lengths) > 1.5 * min(lengths)
+
+
+@EVERY
+def test_prompt_answer_and_rest_are_python(task: Task) -> None:
+    for sample in _all_samples(task):
+        ast.parse(sample.prompt + sample.answer + sample.rest)
+
+
+def test_vocabularies_are_disjoint() -> None:
+    for one, other in (("train", "validation"), ("train", "heldout"), ("validation", "heldout")):
+        a, b = VOCABULARY[one], VOCABULARY[other]
+        assert not _words(" ".join(a.all_words())) & _words(" ".join(b.all_words()))
+        assert not set(a.digits) & set(b.digits)
+
+
+@EVERY
+def test_samples_hold_words_and_numbers_of_their_split_only(task: Task) -> None:
+    templates = (*task.main, *task.shifted)
+    lines = [line for variant in VARIANTS for line in _CONTEXT_LINES[variant]]
+    fixed = " ".join([*(t.prompt for t in templates), *task.answers, *lines, "not in True False"])
+    fixed_words = _words(re.sub(r"\{[A-Za-z]+\d*\}", " ", fixed))
+    for split in SPLITS:
+        own = _words(" ".join(VOCABULARY[split].all_words()))
+        for variant in VARIANTS:
+            for sample in _samples(task, split, variant):
+                assert _words(sample.prompt + sample.answer) <= own | fixed_words
+                numbers = re.findall(r"\d+", sample.prompt)
+                assert {int(number) % 10 for number in numbers} <= set(VOCABULARY[split].digits)
+
+
+@EVERY
+def test_every_heldout_sample_has_a_reserved_word_and_no_other_has(task: Task) -> None:
+    for split in SPLITS:
+        for variant in VARIANTS:
+            for sample in _samples(task, split, variant, 100):
+                text = (sample.prompt + sample.answer).encode()
+                assert tasks.has_heldout_word(text) == (split == "heldout"), sample.prompt
+
+
+def test_has_heldout_word() -> None:
+    assert tasks.has_heldout_word(b"x = 1\nclass Raven_2(A): ...")
+    assert tasks.has_heldout_word("# é MOSS".encode())
+    assert not tasks.has_heldout_word(b"class Ravenous: mossy = 1")
+    assert not tasks.has_heldout_word(b"")
+    assert "raven" in tasks.heldout_words()
+
+
+def test_reserved_words_cost_little_real_code() -> None:
+    """Fewer than 1 in 200 files of the standard library would have to be left out."""
+    files = list(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    hit = [path.name for path in files if tasks.has_heldout_word(path.read_bytes())]
+    assert len(files) > 100
+    assert len(hit) <= len(files) / 200, hit
+
+
+def test_generated_programs_hold_no_prompt() -> None:
+    text = "\n".join(idioms.documents(0, 0, 400))
+    prompts = tasks.prompts(10)
+    assert len(prompts) > 1500
+    assert not [prompt for prompt in prompts if prompt in text]
+    assert not tasks.has_heldout_word(text.encode())
+
+
+@EVERY
+def test_shifted_surroundings_are_others(task: Task) -> None:
+    def skeleton(sample: Sample) -> str:
+        return re.sub(r"[A-Za-z]+", lambda m: m.group() if m.group() in keywords else "N", sample.prompt)
+
+    keywords = _words("def class for while if else elif with try return lambda import del assert not print")
+    assert not {t.prompt for t in task.main} & {t.prompt for t in task.shifted}
+    main = {skeleton(sample) for sample in _samples(task, "heldout", "main", 100)}
+    shifted = {skeleton(sample) for sample in _samples(task, "heldout", "shifted", 100)}
+    assert len(main & shifted) < 0.1 * len(shifted)
+
+
+@EVERY
+def test_tokenizer_expresses_the_task(task: Task, tokenizer: Tokenizer) -> None:
+    tasks.check(task, tokenizer)
+    for variant in VARIANTS:
+        pairs = task.pairs("heldout", 24, 0, variant, tokenizer)
+        batch = tasks.sample(task, tokenizer, "heldout", 24, 0, variant)
+        assert batch.tokens.dtype == batch.lengths.dtype == batch.answer_id.dtype == batch.foil_id.dtype == np.int32
+        assert batch.tokens.shape[0] == 48
+        assert batch.tokens.shape[1] % 8 == 0
+        assert 0 <= batch.tokens.shape[1] - batch.lengths.max() < 8
+        for i, sample in enumerate(sample for pair in pairs for sample in (pair.first, pair.second)):
+            row, length = batch.tokens[i], batch.lengths[i]
+            assert row[:length].tolist() == tokenizer.encode(sample.prompt)
+            assert not row[length:].any()
+            assert tokenizer.encode(sample.prompt + sample.answer) == [*row[:length].tolist(), batch.answer_id[i]]
+            assert tokenizer.decode([int(batch.foil_id[i])]) == sample.foil
+        np.testing.assert_array_equal(batch.answer_id[::2], batch.foil_id[1::2])
+        np.testing.assert_array_equal(batch.answer_id[1::2], batch.foil_id[::2])
+
+
+@EVERY
+def test_prompts_of_a_pair_have_equal_length(task: Task, tokenizer: Tokenizer) -> None:
+    batch = tasks.sample(task, tokenizer, "train", 200)
+    equal = np.mean(batch.lengths[::2] == batch.lengths[1::2])
+    assert equal > 0.95 or not task.same_length
+
+
+def _position_features(sample: Sample, tokenizer: Tokenizer, borders: int = 80, lines: int = 6) -> np.ndarray:
+    """What is seen of a prompt without reading it: its length, its lines' lengths, and where the line breaks are."""
+    tokens = np.array(tokenizer.encode(sample.prompt))
+    ends = np.flatnonzero(_has_break(tokenizer)[tokens])
+    from_start, from_end = np.zeros(borders), np.zeros(borders)
+    from_start[ends[ends < borders]] = 1
+    from_end[(len(tokens) - 1 - ends)[len(tokens) - 1 - ends < borders]] = 1
+    widths = np.diff(np.concatenate([[-1], ends, [len(tokens)]]))
+    first, last = np.zeros(lines), np.zeros(lines)
+    first[: len(widths)] = widths[:lines] / 5
+    last[: len(widths)] = widths[::-1][:lines] / 5
+    return np.concatenate([[1, len(tokens) / 10, len(ends)], from_start, from_end, first, last])
+
+
+@cache
+def _has_break(tokenizer: Tokenizer) -> np.ndarray:
+    return np.array([b"\n" in tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)])
+
+
+def _probe_data(task: Task, tokenizer: Tokenizer, split: str, variant: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    pairs = task.pairs(split, 500, seed, variant, tokenizer)
+    features = [_position_features(sample, tokenizer) for pair in pairs for sample in (pair.first, pair.second)]
+    # Where answers are names that vary, a side is named by the order of the pair, which is random.
+    sign = {task.answers[0]: 1.0, task.answers[1]: -1.0}
+    labels = [
+        sign.get(sample.answer, -sign.get(sample.foil, place))
+        for pair in pairs
+        for sample, place in ((pair.first, 1.0), (pair.second, -1.0))
+    ]
+    return np.array(features), np.array(labels)
+
+
+def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    right = np.where(np.abs(scores) < 1e-9, 0.5, np.sign(scores) == labels)
+    return float(right.mean())
+
+
+@EVERY
+def test_positions_and_lengths_do_not_give_the_answer_away(task: Task, tokenizer: Tokenizer) -> None:
+    """A linear probe that sees everything but the words learns next to nothing (chance is 0.5, two sigmas are 0.03)."""
+    features, labels = _probe_data(task, tokenizer, "train", "main", 0)
+    weights = np.linalg.solve(features.T @ features + 5 * np.eye(features.shape[1]), features.T @ labels)
+    for split, variant in (("train", "main"), ("heldout", "main"), ("heldout", "shifted")):
+        test_features, test_labels = _probe_data(task, tokenizer, split, variant, 1)
+        accuracy = _accuracy(test_features @ weights, test_labels)
+        assert accuracy < (0.55 if task.same_length else 0.61), (split, variant, accuracy)
+
+
+def test_the_probe_finds_a_shortcut_where_there_is_one(tokenizer: Tokenizer) -> None:
+    leaky = Task("leaky", "", ("1", "2"), (Template("{top}<<{word} = |>>{word2}("),), (Template("<<a|b>>"),))
+    features, labels = _probe_data(leaky, tokenizer, "train", "main", 0)
+    weights = np.linalg.solve(features.T @ features + 5 * np.eye(features.shape[1]), features.T @ labels)
+    test_features, test_labels = _probe_data(leaky, tokenizer, "train", "main", 1)
+    assert _accuracy(test_features @ weights, test_labels) > 0.9
+
+
+def test_randomness_is_fixed_and_even() -> None:
+    stream = Randomness("a", 1)
+    assert [stream.below(1000) for _ in range(10)] == [146, 695, 56, 802, 1, 690, 565, 611, 167, 490]
+    assert Randomness("a", 2).below(10**9) != Randomness("a", 1).below(10**9)
+    counts = np.bincount([stream.between(3, 7) for _ in range(5000)], minlength=9)
+    assert counts[:3].sum() == counts[8] == 0
+    assert np.all(np.abs(counts[3:8] - 1000) < 150)
+
+
+def test_templates() -> None:
+    assert sides("<<for|while>> x<<, y|>>") == ("for x, y", "while x")
+    task = Task("t", "", (" {word}", "="), (Template("{word} <<{word2}|{word}>> {word}"),), (Template("<<a|b>>"),))
+    (pair,) = task.pairs("train", 1)
+    left = pair.first if pair.first.foil == "=" else pair.second
+    first, second, third = left.prompt.split()
+    assert first == third == left.answer.strip()
+    assert second != first
+
+
+def test_the_guide_for_a_twenty_first_task_works(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (tasks.__doc__ or "").splitlines()
+    start = next(i for i, line in enumerate(lines) if "import TASKS" in line)
+    stop = lines.index("    )", start)
+    assert stop - start <= 12
+    monkeypatch.setattr(tasks, "TASKS", dict(TASKS))
+    exec("\n".join(line[4:] for line in lines[start : stop + 1]), {})
+    (added,) = set(tasks.TASKS) - set(NAMES.split())
+    tasks.check(tasks.TASKS[added], tokenizer)
+    for sample in (s for p in tasks.TASKS[added].pairs("train", 20) for s in (p.first, p.second)):
+        ast.parse(sample.prompt + sample.answer + sample.rest)
+
+
+class _Bytes:
+    """A tokenizer of single bytes, except for some tokens of its own."""
+
+    vocab_size = 256
+
+    def __init__(self, *extra: str) -> None:
+        self._extra = extra
+
+    def encode(self, text: str) -> list[int]:
+        pattern = "|".join([*map(re.escape, self._extra), "(?s:.)"])
+        return [self._id(token) for token in re.findall(pattern, text)]
+
+    def _id(self, token: str) -> int:
+        return 256 + self._extra.index(token) if token in self._extra else ord(token)
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(self._extra[i - 256] if i >= 256 else chr(i) for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ((" in",), r"^task for_while: answer ':\\n' is 2 tokens after .*\(':' \| '\\n'\) .*256 entries.*larger"),
+        ((":\n",), r"^task for_while: answer ' in' is 3 tokens after .*\(' ' \| 'i' \| 'n'\)"),
+    ],
+)
+def test_check_says_how_an_answer_is_split(extra: tuple[str, ...], message: str) -> None:
+    with pytest.raises(TaskError, match=message) as error:
+        tasks.check(TASKS["for_while"], _Bytes(*extra))
+    assert "\n" not in str(error.value)
+
+
+def test_check_accepts_what_can_be_expressed() -> None:
+    tasks.check(TASKS["for_while"], _Bytes(" in", ":\n"))
+
+
+def test_encode_refuses_tokens_across_the_border_and_equal_tokens() -> None:
+    merged = Pair(Sample("a)", "\n", "b"), Sample("c)", "b", "\n"))
+    with pytest.raises(TaskError, match="merges with the end of the prompt"):
+        tasks.encode([merged], _Bytes(")\n"))
+    same = Pair(Sample("a", "b", "b"), Sample("c", "b", "b"))
+    with pytest.raises(TaskError, match="same token"):
+        tasks.encode([same], _Bytes())
+    with pytest.raises(TaskError, match="no pairs"):
+        tasks.encode([], _Bytes())
+
+
+def test_names_to_copy_must_be_single_tokens() -> None:
+    with pytest.raises(TaskError, match=r"class_init: only 1 of the \d+ train names .* 5 are needed; use a larger"):
+        TASKS["class_init"].pairs("train", 1, tokenizer=_Bytes(" name"))
+    words = [f" {word}" for word in VOCABULARY["train"].copies[:5]]
+    for pair in TASKS["class_init"].pairs("train", 10, tokenizer=_Bytes(*words)):
+        assert {pair.first.answer, pair.second.answer} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test", 1), "split 'test': unknown; choose train, validation, heldout"),
+        (("train", 1, 0, "other"), "variant 'other': unknown; choose main, shifted"),
+        (("train", -1), "-1 pairs"),
+    ],
+)
+def test_pairs_refuses(arguments: tuple, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        TASKS["for_while"].pairs(*arguments)
+
+
+def test_more_pairs_than_there_are() -> None:
+    task = Task("t", "", ("c", "d"), (Template("<<a|b>>{boolean}"),), (Template("<<a|b>>"),))
+    with pytest.raises(TaskError, match=r"task t: only 4 distinct train pairs \(main\); ask for fewer"):
+        task.pairs("train", 9)
+    assert task.pairs("train", 0) == []
+
+
+def test_task_definitions_are_checked() -> None:
+    with pytest.raises(TaskError, match=r"task t: unknown slot \{nam\}; known are word, name"):
+        Task("t", "", ("c", "d"), (Template("<<a|b>>{nam}"),), ())
+    with pytest.raises(TaskError, match=r"task t: template 'a \{name\}' has no contrast"):
+        Task("t", "", ("c", "d"), (Template("a {name}"),), ())
+
+
+def test_select() -> None:
+    assert [task.name for task in tasks.select("all")] == list(TASKS)
+    assert [task.name for task in tasks.select("var_if, for_while,var_if")] == ["var_if", "for_while"]
+    with pytest.raises(TaskError, match=r"task 'for': unknown; choose all, or some of .*for_while"):
+        tasks.select("for_while,for")
+    with pytest.raises(TaskError, match="no task named"):
+        tasks.select(" ,")
