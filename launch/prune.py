@@ -22,7 +22,6 @@ from sparse_gpt.training.manifest import params_sha256
 
 ALL = "all-that-work"
 MAX_TRAIN_PAIRS = 8192  # the search goes around them
-EVALUATION_PAIRS = 512  # validation and held-out each
 MEAN_BATCHES, MEAN_BATCH_SIZE = 16, 32  # windows of pretraining tokens behind the mean ablation
 
 cli.define_workdir()
@@ -103,8 +102,8 @@ def _samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples:
     tasks.check(task, tokenizer)
     counts = {
         "train": min(prune.steps * prune.batch_pairs, MAX_TRAIN_PAIRS),
-        "validation": EVALUATION_PAIRS,
-        "heldout": EVALUATION_PAIRS,
+        "validation": prune.evaluation_pairs,
+        "heldout": prune.evaluation_pairs,
     }
     encoded = {split: tasks.sample(task, tokenizer, split, count, prune.seed) for split, count in counts.items()}
     longest = max(int(e.lengths.max()) for e in encoded.values())

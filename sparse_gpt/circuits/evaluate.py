@@ -1,35 +1,30 @@
 """Losses of many sets of gates at once: compiled once, run in chunks, answers on the host."""
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import numpy as np
 
 from sparse_gpt.circuits import calibrate
-from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss
-from sparse_gpt.circuits.gates import GateArrays, Gates, empty, from_vector, to_vector
+from sparse_gpt.circuits.gated import GatedModel, TaskBatch
+from sparse_gpt.circuits.gates import Gates, empty, from_vector, to_vector
+from sparse_gpt.circuits.rewire import rewired
 from sparse_gpt.config import ModelConfig
 
 CHUNK = 8  # gate sets per call of the compiled program
 
 
-@functools.partial(jax.jit, static_argnames="tokens")
-def _scores(gated: GatedModel, gates: Gates, batch: TaskBatch, index: jax.Array, tokens: int) -> tuple[Any, ...]:
-    """Logits (N, B, 2) of N gate sets, their own calibrations, and losses (N,) without and with them."""
-
-    def one(gates: Gates) -> tuple[Any, ...]:
-        logits = gated.answer_logits(gates, batch)
-        own = calibrate.fit(logits, index, tokens)
-        return logits, own, binary_loss(logits), binary_loss(calibrate.apply(own, logits, index))
-
-    return jax.vmap(one)(gates)
-
-
 @jax.jit
 def _logits(gated: GatedModel, gates: Gates, batch: TaskBatch) -> jax.Array:
     return jax.vmap(lambda gates: gated.answer_logits(gates, batch))(gates)
+
+
+@jax.jit
+def _rewired_logits(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
+    def one(gates: Gates, kept: jax.Array) -> jax.Array:
+        return rewired(gated, gates, places, kept).answer_logits(gates, batch)
+
+    return jax.vmap(one)(gates, kept)
 
 
 @jax.jit
@@ -40,18 +35,18 @@ def full_logits(gated: GatedModel, batch: TaskBatch) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Of N gate sets on one batch."""
+    """Of N candidate circuits on one batch, each with the calibration that fits this batch best."""
 
     logits: np.ndarray  # (N, B, 2)
-    scale: np.ndarray  # (N,) of each set's own calibration, fitted on this batch
+    scale: np.ndarray  # (N,)
     shift: np.ndarray  # (N, K)
-    loss: np.ndarray  # (N,) task loss as it is
     calibrated: np.ndarray  # (N,) task loss after calibration
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Evaluates gate sets, given as vectors of nodes (see gates.to_vector), on one fixed batch."""
+    """Evaluates candidate circuits on one fixed batch. Candidates are vectors of nodes (see gates.to_vector), and of
+    edges when some are removed."""
 
     gated: GatedModel
     batch: TaskBatch
@@ -67,36 +62,42 @@ class Evaluator:
         """Length of a gate vector."""
         return to_vector(empty(self.gated.model.config)).size
 
-    def __call__(self, gates: np.ndarray) -> Scores:
-        """Scores of gate vectors (N, nodes); each set is calibrated on this batch."""
-        parts = [
-            jax.device_get(_scores(self.gated, chunk, self.batch, self.index, len(self.shifted)))
-            for chunk in self._chunks(gates)
-        ]
-        logits, own, loss, calibrated = (list(values) for values in zip(*parts, strict=True))
-        n = len(gates)
-        scale, shift = (np.concatenate(values)[:n] for values in zip(*own, strict=True))
-        return Scores(
-            np.concatenate(logits)[:n], scale, shift, np.concatenate(loss)[:n], np.concatenate(calibrated)[:n]
-        )
+    def logits(self, gates: np.ndarray, places: np.ndarray | None = None, kept: np.ndarray | None = None) -> np.ndarray:
+        """(N, B, 2) answer and foil logits of gate vectors (N, nodes).
 
-    def logits(self, gates: np.ndarray) -> np.ndarray:
-        """(N, B, 2) answer and foil logits."""
-        parts = [jax.device_get(_logits(self.gated, chunk, self.batch)) for chunk in self._chunks(gates)]
+        With `places` (E,) from `rewire.edge_places` and `kept` (N, at most E) of 0 and 1, edges are removed too.
+        """
+        config, parts = self.gated.model.config, []
+        padded = _padded(gates, self.nodes)
+        edges = None if places is None or kept is None else _padded(kept, len(places))
+        for i in range(0, len(padded), CHUNK):
+            chunk = from_vector(padded[i : i + CHUNK], config)
+            if edges is None:
+                part = _logits(self.gated, chunk, self.batch)
+            else:
+                part = _rewired_logits(self.gated, chunk, places, edges[i : i + CHUNK], self.batch)
+            parts.append(np.asarray(part))
         return np.concatenate(parts)[: len(gates)]
+
+    def __call__(self, gates: np.ndarray, places: np.ndarray | None = None, kept: np.ndarray | None = None) -> Scores:
+        """Scores of candidates; arguments as for `logits`."""
+        logits = self.logits(gates, places, kept)
+        scale, shift, loss = calibrate.fit_many(logits, self.index, len(self.shifted))
+        return Scores(logits, scale, shift, loss)
 
     def losses(self, gates: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
-        logits = self.logits(gates)
         own = [calibrate.Calibration(a, b) for a, b in zip(scale, shift, strict=True)]
-        return np.array([task_loss(calibrated(x, c, self.index)) for x, c in zip(logits, own, strict=True)])
+        pairs = zip(self.logits(gates), own, strict=True)
+        return np.array([task_loss(calibrated(logits, c, self.index)) for logits, c in pairs])
 
-    def _chunks(self, gates: np.ndarray) -> list[GateArrays]:
-        """Pieces of CHUNK sets, the last one padded, so that one program serves every number of sets."""
-        config = self.gated.model.config
-        padded = np.zeros((-(-len(gates) // CHUNK) * CHUNK, self.nodes), np.float32)
-        padded[: len(gates)] = gates
-        return [from_vector(padded[i : i + CHUNK], config) for i in range(0, len(padded), CHUNK)]
+
+def _padded(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Vectors (N, at most width) with zeros up to a multiple of CHUNK rows and `width` columns, so that one program
+    serves every number of candidates."""
+    padded = np.zeros((-(-len(vectors) // CHUNK) * CHUNK, width), np.float32)
+    padded[: len(vectors), : vectors.shape[1]] = vectors
+    return padded
 
 
 def calibrated(logits: np.ndarray, calibration: calibrate.Calibration, index: np.ndarray) -> np.ndarray:

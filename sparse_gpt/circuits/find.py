@@ -12,37 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from sparse_gpt.circuits import calibrate, discretise, refine
+from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
-from sparse_gpt.circuits.circuit import (
-    Circuit,
-    count_edges,
-    edges_between,
-    embedding_edges,
-    nodes_of,
-    unembedding_edges,
-    write_json,
-)
-from sparse_gpt.circuits.evaluate import (
-    Evaluator,
-    Scores,
-    accuracy,
-    calibrated,
-    full_logits,
-    random_gates,
-    task_loss,
-)
+from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
+from sparse_gpt.circuits.evaluate import Evaluator, accuracy, calibrated, full_logits, task_loss
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, gated_model, rows
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
-from sparse_gpt.circuits.search import Found, Hyperparameters, population, search
+from sparse_gpt.circuits.search import population, search
 from sparse_gpt.circuits.traces import traces
+from sparse_gpt.circuits.trials import Support, Weights, discretised, smallest
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params
 
 FORMAT = "sparse_gpt.search/1"
-REFINED_TRIALS = 3  # how many of the smallest circuits are refined, before the smallest of those is kept
 TRACED_SAMPLES = 6
 
 
@@ -107,39 +92,43 @@ def find_circuit(
       InputError: the model cannot do the task, or `means` are needed and missing.
     """
     started = time.perf_counter()
-    prune, model = config.prune, config.model
+    prune, weights = config.prune, Weights(config.model, params)
     gated = gated_model(config, params, _ablation_values(config, params, samples, means))
     _require_solved(gated, task, samples, prune.target_loss)
-    may_open, h = searchable(model, params), population(prune)
+    may_open, h = searchable(config.model, params), population(prune)
     found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress)
     shifted = calibrate.shifted_tokens(samples.train)
-    on = {name: Evaluator(gated, getattr(samples, name), shifted) for name in ("validation", "heldout")}
-    trials = _discretise(found, to_vector(may_open), on["validation"], prune.target_loss)
-    best, gates = _smallest(trials, on["validation"], config, params)
-    circuit = _circuit(config, params, task, params_sha256, gates, on)
-    reached = bool(on["validation"](gates[None, :]).calibrated[0] <= prune.target_loss)
-    record: dict[str, Any] = {
+    validation, heldout = (Evaluator(gated, batch, shifted) for batch in (samples.validation, samples.heldout))
+    with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+        trials = discretised(found, to_vector(may_open), validation, weights, prune.target_loss)
+        best, supports = smallest(
+            trials, validation, weights, prune.target_loss, prune.refine_trials, prune.edges, bar.set_postfix_str
+        )
+    support = list(supports.values())[-1]
+    own, reached = _calibration(support, validation, weights, prune.target_loss)
+    controls = record.random_circuits(support.gates, validation, heldout, prune.random_draws, prune.seed)
+    metrics = _metrics(support, own, heldout, weights)
+    metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
+    circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights)
+    told = {
         "format": FORMAT,
         "task": task,
         "params_sha256": params_sha256,
         "steps": prune.steps,
         "batch_pairs": prune.batch_pairs,
-        "hyperparameters": {
-            name: value for name, value in dataclasses.asdict(prune).items() if name not in ("seeds", "k_coefs")
-        },
-        "trials": _trials(h, trials, on, config, params),
+        "hyperparameters": dataclasses.asdict(prune),
+        "trials": record.trial_records(h, trials, heldout),
         "best_trial": best,
-        "history": _history(found),
-        "loss_versus_size": _loss_versus_size(trials.orders[best], on, config, params),
-        "random_circuit": _random_circuits(gates, on, config),
+        "stages": record.stages(supports, validation, heldout, weights),
+        "history": record.history(found),
+        "loss_versus_size": record.loss_versus_size(trials.orders[best], validation, heldout, weights),
+        "random_circuit": controls,
         "seconds": time.perf_counter() - started,
     }
-    random_loss = float(np.median(record["random_circuit"]["task_loss"]))
-    circuit = dataclasses.replace(circuit, metrics={**circuit.metrics, "random_circuit_task_loss": random_loss})
     drawn = None
     if token_text is not None:
         drawn = traces(gated, circuit, rows(samples.heldout, slice(TRACED_SAMPLES)), "heldout", token_text)
-    return SearchResult(circuit, reached, record, drawn)
+    return SearchResult(circuit, reached, told, drawn)
 
 
 def _ablation_values(config: Config, params: Params, samples: TaskSamples, means: GateArrays | None) -> GateArrays:
@@ -168,132 +157,54 @@ def _require_solved(gated: GatedModel, task: str, samples: TaskSamples, target: 
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trials:
-    """Discretised searches: orders (per trial, node indices), sizes (S,), gates (S, nodes), reached (S,), scores."""
-
-    orders: list[np.ndarray]
-    sizes: np.ndarray
-    gates: np.ndarray
-    reached: np.ndarray
-    scores: Scores
+def _calibration(
+    support: Support, validation: Evaluator, weights: Weights, target: float
+) -> tuple[calibrate.Calibration, bool]:
+    """The calibration fitted on validation samples, and whether the loss is then at most `target` there."""
+    logits = support.logits(validation, weights)
+    own = calibrate.fitted(logits, validation.index, len(validation.shifted))
+    return own, task_loss(calibrated(logits, own, validation.index)) <= target
 
 
-def _discretise(found: Found, may_open: np.ndarray, validation: Evaluator, target: float) -> _Trials:
-    tau, attribution, nodes = to_vector(found.tau), to_vector(found.attribution), may_open.size
-    orders = [discretise.ranking(t, a, may_open) for t, a in zip(tau, attribution, strict=True)]
-
-    def cut(sizes: np.ndarray) -> np.ndarray:
-        return np.stack([discretise.first_k(order, k, nodes) for order, k in zip(orders, sizes, strict=True)])
-
-    opened = np.sum((tau > 0) & (may_open > 0), axis=1)
-    limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = discretise.smallest_sizes(lambda k: validation(cut(k)).calibrated, opened, limit, target)
-    return _Trials(orders, sizes, cut(sizes), reached, validation(cut(sizes)))
-
-
-def _smallest(trials: _Trials, validation: Evaluator, config: Config, params: Params) -> tuple[int, np.ndarray]:
-    """Index of the trial with the fewest edges after refinement, and its gates. Unreached trials come last."""
-    edges = np.array([count_edges(config.model, params, from_vector(g, config.model)) for g in trials.gates])
-    if not trials.reached.any():
-        best = int(np.argmin(trials.scores.calibrated))
-        return best, trials.gates[best]
-    order = [int(i) for i in np.argsort(edges, kind="stable") if trials.reached[i]][:REFINED_TRIALS]
-    refined = [
-        refine.minimal(lambda sets: validation(sets).calibrated, trials.gates[i], config.prune.target_loss)
-        for i in order
-    ]
-    sizes = [count_edges(config.model, params, from_vector(g, config.model)) for g in refined]
-    place = int(np.argmin(sizes))
-    return order[place], refined[place]
-
-
-def _circuit(
-    config: Config, params: Params, task: str, sha256: str, gates: np.ndarray, on: dict[str, Evaluator]
-) -> Circuit:
-    """The circuit with its calibration (validation samples) and metrics (held-out samples)."""
-    fitted, heldout = on["validation"](gates[None, :]), on["heldout"]
-    own = calibrate.Calibration(fitted.scale[0], fitted.shift[0])
-    inverse = 1 - gates
-    logits, without = heldout.logits(np.stack([gates, inverse]))
+def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, weights: Weights) -> dict[str, float]:
+    """Sizes, and losses on held-out samples."""
+    logits = support.logits(heldout, weights)
     corrected = calibrated(logits, own, heldout.index)
-    layered = from_vector(gates, config.model)
-    edges = edges_between(config.model, params, layered)
-    metrics = {
-        "nodes": int(gates.sum()),
-        "edges": len(edges),
-        "embedding_edges": embedding_edges(config.model, params, layered),
-        "unembedding_edges": unembedding_edges(config.model, params, layered),
+    layered = from_vector(support.gates, weights.config)
+    return {
+        "nodes": int(support.gates.sum()),
+        "edges": len(support.kept_edges(weights)),
+        "embedding_edges": embedding_edges(weights.config, weights.params, layered),
+        "unembedding_edges": unembedding_edges(weights.config, weights.params, layered),
         "task_loss": task_loss(corrected),
         "task_loss_uncalibrated": task_loss(logits),
         "accuracy": accuracy(corrected),
         "full_model_task_loss": task_loss(np.asarray(full_logits(heldout.gated, heldout.batch))),
-        "ablated_task_loss": task_loss(without),
+        "ablated_task_loss": task_loss(heldout.logits(1 - support.gates[None, :])[0]),
     }
+
+
+def _circuit(
+    config: Config,
+    task: str,
+    params_sha256: str,
+    support: Support,
+    own: calibrate.Calibration,
+    metrics: dict[str, float],
+    heldout: Evaluator,
+    weights: Weights,
+) -> Circuit:
     return Circuit(
         task=task,
-        params_sha256=sha256,
+        params_sha256=params_sha256,
         ablation=config.prune.ablation,
         norm=config.prune.norm,
         target_loss=config.prune.target_loss,
         scale=float(own.scale),
         shift=tuple((int(t), float(v)) for t, v in zip(heldout.shifted, own.shift, strict=True)),
-        edge_pruned=False,
-        nodes=nodes_of(layered),
-        edges=edges,
+        edge_pruned=support.edges is not None,
+        nodes=nodes_of(from_vector(support.gates, config.model)),
+        edges=support.kept_edges(weights),
         metrics=metrics,
         values={site: np.asarray(value) for site, value in heldout.gated.ablation.items()},
     )
-
-
-def _trials(
-    h: Hyperparameters, trials: _Trials, on: dict[str, Evaluator], config: Config, params: Params
-) -> list[dict[str, Any]]:
-    losses = on["heldout"].losses(trials.gates, trials.scores.scale, trials.scores.shift)
-    return [
-        {
-            "trial": i,
-            **{name: np.asarray(values)[i].item() for name, values in h._asdict().items()},
-            "nodes": int(trials.sizes[i]),
-            "edges": count_edges(config.model, params, from_vector(trials.gates[i], config.model)),
-            "task_loss": float(losses[i]),
-            "reached": bool(trials.reached[i]),
-        }
-        for i in range(len(trials.orders))
-    ]
-
-
-def _history(found: Found) -> list[dict[str, Any]]:
-    """About a hundred points of the searches' course."""
-    steps = found.loss.shape[1]
-    at = np.unique(np.linspace(0, steps - 1, min(steps, 100)).round().astype(int))
-    return [
-        {"step": int(s), "loss": found.loss[:, s].tolist(), "open_nodes": found.open_nodes[:, s].astype(int).tolist()}
-        for s in at
-    ]
-
-
-def _loss_versus_size(
-    order: np.ndarray, on: dict[str, Evaluator], config: Config, params: Params
-) -> list[dict[str, float]]:
-    """Held-out loss of the first k nodes of a ranking, over growing k."""
-    sizes = discretise.size_grid(len(order))
-    gates = np.stack([discretise.first_k(order, int(k), on["heldout"].nodes) for k in sizes])
-    fitted = on["validation"](gates)
-    losses = on["heldout"].losses(gates, fitted.scale, fitted.shift)
-    edges = [count_edges(config.model, params, from_vector(g, config.model)) for g in gates]
-    return [
-        {"nodes": int(k), "edges": e, "task_loss": float(loss)} for k, e, loss in zip(sizes, edges, losses, strict=True)
-    ]
-
-
-def _random_circuits(gates: np.ndarray, on: dict[str, Evaluator], config: Config) -> dict[str, Any]:
-    """Held-out losses of random circuits with the same number of nodes at every site and layer: as they are, and each
-    with a calibration of its own."""
-    draws = random_gates(gates, config.model, config.prune.random_draws, config.prune.seed)
-    fitted = on["validation"](draws)
-    return {
-        "draws": config.prune.random_draws,
-        "task_loss": [task_loss(logits) for logits in on["heldout"].logits(draws)],
-        "task_loss_calibrated": on["heldout"].losses(draws, fitted.scale, fitted.shift).tolist(),
-    }

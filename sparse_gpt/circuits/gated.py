@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.gates import Gates
-from sparse_gpt.config import Config
-from sparse_gpt.model.parameters import Params
+from sparse_gpt.config import Config, ModelConfig
+from sparse_gpt.model.parameters import Params, flatten, parameter_table, unflatten
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
 from sparse_gpt.model.transformer import Transformer, build
 
@@ -96,9 +96,18 @@ class GatedModel:
 def gated_model(config: Config, params: Params, ablation: Gates) -> GatedModel:
     """The gated model of a configuration. Circuits are always computed in float32, whatever training used."""
     exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
+    if not config.model.bias:  # zero biases change nothing, and removed edges need a place for their constants
+        params = _with_zero_biases(params, config.model)
+        exact = dataclasses.replace(exact, model=dataclasses.replace(config.model, bias=True))
     on_device = jax.tree.map(jnp.asarray, params)
     values = {site: jnp.asarray(value, jnp.float32) for site, value in ablation.items()}
     return GatedModel(on_device, values, build(exact), config.prune.norm == "frozen")
+
+
+def _with_zero_biases(params: Params, model: ModelConfig) -> Params:
+    wanted = parameter_table(dataclasses.replace(model, bias=True))
+    leaves = flatten(params)
+    return unflatten({path: leaves.get(path, np.zeros(spec.shape, np.float32)) for path, spec in wanted.items()})
 
 
 def binary_loss(logits: jax.Array) -> jax.Array:

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
+from sparse_gpt.circuits.evaluate import full_logits
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch
 from sparse_gpt.circuits.gates import Gates
+from sparse_gpt.circuits.rewire import without_pruned_edges
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import chain, recorder, site_widths
 
@@ -23,14 +25,15 @@ def traces(
     """The object in traces.json.
 
     Args:
-      gated: the model the circuit lives in (with the circuit's own weights if edges were pruned).
+      gated: the model the circuit lives in.
       circuit: whose nodes are traced; its calibration enters `logit_difference_circuit`.
       samples: a few prompts.
       split: where they come from, as told in the file.
       token_text: text of a token id.
     """
     gates = circuit.gates(gated.model.config)
-    full, gated_logits, seen = jax.device_get(_record(gated, gates, samples))
+    full = np.asarray(full_logits(gated, samples))
+    gated_logits, seen = jax.device_get(_record(without_pruned_edges(gated, circuit), gates, samples))
     shift = dict(circuit.shift)
     entries = []
     for row in range(len(samples.positions)):
@@ -60,10 +63,8 @@ def traces(
 
 
 @jax.jit
-def _record(
-    gated: GatedModel, gates: Gates, batch: TaskBatch
-) -> tuple[jax.Array, jax.Array, dict[str, list[jax.Array]]]:
-    """Answer and foil logits (B, 2) of the full and the gated model, and site -> per layer (B, T, width), gated."""
+def _record(gated: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
+    """Answer and foil logits (B, 2) of the gated model, and site -> per layer (B, T, width), gated."""
     store: dict[tuple[str, int], jax.Array] = {}
     tap = chain(gated.tap(gates, batch.tokens, None), recorder(store, NODE_SITES))
     logits: Any = gated.model.apply({"params": gated.params}, batch.tokens, tap=tap)
@@ -71,11 +72,7 @@ def _record(
     choices = jnp.stack([batch.answer, batch.foil], axis=1)
     at_end = jnp.take_along_axis(jnp.asarray(logits)[rows, batch.positions], choices, axis=1)
     layers = range(gated.model.config.n_layer)
-    return (
-        gated.answer_logits(None, batch),
-        at_end,
-        {site: [store[site, layer] for layer in layers] for site in NODE_SITES},
-    )
+    return at_end, {site: [store[site, layer] for layer in layers] for site in NODE_SITES}
 
 
 def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int) -> dict[str, list[float]]:
