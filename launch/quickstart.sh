@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a circuit: makes the environment, trains preset "quickstart" on real Python code, finds the circuits, writes the report.
+# From nothing to a circuit: makes the environment, trains preset "quickstart" on real Python code, finds the circuit of one task, writes
+# the report.
 #
 #     bash launch/quickstart.sh [WORKDIR]        (default: runs/quickstart in the checkout)
 #
@@ -31,10 +32,21 @@ stage() {
     timings+=("$(printf '%5d s  %s' $((SECONDS - start)) "$name")")
 }
 
+circuit=$workdir/circuits/single_double_quote/circuit.json
+circuit_is_of_this_model() {
+    local fingerprint
+    fingerprint=$(sed -n 's/.*"params_sha256": *"\([0-9a-f]*\)".*/\1/p' "$workdir/manifest.json")
+    [ -f "$circuit" ] && [ -n "$fingerprint" ] && grep -q "$fingerprint" "$circuit"
+}
+
 python=.venv/bin/python
 stage environment bash launch/environment.sh
 stage train "$python" -m launch.train --preset=quickstart --workdir="$workdir"
-stage prune "$python" -m launch.prune --workdir="$workdir"
+if circuit_is_of_this_model; then
+    printf '\n== prune\nthe circuit of this model is there already: %s\n' "$circuit"
+else
+    stage prune "$python" -m launch.prune --workdir="$workdir"
+fi
 stage report "$python" -m launch.report --workdir="$workdir"
 
 printf '\n== done in %d s\n' "$SECONDS"
