@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a circuit: makes the environment, trains preset "quickstart" on real Python code, finds the circuit of one task, writes
-# the report.
+# From nothing to a circuit: makes the environment, trains preset "quickstart" on real Python code, finds the circuit of
+# one task in it, writes the report.
 #
 #     bash launch/quickstart.sh [WORKDIR]        (default: runs/quickstart in the checkout)
 #
