@@ -86,7 +86,9 @@ _SECRETS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = tuple(
         (b"PRIVATE KEY-----", rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=:,\- ]{16}"),
         (b"AKIA", rb"\bAKIA[0-9A-Z]{16}\b"),
         (b"ASIA", rb"\bASIA[0-9A-Z]{16}\b"),
-        (b"gh", rb"\bgh[pousr]_[A-Za-z0-9]{36}"),
+        (b"ghp_", rb"\bghp_[A-Za-z0-9]{36}"),
+        (b"gho_", rb"\bgho_[A-Za-z0-9]{36}"),
+        (b"ghs_", rb"\bghs_[A-Za-z0-9]{36}"),
         (b"github_pat_", rb"\bgithub_pat_[A-Za-z0-9_]{40,}"),
         (b"glpat-", rb"\bglpat-[A-Za-z0-9_\-]{20}"),
         (b"xox", rb"\bxox[abprs]-[A-Za-z0-9\-]{20,}"),
@@ -112,6 +114,8 @@ _BINS, _BANDS = 64, 8  # 8 bands of 8 bins: documents of Jaccard similarity s sh
 #                        that is 13% at s=0.6, 78% at 0.8, 99% at 0.9
 _SHINGLE = 32  # bytes other than white space
 _SMALLEST_SKETCH = 256  # below so many shingles the sketch is too coarse to judge by
+_WHITE = bytes(range(33))  # and control characters
+_REST = np.uint64(2**58 - 1)  # a hash without the six bits that choose its bin
 _EMPTY = np.uint64(2**64 - 1)
 _ODD = tuple(np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -131,19 +135,18 @@ def sketch_bands(data: bytes) -> np.ndarray:
     bins, of which each keeps its smallest hash; an empty bin takes the value of the next one that is not (Shrivastava
     and Li 2014). Two documents are near-duplicates when one of the 8 bands, of 8 bins each, is equal.
     """
-    raw = np.frombuffer(data, np.uint8)
-    letters = raw[raw > 32].astype(np.uint64)
+    letters = data.translate(None, _WHITE)
     if len(letters) < _SMALLEST_SKETCH + _SHINGLE:
         return np.zeros(0, np.uint64)
-    window = letters
-    for width in (1, 2, 4):  # eight bytes in one word
-        window = window[:-width] | (window[width:] << np.uint64(8 * width))
-    hashes = _mix(window)
+    hashes = _mix(np.ndarray(len(letters) - 7, "<u8", letters, strides=(1,)))  # a word of eight bytes at every byte
     for width in (8, 16):  # position matters: the right half is multiplied
         hashes = hashes[:-width] + hashes[width:] * _ODD[0]
     hashes = _mix(hashes)
+    # Only about eight candidates per bin: its smallest hash is nearly surely (1 - e^-8) one of them.
+    rest = hashes & _REST
+    hashes = hashes[rest < np.uint64(min(2**58, 2**58 * 8 * _BINS // len(hashes)))]
     bins = np.full(_BINS, _EMPTY)
-    np.minimum.at(bins, (hashes >> np.uint64(58)).astype(np.intp), hashes & np.uint64(2**58 - 1))
+    np.minimum.at(bins, (hashes >> np.uint64(58)).astype(np.intp), hashes & _REST)
     bands = _fill_empty(bins).reshape(_BANDS, _BINS // _BANDS)
     keys = np.arange(1, _BANDS + 1, dtype=np.uint64)
     for column in bands.T:
