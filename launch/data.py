@@ -11,7 +11,7 @@ from absl import flags
 from launch import cli
 from launch.heldout import heldout_rule
 from sparse_gpt.data import Corpus, corpus_from_config
-from sparse_gpt.data.inspection import samples, summary
+from sparse_gpt.data.inspection import construct_table, samples, summary
 from sparse_gpt.errors import InputError
 
 cli.define_workdir()
@@ -28,10 +28,9 @@ def main(argv: list[str]) -> None:
     config = cli.new_config()
     folder = cli.workdir() / "corpus"
     if INSPECT.value:
-        if config.data.corpus:
-            folder = cli.workdir().joinpath(config.data.corpus)
-        corpus = Corpus.open(folder, verify="full" if VERIFY.value else "auto")
+        corpus = Corpus.open(config.data.corpus or folder, verify="full" if VERIFY.value else "auto")
         print(summary(corpus))
+        print(construct_table(corpus))
         for sample in samples(corpus, SPLIT.value, SHOW.value, config.model.context, config.data.seed):
             print(sample)
         return

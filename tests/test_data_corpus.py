@@ -339,7 +339,7 @@ def test_tokenizer_of_another_corpus_is_refused(copy: Path) -> None:
         Corpus.open(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other/1"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other/1"}', '{"format": "sparse_gpt.corpus/1"}'])
 def test_damaged_manifest_is_refused(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=r"manifest\.json"):
@@ -382,6 +382,14 @@ def test_corpus_of_other_settings_is_refused(corpus: Corpus, tree: Path) -> None
     with pytest.raises(InputError, match="holds a corpus with tokens=40000, not 50000"):
         prepare(corpus.folder, tree, tokens=50_000)
     assert contents(corpus.folder) == before
+
+
+def test_folder_of_something_else_is_left_alone(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="holds other files and no corpus"):
+        prepare(tmp_path, tree)
+    assert contents(tmp_path) == {"tokenizer/mine.txt": b"precious"}
 
 
 def test_folder_that_is_a_file(tree: Path, tmp_path: Path) -> None:

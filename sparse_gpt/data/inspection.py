@@ -1,8 +1,13 @@
 """A corpus as a person would look at it: a table of counts and samples with token borders."""
 
+import itertools
+import warnings
 from collections.abc import Iterator
 
+import numpy as np
+
 from sparse_gpt.data.cleaning import SPLITS
+from sparse_gpt.data.idioms import CONSTRUCTS, construct_counts
 from sparse_gpt.data.pipeline import Corpus
 
 BORDER = "│"
@@ -24,6 +29,41 @@ def summary(corpus: Corpus) -> str:
         lines.append(f"  weight {source['weight']:.3g}; read {source['documents_read']:,}{whole}; left out: {dropped}")
     total = ", ".join(f"{split} {corpus.tokens(split):,}" for split in SPLITS)
     lines.append(f"tokens: {total}; vocabulary {corpus.tokenizer.vocab_size}; {len(corpus.manifest['shards'])} shards")
+    return "\n".join(lines)
+
+
+def documents(corpus: Corpus, source: int, split: str) -> Iterator[str]:
+    """The texts of a source and split, in the order of the shards."""
+    for shard in corpus.manifest["shards"]:
+        if (shard["source"], shard["split"]) == (source, split):
+            ids = np.memmap(corpus.folder / "shards" / shard["name"], corpus.manifest["dtype"], "r")
+            start = 0
+            for end in np.flatnonzero(ids == corpus.tokenizer.eot_id).tolist():
+                yield corpus.tokenizer.decode(ids[start:end].tolist())
+                start = end + 1
+
+
+def construct_table(corpus: Corpus, count: int = 200) -> str:
+    """How often each construct of the tasks' behaviours occurs per 100 kB of source, in the first training documents.
+
+    Documents that are not valid Python are passed over.
+    """
+    columns = []
+    for number in range(len(corpus.manifest["sources"])):
+        totals, size = dict.fromkeys(CONSTRUCTS, 0), 0
+        for text in itertools.islice(documents(corpus, number, "train"), count):
+            with warnings.catch_warnings():  # real code has invalid escapes
+                warnings.simplefilter("ignore")
+                try:
+                    counts = construct_counts(text)
+                except (SyntaxError, ValueError, RecursionError):
+                    continue
+            size += len(text)
+            totals = {name: totals[name] + counts[name] for name in CONSTRUCTS}
+        columns.append({name: 1e5 * totals[name] / max(1, size) for name in CONSTRUCTS})
+    names = [source["source"][:24] for source in corpus.manifest["sources"]]
+    lines = [f"{'per 100 kB':24}" + "".join(f"{name:>25}" for name in names)]
+    lines += [f"{name:24}" + "".join(f"{column[name]:25.1f}" for column in columns) for name in CONSTRUCTS]
     return "\n".join(lines)
 
 

@@ -128,7 +128,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder}: no corpus there ({MANIFEST} is missing); prepare one with launch.data")
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    keys = {"settings", "tokenizer", "dtype", "sources", "shards"}
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not keys <= manifest.keys():
         raise InputError(f"{path}: not a corpus of format {FORMAT}; prepare it again")
     return manifest
 

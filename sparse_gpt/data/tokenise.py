@@ -154,7 +154,7 @@ class SourceRun:
     ):  # fmt: skip
         self._source, self._tokenizer, self._dtype = source, tokenizer, dtype
         self._position: Position = tuple(state.get("position", START))
-        self.read: dict[str, int] = state.get("read", {"documents": 0})
+        self.documents_read: int = state.get("documents_read", 0)
         self.dropped: dict[str, int] = state.get("dropped", {})
         self.splits: dict[str, dict[str, int]] = state.get(
             "splits", {split: {"documents": 0, "bytes": 0, "tokens": 0} for split in SPLITS}
@@ -171,7 +171,8 @@ class SourceRun:
     ) -> None:  # fmt: skip
         """Reads on until `target` training tokens are written (0: everything there is).
 
-        checkpoint: called after every `every_bytes` bytes of text; report: called with the tokens of each document.
+        checkpoint: called after every `every_bytes` bytes of text; report: called with the tokens of each training
+        document.
         """
         separator = np.array([self._tokenizer.eot_id], self._dtype)
         unsaved = 0
@@ -179,12 +180,13 @@ class SourceRun:
             return
         for ready in ready_documents(self._source, self._position, rules, self._tokenizer, workers):
             problem = ready.cleaned.problem or seen.problem(ready.cleaned.keys)
-            self.read["documents"] += 1
+            self.documents_read += 1
             if problem:
                 self.dropped[problem] = self.dropped.get(problem, 0) + 1
             else:
                 self._write(ready, separator)
-                report(len(ready.tokens) + 1)
+                if ready.cleaned.split == "train":
+                    report(len(ready.tokens) + 1)
             self._position = ready.after
             if not self._wants_more(target):
                 return
@@ -209,7 +211,7 @@ class SourceRun:
         """Everything needed to go on from here; what is written so far is on the disk when this returns."""
         return {
             "position": list(self._position),
-            "read": self.read,
+            "documents_read": self.documents_read,
             "dropped": self.dropped,
             "splits": self.splits,
             "exhausted": self.exhausted,

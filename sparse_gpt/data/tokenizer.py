@@ -18,7 +18,7 @@ import tiktoken
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sparse_gpt.data.files import read_json, write_atomic
+from sparse_gpt.data.files import disk_errors, read_json, write_atomic
 from sparse_gpt.errors import InputError
 
 # GPT-4's split pattern without its rule for English contractions (as the reference uses it).
@@ -134,7 +134,8 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, encoder.json and vocab.bpe; the same tokenizer gives the same bytes."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "encoder.json", self._encoder_json())
         write_atomic(folder / "vocab.bpe", self._vocab_bpe())
         write_atomic(folder / "tokenizer.json", self.to_huggingface().to_str(pretty=False).encode())
