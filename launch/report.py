@@ -1,0 +1,24 @@
+"""Draws what a workdir holds into one page, WORKDIR/report/index.html, that opens offline.
+
+python -m launch.report --workdir=runs/quickstart
+"""
+
+from launch import cli
+from sparse_gpt.report import build_report
+from sparse_gpt.report.files import read_workdir
+
+cli.define_workdir()
+
+
+def main(argv: list[str]) -> None:
+    """Builds the page and prints where it is."""
+    del argv
+    folder = cli.existing_workdir()
+    path = build_report(folder)
+    held = read_workdir(folder)
+    print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"  {len(held.metrics)} logged steps; circuits: {', '.join(c.folder.name for c in held.circuits) or 'none'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

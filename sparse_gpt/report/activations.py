@@ -1,0 +1,184 @@
+"""What the nodes of a circuit do on sample prompts: a grid of all nodes, attention maps, data for the node browser.
+
+Samples come in pairs: 2i and 2i + 1 differ minimally and have each other's answer as foil.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sparse_gpt.report.circuit_drawing import SITE_NAMES, responds_to
+from sparse_gpt.report.graph import Graph, Node
+from sparse_gpt.report.text import escape, number, visible_token, weight
+
+Json = dict[str, Any]
+
+CELL, LINE, NAME_WIDTH = 20, 16, 118  # of the grid, in pixels
+FAINTEST = 0.02  # cells below this fraction of the darkest are not drawn
+
+
+def node_data(graph: Graph, traces: Json | None) -> Json:
+    """What script.js needs for one circuit: a description of every node and, with traces, its value at every token."""
+    wires: dict[str, list[str]] = {}
+    names = {node.key: short_name(node) for node in graph.nodes}
+    names |= {key: visible_token(token, 14) for key, token in {**graph.tokens, **graph.answers}.items()}
+    for wire in graph.wires:
+        source, target = (names.get(end, end.replace(":", " ")) for end in (wire.source, wire.target))
+        wires.setdefault(wire.target, []).append(f"from {source} {weight(wire.weight)}")
+        wires.setdefault(wire.source, []).append(f"to {target} {weight(wire.weight)}")
+    for lane in graph.lanes:
+        for writer, reader in lane.links:
+            for mine, other, word in ((writer, reader, "read by"), (reader, writer, "written by")):
+                if not other.startswith(("embed:", "unembed:")):
+                    wires.setdefault(mine, []).append(f"{word} {names[other]}")
+    samples = (traces or {}).get("samples", [])
+    return {
+        "nodes": [
+            {
+                "key": node.key,
+                "name": short_name(node),
+                "title": f"Layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}",
+                "wires": wires.get(node.key, []),
+                "responds": responds_to(node.key, traces),
+                "values": [[_rounded(v) for v in sample["values"].get(node.key, [])] for sample in samples],
+            }
+            for node in graph.nodes
+        ],
+        "terminals": {key: names[key] for key in (*graph.tokens, *graph.answers)},
+        "samples": [_sample_data(sample) for sample in samples],
+        "first": first_choice(graph, samples),
+    }
+
+
+def _sample_data(sample: Json) -> Json:
+    return {
+        "tokens": [visible_token(token) for token in sample["tokens"]],
+        "split": sample.get("split", ""),
+        "answer": visible_token(sample["answer"]),
+        "foil": visible_token(sample["foil"]),
+        "full": number(sample.get("logit_difference_full")),
+        "circuit": number(sample.get("logit_difference_circuit")),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def short_name(node: Node) -> str:
+    """A name that fits a table: "L0 mlp_neuron 201"."""
+    return f"L{node.layer} {node.site} {node.channel}"
+
+
+def first_choice(graph: Graph, samples: Sequence[Json]) -> str:
+    """The node to show before the reader chooses one: the neuron, or failing that any node, that differs most within
+    the first pair, relative to its size."""
+    if len(samples) < 2:
+        return graph.nodes[0].key if graph.nodes else ""
+
+    def contrast(node: Node) -> tuple[bool, float]:
+        rows = [[v or 0.0 for v in sample["values"].get(node.key, [])] for sample in samples[:2]]
+        size = max((abs(v) for row in rows for v in row), default=0.0)
+        apart = max((abs(a - b) for a, b in zip(*rows, strict=False)), default=0.0)
+        return node.site == "mlp_neuron" and apart > 0, apart / size if size else 0.0
+
+    return max(graph.nodes, key=contrast).key if graph.nodes else ""
+
+
+def activation_grid(graph: Graph, samples: Sequence[Json]) -> str:
+    """SVG: one row per node, one column per token of the samples side by side, coloured by sign and relative size.
+
+    Each row has its own scale: the node's largest magnitude over the samples, written at its end. Tokens that differ
+    between the samples are underlined.
+    """
+    token_room = max(7.0 * len(visible_token(t, 12)) for sample in samples for t in sample["tokens"]) + 14
+    starts, x = [], float(NAME_WIDTH)
+    for sample in samples:
+        starts.append(x)
+        x += CELL * len(sample["tokens"]) + 26
+    width, height = x + 34, token_room + LINE * len(graph.nodes) + 8
+    parts = [
+        f'<svg class="grid" role="img" aria-label="activations of all nodes" width="{width:.0f}" height="{height:.0f}">'
+    ]
+    for sample, start in zip(samples, starts, strict=True):
+        parts += _token_heads(sample, samples, start, token_room)
+    for row, node in enumerate(graph.nodes):
+        parts.append(_grid_row(node, samples, starts, token_room + LINE * row, x))
+    return "".join([*parts, "</svg>"])
+
+
+def _token_heads(sample: Json, samples: Sequence[Json], start: float, bottom: float) -> Iterable[str]:
+    for i, token in enumerate(sample["tokens"]):
+        others = [other["tokens"][i] for other in samples if i < len(other["tokens"])]
+        differs = " differs" if any(other != token for other in others) else ""
+        x, y = start + CELL * (i + 0.5), bottom - 6
+        yield (
+            f'<text class="token{differs}" transform="translate({x:.1f} {y:.1f}) rotate(-90)">'
+            f"{escape(visible_token(token, 12))}<title>{escape(visible_token(token))}</title></text>"
+        )
+
+
+def _grid_row(node: Node, samples: Sequence[Json], starts: Sequence[float], y: float, end: float) -> str:
+    rows = [sample["values"].get(node.key, []) for sample in samples]
+    scale = max((abs(v) for row in rows for v in row if v is not None), default=0.0)
+    middle = f'y="{y + LINE / 2:.1f}"'
+    parts = [f'<g class="row" data-node="{node.key}"><text class="name" x="0" {middle}>{short_name(node)}</text>']
+    for sample, row, start in zip(samples, rows, starts, strict=True):
+        parts.append(
+            f'<rect class="ground" x="{start:.0f}" y="{y:.0f}" width="{CELL * len(row)}" height="{LINE - 1}"/>'
+        )
+        for i, value in enumerate(row):
+            share = abs(value) / scale if value and scale else 0.0
+            if share >= FAINTEST:
+                parts.append(
+                    f'<rect class="{"p" if value > 0 else "n"}" x="{start + CELL * i:.0f}" y="{y:.0f}" '
+                    f'width="{CELL - 1}" height="{LINE - 1}" fill-opacity="{share:.2f}">'
+                    f"<title>{escape(visible_token(sample['tokens'][i]))} {weight(value)}</title></rect>"
+                )
+    parts.append(f'<text class="scale" x="{end - 20:.0f}" {middle}>±{weight(scale)[1:]}</text></g>')
+    return "".join(parts)
+
+
+def attention_maps(samples: Sequence[Json]) -> str:
+    """One small map per head and sample: a row per query (where it looks from), a column per key (where it looks)."""
+    heads = sorted({head for sample in samples for head in sample.get("attention", {})}, key=_head_order)
+    figures = []
+    for head in heads:
+        layer, _, index = head.partition(".")
+        maps = "".join(
+            _attention_map(s["tokens"], s["attention"][head]) for s in samples if head in s.get("attention", {})
+        )
+        figures.append(
+            f"<figure><figcaption>layer {escape(layer)}, head {escape(index)}</figcaption><div>{maps}</div></figure>"
+        )
+    return "".join(figures)
+
+
+def _head_order(head: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in head.split(".") if part.isdigit())
+
+
+def _attention_map(tokens: Sequence[str], pattern: Sequence[Sequence[float]]) -> str:
+    cell = max(5, min(14, 300 // max(len(tokens), 1)))
+    named = cell >= 9
+    room = max(6.2 * len(visible_token(token, 8)) for token in tokens) + 8 if named else 4
+    size = room + cell * len(tokens) + 2
+    parts = [
+        f'<svg class="attention" role="img" aria-label="attention pattern" width="{size:.0f}" height="{size:.0f}">'
+    ]
+    for i, token in enumerate(tokens if named else []):
+        middle, text = room + cell * (i + 0.5), escape(visible_token(token, 8))
+        parts.append(f'<text class="query" x="{room - 4:.1f}" y="{middle:.1f}">{text}</text>')
+        parts.append(f'<text class="key" transform="translate({middle:.1f} {room - 4:.1f}) rotate(-90)">{text}</text>')
+    for q, row in enumerate(pattern):
+        y = room + cell * q
+        parts.append(
+            f'<rect class="ground" x="{room:.1f}" y="{y:.1f}" width="{cell * (q + 1) - 1}" height="{cell - 1}"/>'
+        )
+        for k, value in enumerate(row[: q + 1]):
+            if value is not None and value >= FAINTEST:
+                parts.append(
+                    f'<rect class="p" x="{room + cell * k:.1f}" y="{y:.1f}" width="{cell - 1}" height="{cell - 1}" '
+                    f'fill-opacity="{min(value, 1):.2f}"><title>{escape(visible_token(tokens[q]))} looks at '
+                    f"{escape(visible_token(tokens[k]))}: {value:.2f}</title></rect>"
+                )
+    return "".join([*parts, "</svg>"])

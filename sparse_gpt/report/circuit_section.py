@@ -1,0 +1,153 @@
+"""The part of the report about one circuit: drawing, nodes on sample prompts, loss versus size, the search."""
+
+from typing import Any
+
+from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
+from sparse_gpt.report.charts import loss_versus_size, search_history
+from sparse_gpt.report.circuit_drawing import draw_circuit
+from sparse_gpt.report.files import CircuitFiles
+from sparse_gpt.report.graph import Graph, Node, build_graph
+from sparse_gpt.report.sections import calibrated, chart_grid, mean_of, missing, percent, section
+from sparse_gpt.report.text import escape, number, script_json, table, visible_token, weight
+
+Json = dict[str, Any]
+
+
+def circuit_section(files: CircuitFiles, d_head: int) -> str:
+    """Everything the workdir holds about the circuit of one task."""
+    circuit, traces = files.circuit, files.traces
+    graph = build_graph(circuit, traces, d_head)
+    parts = [_numbers(circuit), _drawing(circuit, traces, graph, d_head)]
+    again = f"python -m launch.prune --workdir=… --task={circuit['task']}"
+    if traces and traces["samples"]:
+        parts += [_browser(), _grid(graph, traces), _attention(traces)]
+    else:
+        parts.append(missing("No traces of this circuit. Write them, with the circuit, by", again))
+    parts.append(
+        _search(files.search, circuit) if files.search else missing("No record of its search. Make one with", again)
+    )
+    parts.append(_edge_tables(circuit, traces))
+    data = f'<script type="application/json" class="circuit-data">{script_json(node_data(graph, traces))}</script>'
+    body = f'<div class="circuit">{"".join(parts)}{data}</div>'
+    return section(f"circuit-{circuit['task']}", f"Circuit: {escape(circuit['task'])}", body)
+
+
+def _numbers(circuit: Json) -> str:
+    metrics = circuit.get("metrics", {})
+    facts = [
+        ("nodes", number(metrics.get("nodes", len(circuit["nodes"])))),
+        ("edges", number(metrics.get("edges", len(circuit["edges"])))),
+        ("task loss", number(metrics.get("task_loss"))),
+        ("before calibration", number(metrics.get("task_loss_uncalibrated")) if calibrated(circuit) else "–"),
+        ("full model", number(metrics.get("full_model_task_loss"))),
+        ("circuit ablated", number(metrics.get("ablated_task_loss"))),
+        ("random circuit", number(mean_of(metrics.get("random_circuit_task_loss")))),
+        ("accuracy", percent(metrics.get("accuracy"))),
+        ("ablation", f"{circuit.get('ablation', '–')}"),
+        ("norms", f"{circuit.get('norm', '–')}"),
+        ("edges pruned", "yes" if circuit.get("edge_pruned") else "no"),
+    ]
+    cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts if v != "–")
+    return f'<dl class="facts small">{cards}</dl>'
+
+
+def _drawing(circuit: Json, traces: Json | None, graph: Graph, d_head: int) -> str:
+    omitted = ""
+    if graph.omitted:
+        omitted = (
+            f"{graph.omitted} weaker embedding or unembedding weights are not drawn; the table of edges has them. "
+        )
+    hint = "Point at a node to see what it is joined to. " + (
+        "Choose it to see its activations below." if traces else ""
+    )
+    return (
+        f'<div class="scroll drawing" tabindex="0">{draw_circuit(circuit, traces, d_head)}</div>'
+        f'<p class="detail" aria-live="polite">&nbsp;</p><p class="note">{omitted}{hint} '
+        '<button type="button" class="save">Save the drawing</button></p>'
+    )
+
+
+def _browser() -> str:
+    """Filled by script.js: one node's activation at every token of every sample."""
+    return (
+        '<div class="browser"><h3>One node on sample prompts</h3><div class="controls"><label>node '
+        '<select class="node-choice"></select></label>'
+        '<button type="button" class="previous" aria-label="previous node">←</button>'
+        '<button type="button" class="next" aria-label="next node">→</button><span class="ramp"></span></div>'
+        '<p class="node-about"></p><div class="samples"></div></div>'
+    )
+
+
+def _grid(graph: Graph, traces: Json) -> str:
+    return (
+        "<h3>All nodes on one pair of prompts</h3>"
+        '<p class="note">Rows are nodes in the order of the forward pass, each on its own scale (at its end); columns '
+        "are tokens. What differs between the two prompts is underlined.</p>"
+        f'<div class="scroll" tabindex="0">{activation_grid(graph, traces["samples"][:2])}</div>'
+    )
+
+
+def _attention(traces: Json) -> str:
+    maps = attention_maps(traces["samples"][:2])
+    if not maps:
+        return ""
+    return (
+        "<h3>Where its heads look</h3>"
+        '<p class="note">The same pair, within the circuit. A row is the token that looks, a column the token it looks '
+        "at; a row sums to less than 1 where an attention sink takes the rest.</p>"
+        f'<div class="attention-maps">{maps}</div>'
+    )
+
+
+def _search(search: Json, circuit: Json) -> str:
+    curve = loss_versus_size(search, circuit)
+    parts = ["<h3>Size and search</h3>"]
+    if curve:
+        parts.append(chart_grid([curve]))
+    charts = search_history(search)
+    trials = search["trials"]
+    names = list(dict.fromkeys(name for trial in trials for name in trial))
+    rows = []
+    for trial in trials:
+        cells = [_cell(trial.get(name)) for name in names]
+        best = trial.get("trial") == search.get("best_trial")
+        rows.append([f"<b>{cell}</b>" for cell in cells] if best else cells)
+    caption = f"{len(trials)} trials of {number(search.get('steps'))} steps"
+    caption += f", {number(search.get('batch_pairs'))} pairs a batch"
+    if search.get("seconds") is not None:
+        caption += f", {number(search['seconds'])} s in all"
+    inner = chart_grid(charts) + table(
+        [escape(name.replace("_", " ")) for name in names], rows, f"{caption}. The chosen one is bold."
+    )
+    if search.get("hyperparameters"):
+        shared = [(f"<code>{escape(k)}</code>", _cell(v)) for k, v in search["hyperparameters"].items()]
+        inner += table(("shared by all trials", "value"), shared)
+    parts.append(f"<details><summary>Search history and trials</summary>{inner}</details>")
+    return "".join(parts)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, int | float) else escape("–" if value is None else value)
+
+
+def _edge_tables(circuit: Json, traces: Json | None) -> str:
+    rows = [
+        (short_name(Node(*edge["from"])), short_name(Node(*edge["to"])), weight(edge["weight"]))
+        for edge in sorted(circuit["edges"], key=lambda e: -abs(e["weight"]))
+    ]
+    inner = table(("from", "to", "weight"), rows, "Edges of the circuit, largest first")
+    for part in ("embedding", "unembedding"):
+        entries = sorted((traces or {}).get(part, []), key=lambda e: -abs(e["weight"]))
+        if entries:
+            cells = [
+                (f"<code>{escape(visible_token(e['token']))}</code>", number(e["channel"]), weight(e["weight"]))
+                for e in entries
+            ]
+            inner += table(
+                ("token", "residual channel", "weight"),
+                cells,
+                f"Entries of the {part} that join the task to the circuit",
+            )
+    return f'<details><summary>All {len(rows)} edges as a table</summary><div class="tables">{inner}</div></details>'

@@ -1,0 +1,211 @@
+"""Sections of the report about the run as a whole: what was trained, the tables of tasks, charts, files."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sparse_gpt.report.charts import CHANCE, Chart
+from sparse_gpt.report.files import CircuitFiles, Workdir
+from sparse_gpt.report.text import compact, escape, number, script_json, table
+
+Json = dict[str, Any]
+
+
+def section(anchor: str, title: str, body: str) -> str:
+    """A titled part of the page, reachable as #anchor."""
+    return f'<section id="{escape(anchor)}"><h2>{title}</h2>{body}</section>'
+
+
+def missing(what: str, command: str) -> str:
+    """The sentence that stands where a part is missing."""
+    return f'<p class="missing">{what} <code>{escape(command)}</code></p>'
+
+
+def chart_grid(charts: Sequence[Chart]) -> str:
+    """Charts for script.js to draw; wide ones take a whole row."""
+    cells = []
+    for chart in charts:
+        spec = chart.figure.to_plotly_json()
+        note = f'<p class="note">{escape(chart.note)}</p>' if chart.note else ""
+        cells.append(
+            f'<figure class="chart{" wide" if chart.wide else ""}"><figcaption>{escape(chart.title)}</figcaption>{note}'
+            f'<div class="plot" style="height:{chart.figure.layout.height}px" role="img" '
+            f'aria-label="{escape(chart.title)}"><script type="application/json">{script_json(spec)}</script></div>'
+            "</figure>"
+        )
+    return f'<div class="charts">{"".join(cells)}</div>'
+
+
+def headline(workdir: Workdir) -> str:
+    """What was trained, on what, in one paragraph and a row of numbers; everything else folded away."""
+    model, sparsity = workdir.config.get("model", {}), workdir.config.get("sparsity", {})
+    train, data = workdir.config.get("train", {}), workdir.config.get("data", {})
+    last = workdir.metrics[-1] if workdir.metrics else {}
+    values = [row["val_loss"] for row in workdir.metrics if row.get("val_loss") is not None]
+    held = last.get("nonzeros")
+    nonzeros = sum(held.values()) if isinstance(held, dict) else held
+    facts = [
+        ("layers", number(model.get("n_layer"))),
+        ("channels (d_model)", number(model.get("d_model"))),
+        ("heads × width", f"{number(model.get('n_head'))} × {number(model.get('d_head'))}"),
+        ("vocabulary", number(model.get("vocab_size"))),
+        ("context", number(model.get("context"))),
+        ("weights kept", _density(sparsity.get("density"))),
+        ("nonzero weights", compact(nonzeros)),
+        ("tokens seen", compact(last.get("tokens"))),
+        ("held-out loss", number(values[-1] if values else None)),
+        ("device", _device(workdir.manifest)),
+    ]
+    cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts if v not in ("–", "– × –"))
+    kind = "weight-sparse transformer" if (sparsity.get("density") or 1) < 1 else "dense transformer"
+    lead = f"A {kind} with {number(model.get('n_layer'))} layers, trained for {_steps(workdir, train)}"
+    lead += f" on <code>{escape(data['sources'])}</code>." if data.get("sources") else "."
+    if workdir.circuits:
+        lead += f" {_count(len(workdir.circuits), 'circuit')} found in it, drawn below."
+    details = _tree("Configuration", workdir.config) + _tree("Manifest: versions, hashes, device", workdir.manifest)
+    return f'<p class="lead">{lead}</p><dl class="facts">{cards}</dl>{details}'
+
+
+def _density(density: float | None) -> str:
+    if not density:
+        return "–"
+    share = f"{100 * density:.3g} %"
+    return f"{share} (1 in {1 / density:.0f})" if density <= 0.5 else share
+
+
+def _device(manifest: Json) -> str:
+    count, kind = manifest.get("device_count"), manifest.get("device_kind")
+    return "–" if kind is None else f"{count} × {kind}" if isinstance(count, int) and count > 1 else str(kind)
+
+
+def _steps(workdir: Workdir, train: Json) -> str:
+    planned, done = train.get("steps"), workdir.manifest.get("step")
+    if done is None and workdir.metrics:
+        return f"{number(workdir.metrics[-1]['step'] + 1)} of {number(planned)} steps (not finished)"
+    return f"{number(done if done is not None else planned)} steps"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _tree(title: str, tree: Json) -> str:
+    """Nested values as a folded two-column table."""
+    rows = [(f"<code>{escape(name)}</code>", f"<code>{escape(value)}</code>") for name, value in _flat(tree)]
+    return f"<details><summary>{title}</summary>{table(('field', 'value'), rows)}</details>" if rows else ""
+
+
+def _flat(tree: Json, prefix: str = "") -> list[tuple[str, Any]]:
+    rows = []
+    for name, value in tree.items():
+        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return rows
+
+
+def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
+    """The table of circuits, one row per task."""
+    if not circuits:
+        return missing("No circuits yet. Find one with", f"python -m launch.prune --workdir={workdir.folder.name}")
+    head = (
+        "task",
+        "nodes",
+        "edges",
+        "circuit",
+        "target",
+        "full model",
+        "circuit ablated",
+        "random circuit",
+        "accuracy",
+        "calibrated",
+    )
+    rows = [_summary_row(files) for files in circuits]
+    sizes = [files.circuit.get("metrics", {}).get("edges") for files in circuits]
+    text = (
+        '<p class="note">Task losses are means over held-out samples, in nats, between answer and foil only: '
+        f"{CHANCE:.3f} (ln 2) is chance, 0 is certainty. A good circuit keeps the loss near the full model’s; ablating "
+        "it brings the loss to chance or above (necessity); a random circuit of its size stays at chance.</p>"
+    )
+    if len(sizes) > 1 and all(sizes):
+        mean = math.exp(sum(math.log(size) for size in sizes) / len(sizes))
+        text += f'<p class="note">Geometric mean of edges over the {len(sizes)} tasks: <b>{number(mean)}</b>.</p>'
+    return table(head, rows) + text
+
+
+def _summary_row(files: CircuitFiles) -> list[str]:
+    circuit, metrics = files.circuit, files.circuit.get("metrics", {})
+    loss, target = metrics.get("task_loss"), circuit.get("target_loss")
+    reached = loss is not None and target is not None and loss <= target
+    verdict = ' <span class="good" title="at or below the target">✓</span>' if reached else ""
+    return [
+        f'<a href="#circuit-{escape(circuit["task"])}">{escape(circuit["task"])}</a>',
+        number(metrics.get("nodes")),
+        number(metrics.get("edges")),
+        f"<b>{number(loss)}</b>{verdict}",
+        number(target),
+        number(metrics.get("full_model_task_loss")),
+        number(metrics.get("ablated_task_loss")),
+        number(mean_of(metrics.get("random_circuit_task_loss"))),
+        percent(metrics.get("accuracy")),
+        "yes" if calibrated(circuit) else "no",
+    ]
+
+
+def mean_of(value: Any) -> float | None:
+    """A number as it is, the mean of a list."""
+    if isinstance(value, list):
+        return sum(value) / len(value) if value else None
+    return value
+
+
+def percent(value: float | None) -> str:
+    """0.987 as "98.7 %"."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}\u202f%"
+
+
+def calibrated(circuit: Json) -> bool:
+    """Whether logits are rescaled or shifted before the loss is taken."""
+    calibration = circuit.get("calibration") or {}
+    return calibration.get("scale", 1) != 1 or any(value for _, value in calibration.get("shift", []))
+
+
+def evaluation_table(evaluation: Json) -> str:
+    """How the full model does on every task, from evaluation.json."""
+    head = ("task", "task loss", "accuracy", "full-vocabulary loss", "task loss, shifted", "accuracy, shifted")
+    rows = [
+        [
+            escape(row["task"]),
+            number(row.get("task_loss")),
+            percent(row.get("accuracy")),
+            number(row.get("full_vocabulary_loss")),
+            number(row.get("shifted_task_loss")),
+            percent(row.get("shifted_accuracy")),
+        ]
+        for row in evaluation["tasks"]
+    ]
+    note = '<p class="note">The whole model on held-out samples, and on samples from a shifted template.</p>'
+    return table(head, rows) + note
+
+
+def file_list(workdir: Workdir) -> str:
+    """Where the numbers of this page stand, relative to the workdir."""
+    known = {
+        "config.json": "the resolved configuration",
+        "manifest.json": "versions, hashes, seeds, device, nonzeros per tensor",
+        "metrics.jsonl": "one object per logged training step",
+        "evaluation.json": "the full model on every task",
+        "tokenizer": "the tokenizer",
+        "checkpoints": "parameters and optimizer state",
+    }
+    rows = [(name, text) for name, text in known.items() if (workdir.folder / name).exists()]
+    for files in workdir.circuits:
+        place = files.folder.relative_to(workdir.folder).as_posix()
+        rows.append((f"{place}/circuit.json", "nodes, edges, calibration and metrics of the circuit"))
+        rows += [(f"{place}/{name}", text) for name, text in _CIRCUIT_FILES.items() if (files.folder / name).exists()]
+    return table(("file", "what it holds"), [(f"<code>{escape(name)}</code>", escape(text)) for name, text in rows])
+
+
+_CIRCUIT_FILES = {
+    "ablation.npz": "the values that nodes outside the circuit take",
+    "search.json": "trials, search history, loss versus size, random circuits",
+    "traces.json": "activations and attention on sample prompts",
+}

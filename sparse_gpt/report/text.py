@@ -1,0 +1,84 @@
+"""How numbers and tokens are written, and the escaping of everything that comes from files."""
+
+import html
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+_VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥", " ": "·"}
+
+
+def escape(text: object) -> str:
+    """`text` for HTML and SVG, in element content and in quoted attributes alike. Lone surrogates become "?"."""
+    return html.escape(str(text).encode("utf-8", "replace").decode(), quote=True)
+
+
+def visible_token(token: str, limit: int = 0) -> str:
+    """A token with white space and control characters made visible; longer than `limit` (if given) is cut with "…"."""
+    shown = "".join(_VISIBLE.get(character) or _printable(character) for character in token) or "∅"
+    return shown[: limit - 1] + "…" if limit and len(shown) > limit else shown
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else f"\\x{ord(character):02x}"
+
+
+def number(value: object, digits: int = 3) -> str:
+    """A number to `digits` significant digits, or as many decimals if that is less, with a true minus sign.
+
+    None, NaN and what is no number give "–".
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return "–"
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
+        shown = f"{int(value):,}"
+    elif 1e-3 <= abs(value) < 1e6:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        decimals = min(decimals, digits) if abs(value) >= 0.01 else decimals - 1
+        shown = f"{value:,.{decimals}f}"
+    else:
+        shown = f"{value:.{digits}g}"
+    return shown.replace(",", "\u202f").replace("-", "−")
+
+
+def weight(value: float) -> str:
+    """A weight or activation with its sign: two decimals, more where two would show nothing."""
+    size = abs(value)
+    shown = f"{value:+.2f}" if size >= 0.095 or value == 0 else f"{value:+.3f}" if size >= 5e-4 else f"{value:+.0e}"
+    return shown.replace("-", "−")
+
+
+def compact(value: object) -> str:
+    """A large count in words a headline can hold: 4,096,000 is "4.1 M"."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return "–"
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if suffix == 'k' else size):.3g}\u202f{suffix}"
+    return number(value)
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside a <script> element: no "<", no line separators, and null for NaN and infinities."""
+    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> str:
+    """An HTML table that scrolls sideways when narrow. Cells are HTML already: escape what comes from files."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    title = f"<caption>{caption}</caption>" if caption else ""
+    inner = f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{inner}</div>'

@@ -1,0 +1,322 @@
+"""The report: what it says, that it loads nothing, that it escapes, and what it does with broken files."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sparse_gpt.errors import InputError
+from sparse_gpt.report import build_report
+from sparse_gpt.report.charts import loss_versus_size, search_history, training_charts
+from sparse_gpt.report.files import read_metrics, read_workdir
+from sparse_gpt.report.text import compact, number, script_json, visible_token, weight
+from tests import report_workdirs as workdirs
+
+
+class Page(HTMLParser):
+    """Collects what a browser would act on: elements with their attributes, scripts, styles, and visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.source, self.text = text, ""
+        self.styles: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else self._inside
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = "" if tag == self._inside else self._inside
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "style":
+            self.styles.append(data)
+        elif self._inside == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = workdirs.write_workdir(tmp_path_factory.mktemp("run"))
+    path = build_report(folder)
+    assert path == folder / "report" / "index.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_says_what_was_trained_and_the_numbers_of_every_task(page: Page) -> None:
+    rows = [" ".join(cells) for cells in _rows(page)]
+    assert any(
+        row.startswith("single_double_quote 12 9 0.046 ✓ 0.150 0.012 0.810 0.702 99.2\u202f% yes") for row in rows
+    )
+    assert any(row.startswith("bracket_counting 60 80 0.149 ✓") for row in rows)
+    assert "for_while 0.012 99.8\u202f% 0.310 0.200 93.0\u202f%" in rows
+    assert "Geometric mean of edges over the 2 tasks: 26.8" in page.text  # sqrt(9 * 80)
+    for fact in ("2 layers", "1\u202f000 steps", "idioms:0.75,python_source:0.25", "3.12 % (1 in 32)", "cpu"):
+        assert fact in page.text, fact
+
+
+def _rows(page: Page) -> list[list[str]]:
+    """Text of table rows, cell by cell: table cells are recognised by parsing the page again."""
+    rows: list[list[str]] = []
+
+    class Rows(HTMLParser):
+        inside = False
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag == "tr":
+                rows.append([])
+            self.inside = tag in ("td", "a", "b", "span") and bool(rows)
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside = self.inside and tag != "td"
+
+        def handle_data(self, data: str) -> None:
+            if self.inside and data.strip():
+                rows[-1].append(data.strip())
+
+    Rows().feed(page.source)
+    return rows
+
+
+def test_has_charts_drawings_and_sections(page: Page) -> None:
+    classes = [attrs.get("class") or "" for _, attrs in page.elements]
+    assert classes.count("circuit-drawing") == 2
+    assert classes.count("plot") == 7 + 2 * 3  # training; per circuit: loss versus size, two of the search
+    anchors = {attrs["id"] for tag, attrs in page.elements if tag == "section"}
+    assert anchors == {"summary", "evaluation", "training", "reading", "files"} | {
+        "circuit-single_double_quote",
+        "circuit-bracket_counting",
+    }
+    assert {attrs["href"] for tag, attrs in page.elements if tag == "a"} == {f"#{anchor}" for anchor in anchors}
+
+
+def test_loads_nothing(page: Page) -> None:
+    for tag, attrs in page.elements:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base", "form"), tag
+        for name in ("src", "srcset", "action", "data", "xlink:href", "poster"):
+            assert name not in attrs, (tag, name)
+        assert (attrs.get("href") or "#").startswith("#"), attrs
+        assert "url(" not in (attrs.get("style") or "")
+        assert not any(name.startswith("on") for name in attrs), attrs
+    assert not [style for style in page.styles if "url(" in style or "@import" in style]
+    policies = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none';")
+    assert "http" not in policies[0]
+    assert sum(len(script) > 1e6 for script in page.scripts) == 1, "plotly is to be inlined once"
+
+
+def test_escapes_what_comes_from_files(page: Page) -> None:
+    assert workdirs.HOSTILE not in page.source
+    assert visible_token(workdirs.HOSTILE) in page.text
+    assert not [script for script in page.scripts if script.startswith("console.error")]
+    assert "\\x00" in page.text
+    assert "\x00" not in page.source
+    held = [json.dumps(json.loads(script), ensure_ascii=False) for script in page.scripts if script.startswith("{")]
+    assert any(visible_token(workdirs.HOSTILE) in text for text in held)
+
+
+def test_missing_parts_name_the_command_that_makes_them(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run", circuits=False)
+    (folder / "metrics.jsonl").unlink()
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert "python -m launch.prune --workdir=run" in page.text
+    assert "python -m launch.train --workdir=run" in page.text
+    assert "plot" not in [attrs.get("class") for _, attrs in page.elements]
+
+    workdirs.write_workdir(tmp_path / "other")
+    for name in ("traces.json", "search.json"):
+        (tmp_path / "other/circuits/bracket_counting" / name).unlink()
+    text = Page(build_report(tmp_path / "other").read_text(encoding="utf-8")).text
+    assert "No traces of this circuit" in text
+    assert "python -m launch.prune --workdir=… --task=bracket_counting" in text
+
+
+def test_tolerates_values_that_are_not_finite_or_null(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    place = folder / "circuits/single_double_quote"
+    for name, change in (
+        (
+            "circuit.json",
+            lambda c: c["metrics"].update(task_loss=None, accuracy=float("nan"), random_circuit_task_loss=[0.7, 0.9]),
+        ),
+        ("traces.json", lambda t: t["samples"][0]["values"]["0.mlp_in.17"].__setitem__(0, None)),
+        ("search.json", lambda s: s["history"][0]["loss"].__setitem__(0, float("nan"))),
+    ):
+        value = json.loads((place / name).read_text())
+        change(value)
+        workdirs.write_json(place / name, value)
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert "NaN" not in "".join(script for script in page.scripts if script.startswith("{"))
+    assert any(
+        " ".join(row).startswith("single_double_quote 12 9 – 0.150 0.012 0.810 0.800 – yes") for row in _rows(page)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "{", "config.json: not readable as JSON"),
+        ("config.json", "[1]", "config.json: expected a JSON object, found list"),
+        (
+            "evaluation.json",
+            '{"format": "sparse_gpt.evaluation/2", "tasks": []}',
+            "evaluation.json: format 'sparse_gpt.eval",
+        ),
+        ("metrics.jsonl", '{"step": 0}\nnonsense\n', "metrics.jsonl: line 2"),
+        ("metrics.jsonl", '{"loss": 0}\n', "metrics.jsonl: line 1"),
+        ("circuits/single_double_quote/circuit.json", '{"format": "sparse_gpt.circuit/9"}', "circuit.json: format"),
+        (
+            "circuits/single_double_quote/circuit.json",
+            '{"format": "sparse_gpt.circuit/1"}',
+            "circuit.json: 'nodes' is missing",
+        ),
+        (
+            "circuits/single_double_quote/traces.json",
+            '{"format": "sparse_gpt.traces/1"}',
+            "traces.json: 'samples' is missing",
+        ),
+        (
+            "circuits/single_double_quote/search.json",
+            '{"format": "sparse_gpt.search/1"}',
+            "search.json: 'trials' is missing",
+        ),
+        (
+            "circuits/single_double_quote/traces.json",
+            '{"format": "sparse_gpt.traces/1", "samples": 3}',
+            "not as its format",
+        ),
+    ],
+)
+def test_broken_files_are_named_and_nothing_is_written(tmp_path: Path, name: str, text: str, message: str) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as raised:
+        build_report(folder)
+    assert str(folder / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (folder / "report").exists()
+
+
+def test_circuit_and_traces_must_fit_together(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    place = folder / "circuits/single_double_quote"
+    circuit, traces = workdirs.quote_circuit()
+    circuit["edges"][0]["to"] = [0, "mlp_neuron", 9]
+    workdirs.write_json(place / "circuit.json", circuit)
+    with pytest.raises(
+        InputError, match=r"circuit.json: an edge's 'to' is 0.mlp_neuron.9, which is not among the nodes"
+    ):
+        read_workdir(folder)
+    workdirs.write_json(place / "circuit.json", workdirs.quote_circuit()[0])
+    traces["samples"][1]["values"]["0.mlp_in.17"].append(0.0)
+    workdirs.write_json(place / "traces.json", traces)
+    with pytest.raises(InputError, match=r"traces.json: sample 1 has 7 tokens but node 0.mlp_in.17 has 8 values"):
+        read_workdir(folder)
+
+
+def test_failed_rebuild_keeps_the_old_page(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run", circuits=False)
+    before = build_report(folder).read_bytes()
+    (folder / "metrics.jsonl").write_text("nonsense\n")
+    with pytest.raises(InputError):
+        build_report(folder)
+    assert (folder / "report/index.html").read_bytes() == before
+    assert [path.name for path in (folder / "report").iterdir()] == ["index.html"]
+
+
+def test_metrics_of_a_resumed_run_and_of_a_running_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "loss": 3}\n{"step": 10, "loss": 2}\n{"step": 10, "loss": 1}\n{"step": 20, "lo')
+    assert read_metrics(path) == [{"step": 0, "loss": 3}, {"step": 10, "loss": 1}]
+
+
+def test_charts_hold_the_numbers() -> None:
+    metrics = workdirs.metrics(1000)
+    charts = {chart.title: chart.figure for chart in training_charts(metrics)}
+    assert list(charts) == [
+        "Loss",
+        "Density",
+        "Nonzero weights",
+        "Learning rate",
+        "Dead neurons",
+        "Gradient RMS",
+        "Speed",
+    ]
+    assert list(charts["Loss"].data[0].y) == [row["loss"] for row in metrics]
+    assert list(charts["Loss"].data[1].x) == [row["step"] for row in metrics if "val_loss" in row]
+    assert charts["Density"].layout.yaxis.type == "log"
+    assert charts["Nonzero weights"].data[0].y[-1] == sum(metrics[-1]["nonzeros"].values())
+
+    circuit, _ = workdirs.quote_circuit()
+    search = workdirs.search(circuit)
+    chart = loss_versus_size(search, circuit)
+    assert chart is not None
+    assert chart.figure.layout.xaxis.type == "log"
+    assert {round(shape.y0, 3) for shape in chart.figure.layout.shapes} == {0.693, 0.15}
+    assert [len(trace.x) for trace in chart.figure.data] == [11, 20, 1]  # sizes with edges, random draws, the circuit
+    assert [len(chart.figure.data) for chart in search_history(search)] == [8, 8]
+
+
+def test_long_runs_are_thinned() -> None:
+    metrics = [{"step": step, "loss": 1.0} for step in range(100_000)]
+    (chart,) = training_charts(metrics)
+    assert 700 < len(chart.figure.data[0].x) <= 1500
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (1234567, "1\u202f234\u202f567"),
+        (0.0123, "0.012"),
+        (0.00123, "0.0012"),
+        (3e-7, "3e−07"),
+        (-1.5, "−1.50"),
+        (16.0, "16"),
+        (123.456, "123"),
+        *((nothing, "–") for nothing in (None, float("nan"), True, "x")),
+    ],
+)
+def test_numbers(value: object, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_weights_counts_and_tokens() -> None:
+    assert [weight(v) for v in (1.234, -0.5, 0.0512, -0.003, 1e-5)] == ["+1.23", "−0.50", "+0.051", "−0.003", "+1e−05"]
+    assert [compact(v) for v in (4_096_000, 950, 16_472, None)] == ["4.1\u202fM", "950", "16.5\u202fk", "–"]
+    assert visible_token(" a\n\t\x00\ud800") == "·a↵⇥\\x00\\xd800"
+    assert visible_token("") == "∅"
+    assert visible_token("abcdef", 4) == "abc…"
+    assert script_json({"a": "</script>", "b": float("inf")}) == '{"a":"\\u003c/script\\u003e","b":null}'
+
+
+def _launch(workdir: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "launch.report", f"--workdir={workdir}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
+
+
+def test_script_writes_the_page_and_says_where(tmp_path: Path) -> None:
+    done = _launch(workdirs.write_workdir(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "run/report/index.html") in done.stdout
+    assert (tmp_path / "run/report/index.html").is_file()
+
+
+def test_script_refuses_a_folder_that_is_no_workdir(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        done = _launch(folder)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert f"--workdir={folder}" in done.stderr
+        assert list(tmp_path.iterdir()) == []
