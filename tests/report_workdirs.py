@@ -238,6 +238,10 @@ def search(circuit: Json) -> Json:
         "hyperparameters": {"learning_rate": 3e-3, "weight_decay": 1e-3, "heaviside_temp": 1.0},
         "trials": trials,
         "best_trial": 0,
+        "stages": [
+            {"stage": "search", "nodes": 30, "edges": 25, "task_loss": 0.14},
+            {"stage": "refined", "nodes": 12, "edges": 9, "task_loss": 0.1},
+        ],
         "history": history,
         "loss_versus_size": curve,
         "random_circuit": {"draws": 20, "task_loss": [0.69 + 0.03 * draw.random() for _ in range(20)]},

@@ -60,6 +60,8 @@ def test_says_what_was_trained_and_the_numbers_of_every_task(page: Page) -> None
     )
     assert any(row.startswith("bracket_counting 60 80 0.149 ✓") for row in rows)
     assert "for_while 0.012 99.8\u202f% 0.310 0.200 93.0\u202f%" in rows
+    assert "belongs to weights" not in page.text
+    assert "refined 12 9 0.100" in rows
     assert "Geometric mean of edges over the 2 tasks: 26.8" in page.text  # sqrt(9 * 80)
     for fact in ("2 layers", "1\u202f000 steps", "idioms:0.75,python_source:0.25", "3.12 % (1 in 32)", "cpu"):
         assert fact in page.text, fact
@@ -124,6 +126,15 @@ def test_escapes_what_comes_from_files(page: Page) -> None:
     assert "\x00" not in page.source
     held = [json.dumps(json.loads(script), ensure_ascii=False) for script in page.scripts if script.startswith("{")]
     assert any(visible_token(workdirs.HOSTILE) in text for text in held)
+
+
+def test_a_circuit_of_other_weights_is_told(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    workdirs.write_json(folder / "manifest.json", workdirs.manifest() | {"params_sha256": "12" * 32})
+    text = Page(build_report(folder).read_text(encoding="utf-8")).text
+    assert (
+        text.count("This circuit belongs to weights efefefefefef, but the model in this workdir is 121212121212") == 2
+    )
 
 
 def test_missing_parts_name_the_command_that_makes_them(tmp_path: Path) -> None:

@@ -102,21 +102,14 @@ def test_draws_everything_without_console_errors(browser: str, page: Path, tmp_p
     assert "Layer 0: MLP neuron 333 · from L0 mlp_in 17 +0.88" in dom
 
 
-def test_console_errors_are_seen(browser: str, page: Path, tmp_path: Path) -> None:
-    """The test above can fail: a defect in the script shows on the console."""
+def test_defects_and_loading_are_seen(browser: str, page: Path, tmp_path: Path) -> None:
+    """The test above can fail: a defect in the script, and an attempt to load anything, show on the console."""
     broken = tmp_path / "broken.html"
     text = page.read_text(encoding="utf-8").replace("function highlight(", "function lowlight(")
-    broken.write_text(text.replace("</body>", READER + "</body>"), encoding="utf-8")
+    greedy = '<img src="https://example.org/x.png">'
+    broken.write_text(text.replace("</body>", greedy + READER + "</body>"), encoding="utf-8")
     _, console = _run(browser, broken, tmp_path, "--dump-dom")
     assert any("highlight is not defined" in line for line in console), console
-
-
-def test_policy_forbids_loading(browser: str, page: Path, tmp_path: Path) -> None:
-    """Whatever slipped into the page, the browser would refuse to fetch it."""
-    greedy = tmp_path / "greedy.html"
-    text = page.read_text(encoding="utf-8").replace("</body>", '<img src="https://example.org/x.png"></body>')
-    greedy.write_text(text, encoding="utf-8")
-    _, console = _run(browser, greedy, tmp_path, "--dump-dom")
     assert any("Content Security Policy" in line for line in console), console
 
 

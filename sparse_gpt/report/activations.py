@@ -12,7 +12,7 @@ from sparse_gpt.report.text import escape, number, visible_token, weight
 
 Json = dict[str, Any]
 
-CELL, LINE, NAME_WIDTH = 20, 16, 118  # of the grid, in pixels
+LINE, NAME_WIDTH, GRID_WIDTH = 16, 118, 1050  # of the grid, in pixels
 FAINTEST = 0.02  # cells below this fraction of the darkest are not drawn
 
 
@@ -90,51 +90,53 @@ def activation_grid(graph: Graph, samples: Sequence[Json]) -> str:
     Each row has its own scale: the node's largest magnitude over the samples, written at its end. Tokens that differ
     between the samples are underlined.
     """
-    token_room = max(7.0 * len(visible_token(t, 12)) for sample in samples for t in sample["tokens"]) + 14
-    starts, x = [], float(NAME_WIDTH)
+    cell = max(11, min(20, GRID_WIDTH // max(1, sum(len(sample["tokens"]) for sample in samples))))
+    longest = max((len(visible_token(t, 12)) for sample in samples for t in sample["tokens"]), default=0)
+    top = 7.0 * longest + 14
+    starts, x = [], NAME_WIDTH
     for sample in samples:
         starts.append(x)
-        x += CELL * len(sample["tokens"]) + 26
-    width, height = x + 34, token_room + LINE * len(graph.nodes) + 8
+        x += cell * len(sample["tokens"]) + 26
+    width, height = x + 34, top + LINE * len(graph.nodes) + 8
     parts = [
-        f'<svg class="grid" role="img" aria-label="activations of all nodes" width="{width:.0f}" height="{height:.0f}">'
+        f'<svg class="grid" role="img" aria-label="activations of all nodes" width="{width}" height="{height:.0f}">'
     ]
     for sample, start in zip(samples, starts, strict=True):
-        parts += _token_heads(sample, samples, start, token_room)
+        parts += _token_heads(sample, samples, start, top, cell)
     for row, node in enumerate(graph.nodes):
-        parts.append(_grid_row(node, samples, starts, token_room + LINE * row, x))
+        parts.append(_grid_row(node, samples, starts, top + LINE * row, cell))
     return "".join([*parts, "</svg>"])
 
 
-def _token_heads(sample: Json, samples: Sequence[Json], start: float, bottom: float) -> Iterable[str]:
+def _token_heads(sample: Json, samples: Sequence[Json], start: int, bottom: float, cell: int) -> Iterable[str]:
     for i, token in enumerate(sample["tokens"]):
         others = [other["tokens"][i] for other in samples if i < len(other["tokens"])]
         differs = " differs" if any(other != token for other in others) else ""
-        x, y = start + CELL * (i + 0.5), bottom - 6
+        x, y = start + cell * (i + 0.5), bottom - 6
         yield (
             f'<text class="token{differs}" transform="translate({x:.1f} {y:.1f}) rotate(-90)">'
             f"{escape(visible_token(token, 12))}<title>{escape(visible_token(token))}</title></text>"
         )
 
 
-def _grid_row(node: Node, samples: Sequence[Json], starts: Sequence[float], y: float, end: float) -> str:
+def _grid_row(node: Node, samples: Sequence[Json], starts: Sequence[int], y: float, cell: int) -> str:
     rows = [sample["values"].get(node.key, []) for sample in samples]
     scale = max((abs(v) for row in rows for v in row if v is not None), default=0.0)
     middle = f'y="{y + LINE / 2:.1f}"'
     parts = [f'<g class="row" data-node="{node.key}"><text class="name" x="0" {middle}>{short_name(node)}</text>']
     for sample, row, start in zip(samples, rows, starts, strict=True):
-        parts.append(
-            f'<rect class="ground" x="{start:.0f}" y="{y:.0f}" width="{CELL * len(row)}" height="{LINE - 1}"/>'
-        )
+        across = f'y="{y:.0f}" height="{LINE - 1}"'
+        parts.append(f'<rect class="ground" x="{start}" {across} width="{cell * len(row)}"/>')
         for i, value in enumerate(row):
             share = abs(value) / scale if value and scale else 0.0
             if share >= FAINTEST:
                 parts.append(
-                    f'<rect class="{"p" if value > 0 else "n"}" x="{start + CELL * i:.0f}" y="{y:.0f}" '
-                    f'width="{CELL - 1}" height="{LINE - 1}" fill-opacity="{share:.2f}">'
-                    f"<title>{escape(visible_token(sample['tokens'][i]))} {weight(value)}</title></rect>"
+                    f'<rect class="{"p" if value > 0 else "n"}" x="{start + cell * i}" {across} width="{cell - 1}" '
+                    f'fill-opacity="{share:.2f}"><title>{escape(visible_token(sample["tokens"][i]))} '
+                    f"{weight(value)}</title></rect>"
                 )
-    parts.append(f'<text class="scale" x="{end - 20:.0f}" {middle}>±{weight(scale)[1:]}</text></g>')
+    end = starts[-1] + cell * len(rows[-1]) + 6
+    parts.append(f'<text class="scale" x="{end}" {middle}>±{weight(scale)[1:]}</text></g>')
     return "".join(parts)
 
 

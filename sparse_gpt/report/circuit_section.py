@@ -13,11 +13,15 @@ from sparse_gpt.report.text import escape, number, script_json, table, visible_t
 Json = dict[str, Any]
 
 
-def circuit_section(files: CircuitFiles, d_head: int) -> str:
-    """Everything the workdir holds about the circuit of one task."""
+def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -> str:
+    """Everything the workdir holds about the circuit of one task.
+
+    `d_head` and `params_sha256` are the model's: for grouping channels into heads, and to tell when the circuit belongs
+    to other weights.
+    """
     circuit, traces = files.circuit, files.traces
     graph = build_graph(circuit, traces, d_head)
-    parts = [_numbers(circuit), _drawing(circuit, traces, graph, d_head)]
+    parts = [_stale(circuit, params_sha256), _numbers(circuit), _drawing(circuit, traces, graph, d_head)]
     again = f"python -m launch.prune --workdir=… --task={circuit['task']}"
     if traces and traces["samples"]:
         parts += [_browser(), _grid(graph, traces), _attention(traces)]
@@ -30,6 +34,16 @@ def circuit_section(files: CircuitFiles, d_head: int) -> str:
     data = f'<script type="application/json" class="circuit-data">{script_json(node_data(graph, traces))}</script>'
     body = f'<div class="circuit">{"".join(parts)}{data}</div>'
     return section(f"circuit-{circuit['task']}", f"Circuit: {escape(circuit['task'])}", body)
+
+
+def _stale(circuit: Json, params_sha256: str) -> str:
+    held = circuit.get("params_sha256") or ""
+    if not held or not params_sha256 or held == params_sha256:
+        return ""
+    return (
+        f'<p class="warning">This circuit belongs to weights <code>{escape(held[:12])}</code>, but the model in this '
+        f"workdir is <code>{escape(params_sha256[:12])}</code>: find it again with <code>python -m launch.prune</code>.</p>"
+    )
 
 
 def _numbers(circuit: Json) -> str:
@@ -119,6 +133,11 @@ def _search(search: Json, circuit: Json) -> str:
     inner = chart_grid(charts) + table(
         [escape(name.replace("_", " ")) for name in names], rows, f"{caption}. The chosen one is bold."
     )
+    if search.get("stages"):
+        rows = [
+            [escape(s["stage"]), *(_cell(s.get(k)) for k in ("nodes", "edges", "task_loss"))] for s in search["stages"]
+        ]
+        inner += table(("stage", "nodes", "edges", "task loss"), rows, "The chosen trial from stage to stage")
     if search.get("hyperparameters"):
         shared = [(f"<code>{escape(k)}</code>", _cell(v)) for k, v in search["hyperparameters"].items()]
         inner += table(("shared by all trials", "value"), shared)

@@ -47,8 +47,9 @@ def render(workdir: Workdir) -> str:
         parts.append(("evaluation", "Full model on the tasks", evaluation_table(workdir.evaluation)))
     parts.append(("training", "Training", _training(workdir)))
     d_head = int(workdir.config.get("model", {}).get("d_head") or 0)
+    fingerprint = str(workdir.manifest.get("params_sha256") or "")
     sections = [section(anchor, title, body) for anchor, title, body in parts]
-    sections += [circuit_section(files, d_head) for files in workdir.circuits]
+    sections += [circuit_section(files, d_head, fingerprint) for files in workdir.circuits]
     closing = [("reading", "How to read this", _read("reading.html")), ("files", "Files", file_list(workdir))]
     sections += [section(anchor, title, body) for anchor, title, body in closing]
     links = [(anchor, title) for anchor, title, _ in parts]
