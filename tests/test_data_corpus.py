@@ -24,11 +24,12 @@ SMALL = {"vocab_size": 320, "shard_tokens": 6000, "checkpoint_bytes": 10_000, "v
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 40 Python files, among them one duplicate and one that is not UTF-8."""
+    """A folder of 40 Python files, copies of 20 of them, and one file that is not UTF-8."""
     folder = tmp_path_factory.mktemp("tree")
     for i in range(40):
         (folder / f"file{i}.py").write_text("".join(idioms.documents(100 + i, 0, 2)))
-    (folder / "copy.py").write_text((folder / "file7.py").read_text())
+    for i in range(20):
+        (folder / f"copy{i}.py").write_text((folder / f"file{i}.py").read_text())
     (folder / "latin.py").write_bytes(b"name = '\xe9t\xe9'  # not UTF-8\n")
     return folder
 
@@ -77,8 +78,8 @@ def test_every_document_is_there_once_in_the_right_split(corpus: Corpus, tree: P
     assert len(found) == len(set(found)) == 40
     assert set(found) == files
     entry = corpus.manifest["sources"][1]
-    assert entry["dropped"] == {"duplicate": 1, "not_utf8": 1}
-    assert entry["documents_read"] == 42
+    assert entry["dropped"] == {"duplicate": 20, "not_utf8": 1}
+    assert entry["documents_read"] == 61
     assert entry["exhausted"]
     assert {s: c["documents"] for s, c in entry["splits"].items()} == {s: len(t) for s, t in by_split.items()}
     assert entry["splits"]["train"]["bytes"] == sum(len(text.encode()) for text in by_split["train"])
@@ -353,7 +354,7 @@ def test_damaged_manifest_is_refused(copy: Path, text: str) -> None:
     ("changes", "message"),
     [
         ({"sources": "text={tree}/*.nothing"}, "no files found"),
-        ({"sources": "python_source={tree}", "max_file_bytes": 10}, "no training document left.*42 too_large"),
+        ({"sources": "python_source={tree}", "max_file_bytes": 10}, "no training document left.*61 too_large"),
         ({"sources": "idioms", "tokens": 0}, "has no end"),
         ({"vocab_size": 200}, "at least 257"),
         ({"vocab_size": 65536}, "allows only"),
