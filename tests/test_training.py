@@ -1,0 +1,299 @@
+"""Projection, schedules, recipes and the loop, each against something slow and obvious."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
+from sparse_gpt.training import loop, manifest, optimizer, schedules, step
+from sparse_gpt.training.checkpoint import load_params
+from sparse_gpt.training.projection import Projection
+
+
+def small(**overrides: Any) -> Config:
+    """A configuration that trains in about a second once compiled."""
+    names = {name.replace("__", "."): value for name, value in overrides.items()}
+    base = {
+        "model.vocab_size": 32, "model.context": 16, "model.d_model": 16, "model.d_mlp": 32, "model.n_head": 2,
+        "model.n_layer": 1, "train.steps": 12, "train.batch_size": 4, "train.log_every": 3, "train.eval_every": 6,
+        "train.checkpoint_every": 4, "sparsity.density": 0.5,
+    }  # fmt: skip
+    return configs.validate(configs.replace(configs.tiny(), base | names))
+
+
+def batches(config: Config, length: int | None = None) -> loop.Batches:
+    """Random token batches, a pure function of the step."""
+    shape = (config.train.batch_size, (length or config.model.context) + 1)
+
+    def one(s: int) -> np.ndarray:
+        return np.random.default_rng(s).integers(0, config.model.vocab_size, shape).astype(np.int32)
+
+    def stream(start: int) -> Any:
+        s = start
+        while True:
+            yield one(s)
+            s += 1
+
+    return loop.Batches(stream, [one(10_000)])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Projection
+
+
+def slow_projection(weight: np.ndarray, k: int, neuron_axis: int | None, min_alive: int) -> np.ndarray:
+    """Sort and keep: min-alive entries first, then magnitude, then flat index."""
+    magnitude = np.where(np.isnan(weight), np.inf, np.abs(weight.astype(np.float64)))
+    nan_first = np.isnan(weight)
+    alive = np.zeros(weight.shape, bool)
+    if neuron_axis is not None:
+        lines = np.moveaxis(np.arange(weight.size).reshape(weight.shape), neuron_axis, 0)
+        for line in lines:
+            order = sorted(line, key=lambda i: (-nan_first.flat[i], -magnitude.flat[i], i))
+            alive.flat[order[:min_alive]] = True
+    order = sorted(range(weight.size), key=lambda i: (-alive.flat[i], -nan_first.flat[i], -magnitude.flat[i], i))
+    kept = np.zeros(weight.shape, bool)
+    kept.flat[order[:k]] = True
+    return np.where(kept, weight, 0)
+
+
+def nasty_tensors() -> tuple[dict[Any, ParameterSpec], dict[Any, np.ndarray]]:
+    """Random weights, ties everywhere, zeros, NaN and infinity, both neuron axes, one without protection."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        ("a", "kernel"): rng.normal(size=(16, 24)),
+        ("b", "kernel"): rng.integers(-2, 3, size=(24, 16)),  # heavy ties, many zeros
+        ("c",): np.where(rng.random((32, 8)) < 0.9, 0.0, rng.normal(size=(32, 8))),
+        ("d",): np.ones((8, 8)),
+        ("e",): rng.normal(size=(40,)),
+    }
+    arrays["a", "kernel"][3, 5], arrays["a", "kernel"][4, 5] = np.inf, -1e-30
+    arrays["c",][2, 2] = np.nan
+    axes = {("a", "kernel"): 1, ("b", "kernel"): 0}
+    specs = {
+        path: ParameterSpec(array.shape, ("x",) * array.ndim, MATRIX, "zeros", neuron_axis=axes.get(path))
+        for path, array in arrays.items()
+    }
+    return specs, {path: array.astype(np.float32) for path, array in arrays.items()}
+
+
+@pytest.mark.parametrize("keep", [(96, 70, 30, 10, 7), (384, 384, 256, 64, 40), (97, 65, 3, 0, 0)], ids=str)
+@pytest.mark.parametrize("devices", [1, 8])
+def test_projection_keeps_exactly_what_sorting_keeps(keep: tuple[int, ...], devices: int) -> None:
+    specs, arrays = nasty_tensors()
+    mesh, partition = None, {}
+    if devices == 8:
+        mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
+        layouts = [("fsdp", "tensor"), ("tensor", "fsdp"), (("fsdp", "tensor"), None), (None, "fsdp"), ("fsdp",)]
+        partition = {path: PartitionSpec(*layout) for path, layout in zip(specs, layouts, strict=True)}
+    projection = Projection(specs, 4, mesh, partition)
+    placed = {
+        path: jax.device_put(a, NamedSharding(mesh, partition[path])) if mesh else jnp.asarray(a)
+        for path, a in arrays.items()
+    }
+    result = flatten(jax.jit(projection)(unflatten(placed), jnp.array(keep, jnp.int32)))
+    for (path, spec), k in zip(specs.items(), keep, strict=True):
+        expected = slow_projection(arrays[path], k, spec.neuron_axis, 4)
+        np.testing.assert_array_equal(np.asarray(result[path]), expected, err_msg=str(path))
+
+
+def test_projection_leaves_other_tensors_alone() -> None:
+    config = small()
+    state = jax.jit(lambda: step.init_state(config))()
+    params = jax.tree.map(lambda x: x + 1, state.params)
+    projected = schedules.projected_tensors(config)
+    result = jax.jit(Projection(projected, 4))(params, jnp.asarray(schedules.keep_counts(config, 11)))
+    for path, spec in parameter_table(config.model).items():
+        count = np.count_nonzero(flatten(result)[path])
+        assert count == (int(0.5 * spec.size) if path in projected else spec.size), path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Schedules and recipes
+
+
+def test_paper_schedule() -> None:
+    config = small(train__steps=1000, optimizer__learning_rate=1.0)
+    target = config.sparsity.density
+    assert schedules.density(config, 10, target) == 1.0
+    assert schedules.density(config, 255, target) == pytest.approx(1 - (1 - target) / 2)
+    assert schedules.density(config, 500, target) == target
+    assert schedules.iterations(config) == 1000
+    fin = math.sqrt(target / schedules.density(config, 300, target))
+    assert schedules.learning_rate(config, 300) == pytest.approx((1 - 290 / 990) * fin)
+    assert schedules.learning_rate(config, 0) == pytest.approx(0.1 * math.sqrt(target))
+    assert schedules.learning_rate(config, 999) == pytest.approx(1 / 990)
+
+
+def test_reference_schedule_is_zero_at_both_ends_and_spares_biases() -> None:
+    config = small(optimizer__recipe="openai_reference", train__steps=400, model__position="additive")
+    assert schedules.iterations(config) == 401
+    assert schedules.learning_rate(config, 0) == 0
+    assert schedules.learning_rate(config, 400) == 0
+    kinds = {path[-1] for path in schedules.projected_tensors(config)}
+    assert kinds == {"wte", "wpe", "kernel", "lm_head"}
+
+
+@pytest.mark.parametrize("recipe", ["paper", "openai_reference"])
+def test_one_update_against_numpy(recipe: str) -> None:
+    config = small(optimizer__recipe=recipe, model__position="additive")
+    params = jax.jit(lambda: step.init_state(config))().params
+    rng = np.random.default_rng(1)
+    grads = jax.tree.map(lambda x: jnp.asarray(3 * rng.normal(size=x.shape), jnp.float32), params)
+    state = optimizer.adam(config.optimizer).init(params)
+    lr, o = 0.01, config.optimizer
+    seen: dict[str, Any] = {}
+
+    def project(tree: Any) -> Any:
+        seen["before"] = tree
+        return jax.tree.map(lambda x: 0.5 * x, tree)
+
+    new, _, rms = optimizer.update(config, params, state, grads, jnp.float32(lr), project)
+    flat = {path: np.asarray(g, np.float64) for path, g in flatten(grads).items()}
+    expected_rms = math.sqrt(sum((g**2).sum() for g in flat.values()) / sum(g.size for g in flat.values()))
+    assert float(rms) == pytest.approx(expected_rms, rel=1e-5)
+    scale = 1 / (expected_rms + 1e-5) if recipe == "openai_reference" else 1 / expected_rms
+    table = parameter_table(config.model)
+    for path, g in flat.items():
+        g = g * scale
+        direction = g / (np.sqrt(g * g) + o.eps)  # first step: both moments are exactly the gradient and its square
+        w = np.asarray(flatten(params)[path], np.float64)
+        shrink = 1 - lr * o.weight_decay if len(w.shape) > 1 and table[path].kind != BIGRAM else 1.0
+        if recipe == "paper":
+            expected = 0.5 * (w * shrink - lr * direction)
+        else:
+            expected = 0.5 * (w - lr * direction) * shrink
+        np.testing.assert_allclose(flatten(new)[path], expected, atol=2e-6, err_msg=str(path))
+    assert seen
+
+
+def test_small_gradients_are_left_alone_by_the_paper_recipe() -> None:
+    config = small()
+    params = jax.jit(lambda: step.init_state(config))().params
+    grads = jax.tree.map(lambda x: jnp.full_like(x, 1e-3), params)
+    state = optimizer.adam(config.optimizer).init(params)
+    new, _, _ = optimizer.update(config, params, state, grads, jnp.float32(1.0), lambda p: p)
+    moved = params["ln_f"]["scale"] - new["ln_f"]["scale"]
+    np.testing.assert_allclose(moved, 1e-3 / (1e-3 + 0.1), rtol=1e-5)
+
+
+def test_microbatches_give_the_gradients_of_the_whole_batch() -> None:
+    config = small()
+    model, params = step.build(config), jax.jit(lambda: step.init_state(config))().params
+    tokens = next(batches(config).train(0))
+    whole, parts = (jax.jit(lambda n=n: step.loss_and_gradients(model, params, tokens, n))() for n in (1, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), whole, parts)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The loop
+
+
+def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
+    config = small()
+    result = loop.train(config, workdir, batches(config), progress=False)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 3, 6, 9, 11]
+    assert [("val_loss" in line) for line in lines] == [True, False, True, False, True]
+    assert lines[-1]["tokens"] == 12 * 4 * 16
+    table = parameter_table(config.model)
+    for path in schedules.projected_tensors(config):
+        assert lines[-1]["nonzeros"]["/".join(path)] == int(0.5 * table[path].size)
+    held = json.loads((workdir / "manifest.json").read_text())
+    params, finished = load_params(workdir, config.model)
+    assert finished == held["step"] == result.step == 12
+    assert held["params_sha256"] == manifest.params_sha256(params) == manifest.params_sha256(result.params)
+    assert configs.load(workdir) == config
+
+
+def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
+    config = small()
+    straight = loop.train(config, workdir / "straight", batches(config), progress=False)
+
+    class StopError(Exception):
+        pass
+
+    def stop(finished: int, params: Any) -> None:
+        del params
+        if finished == 7:
+            raise StopError
+
+    with pytest.raises(StopError):
+        loop.train(config, workdir / "killed", batches(config), at_step=stop, progress=False)
+    resumed = loop.train(config, workdir / "killed", batches(config), progress=False)
+    assert manifest.params_sha256(resumed.params) == manifest.params_sha256(straight.params)
+
+    def comparable(folder: Path) -> list[dict[str, Any]]:
+        entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in entry.items() if k != "tokens_per_second"} for entry in entries]
+
+    assert comparable(workdir / "straight") == comparable(workdir / "killed")
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(workdir: Path) -> None:
+    config = small()
+    straight = loop.train(config, workdir, batches(config), progress=False)
+    newest = workdir / "checkpoints" / "12"
+    for file in newest.rglob("*"):
+        if file.is_file() and file.stat().st_size > 0:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    again = loop.train(config, workdir, batches(config), progress=False)
+    assert manifest.params_sha256(again.params) == manifest.params_sha256(straight.params)
+
+
+def test_another_configuration_is_refused(workdir: Path) -> None:
+    config = small()
+    loop.claim_workdir(config, workdir)
+    other = dataclasses.replace(config, sparsity=dataclasses.replace(config.sparsity, density=0.75))
+    with pytest.raises(InputError, match=r"sparsity\.density is 0\.5 there, 0\.75 here"):
+        loop.claim_workdir(other, workdir)
+    loop.claim_workdir(configs.replace(config, {"prune.steps": 3}), workdir)
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_the_steps(workdir: Path) -> None:
+    config = small(train__log_every=2)
+    params = jax.jit(lambda: step.init_state(config))().params
+    bad = {**params, "ln_f": {"scale": params["ln_f"]["scale"].at[0].set(jnp.nan)}}
+    with pytest.raises(loop.NonFiniteLossError, match="at step 0"):
+        loop.train(config, workdir, batches(config), init_from=bad, progress=False)
+    assert not any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def test_initial_parameters_must_fit(workdir: Path) -> None:
+    config = small()
+    params = jax.jit(lambda: step.init_state(config))().params
+    with pytest.raises(InputError, match="bigram is missing"):
+        loop.check_params(config, {k: v for k, v in params.items() if k != "bigram"})
+    with pytest.raises(InputError, match=r"wte has shape \(3, 3\), expected \(32, 16\)"):
+        loop.check_params(config, {**params, "wte": jnp.zeros((3, 3))})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"sparsity.density": 0.0}, r"sparsity\.density=0\.0: must be in \(0, 1\]"),
+        ({"sparsity.density": 1.5}, r"sparsity\.density=1\.5"),
+        ({"sparsity.min_alive": 20}, "lower min_alive to"),
+        ({"model.d_head": 0}, r"model\.d_head=0"),
+        ({"model.norm_bias": True}, "RMSNorm has no bias"),
+        ({"train.microbatches": 3}, "must divide batch_size"),
+        ({"prune.k_coefs": "a"}, r"prune\.k_coefs"),
+        ({"model.depth": 3}, r"model\.depth: no such field"),
+        ({"model.n_layer": 1.5}, "expected int"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_impossible_configurations_are_named(override: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        configs.validate(configs.replace(configs.tiny(), override))
