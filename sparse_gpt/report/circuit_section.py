@@ -42,7 +42,8 @@ def _stale(circuit: Json, params_sha256: str) -> str:
         return ""
     return (
         f'<p class="warning">This circuit belongs to weights <code>{escape(held[:12])}</code>, but the model in this '
-        f"workdir is <code>{escape(params_sha256[:12])}</code>: find it again with <code>python -m launch.prune</code>.</p>"
+        f"workdir is <code>{escape(params_sha256[:12])}</code>: find it again with "
+        "<code>python -m launch.prune</code>.</p>"
     )
 
 

@@ -30,20 +30,24 @@ function drawChart({ place, spec }) {
   Plotly.react(place, data, layout, { displaylogo: false, responsive: true, ...bar });
 }
 
+function isFolded({ place }) {
+  return Boolean(place.closest("details:not([open])"));
+}
+
 for (const place of document.querySelectorAll(".plot")) {
   const chart = { place, spec: JSON.parse(place.querySelector("script").textContent) };
   place.textContent = "";
   charts.push(chart);
-  if (place.offsetParent) drawChart(chart);
+  if (!isFolded(chart)) drawChart(chart);
 }
-// Plotly cannot measure what is folded away: draw when it opens.
+// Plotly cannot measure what is folded away: that is drawn when it opens.
 for (const details of document.querySelectorAll("details")) {
   details.addEventListener("toggle", () => {
     if (details.open) charts.filter((chart) => details.contains(chart.place)).forEach(drawChart);
   });
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  charts.filter((chart) => chart.place.offsetParent).forEach(drawChart);
+  charts.filter((chart) => !isFolded(chart)).forEach(drawChart);
 });
 
 // Circuits: highlighting in the drawing, and the node browser below it.
