@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     """Exports and lists the files."""
     del argv
     output = Path(flags.FLAGS.output).expanduser().absolute()
-    export_openai(cli.existing_workdir(), output, flags.FLAGS.safetensors)
+    export_openai(cli.existing_workdir(), output, flags.FLAGS.safetensors, say=print)
     for path in sorted(output.iterdir()):
         print(f"{path.stat().st_size:>15,}  {path}")
 

@@ -3,14 +3,14 @@
 python -m launch.import_openai --source=csp_yolo1 --workdir=runs/csp_yolo1
 """
 
+import json
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from launch import cli
 from sparse_gpt.interop.workdirs import import_openai
-from sparse_gpt.model.parameters import flatten
+from sparse_gpt.model.parameters import parameter_table
 
 cli.define_workdir()
 flags.DEFINE_string("source", None, "Folder with beeg_config.json and final_model.pt.")
@@ -23,14 +23,12 @@ def main(argv: list[str]) -> None:
     del argv
     given = flags.FLAGS.tokenizer
     source = Path(flags.FLAGS.source).expanduser()
-    model = import_openai(source, cli.workdir(), Path(given).expanduser() if given else None)
-    sizes = [(leaf.size, int(np.count_nonzero(leaf))) for leaf in flatten(model.params).values()]
-    total, kept = (sum(column) for column in zip(*sizes, strict=True))
+    model = import_openai(source, cli.workdir(), Path(given).expanduser() if given else None, say=print)
+    kept = json.loads((cli.workdir() / "manifest.json").read_text())["nonzeros"].values()
+    total = sum(spec.size for spec in parameter_table(model.config.model).values())
     m = model.config.model
-    print(
-        f"{flags.FLAGS.source}: {m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}"
-    )
-    print(f"{total:,} parameters, {kept:,} of them nonzero, in {len(sizes)} tensors -> {cli.workdir()}")
+    print(f"{m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}")
+    print(f"{total:,} parameters in {len(kept)} tensors, {sum(kept):,} of them nonzero -> {cli.workdir()}")
     for note in model.notes:
         print(f"note: {note}")
 

@@ -1,16 +1,16 @@
 """Whole imports and exports: a folder in the reference's format to a workdir, and back."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
+from sparse_gpt.data.files import disk_errors, sha256_file
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import huggingface, openai, openai_weights
@@ -20,25 +20,31 @@ from sparse_gpt.training.checkpoint import load_params, save_params
 TOKENIZER_PAIR = ("encoder.json", "vocab.bpe")
 
 
-def import_openai(source: Path, workdir: Path, tokenizer: Path | None = None) -> openai.Imported:
+def import_openai(
+    source: Path, workdir: Path, tokenizer: Path | None = None, say: Callable[[str], object] = lambda _: None
+) -> openai.Imported:
     """Makes a workdir of a folder in the reference's format.
 
     Args:
       source: holds beeg_config.json, final_model.pt and perhaps encoder.json with vocab.bpe.
       workdir: must not hold anything yet.
       tokenizer: folder of the tokenizer, if it is not in `source`.
+      say: told what begins; large models take minutes.
 
     Raises:
       InputError: see openai.read_model; also if the tokenizer has more entries than the model. Nothing is written then.
     """
     with _new_folder(workdir, "--workdir") as folder:
+        say("reading and checking the weights")
         model = openai.read_model(source)
-        facts: dict[str, Any] = {"imported": {"model_sha256": _file_sha256(source / openai.WEIGHTS)}, "seeds": {}}
+        facts: dict[str, Any] = {"imported": {"model_sha256": sha256_file(source / openai.WEIGHTS)}, "seeds": {}}
         found = _tokenizer(source, tokenizer, model)
         if found is not None:
             found.save(folder / "tokenizer")
             facts["tokenizer_sha256"] = found.sha256
+        say("writing the checkpoint")
         save_params(folder, model.params)
+        say("taking fingerprints")
         facts |= {"params_sha256": manifest.params_sha256(model.params), "step": 0}
         facts |= {"nonzeros": manifest.nonzeros(model.params)}
         manifest.write_json(folder / "config.json", configs.to_dict(model.config))
@@ -46,20 +52,25 @@ def import_openai(source: Path, workdir: Path, tokenizer: Path | None = None) ->
     return model
 
 
-def export_openai(workdir: Path, output: Path, safetensors: bool = True) -> Config:
+def export_openai(
+    workdir: Path, output: Path, safetensors: bool = True, say: Callable[[str], object] = lambda _: None
+) -> Config:
     """Writes a workdir's newest parameters in the reference's format, with safetensors, config.json and a model card.
 
     Raises:
       InputError: if the workdir holds no model, or `output` holds anything.
     """
     config = configs.load(workdir)
+    say("reading the checkpoint")
     params, _ = load_params(workdir, config.model)
     path = workdir / "manifest.json"
     facts = json.loads(path.read_text()) if path.is_file() else {}
     facts["nonzeros"] = manifest.nonzeros(params)
     with _new_folder(output, "--output") as folder:
+        say(f"writing {openai.WEIGHTS}")
         openai.write_model(folder, config, params)
         if safetensors:
+            say("writing model.safetensors")
             tensors = openai_weights.to_tensors(config.model, params)
             metadata = {"format": "pt", "params_sha256": facts.get("params_sha256", "")}
             huggingface.write_safetensors(folder / "model.safetensors", tensors, metadata)
@@ -90,16 +101,9 @@ def _new_folder(target: Path, flag: str) -> Iterator[Path]:
     scratch = target.with_name(f".{target.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        scratch.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{flag}={target}: cannot be created ({error.strerror})") from error
-    try:
-        yield scratch
-        os.replace(scratch, target)
+        with disk_errors(target):
+            scratch.mkdir(parents=True)
+            yield scratch
+            os.replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
