@@ -99,7 +99,7 @@ def test_draws_everything_without_console_errors(browser: str, page: Path, tmp_p
     coloured = rendered.having("token", "plus") + rendered.having("token", "minus")
     assert len(coloured) > 10
     assert all(re.fullmatch(r"--share:\s*\d+%;", attrs["style"] or "") for attrs in coloured)
-    assert "Layer 0: MLP neuron 333 · from L0 mlp_in 17 +0.88" in dom
+    assert "Layer 0: MLP neuron 333 · from L0 mlp_in 90 −1.12, from L0 mlp_in 17 +0.88, to L0 mlp_out 110" in dom
 
 
 def test_defects_and_loading_are_seen(browser: str, page: Path, tmp_path: Path) -> None:

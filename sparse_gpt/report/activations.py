@@ -18,18 +18,9 @@ FAINTEST = 0.02  # cells below this fraction of the darkest are not drawn
 
 def node_data(graph: Graph, traces: Json | None) -> Json:
     """What script.js needs for one circuit: a description of every node and, with traces, its value at every token."""
-    wires: dict[str, list[str]] = {}
     names = {node.key: short_name(node) for node in graph.nodes}
-    names |= {key: visible_token(token, 14) for key, token in {**graph.tokens, **graph.answers}.items()}
-    for wire in graph.wires:
-        source, target = (names.get(end, end.replace(":", " ")) for end in (wire.source, wire.target))
-        wires.setdefault(wire.target, []).append(f"from {source} {weight(wire.weight)}")
-        wires.setdefault(wire.source, []).append(f"to {target} {weight(wire.weight)}")
-    for lane in graph.lanes:
-        for writer, reader in lane.links:
-            for mine, other, word in ((writer, reader, "read by"), (reader, writer, "written by")):
-                if not other.startswith(("embed:", "unembed:")):
-                    wires.setdefault(mine, []).append(f"{word} {names[other]}")
+    terminals = {key: f"‹{visible_token(token, 14)}›" for key, token in {**graph.tokens, **graph.answers}.items()}
+    before, after = _joins(graph, names)
     samples = (traces or {}).get("samples", [])
     return {
         "nodes": [
@@ -37,16 +28,32 @@ def node_data(graph: Graph, traces: Json | None) -> Json:
                 "key": node.key,
                 "name": short_name(node),
                 "title": f"Layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}",
-                "wires": wires.get(node.key, []),
+                "wires": before[node.key] + after[node.key],
                 "responds": responds_to(node.key, traces),
                 "values": [[_rounded(v) for v in sample["values"].get(node.key, [])] for sample in samples],
             }
             for node in graph.nodes
         ],
-        "terminals": {key: names[key] for key in (*graph.tokens, *graph.answers)},
+        "terminals": terminals,
         "samples": [_sample_data(sample) for sample in samples],
         "first": first_choice(graph, samples),
     }
+
+
+def _joins(graph: Graph, names: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What comes into every node and what leaves it, in words; what joins a node to embedding and unembedding is drawn
+    only."""
+    before: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
+    after: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
+    for wire in sorted(graph.wires, key=lambda w: -abs(w.weight)):
+        if wire.kind == "block":
+            before[wire.target].append(f"from {names[wire.source]} {weight(wire.weight)}")
+            after[wire.source].append(f"to {names[wire.target]} {weight(wire.weight)}")
+    for writer, reader in (link for lane in graph.lanes for link in lane.links):
+        if writer in names and reader in names:
+            before[reader].append(f"written by {names[writer]}")
+            after[writer].append(f"read by {names[reader]}")
+    return before, after
 
 
 def _sample_data(sample: Json) -> Json:

@@ -33,10 +33,8 @@ def number(value: object, digits: int = 3) -> str:
         return "–"
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
         shown = f"{int(value):,}"
-    elif 1e-3 <= abs(value) < 1e6:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-        decimals = min(decimals, digits) if abs(value) >= 0.01 else decimals - 1
-        shown = f"{value:,.{decimals}f}"
+    elif 0.01 <= abs(value) < 1e6:
+        shown = f"{value:,.{min(digits, max(0, digits - 1 - math.floor(math.log10(abs(value)))))}f}"
     else:
         shown = f"{value:.{digits}g}"
     return shown.replace(",", "\u202f").replace("-", "−")
