@@ -12,11 +12,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from sparse_gpt import config as configs
+from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import hooks, inference, openai, openai_config, openai_weights, workdirs
 from sparse_gpt.interop.torch_format import read_tensors
 from sparse_gpt.model.parameters import flatten, parameter_table, unflatten
 from sparse_gpt.training.checkpoint import load_params, save_params
+from sparse_gpt.training.manifest import params_sha256
 from tests import reference_files as files
 from tests import reference_model as reference
 
@@ -276,7 +278,7 @@ def workdir_of(path: Path, config: configs.Config, params: Any) -> Path:
     """A workdir as training leaves it, as far as export needs it."""
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(configs.to_dict(config)))
-    (path / "manifest.json").write_text(json.dumps({"params_sha256": "ab" * 32, "step": 7, "packages": {"jax": "1.2"}}))
+    (path / "manifest.json").write_text(json.dumps({"corpus_sha256": "ab" * 32, "packages": {"jax": "1.2"}}))
     save_params(path, params, 7)
     return path
 
@@ -333,10 +335,27 @@ def test_the_exported_folder(tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored[name], array, err_msg=name)
     card = (tmp_path / "exported" / "README.md").read_text()
     assert card.startswith("---\n")
-    for fact in ("ab" * 32, "| training step | 7 |", "jax 1.2"):
+    for fact in ("ab" * 32, params_sha256(params), "| training step | 7 |", "jax 1.2"):
         assert fact in card
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["hidden_size"] == 8
     assert not list(tmp_path.glob(".*"))
+
+
+def test_tokenizers_travel_both_ways(tmp_path: Path) -> None:
+    """encoder.json and vocab.bpe beside the weights give the workdir its tokenizer, and leave with the export."""
+    tokenizer = train_tokenizer(["def f(x):\n    return x\n" * 20], 270)
+    weights = reference.random_weights(SMALL | {"vocab_size": 272}, 0)
+    source = files.write_model(tmp_path / "model", SMALL | {"vocab_size": 272}, weights)
+    tokenizer.save(source)
+    (source / "tokenizer.json").unlink()
+    workdirs.import_openai(source, tmp_path / "one")
+    assert Tokenizer.load(tmp_path / "one" / "tokenizer").sha256 == tokenizer.sha256
+    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["tokenizer_sha256"] == tokenizer.sha256
+    workdirs.export_openai(tmp_path / "one", tmp_path / "exported")
+    for name in workdirs.TOKENIZER_PAIR:
+        assert (tmp_path / "exported" / name).read_bytes() == (source / name).read_bytes()
+    with pytest.raises(InputError, match="270 entries"):
+        workdirs.import_openai(folder_of(tmp_path / "small", SMALL), tmp_path / "two", tokenizer=source)
 
 
 def test_folders_in_use_are_refused_and_failures_leave_nothing(tmp_path: Path) -> None:

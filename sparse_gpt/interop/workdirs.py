@@ -62,17 +62,17 @@ def export_openai(
     """
     config = configs.load(workdir)
     say("reading the checkpoint")
-    params, _ = load_params(workdir, config.model)
+    params, step = load_params(workdir, config.model)
     path = workdir / "manifest.json"
     facts = json.loads(path.read_text()) if path.is_file() else {}
-    facts["nonzeros"] = manifest.nonzeros(params)
+    facts |= {"params_sha256": manifest.params_sha256(params), "nonzeros": manifest.nonzeros(params), "step": step}
     with _new_folder(output, "--output") as folder:
         say(f"writing {openai.WEIGHTS}")
         openai.write_model(folder, config, params)
         if safetensors:
             say("writing model.safetensors")
             tensors = openai_weights.to_tensors(config.model, params)
-            metadata = {"format": "pt", "params_sha256": facts.get("params_sha256", "")}
+            metadata = {"format": "pt", "params_sha256": facts["params_sha256"]}
             huggingface.write_safetensors(folder / "model.safetensors", tensors, metadata)
         manifest.write_json(folder / openai.OWN_CONFIG, huggingface.config_json(config))
         (folder / "README.md").write_text(huggingface.model_card(output.name, config, facts))
