@@ -17,8 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from sparse_gpt.topk_rows import keep_rows
+
 FORCED = 2**31 - 1  # a key above every magnitude, NaN included
-_NAN_KEY = 0x7F800001  # one above the bits of infinity
+_INF_KEY = 0x7F800000
+_NAN_KEY = 0x7F810000  # the next key above infinity in which only the upper half is set, as in all bfloat16 keys
 _LOWEST = -(2**31)
 
 
@@ -29,7 +32,7 @@ def magnitude_keys(x: Array) -> Array:
       x: float32 or bfloat16, any shape.
 
     Returns:
-      int32 of the same shape, in [0, 0x7F800001]. Both zeros map to 0, every NaN to the one largest key,
+      int32 of the same shape, in [0, 0x7F810000]. Both zeros map to 0, every NaN to the one largest key,
       which is still below `FORCED`.
 
     Raises:
@@ -37,8 +40,8 @@ def magnitude_keys(x: Array) -> Array:
     """
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         raise TypeError(f"magnitudes are ordered for float32 and bfloat16, not {x.dtype}: cast first")
-    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
-    return jnp.minimum(bits & 0x7FFFFFFF, _NAN_KEY)
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32) & 0x7FFFFFFF
+    return jnp.where(bits > _INF_KEY, _NAN_KEY, bits)
 
 
 def _largest(accept: Callable[[Array], Array], like: Array, bits_per_round: int) -> Array:
@@ -52,34 +55,10 @@ def _largest(accept: Callable[[Array], Array], like: Array, bits_per_round: int)
 
     def body(i: Array, low: Array) -> Array:
         shift = 32 - bits_per_round * (i + 1)
-        digit = jnp.sum(accept(low + (steps << shift)), axis=0, dtype=jnp.int32)
+        digit = jnp.sum(accept(low[None] + (steps << shift)), axis=0, dtype=jnp.int32)
         return low + (digit << shift)
 
     return lax.fori_loop(0, 32 // bits_per_round, body, like * 0 + _LOWEST)
-
-
-def _row_cut(keys: Array, k: int) -> tuple[Array, Array]:
-    """Per row of (rows, width) keys: the k-th largest key, and the index below which its equals are kept."""
-    index = jnp.arange(keys.shape[-1], dtype=jnp.int32)
-
-    def count(mask: Array) -> Array:
-        return jnp.sum(mask, axis=-1, dtype=jnp.int32)
-
-    threshold = _largest(lambda c: count(keys >= c[..., None]) >= k, keys[:, 0], 1)
-    equal = keys == threshold[:, None]
-    need = k - count(keys > threshold[:, None])
-    bound = _largest(lambda c: count(equal & (index < c[..., None])) <= need, keys[:, 0], 1)
-    return threshold, bound
-
-
-def _keep_rows(x: Array, k: int) -> Array:
-    """Boolean mask of the k kept entries of each row, any leading shape; 0 < k < width."""
-    keys = magnitude_keys(x)
-    threshold, bound = _row_cut(keys.reshape(-1, keys.shape[-1]), k)
-    threshold = threshold.reshape(*x.shape[:-1], 1)
-    bound = bound.reshape(*x.shape[:-1], 1)
-    index = jnp.arange(x.shape[-1], dtype=jnp.int32)
-    return (keys > threshold) | ((keys == threshold) & (index < bound))
 
 
 def abs_topk(x: Array, k: int) -> Array:
@@ -118,7 +97,8 @@ def _abs_topk(x: Array, k: int) -> Array:
 
 
 def _abs_topk_forward(x: Array, k: int) -> tuple[Array, Array]:
-    keep = _keep_rows(x, k)
+    rows = magnitude_keys(x).reshape(-1, x.shape[-1])
+    keep = keep_rows(k, x.dtype == jnp.bfloat16)(rows).reshape(x.shape)
     return jnp.where(keep, x, jnp.zeros_like(x)), keep
 
 
@@ -130,10 +110,10 @@ _abs_topk.defvjp(_abs_topk_forward, _abs_topk_backward)
 
 
 class Cut(NamedTuple):
-    """Where each of n tensors is cut: an entry stays if its key is above `key`, or equal with an index below `index`."""
+    """Where n tensors are cut: an entry stays if its key is above `key`, or equal with an index below `bound`."""
 
     key: Array  # (n,) int32
-    index: Array  # (n,) int32
+    bound: Array  # (n,) int32
 
 
 def joint_cut(
@@ -196,7 +176,7 @@ def keep_mask(keys: Array, key: Array, bound: Array, index: Array | None = None)
 
     Args:
       keys: int32 keys of one tensor or of a shard of it.
-      key, bound: the tensor's entries of `Cut.key` and `Cut.index`, scalars.
+      key, bound: the tensor's entries of `Cut.key` and `Cut.bound`, scalars.
       index: flat indices as given to `joint_cut`; default: the array is whole.
     """
     if index is None:

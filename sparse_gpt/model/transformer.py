@@ -4,6 +4,7 @@ Shapes are written into names: B batch, T position, D d_model, R d_model + d_pos
 K d_head, F d_mlp, V vocabulary; Q counts the positions that are still computed (T, or 1, see `Transformer.__call__`).
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -20,6 +21,27 @@ from sparse_gpt.topk import abs_topk
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # torch.nn.RMSNorm with eps=None; 1e-6 changes sparse models' logits
 LAYER_EPS = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodes:
+    """What happens at a node site: AbsTopK where it is switched on, then the tap."""
+
+    fraction: float
+    sites: tuple[str, ...]
+    tap: Tap
+
+    def __call__(self, site: str, layer: int, x: jax.Array) -> jax.Array:
+        return self.tap(site, layer, self.sparsify((site,), x[..., None, :])[..., 0, :])
+
+    def sparsify(self, sites: tuple[str, ...], x: jax.Array) -> jax.Array:
+        """AbsTopK of (..., sites, width) along the width, in one selection when it acts at all of the sites."""
+        k = int(self.fraction * x.shape[-1])
+        acts = [site in self.sites for site in sites]
+        if all(acts):
+            return abs_topk(x, k)
+        parts = [abs_topk(x[..., i, :], k) if on else x[..., i, :] for i, on in enumerate(acts)]
+        return jnp.stack(parts, axis=-2) if any(acts) else x
 
 
 class _Part(nn.Module):
@@ -70,19 +92,18 @@ class Attention(_Part):
         if self.config.attention_sink:
             self.sink = self.tensor("sink", jnp.float32)
 
-    def __call__(self, x_BxTxR: jax.Array, layer: int, node: Any, positions: jax.Array | None) -> jax.Array:
-        m = self.config
-        batch = x_BxTxR.shape[0]
-        qkv = self.c_attn(x_BxTxR)
-        q, k, v = jnp.split(qkv, 3, axis=-1)
-        if positions is not None:
-            q = _at(q, positions)
-        q, k, v = node("attn_q", layer, q), node("attn_k", layer, k), node("attn_v", layer, v)
+    def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes, positions: jax.Array | None) -> jax.Array:
+        m, sites = self.config, ("attn_q", "attn_k", "attn_v")
+        batch, time = x_BxTxR.shape[:2]
+        qkv = nodes.sparsify(sites, self.c_attn(x_BxTxR).reshape(batch, time, 3, m.n_head * m.d_head))
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        q = q if positions is None else _at(q, positions)
+        q, k, v = (nodes.tap(site, layer, x) for site, x in zip(sites, (q, k, v), strict=True))
         q, k, v = (jnp.swapaxes(a.reshape(batch, -1, m.n_head, m.d_head), 1, 2) for a in (q, k, v))
         sink = self.sink if m.attention_sink else jnp.full(m.n_head, -jnp.inf, jnp.float32)
         y = causal_attention(q, k, v, sink) if positions is None else attend(q, k, v, sink, positions[:, None])
-        y = node("attn_y", layer, jnp.swapaxes(y, 1, 2).reshape(batch, -1, m.n_head * m.d_head))
-        return node("attn_out", layer, self.c_proj(y))
+        y = nodes("attn_y", layer, jnp.swapaxes(y, 1, 2).reshape(batch, -1, m.n_head * m.d_head))
+        return nodes("attn_out", layer, self.c_proj(y))
 
 
 class Mlp(_Part):
@@ -92,10 +113,10 @@ class Mlp(_Part):
         self.c_fc = Linear(self.config)
         self.c_proj = Linear(self.config)
 
-    def __call__(self, x_BxTxR: jax.Array, layer: int, node: Any) -> jax.Array:
+    def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes) -> jax.Array:
         hidden = self.c_fc(x_BxTxR)
         hidden = nn.relu(hidden) if self.config.activation == "relu" else gelu(hidden)
-        return node("mlp_out", layer, self.c_proj(node("mlp_neuron", layer, hidden)))
+        return nodes("mlp_out", layer, self.c_proj(nodes("mlp_neuron", layer, hidden)))
 
 
 class Block(_Part):
@@ -113,28 +134,28 @@ class Block(_Part):
         position_1xTxP: jax.Array | None,
         sublayer: int,
         layer: int,
-        node: Any,
-        tap: Tap,
+        nodes: Nodes,
         positions: jax.Array | None,
     ) -> jax.Array:
+        tap = nodes.tap
         relu = self.config.residual_activation == "relu"
         if sublayer == 0:
             h_BxTxD = tap("resid_in", layer, h_BxTxD)
             read = self.ln_1(h_BxTxD, "attn_norm", layer, tap)
             if position_1xTxP is not None:
                 read = _append(read, self.ln_p1(position_1xTxP))
-            delta = self.attn(node("attn_in", layer, read), layer, node, positions)
+            delta = self.attn(nodes("attn_in", layer, read), layer, nodes, positions)
             stream = h_BxTxD if positions is None else _at(h_BxTxD, positions)
             h = stream + delta
-            return node("resid_post_attn", layer, nn.relu(h) if relu else h)
+            return nodes("resid_post_attn", layer, nn.relu(h) if relu else h)
         h_BxTxD = tap("resid_mid", layer, h_BxTxD)
         read = self.ln_2(h_BxTxD, "mlp_norm", layer, tap)
         if position_1xTxP is not None:
             own = self.ln_p2(position_1xTxP)
             own = jnp.broadcast_to(own, (read.shape[0], *own.shape[1:]))
             read = _append(read, own if positions is None else _at(own, positions))
-        h = h_BxTxD + self.mlp(node("mlp_in", layer, read), layer, node)
-        return node("resid_post_mlp", layer, nn.relu(h) if relu else h)
+        h = h_BxTxD + self.mlp(nodes("mlp_in", layer, read), layer, nodes)
+        return nodes("resid_post_mlp", layer, nn.relu(h) if relu else h)
 
 
 class Transformer(_Part):
@@ -158,7 +179,7 @@ class Transformer(_Part):
         self.wte = self.tensor("wte", compute)
         if m.position in ("additive", "concat"):
             self.wpe = self.tensor("wpe", compute)
-        block = nn.remat(Block, static_argnums=(3, 4, 5, 6)) if self.remat else Block
+        block = nn.remat(Block, static_argnums=(3, 4, 5)) if self.remat else Block
         self.h = [block(m) for _ in range(m.n_layer)]
         self.ln_f = Norm(m)
         if not m.tied:
@@ -204,12 +225,12 @@ class Transformer(_Part):
         Boundaries count sublayers: 0 is the embedding, 2 l + 1 lies after attention of layer l, 2 l + 2 after its MLP.
         """
         stop = 2 * self.config.n_layer if stop is None else stop
-        node = self._node(tap)
+        nodes = Nodes(self.activation_fraction, self.activation_sites, tap)
         last_attention = 2 * self.config.n_layer - 2
         position = self._concatenated(h.shape[1])
         for index in range(start, stop):
             at = positions if index >= last_attention else None
-            h = self.h[index // 2](h, position, index % 2, index // 2, node, tap, at)
+            h = self.h[index // 2](h, position, index % 2, index // 2, nodes, at)
         return h
 
     def unembed(self, h: jax.Array, tokens: jax.Array, tap: Tap = identity) -> jax.Array:
@@ -224,16 +245,6 @@ class Transformer(_Part):
         if m.bigram:
             logits = logits + jnp.take(self.bigram, tokens.reshape(-1), axis=0)
         return logits.reshape(*h.shape[:-1], m.vocab_size)
-
-    def _node(self, tap: Tap) -> Tap:
-        """The tap with AbsTopK in front of it."""
-
-        def node(site: str, layer: int, x: jax.Array) -> jax.Array:
-            if site in self.activation_sites:
-                x = abs_topk(x, int(self.activation_fraction * x.shape[-1]))
-            return tap(site, layer, x)
-
-        return node
 
     def _concatenated(self, time: int) -> jax.Array | None:
         """Concatenated position channels (1, T, d_position), or None."""
