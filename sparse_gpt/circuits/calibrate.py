@@ -64,10 +64,11 @@ def fit_many(logits: np.ndarray, index: np.ndarray, tokens: int) -> tuple[np.nda
     one_hot = np.eye(tokens + 1)[index][..., :tokens]
     shifts = np.broadcast_to(one_hot[:, 0] - one_hot[:, 1], (n, batch, tokens))
     design = np.concatenate([(logits[..., :1] - logits[..., 1:]).astype(np.float64), shifts], axis=2)
-    weights = np.zeros((n, 1 + tokens))
-    weights[:, 0] = 1
+    identity = np.eye(1 + tokens)[0]
+    # Newton converges from small margins; from large ones it oversteps. So it starts at margins of size one.
+    weights = identity / np.maximum(1.0, np.sqrt(np.mean(design[..., 0] ** 2, axis=1)))[:, None]
     margin, damping = np.einsum("nbk,nk->nb", design, weights), np.full(n, 1e-3)
-    loss = np.mean(np.logaddexp(0, -margin), axis=1)
+    loss, uncalibrated = (np.mean(np.logaddexp(0, -m), axis=1) for m in (margin, design[..., 0]))
     for _ in range(NEWTON_STEPS):
         wrong = 1 / (1 + np.exp(np.clip(margin, -60, 60)))
         gradient = -np.einsum("nbk,nb->nk", design, wrong) / batch
@@ -80,7 +81,9 @@ def fit_many(logits: np.ndarray, index: np.ndarray, tokens: int) -> tuple[np.nda
         weights = np.where(better[:, None], weights - step, weights)
         margin, loss = np.where(better[:, None], tried, margin), np.where(better, tried_loss, loss)
         damping = np.where(better, damping / 10, damping * 10)
-    return weights[:, 0], weights[:, 1:], loss
+    worse = ~(loss <= uncalibrated)
+    weights = np.where(worse[:, None], identity, weights)
+    return weights[:, 0], weights[:, 1:], np.where(worse, uncalibrated, loss)
 
 
 @functools.partial(jax.jit, static_argnames="tokens")

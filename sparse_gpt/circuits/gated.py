@@ -66,19 +66,22 @@ class GatedModel:
       model: in float32.
       frozen: whether the norms keep the scale that the full model has on the same tokens ("frozen") or follow the
         gated stream ("live").
+      full: weights of the full model, where `params` are not (edges were removed); they set the frozen norms.
     """
 
     params: Params
     ablation: Gates
     model: Transformer = flax.struct.field(pytree_node=False)
     frozen: bool = flax.struct.field(pytree_node=False, default=False)
+    full: Params | None = None
 
     def tap(self, gates: Gates, tokens: jax.Array, positions: jax.Array | None) -> Tap:
         """The tap that gates, and freezes the norms if asked to."""
         if not self.frozen:
             return gate(gates, self.ablation)
         norms: dict[tuple[str, int], jax.Array] = {}
-        self.model.apply({"params": self.params}, tokens, tap=recorder(norms, NORM_TAPS), positions=positions)
+        full = self.params if self.full is None else self.full
+        self.model.apply({"params": full}, tokens, tap=recorder(norms, NORM_TAPS), positions=positions)
         return chain(substitute(norms), gate(gates, self.ablation))
 
     def logits(self, batch: TaskBatch, tap: Tap = identity) -> jax.Array:

@@ -128,7 +128,8 @@ def _reaches_logits(model: ModelConfig, params: Params) -> GateArrays:
     found = {site: value.astype(bool) for site, value in empty(model).items()}
     nonzero = _can_be_nonzero(model, params)
     head = np.asarray(params["wte"]).T if model.tied else np.asarray(params["lm_head"])
-    stream = np.any(head != 0, axis=1)
+    # LayerNorm's mean carries every channel of the stream into every other.
+    stream = np.any(head != 0, axis=1) | (model.norm != "rms")
     for layer in reversed(range(model.n_layer)):
         weights = _weights(model, params, layer)
 

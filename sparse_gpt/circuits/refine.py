@@ -1,7 +1,7 @@
-"""Greedy minimality: drop every node that the task does not need, one after another, checking the loss each time.
+"""Greedy minimality: drop whatever the task does not need, checking the loss each time, until no single item can go.
 
-The search leaves nodes behind that only met in passing (the paper names them as leftovers). Here a node goes when the
-circuit without it still has its loss at or below the target; at the end no single node can go.
+The search leaves nodes behind that only met in passing (the paper names them as leftovers), and nodes bring every
+weight between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
+WIDTH = 8  # candidates tried at a time
 
 
 def minimal(
@@ -16,14 +17,14 @@ def minimal(
 ) -> np.ndarray:
     """Removes items until none can be removed alone without the loss crossing `target`.
 
-    Each round tries every single removal, then takes as many of the harmless ones as can go together: the longest
-    prefix, least harmful first, found by halving. A round that can take only one takes the least harmful.
+    Each round tries every single removal, sorts the harmless ones by their loss and goes through them once, removing
+    whatever can go on top of what has gone before. The last round finds nothing harmless.
 
     Args:
       losses: losses of candidate sets.
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in the unit of the losses.
-      progress: told the number of items left after every round.
+      progress: told the number of items left.
 
     Returns:
       (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.
@@ -31,26 +32,45 @@ def minimal(
     kept = np.array(kept, np.float32)
     while True:
         items = np.flatnonzero(kept)
-        without = losses(_each_removed(kept, items))
-        order = items[np.argsort(without, kind="stable")][: int(np.sum(without <= target))]
-        if not len(order):
+        if not len(items):
             return kept
-        kept = _remove_prefix(losses, kept, order, target)
+        alone = losses(_without(kept, [items[i : i + 1] for i in range(len(items))]))
+        harmless = items[np.argsort(alone, kind="stable")][: int(np.sum(alone <= target))]
+        if not len(harmless):
+            return kept
+        kept = _sweep(losses, kept, harmless, target, progress)
+
+
+def _sweep(
+    losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Callable[[int], None]
+) -> np.ndarray:
+    """`kept` after one pass over `order`. The first of `order` always goes: it was tried alone.
+
+    Runs of doubling length are tried side by side and the longest harmless one goes. Where not even one item can go,
+    the next WIDTH items are tried one by one and those before the first harmless one are passed over.
+    """
+    while len(order):
+        runs = [order[:length] for length in sorted({min(2**i, len(order)) for i in range(WIDTH)})]
+        good = np.flatnonzero(losses(_without(kept, runs)) <= target)
+        if len(good):
+            run = runs[int(good[-1])]
+        else:
+            singles = [order[i : i + 1] for i in range(1, min(1 + WIDTH, len(order)))]
+            good = np.flatnonzero(losses(_without(kept, singles)) <= target) if singles else good
+            if not len(good):
+                order = order[1 + len(singles) :]
+                continue
+            order = order[1 + int(good[0]) :]
+            run = order[:1]
+        kept = _without(kept, [run])[0]
+        order = order[len(run) :]
         progress(int(kept.sum()))
+    return kept
 
 
-def _each_removed(kept: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(len(items), all) copies of `kept`, each without one item."""
-    sets = np.repeat(kept[None, :], len(items), axis=0)
-    sets[np.arange(len(items)), items] = 0
+def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
+    """(len(removed), items) copies of `kept`, each without the items of one entry."""
+    sets = np.repeat(kept[None, :], len(removed), axis=0)
+    for row, items in zip(sets, removed, strict=True):
+        row[items] = 0
     return sets
-
-
-def _remove_prefix(losses: Losses, kept: np.ndarray, order: np.ndarray, target: float) -> np.ndarray:
-    """`kept` without the longest prefix of `order` that halving finds harmless; at least the first goes."""
-    sizes = np.unique(np.maximum(1, (len(order) * 0.5 ** np.arange(8)).astype(int)))[::-1]
-    sets = np.repeat(kept[None, :], len(sizes), axis=0)
-    for row, size in zip(sets, sizes, strict=True):
-        row[order[:size]] = 0
-    good = np.flatnonzero(losses(sets) <= target)
-    return sets[good[0]] if len(good) else sets[-1]

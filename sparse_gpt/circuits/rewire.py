@@ -100,7 +100,7 @@ def rewired(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array)
         attention["c_proj"] = {**attention["c_proj"], "kernel": kernel}
         ablation["attn_v"] = ablation["attn_v"].at[layer].set(values)
         params[f"h_{layer}"] = {**block, "attn": attention, "mlp": mlp}
-    return dataclasses.replace(gated, params=params, ablation=ablation)
+    return dataclasses.replace(gated, params=params, ablation=ablation, full=gated.params)
 
 
 def without_pruned_edges(gated: GatedModel, circuit: Circuit) -> GatedModel:

@@ -1,0 +1,206 @@
+"""The mask search, discretisation, calibration and greedy minimality."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits import calibrate, discretise, refine, search
+from sparse_gpt.circuits.evaluate import Evaluator, random_gates
+from sparse_gpt.circuits.gated import binary_loss
+from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
+from sparse_gpt.config import PruneConfig
+from tests import circuits_model
+
+CONFIG = circuits_model.config()
+PRUNE = PruneConfig(steps=12, seeds=2, k_coefs="0,1e-2", batch_pairs=4, learning_rate=2e-2, init_noise_scale=0.1)
+
+
+def _may_open() -> dict[str, np.ndarray]:
+    may_open = searchable(CONFIG.model, circuits_model.params(CONFIG))
+    return {site: value & (np.arange(value.shape[1]) % 5 > 0)[None, :] for site, value in may_open.items()}
+
+
+def _find(hyperparameters: search.Hyperparameters, steps: int = PRUNE.steps) -> search.Found:
+    model, may_open = circuits_model.gated(CONFIG), _may_open()
+    return search.search(
+        model, may_open, hyperparameters, circuits_model.batch(24, seed=1), steps, PRUNE.batch_pairs, False
+    )
+
+
+def test_searches_side_by_side_are_the_searches_alone() -> None:
+    h = search.population(PRUNE)._replace(
+        learning_rate=np.array([1e-2, 2e-2, 3e-2, 4e-2], np.float32), beta2=np.array([0.9, 0.95, 0.99, 0.5], np.float32)
+    )
+    together = _find(h)
+    for trial in range(4):
+        alone = _find(search.Hyperparameters(*(values[trial : trial + 1] for values in h)))
+        np.testing.assert_allclose(together.loss[trial], alone.loss[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(together.open_nodes[trial], alone.open_nodes[0])
+        np.testing.assert_allclose(to_vector(together.tau)[trial], to_vector(alone.tau)[0], atol=1e-3)
+
+
+def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
+    h = search.population(dataclasses.replace(PRUNE, learning_rate=0.5))
+    found = to_vector(_find(h).tau)
+    may_open = to_vector(_may_open()) > 0
+    assert found[:, may_open].max() == 1
+    assert found.min() == -1
+    np.testing.assert_array_equal(found[:, ~may_open], -1)
+
+
+def test_a_price_on_nodes_closes_them() -> None:
+    h = search.population(dataclasses.replace(PRUNE, seeds=1, k_coefs="0,1"))
+    free, dear = _find(h, steps=24).open_nodes[:, -1]
+    assert dear < free / 2
+
+
+def test_population_has_every_seed_with_every_price() -> None:
+    h = search.population(PRUNE)
+    np.testing.assert_array_equal(h.seed, [0, 0, 1, 1])
+    np.testing.assert_allclose(h.k_coef, [0, 1e-2, 0, 1e-2])
+    assert {len(values) for values in h} == {4}
+
+
+def test_learning_rate_rises_then_falls_to_nothing() -> None:
+    h = search.Hyperparameters(*(np.float32(0.5) for _ in search.Hyperparameters._fields))._replace(
+        warmup=np.float32(0.2)
+    )
+    rates = np.array([search.learning_rate(h, jnp.int32(step), 100) for step in range(100)])
+    np.testing.assert_allclose(rates[:20], 0.5 * np.arange(1, 21) / 20, rtol=1e-6)
+    np.testing.assert_allclose(rates[20:], 0.5 * np.arange(80, 0, -1) / 80, rtol=1e-5)
+
+
+def test_batches_go_around_the_pairs() -> None:
+    batch = circuits_model.batch(10, seed=2)
+    stacked = search._batches(batch, first=3, count=2, batch_pairs=2)
+    np.testing.assert_array_equal(stacked.tokens[0], batch.tokens[[2, 3, 4, 5]])  # pairs 6, 7 of 5: 1, 2
+    np.testing.assert_array_equal(stacked.answer[1], batch.answer[[6, 7, 8, 9]])
+
+
+def test_ranking_breaks_ties_by_attribution_then_by_order() -> None:
+    tau = np.array([1.0, 1.0, -1.0, 1.0, 0.5, 1.0])
+    attribution = np.array([-0.1, -0.3, -9.0, -0.1, -9.0, -9.0])
+    may_open = np.array([1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(discretise.ranking(tau, attribution, may_open), [1, 0, 3, 4, 2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bisection_finds_what_a_linear_scan_finds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    curves = np.sort(rng.random((6, 41)))[:, ::-1]  # falling losses of sizes 0 .. 40
+    curves[0] = 0.9  # never reaches
+    calls: list[np.ndarray] = []
+
+    def losses(sizes: np.ndarray) -> np.ndarray:
+        calls.append(sizes)
+        return curves[np.arange(6), sizes]
+
+    limit = np.full(6, 40)
+    sizes, reached = discretise.smallest_sizes(losses, rng.integers(1, 41, 6), limit, 0.3)
+    assert not reached[0]
+    assert reached[1:].all()
+    np.testing.assert_array_equal(sizes[1:], [1 + np.flatnonzero(curve[1:] <= 0.3)[0] for curve in curves[1:]])
+    assert len(calls) < 20
+
+
+def test_sizes_that_do_not_reach_the_target_are_the_closest() -> None:
+    curve = np.array([9, 5, 4, 3, 2, 6, 6, 6, 7.0])
+    sizes, reached = discretise.smallest_sizes(lambda k: curve[k], np.array([2]), np.array([8]), 1.0)
+    assert not reached[0]
+    assert sizes[0] == 4
+
+
+def test_size_grid() -> None:
+    np.testing.assert_array_equal(discretise.size_grid(1), [1])
+    grid = discretise.size_grid(500)
+    assert (grid[0], grid[-1]) == (1, 500)
+    assert (np.diff(grid) > 0).all()
+
+
+def _logits(seed: int, count: int = 3, scale: float = 5.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    logits = scale * rng.standard_normal((count, 64, 2)).astype(np.float32)
+    logits[..., 0] += 0.5 * scale
+    return logits, np.tile(np.array([[0, 1], [1, 0], [2, 1], [3, 0]], np.int32), (16, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_calibration_never_hurts_and_both_ways_agree(seed: int) -> None:
+    logits, index = _logits(seed)
+    index = np.minimum(index, 3)  # 3 stands for a token that is not shifted
+    scale, shift, loss = calibrate.fit_many(logits, index, 3)
+    for i, each in enumerate(logits):
+        own = calibrate.fitted(each, index, 3)
+        before, after = binary_loss(each), binary_loss(calibrate.apply(own, each, index))
+        assert after <= before
+        np.testing.assert_allclose(after, loss[i], rtol=5e-3)
+        assert loss[i] <= after + 1e-6  # Newton's steps have converged, 16 of L-BFGS nearly
+        newton = calibrate.Calibration(np.float32(scale[i]), shift[i].astype(np.float32))
+        np.testing.assert_allclose(binary_loss(calibrate.apply(newton, each, index)), loss[i], rtol=1e-5)
+
+
+def test_calibration_of_perfect_answers_stays_finite() -> None:
+    logits, index = _logits(0)
+    index = np.zeros_like(index)
+    logits = np.sort(np.abs(logits), axis=2)[..., ::-1]
+    own = calibrate.fitted(logits[0], index, 0)
+    assert np.isfinite(own.scale)
+    scale, _, loss = calibrate.fit_many(logits, index, 0)
+    assert np.isfinite(scale).all()
+    assert (loss < 0.1).all()
+
+
+def test_choices_without_a_shift() -> None:
+    batch = circuits_model.batch(6, seed=3)._replace(answer=np.array([1, 5, 9] * 2), foil=np.array([5, 1, 1] * 2))
+    tokens = np.array([1, 5], np.int32)
+    np.testing.assert_array_equal(calibrate.choice_index(batch, tokens)[:3], [[0, 1], [1, 0], [2, 0]])
+    assert not calibrate.choice_index(batch, tokens[:0]).any()
+    np.testing.assert_array_equal(calibrate.shifted_tokens(batch), [1, 5, 9])
+    many = circuits_model.batch(200, seed=3)
+    assert len(calibrate.shifted_tokens(many)) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_greedy_removal_ends_where_nothing_can_go(seed: int) -> None:
+    """Losses with redundancy: a need is met by any one of several items, so what can go depends on what is gone."""
+    rng = np.random.default_rng(seed)
+    needs = [rng.choice(40, size=rng.integers(1, 6), replace=False) for _ in range(12)]
+    price = rng.random(12)
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        unmet = np.stack([1 - sets[:, need].max(axis=1) for need in needs], axis=1)
+        return unmet @ price
+
+    target = 0.8
+    kept = refine.minimal(losses, np.ones(40), target)
+    assert losses(kept[None])[0] <= target
+    for item in np.flatnonzero(kept):
+        smaller = kept.copy()
+        smaller[item] = 0
+        assert losses(smaller[None])[0] > target
+    assert kept.sum() <= 12
+
+
+def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
+    np.testing.assert_array_equal(refine.minimal(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
+    assert refine.minimal(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
+
+
+def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(12, seed=4)
+    evaluator = Evaluator(model, batch, np.array([], np.int32))
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(11)])
+    run = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
+    expected = [run(model, from_vector(vector, CONFIG.model)) for vector in sets]
+    np.testing.assert_allclose(evaluator.logits(sets), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_random_circuits_have_the_same_counts() -> None:
+    gates = circuits_model.random_gates(CONFIG, seed=5, share=0.2)
+    drawn = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0), CONFIG.model)
+    for site, value in gates.items():
+        np.testing.assert_array_equal(drawn[site].sum(axis=2), np.repeat(value.sum(axis=1)[None], 7, axis=0))
+    assert len({vector.tobytes() for vector in to_vector(drawn)}) == 7
