@@ -59,9 +59,14 @@ class Preparation:
     """One start of a preparation: restores the state of an earlier one, if any, and brings it to the end."""
 
     def __init__(
-        self, folder: Path, settings: Settings, sources: list[Source], fingerprints: list[dict[str, Any]],
-        rules: Rules, given: Tokenizer | None,
-    ):  # fmt: skip
+        self,
+        folder: Path,
+        settings: Settings,
+        sources: list[Source],
+        fingerprints: list[dict[str, Any]],
+        rules: Rules,
+        given: Tokenizer | None,
+    ):
         self._folder, self._settings, self._sources, self._rules = folder, settings, sources, rules
         self._fingerprints, self._given = fingerprints, given
         self._done: dict[str, dict[str, Any]] = {}  # finished sources by number: entries for the manifest and shards
@@ -95,9 +100,14 @@ class Preparation:
                 (self._folder / "shards").mkdir(exist_ok=True)
             self._seen = Seen(self._folder / "seen.bin", self._seen_keys)
             bar = tqdm.tqdm(
-                total=self._settings.tokens or None, initial=self._training_tokens(), unit="token", unit_scale=True,
-                desc="corpus", delay=1.0, disable=None if progress else True,
-            )  # fmt: skip
+                total=self._settings.tokens or None,
+                initial=self._training_tokens(),
+                unit="token",
+                unit_scale=True,
+                desc="corpus",
+                delay=1.0,
+                disable=None if progress else True,
+            )
             try:
                 for number in self._order():
                     if str(number) not in self._done:
@@ -161,9 +171,14 @@ class Preparation:
     ) -> None:
         source = self._sources[number]
         self._current = run = SourceRun(
-            self._folder / "shards", number, source, tokenizer, self._settings.shard_tokens,
-            token_dtype(tokenizer.vocab_size), self._restored,
-        )  # fmt: skip
+            self._folder / "shards",
+            number,
+            source,
+            tokenizer,
+            self._settings.shard_tokens,
+            token_dtype(tokenizer.vocab_size),
+            self._restored,
+        )
         self._restored = {}
         run.run(self._target(number), self._rules, self._seen, workers, self._save, checkpoint_bytes, bar.update)
         if not run.splits["train"]["documents"]:

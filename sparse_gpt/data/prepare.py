@@ -29,9 +29,13 @@ _CHECKPOINT_BYTES = 2**26  # of text between two writings of the state
 
 
 def corpus_from_config(
-    data: DataConfig, vocab_size: int, folder: str | Path, reject: Reject | None = None, reject_name: str = "",
+    data: DataConfig,
+    vocab_size: int,
+    folder: str | Path,
+    reject: Reject | None = None,
+    reject_name: str = "",
     progress: bool = True,
-) -> Corpus:  # fmt: skip
+) -> Corpus:
     """The corpus of a run: the prepared one that `data.corpus` names, else one prepared in `folder`.
 
     Raises:

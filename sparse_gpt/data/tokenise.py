@@ -149,9 +149,15 @@ class SourceRun:
     """Tokenises one source into `folder`, from a state given by `checkpoint` of an earlier start, or from {}."""
 
     def __init__(
-        self, folder: Path, number: int, source: Source, tokenizer: Tokenizer, shard_tokens: int,
-        dtype: np.dtype, state: dict[str, Any],
-    ):  # fmt: skip
+        self,
+        folder: Path,
+        number: int,
+        source: Source,
+        tokenizer: Tokenizer,
+        shard_tokens: int,
+        dtype: np.dtype,
+        state: dict[str, Any],
+    ):
         self._source, self._tokenizer, self._dtype = source, tokenizer, dtype
         self._position: Position = tuple(state.get("position", START))
         self.documents_read: int = state.get("documents_read", 0)
@@ -166,9 +172,15 @@ class SourceRun:
         }
 
     def run(
-        self, target: int, rules: Rules, seen: Seen, workers: int, checkpoint: Callable[[], None], every_bytes: int,
+        self,
+        target: int,
+        rules: Rules,
+        seen: Seen,
+        workers: int,
+        checkpoint: Callable[[], None],
+        every_bytes: int,
         report: Callable[[int], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Reads on until `target` training tokens are written (0: everything there is).
 
         checkpoint: called after every `every_bytes` bytes of text; report: called with the tokens of each training
