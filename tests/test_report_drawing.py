@@ -153,13 +153,13 @@ def test_labels_are_legible(case: tuple) -> None:
             assert beside or abs(label.y - box.y) >= (LINE + NODE_HEIGHT) / 2 - 1e-6, (label, box)
 
 
-def test_many_tokens_are_cut_to_the_strongest_and_counted() -> None:
+def test_tokens_that_tell_prompts_apart_are_drawn_first() -> None:
     circuit, traces = workdirs.quote_circuit()
     traces["embedding"] = [{"token": f"t{i}", "token_id": i, "channel": 17, "weight": 0.1 * i} for i in range(1, 41)]
+    traces["embedding"].append({"token": "('", "token_id": 99, "channel": 17, "weight": 0.001})
     graph = build_graph(circuit, traces)
-    assert graph.omitted == 24
-    assert "token:40" in graph.tokens
-    assert "token:24" not in graph.tokens
+    assert set(graph.tokens) == {"token:99"} | {f"token:{i}" for i in range(30, 41)}
+    assert graph.omitted == 29
 
 
 def test_stands_alone(case: tuple) -> None:

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 READS, WRITES, HEAD_PARTS = ("attn_in", "mlp_in"), ("attn_out", "mlp_out"), ("attn_q", "attn_k", "attn_v")
 DEPTH = {"attn_in": 0, "attn_q": 1, "attn_k": 1, "attn_v": 1, "attn_out": 2, "mlp_in": 3, "mlp_neuron": 4, "mlp_out": 5}
-MAX_TOKENS = 16  # drawn at either side; the weaker ones stay in the table
+MAX_TOKENS = 12  # drawn at either side; the others stay in the table
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -94,9 +94,10 @@ def build_graph(circuit: Json, traces: Json | None = None, d_head: int = 0) -> G
     # Concatenated position channels lie beyond d_model: read, but neither embedded nor written.
     read = {node.channel for node in residual if node.site in READS and not (d_model and node.channel >= d_model)}
     inputs = [entry for entry in traces.get("embedding", []) if entry["channel"] in read]
-    embedding, tokens = _entries(inputs, "token", "embed")
+    telling = telling_tokens(traces)
+    embedding, tokens = _entries(inputs, "token", "embed", telling)
     outputs = [e for e in traces.get("unembedding", []) if e["channel"] in written | {i["channel"] for i in inputs}]
-    unembedding, answers = _entries(outputs, "answer", "unembed")
+    unembedding, answers = _entries(outputs, "answer", "unembed", telling)
     wires += [Wire(token, port, value, "embedding") for token, port, value in embedding]
     wires += [Wire(port, token, value, "unembedding") for token, port, value in unembedding]
     ports = {port for _, port, _ in embedding + unembedding}
@@ -119,12 +120,28 @@ def _order(node: Node) -> tuple[int, int, int]:
     return node.layer, NODE_SITES.index(node.site), node.channel
 
 
-def _entries(entries: list[Json], terminal: str, port: str) -> tuple[list[tuple[str, str, float]], dict[str, str]]:
-    """The entries of the strongest MAX_TOKENS tokens as (terminal key, port key, weight), and the tokens' texts."""
-    strength: dict[int, float] = {}
+def telling_tokens(traces: Json) -> set[str]:
+    """Tokens that make the difference within a pair of samples, the first answers included."""
+    samples = traces.get("samples", [])
+    found = {sample[part] for sample in samples[:2] for part in ("answer", "foil")}
+    for first, second in zip(samples[::2], samples[1::2], strict=False):
+        for a, b in zip(first["tokens"], second["tokens"], strict=False):
+            found |= {a, b} if a != b else set()
+    return found
+
+
+def _entries(
+    entries: list[Json], terminal: str, port: str, telling: set[str]
+) -> tuple[list[tuple[str, str, float]], dict[str, str]]:
+    """The entries of MAX_TOKENS tokens as (terminal key, port key, weight), and the tokens' texts.
+
+    Telling tokens come first, then those of the largest weights.
+    """
+    strength: dict[int, tuple[bool, float]] = {}
     for entry in entries:
-        strength[entry["token_id"]] = max(strength.get(entry["token_id"], 0.0), abs(entry["weight"]))
-    kept = sorted(strength, key=lambda token: (-strength[token], token))[:MAX_TOKENS]
+        _, held = strength.get(entry["token_id"], (False, 0.0))
+        strength[entry["token_id"]] = (entry["token"] in telling, max(held, abs(entry["weight"])))
+    kept = sorted(strength, key=lambda token: (*strength[token], -token), reverse=True)[:MAX_TOKENS]
     drawn = [entry for entry in entries if entry["token_id"] in kept]
     joins = [(f"{terminal}:{e['token_id']}", f"{port}:{e['channel']}", float(e["weight"])) for e in drawn]
     return joins, {f"{terminal}:{e['token_id']}": str(e["token"]) for e in drawn}

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 RESTARTS = 6
+DENSE = 0.78  # distance of tokens and answers, in rows
 MAX_TRIES = 1200  # evaluations of a layout; keeps 80 edges at about a second
 
 
@@ -24,7 +25,10 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A stack of nodes in one column; `members` from top to bottom, `half` for units between rows."""
+    """A stack of nodes in one column; `members` from top to bottom.
+
+    `half` units lie between rows, because lanes pass through their column. All units of a column are alike in this.
+    """
 
     column: int
     members: tuple[str, ...]
@@ -125,18 +129,21 @@ def _pack(order: Sequence[str], spans: dict[str, Span]) -> Rows:
 
 
 def _stack(units: list[Unit], ends: dict[str, list[float]], middle: float) -> Rows:
-    """Members of one column's units on rows at least one apart, each unit as near to its wires' mean row as may be."""
+    """Rows of the members of one column's units: each unit as near to its wires' mean row as may be.
+
+    Members are a row apart, or DENSE rows where no lanes have to pass between them.
+    """
+    step = 1.0 if units[0].half else DENSE
     wanted = []
     for unit in units:
         rows = [row for member in unit.members for row in ends.get(member, [])]
         wanted.append((sum(rows) / len(rows) if rows else middle, unit))
     wanted.sort(key=lambda pair: (pair[0], pair[1].members))
     # Pool adjacent violators: overlapping neighbours merge into one block around their common mean.
-    blocks: list[tuple[float, int, list[Unit]]] = []
+    blocks: list[tuple[float, int, list[str]]] = []
     for target, unit in wanted:
-        size = len(unit.members)
-        block = (target, size, [unit])
-        while blocks and blocks[-1][0] + blocks[-1][1] / 2 > block[0] - block[1] / 2 + 1e-9:
+        block = (target, len(unit.members), list(unit.members))
+        while blocks and blocks[-1][0] + step * blocks[-1][1] / 2 > block[0] - step * block[1] / 2 + 1e-9:
             before = blocks.pop()
             total = before[1] + block[1]
             block = ((before[0] * before[1] + block[0] * block[1]) / total, total, before[2] + block[2])
@@ -144,15 +151,12 @@ def _stack(units: list[Unit], ends: dict[str, list[float]], middle: float) -> Ro
     result: Rows = {}
     free = -1e9
     for centre, size, members in blocks:
-        top = centre - (size - 1) / 2
-        if members[0].half:
-            top = round(top - 0.5) + 0.5
-        top = max(top, free)
-        for unit in members:
-            for member in unit.members:
-                result[member] = top
-                top += 1
-        free = top
+        row = centre - step * (size - 1) / 2
+        row = max(round(row - 0.5) + 0.5 if units[0].half else row, free)
+        for member in members:
+            result[member] = row
+            row += step
+        free = row
     return result
 
 
