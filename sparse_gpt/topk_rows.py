@@ -9,6 +9,7 @@ are looked into only when some row has one.
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
@@ -31,7 +32,8 @@ def keep_rows(k: int, half: bool) -> Any:
 
     @custom_vmap
     def mask(keys: Array) -> Array:
-        if keys.size < _WORTH_ARRANGING or keys.shape[1] >= 2**15:
+        # On several devices the rows are sharded: pieces and a common branch would make them communicate.
+        if keys.size < _WORTH_ARRANGING or keys.shape[1] >= 2**15 or jax.device_count() > 1:
             return _plain(keys, k)
         return lax.platform_dependent(
             keys, cpu=lambda keys: _abreast(keys, k, half), default=lambda keys: _plain(keys, k)

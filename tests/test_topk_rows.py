@@ -43,6 +43,7 @@ def test_both_ways_keep_what_sorting_keeps(rows: int, width: int, k: int, dtype:
 def test_pieces_and_batches_are_rows_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparse_gpt.topk_rows._ENTRIES_AT_ONCE", 2**12)
     monkeypatch.setattr("sparse_gpt.topk_rows._WORTH_ARRANGING", 0)
+    monkeypatch.setattr("jax.device_count", lambda: 1)
     keep_rows.cache_clear()
     x = jnp.asarray(nasty_rows(3 * 70, 64)).reshape(3, 70, 64)
     keys = magnitude_keys(x)
@@ -51,13 +52,15 @@ def test_pieces_and_batches_are_rows_like_any_other(monkeypatch: pytest.MonkeyPa
     keep_rows.cache_clear()
 
 
-def test_ties_are_a_branch_also_under_vmap() -> None:
+def test_ties_are_a_branch_also_under_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jax.device_count", lambda: 1)
     x = jnp.ones((2, 600, 128))
     text = jax.jit(jax.vmap(lambda row: abs_topk(row, 32))).lower(x).compile().as_text()
     assert "conditional" in text
 
 
-def test_gradient_flows_through_kept_entries_of_large_inputs() -> None:
+def test_gradient_flows_through_kept_entries_of_large_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jax.device_count", lambda: 1)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1024, 128)), jnp.float32)
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(abs_topk(x, 32) * 3)))(x)
     np.testing.assert_array_equal(gradient, np.where(slow_mask(np.asarray(magnitude_keys(x)), 32), 3.0, 0.0))
