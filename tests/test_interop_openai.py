@@ -316,13 +316,20 @@ def test_zeros_of_our_own_models_come_back_as_they_were(tmp_path: Path) -> None:
     assert openai.read_model(tmp_path / "exported").config.model.position == "none"
 
 
-def test_a_stale_config_beside_other_weights_is_not_believed(tmp_path: Path) -> None:
+def test_a_stale_config_of_ours_is_not_believed(tmp_path: Path) -> None:
+    """beeg_config.json and the weights decide, not the config.json that an export put beside them."""
     config, params = ours({})
-    workdirs.export_openai(workdir_of(tmp_path / "first", config, params), tmp_path / "exported")
-    tensors = {name: np.array(array) for name, array in read_tensors(tmp_path / "exported" / openai.WEIGHTS).items()}
+    exported = tmp_path / "exported"
+    workdirs.export_openai(workdir_of(tmp_path / "first", config, params), exported)
+    fields = openai_config.to_fields(config)
+    (exported / openai_config.FILE).write_text(json.dumps(fields | {"afrac": 0.125}))
+    assert openai.read_model(exported).config.sparsity.activation_fraction == 0.125
+    (exported / openai_config.FILE).write_text(json.dumps(fields))
+    assert openai.read_model(exported).config == config
+    tensors = {name: np.array(array) for name, array in read_tensors(exported / openai.WEIGHTS).items()}
     tensors["transformer.wpe.weight"][0, 0] = 1.0
-    files.save(tmp_path / "exported" / openai.WEIGHTS, tensors)
-    assert openai.read_model(tmp_path / "exported").config.model.position == "additive"
+    files.save(exported / openai.WEIGHTS, tensors)
+    assert openai.read_model(exported).config.model.position == "additive"
 
 
 def test_the_exported_folder(tmp_path: Path) -> None:
