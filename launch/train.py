@@ -7,6 +7,7 @@ python -m launch.train --preset=quickstart --workdir=runs/wide --config.model.d_
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -107,7 +108,8 @@ class _ParamsWriter:
     def _write(self, params: Params) -> None:
         assert self.path is not None
         temporary = self.path.with_suffix(".tmp.npz")
-        np.savez(temporary, **openai_weights.to_tensors(self.config.model, params))
+        tensors: dict[str, Any] = openai_weights.to_tensors(self.config.model, params)
+        np.savez(temporary, **tensors)
         temporary.replace(self.path)
 
 

@@ -293,7 +293,7 @@ def _evaluation(config: Config) -> Callable[[Params, list[np.ndarray]], tuple[fl
     @jax.jit
     def evaluate(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: dict[tuple[str, int], jax.Array] = {}
-        logits = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
+        logits: Any = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
         alive = jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
         return step.cross_entropy(logits, tokens[:, 1:]), alive
 

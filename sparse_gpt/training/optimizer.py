@@ -37,6 +37,20 @@ def decayed(config: Config) -> Params:
     return unflatten({path: len(spec.shape) > 1 and spec.kind != BIGRAM for path, spec in table.items()})
 
 
+def _trained(gradients: Params) -> Params:
+    """Gradients of what the reference trains: its final logits bias is a constant."""
+    return {name: leaf for name, leaf in gradients.items() if name != "final_logits_bias"}
+
+
+def _reference_gradients(gradients: Params) -> Params:
+    """As the reference's autograd leaves them: no gradient for the final bias, nor for the bigram row of the last
+    vocabulary entry (its table is looked up with padding_idx=-1)."""
+    zeros = {name: jnp.zeros_like(leaf) for name, leaf in gradients.items() if name == "final_logits_bias"}
+    if "bigram" in gradients:
+        zeros["bigram"] = gradients["bigram"].at[-1].set(0.0)
+    return {**gradients, **zeros}
+
+
 def update(
     config: Config, params: Params, state: Any, gradients: Params, learning_rate: jax.Array, project: Project
 ) -> tuple[Params, Any, jax.Array]:
@@ -54,8 +68,9 @@ def update(
       (new params, new state, gradient RMS before it was controlled).
     """
     o = config.optimizer
-    rms = gradient_rms(gradients)
     reference = o.recipe == "openai_reference"
+    gradients = _reference_gradients(gradients) if reference else gradients
+    rms = gradient_rms(_trained(gradients) if reference else gradients)
     scale = 1.0 / (rms + 1e-5) if reference else 1.0 / jnp.maximum(rms / o.grad_rms, 1.0)
     gradients = jax.tree.map(lambda g: g * scale, gradients)
     direction, state = adam(o).update(gradients, state)

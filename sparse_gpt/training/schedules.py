@@ -5,7 +5,6 @@ machine and a log line states exactly what the step used (paper, section 2; refe
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,7 +32,8 @@ def annealing(config: Config, step: int) -> float:
     start, stop = (
         fraction * config.train.steps for fraction in (config.sparsity.anneal_start, config.sparsity.anneal_stop)
     )
-    return min(1.0, max(0.0, (step - start) / (stop - start)))
+    # The double subtraction is the reference's: it decides the last bit, and the last bit can decide an integer count.
+    return 1.0 - (1.0 - min(1.0, max(0.0, (step - start) / (stop - start))))
 
 
 def density(config: Config, step: int, target: float) -> float:
@@ -47,12 +47,11 @@ def learning_rate(config: Config, step: int) -> float:
     warmup = int(o.warmup * steps)
     if step < warmup:
         # The reference starts at exactly 0; the paper's text leaves the offset open, so no step is wasted there.
-        factor = (step if o.recipe == "openai_reference" else step + 1) / warmup
+        rate = o.learning_rate * (step if o.recipe == "openai_reference" else step + 1) / warmup
     else:
-        factor = min(1.0, 1.0 - (step - warmup) / (steps - warmup))
+        rate = o.learning_rate * min(1.0, 1.0 - (step - warmup) / (steps - warmup))
     target = config.sparsity.density
-    fin = math.sqrt(target / density(config, step, target)) if o.sharkfin else 1.0
-    return o.learning_rate * factor * fin
+    return rate * (target / density(config, step, target)) ** 0.5 if o.sharkfin else rate
 
 
 def projected_tensors(config: Config) -> Mapping[Path, ParameterSpec]:
@@ -70,7 +69,10 @@ def projected_tensors(config: Config) -> Mapping[Path, ParameterSpec]:
 def keep_counts(config: Config, step: int) -> np.ndarray:
     """(projected tensors,) int32: entries that each tensor keeps after this step, int(density * size)."""
     weights = density(config, step, config.sparsity.density)
-    embeddings = density(config, step, embedding_density(config.sparsity))
+    target, embeddings = config.sparsity.density, embedding_density(config.sparsity)
+    # Embeddings follow the weights' own way down, scaled to their target.
+    progress = (weights - target) / (1.0 - target) if target < 1 else 1.0 - annealing(config, step)
+    embeddings = embeddings + (1.0 - embeddings) * progress
     return np.array(
         [
             int((embeddings if spec.kind == EMBEDDING else weights) * spec.size)

@@ -50,7 +50,8 @@ def _reference_init(config: Config, params: Params) -> Params:
 
 def loss_fn(model: Transformer, params: Params, tokens_BxT1: jax.Array) -> jax.Array:
     """Loss on a batch whose rows hold context + 1 tokens."""
-    return cross_entropy(model.apply({"params": params}, tokens_BxT1[:, :-1]), tokens_BxT1[:, 1:])
+    logits: Any = model.apply({"params": params}, tokens_BxT1[:, :-1])
+    return cross_entropy(logits, tokens_BxT1[:, 1:])
 
 
 def loss_and_gradients(model: Transformer, params: Params, tokens: jax.Array, parts: int) -> tuple[jax.Array, Params]:
