@@ -1,11 +1,17 @@
 """The report: what it says, that it loads nothing, that it escapes, and what it does with broken files."""
 
+import functools
 import json
+import operator
+import random
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +19,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.report import build_report
 from sparse_gpt.report.charts import loss_versus_size, search_history, training_charts
 from sparse_gpt.report.files import read_metrics, read_workdir
+from sparse_gpt.report.page import render
 from sparse_gpt.report.text import compact, number, script_json, visible_token, weight
 from tests import report_workdirs as workdirs
 
@@ -174,39 +181,23 @@ def test_tolerates_values_that_are_not_finite_or_null(tmp_path: Path) -> None:
     )
 
 
+CIRCUIT, TRACES, SEARCH = (f"circuits/single_double_quote/{name}.json" for name in ("circuit", "traces", "search"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("config.json", "{", "config.json: not readable as JSON"),
-        ("config.json", "[1]", "config.json: expected a JSON object, found list"),
-        (
-            "evaluation.json",
-            '{"format": "sparse_gpt.evaluation/2", "tasks": []}',
-            "evaluation.json: format 'sparse_gpt.eval",
-        ),
-        ("metrics.jsonl", '{"step": 0}\nnonsense\n', "metrics.jsonl: line 2"),
-        ("metrics.jsonl", '{"loss": 0}\n', "metrics.jsonl: line 1"),
-        ("circuits/single_double_quote/circuit.json", '{"format": "sparse_gpt.circuit/9"}', "circuit.json: format"),
-        (
-            "circuits/single_double_quote/circuit.json",
-            '{"format": "sparse_gpt.circuit/1"}',
-            "circuit.json: 'nodes' is missing",
-        ),
-        (
-            "circuits/single_double_quote/traces.json",
-            '{"format": "sparse_gpt.traces/1"}',
-            "traces.json: 'samples' is missing",
-        ),
-        (
-            "circuits/single_double_quote/search.json",
-            '{"format": "sparse_gpt.search/1"}',
-            "search.json: 'trials' is missing",
-        ),
-        (
-            "circuits/single_double_quote/traces.json",
-            '{"format": "sparse_gpt.traces/1", "samples": 3}',
-            "not as its format",
-        ),
+        ("config.json", "{", "not readable as JSON"),
+        ("config.json", "[1]", "the file is a list, expected an object"),
+        ("config.json", '{"model": {"d_head": "x"}}', "model.d_head is 'x', expected a whole number from 0 to 1000000"),
+        ("evaluation.json", '{"format": "sparse_gpt.evaluation/2"}', "format is 'sparse_gpt.evaluation/2', but this"),
+        ("metrics.jsonl", '{"step": 0}\nnonsense\n', "line 2 is not JSON"),
+        ("metrics.jsonl", '{"loss": 0}\n', "line 1: the line.step is missing"),
+        (CIRCUIT, '{"format": "sparse_gpt.circuit/9"}', "format is 'sparse_gpt.circuit/9', but this version reads"),
+        (CIRCUIT, '{"format": "sparse_gpt.circuit/1", "task": "a"}', "nodes is missing"),
+        (TRACES, '{"format": "sparse_gpt.traces/1"}', "samples is missing"),
+        (TRACES, '{"format": "sparse_gpt.traces/1", "samples": 3}', "samples is 3, expected a list"),
+        (SEARCH, '{"format": "sparse_gpt.search/1", "trials": [3]}', "trials[0] is 3, expected an object"),
     ],
 )
 def test_broken_files_are_named_and_nothing_is_written(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -217,6 +208,13 @@ def test_broken_files_are_named_and_nothing_is_written(tmp_path: Path, name: str
     assert str(folder / name) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (folder / "report").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run", circuits=False)
+    (folder / "report").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"report/index.html: cannot be written"):
+        build_report(folder)
 
 
 def test_circuit_and_traces_must_fit_together(tmp_path: Path) -> None:
@@ -234,6 +232,35 @@ def test_circuit_and_traces_must_fit_together(tmp_path: Path) -> None:
     workdirs.write_json(place / "traces.json", traces)
     with pytest.raises(InputError, match=r"traces.json: sample 1 has 7 tokens but node 0.mlp_in.17 has 8 values"):
         read_workdir(folder)
+
+
+def _places(value: Any, place: tuple = ()) -> Iterator[tuple]:
+    """Where something can be put instead: every key, and the first items of every list."""
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(min(2, len(value))):
+            yield (*place, key)
+            yield from _places(value[key], (*place, key))
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json", "evaluation.json", CIRCUIT, TRACES, SEARCH])
+def test_any_wrong_value_is_shown_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    """Random values in random places: a page or an InputError that names the file, never another exception."""
+    folder = workdirs.write_workdir(tmp_path / "run", steps=50)
+    shutil.rmtree(folder / "circuits/bracket_counting")
+    text, draw, refusals = (folder / name).read_text(), random.Random(0), []
+    places = list(_places(json.loads(text)))
+    for _ in range(40):
+        value = json.loads(text)
+        *inner, last = draw.choice(places)
+        holder = functools.reduce(operator.getitem, inner, value)
+        holder[last] = draw.choice([None, "x", [], {}, -1, float("nan"), float("inf"), True, 10**30, [[]], "\ud800"])
+        workdirs.write_json(folder / name, value)
+        try:
+            render(read_workdir(folder)).encode()
+        except InputError as error:
+            refusals.append(str(error))
+    assert refusals or name == "manifest.json"
+    assert [line for line in refusals if not line.startswith(str(folder / name)) or "\n" in line] == []
 
 
 def test_failed_rebuild_keeps_the_old_page(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from sparse_gpt.report import schemas
 from sparse_gpt.report.files import read_circuit, read_json
 from sparse_gpt.report.graph import Graph, build_graph
 from sparse_gpt.report.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
@@ -32,7 +33,7 @@ def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> 
     """SVG text of a circuit.json; with its traces.json also tokens, logits and what nodes respond to.
 
     `d_head` (model.d_head of the run) groups q, k and v channels into heads when the traces do not say it.
-    Raises InputError if an edge joins what is not a node.
+    Raises InputError if they are not as their formats say, or an edge joins what is not a node.
     """
     graph = build_graph(circuit, traces, d_head)
     layout = lay_out(graph)
@@ -70,8 +71,8 @@ class CircuitDrawing:
     def load(cls, folder: str | Path) -> "CircuitDrawing":
         """The drawing of DIR/circuits/TASK. Raises InputError if its files are missing or broken."""
         files = read_circuit(Path(folder))
-        config = read_json(Path(folder).resolve().parent.parent / "config.json") or {}
-        return cls(files.circuit, files.traces, int(config.get("model", {}).get("d_head", 0)))
+        config = read_json(Path(folder).resolve().parent.parent / "config.json", schemas.CONFIG) or {}
+        return cls(files.circuit, files.traces, config.get("model", {}).get("d_head", 0))
 
     def save(self, path: str | Path) -> Path:
         """Writes the SVG file, for a README or a slide. Returns its path."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparse_gpt.config import NODE_SITES
 from sparse_gpt.errors import InputError
+from sparse_gpt.report import schemas
 
 Json = dict[str, Any]
 
@@ -48,39 +48,40 @@ def read_workdir(folder: str | Path) -> Workdir:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"--workdir={folder}: no such folder; give the workdir of a training run or an import")
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", schemas.CONFIG)
     if config is None:
         raise InputError(f"--workdir={folder}: no config.json in it; give the workdir of a training run or an import")
-    evaluation = read_json(folder / "evaluation.json", EVALUATION_FORMAT)
-    if evaluation is not None:
-        _checked(folder / "evaluation.json", lambda: [row["task"] for row in evaluation["tasks"]])
     return Workdir(
         folder=folder,
         config=config,
-        manifest=read_json(folder / "manifest.json") or {},
+        manifest=read_json(folder / "manifest.json", schemas.MANIFEST) or {},
         metrics=read_metrics(folder / "metrics.jsonl"),
         circuits=[read_circuit(path.parent) for path in sorted(folder.glob("circuits/*/circuit.json"))],
-        evaluation=evaluation,
+        evaluation=read_json(folder / "evaluation.json", schemas.EVALUATION, EVALUATION_FORMAT),
     )
 
 
-def read_json(path: Path, wanted_format: str = "") -> Json | None:
+def read_json(
+    path: Path, schema: Any, wanted_format: str = "", further: Callable[[Json], None] = lambda value: None
+) -> Json | None:
     """The JSON object in `path`; None if there is no such file.
 
-    Raises InputError if it is anything else, or has another "format" than `wanted_format`.
+    Raises InputError that names the file if it is anything else, has another "format" than `wanted_format`, is not as
+    `schema` says, or if `further` raises one.
     """
     if not path.is_file():
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); delete it or make it again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    if wanted_format and value.get("format") != wanted_format:
-        raise InputError(
-            f"{path}: format {value.get('format')!r}, but this version reads {wanted_format!r}; make it again"
-        )
+    try:
+        if isinstance(value, dict) and wanted_format and value.get("format") != wanted_format:
+            raise InputError(f"format is {value.get('format')!r}, but this version reads {wanted_format!r}")
+        schemas.check(value, schema)
+        further(value)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; delete it or make it again") from error
     return value
 
 
@@ -100,44 +101,37 @@ def read_metrics(path: Path) -> list[Json]:
     for line_number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows[int(row["step"])] = row
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f'{path}: line {line_number} is not a JSON object with a number "step"') from error
+            schemas.check(row, schemas.METRICS_ROW, "the line")
+        except InputError as error:
+            raise InputError(f"{path}: line {line_number}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: line {line_number} is not JSON ({error})") from error
+        rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]
 
 
 def read_circuit(folder: Path) -> CircuitFiles:
     """The circuit of one task. Raises InputError if circuit.json is missing or any of the three files is broken."""
-    circuit = read_json(folder / "circuit.json", CIRCUIT_FORMAT)
+    circuit = read_json(folder / "circuit.json", schemas.CIRCUIT, CIRCUIT_FORMAT, check_edges)
     if circuit is None:
         raise InputError(f"{folder}: no circuit.json in it; python -m launch.prune writes one")
-    traces = read_json(folder / "traces.json", TRACES_FORMAT)
-    search = read_json(folder / "search.json", SEARCH_FORMAT)
-    _checked(folder / "circuit.json", lambda: check_circuit(circuit))
-    if traces is not None:
-        _checked(folder / "traces.json", lambda: check_traces(traces))
-    if search is not None:
-        _checked(folder / "search.json", lambda: check_search(search))
+    traces = read_json(folder / "traces.json", schemas.TRACES, TRACES_FORMAT, check_lengths)
+    search = read_json(folder / "search.json", schemas.SEARCH, SEARCH_FORMAT, check_history)
     return CircuitFiles(folder, circuit, traces, search)
 
 
-def check_circuit(circuit: Json) -> None:
-    """Raises InputError, KeyError, TypeError or ValueError if nodes or edges are not as the format says."""
-    nodes = {(int(node["layer"]), node["site"], int(node["channel"])) for node in circuit["nodes"]}
-    for layer, site, channel in nodes:
-        if site not in NODE_SITES:
-            raise InputError(f"node {layer}.{site}.{channel}: unknown site; sites are {', '.join(NODE_SITES)}")
+def check_edges(circuit: Json) -> None:
+    """Raises InputError if an edge joins what is not a node of the circuit."""
+    nodes = {(node["layer"], node["site"], node["channel"]) for node in circuit["nodes"]}
     for edge in circuit["edges"]:
-        float(edge["weight"])
         for end in ("from", "to"):
-            layer, site, channel = edge[end]
-            if (layer, site, channel) not in nodes:
-                raise InputError(f"an edge's {end!r} is {layer}.{site}.{channel}, which is not among the nodes")
-    str(circuit["task"])
+            if tuple(edge[end]) not in nodes:
+                name = ".".join(map(str, edge[end]))
+                raise InputError(f"an edge's {end!r} is {name}, which is not among the nodes")
 
 
-def check_traces(traces: Json) -> None:
-    """The same for traces: values have the length of the sample's tokens, attention at most that on both sides."""
+def check_lengths(traces: Json) -> None:
+    """Raises InputError unless values have the length of their sample's tokens, and attention at most that."""
     for index, sample in enumerate(traces["samples"]):
         length = len(sample["tokens"])
         for node, row in sample["values"].items():
@@ -146,28 +140,11 @@ def check_traces(traces: Json) -> None:
         for head, pattern in sample.get("attention", {}).items():
             if len(pattern) > length or any(len(row) > length for row in pattern):
                 raise InputError(f"sample {index} has {length} tokens but the attention of head {head} has more")
-    for part in ("embedding", "unembedding"):
-        for entry in traces.get(part, []):
-            (str(entry["token"]), int(entry["token_id"]), int(entry["channel"]), float(entry["weight"]))
 
 
-def check_search(search: Json) -> None:
-    """The same for the search history: every record names its step, and losses and counts belong to trials."""
+def check_history(search: Json) -> None:
+    """Raises InputError unless every record of the search history has one loss and one count per trial."""
     trials = len(search["trials"])
     for record in search.get("history", []):
         if len(record["loss"]) != trials or len(record["open_nodes"]) != trials:
             raise InputError(f"step {record['step']} of the history does not have {trials} losses, one per trial")
-    for point in search.get("loss_versus_size", []):
-        (float(point["nodes"]), float(point["edges"]), float(point["task_loss"]))
-
-
-def _checked(path: Path, check: Callable[[], object]) -> None:
-    """Runs `check`; whatever it finds becomes an InputError that names the file."""
-    try:
-        check()
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except KeyError as error:
-        raise InputError(f"{path}: {error} is missing; make the file again") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not as its format says ({error}); make the file again") from error

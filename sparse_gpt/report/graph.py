@@ -9,7 +9,8 @@ import dataclasses
 from typing import Any
 
 from sparse_gpt.config import NODE_SITES
-from sparse_gpt.report.files import check_circuit
+from sparse_gpt.report import schemas
+from sparse_gpt.report.files import check_edges, check_lengths
 
 Json = dict[str, Any]
 
@@ -79,9 +80,13 @@ def build_graph(circuit: Json, traces: Json | None = None, d_head: int = 0) -> G
     """Graph of a circuit.json and, if given, the embedding and unembedding entries of its traces.json.
 
     `d_head` groups q, k and v nodes into heads; by default it is taken from the files, and without it they stand alone.
-    Raises InputError if an edge joins what is not a node.
+    Raises InputError if they are not as their formats say, or an edge joins what is not a node.
     """
-    check_circuit(circuit)
+    schemas.check(circuit, schemas.CIRCUIT)
+    check_edges(circuit)
+    if traces is not None:
+        schemas.check(traces, schemas.TRACES)
+        check_lengths(traces)
     traces = traces or {}
     nodes = sorted({Node(n["layer"], n["site"], n["channel"]) for n in circuit["nodes"]}, key=_order)
     wires = [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
+from sparse_gpt.errors import InputError
 from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import circuit_section
 from sparse_gpt.report.files import Workdir, read_workdir
@@ -32,10 +33,13 @@ def build_report(workdir: str | Path) -> Path:
     files = read_workdir(workdir)
     page = render(files)
     path = files.folder / "report" / "index.html"
-    path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".index.html.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free the place or make it writable") from error
     return path
 
 
@@ -46,7 +50,7 @@ def render(workdir: Workdir) -> str:
     if workdir.evaluation:
         parts.append(("evaluation", "Full model on the tasks", evaluation_table(workdir.evaluation)))
     parts.append(("training", "Training", _training(workdir)))
-    d_head = int(workdir.config.get("model", {}).get("d_head") or 0)
+    d_head = workdir.config.get("model", {}).get("d_head", 0)
     fingerprint = str(workdir.manifest.get("params_sha256") or "")
     sections = [section(anchor, title, body) for anchor, title, body in parts]
     sections += [circuit_section(files, d_head, fingerprint) for files in workdir.circuits]
