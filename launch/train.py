@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from launch import cli
+from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -43,7 +44,10 @@ def main(argv: list[str]) -> int:
     init_from = _initial_params(flags.FLAGS.init_from, config)
     writer = _ParamsWriter(config)
     if batches is None:
-        result = run.train_on_corpus(config, cli.workdir(), init_from=init_from, at_step=writer)
+        reject, rule = heldout_rule()
+        result = run.train_on_corpus(
+            config, cli.workdir(), reject=reject, reject_name=rule, init_from=init_from, at_step=writer
+        )
     else:
         given = run.given_batches(batches)
         result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer)

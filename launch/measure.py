@@ -1,0 +1,187 @@
+"""What launch/benchmark measures: each function returns rows of plain numbers, timed side by side in rounds."""
+
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt.circuits import TaskBatch
+from sparse_gpt.circuits import search as mask_search
+from sparse_gpt.circuits.gated import gated_model
+from sparse_gpt.circuits.gates import searchable
+from sparse_gpt.config import Config
+from sparse_gpt.model.parameters import Params, parameter_table, unflatten
+from sparse_gpt.model.taps import site_widths
+from sparse_gpt.model.transformer import build
+from sparse_gpt.topk import joint_cut, keep_mask, magnitude_keys
+from sparse_gpt.training import optimizer, schedules, step
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "small": {"model.d_model": 128, "model.n_layer": 2, "model.n_head": 8, "model.d_mlp": 512, "model.vocab_size": 512,
+              "model.context": 128, "train.batch_size": 32},
+    "medium": {"model.d_model": 256, "model.n_layer": 4, "model.n_head": 16, "model.d_mlp": 1024,
+               "model.vocab_size": 2048, "model.context": 256, "train.batch_size": 16},
+}  # fmt: skip
+
+PYTORCH = {"small": 19_000, "medium": 2_600}  # tokens/s of a PyTorch implementation on two cores of such a machine
+
+
+def side_by_side(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, after one warm-up, taken in turn so that a drifting machine hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for index in range(rounds + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            jax.block_until_ready(run())
+            if index:
+                times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def peak_memory_gb() -> float:
+    """Largest resident size of this process so far, in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def train_step(size: str, dtype: str, rounds: int) -> dict[str, Any]:
+    """Tokens per second of the train step at final density, and what the projection and AbsTopK take of it."""
+    base = configs.replace(configs.Config(), {**SIZES[size], "train.dtype": dtype})
+    runs = {
+        "step": _step(base, project=True),
+        "without projection": _step(base, project=False),
+        "without AbsTopK": _step(configs.replace(base, {"sparsity.activation_fraction": 0.0}), project=True),
+    }
+    seconds = side_by_side(runs, rounds)
+    tokens = base.train.batch_size * base.model.context
+    whole = seconds["step"]
+    return {
+        "size": size,
+        "dtype": dtype,
+        "step_ms": 1e3 * whole,
+        "tokens_per_second": tokens / whole,
+        "ratio_to_pytorch_float32": tokens / whole / PYTORCH[size],
+        "projection_share": max(0.0, 1 - seconds["without projection"] / whole),
+        "abs_topk_share": max(0.0, 1 - seconds["without AbsTopK"] / whole),
+        "peak_memory_gb": peak_memory_gb(),
+    }
+
+
+def _step(config: Config, project: bool) -> Callable[[], Any]:
+    """The compiled step with its state, fed the same random batch again and again."""
+    state = jax.jit(lambda: step.init_state(config))()
+    rng = np.random.default_rng(0)
+    shape = (config.train.batch_size, config.model.context + 1)
+    tokens = rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
+    told = schedules.settings(config, config.train.steps - 1)
+    if project:
+        step_fn = step.compile_step(config)
+    else:
+        model = build(config)
+
+        def unprojected(state: step.TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
+            del keep
+            loss, gradients = step.loss_and_gradients(model, state.params, tokens, 1)
+            params, moments, rms = optimizer.update(
+                config, state.params, state.optimizer, gradients, lr, lambda params: params
+            )
+            return step.TrainState(params, moments), {"loss": loss, "grad_rms": rms}
+
+        step_fn = jax.jit(unprojected, donate_argnums=0)
+    held = [state]
+
+    def run() -> Any:
+        held[0], metrics = step_fn(held[0], tokens, np.float32(told.learning_rate), told.keep)
+        return held[0].params, metrics
+
+    return run
+
+
+def selection(rounds: int, width: int = 2048) -> dict[str, Any]:
+    """Keeping the k largest of width x width floats: our counting search against lax.top_k and a full sort."""
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(width, width)), jnp.float32)
+    k = weights.size // 32
+
+    @jax.jit
+    def counting(w: jax.Array) -> jax.Array:
+        keys = magnitude_keys(w)
+        cut = joint_cut([keys], jnp.array([k], jnp.int32))
+        return jnp.where(keep_mask(keys, cut.key[0], cut.bound[0]), w, 0)
+
+    def by_threshold(threshold: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+        return jax.jit(lambda w: jnp.where(jnp.abs(w) >= threshold(jnp.abs(w).reshape(-1)), w, 0))
+
+    top_k = by_threshold(lambda flat: jax.lax.top_k(flat, k)[0][-1])
+    by_sort = by_threshold(lambda flat: jnp.sort(flat)[-k])
+    if not all(bool(jnp.array_equal(counting(weights), other(weights))) for other in (top_k, by_sort)):
+        raise AssertionError("the three selections disagree")
+    seconds = side_by_side(
+        {"counting": lambda: counting(weights), "top_k": lambda: top_k(weights), "sort": lambda: by_sort(weights)},
+        rounds,
+    )
+    return {
+        "entries": weights.size,
+        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
+        "speedup_over_top_k": seconds["top_k"] / seconds["counting"],
+        "speedup_over_sort": seconds["sort"] / seconds["counting"],
+    }
+
+
+def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pairs: int = 64) -> list[dict[str, Any]]:
+    """Mask-optimisation steps per second with 1, 4, 8, ... parallel searches on a random sparse model."""
+    config = configs.replace(configs.Config(), dict(SIZES["small"]))
+    rng = np.random.default_rng(0)
+    params = _random_sparse(config, rng)
+    ablation = {
+        site: np.zeros((config.model.n_layer, width), np.float32) for site, width in site_widths(config.model).items()
+    }
+    gated = gated_model(config, params, ablation)
+    mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable(config.model, params).items()}
+    count, steps = 2 * pairs, 4
+
+    def ids(*shape: int) -> np.ndarray:
+        return rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
+
+    positions = np.full((steps, count), time_steps - 1, np.int32)
+    batches = TaskBatch(ids(steps, count, time_steps), positions, ids(steps, count), ids(steps, count))
+
+    def runner(size: int) -> Callable[[], Any]:
+        h = mask_search.population(dataclasses.replace(config.prune, seeds=size, k_coefs="1e-4"))
+        held = [jax.jit(jax.vmap(mask_search.initial_state, in_axes=(0, None)))(h, mask)]
+
+        def run() -> Any:
+            held[0], metrics = mask_search.advance(gated, mask, h, held[0], jnp.int32(0), batches, 400)
+            return metrics
+
+        return run
+
+    seconds = side_by_side({str(size): runner(size) for size in populations}, rounds)
+    alone = seconds[str(populations[0])]
+    return [
+        {
+            "searches": size,
+            "sequences": count,
+            "tokens": time_steps,
+            "step_ms": 1e3 * seconds[str(size)] / steps,
+            "ms_per_search": 1e3 * seconds[str(size)] / steps / size,
+            "steps_per_second": steps / seconds[str(size)],
+            "cost_against_one": seconds[str(size)] / alone,
+        }
+        for size in populations
+    ]
+
+
+def _random_sparse(config: Config, rng: np.random.Generator) -> Params:
+    """Parameters at the configured density; values do not matter for speed, the zeros do."""
+    leaves = {}
+    for path, spec in parameter_table(config.model).items():
+        value = rng.normal(size=spec.shape) * (rng.random(spec.shape) < config.sparsity.density)
+        leaves[path] = (np.ones(spec.shape) if spec.init == "ones" else value).astype(np.float32)
+    return unflatten(leaves)
