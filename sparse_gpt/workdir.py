@@ -1,0 +1,67 @@
+"""A workdir opened for looking around: what notebooks and scripts need of a trained or imported model."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt.circuits import pretraining_means
+from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, Tokenizer
+from sparse_gpt.model import Params, Transformer, build
+from sparse_gpt.training.checkpoint import load_params
+from sparse_gpt.training.manifest import params_sha256
+
+MEAN_BATCHES, MEAN_BATCH_SIZE = 16, 32  # windows of pretraining tokens behind the mean ablation
+
+
+class Workdir:
+    """The newest parameters of a workdir and what belongs to them; parts are read when first asked for.
+
+    Raises InputError, here or then, naming what the folder lacks.
+    """
+
+    def __init__(self, folder: str | Path, config: Config | None = None):
+        """`config` replaces the stored one; it must describe the same model."""
+        self.folder = Path(folder).expanduser().absolute()
+        self.config = config or configs.load(self.folder)
+
+    @functools.cached_property
+    def params(self) -> Params:
+        """Nested dict of float32 numpy arrays."""
+        return load_params(self.folder, self.config.model)[0]
+
+    @functools.cached_property
+    def params_sha256(self) -> str:
+        """Fingerprint of the parameters, as in manifest.json."""
+        return params_sha256(self.params)
+
+    @functools.cached_property
+    def model(self) -> Transformer:
+        """``model.apply({"params": params}, tokens, tap=...)`` gives logits."""
+        return build(self.config)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer the model was trained with."""
+        return Tokenizer.load(self.folder / "tokenizer")
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """The corpus the model was trained on, or that config.data.corpus names."""
+        return Corpus.open(self.config.data.corpus or self.folder / "corpus")
+
+    def token_text(self, token: int) -> str:
+        """Text of one token id."""
+        return self.tokenizer.decode([token])
+
+    def node_means(self) -> Mapping[str, np.ndarray]:
+        """Mean activation of every node over training text: site -> (n_layer, width)."""
+        seed, context = self.config.data.seed, self.config.model.context
+        batches = (
+            self.corpus.batch("train", seed, step, MEAN_BATCH_SIZE, context)[:, :-1].astype(np.int32)
+            for step in range(MEAN_BATCHES)
+        )
+        return pretraining_means(self.model, self.params, batches)
