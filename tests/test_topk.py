@@ -213,12 +213,12 @@ def test_joint_cut_is_the_same_on_every_sharding(mesh: jax.sharding.Mesh, bits_p
             offset = [place * length for place, length in zip(places, x.shape, strict=True)]
             index.append(topk.flat_index(x.shape, offset=offset, whole_shape=shape))
         # The fourth tensor is whole along "fsdp": its copies must not be counted twice.
-        first = jnp.array([1, 1, 1, 0, 1, 1]) + jnp.array([0, 0, 0, 1, 0, 0]) * (jax.lax.axis_index("fsdp") == 0)
+        first = jnp.ones(6, jnp.int32).at[3].set(jnp.where(jax.lax.axis_index("fsdp") == 0, 1, 0))
         cut = topk.joint_cut(
             keys,
             ks,
             index=index,
-            reduce_counts=lambda counts: jax.lax.psum(counts * first, axes),
+            reduce_counts=lambda counts: jax.lax.psum(counts * first[None], axes),
             bits_per_round=bits_per_round,
         )
         return [topk.keep_mask(keys[i], cut.key[i], cut.bound[i], index[i]) for i in range(len(keys))]
