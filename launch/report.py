@@ -3,11 +3,14 @@
 python -m launch.report --workdir=runs/quickstart
 """
 
+from absl import flags
+
 from launch import cli
 from sparse_gpt.report import build_report
 from sparse_gpt.report.files import read_workdir
 
 cli.define_workdir()
+flags.adopt_module_key_flags(cli)  # so that --help shows --workdir
 
 
 def main(argv: list[str]) -> None:

@@ -71,7 +71,7 @@ def manifest() -> Json:
         "seeds": {"train": 0, "data": 0},
         "params_sha256": "ef" * 32,
         "step": 1000,
-        "nonzeros": {"layer_0/attn/c_attn": 1536, "layer_0/mlp/c_fc": 2048, "embedding": 4096, "bigram": 1_048_576},
+        "nonzeros": {"h_0/attn/c_attn/kernel": 1536, "h_0/mlp/c_fc/kernel": 2048, "wte": 4096, "bigram": 1_048_576},
     }
 
 
@@ -88,7 +88,9 @@ def metrics(steps: int) -> list[Json]:
             "grad_rms": 0.002 + 0.001 * noise.random(),
             "tokens_per_second": noise.gauss(14e3, 300),
         }
-        row |= {"nonzeros": {"layer_0/mlp/c_fc": int(65536 * density), "embedding": int(131072 * density)}}
+        row |= {
+            "nonzeros": {"h_0/mlp/c_fc/kernel": int(65536 * density), "wte": int(131072 * density), "bigram": 10**6}
+        }
         row |= {"dead_neurons": int(40 * progress) if step >= 100 else None}
         if step % 100 == 0:
             row["val_loss"] = loss + 0.05

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sparse_gpt.report.text import escape
+from sparse_gpt.report.text import escape, sparse_nonzeros
 
 Json = dict[str, Any]
 
@@ -32,7 +32,7 @@ class Chart:
 # Small charts of metrics.jsonl: title, note, unit, key, whether the axis is logarithmic.
 _SMALL = (
     ("Density", "Fraction of weights that are not zero.", "", "density", True),
-    ("Nonzero weights", "Of all tensors that are kept sparse.", "", "nonzeros", False),
+    ("Nonzero weights", "In all tensors but the bigram table.", "", "nonzeros", False),
     ("Learning rate", "As scheduled.", "", "lr", False),
     ("Dead neurons", "MLP neurons that stayed at zero on held-out text.", "", "dead_neurons", False),
     ("Gradient RMS", "Before it is controlled.", "", "grad_rms", True),
@@ -148,11 +148,10 @@ def _points(figure: go.Figure, x: list, y: list, name: str, marker: Json) -> Non
 
 
 def _series(metrics: Sequence[Json], key: str) -> tuple[list[int], list[float]]:
-    """Steps and finite values of the rows that have one, thinned to MAX_POINTS. Counts per tensor are summed."""
+    """Steps and finite values of the rows that have one, thinned to MAX_POINTS. Counts per tensor are added up."""
     found = []
     for row in metrics:
-        value = row.get(key)
-        value = sum(value.values()) if isinstance(value, dict) else value
+        value = sparse_nonzeros(row.get(key))
         found += [(row["step"], finite) for finite in _finite([value])]
     found = found[:: math.ceil(len(found) / MAX_POINTS)] if found else []
     return [step for step, _ in found], [value for _, value in found]

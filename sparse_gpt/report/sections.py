@@ -6,7 +6,7 @@ from typing import Any
 
 from sparse_gpt.report.charts import CHANCE, Chart
 from sparse_gpt.report.files import CircuitFiles, Workdir
-from sparse_gpt.report.text import compact, escape, number, script_json, table
+from sparse_gpt.report.text import compact, escape, number, script_json, sparse_nonzeros, table
 
 Json = dict[str, Any]
 
@@ -42,8 +42,6 @@ def headline(workdir: Workdir) -> str:
     train, data = workdir.config.get("train", {}), workdir.config.get("data", {})
     last = workdir.metrics[-1] if workdir.metrics else {}
     values = [row["val_loss"] for row in workdir.metrics if row.get("val_loss") is not None]
-    held = last.get("nonzeros")
-    nonzeros = sum(held.values()) if isinstance(held, dict) else held
     facts = [
         ("layers", number(model.get("n_layer"))),
         ("channels (d_model)", number(model.get("d_model"))),
@@ -51,7 +49,7 @@ def headline(workdir: Workdir) -> str:
         ("vocabulary", number(model.get("vocab_size"))),
         ("context", number(model.get("context"))),
         ("weights kept", _density(sparsity.get("density"))),
-        ("nonzero weights", compact(nonzeros)),
+        ("nonzero weights", compact(sparse_nonzeros(last.get("nonzeros")))),
         ("tokens seen", compact(last.get("tokens"))),
         ("held-out loss", number(values[-1] if values else None)),
         ("device", _device(workdir.manifest)),

@@ -57,6 +57,14 @@ def compact(value: object) -> str:
     return number(value)
 
 
+def sparse_nonzeros(counts: Any) -> Any:
+    """Nonzeros in all, from a count per tensor path: without the bigram table, which is dense and would hide the rest.
+    A plain number stands as it is."""
+    if not isinstance(counts, dict):
+        return counts
+    return sum(count or 0 for path, count in counts.items() if not path.split("/")[-1].startswith("bigram"))
+
+
 def script_json(value: Any) -> str:
     """JSON that is safe inside a <script> element: no "<", no line separators, and null for NaN and infinities."""
     text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
