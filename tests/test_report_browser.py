@@ -46,7 +46,7 @@ def _run(browser: str, page: Path, scratch: Path, *flags: str) -> tuple[str, lis
     """Opens `page`. Returns standard output and the lines that the page wrote to the console."""
     command = [browser, *FLAGS, f"--user-data-dir={scratch / 'profile'}", *flags, page.as_uri()]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=120, env=os.environ | {"HOME": str(scratch)}
+        command, capture_output=True, text=True, check=True, timeout=600, env=os.environ | {"HOME": str(scratch)}
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
