@@ -72,6 +72,8 @@ def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses flags, runs `main`, and turns bad input into one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for flag in flags.FLAGS.get_flags_for_module("launch.cli"):  # so that --help shows them with the script's own
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     logging.set_verbosity(logging.WARNING)
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
 
