@@ -11,7 +11,7 @@ import pytest
 
 from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits.circuit import Circuit, Edge, Node
-from sparse_gpt.circuits.evaluate import Evaluator
+from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator
 from sparse_gpt.circuits.gated import gated_model
 from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.circuits.rewire import edge_places, removable, rewired, without_pruned_edges
@@ -189,17 +189,13 @@ def test_a_head_without_a_closed_channel_keeps_its_edges() -> None:
     assert all(free[i] for i, e in enumerate(every) if e.target.site != "attn_out" or e.source[0:3:2] < (0, 4))
     assert not any(free[i] for i, e in enumerate(every) if e.target.site == "attn_out" and e.source[0:3:2] >= (0, 4))
     # An evaluator agrees: masks on edges that cannot go are ignored.
-    evaluator = Evaluator(
-        gated_model(config, params, circuits_model.random_vectors(config)),
-        circuits_model.batch(8, 0),
-        np.array([], int),
-    )
+    model = gated_model(config, params, circuits_model.random_vectors(config))
+    evaluator = Evaluator(model, circuits_model.batch(8, 0), NO_TOKENS)
     vector = circuits.gates_of(circuits.nodes_of(gates), config.model)
     stuck = np.array([[e.target.site != "attn_out" or e.source[0:3:2] < (0, 4) for e in every]], np.float32)
     flat = np.concatenate([vector[site].reshape(-1) for site in vector])[None]
-    np.testing.assert_allclose(
-        evaluator.logits(flat, edge_places(config.model, every), stuck), evaluator.logits(flat), rtol=1e-4, atol=1e-4
-    )
+    found = evaluator.logits(Candidates(flat, edge_places(config.model, every), stuck))
+    np.testing.assert_allclose(found, evaluator.logits(Candidates(flat)), rtol=1e-4, atol=1e-4)
 
 
 def test_node_is_a_plain_triple() -> None:

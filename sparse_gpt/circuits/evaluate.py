@@ -1,26 +1,30 @@
-"""Losses of many sets of gates at once: compiled once, run in chunks, answers on the host."""
+"""Losses of many candidate circuits: two compiled programs serve every number of candidates and samples.
+
+A candidate is a vector of gates over all nodes (see gates.to_vector), and a vector over a list of edges when some may
+be removed. Candidates go CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
+"""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits import calibrate
-from sparse_gpt.circuits.gated import GatedModel, TaskBatch
+from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
 from sparse_gpt.circuits.gates import Gates, empty, from_vector, to_vector
-from sparse_gpt.circuits.rewire import rewired
+from sparse_gpt.circuits.rewire import NOWHERE, PADDING, rewired
 from sparse_gpt.config import ModelConfig
 
-CHUNK = 8  # gate sets per call of the compiled program
+CANDIDATES, ROWS = 8, 128
+NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 
 @jax.jit
-def _logits(gated: GatedModel, gates: Gates, batch: TaskBatch) -> jax.Array:
-    return jax.vmap(lambda gates: gated.answer_logits(gates, batch))(gates)
+def _logits(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
+    """(N, B, 2) answer and foil logits of N candidates."""
 
-
-@jax.jit
-def _rewired_logits(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
     def one(gates: Gates, kept: jax.Array) -> jax.Array:
         return rewired(gated, gates, places, kept).answer_logits(gates, batch)
 
@@ -28,9 +32,43 @@ def _rewired_logits(gated: GatedModel, gates: Gates, places: jax.Array, kept: ja
 
 
 @jax.jit
-def full_logits(gated: GatedModel, batch: TaskBatch) -> jax.Array:
-    """(B, 2) answer and foil logits of the model itself."""
-    return gated.answer_logits(None, batch)
+def _slopes(
+    gated: GatedModel,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch,
+    index: jax.Array,
+    own: calibrate.Calibration,
+) -> tuple[Gates, jax.Array]:
+    """Gradient of one candidate's calibrated task loss with respect to its gates and its edges."""
+
+    def loss(gates: Gates, kept: jax.Array) -> jax.Array:
+        logits = rewired(gated, gates, places, kept).answer_logits(gates, batch)
+        return binary_loss(calibrate.apply(own, logits, index))
+
+    return jax.grad(loss, argnums=(0, 1))(gates, kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """N candidates: gates (N, nodes) of 0 and 1, and which of the edges at `places` each keeps, (N, at most E)."""
+
+    gates: np.ndarray
+    places: np.ndarray = dataclasses.field(default_factory=lambda: np.full(PADDING, NOWHERE, np.int32))
+    kept: np.ndarray | None = None  # None: all
+
+    def chunks(self, config: ModelConfig) -> Iterator[tuple[Gates, np.ndarray]]:
+        """Pieces of CANDIDATES, the last one filled up with closed gates, as arguments of the compiled program."""
+        count, edges = len(self.gates), len(self.places)
+        total = -(-count // CANDIDATES) * CANDIDATES
+        gates = np.zeros((total, self.gates.shape[1]), np.float32)
+        gates[:count] = self.gates
+        kept = np.ones((total, edges), np.float32)
+        if self.kept is not None:
+            kept[:count, : self.kept.shape[1]] = self.kept
+        for i in range(0, total, CANDIDATES):
+            yield from_vector(gates[i : i + CANDIDATES], config), kept[i : i + CANDIDATES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +83,17 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Evaluates candidate circuits on one fixed batch. Candidates are vectors of nodes (see gates.to_vector), and of
-    edges when some are removed."""
+    """Evaluates candidate circuits on one fixed batch.
+
+    Attributes:
+      gated: the model.
+      batch: B samples.
+      shifted: (K,) tokens that calibration may shift.
+    """
 
     gated: GatedModel
     batch: TaskBatch
-    shifted: np.ndarray  # (K,) tokens that calibration may shift
+    shifted: np.ndarray
 
     @property
     def index(self) -> np.ndarray:
@@ -62,42 +105,53 @@ class Evaluator:
         """Length of a gate vector."""
         return to_vector(empty(self.gated.model.config)).size
 
-    def logits(self, gates: np.ndarray, places: np.ndarray | None = None, kept: np.ndarray | None = None) -> np.ndarray:
-        """(N, B, 2) answer and foil logits of gate vectors (N, nodes).
+    def first(self, samples: int) -> "Evaluator":
+        """The same on the first samples only."""
+        return dataclasses.replace(self, batch=rows(self.batch, slice(samples)))
 
-        With `places` (E,) from `rewire.edge_places` and `kept` (N, at most E) of 0 and 1, edges are removed too.
-        """
-        config, parts = self.gated.model.config, []
-        padded = _padded(gates, self.nodes)
-        edges = None if places is None or kept is None else _padded(kept, len(places))
-        for i in range(0, len(padded), CHUNK):
-            chunk = from_vector(padded[i : i + CHUNK], config)
-            if edges is None:
-                part = _logits(self.gated, chunk, self.batch)
-            else:
-                part = _rewired_logits(self.gated, chunk, places, edges[i : i + CHUNK], self.batch)
-            parts.append(np.asarray(part))
-        return np.concatenate(parts)[: len(gates)]
+    def logits(self, candidates: Candidates) -> np.ndarray:
+        """(N, B, 2) answer and foil logits."""
+        pieces = [rows(self.batch, slice(i, i + ROWS)) for i in range(0, len(self.batch.positions), ROWS)]
+        found = []
+        for gates, kept in candidates.chunks(self.gated.model.config):
+            parts = [_logits(self.gated, gates, candidates.places, kept, _filled(piece)) for piece in pieces]
+            found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
+        return np.concatenate(found)[: len(candidates.gates)]
 
-    def __call__(self, gates: np.ndarray, places: np.ndarray | None = None, kept: np.ndarray | None = None) -> Scores:
-        """Scores of candidates; arguments as for `logits`."""
-        logits = self.logits(gates, places, kept)
-        scale, shift, loss = calibrate.fit_many(logits, self.index, len(self.shifted))
-        return Scores(logits, scale, shift, loss)
+    def full_logits(self) -> np.ndarray:
+        """(B, 2) answer and foil logits of the model itself."""
+        return self.logits(Candidates(np.ones((1, self.nodes), np.float32)))[0]
 
-    def losses(self, gates: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def __call__(self, candidates: Candidates) -> Scores:
+        """Scores of candidates, each calibrated on this batch."""
+        logits = self.logits(candidates)
+        return Scores(logits, *calibrate.fit_many(logits, self.index, len(self.shifted)))
+
+    def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
         own = [calibrate.Calibration(a, b) for a, b in zip(scale, shift, strict=True)]
-        pairs = zip(self.logits(gates), own, strict=True)
+        pairs = zip(self.logits(candidates), own, strict=True)
         return np.array([task_loss(calibrated(logits, c, self.index)) for logits, c in pairs])
 
+    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
 
-def _padded(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Vectors (N, at most width) with zeros up to a multiple of CHUNK rows and `width` columns, so that one program
-    serves every number of candidates."""
-    padded = np.zeros((-(-len(vectors) // CHUNK) * CHUNK, width), np.float32)
-    padded[: len(vectors), : vectors.shape[1]] = vectors
-    return padded
+        What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
+        its optimum, where its own gradient is zero.
+        """
+        scores = self(candidate)
+        own = calibrate.Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
+        gates, kept = next(candidate.chunks(self.gated.model.config))
+        one = {site: value[0] for site, value in gates.items()}
+        batch, index = _filled(rows(self.batch, slice(ROWS))), self.index
+        index = np.resize(index[:ROWS], (ROWS, 2))
+        slopes = jax.device_get(_slopes(self.gated, one, candidate.places, kept[0], batch, index, own))
+        return to_vector(slopes[0]), slopes[1]
+
+
+def _filled(batch: TaskBatch) -> TaskBatch:
+    """A batch repeated to ROWS rows."""
+    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))
 
 
 def calibrated(logits: np.ndarray, calibration: calibrate.Calibration, index: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
-from sparse_gpt.circuits.evaluate import Evaluator, accuracy, calibrated, full_logits, task_loss
+from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, calibrated, task_loss
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, gated_model, rows
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.search import population, search
@@ -145,11 +145,11 @@ def _ablation_values(config: Config, params: Params, samples: TaskSamples, means
 def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
     """Task loss in nats of the model itself."""
     gated = gated_model(config, params, empty(config.model))
-    return task_loss(np.asarray(full_logits(gated, batch)))
+    return task_loss(Evaluator(gated, batch, NO_TOKENS).full_logits())
 
 
 def _require_solved(gated: GatedModel, task: str, samples: TaskSamples, target: float) -> None:
-    loss = task_loss(np.asarray(full_logits(gated, samples.validation)))
+    loss = task_loss(Evaluator(gated, samples.validation, NO_TOKENS).full_logits())
     if not loss <= target:
         raise InputError(
             f"task {task}: the model itself has task loss {loss:.3f} (chance is {math.log(2):.3f}), above "
@@ -161,14 +161,14 @@ def _calibration(
     support: Support, validation: Evaluator, weights: Weights, target: float
 ) -> tuple[calibrate.Calibration, bool]:
     """The calibration fitted on validation samples, and whether the loss is then at most `target` there."""
-    logits = support.logits(validation, weights)
+    logits = validation.logits(support.candidates(weights))[0]
     own = calibrate.fitted(logits, validation.index, len(validation.shifted))
     return own, task_loss(calibrated(logits, own, validation.index)) <= target
 
 
 def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, weights: Weights) -> dict[str, float]:
     """Sizes, and losses on held-out samples."""
-    logits = support.logits(heldout, weights)
+    logits = heldout.logits(support.candidates(weights))[0]
     corrected = calibrated(logits, own, heldout.index)
     layered = from_vector(support.gates, weights.config)
     return {
@@ -179,8 +179,8 @@ def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, w
         "task_loss": task_loss(corrected),
         "task_loss_uncalibrated": task_loss(logits),
         "accuracy": accuracy(corrected),
-        "full_model_task_loss": task_loss(np.asarray(full_logits(heldout.gated, heldout.batch))),
-        "ablated_task_loss": task_loss(heldout.logits(1 - support.gates[None, :])[0]),
+        "full_model_task_loss": task_loss(heldout.full_logits()),
+        "ablated_task_loss": task_loss(heldout.logits(Candidates(1 - support.gates[None, :]))[0]),
     }
 
 

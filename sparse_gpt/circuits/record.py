@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sparse_gpt.circuits import calibrate, discretise
-from sparse_gpt.circuits.evaluate import Evaluator, calibrated, random_gates, task_loss
+from sparse_gpt.circuits import discretise
+from sparse_gpt.circuits.evaluate import Candidates, Evaluator, random_gates, task_loss
 from sparse_gpt.circuits.search import Found, Hyperparameters
 from sparse_gpt.circuits.trials import Support, Trials, Weights
 
@@ -15,7 +15,7 @@ HISTORY_POINTS = 100
 
 def trial_records(h: Hyperparameters, trials: Trials, heldout: Evaluator) -> list[dict[str, Any]]:
     """One entry per search: hyperparameters, size at the target before refinement, loss."""
-    losses = heldout.losses(trials.gates, trials.scores.scale, trials.scores.shift)
+    losses = heldout.losses(Candidates(trials.gates), trials.scores.scale, trials.scores.shift)
     return [
         {
             "trial": i,
@@ -45,8 +45,8 @@ def loss_versus_size(
     """Loss of the first k nodes of a ranking, over geometrically growing k."""
     sizes = discretise.size_grid(len(order))
     gates = np.stack([discretise.first_k(order, int(k), heldout.nodes) for k in sizes])
-    fitted = validation(gates)
-    losses = heldout.losses(gates, fitted.scale, fitted.shift)
+    fitted = validation(Candidates(gates))
+    losses = heldout.losses(Candidates(gates), fitted.scale, fitted.shift)
     return [
         {"nodes": int(k), "edges": weights.count(g), "task_loss": float(loss)}
         for k, g, loss in zip(sizes, gates, losses, strict=True)
@@ -58,11 +58,11 @@ def random_circuits(
 ) -> dict[str, Any]:
     """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
     drawn = random_gates(gates, heldout.gated.model.config, draws, seed)
-    fitted = validation(drawn)
+    fitted = validation(Candidates(drawn))
     return {
         "draws": draws,
-        "task_loss": [task_loss(logits) for logits in heldout.logits(drawn)],
-        "task_loss_calibrated": heldout.losses(drawn, fitted.scale, fitted.shift).tolist(),
+        "task_loss": [task_loss(logits) for logits in heldout.logits(Candidates(drawn))],
+        "task_loss_calibrated": heldout.losses(Candidates(drawn), fitted.scale, fitted.shift).tolist(),
     }
 
 
@@ -72,11 +72,9 @@ def stages(
     """Size and loss of the best trial after the search and after each refinement."""
     entries = []
     for name, support in supports.items():
-        scale, shift, _ = calibrate.fit_many(
-            support.logits(validation, weights)[None], validation.index, len(validation.shifted)
-        )
-        own = calibrate.Calibration(scale[0], shift[0])
-        loss = task_loss(calibrated(support.logits(heldout, weights), own, heldout.index))
+        candidate = support.candidates(weights)
+        fitted = validation(candidate)
+        loss = float(heldout.losses(candidate, fitted.scale, fitted.shift)[0])
         size = {"nodes": int(support.gates.sum()), "edges": len(support.kept_edges(weights))}
         entries.append({"stage": name, **size, "task_loss": loss})
     return entries

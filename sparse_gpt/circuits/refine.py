@@ -9,27 +9,39 @@ from collections.abc import Callable
 import numpy as np
 
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
+Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) roughly what removing each would add
 WIDTH = 8  # candidates tried at a time
 
 
 def minimal(
-    losses: Losses, kept: np.ndarray, target: float, progress: Callable[[int], None] = lambda left: None
+    losses: Losses,
+    kept: np.ndarray,
+    target: float,
+    costs: Costs | None = None,
+    progress: Callable[[int], None] = lambda left: None,
 ) -> np.ndarray:
     """Removes items until none can be removed alone without the loss crossing `target`.
 
-    Each round tries every single removal, sorts the harmless ones by their loss and goes through them once, removing
-    whatever can go on top of what has gone before. The last round finds nothing harmless.
+    First it sweeps over all items from the cheapest to the dearest, removing whatever can go on top of what has gone
+    before, until a sweep removes little. Then rounds: try every single removal, sweep over the harmless ones. The last
+    round finds nothing harmless, which is the certificate.
 
     Args:
       losses: losses of candidate sets.
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in the unit of the losses.
+      costs: cheap estimates that order the first sweeps (attribution); None goes to the rounds at once.
       progress: told the number of items left.
 
     Returns:
       (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.
     """
-    kept = np.array(kept, np.float32)
+    kept, before = np.array(kept, np.float32), np.inf
+    while costs is not None and kept.sum() < 0.9 * before:
+        before = kept.sum()
+        items = np.flatnonzero(kept)
+        order = items[np.argsort(costs(kept)[items], kind="stable")]
+        kept = _sweep(losses, kept, order, target, progress)
     while True:
         items = np.flatnonzero(kept)
         if not len(items):
@@ -44,7 +56,7 @@ def minimal(
 def _sweep(
     losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Callable[[int], None]
 ) -> np.ndarray:
-    """`kept` after one pass over `order`. The first of `order` always goes: it was tried alone.
+    """`kept` after one pass over `order`.
 
     Runs of doubling length are tried side by side and the longest harmless one goes. Where not even one item can go,
     the next WIDTH items are tried one by one and those before the first harmless one are passed over.

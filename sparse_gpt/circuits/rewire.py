@@ -24,7 +24,8 @@ from sparse_gpt.circuits.gates import GateArrays, Gates
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.model.taps import site_widths
 
-PADDING = 64  # the number of edges is padded to a multiple, so that few programs are compiled
+PADDING = 1024  # the number of edges is padded to a multiple, so that one program serves nearly every circuit
+NOWHERE = np.iinfo(np.int32).max  # the place of such padding; writes there are dropped
 
 
 def matrix_offsets(model: ModelConfig) -> dict[tuple[str, int], int]:
@@ -44,9 +45,9 @@ def weight_count(model: ModelConfig) -> int:
 
 
 def edge_places(model: ModelConfig, edges: Sequence[Edge]) -> np.ndarray:
-    """(E,) flat places of edges, E padded to a multiple of PADDING with a place beyond the end."""
+    """(E,) flat places of edges, E padded to a multiple of PADDING."""
     offsets, widths = matrix_offsets(model), site_widths(model)
-    places = np.full(-(-max(1, len(edges)) // PADDING) * PADDING, weight_count(model), np.int32)
+    places = np.full(-(-max(1, len(edges)) // PADDING) * PADDING, NOWHERE, np.int32)
     for i, edge in enumerate(edges):
         width = widths[edge.target.site]
         places[i] = offsets[edge.target.site, edge.target.layer] + edge.source.channel * width + edge.target.channel

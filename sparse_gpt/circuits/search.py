@@ -68,15 +68,22 @@ def population(prune: PruneConfig) -> Hyperparameters:
     return Hyperparameters(seeds, np.tile(np.array(penalties, np.float32), prune.seeds), **shared)
 
 
-def initial_state(h: Hyperparameters, searchable: Gates) -> SearchState:
-    """State of one search before its first step: tau ~ bias + scale * N(0, 1); nodes that are not searched at -1."""
-    key = jax.random.key(h.seed)
-    tau = {}
-    for index, site in enumerate(NODE_SITES):
-        noise = jax.random.normal(jax.random.fold_in(key, index), searchable[site].shape)
-        tau[site] = jnp.where(searchable[site] > 0, h.init_noise_bias + h.init_noise_scale * noise, -LIMIT)
-    tau = clamp(tau)
-    return SearchState(tau, optax.scale_by_adam().init(tau), jax.tree.map(jnp.zeros_like, tau))
+def initial_states(h: Hyperparameters, searchable: Gates) -> SearchState:
+    """States of S searches before the first step: tau ~ bias + scale * N(0, 1); nodes that are not searched at -1."""
+    starts = zip(h.seed, h.init_noise_bias, h.init_noise_scale, strict=True)
+    taus = [_initial_tau(int(seed), bias, scale, searchable) for seed, bias, scale in starts]
+    tau = {site: np.stack([each[site] for each in taus]) for site in NODE_SITES}
+    zeros = jax.tree.map(np.zeros_like, tau)
+    moments = optax.ScaleByAdamState(np.zeros(len(h.seed), np.int32), zeros, zeros)
+    return jax.tree.map(jnp.array, SearchState(tau, moments, zeros))
+
+
+def _initial_tau(seed: int, bias: float, scale: float, searchable: Gates) -> dict[str, np.ndarray]:
+    rng, tau = np.random.default_rng(seed), {}
+    for site in NODE_SITES:
+        start = np.clip(bias + scale * rng.standard_normal(searchable[site].shape), -LIMIT, LIMIT)
+        tau[site] = np.where(np.asarray(searchable[site]) > 0, start, -LIMIT).astype(np.float32)
+    return tau
 
 
 def learning_rate(h: Hyperparameters, step: jax.Array, steps: int) -> jax.Array:
@@ -158,7 +165,7 @@ def search(
       progress: whether to show a bar.
     """
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
-    states = jax.jit(jax.vmap(initial_state, in_axes=(0, None)))(h, mask)
+    states = initial_states(h, searchable)
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
     history = []
     with tqdm(total=steps, desc=f"search x{len(h.seed)}", unit="step", disable=not progress) as bar:

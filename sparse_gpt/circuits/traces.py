@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
-from sparse_gpt.circuits.evaluate import full_logits
+from sparse_gpt.circuits.evaluate import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch
 from sparse_gpt.circuits.gates import Gates
 from sparse_gpt.circuits.rewire import without_pruned_edges
@@ -32,7 +32,7 @@ def traces(
       token_text: text of a token id.
     """
     gates = circuit.gates(gated.model.config)
-    full = np.asarray(full_logits(gated, samples))
+    full = Evaluator(gated, samples, NO_TOKENS).full_logits()
     gated_logits, seen = jax.device_get(_record(without_pruned_edges(gated, circuit), gates, samples))
     shift = dict(circuit.shift)
     entries = []

@@ -10,13 +10,14 @@ import numpy as np
 
 from sparse_gpt.circuits import discretise, refine
 from sparse_gpt.circuits.circuit import Edge, count_edges, edges_between
-from sparse_gpt.circuits.evaluate import Evaluator, Scores
+from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, Scores
 from sparse_gpt.circuits.gates import from_vector, to_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.model.parameters import Params
 
+MAX_TRIES = 4  # of refinement, each with a stricter target on the few samples it looks at
 Report = Callable[[str], None]  # told what was reached, for a progress line
 
 
@@ -68,13 +69,13 @@ class Support:
         """The edges of the circuit."""
         return weights.edges(self.gates) if self.edges is None else self.edges
 
-    def logits(self, evaluator: Evaluator, weights: Weights) -> np.ndarray:
-        """(B, 2) answer and foil logits on the evaluator's batch."""
+    def candidates(self, weights: Weights) -> Candidates:
+        """This support as one candidate."""
         if self.edges is None:
-            return evaluator.logits(self.gates[None, :])[0]
+            return Candidates(self.gates[None, :])
         every, kept = weights.edges(self.gates), set(self.edges)
         mask = np.array([[edge in kept for edge in every]], np.float32)
-        return evaluator.logits(self.gates[None, :], edge_places(weights.config, every), mask)[0]
+        return Candidates(self.gates[None, :], edge_places(weights.config, every), mask)
 
 
 def discretised(found: Found, may_open: np.ndarray, validation: Evaluator, weights: Weights, target: float) -> Trials:
@@ -87,41 +88,54 @@ def discretised(found: Found, may_open: np.ndarray, validation: Evaluator, weigh
 
     opened = np.sum((tau > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = discretise.smallest_sizes(lambda k: validation(cut(k)).calibrated, opened, limit, target)
+    sizes, reached = discretise.smallest_sizes(
+        lambda k: validation(Candidates(cut(k))).calibrated, opened, limit, target
+    )
     gates = cut(sizes)
-    return Trials(orders, sizes, np.array([weights.count(g) for g in gates]), gates, reached, validation(gates))
-
-
-def refined_nodes(gates: np.ndarray, validation: Evaluator, target: float, report: Report) -> np.ndarray:
-    """The gate vector without every node that can go, see `refine.minimal`."""
-    return refine.minimal(
-        lambda sets: validation(sets).calibrated, gates, target, lambda left: report(f"{left} nodes left")
+    return Trials(
+        orders, sizes, np.array([weights.count(g) for g in gates]), gates, reached, validation(Candidates(gates))
     )
 
 
-def refined_edges(gates: np.ndarray, validation: Evaluator, weights: Weights, target: float, report: Report) -> Support:
+def refined_nodes(gates: np.ndarray, on: Evaluator, target: float, report: Report) -> np.ndarray:
+    """The gate vector without every node that can go, see `refine.minimal`."""
+    return refine.minimal(
+        lambda sets: on(Candidates(sets)).calibrated,
+        gates,
+        target,
+        lambda kept: -on.slopes(Candidates(kept[None, :]))[0],
+        lambda left: report(f"{left} nodes left"),
+    )
+
+
+def refined_edges(support: Support, on: Evaluator, weights: Weights, target: float, report: Report) -> Support:
     """The circuit without every node and every single edge that can go."""
-    layered, open_nodes = from_vector(gates, weights.config), np.flatnonzero(gates)
-    every = weights.edges(gates)
-    free = removable(weights.config, every, layered)
-    candidates = [edge for edge, may_go in zip(every, free, strict=True) if may_go]
-    places = edge_places(weights.config, candidates)
+    open_nodes, present = np.flatnonzero(support.gates), set(support.kept_edges(weights))
+    every = weights.edges(support.gates)
+    free = removable(weights.config, every, from_vector(support.gates, weights.config))
+    gone = [edge for edge in every if edge not in present]
+    items = [edge for edge, may_go in zip(every, free, strict=True) if may_go and edge in present]
+    places = edge_places(weights.config, items + gone)
 
-    def expand(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Candidate sets (N, open nodes + candidate edges) as gate vectors and edge vectors."""
-        vectors = np.zeros((len(items), len(gates)), np.float32)
-        vectors[:, open_nodes] = items[:, : len(open_nodes)]
-        return vectors, items[:, len(open_nodes) :]
+    def expand(sets: np.ndarray) -> Candidates:
+        """Candidates from sets (N, open nodes + items); edges that are gone stay so."""
+        gates = np.zeros((len(sets), len(support.gates)), np.float32)
+        gates[:, open_nodes] = sets[:, : len(open_nodes)]
+        kept = np.concatenate([sets[:, len(open_nodes) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
+        return Candidates(gates, places, kept)
 
-    def losses(items: np.ndarray) -> np.ndarray:
-        vectors, kept = expand(items)
-        return validation(vectors, places, kept).calibrated
+    def costs(kept: np.ndarray) -> np.ndarray:
+        nodes, edges = on.slopes(expand(kept[None, :]))
+        return -np.concatenate([nodes[open_nodes], edges[: len(items)]])
 
-    start = np.ones(len(open_nodes) + len(candidates), np.float32)
-    items = refine.minimal(losses, start, target, lambda left: report(f"{left} nodes and edges left"))
-    (vector,), (kept,) = expand(items[None, :])
-    dropped = {edge for edge, keep in zip(candidates, kept, strict=True) if not keep}
-    return Support(vector, tuple(edge for edge in weights.edges(vector) if edge not in dropped))
+    start = np.ones(len(open_nodes) + len(items), np.float32)
+    left = refine.minimal(
+        lambda sets: on(expand(sets)).calibrated, start, target, costs, lambda n: report(f"{n} nodes and edges left")
+    )
+    candidate = expand(left[None, :])
+    dropped = {edge for edge, keep in zip(items, left[len(open_nodes) :], strict=True) if not keep}.union(gone)
+    gates = candidate.gates[0]
+    return Support(gates, tuple(edge for edge in weights.edges(gates) if edge not in dropped))
 
 
 def smallest(
@@ -157,9 +171,30 @@ def smallest(
         def told(text: str, trial: int = trial) -> None:
             report(f"trial {trial}: {text}")
 
-        nodes = refined_nodes(trials.gates[trial], validation, target, told)
-        stages = {"search": Support(trials.gates[trial]), "nodes": Support(nodes)}
-        if edges:
-            stages["edges"] = refined_edges(nodes, validation, weights, target, told)
-        results.append((trial, stages))
+        results.append((trial, refined(trials.gates[trial], validation, weights, target, edges, told)))
     return min(results, key=lambda result: len(list(result[1].values())[-1].kept_edges(weights)))
+
+
+def refined(
+    gates: np.ndarray, validation: Evaluator, weights: Weights, target: float, edges: bool, report: Report
+) -> dict[str, Support]:
+    """Supports by stage, see `smallest`.
+
+    Removal is decided on the first ROWS samples, because it takes many evaluations, and checked on all. Where the
+    few were too kind, it is done again with a stricter target.
+    """
+    few, stricter = validation.first(ROWS), target
+    for _ in range(MAX_TRIES):
+        stages = {"search": Support(gates)}
+        if few(stages["search"].candidates(weights)).calibrated[0] > stricter:
+            break  # nothing can go by this measure
+        stages["nodes"] = Support(refined_nodes(gates, few, stricter, report))
+        if edges:
+            stages["edges"] = refined_edges(stages["nodes"], few, weights, stricter, report)
+        found = list(stages.values())[-1]
+        loss = float(validation(found.candidates(weights)).calibrated[0])
+        if loss <= target:
+            return stages
+        report(f"task loss {loss:.3f} on all validation samples, again with a stricter target")
+        stricter *= target / loss
+    return {"search": Support(gates)}

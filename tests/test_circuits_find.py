@@ -1,0 +1,226 @@
+"""From weights and samples to circuit.json, and the prune script."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+
+from sparse_gpt import config as configs
+from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
+from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.evaluate import task_loss
+from sparse_gpt.circuits.gates import empty
+from sparse_gpt.config import PruneConfig
+from sparse_gpt.data import train_tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.transformer import build
+from sparse_gpt.training.checkpoint import save_params
+from sparse_gpt.training.manifest import params_sha256
+from tests import circuits_model
+
+PRUNE = PruneConfig(
+    steps=30,
+    seeds=2,
+    k_coefs="1e-3,1e-2",
+    batch_pairs=8,
+    learning_rate=2e-2,
+    random_draws=4,
+    target_loss=0.3,
+    refine_trials=2,
+)
+CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
+PARAMS = circuits_model.params(CONFIG)
+SAMPLES = circuits_model.samples(CONFIG, PARAMS)
+
+
+@pytest.fixture(scope="module")
+def means() -> dict[str, np.ndarray]:
+    tokens = np.random.default_rng(0).integers(0, circuits_model.VOCABULARY, (4, 8, 16)).astype(np.int32)
+    return pretraining_means(build(CONFIG), PARAMS, tokens)
+
+
+@pytest.fixture(scope="module")
+def result(means: dict[str, np.ndarray]) -> SearchResult:
+    return find_circuit(
+        CONFIG, PARAMS, "toy", SAMPLES, means, params_sha256="ab" * 32, token_text=lambda i: f"<{i}>", progress=False
+    )
+
+
+def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    circuit = json.loads((tmp_path / "circuit.json").read_text())
+    with np.load(tmp_path / "ablation.npz") as stored:
+        ablation = dict(stored)
+    metrics, heldout = circuit["metrics"], SAMPLES.heldout
+    assert circuit["edge_pruned"]
+
+    def loss(**changes: object) -> float:
+        changed = {**circuit, **changes}
+        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, heldout, changed, ablation))
+
+    identity = {"scale": 1.0, "shift": []}
+    kept = {(node["layer"], node["site"], node["channel"]) for node in circuit["nodes"]}
+    every = [
+        {"layer": layer, "site": site, "channel": channel}
+        for site, value in empty(CONFIG.model).items()
+        for layer, channel in np.ndindex(value.shape)
+    ]
+    others = [node for node in every if (node["layer"], node["site"], node["channel"]) not in kept]
+    assert loss() == pytest.approx(metrics["task_loss"], abs=2e-4)
+    assert loss(calibration=identity) == pytest.approx(metrics["task_loss_uncalibrated"], abs=2e-4)
+    plain = {"calibration": identity, "edge_pruned": False}
+    assert loss(nodes=others, **plain) == pytest.approx(metrics["ablated_task_loss"], abs=2e-3)
+    assert loss(nodes=every, **plain) == pytest.approx(metrics["full_model_task_loss"], abs=2e-4)
+
+
+def test_the_circuit_is_minimal_on_validation_samples(result: SearchResult) -> None:
+    circuit, stages = result.circuit, result.search["stages"]
+    assert result.reached
+    assert [stage["stage"] for stage in stages] == ["search", "nodes", "edges"]
+    sizes = [(stage["nodes"], stage["edges"]) for stage in stages]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == (len(circuit.nodes), len(circuit.edges)) == (circuit.metrics["nodes"], circuit.metrics["edges"])
+
+    def loss(nodes: list[object], edges: list[object]) -> float:
+        tree = {**circuit.to_dict(), "nodes": nodes, "edges": edges}
+        return task_loss(
+            circuits_model.reference_answer_logits(CONFIG, PARAMS, SAMPLES.validation, tree, dict(circuit.values))
+        )
+
+    tree = circuit.to_dict()
+    assert loss(tree["nodes"], tree["edges"]) <= PRUNE.target_loss + 1e-4
+    # Minimality is with a calibration of its own for every candidate, so it can only be stricter with this one.
+    for gone in tree["edges"]:
+        assert loss(tree["nodes"], [edge for edge in tree["edges"] if edge != gone]) > PRUNE.target_loss - 1e-4
+
+
+def test_search_record(result: SearchResult) -> None:
+    record = result.search
+    assert record["format"] == "sparse_gpt.search/1"
+    assert [trial["k_coef"] for trial in record["trials"]] == pytest.approx([1e-3, 1e-2] * 2)
+    assert [trial["trial"] for trial in record["trials"]] == [0, 1, 2, 3]
+    assert record["history"][-1]["step"] == 29
+    assert len(record["history"][0]["loss"]) == len(record["history"][0]["open_nodes"]) == 4
+    curve = record["loss_versus_size"]
+    assert curve[0]["nodes"] == 1
+    assert curve[-1]["task_loss"] < 0.1 < curve[0]["task_loss"]
+    assert len(record["random_circuit"]["task_loss"]) == 4
+    assert result.circuit.metrics["random_circuit_task_loss"] == np.median(record["random_circuit"]["task_loss"])
+    json.dumps(record, allow_nan=False)
+
+
+def test_traces(result: SearchResult) -> None:
+    assert result.traces is not None
+    sample = result.traces["samples"][0]
+    length = SAMPLES.heldout.positions[0] + 1
+    assert sample["tokens"] == [f"<{token}>" for token in SAMPLES.heldout.tokens[0, :length]]
+    assert {len(row) for row in sample["values"].values()} == {length}
+    assert set(sample["values"]) == {f"{n.layer}.{n.site}.{n.channel}" for n in result.circuit.nodes}
+    for weights in sample["attention"].values():
+        assert np.shape(weights) == (length, length)
+        assert (np.triu(weights, 1) == 0).all()
+        assert (np.sum(weights, axis=1) < 1).all()  # the sink has its share
+    both = [[s["logit_difference_circuit"], s["answer"]] for s in result.traces["samples"]]
+    assert all(difference > -5 for difference, _ in both)
+    json.dumps(result.traces, allow_nan=False)
+
+
+def test_traces_agree_with_the_reported_logits(result: SearchResult) -> None:
+    assert result.traces is not None
+    tree = result.circuit.to_dict()
+    few = type(SAMPLES.heldout)(*(array[:6] for array in SAMPLES.heldout))
+    expected = circuits_model.reference_answer_logits(CONFIG, PARAMS, few, tree, dict(result.circuit.values))
+    found = [sample["logit_difference_circuit"] for sample in result.traces["samples"]]
+    np.testing.assert_allclose(found, expected[:, 0] - expected[:, 1], rtol=1e-3, atol=1e-3)
+
+
+def test_same_seed_same_circuit(result: SearchResult, means: dict[str, np.ndarray]) -> None:
+    again = find_circuit(CONFIG, PARAMS, "toy", SAMPLES, means, params_sha256="ab" * 32, progress=False)
+    assert again.circuit == result.circuit
+    assert again.traces is None
+
+
+def test_a_task_beyond_the_model_is_refused(means: dict[str, np.ndarray]) -> None:
+    swapped = SAMPLES.validation._replace(answer=SAMPLES.validation.foil, foil=SAMPLES.validation.answer)
+    with pytest.raises(
+        InputError, match=r"task toy: the model itself has task loss .* above --config.prune.target_loss=0.3"
+    ):
+        find_circuit(CONFIG, PARAMS, "toy", dataclasses.replace(SAMPLES, validation=swapped), means, progress=False)
+
+
+def test_mean_ablation_needs_means() -> None:
+    with pytest.raises(InputError, match="needs mean activations"):
+        find_circuit(CONFIG, PARAMS, "toy", SAMPLES, progress=False)
+
+
+def test_full_task_loss() -> None:
+    assert full_task_loss(CONFIG, PARAMS, SAMPLES.heldout) < 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# launch.prune
+
+Launch = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workdir with random weights and a small tokenizer."""
+    workdir = tmp_path_factory.mktemp("untrained")
+    quotes = [f"print('{word}')\nprint(\"{word}\")\nfor {word} in x:\nwhile {word}:\n" * 4 for word in ("a", "b", "cd")]
+    tokenizer = train_tokenizer(quotes, 270)
+    config = circuits_model.config(vocab_size=tokenizer.vocab_size, context=128)
+    (workdir / "config.json").write_text(json.dumps(configs.to_dict(config)))
+    tokenizer.save(workdir / "tokenizer")
+    save_params(workdir, circuits_model.params(config))
+    return workdir
+
+
+SMALL = (
+    "--config.prune.ablation=zero",
+    "--config.prune.steps=2",
+    "--config.prune.seeds=1",
+    "--config.prune.evaluation_pairs=8",
+)
+
+
+def test_prune_writes_the_files(launch: Launch, untrained: Path) -> None:
+    task = "for_while"
+    done = launch("prune", f"--workdir={untrained}", f"--task={task}", *SMALL, "--config.prune.target_loss=50")
+    assert done.returncode == 0, done.stderr
+    assert f"{task}: " in done.stdout
+    assert "held-out task loss" in done.stdout
+    folder = untrained / "circuits" / task
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "ablation.npz",
+        "circuit.json",
+        "search.json",
+        "traces.json",
+    ]
+    config = configs.load(untrained)
+    circuit = load(folder)
+    assert circuit.ablation == "zero"
+    assert circuit.params_sha256 == params_sha256(circuits_model.params(config))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--task=for_while", *SMALL), "the model itself has task loss"),
+        (("--task=juggling",), "unknown task 'juggling'"),
+        (("--task=,",), "no task"),
+        (("--config.model.d_model=32",), "fixed by the trained model"),
+        (("--config.prune.steps=0",), "must be at least 1"),
+        (("--task=for_while",), "corpus"),  # mean ablation needs one
+    ],
+)
+def test_prune_refuses(launch: Launch, untrained: Path, flags: tuple[str, ...], message: str) -> None:
+    done = launch("prune", f"--workdir={untrained}", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert not (untrained / "circuits" / "juggling").exists()
