@@ -194,10 +194,54 @@ def openai_reference() -> Config:
     )
 
 
+def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
+    """The paper's shape: 8 layers, heads of 16 channels, d_mlp 4 d_model, context 256, 32B tokens in batches of 512."""
+    sizes = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
+    return Config(
+        model=ModelConfig(n_layer=8, d_head=16, vocab_size=2048, context=256, **sizes, **model),
+        sparsity=SparsityConfig(density=density, anneal_stop=0.5),
+        optimizer=OptimizerConfig(learning_rate=1.28e-2),
+        data=DataConfig(tokens=1_000_000_000),
+        train=TrainConfig(
+            steps=244_141, batch_size=512, dtype="bfloat16", mesh=mesh, checkpoint_every=1000, eval_every=1000
+        ),
+    )
+
+
+def paper_118m() -> Config:
+    """The paper's d_model 1024 (109M parameters with these sizes; the released csp_yolo1 is of this kind), no sinks.
+
+    Command: ``python -m launch.compile_tpu --preset=paper_118m --topology=v5e:16x16 --workdir=DIR``, then on the pod
+    ``python -m launch.train --distributed --preset=paper_118m --config.data.corpus=FOLDER --workdir=DIR``.
+    Expected: fits (see BUILD_NOTES.md for the compiled memory and step time).
+    """
+    return _paper(1024, 1 / 64, "data=16,fsdp=16", attention_sink=False)
+
+
+def paper_475m() -> Config:
+    """The paper's d_model 2048 (415M parameters with these sizes; the released csp_yolo2 is of this kind), with sinks.
+
+    Command: as for paper_118m. Expected: fits.
+    """
+    return _paper(2048, 1 / 256, "data=16,fsdp=16")
+
+
+def paper_1_9b() -> Config:
+    """The paper's d_model 4096 (1.63B parameters with these sizes), one weight in 512; annealing ends later (80%).
+
+    Command: as for paper_118m, with --preset=paper_1.9b. Expected: fits.
+    """
+    config = _paper(4096, 1 / 512, "data=16,fsdp=16")
+    return dataclasses.replace(config, sparsity=dataclasses.replace(config.sparsity, anneal_stop=0.8))
+
+
 PRESETS: Mapping[str, Callable[[], Config]] = {
     "quickstart": quickstart,
     "tiny": tiny,
     "openai_reference": openai_reference,
+    "paper_118m": paper_118m,
+    "paper_475m": paper_475m,
+    "paper_1.9b": paper_1_9b,
 }
 
 

@@ -1,4 +1,4 @@
-"""Pod recipes: what they would run is complete, pastes into a shell, and starts `launch.train` as it takes its flags."""
+"""Pod recipes: what they would run is complete, pastes into a shell and starts `launch.train` right."""
 
 import shlex
 import subprocess
