@@ -167,6 +167,9 @@ def quickstart() -> Config:
         train=TrainConfig(
             steps=2600, batch_size=16, checkpoint_every=400, log_every=20, eval_every=200, eval_batches=16
         ),
+        prune=PruneConfig(
+            steps=300, seeds=2, k_coefs="3e-4,1e-3", batch_pairs=32, evaluation_pairs=128, refine_trials=1
+        ),
     )
 
 
@@ -196,7 +199,7 @@ def openai_reference() -> Config:
 
 def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
     """The paper's shape: 8 layers, heads of 16 channels, d_mlp 4 d_model, context 256, 32B tokens in batches of 512."""
-    sizes = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
+    sizes: dict[str, Any] = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
     return Config(
         model=ModelConfig(n_layer=8, d_head=16, vocab_size=2048, context=256, **sizes, **model),
         sparsity=SparsityConfig(density=density, anneal_stop=0.5),
