@@ -214,9 +214,9 @@ def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
 def paper_118m() -> Config:
     """The paper's d_model 1024 (109M parameters with these sizes; the released csp_yolo1 is of this kind), no sinks.
 
-    Command: ``python -m launch.compile_tpu --preset=paper_118m --topology=v5e:16x16 --workdir=DIR``, then on the pod
-    ``python -m launch.train --distributed --preset=paper_118m --config.data.corpus=FOLDER --workdir=DIR``.
-    Expected: fits (see BUILD_NOTES.md for the compiled memory and step time).
+    Command: ``python -m launch.train --distributed --preset=paper_118m --config.data.corpus=FOLDER --workdir=DIR``
+    on 256 devices.
+    Expected: not measured yet; neither the memory per chip nor the step time of this mesh has been compiled.
     """
     return _paper(1024, 1 / 64, "data=16,fsdp=16", attention_sink=False)
 
@@ -224,7 +224,7 @@ def paper_118m() -> Config:
 def paper_475m() -> Config:
     """The paper's d_model 2048 (415M parameters with these sizes; the released csp_yolo2 is of this kind), with sinks.
 
-    Command: as for paper_118m. Expected: fits.
+    Command: as for paper_118m. Expected: not measured yet.
     """
     return _paper(2048, 1 / 256, "data=16,fsdp=16")
 
@@ -232,7 +232,7 @@ def paper_475m() -> Config:
 def paper_1_9b() -> Config:
     """The paper's d_model 4096 (1.63B parameters with these sizes), one weight in 512; annealing ends later (80%).
 
-    Command: as for paper_118m, with --preset=paper_1.9b. Expected: fits.
+    Command: as for paper_118m, with --preset=paper_1.9b. Expected: not measured yet.
     """
     config = _paper(4096, 1 / 512, "data=16,fsdp=16")
     return dataclasses.replace(config, sparsity=dataclasses.replace(config.sparsity, anneal_stop=0.8))
