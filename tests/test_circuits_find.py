@@ -171,8 +171,9 @@ Launch = Callable[..., CompletedProcess[str]]
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workdir with random weights and a small tokenizer."""
     workdir = tmp_path_factory.mktemp("untrained")
-    quotes = [f"print('{word}')\nprint(\"{word}\")\nfor {word} in x:\nwhile {word}:\n" * 4 for word in ("a", "b", "cd")]
-    tokenizer = train_tokenizer(quotes, 270)
+    words = [first + second for first in "abcdefgh" for second in "nopqrst"]
+    texts = [f"for {word} in {word}_list:\n    pass\nwhile {word} != 3:\n    pass\n" for word in words]
+    tokenizer = train_tokenizer(texts, 300)
     config = circuits_model.config(vocab_size=tokenizer.vocab_size, context=128)
     (workdir / "config.json").write_text(json.dumps(configs.to_dict(config)))
     tokenizer.save(workdir / "tokenizer")

@@ -32,6 +32,8 @@ def test_train_prune_report(launch: Launch, trained: Path) -> None:
         "--config.prune.target_loss=5",
         "--config.prune.steps=10",
         "--config.prune.evaluation_pairs=16",
+        "--config.prune.refine_trials=1",
+        "--config.prune.edges=false",
     )
     assert pruned.returncode == 0, pruned.stderr
     circuit = json.loads((trained / "circuits" / "for_while" / "circuit.json").read_text())

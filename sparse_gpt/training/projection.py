@@ -18,7 +18,7 @@ from sparse_gpt.model.parameters import ParameterSpec, Params, Path, flatten, un
 from sparse_gpt.topk import FORCED, flat_index, joint_cut, keep_mask, magnitude_keys, topk_mask
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # its dicts have no hash, and jit wants one: the object's own
 class Projection:
     """``projection(params, keep)``: the parameter tree with all but `keep[i]` entries of tensor i set to zero.
 
