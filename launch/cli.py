@@ -31,11 +31,24 @@ def define_workdir() -> None:
 def define_config() -> None:
     """--preset and --config.group.field overrides."""
     flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(configs.PRESETS)}.")
+    _check_names(sys.argv[1:])
     config_flags.DEFINE_config_dict(
         "config",
         ConfigDict(configs.to_dict(configs.Config())),
         "Override any field, such as --config.model.d_model=256.",
     )
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Ends the run when a --config.… argument names no field; ml_collections would end it with a traceback."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        group, _, field = name.removeprefix("config.").partition(".")
+        known = configs.to_dict(configs.Config()).get(group, {})
+        if field not in known and field.removeprefix("no") not in known:
+            _fail(f"--{name}: no such field; {group} has {', '.join(sorted(known)) or 'none'}")
 
 
 def workdir() -> Path:
