@@ -19,7 +19,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
 from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import loop, run
+from sparse_gpt.training import distributed, loop, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
 cli.define_workdir()
@@ -29,12 +29,18 @@ flags.DEFINE_string("batches", None, "An .npy of token ids (steps, batch, time +
 flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
 flags.DEFINE_string("params_out", None, "Write the parameters, under the reference's names, to this .npz file ...")
 flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
+flags.DEFINE_bool("distributed", False, "One of several processes; on Cloud TPU, GKE and Slurm that is all they need.")
+flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of process 0 ...")
+flags.DEFINE_integer("process_count", None, "... how many processes there are ...")
+flags.DEFINE_integer("process_index", None, "... and which one this is, from 0.")
+flags.DEFINE_integer("wait", 300, "Seconds to wait for the other processes.", lower_bound=1)
 
 
 def main(argv: list[str]) -> int:
     """Flags to one call of sparse_gpt.training.run."""
     del argv
     config = cli.new_config()
+    _join_processes()
     if flags.FLAGS.dtype:
         config = configs.replace(config, {"train.dtype": flags.FLAGS.dtype})
     batches = None
@@ -49,11 +55,23 @@ def main(argv: list[str]) -> int:
             config, cli.workdir(), reject=reject, reject_name=rule, init_from=init_from, at_step=writer
         )
     else:
-        given = run.given_batches(batches)
-        result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer)
+        mesh = sharding.make_mesh(config)
+        given = run.given_batches(batches, mesh)
+        result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer, mesh=mesh)
     writer.finish(result)
-    print(run.describe(result, json.loads((cli.workdir() / "manifest.json").read_text())))
+    if distributed.is_first():
+        print(run.describe(result, json.loads((cli.workdir() / "manifest.json").read_text())))
     return cli.INTERRUPTED if result.interrupted else 0
+
+
+def _join_processes() -> None:
+    """What --distributed asks for; its companions without it are a mistake."""
+    f = flags.FLAGS
+    given = [f"--{name}" for name in ("coordinator", "process_count", "process_index") if f[name].value is not None]
+    if f.distributed:
+        distributed.initialize(f.coordinator, f.process_count, f.process_index, f.wait)
+    elif given:
+        raise InputError(f"{', '.join(given)}: only together with --distributed")
 
 
 def _fitted_to_batches(config: Config, path: Path) -> Config:
@@ -103,14 +121,15 @@ class _ParamsWriter:
 
     def __call__(self, finished: int, params: Params) -> None:
         if self.path is not None and finished == self.at:
-            self._write(params)
+            self._write(sharding.to_host(params))
 
     def finish(self, result: loop.Result) -> None:
         if self.path is not None and self.at is None and not result.interrupted:
             self._write(result.params)
 
     def _write(self, params: Params) -> None:
-        assert self.path is not None
+        if self.path is None or not distributed.is_first():
+            return
         temporary = self.path.with_suffix(".tmp.npz")
         tensors: dict[str, Any] = openai_weights.to_tensors(self.config.model, params)
         np.savez(temporary, **tensors)

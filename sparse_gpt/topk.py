@@ -44,21 +44,24 @@ def magnitude_keys(x: Array) -> Array:
     return jnp.where(bits > _INF_KEY, _NAN_KEY, bits)
 
 
-def _largest(accept: Callable[[Array], Array], like: Array, bits_per_round: int) -> Array:
-    """Finds the largest int32 that `accept` takes, for many independent searches at once.
+def _largest(accept: Callable[[Array], Array], like: Array, bits_per_round: int, bits: int = 32) -> Array:
+    """Finds the largest int32 of so many bits that `accept` takes, for many independent searches at once.
 
     `accept` maps candidates (c, *like.shape) to booleans of that shape. It must be monotone (true up to
-    some value, false above) and true at the lowest int32. One call is made per round. The start is made
+    some value, false above) and true at the lowest candidate: 0, or the lowest int32 when all 32 bits are searched.
+    One call is made per round, of which there are `bits` / `bits_per_round`, rounded up. The start is made
     from the integers `like` because inside `jax.shard_map` a loop's carry must vary over the mesh from the start.
     """
+    rounds = -(-bits // bits_per_round)
+    lowest = 0 if rounds * bits_per_round < 32 else _LOWEST
     steps = jnp.arange(1, 2**bits_per_round, dtype=jnp.int32).reshape((-1,) + (1,) * like.ndim)
 
     def body(i: Array, low: Array) -> Array:
-        shift = 32 - bits_per_round * (i + 1)
+        shift = bits_per_round * (rounds - 1 - i)
         digit = jnp.sum(accept(low[None] + (steps << shift)), axis=0, dtype=jnp.int32)
         return low + (digit << shift)
 
-    return lax.fori_loop(0, 32 // bits_per_round, body, like * 0 + _LOWEST)
+    return lax.fori_loop(0, rounds, body, like * 0 + lowest)
 
 
 def abs_topk(x: Array, k: int) -> Array:
@@ -121,23 +124,26 @@ def joint_cut(
     ks: Array,
     *,
     index: Sequence[Array] | None = None,
+    sizes: Sequence[int] | None = None,
     reduce_counts: Callable[[Array], Array] = lambda counts: counts,
     bits_per_round: int = 1,
 ) -> Cut:
     """Finds, for many tensors in one search, the cut that leaves exactly k entries of each.
 
     Every round counts entries of all tensors and passes one int32 array of shape
-    (2**bits_per_round - 1, n) through `reduce_counts`; there are 32 / bits_per_round rounds. Inside
+    (2**bits_per_round - 1, n) through `reduce_counts`; there are 32 / bits_per_round rounds and one more. Inside
     `jax.shard_map`, with `reduce_counts` a psum over the mesh axes that shard the tensors, a round costs
     one small all-reduce, no entry leaves its device, and the result is the same for every sharding.
     The search for the index is skipped at run time unless some tensor has more equals at its cut than
-    it may keep.
+    it may keep; it takes as many rounds as the largest size has digits of `bits_per_round` bits. With four
+    bits and tensors below 2**28 entries that makes 16 rounds in all.
 
     Args:
       keys: n int32 arrays (local shards), from `magnitude_keys`, `FORCED` where an entry must stay.
       ks: (n,) int32, how many entries of each whole tensor stay; taken as within [0, size]. May be traced.
       index: for every array of keys, the int32 flat index of each entry in the whole tensor
         (`flat_index`); default: the arrays are whole.
+      sizes: number of entries of every whole tensor; without it, and with `index`, any index is searched.
       reduce_counts: sums counts over shards; default: there is one shard.
       bits_per_round: 1, 2 or 4. More bits mean fewer rounds and more counting in each: 1 is fastest where a round
         costs little (one CPU), 4 where it is an all-reduce over many devices.
@@ -148,7 +154,8 @@ def joint_cut(
     if bits_per_round not in (1, 2, 4):
         raise ValueError(f"bits_per_round={bits_per_round} must be 1, 2 or 4")
     if index is None:
-        index = [flat_index(each.shape) for each in keys]
+        index, sizes = [flat_index(each.shape) for each in keys], [each.size for each in keys]
+    bound_bits = 32 if sizes is None else max(sizes).bit_length()  # a bound may be as large as the size
 
     counter = _ChainedCounter(keys) if bits_per_round == 1 else _Counter(keys)
 
@@ -163,7 +170,11 @@ def joint_cut(
 
     def search_index() -> Array:
         before = counter.before(key, index)
-        return _largest(lambda candidates: reduce_counts(before(candidates)) <= need[None], need, bits_per_round)
+
+        def few_enough(candidates: Array) -> Array:
+            return reduce_counts(before(candidates)) <= need[None]
+
+        return _largest(few_enough, need, bits_per_round, bound_bits)
 
     tied = jnp.any(reached != ks)
     return Cut(key, lax.cond(tied, search_index, lambda: need * 0 + FORCED))

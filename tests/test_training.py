@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
-from sparse_gpt.training import loop, manifest, optimizer, schedules, step
+from sparse_gpt.training import loop, manifest, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.projection import Projection
 
@@ -30,6 +30,15 @@ def small(**overrides: Any) -> Config:
         "train.checkpoint_every": 4, "sparsity.density": 0.5,
     }  # fmt: skip
     return configs.validate(configs.replace(configs.tiny(), base | names))
+
+
+def train(config: Config, workdir: Path, batches: loop.Batches, **options: Any) -> loop.Result:
+    """The loop on one device, without a bar. tests/test_sharding.py and tests/test_distributed.py take more of them."""
+    return loop.train(config, workdir, batches, mesh=one_device(), progress=False, **options)
+
+
+def one_device() -> Mesh:
+    return sharding.make_mesh(configs.tiny(), jax.devices()[:1])
 
 
 def batches(config: Config, length: int | None = None) -> loop.Batches:
@@ -206,7 +215,7 @@ def test_microbatches_give_the_gradients_of_the_whole_batch() -> None:
 
 def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
     config = small()
-    result = loop.train(config, workdir, batches(config), progress=False)
+    result = train(config, workdir, batches(config))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 3, 6, 9, 11]
     assert [("val_loss" in line) for line in lines] == [True, False, True, False, True]
@@ -223,7 +232,7 @@ def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
 
 def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
     config = small()
-    straight = loop.train(config, workdir / "straight", batches(config), progress=False)
+    straight = train(config, workdir / "straight", batches(config))
 
     class StopError(Exception):
         pass
@@ -234,8 +243,8 @@ def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
             raise StopError
 
     with pytest.raises(StopError):
-        loop.train(config, workdir / "killed", batches(config), at_step=stop, progress=False)
-    resumed = loop.train(config, workdir / "killed", batches(config), progress=False)
+        train(config, workdir / "killed", batches(config), at_step=stop)
+    resumed = train(config, workdir / "killed", batches(config))
     assert manifest.params_sha256(resumed.params) == manifest.params_sha256(straight.params)
 
     def comparable(folder: Path) -> list[dict[str, Any]]:
@@ -247,12 +256,12 @@ def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
 
 def test_a_damaged_newest_checkpoint_is_passed_over(workdir: Path) -> None:
     config = small()
-    straight = loop.train(config, workdir, batches(config), progress=False)
+    straight = train(config, workdir, batches(config))
     newest = workdir / "checkpoints" / "12"
     for file in newest.rglob("*"):
         if file.is_file() and file.stat().st_size > 0:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    again = loop.train(config, workdir, batches(config), progress=False)
+    again = train(config, workdir, batches(config))
     assert manifest.params_sha256(again.params) == manifest.params_sha256(straight.params)
 
 
@@ -270,7 +279,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_steps(workdir: Path) -> N
     params = jax.jit(lambda: step.init_state(config))().params
     bad = {**params, "ln_f": {"scale": params["ln_f"]["scale"].at[0].set(jnp.nan)}}
     with pytest.raises(loop.NonFiniteLossError, match="at step 0"):
-        loop.train(config, workdir, batches(config), init_from=bad, progress=False)
+        train(config, workdir, batches(config), init_from=bad)
     assert not any((workdir / "checkpoints").glob("[0-9]*"))
 
 

@@ -1,9 +1,12 @@
 """Checkpoints: orbax, asynchronous, atomic, with the parameters as an item of their own.
 
-DIR/checkpoints/STEP/ holds "params" and, for a run that can be resumed, "optimizer". STEP counts finished steps.
+DIR/checkpoints/STEP/ holds "params" and, for a run that can be resumed, "optimizer". STEP counts finished steps. Its
+metadata hold the format's number and, of trained models, the configuration. Of several processes, each writes its part.
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,19 +15,25 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sparse_gpt.config import ModelConfig
+from sparse_gpt.config import Config, ModelConfig, to_dict
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
+
+FORMAT = 1  # raise it when older code can no longer read what is written
 
 
 class Checkpoints:
     """The checkpoints of one workdir. Use as a context manager: leaving waits for the last asynchronous write."""
 
-    def __init__(self, workdir: Path, keep_last: int = 2, keep_every: int = 0):
+    def __init__(self, workdir: Path, keep_last: int = 2, keep_every: int = 0, config: Config | None = None):
         self.folder = workdir / "checkpoints"
+        self._metadata: dict[str, Any] = {"sparse_gpt_format": FORMAT}
+        if config is not None:
+            self._metadata["config"] = to_dict(config)
         self._manager = ocp.CheckpointManager(
             self.folder.absolute(),
-            item_names=("params", "optimizer"),
+            # Named here, because metadata are given only of items whose handler is known.
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ("params", "optimizer")},
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep_last, keep_period=keep_every or None, create=True, enable_async_checkpointing=True
             ),
@@ -47,7 +56,7 @@ class Checkpoints:
         items: dict[str, Any] = {"params": ocp.args.StandardSave(params)}
         if optimizer is not None:
             items["optimizer"] = ocp.args.StandardSave(optimizer)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=self._metadata)
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -61,13 +70,43 @@ class Checkpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return restored["params"], restored["optimizer"] if optimizer is not None else None
 
+    def check(self, step: int, params: Params) -> None:
+        """InputError if the checkpoint's metadata say that it is of a newer format, or not of the model of `params`.
+
+        A checkpoint whose metadata cannot be read passes: restoring it tells what is wrong.
+        """
+        try:
+            written = (self._manager.metadata(step).custom_metadata or {}).get("sparse_gpt_format", FORMAT)
+            found = flatten(self._manager.item_metadata(step)["params"].tree)
+        except Exception:  # damaged files raise anything; see above
+            return
+        if written > FORMAT:
+            raise InputError(
+                f"{self.folder / str(step)}: checkpoint format {written}; this version reads up to {FORMAT}: update it"
+            )
+        wanted = flatten(params)
+        for path in sorted(wanted.keys() | found.keys()):
+            name, here = "/".join(path), f"{self.folder / str(step)}: of another model"
+            if path not in found or path not in wanted:
+                where = "has no" if path not in found else "has a"
+                raise InputError(f"{here}: it {where} tensor {name}; use its own config.json, or a new --workdir")
+            if tuple(found[path].shape) != tuple(wanted[path].shape):
+                raise InputError(
+                    f"{here}: {name} has shape {tuple(found[path].shape)} there, {tuple(wanted[path].shape)} here; "
+                    "use its own config.json, or a new --workdir"
+                )
+
     def restore_newest(self, params: Params, optimizer: Any) -> tuple[int, Params, Any, list[str]] | None:
         """(step, params, optimizer, notes) of the newest checkpoint that can be read, or None when there is none.
 
-        A damaged one is named in the notes and the one before it is tried. InputError when all are damaged.
+        A damaged one is named in the notes and the one before it is tried.
+
+        Raises:
+          InputError: all are damaged; or one holds another model, or was written in a newer format.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
+            self.check(step, params)
             try:
                 return step, *self.restore(step, params, optimizer), notes
             except Exception as error:  # orbax raises many types for damaged files; each is reported below
@@ -75,6 +114,31 @@ class Checkpoints:
         if notes:
             raise InputError(f"{self.folder}: no readable checkpoint; {'; '.join(notes)}")
         return None
+
+
+@contextlib.contextmanager
+def full_disk(workdir: Path) -> Iterator[None]:
+    """Turns "no space left" of any library into one line; finished checkpoints are not touched by it."""
+    try:
+        yield
+    except Exception as error:
+        if not _no_space(error):
+            raise
+        raise InputError(
+            f"{workdir}: the disk is full; finished checkpoints are intact: free some space and run the same command "
+            "again, it resumes from the newest"
+        ) from error
+
+
+def _no_space(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that the disk (or a quota) is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_line(error: Exception) -> str:
@@ -106,6 +170,7 @@ def load_params(workdir: Path, model: ModelConfig) -> tuple[Params, int]:
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_params(model)
         )
+        checkpoints.check(step, wanted)
         try:
             params, _ = checkpoints.restore(step, wanted)
         except (ValueError, KeyError, TypeError) as error:

@@ -5,6 +5,8 @@ Where the starting point comes from, in this order:
   2. init_from: given parameters, fresh moments, step 0;
   3. scratch: config.train.seed.
 Batch s is a pure function of the corpus, the data seed and s, so resuming needs nothing but the step.
+
+The same loop runs on one device, on a mesh of them, and as one of several processes, where process 0 writes the files.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -30,11 +33,12 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params, abstract_params, flatten, parameter_table, unflatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
-from sparse_gpt.training import manifest, schedules, step
-from sparse_gpt.training.checkpoint import Checkpoints
+from sparse_gpt.training import distributed, manifest, schedules, sharding, step
+from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 
 UNBOUND_FIELDS = {  # may differ between a run and its resumption: they do not change what is computed
     "train.checkpoint_every", "train.keep_last", "train.keep_every", "data.corpus",
+    "train.mesh",  # changes the order of sums, so the last bits, but any mesh can take over
 }  # fmt: skip
 
 
@@ -44,7 +48,8 @@ class NonFiniteLossError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Where tokens come from. Arrays are int32 of shape (batch, context + 1)."""
+    """Where tokens come from: int32 arrays (rows, context + 1), the rows of the batch that this process holds (all of
+    them when it is the only one, see sharding.row_block)."""
 
     train: Callable[[int], Iterator[np.ndarray]]  # batches from a given step on
     validation: list[np.ndarray]  # fixed batches
@@ -52,7 +57,8 @@ class Batches:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended: `step` steps are done; `interrupted` by a signal (resumable) or complete."""
+    """How a run ended: `step` steps are done; `interrupted` by a signal (resumable) or complete. Parameters are whole
+    numpy arrays."""
 
     params: Params
     step: int
@@ -89,6 +95,7 @@ def train(
     facts: Mapping[str, Any] | None = None,
     at_step: Callable[[int, Params], None] | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Trains to the end, or until SIGTERM / SIGINT, when it saves and returns with `interrupted` set.
 
@@ -100,20 +107,30 @@ def train(
       facts: further entries of the manifest (corpus and tokenizer hashes).
       at_step: called with (finished steps, params) after every step; must not keep the params (they are donated).
       progress: whether to show a bar.
+      mesh: devices to run on, with the axes of sharding.AXES; default: config.train.mesh over all of them.
 
     Raises:
-      InputError: the workdir belongs to another configuration.
+      InputError: the workdir belongs to another configuration, the mesh does not fit, the disk is full, the
+        checkpoints are all damaged or of another model.
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
     """
-    claim_workdir(config, workdir)
-    manifest.update(
-        workdir, manifest.describe({"seeds": {"train": config.train.seed, "data": config.data.seed}, **(facts or {})})
-    )
-    with Checkpoints(workdir, config.train.keep_last, config.train.keep_every) as checkpoints:
-        start, state = _starting_point(config, checkpoints, init_from)
-        result = _Run(config, workdir, batches, checkpoints, at_step, progress).run(start, state)
+    mesh = sharding.make_mesh(config) if mesh is None else mesh
+    devices = None if mesh.size == 1 else mesh  # one device needs no shardings
+    seeds = {"seeds": {"train": config.train.seed, "data": config.data.seed}}
+
+    def claim() -> None:
+        claim_workdir(config, workdir)
+        manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
+
+    distributed.first_does(claim)
+    with (
+        full_disk(workdir),
+        Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints,
+    ):
+        start, state = _starting_point(config, checkpoints, init_from, devices)
+        result = _Run(config, workdir, batches, checkpoints, at_step, progress, devices).run(start, state)
         checkpoints.wait()
-    if not result.interrupted:
+    if not result.interrupted and distributed.is_first():
         counts = manifest.nonzeros(result.params)
         manifest.update(
             workdir, {"params_sha256": manifest.params_sha256(result.params), "step": result.step, "nonzeros": counts}
@@ -121,19 +138,25 @@ def train(
     return result
 
 
-def _starting_point(config: Config, checkpoints: Checkpoints, init_from: Params | None) -> tuple[int, step.TrainState]:
-    state = jax.jit(lambda: step.init_state(config))()
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+def _starting_point(
+    config: Config, checkpoints: Checkpoints, init_from: Params | None, mesh: Mesh | None
+) -> tuple[int, step.TrainState]:
+    """(finished steps, state), by the precedence at the top of this file."""
+    abstract = step.abstract_state(config, mesh)
+    if mesh is None:
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract)
     restored = checkpoints.restore_newest(abstract.params, abstract.optimizer)
     if restored is not None:
         finished, params, moments, notes = restored
-        for note in notes:
+        for note in notes if distributed.is_first() else []:
             tqdm.write(note)
         return finished, step.TrainState(params, moments)
+    state = step.make_state(config, mesh)
     if init_from is not None:
         check_params(config, init_from)
         params = jax.tree.map(
-            lambda new, old: jax.device_put(jnp.asarray(new, jnp.float32), old.sharding), init_from, state.params
+            lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding), init_from, state.params
         )
         return 0, step.TrainState(params, state.optimizer)
     return 0, state
@@ -164,30 +187,35 @@ class _Run:
         checkpoints: Checkpoints,
         at_step: Callable[[int, Params], None] | None,
         progress: bool,
+        mesh: Mesh | None,
     ):
         self.config, self.batches, self.checkpoints = config, batches, checkpoints
-        self.at_step, self.progress = at_step, progress
+        self.at_step, self.mesh = at_step, mesh
+        self.writes = distributed.is_first()
+        self.progress = progress and self.writes
         self.metrics_path = workdir / "metrics.jsonl"
-        self.tensorboard = SummaryWriter(str(workdir / "tensorboard"))
-        self.step_fn = step.compile_step(config)
-        self.evaluate = _evaluation(config)
+        self.tensorboard = SummaryWriter(str(workdir / "tensorboard")) if self.writes else None
+        self.step_fn = step.compile_step(config, mesh)
+        self.evaluate = _evaluation(config, mesh)
         self.pending: list[tuple[int, dict[str, Any]]] = []  # device metrics of steps not yet looked at
         self.dead_neurons: int | None = None
         self.stop_signal = 0
 
     def run(self, start: int, state: step.TrainState) -> Result:
         total = schedules.iterations(self.config)
-        self._forget_metrics_after(start)
+        if self.writes:
+            self._forget_metrics_after(start)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=not self.progress, smoothing=0.05)
         try:
             finished, state = self._steps(start, total, state, bar)
         finally:
             bar.close()
-            self.tensorboard.close()
+            if self.tensorboard:
+                self.tensorboard.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        return Result(state.params, finished, finished < total)
+        return Result(sharding.to_host(state.params), finished, finished < total)
 
     def _steps(self, start: int, total: int, state: step.TrainState, bar: Any) -> tuple[int, step.TrainState]:
         t = self.config.train
@@ -195,7 +223,8 @@ class _Run:
         self.mark, self.marked_step = time.perf_counter(), start
         for s in range(start, total):
             told = schedules.settings(self.config, s)
-            state, metrics = self.step_fn(state, next(stream), np.float32(told.learning_rate), told.keep)
+            tokens = sharding.put_batch(self.mesh, t.batch_size, next(stream))
+            state, metrics = self.step_fn(state, tokens, np.float32(told.learning_rate), told.keep)
             self.pending.append((s, metrics))
             if self.at_step:
                 self.at_step(s + 1, state.params)
@@ -204,12 +233,20 @@ class _Run:
                 evaluated = self.evaluate(state.params, self.batches.validation) if self._evaluates(s, total) else None
                 self._log(s, told, evaluated, bar)
             bar.update()
-            if (s + 1) % t.checkpoint_every == 0 or last or self.stop_signal:
+            stop = self._stops(s)
+            if (s + 1) % t.checkpoint_every == 0 or last or stop:
                 self._check_finite()
                 self.checkpoints.save(s + 1, state.params, state.optimizer)
-            if self.stop_signal:
+            if stop:
                 return s + 1, state
         return total, state
+
+    def _stops(self, s: int) -> bool:
+        """Whether a signal asks to stop after step s. Several processes agree on it, but only at logged steps, where
+        they wait for the devices anyhow."""
+        if jax.process_count() == 1:
+            return bool(self.stop_signal)
+        return s % self.config.train.log_every == 0 and distributed.any_process(bool(self.stop_signal))
 
     def _evaluates(self, s: int, total: int) -> bool:
         every = math.ceil(self.config.train.eval_every / self.config.train.log_every) * self.config.train.log_every
@@ -232,6 +269,8 @@ class _Run:
             entry["val_loss"], self.dead_neurons = evaluated
         entry["dead_neurons"] = self.dead_neurons
         self.mark, self.marked_step = time.perf_counter(), s + 1
+        if self.tensorboard is None:
+            return
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         for name, value in entry.items():
@@ -286,19 +325,22 @@ def _names(config: Config) -> list[str]:
     return ["/".join(path) for path in flatten(unflatten(dict(parameter_table(config.model))))]
 
 
-def _evaluation(config: Config) -> Callable[[Params, list[np.ndarray]], tuple[float, int]]:
+def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[Params, list[np.ndarray]], tuple[float, int]]:
     """Mean loss over batches, and how many MLP neurons were zero at every one of their tokens."""
     model = build(config)
 
-    @jax.jit
     def evaluate(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: dict[tuple[str, int], jax.Array] = {}
-        logits: Any = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
+        with sharding.activations_whole(mesh):
+            logits: Any = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
         alive = jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
         return step.cross_entropy(logits, tokens[:, 1:]), alive
 
+    compiled = jax.jit(evaluate, out_shardings=None if mesh is None else sharding.replicated(mesh))
+
     def over_batches(params: Params, batches: list[np.ndarray]) -> tuple[float, int]:
-        results = [jax.device_get(evaluate(params, tokens)) for tokens in batches]
+        rows = config.train.batch_size
+        results = [jax.device_get(compiled(params, sharding.put_batch(mesh, rows, tokens))) for tokens in batches]
         alive = np.logical_or.reduce([alive for _, alive in results])
         return float(np.mean([loss for loss, _ in results])), int(alive.size - alive.sum())
 

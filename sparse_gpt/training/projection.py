@@ -6,8 +6,7 @@ kept first, inside the same k. Ties are broken by flat index, and kept weights k
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from sparse_gpt.model.parameters import ParameterSpec, Params, Path, flatten, unflatten
-from sparse_gpt.topk import FORCED, flat_index, joint_cut, keep_mask, magnitude_keys, topk_mask
+from sparse_gpt.topk import FORCED, Cut, flat_index, joint_cut, keep_mask, magnitude_keys, topk_mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # its dicts have no hash, and jit wants one: the object's own
@@ -38,47 +37,58 @@ class Projection:
         """`keep` is (projected tensors,) int32 in the order of `tensors`, each within [0, size]."""
         leaves = flatten(params)
         weights = [leaves[path] for path in self.tensors]
-        if self.mesh is None:
-            kept = self._local(weights, keep)
-        else:
+        select = self._local
+        if self.mesh is not None:
             specs = [self.specs[path] for path in self.tensors]
-            local = jax.shard_map(
+            select = jax.shard_map(
                 self._local, mesh=self.mesh, in_specs=(specs, PartitionSpec()), out_specs=specs, check_vma=False
             )
-            kept = local(weights, keep)
+        with jax.named_scope("projection"):
+            kept = select(weights, keep)
         return unflatten(leaves | dict(zip(self.tensors, kept, strict=True)))
 
     def _local(self, weights: list[Array], keep: Array) -> list[Array]:
         """The projection as one device sees it: its shards in, its shards out."""
-        shards = [_Shard(spec, self.specs.get(path), self.mesh) for path, spec in self.tensors.items()]
+        shards = [_Shard(spec, self.specs.get(path)) for path, spec in self.tensors.items()]
         keys = [
             shard.keys(weight, spec, self.min_alive)
             for shard, weight, spec in zip(shards, weights, self.tensors.values(), strict=True)
         ]
         index = [shard.index(weight) for shard, weight in zip(shards, weights, strict=True)]
-        if self.mesh is None:
-            cut = joint_cut(keys, keep, index=index)
-        else:
-            copies = jnp.array([shard.copies for shard in shards], jnp.int32)[None, :]
-            axes = self.mesh.axis_names
-            cut = joint_cut(
-                keys, keep, index=index, bits_per_round=4, reduce_counts=lambda c: jax.lax.psum(c, axes) // copies
-            )
+        cut = self._cut(shards, keys, index, keep)
         masks = [keep_mask(k, cut.key[i], cut.bound[i], index[i]) for i, k in enumerate(keys)]
         return [jnp.where(mask, weight, 0) for mask, weight in zip(masks, weights, strict=True)]
+
+    def _cut(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Cut:
+        """Counts are added up over the mesh axes that cut some tensor; along the others all devices count the same."""
+        if self.mesh is None:
+            return joint_cut(keys, keep, index=index)
+        cutting = {name for shard in shards for axes in shard.axes for name in axes}
+        axes = tuple(name for name in self.mesh.axis_names if name in cutting)
+        counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)
+        return joint_cut(
+            keys,
+            keep,
+            index=index,
+            sizes=[spec.size for spec in self.tensors.values()],
+            bits_per_round=4,
+            reduce_counts=lambda counts: jax.lax.psum(counts * counts_it[None], axes),
+        )
 
 
 class _Shard:
     """Where one device's part of a tensor lies in the whole."""
 
-    def __init__(self, spec: ParameterSpec, partition: PartitionSpec | None, mesh: Mesh | None):
+    def __init__(self, spec: ParameterSpec, partition: PartitionSpec | None):
         self.whole = spec.shape
         names = [entry if isinstance(entry, tuple) else (entry,) for entry in (partition or ())]
         names += [(None,)] * (len(spec.shape) - len(names))
         self.axes = [tuple(name for name in entry if name is not None) for entry in names]
-        sizes = dict(mesh.shape) if mesh is not None else {}
-        self.parts = [math.prod(sizes[name] for name in axes) for axes in self.axes]
-        self.copies = math.prod(sizes.values()) // math.prod(self.parts)
+
+    def is_first_copy(self, axes: Sequence[str]) -> Array:
+        """Whether this device is the one to count, among those that hold the same part along mesh axes `axes`."""
+        own = {name for axes in self.axes for name in axes}
+        return jnp.all(jnp.array([jax.lax.axis_index(name) == 0 for name in axes if name not in own], bool))
 
     def offset(self, axis: int, length: int) -> Array | int:
         """Where the shard starts along one axis of the whole tensor."""

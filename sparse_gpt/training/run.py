@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import loop, schedules
+from sparse_gpt.training import distributed, loop, schedules, sharding
 
 AtStep = Callable[[int, Params], None]
 
@@ -33,30 +34,43 @@ def train_on_corpus(
       reject, reject_name: documents to leave out of the corpus (the held-out samples of tasks), and the rule's name.
       init_from, at_step, progress: see loop.train.
     """
-    loop.claim_workdir(config, workdir)
-    corpus = corpus_from_config(
-        config.data,
-        config.model.vocab_size,
-        workdir / "corpus",
-        reject=reject,
-        reject_name=reject_name,
-        progress=progress,
-    )
-    corpus.tokenizer.save(workdir / "tokenizer")
+    mesh = sharding.make_mesh(config)  # before anything is written
+    corpora: list[Corpus] = []
+
+    def prepare() -> None:
+        loop.claim_workdir(config, workdir)
+        corpora.append(opened())
+        corpora[0].tokenizer.save(workdir / "tokenizer")
+
+    def opened() -> Corpus:
+        return corpus_from_config(
+            config.data,
+            config.model.vocab_size,
+            workdir / "corpus",
+            reject=reject,
+            reject_name=reject_name,
+            progress=progress and distributed.is_first(),
+        )
+
+    distributed.first_does(prepare)
+    corpus = corpora[0] if corpora else opened()
     facts = {"corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
-    batches = corpus_batches(config, corpus)
-    return loop.train(config, workdir, batches, init_from=init_from, facts=facts, at_step=at_step, progress=progress)
+    batches = corpus_batches(config, corpus, mesh)
+    return loop.train(
+        config, workdir, batches, init_from=init_from, facts=facts, at_step=at_step, progress=progress, mesh=mesh
+    )
 
 
-def corpus_batches(config: Config, corpus: Corpus) -> loop.Batches:
-    """Training batches by step, and the first config.train.eval_batches validation batches."""
+def corpus_batches(config: Config, corpus: Corpus, mesh: Mesh) -> loop.Batches:
+    """Training batches by step, and the first config.train.eval_batches validation batches: this process's rows."""
     seed, rows, context = config.data.seed, config.train.batch_size, config.model.context
+    index, count = sharding.row_block(mesh, rows)
 
     def train(start: int) -> Iterator[np.ndarray]:
-        return corpus.loader("train", seed, rows, context, start_step=start)
+        return corpus.loader("train", seed, rows, context, start, index, count)
 
     validation = [corpus.batch("validation", seed, s, rows, context) for s in range(config.train.eval_batches)]
-    return loop.Batches(train, validation)
+    return loop.Batches(train, [np.split(batch, count)[index] for batch in validation])
 
 
 def read_batches(path: Path, config: Config) -> np.ndarray:
@@ -85,8 +99,10 @@ def read_batches(path: Path, config: Config) -> np.ndarray:
     return tokens.astype(np.int32)
 
 
-def given_batches(tokens: np.ndarray) -> loop.Batches:
-    """Batches from an array; the first one also stands in for validation."""
+def given_batches(tokens: np.ndarray, mesh: Mesh) -> loop.Batches:
+    """Batches from an array, this process's rows of them; the first one also stands in for validation."""
+    index, count = sharding.row_block(mesh, tokens.shape[1])
+    tokens = np.split(tokens, count, axis=1)[index]
     return loop.Batches(lambda start: iter(tokens[start:]), [tokens[0]])
 
 

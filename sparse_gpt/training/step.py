@@ -6,11 +6,12 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from sparse_gpt.config import Config
 from sparse_gpt.model.parameters import Params, flatten
 from sparse_gpt.model.transformer import Transformer, build
-from sparse_gpt.training import optimizer, schedules
+from sparse_gpt.training import optimizer, schedules, sharding
 from sparse_gpt.training.projection import Projection
 
 
@@ -91,11 +92,45 @@ def train_step(
     return TrainState(params, moments), {"loss": loss, "grad_rms": rms, "nonzeros": counts}
 
 
-def compile_step(config: Config) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """``step(state, tokens, lr, keep)``, jitted with the state donated."""
-    model, projection = build(config), Projection(schedules.projected_tensors(config), config.sparsity.min_alive)
+def abstract_state(config: Config, mesh: Mesh | None = None) -> TrainState:
+    """Shapes and dtypes of the state, with its shardings when there is a mesh; nothing is computed."""
+    shapes: TrainState = jax.eval_shape(lambda: init_state(config))
+    if mesh is None:
+        return shapes
+    layout = sharding.state_shardings(config, mesh, shapes)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
+
+
+def make_state(config: Config, mesh: Mesh | None = None) -> TrainState:
+    """Fresh state from config.train.seed, made where it will lie: no device ever holds more than its part."""
+    layout = None if mesh is None else sharding.state_shardings(config, mesh, abstract_state(config))
+    state: TrainState = jax.jit(lambda: init_state(config), out_shardings=layout)()
+    return state
+
+
+def compile_step(config: Config, mesh: Mesh | None = None) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """``step(state, tokens, lr, keep)``, jitted with the state donated.
+
+    With a mesh the state lies as `sharding.state_shardings` says, tokens as `sharding.batch_sharding`, and lr, keep and
+    the metrics are whole on every device. It can be lowered without devices: `compile_step(config, mesh).lower(
+    abstract_state(config, mesh), tokens, lr, keep)` with ShapeDtypeStructs.
+    """
+    tensors = schedules.projected_tensors(config)
+    specs = {} if mesh is None else sharding.partition_specs(config.model, mesh)
+    model = build(config)
+    projection = Projection(tensors, config.sparsity.min_alive, mesh, {path: specs[path] for path in tensors if specs})
 
     def step(state: TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
-        return train_step(config, model, projection, state, tokens, lr, keep)
+        with sharding.activations_whole(mesh):
+            return train_step(config, model, projection, state, tokens, lr, keep)
 
-    return jax.jit(step, donate_argnums=0)
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    whole = sharding.replicated(mesh)
+    state = sharding.state_shardings(config, mesh, abstract_state(config))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(state, sharding.batch_sharding(mesh), whole, whole),
+        out_shardings=(state, whole),
+    )

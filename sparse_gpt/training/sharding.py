@@ -1,0 +1,204 @@
+"""Where everything lies on the devices: one mesh, one rule table from logical axes to mesh axes.
+
+Mesh axes: `data` (batch only), `fsdp` (batch, and parameters cut into parts), `tensor` (parameters, and the outputs of
+c_attn and c_fc while they are computed). Matrices are cut along their neuron axis: min-alive and the projection then
+never need another device's weights. Activations stay whole along channels, because AbsTopK looks at all of a row;
+cutting them would make every round of every selection communicate.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from sparse_gpt.config import Config, ModelConfig
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params, Path, parameter_table, unflatten
+from sparse_gpt.model.transformer import Linear, Norm, Transformer
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# Logical axis of a parameter -> mesh axes it is cut along; () keeps it whole.
+RULES: Mapping[str, tuple[str, ...]] = {
+    "vocab": ("fsdp", "tensor"),
+    "heads": ("fsdp", "tensor"),
+    "mlp": ("fsdp", "tensor"),
+    "next_vocab": (),
+    "embed": (),
+    "read": (),
+    "write": (),
+    "head": (),
+    "position": (),
+    "context": (),
+}
+
+
+def parse_mesh(text: str, device_count: int) -> dict[str, int]:
+    """Axis sizes in the order of AXES, from such as "data=4,fsdp=2"; empty puts all devices on `data`.
+
+    Raises:
+      InputError: an unknown or repeated axis, a size that is no positive integer, or sizes that do not multiply to
+        `device_count`.
+    """
+    if not text.strip():
+        return {"data": device_count, "fsdp": 1, "tensor": 1}
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, size = (piece.strip() for piece in part.partition("="))
+        if name not in AXES or name in sizes or not size.isdecimal() or int(size) < 1:
+            raise InputError(
+                f"--config.train.mesh={text}: {part.strip()!r} is not one of {', '.join(AXES)} (each at most once) "
+                'with a positive size, as in "data=4,fsdp=2"'
+            )
+        sizes[name] = int(size)
+    if math.prod(sizes.values()) != device_count:
+        raise InputError(
+            f"--config.train.mesh={text}: makes {math.prod(sizes.values())} devices, but there are {device_count}; "
+            f"change an axis, or leave the mesh empty for data={device_count}"
+        )
+    return {axis: sizes.get(axis, 1) for axis in AXES}
+
+
+def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of config.train.mesh over `devices` (default: all of all processes), checked against the batch size."""
+    devices = jax.devices() if devices is None else devices
+    sizes = parse_mesh(config.train.mesh, len(devices))
+    check_batch(config, sizes)
+    # Auto: the compiler places intermediate values; Explicit, the default, would want every operation annotated.
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def check_batch(config: Config, sizes: Mapping[str, int]) -> None:
+    """InputError unless the (micro)batch divides over the axes that share it."""
+    parts, t = math.prod(sizes[axis] for axis in BATCH_AXES), config.train
+    if t.batch_size % (parts * t.microbatches):
+        raise InputError(
+            f"--config.train.batch_size={t.batch_size}: must be a multiple of {parts * t.microbatches} "
+            f"(data={sizes['data']} x fsdp={sizes['fsdp']} x {t.microbatches} microbatches); "
+            "change it, train.microbatches or train.mesh"
+        )
+
+
+def partition_spec(
+    axes: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES
+) -> PartitionSpec:
+    """How a tensor with these logical axes lies on the mesh.
+
+    An axis that does not divide over all its mesh axes is cut over as many of the first ones as divide it, and kept
+    whole (replicated) when none does: small models run on any mesh, and large ones have round sizes.
+
+    Raises:
+      ValueError: two axes of the tensor claim the same mesh axis, or an axis has no rule.
+    """
+    entries: list[tuple[str, ...] | None] = []
+    claimed: set[str] = set()
+    for axis, length in zip(axes, shape, strict=True):
+        if axis not in rules:
+            raise ValueError(f"logical axis {axis!r} has no sharding rule; rules: {', '.join(rules)}")
+        if claimed & set(rules[axis]):
+            raise ValueError(f"axes {tuple(axes)}: two of them are cut along {sorted(claimed & set(rules[axis]))}")
+        claimed |= set(rules[axis])
+        taken = tuple(name for name in rules[axis] if mesh.shape[name] > 1)
+        while taken and length % math.prod(mesh.shape[name] for name in taken):
+            taken = taken[:-1]
+        entries.append(taken or None)
+    return PartitionSpec(*entries)
+
+
+def partition_specs(model: ModelConfig, mesh: Mesh) -> dict[Path, PartitionSpec]:
+    """How every parameter lies on the mesh, by path."""
+    return {path: partition_spec(spec.axes, spec.shape, mesh) for path, spec in parameter_table(model).items()}
+
+
+def param_shardings(config: Config, mesh: Mesh) -> Params:
+    """Tree of NamedSharding like the parameters."""
+    return unflatten({path: NamedSharding(mesh, spec) for path, spec in partition_specs(config.model, mesh).items()})
+
+
+def state_shardings(config: Config, mesh: Mesh, state: Any) -> Any:
+    """Tree of NamedSharding like `state`, a (possibly abstract) TrainState: moments lie like their parameters."""
+    table, specs = parameter_table(config.model), partition_specs(config.model, mesh)
+
+    def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        path = tuple(key.key for key in key_path if isinstance(key, jax.tree_util.DictKey))
+        like_parameter = path in table and leaf.shape == table[path].shape
+        return NamedSharding(mesh, specs[path] if like_parameter else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of token batches (B, T + 1): rows over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+@contextlib.contextmanager
+def activations_whole(mesh: Mesh | None) -> Iterator[None]:
+    """While the model is traced inside, its activations are held to rows over data and fsdp, channels whole.
+
+    Without this the compiler may cut channels where the weights are cut, and AbsTopK would communicate round by round.
+    With a `tensor` axis, c_attn and c_fc compute their outputs in parts, which are joined before AbsTopK.
+    """
+    if mesh is None:
+        yield
+        return
+
+    def hold(x: jax.Array, channels: str | None = None) -> jax.Array:
+        spec = PartitionSpec(BATCH_AXES, *(None,) * (x.ndim - 2), channels)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    def around(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        y, module = method(*args, **kwargs), context.module
+        if (type(module), context.method_name) not in held or y.shape[0] == 1:  # 1: positions, the same for all rows
+            return y
+        if isinstance(module, Linear) and module.name in ("c_attn", "c_fc") and not y.shape[-1] % mesh.shape["tensor"]:
+            y = hold(y, "tensor")
+        return hold(y)
+
+    held = {(Linear, "__call__"), (Norm, "__call__"), (Transformer, "embed"), (Transformer, "unembed")}
+    with nn.intercept_methods(around):
+        yield
+
+
+def row_block(mesh: Mesh, rows: int) -> tuple[int, int]:
+    """(index, count): this process holds block `index` of `count` equal blocks of a batch's rows.
+
+    Processes that share rows (a tensor axis across hosts) get the same block. When a process's rows do not form one
+    block, it takes the whole batch (0, 1) and the devices pick their rows from it.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((rows, 1)).values()
+    held = sorted({index[0].indices(rows)[:2] for index in slices if index is not None})
+    start, stop = held[0][0], held[-1][1]
+    length = stop - start
+    whole_block = sum(b - a for a, b in held) == length and rows % length == 0 and start % length == 0
+    return (start // length, rows // length) if whole_block else (0, 1)
+
+
+def put_batch(mesh: Mesh | None, rows: int, local: np.ndarray) -> Any:
+    """The global batch of `rows` rows, from this process's block of it (see `row_block`)."""
+    if mesh is None:
+        return local
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (rows, *local.shape[1:]))
+
+
+def to_host(tree: Any) -> Any:
+    """Numpy copies of a tree of arrays, whole on every process; all processes must call it."""
+    from jax.experimental import multihost_utils
+
+    def whole(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return np.asarray(leaf)
+
+    return jax.tree.map(whole, tree)

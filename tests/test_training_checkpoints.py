@@ -1,0 +1,175 @@
+"""Where a run starts from, and what it survives: signals, kills, damaged and foreign checkpoints, a full disk."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.training import checkpoint, loop, run, sharding, step
+from sparse_gpt.training.checkpoint import Checkpoints, full_disk, load_params
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OVERRIDES = {
+    "model.n_layer": 1, "model.d_model": 16, "model.d_mlp": 32, "model.vocab_size": 32, "model.context": 8,
+    "sparsity.density": 0.5, "train.batch_size": 4, "train.checkpoint_every": 20, "train.log_every": 20,
+}  # fmt: skip
+
+
+def small(steps: int) -> Config:
+    return configs.validate(configs.replace(configs.tiny(), OVERRIDES | {"train.steps": steps}))
+
+
+def tokens(steps: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 32, (steps, 4, 9)).astype(np.int32)
+
+
+def train(workdir: Path, config: Config, **options: Any) -> loop.Result:
+    mesh = sharding.make_mesh(config, jax.devices()[:1])
+    given = run.given_batches(tokens(config.train.steps), mesh)
+    return loop.train(config, workdir, given, progress=False, mesh=mesh, **options)
+
+
+def test_resuming_goes_before_init_from_and_init_from_before_scratch(workdir: Path) -> None:
+    config = small(5)
+    scratch = step.make_state(config).params
+    ones = jax.tree.map(jnp.ones_like, scratch)
+    with Checkpoints(workdir) as checkpoints:
+        assert loop._starting_point(config, checkpoints, None, None)[0] == 0
+        from_scratch = loop._starting_point(config, checkpoints, None, None)[1].params
+        from_ones = loop._starting_point(config, checkpoints, ones, None)[1].params
+        twos = jax.tree.map(lambda x: 2 * x, ones)
+        checkpoints.save(3, twos, step.make_state(config).optimizer)
+        checkpoints.wait()
+        finished, resumed = loop._starting_point(config, checkpoints, ones, None)
+    assert finished == 3
+    for found, wanted in ((from_scratch, scratch), (from_ones, ones), (resumed.params, twos)):
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def save(workdir: Path, at: int = 1, **shapes: tuple[int, ...]) -> dict[str, jax.Array]:
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(at, params)
+    return params
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"a": (2, 3)}, "of another model: it has a tensor b"),
+        ({"a": (2, 3), "b": (4,), "c": (1,)}, "of another model: it has no tensor c"),
+        ({"a": (2, 2), "b": (4,)}, r"a has shape \(2, 3\) there, \(2, 2\) here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_says_what_differs(workdir: Path, wanted: Any, message: str) -> None:
+    save(workdir, a=(2, 3), b=(4,))
+    with Checkpoints(workdir) as checkpoints, pytest.raises(InputError, match=message):
+        checkpoints.restore_newest(
+            {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in wanted.items()}, None
+        )
+
+
+def test_a_newer_format_is_refused(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoint, "FORMAT", 2)
+        params = save(workdir, a=(2,))
+    with Checkpoints(workdir) as checkpoints, pytest.raises(InputError, match="format 2; this version reads up to 1"):
+        checkpoints.restore_newest(params, None)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_older_checkpoints_alone(tiny_disk: Path) -> None:
+    rng = np.random.default_rng(0)  # random, because checkpoints are compressed
+    params = {"a": jnp.asarray(rng.random(100_000), jnp.float32)}
+    with Checkpoints(tiny_disk) as checkpoints:
+        checkpoints.save(1, params)
+    with pytest.raises(InputError, match="the disk is full; finished checkpoints are intact"), full_disk(tiny_disk):
+        overfill(tiny_disk, rng)
+    with Checkpoints(tiny_disk) as checkpoints:
+        found = checkpoints.restore_newest(params, None)
+    assert found is not None
+    assert found[0] == 1
+    np.testing.assert_array_equal(found[1]["a"], params["a"])
+
+
+def overfill(folder: Path, rng: np.random.Generator) -> None:
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(2, {"a": jnp.asarray(rng.random(400_000), jnp.float32)})
+        checkpoints.wait()
+
+
+def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="disk is full"), full_disk(tmp_path):
+        raise ValueError("wrapped") from OSError(errno.ENOSPC, "as a library would")
+    with pytest.raises(ValueError, match="something else"), full_disk(tmp_path):
+        raise ValueError("something else")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The script, as a process that can be stopped
+
+
+def start(workdir: Path, batches: Path) -> "subprocess.Popen[str]":
+    """Output goes to a file: a pipe that nobody reads would stop the process once it is full."""
+    flags = [f"--config.{name}={value}" for name, value in OVERRIDES.items() if name != "train.batch_size"]
+    flags += ["--preset=tiny", f"--workdir={workdir}", f"--batches={batches}"]
+    command = [sys.executable, "-m", "launch.train", *flags]
+    with (batches.parent / "log").open("w") as log:
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT, text=True)
+
+
+def until_checkpoint(process: "subprocess.Popen[str]", workdir: Path, before: int) -> int:
+    """Waits for a checkpoint later than step `before`; returns the newest step."""
+    while process.poll() is None:
+        steps = [int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdecimal()]
+        if max(steps, default=0) > before:
+            return max(steps)
+        time.sleep(0.02)
+    raise AssertionError(f"ended with exit code {process.returncode} before a checkpoint of a step after {before}")
+
+
+@pytest.mark.slow
+def test_a_stopped_and_a_killed_run_end_like_an_undisturbed_one(workdir: Path, tmp_path: Path) -> None:
+    steps, batches = 300, tmp_path / "batches.npy"
+    np.save(batches, tokens(steps))
+    process = start(workdir, batches)
+    until_checkpoint(process, workdir, 0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=300) == 75, "its own exit code: saved, run again to resume"
+    assert "saved. The same command resumes." in (tmp_path / "log").read_text()
+
+    process = start(workdir, batches)
+    until_checkpoint(process, workdir, load_params(workdir, configs.load(workdir).model)[1])
+    process.kill()
+    assert process.wait(timeout=300) == -signal.SIGKILL
+
+    for folder in (workdir, tmp_path / "straight"):
+        assert start(folder, batches).wait(timeout=300) == 0, (tmp_path / "log").read_text()
+    held, wanted = (json.loads((folder / "manifest.json").read_text()) for folder in (workdir, tmp_path / "straight"))
+    assert held["params_sha256"] == wanted["params_sha256"]
+    assert load_params(workdir, configs.load(workdir).model)[1] == steps
