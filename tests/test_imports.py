@@ -201,7 +201,7 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
     suffixes = {".py", ".sh", ".md", ".toml", ".txt", ".css", ".js", ".html", ""}
     found = []
     tops = [REPOSITORY / name for name in (*OURS, ".ci")]
-    files = [path for path in REPOSITORY.iterdir() if path.is_file()] + [
+    files = [path for path in REPOSITORY.iterdir() if path.is_file() and path.name != ".git"] + [
         path for top in tops for path in top.rglob("*")
     ]
     for path in files:

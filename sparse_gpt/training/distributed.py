@@ -40,6 +40,9 @@ def initialize(
         assert coordinator is not None
         if process_index:
             _reach(coordinator, wait_seconds)
+    # Collectives between CPUs are matched by their order. Two programs in flight at once can reach two processes in
+    # different orders, and then both wait for ever. Accelerators are not concerned.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     where = f"--coordinator={coordinator}" if coordinator else "--distributed"
     try:
         jax.distributed.initialize(coordinator, process_count, process_index, initialization_timeout=wait_seconds)
