@@ -13,6 +13,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from launch import compiled
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from tasks import TaskError
@@ -85,6 +86,7 @@ def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses flags, runs `main`, and turns bad input into one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    compiled.keep_programs()
     for flag in flags.FLAGS.get_flags_for_module("launch.cli"):  # so that --help shows them with the script's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     logging.set_verbosity(logging.WARNING)

@@ -1,30 +1,20 @@
 """Settings of every test: CPU only, eight devices, no silent promotion of ranks or dtypes, a compilation cache."""
 
 import functools
-import hashlib
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launch.compiled import processor
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def _cache_folder() -> Path:
-    """One folder per kind of processor, because a CPU program compiled for another one may not run here."""
-    cpu = platform.processor() + platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        lines = info.read_text(errors="replace").splitlines()
-        cpu += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-    return REPOSITORY / ".cache" / "jax" / hashlib.sha256(cpu.encode()).hexdigest()[:16]
-
 
 # In the environment, so that scripts which tests start as processes of their own share them. JAX reads them on import.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax" / processor()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax  # noqa: E402 (after the variables above)

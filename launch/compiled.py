@@ -1,0 +1,41 @@
+"""Where compiled programs are kept from one run to the next."""
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def keep_programs() -> None:
+    """Turns JAX's persistent compilation cache on, if the script uses JAX.
+
+    JAX's own variables rule: JAX_COMPILATION_CACHE_DIR puts programs elsewhere, JAX_ENABLE_COMPILATION_CACHE=false
+    keeps none. Only programs that took JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS (default 1) to compile are kept.
+    """
+    folder = _user_folder()
+    if "jax" not in sys.modules or "JAX_COMPILATION_CACHE_DIR" in os.environ or folder is None:
+        return
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder / "sparse_gpt" / "jax" / processor()))
+
+
+def processor() -> str:
+    """A name for this kind of processor: a program compiled for another kind may not run here."""
+    facts = platform.machine() + platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").splitlines()
+        facts += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _user_folder() -> Path | None:
+    """The user's folder for caches; None for a user who has no home, as in some containers."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None

@@ -1,0 +1,53 @@
+"""Compiled programs are kept by default, in the user's own cache, and do what freshly compiled ones do."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch import compiled
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+
+def test_programs_are_kept_and_give_the_same_bits(launch: Launch, tmp_path: Path) -> None:
+    np.save(tmp_path / "batches.npy", np.random.default_rng(0).integers(0, 32, (4, 4, 9)).astype(np.int32))
+    model = {"n_layer": 1, "d_model": 16, "d_mlp": 32, "vocab_size": 32, "context": 8}
+    flags = [f"--config.model.{name}={value}" for name, value in model.items()]
+    flags += ["--preset=tiny", f"--batches={tmp_path / 'batches.npy'}"]
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    env |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+    def run(name: str) -> tuple[str, dict[Path, int]]:
+        done = launch("train", f"--workdir={tmp_path / name}", *flags, env=env)
+        assert done.returncode == 0, done.stderr
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("jit_step-*-cache")}
+        held = json.loads((tmp_path / name / "manifest.json").read_text())
+        return held["params_sha256"], kept
+
+    fresh, programs = run("fresh")
+    again, programs_again = run("again")
+    folder = tmp_path / "cache" / "sparse_gpt" / "jax" / compiled.processor()
+    assert {path.parent for path in programs} == {folder}
+    assert len(programs) == 1
+    assert programs_again == programs, "the second run must find the train step, not compile it again"
+    assert again == fresh
+
+
+def test_no_home_means_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    assert compiled._user_folder() is None
+
+
+def test_tests_keep_their_programs_out_of_the_users_cache() -> None:
+    folder = compiled._user_folder()
+    assert folder is None or not Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).is_relative_to(folder)
