@@ -12,6 +12,7 @@ from absl import flags
 import tasks
 from launch import cli
 from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, full_task_loss, pretraining_means, task_batch
+from sparse_gpt.circuits.gated import padded
 from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
@@ -109,7 +110,9 @@ def _samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples:
     longest = max(int(e.lengths.max()) for e in encoded.values())
     if longest > config.model.context:
         raise InputError(f"task {name}: prompts of {longest} tokens exceed the model's context {config.model.context}")
-    return TaskSamples(**{split: task_batch(e) for split, e in encoded.items()})
+    batches = {split: task_batch(e) for split, e in encoded.items()}
+    length = max(batches[split].tokens.shape[1] for split in ("validation", "heldout"))  # one shape, one program
+    return TaskSamples(batches["train"], padded(batches["validation"], length), padded(batches["heldout"], length))
 
 
 def _print_summary(result: SearchResult, folder: Path) -> None:

@@ -110,6 +110,7 @@ class PruneConfig:
     """The mask search (paper, section 3 and appendix); centres of the authors' own search are the defaults."""
 
     target_loss: float = 0.15  # nats, binary task loss
+    selection_margin: float = 0.67  # circuits are chosen at this fraction of it, for other words will do less well
     steps: int = 400
     seeds: int = 4
     k_coefs: str = "1e-4,3e-4"  # one search per seed and value, all in one program
@@ -126,7 +127,7 @@ class PruneConfig:
     grad_clip: float = 1.0
     refine_trials: int = 3  # of the smallest circuits found, refined until no node can go; the smallest wins
     edges: bool = True  # then remove single edges too
-    evaluation_pairs: int = 256  # validation samples, and held-out samples
+    evaluation_pairs: int = 256  # of validation, of training beside them, and of held-out samples
     random_draws: int = 20
     seed: int = 0
 
@@ -163,12 +164,18 @@ def quickstart() -> Config:
     return Config(
         sparsity=SparsityConfig(density=1 / 16, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.1),
-        data=DataConfig(sources="idioms:0.9,python_source:0.1", tokens=5_400_000),
+        data=DataConfig(sources="idioms:0.75,python_source:0.25", tokens=5_400_000),
         train=TrainConfig(
             steps=2600, batch_size=16, checkpoint_every=400, log_every=20, eval_every=200, eval_batches=16
         ),
         prune=PruneConfig(
-            steps=300, seeds=2, k_coefs="3e-4,1e-3", batch_pairs=32, evaluation_pairs=128, refine_trials=1
+            steps=200,
+            learning_rate=5e-3,
+            seeds=2,
+            k_coefs="1e-3,3e-3",
+            batch_pairs=32,
+            evaluation_pairs=128,
+            refine_trials=1,
         ),
     )
 
@@ -454,6 +461,7 @@ def _validate_prune(p: PruneConfig) -> None:
         _require(getattr(p, field) >= 1, f"prune.{field}", getattr(p, field), "must be at least 1")
     for field in ("target_loss", "learning_rate", "heaviside_temp", "grad_clip"):
         _require(getattr(p, field) > 0, f"prune.{field}", getattr(p, field), "must be positive")
+    _require(0 < p.selection_margin <= 1, "prune.selection_margin", p.selection_margin, "must be in (0, 1]")
     _require(
         p.ablation in ("mean", "zero", "task_mean"), "prune.ablation", p.ablation, "choose mean, zero or task_mean"
     )

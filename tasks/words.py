@@ -8,6 +8,9 @@ Three kinds of words have different duties:
 - `copies` are names that a task asks the model to copy, so each must be a single token (with its leading space) that
   the model knows. They are ordinary words in every split and are not reserved; what is held out is their combination.
 - `suffixes` are the ends of compound names (`user_id`), drawn from the split's own copies.
+
+Held-out words are rare in code, so a tokenizer spells them in several pieces. About half of the free words of the other
+splits are of that kind too: a circuit that was chosen on words of one token alone need not work on others.
 """
 
 from dataclasses import dataclass
@@ -48,12 +51,24 @@ _TRAIN_COPIES = _words(
 VOCABULARY = {
     "train": Vocabulary(
         names=_TRAIN_COPIES
-        + _words("items values names lines rows nodes page book table record part seen found done ready words users"),
-        functions=_words("get make build find check show send update parse create move clean start_run add_item"),
+        + _words("items values names lines rows nodes page book table record part seen found done ready words users")
+        + _words("otter badger heron walrus maple tulip acorn pebble meadow canyon lantern saddle kettle quilt anvil")
+        + _words("trout salmon lizard beetle spider pony sheep donkey clover thistle cabin tunnel ladder barrel"),
+        functions=_words("get make build find check show send update parse create move clean start_run add_item")
+        + _words("sew paddle whistle polish gallop scrub wander chew hum juggle sneeze plow"),
         texts=_words(
             "hello world open the door is not my cat a dog was here all good day one two new car big tree no more time "
             "old house red box"
-        ),
+        )
+        + _words("foggy sunny chilly sleepy clumsy gentle sour crispy bumpy dizzy fluffy purple scarlet turnip onion")
+        + _words("pumpkin ribbon blanket cushion barley honey spinach cobbler sailor miner tailor baker dirty pretty")
+        + _words("twenty forest almost winter garlands hollow yellow tomorrow puddle saddle apple truth depths month")
+        + _words("quick thick clock rough laugh bridge cottage luggage orange dance prince juice parade shade glove")
+        + _words("twelve olive noise cheese breeze maze puzzle basket rocket planet carpets insects birds")
+        + _words("bushes matches lunches kitchen oven melon dragon lemon ocean captain curtain dream steam gleam")
+        + _words("broom bloom film swarm rhythm island husband beyond blind pound guard hazard cupboard sword mild")
+        + _words("folding sliding evening wishing running playful graceful careful novel funnel camel pencil")
+        + _words("signal royal metal fossil sandal kangaroo potato piano banana zebra koala taxi spaghetti emu menu"),
         copies=_TRAIN_COPIES,
         suffixes=_words("name id list path size data"),
         letters=_words("a b c e i k n p s x"),
@@ -62,9 +77,17 @@ VOCABULARY = {
     "validation": Vocabulary(
         names=_words(
             "window letter engine camera market paper river total code label group format entry sample channel engines"
-        ),
-        functions=_words("draw fetch apply remove collect filter test merge"),
-        texts=_words("this water street some morning over music from warm horse very under please stop"),
+        )
+        + _words("lynx bison gopher magpie birch poppy walnut boulder valley lagoon candle wagon teapot carpet hammer"),
+        functions=_words("draw fetch apply remove collect filter test merge")
+        + _words("dig bathe giggle hurl swim wiggle knead"),
+        texts=_words("this water street some morning over music from warm horse very under please stop")
+        + _words("misty cloudy breezy grumpy nervous brave bitter creamy lumpy tired woolly crimson carrot garlic")
+        + _words("sixty city beauty hurry story cherry lily belly family narrow shallow elbow bottle")
+        + _words("middle ripple tooth cloth north earth chick duck sock cough tough fridge village sausage fence")
+        + _words("spice voice blade spade stove rose promise freeze fizz jacket ticket bucket violet walnuts clouds")
+        + _words("dishes torches chicken garden ribs pigeon season human fountain bargain cream stream team room plum")
+        + _words("storm album sand thousand ground wild child board shield lizards falling singing helpful cheerful"),
         copies=_words("total code label end weight depth group format entry rate active kind type"),
         suffixes=_words("code type group format"),
         letters=_words("d g m t y"),

@@ -260,4 +260,5 @@ def evaluation() -> Json:
         "shifted_accuracy": 0.93,
     }
     tasks = [{"task": name} | row for name in ("single_double_quote", "bracket_counting", "for_while")]
-    return {"format": "sparse_gpt.evaluation/1", "tasks": tasks}
+    left_out = {"task": "class_init", "reason": "task class_init: only 3 of the 30 train names to copy are one token"}
+    return {"format": "sparse_gpt.evaluation/1", "tasks": [*tasks, left_out]}

@@ -13,6 +13,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evaluate import task_loss
+from sparse_gpt.circuits.gated import TaskBatch, alternating, padded, rows, without_longest
 from sparse_gpt.circuits.gates import empty
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
@@ -77,7 +78,10 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     assert loss(nodes=every, **plain) == pytest.approx(metrics["full_model_task_loss"], abs=2e-4)
 
 
-def test_the_circuit_is_minimal_on_validation_samples(result: SearchResult) -> None:
+def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
+    # Pairs of validation and of training in turn: by the mean loss, their order does not matter.
+    selection = TaskBatch(*(np.concatenate(arrays) for arrays in zip(SAMPLES.validation, SAMPLES.train, strict=True)))
+    target = PRUNE.selection_margin * PRUNE.target_loss
     circuit, stages = result.circuit, result.search["stages"]
     assert result.reached
     assert [stage["stage"] for stage in stages] == ["search", "nodes", "edges"]
@@ -87,15 +91,13 @@ def test_the_circuit_is_minimal_on_validation_samples(result: SearchResult) -> N
 
     def loss(nodes: list[object], edges: list[object]) -> float:
         tree = {**circuit.to_dict(), "nodes": nodes, "edges": edges}
-        return task_loss(
-            circuits_model.reference_answer_logits(CONFIG, PARAMS, SAMPLES.validation, tree, dict(circuit.values))
-        )
+        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, selection, tree, dict(circuit.values)))
 
     tree = circuit.to_dict()
-    assert loss(tree["nodes"], tree["edges"]) <= PRUNE.target_loss + 1e-4
+    assert loss(tree["nodes"], tree["edges"]) <= target + 1e-4
     # Minimality is with a calibration of its own for every candidate, so it can only be stricter with this one.
     for gone in tree["edges"]:
-        assert loss(tree["nodes"], [edge for edge in tree["edges"] if edge != gone]) > PRUNE.target_loss - 1e-4
+        assert loss(tree["nodes"], [edge for edge in tree["edges"] if edge != gone]) > target - 1e-4
 
 
 def test_search_record(result: SearchResult) -> None:
@@ -225,3 +227,14 @@ def test_prune_refuses(launch: Launch, untrained: Path, flags: tuple[str, ...], 
     assert message in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert not (untrained / "circuits" / "juggling").exists()
+
+
+def test_samples_for_selection_and_search() -> None:
+    lengths = np.repeat([3, 9, 5, 20, 8, 7, 6, 4, 2, 30], 2)
+    batch = TaskBatch(np.ones((20, 40), np.int32), lengths - 1, np.arange(20), np.arange(20) + 100)
+    shorter = without_longest(batch, 0.2)
+    assert shorter.tokens.shape == (16, 16)  # 9 is the longest of eight in ten; its multiple of 8 is 16
+    np.testing.assert_array_equal(shorter.answer, [i for i in range(20) if lengths[i] < 20])
+    turns = alternating(shorter, padded(rows(shorter, slice(4, 8)), 16))
+    np.testing.assert_array_equal(turns.answer[:8], [0, 1, 4, 5, 2, 3, 8, 9])
+    assert len(turns.answer) == 20

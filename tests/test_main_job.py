@@ -1,16 +1,29 @@
 """The main job as a user runs it: train, prune, report on a tiny model; and what happens on bad input."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
-TINY = ("--preset=tiny", "--config.model.vocab_size=1024", "--config.data.tokens=150000")
+# A tiny model does not learn a task, so the target is set above chance: the machinery is what is tested here.
+TINY = (
+    "--preset=tiny",
+    "--config.model.vocab_size=1024",
+    "--config.data.tokens=150000",
+    "--config.prune.target_loss=5",
+    "--config.prune.steps=10",
+    "--config.prune.evaluation_pairs=16",
+    "--config.prune.refine_trials=1",
+    "--config.prune.edges=false",
+)
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +37,7 @@ def trained(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_prune_report(launch: Launch, trained: Path) -> None:
-    # A tiny model does not learn the task, so the target is set above chance: the machinery is what is tested here.
-    pruned = launch(
-        "prune",
-        f"--workdir={trained}",
-        "--task=for_while",
-        "--config.prune.target_loss=5",
-        "--config.prune.steps=10",
-        "--config.prune.evaluation_pairs=16",
-        "--config.prune.refine_trials=1",
-        "--config.prune.edges=false",
-    )
+    pruned = launch("prune", f"--workdir={trained}", "--task=for_while")
     assert pruned.returncode == 0, pruned.stderr
     circuit = json.loads((trained / "circuits" / "for_while" / "circuit.json").read_text())
     assert circuit["format"] == "sparse_gpt.circuit/1"
@@ -47,6 +50,22 @@ def test_train_prune_report(launch: Launch, trained: Path) -> None:
     page = (trained / "report" / "index.html").read_text()
     assert "for_while" in page
     assert "<svg" in page
+
+
+def test_the_notebook_of_the_readme(trained: Path) -> None:
+    """The lines as they stand, on a smaller model and fewer samples."""
+    (lines,) = (
+        code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "Workdir(" in code
+    )
+    smaller = lines.replace('"runs/quickstart"', repr(str(trained))).replace("split, 256", "split, 16")
+    assert smaller.count("\n") == lines.count("\n") < 20
+    assert smaller != lines
+    cells: dict[str, Any] = {}
+    exec(smaller, cells)
+    assert cells["logits"].shape[::2] == (8, 1024)
+    assert {site for site, _ in cells["seen"]} >= {"attn_in", "mlp_neuron"}
+    drawing = eval(lines.strip().splitlines()[-1], cells)
+    assert "<svg" in drawing._repr_html_()
 
 
 def test_a_finished_run_is_not_done_again(launch: Launch, trained: Path) -> None:
@@ -84,7 +103,11 @@ def test_logits_of_a_workdir(launch: Launch, trained: Path, tmp_path: Path) -> N
         ("train", [*TINY, "--batches=/nowhere.npy"], "--batches=/nowhere.npy"),
         ("train", [*TINY, "surplus"], "surplus"),
         ("prune", ["--task=juggling"], "unknown task 'juggling'"),
-        ("prune", ["--task=for_while"], "above --config.prune.target_loss=0.15"),
+        (
+            "prune",
+            ["--task=for_while", "--config.prune.target_loss=0.15"],
+            "above --config.prune.target_loss=0.15",
+        ),
         ("prune", ["--config.model.n_layer=3"], "fixed by the trained model"),
         ("logits", ["--tokens=/nowhere.npy", "--logits=never.npy"], "/nowhere.npy"),
         ("benchmark", ["--parts=everything"], "--parts=everything"),

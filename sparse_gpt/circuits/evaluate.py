@@ -23,12 +23,13 @@ NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 @jax.jit
 def _logits(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
-    """(N, B, 2) answer and foil logits of N candidates."""
+    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache."""
 
-    def one(gates: Gates, kept: jax.Array) -> jax.Array:
+    def one(candidate: tuple[Gates, jax.Array]) -> jax.Array:
+        gates, kept = candidate
         return rewired(gated, gates, places, kept).answer_logits(gates, batch)
 
-    return jax.vmap(one)(gates, kept)
+    return jax.lax.map(one, (gates, kept))
 
 
 @jax.jit

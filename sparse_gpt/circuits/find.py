@@ -1,7 +1,7 @@
 """From a trained model and the samples of a task to its circuit: search, discretise, refine, calibrate, check.
 
-Everything is selected on training and validation samples; every number in the result's metrics is measured on held-out
-samples, with the calibration fitted on validation samples.
+Sizes are chosen and the calibration is fitted on selection samples: validation samples and as many training samples, so
+that many words take part. Every number in the result's metrics is measured on held-out samples.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
 from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, calibrated, task_loss
-from sparse_gpt.circuits.gated import GatedModel, TaskBatch, gated_model, rows
+from sparse_gpt.circuits.gated import GatedModel, TaskBatch, alternating, gated_model, padded, rows, without_longest
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.search import population, search
 from sparse_gpt.circuits.traces import traces
@@ -36,7 +36,7 @@ class TaskSamples:
     """Samples of one task from disjoint vocabularies. Rows 2 i and 2 i + 1 are a pair."""
 
     train: TaskBatch  # the search sees these
-    validation: TaskBatch  # sizes are chosen and calibration is fitted on these
+    validation: TaskBatch  # sizes are chosen and calibration is fitted on these and as many training samples
     heldout: TaskBatch  # reported
 
 
@@ -46,7 +46,7 @@ class SearchResult:
 
     Attributes:
       circuit: the smallest circuit at the target loss, or the best found when none reached it.
-      reached: whether its loss on validation samples is at or below the target.
+      reached: whether its loss on selection samples is at or below the target.
       search: the contents of search.json.
       traces: the contents of traces.json, or None when no `token_text` was given.
     """
@@ -96,17 +96,17 @@ def find_circuit(
     gated = gated_model(config, params, _ablation_values(config, params, samples, means))
     _require_solved(gated, task, samples, prune.target_loss)
     may_open, h = searchable(config.model, params), population(prune)
-    found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress)
-    shifted = calibrate.shifted_tokens(samples.train)
-    validation, heldout = (Evaluator(gated, batch, shifted) for batch in (samples.validation, samples.heldout))
+    found = search(gated, may_open, h, without_longest(samples.train), prune.steps, prune.batch_pairs, progress)
+    selection, heldout = _evaluators(gated, samples)
+    stricter = prune.selection_margin * prune.target_loss
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        trials = discretised(found, to_vector(may_open), validation, weights, prune.target_loss)
+        trials = discretised(found, to_vector(may_open), selection, weights, stricter)
         best, supports = smallest(
-            trials, validation, weights, prune.target_loss, prune.refine_trials, prune.edges, bar.set_postfix_str
+            trials, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
         )
     support = list(supports.values())[-1]
-    own, reached = _calibration(support, validation, weights, prune.target_loss)
-    controls = record.random_circuits(support.gates, validation, heldout, prune.random_draws, prune.seed)
+    own, reached = _calibration(support, selection, weights, prune.target_loss)
+    controls = record.random_circuits(support.gates, selection, heldout, prune.random_draws, prune.seed)
     metrics = _metrics(support, own, heldout, weights)
     metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
     circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights)
@@ -119,9 +119,9 @@ def find_circuit(
         "hyperparameters": dataclasses.asdict(prune),
         "trials": record.trial_records(h, trials, heldout),
         "best_trial": best,
-        "stages": record.stages(supports, validation, heldout, weights),
+        "stages": record.stages(supports, selection, heldout, weights),
         "history": record.history(found),
-        "loss_versus_size": record.loss_versus_size(trials.orders[best], validation, heldout, weights),
+        "loss_versus_size": record.loss_versus_size(trials.orders[best], selection, heldout, weights),
         "random_circuit": controls,
         "seconds": time.perf_counter() - started,
     }
@@ -129,6 +129,19 @@ def find_circuit(
     if token_text is not None:
         drawn = traces(gated, circuit, rows(samples.heldout, slice(TRACED_SAMPLES)), "heldout", token_text)
     return SearchResult(circuit, reached, told, drawn)
+
+
+def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Evaluator]:
+    """On selection samples and on held-out samples, padded to one length so that the same programs serve both.
+
+    Of the selection samples every second pair is a validation pair, so their first rows hold both kinds.
+    """
+    validation, train = samples.validation, without_longest(samples.train)
+    train = rows(train, slice(len(validation.positions)))
+    length = max(batch.tokens.shape[1] for batch in (train, validation, samples.heldout))
+    train, validation, heldout = (padded(batch, length) for batch in (train, validation, samples.heldout))
+    shifted = calibrate.shifted_tokens(samples.train)
+    return Evaluator(gated, alternating(validation, train), shifted), Evaluator(gated, heldout, shifted)
 
 
 def _ablation_values(config: Config, params: Params, samples: TaskSamples, means: GateArrays | None) -> GateArrays:
@@ -158,12 +171,12 @@ def _require_solved(gated: GatedModel, task: str, samples: TaskSamples, target: 
 
 
 def _calibration(
-    support: Support, validation: Evaluator, weights: Weights, target: float
+    support: Support, selection: Evaluator, weights: Weights, target: float
 ) -> tuple[calibrate.Calibration, bool]:
-    """The calibration fitted on validation samples, and whether the loss is then at most `target` there."""
-    logits = validation.logits(support.candidates(weights))[0]
-    own = calibrate.fitted(logits, validation.index, len(validation.shifted))
-    return own, task_loss(calibrated(logits, own, validation.index)) <= target
+    """The calibration fitted on selection samples, and whether the loss is then at most `target` there."""
+    logits = selection.logits(support.candidates(weights))[0]
+    own = calibrate.fitted(logits, selection.index, len(selection.shifted))
+    return own, task_loss(calibrated(logits, own, selection.index)) <= target
 
 
 def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, weights: Weights) -> dict[str, float]:

@@ -56,6 +56,30 @@ def rows(batch: TaskBatch, index: Any) -> TaskBatch:
     return TaskBatch(*(array[index] for array in batch))
 
 
+def padded(batch: TaskBatch, length: int) -> TaskBatch:
+    """A batch with prompts padded to `length`; what stands behind the answer's position changes nothing."""
+    return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
+
+
+def alternating(one: TaskBatch, other: TaskBatch) -> TaskBatch:
+    """Pairs of `one` and `other` in turn, as far as both go, then the rest of the longer one. Both of one length."""
+    pairs = np.arange(len(one.positions) // 2), np.arange(len(other.positions) // 2) + 0.5
+    order = np.repeat(np.argsort(np.concatenate(pairs), kind="stable"), 2) * 2
+    order[1::2] += 1
+    return TaskBatch(*(np.concatenate(arrays)[order] for arrays in zip(one, other, strict=True)))
+
+
+def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> TaskBatch:
+    """A batch without the pairs that are longer than a multiple of `bucket` tokens which holds the other 1 - share.
+
+    Prompts are padded to the longest, so a few long ones would cost the search more than all others together.
+    """
+    lengths = np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1) + 1
+    longest = -(-int(np.quantile(lengths, 1 - share, method="inverted_cdf")) // bucket) * bucket
+    kept = rows(batch, np.repeat(lengths <= longest, 2))
+    return kept._replace(tokens=kept.tokens[:, :longest])
+
+
 @flax.struct.dataclass
 class GatedModel:
     """A model whose nodes can be replaced by their ablation values.

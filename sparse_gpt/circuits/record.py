@@ -1,5 +1,5 @@
 """What a search tells about itself: the parts of search.json ("sparse_gpt.search/1"). Losses are on held-out samples,
-each after a calibration fitted on validation samples, unless said otherwise."""
+each after a calibration fitted on selection samples, unless said otherwise."""
 
 from typing import Any
 
@@ -40,12 +40,12 @@ def history(found: Found) -> list[dict[str, Any]]:
 
 
 def loss_versus_size(
-    order: np.ndarray, validation: Evaluator, heldout: Evaluator, weights: Weights
+    order: np.ndarray, selection: Evaluator, heldout: Evaluator, weights: Weights
 ) -> list[dict[str, float]]:
     """Loss of the first k nodes of a ranking, over geometrically growing k."""
     sizes = discretise.size_grid(len(order))
     gates = np.stack([discretise.first_k(order, int(k), heldout.nodes) for k in sizes])
-    fitted = validation(Candidates(gates))
+    fitted = selection(Candidates(gates))
     losses = heldout.losses(Candidates(gates), fitted.scale, fitted.shift)
     return [
         {"nodes": int(k), "edges": weights.count(g), "task_loss": float(loss)}
@@ -54,11 +54,11 @@ def loss_versus_size(
 
 
 def random_circuits(
-    gates: np.ndarray, validation: Evaluator, heldout: Evaluator, draws: int, seed: int
+    gates: np.ndarray, selection: Evaluator, heldout: Evaluator, draws: int, seed: int
 ) -> dict[str, Any]:
     """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
     drawn = random_gates(gates, heldout.gated.model.config, draws, seed)
-    fitted = validation(Candidates(drawn))
+    fitted = selection(Candidates(drawn))
     return {
         "draws": draws,
         "task_loss": [task_loss(logits) for logits in heldout.logits(Candidates(drawn))],
@@ -67,13 +67,13 @@ def random_circuits(
 
 
 def stages(
-    supports: dict[str, Support], validation: Evaluator, heldout: Evaluator, weights: Weights
+    supports: dict[str, Support], selection: Evaluator, heldout: Evaluator, weights: Weights
 ) -> list[dict[str, Any]]:
     """Size and loss of the best trial after the search and after each refinement."""
     entries = []
     for name, support in supports.items():
         candidate = support.candidates(weights)
-        fitted = validation(candidate)
+        fitted = selection(candidate)
         loss = float(heldout.losses(candidate, fitted.scale, fitted.shift)[0])
         size = {"nodes": int(support.gates.sum()), "edges": len(support.kept_edges(weights))}
         entries.append({"stage": name, **size, "task_loss": loss})

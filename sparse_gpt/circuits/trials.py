@@ -1,6 +1,6 @@
 """From S finished searches to one minimal circuit: cut every ranking at the target, refine the smallest, keep the best.
 
-Everything here looks at validation samples only.
+Everything here looks at selection samples only.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Trials:
       edges: (S,) edges between them.
       gates: (S, nodes).
       reached: (S,) whether the target was reached.
-      scores: on validation samples.
+      scores: on selection samples.
     """
 
     orders: list[np.ndarray]
@@ -78,8 +78,8 @@ class Support:
         return Candidates(self.gates[None, :], edge_places(weights.config, every), mask)
 
 
-def discretised(found: Found, may_open: np.ndarray, validation: Evaluator, weights: Weights, target: float) -> Trials:
-    """Every trial cut at the smallest number of nodes whose calibrated validation loss is at most `target`."""
+def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weights: Weights, target: float) -> Trials:
+    """Every trial cut at the smallest number of nodes whose calibrated selection loss is at most `target`."""
     tau, attribution, nodes = to_vector(found.tau), to_vector(found.attribution), may_open.size
     orders = [discretise.ranking(t, a, may_open) for t, a in zip(tau, attribution, strict=True)]
 
@@ -89,11 +89,11 @@ def discretised(found: Found, may_open: np.ndarray, validation: Evaluator, weigh
     opened = np.sum((tau > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
     sizes, reached = discretise.smallest_sizes(
-        lambda k: validation(Candidates(cut(k))).calibrated, opened, limit, target
+        lambda k: selection(Candidates(cut(k))).calibrated, opened, limit, target
     )
     gates = cut(sizes)
     return Trials(
-        orders, sizes, np.array([weights.count(g) for g in gates]), gates, reached, validation(Candidates(gates))
+        orders, sizes, np.array([weights.count(g) for g in gates]), gates, reached, selection(Candidates(gates))
     )
 
 
@@ -140,7 +140,7 @@ def refined_edges(support: Support, on: Evaluator, weights: Weights, target: flo
 
 def smallest(
     trials: Trials,
-    validation: Evaluator,
+    selection: Evaluator,
     weights: Weights,
     target: float,
     refine_trials: int,
@@ -151,7 +151,7 @@ def smallest(
 
     Args:
       trials: discretised searches.
-      validation: where losses are measured.
+      selection: where losses are measured.
       weights: of the model.
       target: task loss in nats.
       refine_trials: how many of the smallest trials are refined.
@@ -171,19 +171,19 @@ def smallest(
         def told(text: str, trial: int = trial) -> None:
             report(f"trial {trial}: {text}")
 
-        results.append((trial, refined(trials.gates[trial], validation, weights, target, edges, told)))
+        results.append((trial, refined(trials.gates[trial], selection, weights, target, edges, told)))
     return min(results, key=lambda result: len(list(result[1].values())[-1].kept_edges(weights)))
 
 
 def refined(
-    gates: np.ndarray, validation: Evaluator, weights: Weights, target: float, edges: bool, report: Report
+    gates: np.ndarray, selection: Evaluator, weights: Weights, target: float, edges: bool, report: Report
 ) -> dict[str, Support]:
     """Supports by stage, see `smallest`.
 
     Removal is decided on the first ROWS samples, because it takes many evaluations, and checked on all. Where the
     few were too kind, it is done again with a stricter target.
     """
-    few, stricter = validation.first(ROWS), target
+    few, stricter = selection.first(ROWS), target
     for _ in range(MAX_TRIES):
         stages = {"search": Support(gates)}
         if few(stages["search"].candidates(weights)).calibrated[0] > stricter:
@@ -192,9 +192,9 @@ def refined(
         if edges:
             stages["edges"] = refined_edges(stages["nodes"], few, weights, stricter, report)
         found = list(stages.values())[-1]
-        loss = float(validation(found.candidates(weights)).calibrated[0])
+        loss = float(selection(found.candidates(weights)).calibrated[0])
         if loss <= target:
             return stages
-        report(f"task loss {loss:.3f} on all validation samples, again with a stricter target")
+        report(f"task loss {loss:.3f} on all selection samples, again with a stricter target")
         stricter *= target / loss
     return {"search": Support(gates)}

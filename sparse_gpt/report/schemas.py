@@ -91,7 +91,7 @@ SEARCH = {
     "random_circuit?": {"task_loss?": [MAYBE]},
     "stages?": [{"stage": TEXT, "*": PLAIN}],
 }
-EVALUATION = {"tasks": [{"task": TEXT, "*": MAYBE}]}
+EVALUATION = {"tasks": [{"task": TEXT, "reason?": TEXT, "*": MAYBE}]}
 
 
 def check(value: Any, schema: Any, place: str = "") -> None:

@@ -179,9 +179,11 @@ def evaluation_table(evaluation: Json) -> str:
             percent(row.get("shifted_accuracy")),
         ]
         for row in evaluation["tasks"]
+        if "reason" not in row
     ]
     note = '<p class="note">The whole model on held-out samples, and on samples from a shifted template.</p>'
-    return table(head, rows) + note
+    left_out = [f"<li>{escape(row['reason'])}</li>" for row in evaluation["tasks"] if "reason" in row]
+    return table(head, rows) + note + (f'<p class="note">Left out:</p><ul>{"".join(left_out)}</ul>' if left_out else "")
 
 
 def file_list(workdir: Workdir) -> str:

@@ -1,0 +1,87 @@
+"""How a trained model does on every task its tokenizer can express: WORKDIR/evaluation.json, which training writes."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+import tasks
+from sparse_gpt.config import Config
+from sparse_gpt.data import Tokenizer
+from sparse_gpt.model import Params, Transformer, build
+from tasks import EncodedTask, Task, TaskError
+
+FORMAT = "sparse_gpt.evaluation/1"
+PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
+
+
+def evaluate(
+    config: Config, params: Params, tokenizer: Tokenizer, names: Sequence[str] = tuple(tasks.TASKS)
+) -> dict[str, Any]:
+    """The contents of evaluation.json: one row per task, on held-out samples and on its shifted template variant.
+
+    A row has the task loss (nats, answer against foil alone; chance is ln 2), the full-vocabulary loss (nats), and
+    the share of samples whose answer beats its foil. A task that the tokenizer cannot express, or whose prompts are
+    longer than the context, has a `reason` instead.
+    """
+    on_device = jax.tree.map(jnp.asarray, params)
+    model, rows = build(config), []
+    for name in tqdm(names, desc="evaluate tasks", unit="task"):
+        try:
+            main, shifted = (_sample(tasks.TASKS[name], tokenizer, variant, config) for variant in ("main", "shifted"))
+        except TaskError as error:
+            rows.append({"task": name, "reason": str(error)})
+            continue
+        row = _scores(model, on_device, main, config.model.context)
+        other = _scores(model, on_device, shifted, config.model.context)
+        rows.append({"task": name, **row, **{f"shifted_{key}": value for key, value in other.items()}})
+    return {"format": FORMAT, "pairs": PAIRS, "tasks": rows}
+
+
+def summary(evaluation: dict[str, Any], solved: float = 0.15) -> str:
+    """One line: how many tasks have a held-out task loss below `solved`."""
+    rows = [row for row in evaluation["tasks"] if "task_loss" in row]
+    count = sum(row["task_loss"] < solved for row in rows)
+    return f"held-out task loss below {solved:g} on {count} of {len(rows)} tasks (evaluation.json)"
+
+
+def _sample(task: Task, tokenizer: Tokenizer, variant: str, config: Config) -> EncodedTask:
+    """Held-out samples; TaskError if the model cannot read or answer them."""
+    encoded = tasks.sample(task, tokenizer, "heldout", PAIRS, 0, variant)
+    longest = int(encoded.lengths.max())
+    if longest > config.model.context:
+        raise TaskError(
+            f"task {task.name}: prompts of {longest} tokens exceed the model's context {config.model.context}"
+        )
+    return encoded
+
+
+def _scores(model: Transformer, params: Params, encoded: EncodedTask, context: int) -> dict[str, float]:
+    """Task loss, full-vocabulary loss and accuracy, ROWS samples at a time and padded to one of two lengths."""
+    longest = int(encoded.lengths.max())
+    width = next(length for length in (max(8, context // 4), max(8, context // 2), context) if length >= longest)
+    tokens = np.zeros((len(encoded.tokens), width), np.int32)
+    tokens[:, :longest] = encoded.tokens[:, :longest]
+    pieces = []
+    for first in range(0, len(tokens), ROWS):
+        at = slice(first, first + ROWS)
+        pieces.append(_log_probabilities(model, params, tokens[at], encoded.lengths[at] - 1))
+    logs = np.concatenate(pieces).astype(np.float64)
+    each = np.arange(len(logs))
+    answer, foil = logs[each, encoded.answer_id], logs[each, encoded.foil_id]
+    return {
+        "task_loss": float(np.mean(np.logaddexp(0.0, foil - answer))),
+        "full_vocabulary_loss": float(-np.mean(answer)),
+        "accuracy": float(np.mean(answer > foil)),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probabilities(model: Transformer, params: Params, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """(B, V) log-probabilities of the next token at `positions` (B,), in float32."""
+    logits: Any = model.apply({"params": params}, tokens, positions=positions)
+    return jax.nn.log_softmax(jnp.asarray(logits)[:, 0].astype(jnp.float32))
