@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt.config import Config, ModelConfig
@@ -70,8 +71,24 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
     devices = jax.devices() if devices is None else devices
     sizes = parse_mesh(config.train.mesh, len(devices))
     check_batch(config, sizes)
-    # Auto: the compiler places intermediate values; Explicit, the default, would want every operation annotated.
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return Mesh(
+        _arrange(config.train.mesh, sizes, devices),
+        AXES,
+        # The compiler places intermediate values; Explicit would want every operation annotated.
+        axis_types=(AxisType.Auto,) * len(AXES),
+    )
+
+
+def _arrange(text: str, sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices in the shape of the mesh, neighbours close. Of several TPU slices, whose network is slow, only `data`
+    goes across. A mesh axis may be a part of an axis of the TPU's torus, as in data=2,fsdp=128 on 16x16."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) or 1
+    if sizes["data"] % slices:
+        raise InputError(f"--config.train.mesh={text}: data={sizes['data']} must be a multiple of the {slices} slices")
+    if slices == 1:
+        return mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
+    within = (sizes["data"] // slices, sizes["fsdp"], sizes["tensor"])
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def check_batch(config: Config, sizes: Mapping[str, int]) -> None:
