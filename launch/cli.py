@@ -21,12 +21,13 @@ from tasks import TaskError
 BAD_INPUT, INTERRUPTED = 2, 75
 
 
-def define_workdir() -> None:
-    """--workdir, required."""
+def define_workdir(required: bool = True) -> None:
+    """--workdir."""
     flags.DEFINE_string(
         "workdir", None, "Folder that holds the run: configuration, checkpoints, metrics, circuits, report."
     )
-    flags.mark_flag_as_required("workdir")
+    if required:
+        flags.mark_flag_as_required("workdir")
 
 
 def define_config() -> None:

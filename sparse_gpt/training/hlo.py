@@ -2,6 +2,10 @@
 
 XLA's own cost analysis counts the body of a loop once; here every collective counts as often as its loops run. Of
 asynchronous pairs (start, done) only the start counts, and of the branches of a conditional all do (an upper bound).
+
+TPU programs need three more rules. Their loops carry no count: it is the constant that the loop's condition compares
+with. A collective spread over the operations it overlaps with is written many times, under one chain_id. And a
+reduce-scatter is a fusion of an all-reduce and a slice.
 """
 
 import collections
@@ -9,7 +13,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
@@ -20,18 +24,34 @@ _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.$-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\s*\{\s*"n":\s*"(\d+)"')
+_CONDITION = re.compile(r"\bcondition=%?([\w.$-]+)")
+_CONSTANT = re.compile(r"^\s*%?([\w.$-]+)\s*=\s*s32\[\]\S*\s+constant\((\d+)\)")
+_COUNTS_TO = re.compile(r"\bcompare\([^()]*%([\w.$-]+)\), direction=LT")
 _NAME = re.compile(r'op_name="([^"]*)"')
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_ALL_REDUCE = re.compile(r"^\s*(?:ROOT\s+)?%?[\w.$-]+\s*=\s*(\(.*?\)|\S+)\s+all-reduce\(")
+REDUCE_SCATTER = re.compile(r"\bcalls=%?(all-reduce-scatter[\w.$-]*)")  # as TPU programs write it
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective instruction. `bytes` is the size of its result on one device, `times` how often it runs, `scope`
-    the path of the operation in the traced program (named scopes included)."""
+    """One collective instruction.
+
+    Attributes:
+      kind: one of KINDS.
+      bytes: size of its result on one device; of a reduce-scatter, of its operand.
+      times: how often it runs.
+      scope: path of the operation in the traced program, named scopes included.
+      overlaps: whether other work goes on meanwhile.
+      conditional: whether it is in a branch that may not be taken.
+    """
 
     kind: str
     bytes: int
     times: int
     scope: str
+    overlaps: bool = False
+    conditional: bool = False
 
 
 def collectives(text: str) -> list[Collective]:
@@ -41,7 +61,27 @@ def collectives(text: str) -> list[Collective]:
       ValueError: the text holds no entry computation.
     """
     bodies, entry = _computations(text)
-    return list(_walk(bodies, entry, 1))
+    return list(_walk(bodies, entry, 1, False, set()))
+
+
+def trip_count(line: str, lines_of: Callable[[str], Iterable[str]]) -> int:
+    """How often a loop runs.
+
+    Args:
+      line: the `while` instruction.
+      lines_of: computation's name -> its lines; called with the name of the loop's condition.
+
+    Returns:
+      The count that the compiler noted, or else the constant that the loop's counter, from 0, must stay below; 1 when
+      neither is there.
+    """
+    if noted := _TRIPS.search(line):
+        return int(noted[1])
+    named = _CONDITION.search(line)
+    condition = list(lines_of(named[1])) if named else []
+    constants = {found[1]: int(found[2]) for found in map(_CONSTANT.match, condition) if found}
+    limits = [constants[found[1]] for found in map(_COUNTS_TO.search, condition) if found and found[1] in constants]
+    return limits[0] if len(limits) == 1 else 1
 
 
 def total(found: list[Collective]) -> dict[str, dict[str, int]]:
@@ -71,20 +111,45 @@ def _computations(text: str) -> tuple[Mapping[str, list[str]], str]:
     return bodies, entry
 
 
-def _walk(bodies: Mapping[str, list[str]], name: str, times: int) -> Iterator[Collective]:
+def _walk(
+    bodies: Mapping[str, list[str]], name: str, times: int, conditional: bool, chains: set[str]
+) -> Iterator[Collective]:
     for line in bodies.get(name, ()):
         op = _OP.match(line)
         if not op or op[2].endswith(("-done", "-update")):
             continue
-        kind = op[2].removesuffix("-start")
+        if scattered := REDUCE_SCATTER.search(line):
+            whole = next(filter(None, map(_ALL_REDUCE.match, bodies[scattered[1]])))
+            yield Collective("reduce-scatter", _size(whole[1], False), times, _scope(line), False, conditional)
+            continue
+        kind, started = op[2].removesuffix("-start"), op[2].endswith("-start")
         if kind in KINDS:
-            scope = _NAME.search(line)
-            yield Collective(kind, _size(op[1], op[2].endswith("-start")), times, scope[1] if scope else "")
+            chain = _CHAIN.search(line)
+            if chain is None or chain[1] not in chains:
+                chains |= {chain[1]} if chain else set()
+                size = _size(op[1], started) * (_group_size(line) if kind == "reduce-scatter" else 1)
+                yield Collective(kind, size, times, _scope(line), started or chain is not None, conditional)
             continue  # its to_apply is the reduction of two numbers
-        trips = _TRIPS.search(line)
-        inner = times * int(trips[1]) if trips and kind == "while" else times
+        inner = times * trip_count(line, lambda name: bodies.get(name, ())) if kind == "while" else times
         for called in _called(line):
-            yield from _walk(bodies, called, inner)
+            yield from _walk(bodies, called, inner, conditional or kind == "conditional", chains)
+
+
+def _scope(line: str) -> str:
+    found = _NAME.search(line)
+    return found[1] if found else ""
+
+
+def _group_size(line: str) -> int:
+    """Over how many devices a collective goes; 1 when its line does not tell."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return len(listed[1].split(","))
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(counted[1])
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{((?:'[^']*',?\s*)+)\}", line):
+        sizes = dict(re.findall(r"'([^']*)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']*)'", named[2]))
+    return 1
 
 
 def _called(line: str) -> list[str]:

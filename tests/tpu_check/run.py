@@ -1,0 +1,77 @@
+"""Compiles the train step for a real TPU topology, in an environment of its own; no TPU needed.
+
+    bash launch/environment.sh requirements-tpu.txt .venv-tpu && .venv-tpu/bin/python tests/tpu_check/run.py
+
+Prints what was compiled; exits with 1 when a check fails. The model is small, because compiling takes about a minute of
+processor time per layer, whatever the layer's size.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from jax.sharding import Mesh
+
+from launch import aot, chips
+from sparse_gpt import config as configs
+from sparse_gpt.errors import InputError
+from sparse_gpt.training import sharding
+
+TOPOLOGY = "v5e:2x2"
+MOST_ALL_REDUCES = 16  # one after another, in the projection of one step, ties or not
+
+
+def main() -> None:
+    """Meshes, and one compile with everything that is promised of the projection."""
+    lay_out_presets()
+    config = configs.replace(
+        configs.preset("tiny"), {"model.n_layer": 1, "train.mesh": "data=2,fsdp=2", "train.dtype": "bfloat16"}
+    )
+    mesh = sharding.make_mesh(config, chips.devices(TOPOLOGY))
+    told = aot.describe(aot.compile_train(config, mesh), chips.chip(TOPOLOGY))
+    own = told["projection"]
+    usual, with_ties = (own[key]["all-reduce"]["count"] for key in ("collectives", "collectives_with_ties"))
+    print(f"tiny, one layer, {TOPOLOGY}: {told['memory']['total'] / 1e6:.1f} MB per chip, {told['collectives']}")
+    print(f"projection: {len(own['moved_weights'])} gathers of weights, {usual} all-reduces, {with_ties} with ties")
+    check(told["memory"]["fits"], f"does not fit: {told['memory']}")
+    check(told["collectives"]["all-gather"]["count"] > 0, "no weight was cut over the devices")
+    check(not own["moved_weights"], f"the projection moves weights: {own['moved_weights']}")
+    check(8 < usual <= with_ties <= MOST_ALL_REDUCES, f"8 rounds and one for the remainder, at most {MOST_ALL_REDUCES}")
+    check(told["matmul_operations"] > 0 and told["bytes_accessed"] > 0, f"work was not counted: {told}")
+
+
+def lay_out_presets() -> None:
+    """The meshes of the presets, and those of the documentation, can be laid over the devices they are meant for."""
+    meshes = {name: configs.preset(name).train.mesh for name in ("paper_118m", "paper_475m", "paper_1.9b")}
+    for name, mesh in meshes.items():
+        for topology in ("v5e:16x16", "v6e:16x16"):
+            lay_out(name, mesh, topology)
+    lay_out("paper_475m", "data=2,fsdp=64", "v5p:4x4x8")
+    two = lay_out("paper_475m", "data=4,fsdp=128", "v5e:16x16", slices=2)
+    within = {device.slice_index for device in two.devices[0].flat}
+    check(len(within) == 1, f"weights are cut across slices {within}")
+    for mesh, slices in (("data=16", 1), ("data=1,fsdp=256,tensor=2", 2)):
+        try:
+            lay_out("paper_475m", mesh, "v5e:16x16", slices)
+        except InputError:
+            continue
+        check(False, f"{mesh} was laid over {slices} x v5e:16x16")
+
+
+def lay_out(name: str, mesh: str, topology: str, slices: int = 1) -> Mesh:
+    """Device mesh of a preset."""
+    config = configs.replace(configs.preset(name), {"train.mesh": mesh})
+    return sharding.make_mesh(config, chips.devices(topology, slices))
+
+
+def check(ok: bool, otherwise: str) -> None:
+    """Ends the run with a line unless `ok`."""
+    if not ok:
+        sys.exit(f"FAILED: {otherwise}")
+
+
+if __name__ == "__main__":
+    main()
