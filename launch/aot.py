@@ -180,7 +180,8 @@ def _moves(each: hlo.Collective) -> bool:
 
 
 def roofline(done: list[Work], found: list[hlo.Collective], chip: Chip, slices: int = 1) -> Cost:
-    """Lower bound of the time. An all-reduce passes its bytes twice, everything else once."""
+    """Lower bound of the time. An all-reduce passes its bytes twice, everything else once; between n slices every byte
+    leaves a chip 2 (n - 1) / n times."""
     overlapped = sum(each.times * _seconds(each, chip, slices) for each in found if each.overlaps)
     waiting = sum(each.times * _seconds(each, chip, slices) for each in found if not each.overlaps)
     matmul = [each.times * each.matmul / chip.matmul for each in done]
@@ -195,12 +196,10 @@ def roofline(done: list[Work], found: list[hlo.Collective], chip: Chip, slices: 
 
 
 def _seconds(each: hlo.Collective, chip: Chip, slices: int) -> float:
-    """One run of a collective. With several slices all-reduces also pass the slower network between them."""
-    size = each.bytes * (2 if each.kind == "all-reduce" else 1)
-    seconds = size / chip.ici + COLLECTIVE_LATENCY
-    if slices > 1 and each.kind == "all-reduce":
-        seconds += size / chip.dcn + DCN_LATENCY
-    return seconds
+    """One run of a collective."""
+    if each.kind == hlo.BETWEEN_SLICES:
+        return 2 * (slices - 1) / slices * each.bytes / chip.dcn + DCN_LATENCY
+    return each.bytes * (2 if each.kind == "all-reduce" else 1) / chip.ici + COLLECTIVE_LATENCY
 
 
 def memory(compiled: Any, chip: Chip) -> dict[str, Any]:

@@ -106,6 +106,24 @@ def test_collectives_of_a_tpu_program() -> None:
     assert [each.kind for each in found if each.overlaps] == ["all-gather"]
 
 
+def test_collectives_across_slices_are_counted_and_named_by_what_they_reduce() -> None:
+    lines = [
+        "ENTRY %main (x: f32[4]) -> f32[4] {",
+        "  %x = f32[4]{0} parameter(0)",
+        '  %twice = f32[4]{0} add(%x, %x), metadata={op_name="jit(f)/projection/add"}',
+        "  %sum = f32[4]{0} all-reduce(%twice), channel_id=1, to_apply=%add",
+        "  %send = (f32[9,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%sum, %token), is_host_transfer=true, "
+        'frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}',
+        "  ROOT %done = f32[4]{0} copy(%sum)",
+        "}",
+    ]
+    found = hlo.collectives("\n".join(lines))
+    assert found == [
+        hlo.Collective("all-reduce", 16, 1, "jit(f)/projection/add"),
+        hlo.Collective(hlo.BETWEEN_SLICES, 4 * 9 * 8 * 128, 1, "", overlaps=True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("groups", "size"),
     [("{{0,1},{2,3}}", 2), ("[16,8]<=[128]", 8), ("mesh['a'=2,'b'=4], device_ids=([2,4]) {'b'}", 4)],
@@ -162,7 +180,9 @@ def test_roofline_adds_the_slowest_unit_of_every_instruction_and_what_is_waited_
     assert cost.seconds == pytest.approx(1.3e-3 + cost.communication)
     prefetch = instruction(bytes=819 * 10**6, overlaps=True)
     assert aot.roofline([product, prefetch], [], chip).seconds == pytest.approx(1.1e-3)  # the memory's time, not a sum
-    assert aot.roofline([], [reduce], chip, slices=2).communication > cost.communication
+    across = hlo.Collective(hlo.BETWEEN_SLICES, 31 * 10**6, 1, "", overlaps=True)
+    assert aot.roofline([], [across], chip, slices=2).overlapped == pytest.approx(1e-2 + chips.DCN_LATENCY)
+    assert aot.roofline([], [across], chip, slices=4).overlapped == pytest.approx(1.5e-2 + chips.DCN_LATENCY)
 
 
 def tiny(**overrides: Any) -> Config:

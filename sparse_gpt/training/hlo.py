@@ -4,8 +4,9 @@ XLA's own cost analysis counts the body of a loop once; here every collective co
 asynchronous pairs (start, done) only the start counts, and of the branches of a conditional all do (an upper bound).
 
 TPU programs need three more rules. Their loops carry no count: it is the constant that the loop's condition compares
-with. A collective spread over the operations it overlaps with is written many times, under one chain_id. And a
-reduce-scatter is a fusion of an all-reduce and a slice.
+with. A collective spread over the operations it overlaps with is written many times, under one chain_id. A
+reduce-scatter is a fusion of an all-reduce and a slice. And what goes to other slices is handed to the host ("send").
+With several slices collectives lose their names; they take that of what they reduce, or of the loop around them.
 """
 
 import collections
@@ -13,9 +14,10 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+BETWEEN_SLICES = "all-reduce between slices"
 
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _HEAD = re.compile(r"^(ENTRY\s+)?%?([\w.$-]+)\s*\(.*\)\s*->\s*.*\{\s*$")
@@ -28,6 +30,8 @@ _CONDITION = re.compile(r"\bcondition=%?([\w.$-]+)")
 _CONSTANT = re.compile(r"^\s*%?([\w.$-]+)\s*=\s*s32\[\]\S*\s+constant\((\d+)\)")
 _COUNTS_TO = re.compile(r"\bcompare\([^()]*%([\w.$-]+)\), direction=LT")
 _NAME = re.compile(r'op_name="([^"]*)"')
+_TO_SLICES = re.compile(r'\bsend\(.*_xla_megascale_transfer_type="ALL_REDUCE"')
+_OPERAND = re.compile(r"\([^%]*%([\w.$-]+)")
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _ALL_REDUCE = re.compile(r"^\s*(?:ROOT\s+)?%?[\w.$-]+\s*=\s*(\(.*?\)|\S+)\s+all-reduce\(")
 REDUCE_SCATTER = re.compile(r"\bcalls=%?(all-reduce-scatter[\w.$-]*)")  # as TPU programs write it
@@ -38,7 +42,7 @@ class Collective:
     """One collective instruction.
 
     Attributes:
-      kind: one of KINDS.
+      kind: one of KINDS, or BETWEEN_SLICES.
       bytes: size of its result on one device; of a reduce-scatter, of its operand.
       times: how often it runs.
       scope: path of the operation in the traced program, named scopes included.
@@ -61,7 +65,7 @@ def collectives(text: str) -> list[Collective]:
       ValueError: the text holds no entry computation.
     """
     bodies, entry = _computations(text)
-    return list(_walk(bodies, entry, 1, False, set()))
+    return list(_walk(bodies, entry, _Place(), set()))
 
 
 def trip_count(line: str, lines_of: Callable[[str], Iterable[str]]) -> int:
@@ -111,32 +115,56 @@ def _computations(text: str) -> tuple[Mapping[str, list[str]], str]:
     return bodies, entry
 
 
-def _walk(
-    bodies: Mapping[str, list[str]], name: str, times: int, conditional: bool, chains: set[str]
-) -> Iterator[Collective]:
-    for line in bodies.get(name, ()):
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a computation is called from."""
+
+    times: int = 1
+    scope: str = ""
+    conditional: bool = False
+
+
+def _walk(bodies: Mapping[str, list[str]], name: str, place: _Place, chains: set[str]) -> Iterator[Collective]:
+    lines = bodies.get(name, ())
+    for line in lines:
         op = _OP.match(line)
         if not op or op[2].endswith(("-done", "-update")):
             continue
+        kind, started = op[2].removesuffix("-start"), op[2].endswith("-start")
+        is_collective = kind in KINDS or REDUCE_SCATTER.search(line) or _TO_SLICES.search(line)
+        scope = _scope(line, lines if is_collective else ()) or place.scope
+        at = dataclasses.replace(place, scope=scope)
         if scattered := REDUCE_SCATTER.search(line):
             whole = next(filter(None, map(_ALL_REDUCE.match, bodies[scattered[1]])))
-            yield Collective("reduce-scatter", _size(whole[1], False), times, _scope(line), False, conditional)
-            continue
-        kind, started = op[2].removesuffix("-start"), op[2].endswith("-start")
-        if kind in KINDS:
+            yield _collective("reduce-scatter", _size(whole[1], False), at)
+        elif _TO_SLICES.search(line):
+            yield _collective(BETWEEN_SLICES, _size(op[1].split("}")[0], False), at, overlaps=True)
+        elif kind in KINDS:  # its to_apply is the reduction of two numbers
             chain = _CHAIN.search(line)
             if chain is None or chain[1] not in chains:
                 chains |= {chain[1]} if chain else set()
                 size = _size(op[1], started) * (_group_size(line) if kind == "reduce-scatter" else 1)
-                yield Collective(kind, size, times, _scope(line), started or chain is not None, conditional)
-            continue  # its to_apply is the reduction of two numbers
-        inner = times * trip_count(line, lambda name: bodies.get(name, ())) if kind == "while" else times
-        for called in _called(line):
-            yield from _walk(bodies, called, inner, conditional or kind == "conditional", chains)
+                yield _collective(kind, size, at, overlaps=started or chain is not None)
+        else:
+            trips = trip_count(line, lambda name: bodies.get(name, ())) if kind == "while" else 1
+            inner = _Place(place.times * trips, scope, place.conditional or kind == "conditional")
+            for called in _called(line):
+                yield from _walk(bodies, called, inner, chains)
 
 
-def _scope(line: str) -> str:
-    found = _NAME.search(line)
+def _collective(kind: str, size: int, place: _Place, overlaps: bool = False) -> Collective:
+    return Collective(kind, size, place.times, place.scope, overlaps, place.conditional)
+
+
+def _scope(line: str, around: Sequence[str]) -> str:
+    """The operation's name in the traced program, or else that of its first operand; empty when neither has one."""
+    if found := _NAME.search(line):
+        return found[1]
+    operand = _OPERAND.search(line.partition("=")[2])
+    if operand is None:
+        return ""
+    defined = re.compile(rf"^\s*(?:ROOT\s+)?%?{re.escape(operand[1])}\s*=")
+    found = next(filter(None, (_NAME.search(each) for each in around if defined.match(each))), None)
     return found[1] if found else ""
 
 
