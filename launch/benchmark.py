@@ -60,7 +60,7 @@ def _jobs() -> list[tuple[str, Any]]:
             for dtype in f.dtypes:
                 jobs.append(("train", lambda size=size, dtype=dtype: [measure.train_step(size, dtype, f.rounds)]))
     if "selection" in f.parts:
-        jobs += [("selection", lambda n=n: [measure.selection(f.rounds, n)]) for n in (4, 32, 256)]
+        jobs += [("selection", lambda n=n: [measure.selection(f.rounds, n)]) for n in (4, 16, 32, 256)]
     if "search" in f.parts:
         jobs.append(("search", lambda: measure.search_steps((1, 4, 8), 16, f.rounds)))
     return jobs

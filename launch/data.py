@@ -2,15 +2,20 @@
 
 python -m launch.data --workdir=DIR [--preset=P] [--config.data.field=value …]   prepares DIR/corpus (or continues)
 python -m launch.data --workdir=DIR --inspect                                    statistics and samples of it
+
+In the workdir of a model, and without --preset, it takes the model's configuration and tokenizer.
 """
 
 import time
+from pathlib import Path
 
 from absl import flags
 
 from launch import cli
 from launch.heldout import heldout_rule
-from sparse_gpt.data import Corpus, corpus_from_config
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
 from sparse_gpt.data.inspection import construct_table, samples, summary
 from sparse_gpt.errors import InputError
 
@@ -25,7 +30,7 @@ VERIFY = flags.DEFINE_bool("verify", False, "Hash every shard, also those found 
 def main(argv: list[str]) -> None:
     """Flags to calls; everything it does is in sparse_gpt.data."""
     del argv
-    config = cli.new_config()
+    config = _config(cli.workdir())
     folder = cli.workdir() / "corpus"
     if INSPECT.value:
         corpus = Corpus.open(config.data.corpus or folder, verify="full" if VERIFY.value else "auto")
@@ -43,6 +48,17 @@ def main(argv: list[str]) -> None:
         Corpus.open(folder, verify="full")
     print(summary(corpus))
     print(f"{folder}: ready after {time.monotonic() - started:.1f} s; SHA-256 of its manifest {corpus.sha256}")
+
+
+def _config(workdir: Path) -> Config:
+    """From preset and flags; in the workdir of a model from its configuration, with the tokenizer that is there."""
+    if flags.FLAGS.preset or not (workdir / "config.json").is_file():
+        return cli.new_config()
+    config, tokenizer = cli.stored_config(workdir, ("data",)), workdir / "tokenizer"
+    if config.data.tokenizer or not tokenizer.is_dir():
+        return config
+    entries = Tokenizer.load(tokenizer).vocab_size  # an imported model may have room for more
+    return configs.replace(config, {"data.tokenizer": str(tokenizer), "model.vocab_size": entries})
 
 
 if __name__ == "__main__":

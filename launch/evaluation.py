@@ -1,7 +1,9 @@
 """How a trained model does on every task its tokenizer can express: WORKDIR/evaluation.json, which training writes."""
 
 import functools
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,16 +15,28 @@ import tasks
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.model import Params, Transformer, build
+from sparse_gpt.training.manifest import write_json
 from tasks import EncodedTask, Task, TaskError
 
 FORMAT = "sparse_gpt.evaluation/1"
 PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
 
 
+def write(workdir: Path, config: Config, params: Params, params_sha256: str) -> str:
+    """Writes WORKDIR/evaluation.json unless it is there for these parameters. Returns one line for a person."""
+    path = workdir / "evaluation.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("params_sha256") != params_sha256:
+        scores = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"))
+        found = {"format": FORMAT, "params_sha256": params_sha256, **scores}
+        write_json(path, found)
+    return summary(found)
+
+
 def evaluate(
     config: Config, params: Params, tokenizer: Tokenizer, names: Sequence[str] = tuple(tasks.TASKS)
 ) -> dict[str, Any]:
-    """The contents of evaluation.json: one row per task, on held-out samples and on its shifted template variant.
+    """Rows per task, on held-out samples and on its shifted template variant.
 
     A row has the task loss (nats, answer against foil alone; chance is ln 2), the full-vocabulary loss (nats), and
     the share of samples whose answer beats its foil. A task that the tokenizer cannot express, or whose prompts are
@@ -39,7 +53,7 @@ def evaluate(
         row = _scores(model, on_device, main, config.model.context)
         other = _scores(model, on_device, shifted, config.model.context)
         rows.append({"task": name, **row, **{f"shifted_{key}": value for key, value in other.items()}})
-    return {"format": FORMAT, "pairs": PAIRS, "tasks": rows}
+    return {"pairs": PAIRS, "tasks": rows}
 
 
 def summary(evaluation: dict[str, Any], solved: float = 0.15) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from launch import cli
+from launch import cli, evaluation
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
@@ -60,7 +60,10 @@ def main(argv: list[str]) -> int:
         result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer, mesh=mesh)
     writer.finish(result)
     if distributed.is_first():
-        print(run.describe(result, json.loads((cli.workdir() / "manifest.json").read_text())))
+        facts = json.loads((cli.workdir() / "manifest.json").read_text())
+        print(run.describe(result, facts))
+        if config.train.evaluate_tasks and batches is None and not result.interrupted:
+            print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))
     return cli.INTERRUPTED if result.interrupted else 0
 
 

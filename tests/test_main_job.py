@@ -1,7 +1,9 @@
 """The main job as a user runs it: train, prune, report on a tiny model; and what happens on bad input."""
 
 import json
+import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tasks
+from sparse_gpt.interop.openai_config import to_fields
+from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.workdir import Workdir
+from tests import reference_model
+
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # A tiny model does not learn a task, so the target is set above chance: the machinery is what is tested here.
@@ -17,6 +25,7 @@ TINY = (
     "--preset=tiny",
     "--config.model.vocab_size=1024",
     "--config.data.tokens=150000",
+    "--config.train.evaluate_tasks=true",
     "--config.prune.target_loss=5",
     "--config.prune.steps=10",
     "--config.prune.evaluation_pairs=16",
@@ -69,10 +78,51 @@ def test_the_notebook_of_the_readme(trained: Path) -> None:
 
 
 def test_a_finished_run_is_not_done_again(launch: Launch, trained: Path) -> None:
-    before = (trained / "metrics.jsonl").read_text()
+    before = [(trained / name).read_text() for name in ("metrics.jsonl", "evaluation.json")]
     again = launch("train", f"--workdir={trained}", *TINY)
     assert again.returncode == 0, again.stderr
-    assert (trained / "metrics.jsonl").read_text() == before
+    assert [(trained / name).read_text() for name in ("metrics.jsonl", "evaluation.json")] == before
+
+
+def test_from_a_folder_of_the_reference_to_a_circuit(launch: Launch, trained: Path, tmp_path: Path) -> None:
+    """The three lines of the README, on an export of our own model; corpus and search are smaller."""
+    lines = README.read_text().split("## Models of the reference")[1].split("```")[1]
+    exported = launch("export_openai", f"--workdir={trained}", f"--output={tmp_path / 'csp_yolo1'}")
+    assert exported.returncode == 0, exported.stderr
+    env = {**os.environ, "PYTHONPATH": str(README.parent)}
+    small = {"data": ["tokens=60000", "sources=idioms"], "prune": ["target_loss=5", "steps=4", "evaluation_pairs=8"]}
+    small["prune"] += ["edges=false", "refine_trials=1", "seeds=1"]
+    for line in re.findall(r"python -m launch\.(.*)", lines):
+        script, *arguments = shlex.split(
+            line.replace("runs/yolo1", "yolo1").replace("FOLDER", "csp_yolo1"), comments=True
+        )
+        fields = [f"--config.{script}.{value}" for value in small.get(script, [])]
+        done = launch(script, *arguments, *fields, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+    circuit = json.loads((tmp_path / "yolo1/circuits/single_double_quote/circuit.json").read_text())
+    assert circuit["params_sha256"] == json.loads((trained / "manifest.json").read_text())["params_sha256"]
+
+
+def test_training_evaluates_the_tasks(trained: Path) -> None:
+    """Losses against the float64 model; a task that cannot be expressed or read has a reason instead."""
+    run = Workdir(trained)
+    found = json.loads((trained / "evaluation.json").read_text())
+    assert found["params_sha256"] == run.params_sha256
+    rows = {row["task"]: row for row in found["tasks"]}
+    assert set(rows) == set(tasks.TASKS)
+    assert "exceed the model's context 64" in rows["set_or_string"]["reason"]
+    for variant, prefix in (("main", ""), ("shifted", "shifted_")):
+        batch = tasks.sample(tasks.TASKS["for_while"], run.tokenizer, "heldout", found["pairs"], 0, variant)
+        fields, weights = to_fields(run.config), to_tensors(run.config.model, run.params)
+        logits, _ = reference_model.forward(fields, weights, batch.tokens)
+        each, row = np.arange(len(batch.tokens)), rows["for_while"]
+        last = logits[each, batch.lengths - 1]
+        answer, foil = last[each, batch.answer_id], last[each, batch.foil_id]
+        expected = reference_model.task_loss(logits, batch.lengths, batch.answer_id, batch.foil_id)
+        assert row[f"{prefix}task_loss"] == pytest.approx(expected, abs=1e-4)
+        every = np.log(np.sum(np.exp(last), axis=1))
+        assert row[f"{prefix}full_vocabulary_loss"] == pytest.approx(np.mean(every - answer), abs=1e-4)
+        assert row[f"{prefix}accuracy"] == pytest.approx(np.mean(answer > foil), abs=0.02)
 
 
 def test_logits_of_a_workdir(launch: Launch, trained: Path, tmp_path: Path) -> None:
