@@ -14,6 +14,7 @@ from sparse_gpt.circuits.gated import binary_loss
 from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
 from sparse_gpt.circuits.rewire import edge_places, rewired
 from sparse_gpt.config import PruneConfig
+from sparse_gpt.training import hlo
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -27,9 +28,30 @@ def _may_open() -> dict[str, np.ndarray]:
 
 def _find(hyperparameters: search.Hyperparameters, steps: int = PRUNE.steps) -> search.Found:
     model, may_open = circuits_model.gated(CONFIG), _may_open()
-    return search.search(
-        model, may_open, hyperparameters, circuits_model.batch(24, seed=1), steps, PRUNE.batch_pairs, False
-    )
+    batch, one = circuits_model.batch(24, seed=1), jax.devices()[:1]
+    return search.search(model, may_open, hyperparameters, batch, steps, PRUNE.batch_pairs, False, one)
+
+
+def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
+    """Three searches over two devices: one is done twice, and left out of the result."""
+    h = search.Hyperparameters(*(value[:3] for value in search.population(PRUNE)))
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(24, seed=1)
+
+    def find(devices: int) -> search.Found:
+        return search.search(model, _may_open(), h, batch, 4, PRUNE.batch_pairs, False, jax.devices()[:devices])
+
+    alone, shared = find(1), find(2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), shared, alone)
+    np.testing.assert_array_equal(shared.open_nodes, alone.open_nodes)
+
+    mesh = search._mesh(4, jax.devices()[:2])
+    states = search.initial_states(search.population(PRUNE), _may_open())
+    batches = search._batches(batch, 0, 2, PRUNE.batch_pairs)
+    mask = {site: value.astype(np.float32) for site, value in _may_open().items()}
+    given = (model, mask, search.population(PRUNE), states, jnp.int32(0), batches)
+    text = search.advance.lower(*given, steps=4, mesh=mesh).compile().as_text()
+    assert "num_partitions=2" in text
+    assert hlo.collectives(text) == []
 
 
 def test_searches_side_by_side_are_the_searches_alone() -> None:

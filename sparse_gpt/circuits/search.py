@@ -2,17 +2,19 @@
 
 Objective per search (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimised over tau with
 AdamW. All searches see the same batches, and the weights are shared: under `vmap` every matrix product stays one
-(S * B * T, in) x (in, out) product, and what comes before the first gate is computed once for all.
+(S * B * T, in) x (in, out) product, and what comes before the first gate is computed once for all. Several devices
+share the searches out among themselves and need not communicate.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from tqdm import tqdm
 
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
@@ -124,7 +126,7 @@ def update(
     return SearchState(tau, optimizer, attribution), (loss, opened)
 
 
-@functools.partial(jax.jit, static_argnames="steps", donate_argnames="states")
+@functools.partial(jax.jit, static_argnames=("steps", "mesh"), donate_argnames="states")
 def advance(
     gated: GatedModel,
     searchable: Gates,
@@ -133,8 +135,35 @@ def advance(
     first: jax.Array,
     batches: TaskBatch,
     steps: int,
+    mesh: Mesh | None = None,
 ) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
-    """All searches over a chunk of batches (leading axis: steps). Metrics come as two arrays (chunk, S)."""
+    """All searches over a chunk of batches (leading axis: steps). Metrics come as two arrays (chunk, S).
+
+    With a mesh of one axis, S must be a multiple of its size; every device runs its own part of the searches.
+    """
+    if mesh is not None:
+        part, shared = PartitionSpec(mesh.axis_names), PartitionSpec()
+        local = jax.shard_map(
+            functools.partial(_advance, steps=steps),
+            mesh=mesh,
+            in_specs=(shared, shared, part, part, shared, shared),
+            out_specs=(part, PartitionSpec(None, mesh.axis_names)),
+            check_vma=False,  # loops inside start from constants
+        )
+        return local(gated, searchable, h, states, first, batches)
+    return _advance(gated, searchable, h, states, first, batches, steps)
+
+
+def _advance(
+    gated: GatedModel,
+    searchable: Gates,
+    h: Hyperparameters,
+    states: SearchState,
+    first: jax.Array,
+    batches: TaskBatch,
+    steps: int,
+) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
+    """What one device does."""
     together = jax.vmap(functools.partial(update, steps=steps), in_axes=(None, None, 0, 0, None, None))
 
     def body(states: SearchState, at: tuple[jax.Array, TaskBatch]) -> tuple[SearchState, Any]:
@@ -152,8 +181,9 @@ def search(
     steps: int,
     batch_pairs: int,
     progress: bool = True,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Found:
-    """Runs S searches side by side.
+    """Runs S searches side by side, shared out over the devices.
 
     Args:
       gated: the model.
@@ -163,21 +193,38 @@ def search(
       steps: optimisation steps.
       batch_pairs: pairs per step.
       progress: whether to show a bar.
+      devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
     """
+    size = len(h.seed)
+    mesh = _mesh(size, jax.local_devices() if devices is None else devices)
+    if mesh is not None:
+        repeated = np.arange(-(-size // mesh.size) * mesh.size) % size
+        h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
     states = initial_states(h, searchable)
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
     history = []
-    with tqdm(total=steps, desc=f"search x{len(h.seed)}", unit="step", disable=not progress) as bar:
+    with tqdm(total=steps, desc=f"search x{size}", unit="step", disable=not progress) as bar:
         for first in range(0, steps, chunk):
             batches = _batches(train, first, chunk, batch_pairs)
-            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps)
+            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh)
             history.append(jax.device_get(metrics))
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
-    loss, opened = (np.concatenate(values).T for values in zip(*history, strict=True))
-    on_host: Callable[[Gates], dict[str, np.ndarray]] = jax.device_get
+    loss, opened = (np.concatenate(values).T[:size] for values in zip(*history, strict=True))
+
+    def on_host(gates: Gates) -> dict[str, np.ndarray]:
+        return {site: np.asarray(value)[:size] for site, value in gates.items()}
+
     return Found(on_host(states.tau), on_host(states.attribution), loss, opened)
+
+
+def _mesh(searches: int, devices: Sequence[jax.Device]) -> Mesh | None:
+    """One axis over as many devices as can have a search; None for one."""
+    count = min(searches, len(devices))
+    if count == 1:
+        return None
+    return jax.make_mesh((count,), ("searches",), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
 def _batches(train: TaskBatch, first: int, count: int, batch_pairs: int) -> TaskBatch:
