@@ -1,0 +1,246 @@
+"""The experiments of launch/reproduce: each runs launch scripts in processes of their own and returns figures."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params, flatten
+from sparse_gpt.training.checkpoint import load_params
+from sparse_gpt.training.manifest import write_json
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+INTERRUPTED = 75  # exit code of a script that saved and stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One measured number (or hash) against what was expected."""
+
+    name: str
+    measured: Any
+    expected: str
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """`run` takes a folder, does (or finishes) the work in it and returns the figures."""
+
+    proves: str
+    cost: str
+    run: Callable[[Path], list[Figure]]
+
+
+def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Popen[bytes]":
+    """A launch script as a process of its own; `devices` sets how many CPU devices it sees."""
+    environment = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ  # the same few programs, many times
+    if devices is not None:
+        environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([sys.executable, "-m", f"launch.{name}", *args], cwd=REPOSITORY, env=environment)
+
+
+def finish(name: str, *args: str, devices: int | None = None) -> None:
+    """Runs a launch script to its end. InputError when it fails; its own message stands above."""
+    code = script(name, *args, devices=devices).wait()
+    if code:
+        raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
+
+
+def manifest(workdir: Path) -> dict[str, Any]:
+    """manifest.json of a finished run."""
+    held: dict[str, Any] = json.loads((workdir / "manifest.json").read_text())
+    return held
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock decides."""
+    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
+
+
+def params(workdir: Path) -> Params:
+    """Parameters of a run's newest checkpoint."""
+    return load_params(workdir, configs.load(workdir).model)[0]
+
+
+def at_most(name: str, measured: float, limit: float) -> Figure:
+    return Figure(name, measured, f"at most {limit:g}", measured <= limit)
+
+
+def at_least(name: str, measured: float, limit: float) -> Figure:
+    return Figure(name, measured, f"at least {limit:g}", measured >= limit)
+
+
+def equal(name: str, measured: Any, wanted: Any) -> Figure:
+    return Figure(name, measured, str(wanted), measured == wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def quickstart(folder: Path) -> list[Figure]:
+    """Three seeds of the preset, on one corpus."""
+    figures = []
+    for seed in range(3):
+        workdir = folder / f"seed_{seed}"
+        corpus = [] if seed == 0 else [f"--config.data.corpus={folder / 'seed_0' / 'corpus'}"]
+        finish("train", "--preset=quickstart", f"--workdir={workdir}", f"--config.train.seed={seed}", *corpus)
+        path = workdir / "circuits" / "single_double_quote" / "circuit.json"
+        if not path.is_file() or json.loads(path.read_text())["params_sha256"] != manifest(workdir)["params_sha256"]:
+            finish("prune", f"--workdir={workdir}", "--task=single_double_quote")
+        found = json.loads(path.read_text())["metrics"]
+        figures += [
+            at_most(f"seed {seed}: task loss of the full model", found["full_model_task_loss"], 0.05),
+            at_most(f"seed {seed}: edges of the circuit", found["edges"], 40),
+            at_most(f"seed {seed}: held-out task loss of the circuit", found["task_loss"], 0.15),
+            at_least(f"seed {seed}: task loss without the circuit", found["ablated_task_loss"], 0.69),
+        ]
+    return figures
+
+
+def given_tokens(folder: Path, steps: int) -> str:
+    """--batches of random tokens for preset tiny, made once."""
+    path = folder / "batches.npy"
+    c = configs.tiny()
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (steps, c.train.batch_size, c.model.context + 1)
+    np.save(path, np.random.default_rng(0).integers(0, c.model.vocab_size, shape).astype(np.int32))
+    return f"--batches={path}"
+
+
+def resume_exactness(folder: Path) -> list[Figure]:
+    """400 steps straight against the same with one kill, once by SIGKILL and once by SIGTERM."""
+    flags = ["--preset=tiny", given_tokens(folder, 400), "--config.train.checkpoint_every=20"]
+    finish("train", f"--workdir={folder / 'straight'}", *flags)
+    figures = []
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        hits = disturbed(folder / number.name, flags, [number], random.Random(0), early=0.0)
+        figures += same_run(folder / number.name, folder / "straight", f"{number.name}: ")
+        figures.append(at_least(f"{number.name}: kills that hit a running training", hits, 1))
+    return figures
+
+
+def same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Figure]:
+    """Whether a disturbed run ended as the straight one did, and logged the same."""
+    wanted = manifest(straight)["params_sha256"]
+    return [
+        equal(f"{prefix}params_sha256", manifest(workdir)["params_sha256"], wanted),
+        equal(f"{prefix}metrics equal", metrics(workdir) == metrics(straight), True),
+    ]
+
+
+def scale_equality(folder: Path) -> list[Figure]:
+    """Ten steps on one device and on two meshes of eight."""
+    flags = ["--preset=tiny", given_tokens(folder, 10)]
+    finish("train", f"--workdir={folder / 'one'}", *flags, devices=1)
+    one = flatten(params(folder / "one"))
+    figures = []
+    for mesh in ("data=8", "data=2,fsdp=2,tensor=2"):
+        workdir = folder / mesh
+        finish("train", f"--workdir={workdir}", *flags, f"--config.train.mesh={mesh}", devices=8)
+        many = flatten(params(workdir))
+        # A float added up in another order can change which of two nearly equal weights is the last one kept.
+        differing = sum(int(np.sum(np.abs(many[path] - leaf) > 1e-4)) for path, leaf in one.items())
+        share = differing / sum(leaf.size for leaf in one.values())
+        figures.append(at_most(f"{mesh}: share of parameters that differ by more than 1e-4", share, 1e-3))
+        counts = manifest(workdir)["nonzeros"] == manifest(folder / "one")["nonzeros"]
+        figures.append(equal(f"{mesh}: nonzeros of every tensor equal", counts, True))
+    return figures
+
+
+def torture(folder: Path, kills: int = 50, steps: int = 1200) -> list[Figure]:
+    """One short training with many kills against the same undisturbed."""
+    flags = ["--preset=tiny", given_tokens(folder, steps), "--config.train.checkpoint_every=10"]
+    finish("train", f"--workdir={folder / 'straight'}", *flags)
+    draw = random.Random(0)
+    signals = [draw.choice((signal.SIGKILL, signal.SIGTERM)) for _ in range(kills)]
+    hits = disturbed(folder / "disturbed", flags, signals, draw)
+    return [
+        *same_run(folder / "disturbed", folder / "straight"),
+        at_least("kills that hit a running process", hits, kills),
+    ]
+
+
+def disturbed(
+    workdir: Path, flags: list[str], signals: list[signal.Signals], draw: random.Random, early: float = 0.2
+) -> int:
+    """Trains to the end, stopping the run with one signal after the other. Returns how many hit a running process.
+
+    A share `early` of the signals comes within the first seconds, while the process starts or restores. The others come
+    a random moment after it has written a new checkpoint, so that the run gets on: while it trains, or writes the next.
+    Done once, it is not done again: the number is kept beside the run.
+    """
+    record = workdir / "kills.json"
+    if record.is_file():
+        return int(json.loads(record.read_text())["hits"])
+    hits = 0
+    for number in signals:
+        process = script("train", f"--workdir={workdir}", *flags)
+        if draw.random() < early:
+            time.sleep(draw.uniform(0, 8))
+        else:
+            _until_new_checkpoint(process, workdir)
+            time.sleep(draw.uniform(0, 0.1))
+        process.send_signal(number)
+        code = process.wait()
+        hits += code in (-number, INTERRUPTED)
+        if code not in (-number, INTERRUPTED, 0):
+            raise InputError(f"launch.train ended with exit code {code} after {number.name}; its message stands above")
+    finish("train", f"--workdir={workdir}", *flags)
+    write_json(record, {"signals": [number.name for number in signals], "hits": hits})
+    return hits
+
+
+def _until_new_checkpoint(process: "subprocess.Popen[bytes]", workdir: Path) -> None:
+    """Returns when there is a checkpoint that was not there before, or the process has ended."""
+    before = _newest(workdir)
+    while process.poll() is None and _newest(workdir) <= before:
+        time.sleep(0.02)
+
+
+def _newest(workdir: Path) -> int:
+    steps = [int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdecimal()]
+    return max(steps, default=-1)
+
+
+def settle(name: str, figures: list[Figure], path: Path) -> bool:
+    """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
+    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
+    write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
+    for figure in figures:
+        value = f"{figure.measured:.4g}" if isinstance(figure.measured, float) else figure.measured
+        print(f"{'ok  ' if figure.holds else 'MISS'}  {figure.name}: {value} (expected {figure.expected})")
+    print(f"-> {path}")
+    return all(figure.holds for figure in figures)
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "quickstart": Experiment(
+        "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",
+        "30 min on 2 cores",
+        quickstart,
+    ),
+    "resume-exactness": Experiment(
+        "a run that is killed and resumed ends with the same bits, metrics included",
+        "2 min on 2 cores",
+        resume_exactness,
+    ),
+    "scale-equality": Experiment(
+        "a mesh of eight devices trains what one device trains", "3 min on 2 cores", scale_equality
+    ),
+    "torture": Experiment(
+        "50 kills at random moments (SIGKILL and SIGTERM) change nothing", "15 min on 2 cores", torture
+    ),
+}
