@@ -1,0 +1,102 @@
+"""launch.reproduce: the table, the exit codes, and kills that hit and are counted."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launch import experiments
+from launch.experiments import EXPERIMENTS, at_least, at_most, disturbed, equal
+from sparse_gpt.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+Launch = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_the_table_is_shown(launch: Launch) -> None:
+    done = launch("reproduce", "--list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
+    for line, experiment in zip(lines, EXPERIMENTS.values(), strict=True):
+        assert experiment.cost in line
+        assert experiment.proves in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [(("--experiment=alchemy", "--workdir=x"), "alchemy: choose one of"), (("--experiment=torture",), "--workdir")],
+)
+def test_bad_input_is_one_line(launch: Launch, flags: tuple[str, ...], told: str) -> None:
+    done = launch("reproduce", *flags)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(("measured", "code"), [(0.1, 0), (0.2, 3)])
+def test_a_miss_is_printed_written_and_ends_with_an_exit_code_of_its_own(
+    tmp_path: Path, measured: float, code: int
+) -> None:
+    script = (
+        "from launch import cli, experiments as e\n"
+        f"run = lambda folder: [e.equal('bits', 1, 1), e.at_most('loss', {measured}, 0.15)]\n"
+        "e.EXPERIMENTS = {'fake': e.Experiment('nothing', 'none', run)}\n"
+        "from launch import reproduce\n"
+        "cli.run(reproduce.main)\n"
+    )
+    command = [sys.executable, "-c", script, "--experiment=fake", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == code, done.stderr
+    word = "ok  " if code == 0 else "MISS"
+    assert f"{word}  loss: {measured} (expected at most 0.15)" in done.stdout.splitlines()
+    held = json.loads((tmp_path / "reproduce.json").read_text())
+    assert [row["holds"] for row in held["figures"]] == [True, code == 0]
+
+
+def test_limits_hold_on_their_edge() -> None:
+    assert at_most("x", 0.15, 0.15).holds
+    assert at_least("x", 50, 50).holds
+    assert not at_most("x", 0.1501, 0.15).holds
+    assert not at_least("x", 49, 50).holds
+    assert not equal("x", "ab", "abc").holds
+
+
+RUN = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1]) / "checkpoints"
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[2])))
+folder.mkdir(parents=True, exist_ok=True)
+(folder / str(len(list(folder.iterdir())))).mkdir()
+time.sleep(60 if len(list(folder.iterdir())) <= int(sys.argv[3]) else 0)
+"""
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, workdir: Path, code: int, stops: int) -> None:
+    """Replaces training by a process that writes one checkpoint, then waits, in each of its first `stops` starts."""
+
+    def script(*_: str, **__: object) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-S", "-c", RUN, str(workdir), str(code), str(stops)])
+
+    monkeypatch.setattr(experiments, "script", script)
+
+
+def test_kills_that_hit_are_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend(monkeypatch, tmp_path, experiments.INTERRUPTED, stops=3)
+    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
+    # The fourth start runs to its end (or is hit while it ends), so at least three hit.
+    hits = disturbed(tmp_path, [], signals, random.Random(0), early=0.0)
+    assert hits in (3, 4)
+    monkeypatch.setattr(experiments, "script", None)  # what is recorded is not done again
+    assert disturbed(tmp_path, [], signals, random.Random(0)) == hits
+
+
+def test_a_run_that_fails_is_no_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend(monkeypatch, tmp_path, code=1, stops=1)
+    with pytest.raises(InputError, match="exit code 1 after SIGTERM"):
+        disturbed(tmp_path, [], [signal.SIGTERM], random.Random(0), early=0.0)
