@@ -106,6 +106,7 @@ def quickstart(folder: Path) -> list[Figure]:
             at_most(f"seed {seed}: edges of the circuit", found["edges"], 40),
             at_most(f"seed {seed}: held-out task loss of the circuit", found["task_loss"], 0.15),
             at_least(f"seed {seed}: task loss without the circuit", found["ablated_task_loss"], 0.69),
+            at_least(f"seed {seed}: task loss of random circuits", found["random_circuit_task_loss"], 0.69),
         ]
     return figures
 
