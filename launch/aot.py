@@ -86,7 +86,7 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
     gated = GatedModel(on(whole, params), on(whole, gates), build(exact), config.prune.norm == "frozen")
     first = Shape((), jnp.int32, sharding=whole)
     arguments = (gated, on(whole, gates), on(spread, h), on(spread, states), first, on(whole, batch))
-    return mask_search.advance.lower(*arguments, steps=config.prune.steps).compile()
+    return mask_search.advance.lower(*arguments, steps=config.prune.steps, mesh=mesh).compile()
 
 
 def _searches(config: Config, gates: Any, searches: int) -> tuple[Any, Any]:
