@@ -3,8 +3,10 @@
 import dataclasses
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
 from sparse_gpt.topk import joint_cut, keep_mask, magnitude_keys
 from sparse_gpt.training import optimizer, schedules, step
+from sparse_gpt.training.checkpoint import Checkpoints
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": {"model.d_model": 128, "model.n_layer": 2, "model.n_head": 8, "model.d_mlp": 512, "model.vocab_size": 512,
@@ -102,6 +105,32 @@ def _step(config: Config, project: bool) -> Callable[[], Any]:
         return held[0].params, metrics
 
     return run
+
+
+def checkpoints(rounds: int) -> dict[str, Any]:
+    """What saving the state of preset quickstart takes of its training, at its own frequency.
+
+    The share counts a checkpoint until all of it is on disk, although the loop waits only for the first part of that.
+    """
+    config = configs.quickstart()
+    advance, state = _step(config, project=True), step.make_state(config)
+    step_seconds = side_by_side({"step": advance}, rounds)["step"]
+    held, written = [], []
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as kept:
+        for index in range(rounds + 1):  # the first makes folders and starts threads
+            started = time.perf_counter()
+            kept.save(index, state.params, state.optimizer)
+            held.append(time.perf_counter() - started)
+            kept.wait()
+            written.append(time.perf_counter() - started)
+    every = config.train.checkpoint_every
+    return {
+        "step_ms": 1e3 * step_seconds,
+        "loop_waits_ms": 1e3 * float(np.median(held[1:])),
+        "on_disk_after_ms": 1e3 * float(np.median(written[1:])),
+        "every_steps": every,
+        "share_of_training": float(np.median(written[1:])) / (every * step_seconds),
+    }
 
 
 def selection(rounds: int, fraction: int, width: int = 2048) -> dict[str, Any]:
