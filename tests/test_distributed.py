@@ -96,3 +96,14 @@ def test_outside_a_cluster_the_flag_does_not_fall_back(
     assert done.returncode == 2
     assert done.stderr.startswith("error: --distributed: no cluster found")
     assert not (REPOSITORY / "unused").exists()
+
+
+def test_a_process_that_waits_in_vain_ends_in_one_line(
+    launch: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
+    joining = [f"--coordinator=localhost:{free_port()}", "--process_count=2", "--process_index=0", "--wait=2"]
+    done = launch("train", "--preset=tiny", "--workdir=unused", "--distributed", *joining)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "the 2 processes did not come together within 2 s" in done.stderr
+    assert not (REPOSITORY / "unused").exists()

@@ -1,10 +1,13 @@
 """Pod recipes: what they would run is complete, pastes into a shell and starts `launch.train` right."""
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from sparse_gpt import config as configs
 
 PODS = Path(__file__).resolve().parent.parent / "launch" / "pods"
 REQUIRED = {
@@ -54,6 +57,16 @@ def test_training_is_started_distributed_in_the_given_workdir(name: str) -> None
     assert "paper_118m" in text
     words = text.replace('"', " ").replace(",", " ") if name == "gke" else text
     assert workdir in " ".join(words.replace("\\ ", " ").split())
+
+
+def test_recipes_give_train_flags_that_it_has() -> None:
+    script = (PODS.parent / "train.py").read_text() + (PODS.parent / "cli.py").read_text()
+    known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', script))
+    fields = {f"config.{group}.{name}" for group, held in configs.to_dict(configs.Config()).items() for name in held}
+    for name in ACTIONS:
+        text = recipe(name, "train", *REQUIRED[name], "--dry_run").stdout.replace("\\ ", " ")
+        given = re.findall(r"--([\w.]+)", text[text.index("launch.train") :].split("\n")[0])
+        assert {"distributed", "preset", "workdir"} <= set(given) <= known | fields
 
 
 def test_stopping_and_starting_again_keeps_the_workdir_and_takes_up_no_second_place() -> None:

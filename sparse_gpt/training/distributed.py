@@ -6,9 +6,12 @@ workdir must therefore be on storage that all of them see.
 """
 
 import contextlib
+import os
 import socket
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -32,7 +35,8 @@ def initialize(
       wait_seconds: how long to wait for the others.
 
     Raises:
-      InputError: incomplete or impossible arguments, no cluster found, or the others did not come in time.
+      InputError: incomplete or impossible arguments, or no cluster found. When the others do not come in time, the
+        process ends instead, with one line and exit code 2.
     """
     given = (coordinator, process_count, process_index)
     if any(value is not None for value in given):
@@ -44,18 +48,42 @@ def initialize(
     # different orders, and then both wait for ever. Accelerators are not concerned.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     where = f"--coordinator={coordinator}" if coordinator else "--distributed"
+    late = (
+        f"{where}: the {process_count or 'other'} processes did not come together within {wait_seconds} s; start all "
+        "of them, with the same coordinator and count and different indices"
+    )
     try:
-        jax.distributed.initialize(coordinator, process_count, process_index, initialization_timeout=wait_seconds)
+        with _ended_after(wait_seconds, late):
+            jax.distributed.initialize(
+                coordinator, process_count, process_index, initialization_timeout=wait_seconds + 60
+            )
     except ValueError as error:
         raise InputError(
             f"--distributed: no cluster found ({_first_line(error)}); outside Cloud TPU, GKE, Slurm and Open MPI give "
             "--coordinator=HOST:PORT, --process_count and --process_index"
         ) from error
     except RuntimeError as error:
-        raise InputError(
-            f"{where}: the {process_count or 'other'} processes did not come together within {wait_seconds} s "
-            f"({_first_line(error)}); start all of them, with the same coordinator and count and different indices"
-        ) from error
+        raise InputError(f"{late} ({_first_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with one line and exit code 2 unless the body is done in time.
+
+    No exception, because the body waits in JAX's own code, which at its own time limit aborts with a stack trace.
+    """
+
+    def end() -> None:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check(coordinator: str | None, process_count: int | None, process_index: int | None) -> None:
