@@ -2,8 +2,7 @@
 
     bash launch/environment.sh requirements-tpu.txt .venv-tpu && .venv-tpu/bin/python tests/tpu_check/run.py
 
-Prints what was compiled; exits with 1 when a check fails. The model is small, because compiling takes about a minute of
-processor time per layer, whatever the layer's size.
+Prints what was compiled; exits with 1 when a check fails. The model is small: large ones take minutes to compile.
 """
 
 import os
