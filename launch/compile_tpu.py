@@ -10,7 +10,8 @@ With --workdir, DIR/compile_tpu.json holds everything; without --preset, that wo
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported: arrays, if any, live on the host
+# Before JAX is imported: arrays, if any, live on the host; programs for absent chips cannot be read back from a cache.
+os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 import time
 from typing import Any
