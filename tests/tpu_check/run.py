@@ -5,20 +5,25 @@
 Prints what was compiled; exits with 1 when a check fails. The model is small: large ones take minutes to compile.
 """
 
+import json
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jax.sharding import Mesh
 
-from launch import aot, chips
+from launch import chips
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import sharding
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 TOPOLOGY = "v5e:2x2"
 MOST_ALL_REDUCES = 16  # one after another, in the projection of one step, ties or not
 
@@ -26,20 +31,25 @@ MOST_ALL_REDUCES = 16  # one after another, in the projection of one step, ties 
 def main() -> None:
     """Meshes, and one compile with everything that is promised of the projection."""
     lay_out_presets()
-    config = configs.replace(
-        configs.preset("tiny"), {"model.n_layer": 1, "train.mesh": "data=2,fsdp=2", "train.dtype": "bfloat16"}
-    )
-    mesh = sharding.make_mesh(config, chips.devices(TOPOLOGY))
-    told = aot.describe(aot.compile_train(config, mesh), chips.chip(TOPOLOGY))
+    told = compile_tiny()
     own = told["projection"]
     usual, with_ties = (own[key]["all-reduce"]["count"] for key in ("collectives", "collectives_with_ties"))
-    print(f"tiny, one layer, {TOPOLOGY}: {told['memory']['total'] / 1e6:.1f} MB per chip, {told['collectives']}")
-    print(f"projection: {len(own['moved_weights'])} gathers of weights, {usual} all-reduces, {with_ties} with ties")
     check(told["memory"]["fits"], f"does not fit: {told['memory']}")
     check(told["collectives"]["all-gather"]["count"] > 0, "no weight was cut over the devices")
     check(not own["moved_weights"], f"the projection moves weights: {own['moved_weights']}")
     check(8 < usual <= with_ties <= MOST_ALL_REDUCES, f"8 rounds and one for the remainder, at most {MOST_ALL_REDUCES}")
     check(told["matmul_operations"] > 0 and told["bytes_accessed"] > 0, f"work was not counted: {told}")
+
+
+def compile_tiny() -> dict[str, Any]:
+    """What the script writes about the smallest model, one layer of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "launch.compile_tpu", f"--workdir={folder}", "--preset=tiny"]
+        options = ["--config.model.n_layer=1", "--config.train.dtype=bfloat16", "--mesh=data=2,fsdp=2"]
+        done = subprocess.run([*command, *options, f"--topology={TOPOLOGY}"], cwd=REPOSITORY, check=False)
+        check(done.returncode == 0, f"launch.compile_tpu ended with {done.returncode}")
+        told: dict[str, Any] = json.loads((Path(folder) / "compile_tpu.json").read_text())
+        return told
 
 
 def lay_out_presets() -> None:
