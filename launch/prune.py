@@ -107,24 +107,39 @@ def _samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples:
         "heldout": prune.evaluation_pairs,
     }
     encoded = {split: tasks.sample(task, tokenizer, split, count, prune.seed) for split, count in counts.items()}
+    shifted = tasks.sample(task, tokenizer, "heldout", prune.evaluation_pairs, prune.seed, "shifted")
     longest = max(int(e.lengths.max()) for e in encoded.values())
     if longest > config.model.context:
         raise InputError(f"task {name}: prompts of {longest} tokens exceed the model's context {config.model.context}")
     batches = {split: task_batch(e) for split, e in encoded.items()}
     length = max(batches[split].tokens.shape[1] for split in ("validation", "heldout"))  # one shape, one program
-    return TaskSamples(batches["train"], padded(batches["validation"], length), padded(batches["heldout"], length))
+    if int(shifted.lengths.max()) > config.model.context:
+        print(f"task {name}: its shifted samples exceed the model's context and are left out")
+    return TaskSamples(
+        batches["train"],
+        padded(batches["validation"], length),
+        padded(batches["heldout"], length),
+        task_batch(shifted) if int(shifted.lengths.max()) <= config.model.context else None,
+    )
 
 
 def _print_summary(result: SearchResult, folder: Path) -> None:
     circuit, m = result.circuit, result.circuit.metrics
     if not result.reached:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
+    shifted = ""
+    if "shifted_task_loss" in m:
+        shifted = (
+            f"  other templates: task loss {m['shifted_task_loss']:.3f} (full model "
+            f"{m['shifted_full_model_task_loss']:.3f}), agreement {m['shifted_agreement']:.3f}\n"
+        )
     print(
         f"{circuit.task}: {m['nodes']} nodes, {m['edges']} edges ({m['embedding_edges']} embedding, "
         f"{m['unembedding_edges']} unembedding), found in {result.search['seconds']:.0f} s\n"
         f"  held-out task loss {m['task_loss']:.3f} (uncalibrated {m['task_loss_uncalibrated']:.3f}, "
-        f"full model {m['full_model_task_loss']:.3f}), accuracy {m['accuracy']:.3f}\n"
-        f"  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
+        f"full model {m['full_model_task_loss']:.3f}), accuracy {m['accuracy']:.3f}, "
+        f"agreement with the full model {m['agreement']:.3f}\n"
+        f"{shifted}  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
         f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
         f"  -> {folder}"
     )

@@ -164,7 +164,9 @@ def _circuit(task: str, nodes: list[tuple[int, str, int]], edges: list[tuple[int
         "task_loss": loss,
     }
     metrics |= {"task_loss_uncalibrated": loss + 0.07, "accuracy": 0.992, "full_model_task_loss": 0.012}
-    metrics |= {"ablated_task_loss": 0.81, "random_circuit_task_loss": 0.702}
+    metrics |= {"ablated_task_loss": 0.81, "random_circuit_task_loss": 0.702, "agreement": 0.99}
+    metrics |= {"shifted_task_loss": 0.31, "shifted_accuracy": 0.92, "shifted_agreement": 0.93}
+    metrics |= {"shifted_full_model_task_loss": 0.21, "shifted_full_model_accuracy": 0.95}
     return {
         "format": "sparse_gpt.circuit/1",
         "task": task,

@@ -12,7 +12,7 @@ import pytest
 from sparse_gpt import config as configs
 from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evaluate import task_loss
+from sparse_gpt.circuits.evaluate import agreement, task_loss
 from sparse_gpt.circuits.gated import TaskBatch, alternating, padded, rows, without_longest
 from sparse_gpt.circuits.gates import empty
 from sparse_gpt.config import PruneConfig
@@ -76,6 +76,19 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     plain = {"calibration": identity, "edge_pruned": False}
     assert loss(nodes=others, **plain) == pytest.approx(metrics["ablated_task_loss"], abs=2e-3)
     assert loss(nodes=every, **plain) == pytest.approx(metrics["full_model_task_loss"], abs=2e-4)
+
+    def logits(batch: TaskBatch, **changes: object) -> np.ndarray:
+        return circuits_model.reference_answer_logits(CONFIG, PARAMS, batch, {**circuit, **changes}, ablation)
+
+    assert SAMPLES.shifted is not None
+    for prefix, batch in (("", SAMPLES.heldout), ("shifted_", SAMPLES.shifted)):
+        own, full = logits(batch), logits(batch, nodes=every, **plain)
+        same = np.mean((own[:, 0] > own[:, 1]) == (full[:, 0] > full[:, 1]))
+        assert metrics[f"{prefix}agreement"] == same
+        assert metrics[f"{prefix}accuracy"] == np.mean(own[:, 0] > own[:, 1])
+        assert metrics[f"{prefix}task_loss"] == pytest.approx(task_loss(own), abs=2e-4)
+        assert metrics[f"{prefix}full_model_task_loss"] == pytest.approx(task_loss(full), abs=2e-4)
+    assert metrics["shifted_task_loss"] != metrics["task_loss"]
 
 
 def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
@@ -159,6 +172,12 @@ def test_mean_ablation_needs_means() -> None:
         find_circuit(CONFIG, PARAMS, "toy", SAMPLES, progress=False)
 
 
+def test_agreement_counts_equal_choices_right_or_wrong() -> None:
+    one, other = np.array([[1, 0], [0, 1], [1, 0], [0, 2]]), np.array([[9, 0], [0, 1], [0, 3], [5, 2]])
+    assert agreement(one, other) == 0.5
+    assert agreement(one, one) == 1
+
+
 def test_full_task_loss() -> None:
     assert full_task_loss(CONFIG, PARAMS, SAMPLES.heldout) < 0.1
 
@@ -207,6 +226,7 @@ def test_prune_writes_the_files(launch: Launch, untrained: Path) -> None:
     config = configs.load(untrained)
     circuit = load(folder)
     assert circuit.ablation == "zero"
+    assert {"agreement", "shifted_task_loss", "shifted_agreement"} <= set(circuit.metrics)
     assert circuit.params_sha256 == params_sha256(circuits_model.params(config))
 
 

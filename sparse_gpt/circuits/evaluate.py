@@ -171,6 +171,11 @@ def accuracy(logits: np.ndarray) -> float:
     return float(np.mean(logits[:, 0] > logits[:, 1]))
 
 
+def agreement(logits: np.ndarray, other: np.ndarray) -> float:
+    """Share of samples on which two sets of logits (B, 2) prefer the same one of answer and foil, right or wrong."""
+    return float(np.mean((logits[:, 0] > logits[:, 1]) == (other[:, 0] > other[:, 1])))
+
+
 def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int) -> np.ndarray:
     """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels."""
     rng = np.random.default_rng(seed)

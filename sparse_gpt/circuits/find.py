@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
-from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, calibrated, task_loss
+from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, agreement, calibrated, task_loss
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, alternating, gated_model, padded, rows, without_longest
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.search import population, search
@@ -38,6 +38,7 @@ class TaskSamples:
     train: TaskBatch  # the search sees these
     validation: TaskBatch  # sizes are chosen and calibration is fitted on these and as many training samples
     heldout: TaskBatch  # reported
+    shifted: TaskBatch | None = None  # reported too: held-out words in templates that nothing else has seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def find_circuit(
       config: model and `prune` group.
       params: trained weights.
       task: its name.
-      samples: training, validation and held-out samples.
+      samples: training, validation and held-out samples, and those of the shifted template variant if there are any.
       means: mean activations over the pretraining distribution (`pretraining_means`); needed for prune.ablation=mean.
       params_sha256: fingerprint of the weights, copied into the circuit.
       token_text: text of a token id; with it the result has traces.
@@ -108,6 +109,8 @@ def find_circuit(
     own, reached = _calibration(support, selection, weights, prune.target_loss)
     controls = record.random_circuits(support.gates, selection, heldout, prune.random_draws, prune.seed)
     metrics = _metrics(support, own, heldout, weights)
+    if samples.shifted is not None:
+        metrics |= _shifted_metrics(support, own, _like(heldout, samples.shifted), weights)
     metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
     circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights)
     told = {
@@ -142,6 +145,12 @@ def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Eva
     train, validation, heldout = (padded(batch, length) for batch in (train, validation, samples.heldout))
     shifted = calibrate.shifted_tokens(samples.train)
     return Evaluator(gated, alternating(validation, train), shifted), Evaluator(gated, heldout, shifted)
+
+
+def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:
+    """`other` on another batch, padded to the same length where it is shorter, so that the same program serves it."""
+    length = max(batch.tokens.shape[1], other.batch.tokens.shape[1])
+    return dataclasses.replace(other, batch=padded(batch, length))
 
 
 def _ablation_values(config: Config, params: Params, samples: TaskSamples, means: GateArrays | None) -> GateArrays:
@@ -181,7 +190,7 @@ def _calibration(
 
 def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, weights: Weights) -> dict[str, float]:
     """Sizes, and losses on held-out samples."""
-    logits = heldout.logits(support.candidates(weights))[0]
+    logits, full = heldout.logits(support.candidates(weights))[0], heldout.full_logits()
     corrected = calibrated(logits, own, heldout.index)
     layered = from_vector(support.gates, weights.config)
     return {
@@ -192,8 +201,24 @@ def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, w
         "task_loss": task_loss(corrected),
         "task_loss_uncalibrated": task_loss(logits),
         "accuracy": accuracy(corrected),
-        "full_model_task_loss": task_loss(heldout.full_logits()),
+        "agreement": agreement(corrected, full),
+        "full_model_task_loss": task_loss(full),
         "ablated_task_loss": task_loss(heldout.logits(Candidates(1 - support.gates[None, :]))[0]),
+    }
+
+
+def _shifted_metrics(
+    support: Support, own: calibrate.Calibration, shifted: Evaluator, weights: Weights
+) -> dict[str, float]:
+    """Whether the circuit does what the model does where the template is another (calibration and all unchanged)."""
+    corrected = calibrated(shifted.logits(support.candidates(weights))[0], own, shifted.index)
+    full = shifted.full_logits()
+    return {
+        "shifted_task_loss": task_loss(corrected),
+        "shifted_accuracy": accuracy(corrected),
+        "shifted_agreement": agreement(corrected, full),
+        "shifted_full_model_task_loss": task_loss(full),
+        "shifted_full_model_accuracy": accuracy(full),
     }
 
 
