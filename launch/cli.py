@@ -16,6 +16,7 @@ from ml_collections.config_flags import config_flags
 
 from launch import compiled
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 from tasks import TaskError
 
@@ -33,7 +34,7 @@ def define_workdir(required: bool = True) -> None:
 
 def define_config() -> None:
     """--preset and --config.group.field overrides."""
-    flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(configs.PRESETS)}.")
+    flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(presets.PRESETS)}.")
     _check_names(sys.argv[1:])
     config_flags.DEFINE_config_dict(
         "config",
@@ -74,7 +75,7 @@ def overrides() -> Mapping[str, Any]:
 
 def new_config() -> configs.Config:
     """Preset (default: quickstart) plus overrides, validated."""
-    return configs.validate(configs.replace(configs.preset(flags.FLAGS.preset or "quickstart"), overrides()))
+    return configs.validate(configs.replace(presets.preset(flags.FLAGS.preset or "quickstart"), overrides()))
 
 
 def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:

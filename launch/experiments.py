@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params, flatten
 from sparse_gpt.training.checkpoint import load_params
@@ -114,7 +115,7 @@ def quickstart(folder: Path) -> list[Figure]:
 def given_tokens(folder: Path, steps: int) -> str:
     """--batches of random tokens for preset tiny, made once."""
     path = folder / "batches.npy"
-    c = configs.tiny()
+    c = presets.tiny()
     folder.mkdir(parents=True, exist_ok=True)
     shape = (steps, c.train.batch_size, c.model.context + 1)
     np.save(path, np.random.default_rng(0).integers(0, c.model.vocab_size, shape).astype(np.int32))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits import search as mask_search
 from sparse_gpt.circuits.gated import gated_model
@@ -112,7 +113,7 @@ def checkpoints(rounds: int) -> dict[str, Any]:
 
     The share counts a checkpoint until all of it is on disk, although the loop waits only for the first part of that.
     """
-    config = configs.quickstart()
+    config = presets.quickstart()
     advance, state = _step(config, project=True), step.make_state(config)
     step_seconds = side_by_side({"step": advance}, rounds)["step"]
     held, written = [], []

@@ -20,6 +20,7 @@ import pytest
 from launch import aot, chips
 from launch.hlo_work import Work, work
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import hlo, schedules, sharding, step
@@ -187,7 +188,7 @@ def test_roofline_adds_the_slowest_unit_of_every_instruction_and_what_is_waited_
 
 def tiny(**overrides: Any) -> Config:
     names = {name.replace("__", "."): value for name, value in overrides.items()}
-    return configs.replace(configs.preset("tiny"), {"model.n_layer": 1, **names})
+    return configs.replace(presets.preset("tiny"), {"model.n_layer": 1, **names})
 
 
 @pytest.mark.slow
@@ -224,7 +225,7 @@ def test_search_population_is_cut_over_all_devices() -> None:
 
 @pytest.mark.parametrize(("name", "parameters"), [("paper_118m", 109e6), ("paper_475m", 415e6), ("paper_1.9b", 1.63e9)])
 def test_presets_of_the_papers_sizes(name: str, parameters: float) -> None:
-    config = configs.validate(configs.preset(name))
+    config = configs.validate(presets.preset(name))
     assert aot.parameter_count(config) == pytest.approx(parameters, rel=0.01)
     sharding.check_batch(config, sharding.parse_mesh(config.train.mesh, 256))
     tokens = config.train.steps * config.train.batch_size * config.model.context

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
@@ -45,7 +46,7 @@ def start(workdir: Path, batches: Path, port: int, index: int) -> "subprocess.Po
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(workdir: Path, tmp_path: Path) -> None:
-    config = configs.replace(configs.tiny(), OVERRIDES | {"train.steps": 3})
+    config = configs.replace(presets.tiny(), OVERRIDES | {"train.steps": 3})
     tokens = np.random.default_rng(0).integers(0, 32, (3, config.train.batch_size, 9)).astype(np.int32)
     np.save(tmp_path / "batches.npy", tokens)
     port = free_port()

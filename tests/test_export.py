@@ -4,13 +4,14 @@ import jax
 import numpy as np
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.training import schedules, step
 
 
 def test_one_train_step_for_cpu_and_cuda() -> None:
     sizes = {"n_layer": 1, "d_model": 16, "d_mlp": 32, "vocab_size": 32, "context": 8}
     overrides = {f"model.{name}": size for name, size in sizes.items()} | {"train.dtype": "bfloat16"}
-    config = configs.validate(configs.replace(configs.tiny(), overrides))
+    config = configs.validate(configs.replace(presets.tiny(), overrides))
     state, told = step.abstract_state(config), schedules.settings(config, 3)
     tokens = jax.ShapeDtypeStruct((config.train.batch_size, config.model.context + 1), np.int32)
 

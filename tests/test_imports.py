@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
     "sparse_gpt.errors": set(),
     "sparse_gpt.config": {"sparse_gpt.errors"},
+    "sparse_gpt.presets": BASE,
     "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows"},
     "sparse_gpt.topk_rows": set(),
     "sparse_gpt.model": MODEL,

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import hooks, inference, openai, openai_config, openai_weights, workdirs
@@ -265,7 +266,7 @@ def test_missing_and_damaged_configurations_are_refused(tmp_path: Path) -> None:
 
 def ours(options: dict[str, Any], seed: int = 0) -> tuple[configs.Config, Any]:
     """A model of ours with every parameter drawn at random."""
-    config = configs.tiny()
+    config = presets.tiny()
     sizes = {"n_layer": 1, "d_model": 8, "d_mlp": 12, "n_head": 2, "d_head": 3, "vocab_size": 19, "context": 12}
     model = dataclasses.replace(config.model, **sizes, **options)
     config = dataclasses.replace(config, model=model, sparsity=dataclasses.replace(config.sparsity, min_alive=0))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.model import Transformer, abstract_params, build, parameter_table
 from sparse_gpt.model.taps import gate, recorder, site_widths
 from sparse_gpt.model.transformer import gelu, sinusoids
@@ -38,7 +39,7 @@ def record(model: Transformer, params: Any, tokens: jax.Array) -> tuple[jax.Arra
 
 def make(options: dict[str, Any], fraction: float = 0.25, seed: int = 0) -> tuple[Transformer, Any, jax.Array]:
     """A small model, parameters large enough that every part matters, and tokens (3, 12)."""
-    config = configs.tiny()
+    config = presets.tiny()
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, vocab_size=64, context=16, **options),

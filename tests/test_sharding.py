@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import config as configs
-from sparse_gpt import topk
+from sparse_gpt import presets, topk
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import flatten, parameter_table, unflatten
@@ -27,7 +27,7 @@ def small(mesh: str = "") -> Config:
         "sparsity.density": 0.5, "train.steps": 4, "train.checkpoint_every": 2, "train.log_every": 2,
         "train.mesh": mesh,
     }  # fmt: skip
-    return configs.validate(configs.replace(configs.tiny(), overrides))
+    return configs.validate(configs.replace(presets.tiny(), overrides))
 
 
 def tokens(config: Config) -> np.ndarray:

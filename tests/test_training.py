@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
@@ -29,7 +30,7 @@ def small(**overrides: Any) -> Config:
         "model.n_layer": 1, "train.steps": 12, "train.batch_size": 4, "train.log_every": 3, "train.eval_every": 6,
         "train.checkpoint_every": 4, "sparsity.density": 0.5,
     }  # fmt: skip
-    return configs.validate(configs.replace(configs.tiny(), base | names))
+    return configs.validate(configs.replace(presets.tiny(), base | names))
 
 
 def train(config: Config, workdir: Path, batches: loop.Batches, **options: Any) -> loop.Result:
@@ -38,7 +39,7 @@ def train(config: Config, workdir: Path, batches: loop.Batches, **options: Any) 
 
 
 def one_device() -> Mesh:
-    return sharding.make_mesh(configs.tiny(), jax.devices()[:1])
+    return sharding.make_mesh(presets.tiny(), jax.devices()[:1])
 
 
 def batches(config: Config, length: int | None = None) -> loop.Batches:
@@ -309,4 +310,4 @@ def test_initial_parameters_must_fit(workdir: Path) -> None:
 )
 def test_impossible_configurations_are_named(override: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        configs.validate(configs.replace(configs.tiny(), override))
+        configs.validate(configs.replace(presets.tiny(), override))

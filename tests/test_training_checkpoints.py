@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import checkpoint, loop, run, sharding, step
@@ -30,7 +31,7 @@ OVERRIDES = {
 
 
 def small(steps: int) -> Config:
-    return configs.validate(configs.replace(configs.tiny(), OVERRIDES | {"train.steps": steps}))
+    return configs.validate(configs.replace(presets.tiny(), OVERRIDES | {"train.steps": steps}))
 
 
 def tokens(steps: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from launch import chips
 from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import sharding
 
@@ -54,7 +55,7 @@ def compile_tiny() -> dict[str, Any]:
 
 def lay_out_presets() -> None:
     """The meshes of the presets, and those of the documentation, can be laid over the devices they are meant for."""
-    meshes = {name: configs.preset(name).train.mesh for name in ("paper_118m", "paper_475m", "paper_1.9b")}
+    meshes = {name: presets.preset(name).train.mesh for name in ("paper_118m", "paper_475m", "paper_1.9b")}
     for name, mesh in meshes.items():
         for topology in ("v5e:16x16", "v6e:16x16"):
             lay_out(name, mesh, topology)
@@ -72,7 +73,7 @@ def lay_out_presets() -> None:
 
 def lay_out(name: str, mesh: str, topology: str, slices: int = 1) -> Mesh:
     """Device mesh of a preset."""
-    config = configs.replace(configs.preset(name), {"train.mesh": mesh})
+    config = configs.replace(presets.preset(name), {"train.mesh": mesh})
     return sharding.make_mesh(config, chips.devices(topology, slices))
 
 

@@ -1,0 +1,156 @@
+"""Named configurations, from a minute on a laptop to the paper's sizes on a pod."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparse_gpt.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PruneConfig,
+    SparsityConfig,
+    TrainConfig,
+)
+from sparse_gpt.errors import InputError
+
+
+def quickstart() -> Config:
+    """A sparse model on a laptop, in minutes: 5.3 million tokens in batches of 16 x 128.
+
+    Command: ``bash launch/quickstart.sh`` or ``python -m launch.train --preset=quickstart --workdir=runs/quickstart``.
+    Expected: about six minutes on two cores; validation loss near 2.0; quote task loss of the full model near 0.05
+    (BUILD_NOTES.md has the measured times and losses of three seeds).
+    """
+    return Config(
+        sparsity=SparsityConfig(density=1 / 16, embedding_density=0.25),
+        optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.1),
+        data=DataConfig(sources="idioms:0.75,python_source:0.25", tokens=5_400_000),
+        train=TrainConfig(
+            steps=2600, batch_size=16, checkpoint_every=400, log_every=20, eval_every=200, eval_batches=16
+        ),
+        prune=PruneConfig(
+            steps=200,
+            learning_rate=5e-3,
+            seeds=2,
+            k_coefs="1e-3,3e-3",
+            batch_pairs=32,
+            evaluation_pairs=128,
+            refine_trials=1,
+        ),
+    )
+
+
+def laptop() -> Config:
+    """All twenty tasks in one sparse model on a laptop, in about an hour: 20 million tokens in batches of 16 x 128.
+
+    Command: ``python -m launch.train --preset=laptop --workdir=runs/laptop``.
+    Expected: BUILD_NOTES.md has the task losses that it reached.
+    """
+    return Config(
+        model=ModelConfig(
+            n_layer=3, d_model=192, n_head=12, d_head=16, d_mlp=768, vocab_size=2048, context=128, bigram=False
+        ),
+        sparsity=SparsityConfig(density=1 / 16),
+        optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.08),
+        data=DataConfig(sources="idioms:0.85,python_source:0.15", tokens=20_000_000),
+        train=TrainConfig(
+            steps=9_700, batch_size=16, checkpoint_every=500, log_every=20, eval_every=1000, eval_batches=16
+        ),
+        prune=PruneConfig(
+            steps=200, learning_rate=5e-3, seeds=2, k_coefs="1e-3,3e-3", batch_pairs=32, evaluation_pairs=128
+        ),
+    )
+
+
+def tiny() -> Config:
+    """The smallest model that exercises everything; seconds. For tests and for trying flags."""
+    return Config(
+        model=ModelConfig(n_layer=2, d_model=32, n_head=2, d_head=8, d_mlp=64, vocab_size=512, context=64),
+        sparsity=SparsityConfig(density=0.25),
+        data=DataConfig(tokens=120_000, sources="idioms:1"),
+        train=TrainConfig(
+            steps=40,
+            batch_size=8,
+            checkpoint_every=20,
+            log_every=5,
+            eval_every=20,
+            eval_batches=2,
+            evaluate_tasks=False,
+        ),
+        prune=PruneConfig(steps=20, seeds=2, k_coefs="1e-4", batch_pairs=8, random_draws=4),
+    )
+
+
+def openai_reference() -> Config:
+    """The recipe of the reference's train.py, for comparing runs step by step.
+
+    Command: ``python -m launch.train --preset=openai_reference --workdir=DIR --init_from=INIT.npz --batches=B.npy``.
+    Expected: learning rate, densities and nonzero counts equal at every step; losses to 1e-5 for ten steps.
+    """
+    return Config(
+        model=ModelConfig(position="additive", attention_sink=True, bigram=True),
+        optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=1.28e-2),
+        train=TrainConfig(log_every=1),
+    )
+
+
+def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
+    """The paper's shape: 8 layers, heads of 16 channels, d_mlp 4 d_model, context 256, 32B tokens in batches of 512."""
+    sizes: dict[str, Any] = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
+    return Config(
+        model=ModelConfig(n_layer=8, d_head=16, vocab_size=2048, context=256, **sizes, **model),
+        sparsity=SparsityConfig(density=density, anneal_stop=0.5),
+        optimizer=OptimizerConfig(learning_rate=1.28e-2),
+        data=DataConfig(tokens=1_000_000_000),
+        train=TrainConfig(
+            steps=244_141, batch_size=512, dtype="bfloat16", mesh=mesh, checkpoint_every=1000, eval_every=1000
+        ),
+    )
+
+
+def paper_118m() -> Config:
+    """The paper's d_model 1024 (109M parameters with these sizes; the released csp_yolo1 is of this kind), no sinks.
+
+    Command: ``python -m launch.train --distributed --preset=paper_118m --config.data.corpus=FOLDER --workdir=DIR``
+    on 256 devices.
+    Expected: never run on a TPU; `launch.compile_tpu` says what compiling for one tells (BUILD_NOTES.md has results).
+    """
+    return _paper(1024, 1 / 64, "data=4,fsdp=64", attention_sink=False)
+
+
+def paper_475m() -> Config:
+    """The paper's d_model 2048 (415M parameters with these sizes; the released csp_yolo2 is of this kind), with sinks.
+
+    Command: as for paper_118m. Expected: never run; compiled for 256 chips of v5e it takes 2.0 of their 16 GB each, and
+    a step takes at least 26 ms.
+    """
+    return _paper(2048, 1 / 256, "data=2,fsdp=128")
+
+
+def paper_1_9b() -> Config:
+    """The paper's d_model 4096 (1.63B parameters with these sizes), one weight in 512; annealing ends later (80%).
+
+    Command: as for paper_118m, with --preset=paper_1.9b. Expected: never run; compiled with one layer only.
+    """
+    config = _paper(4096, 1 / 512, "data=2,fsdp=128")
+    return dataclasses.replace(config, sparsity=dataclasses.replace(config.sparsity, anneal_stop=0.8))
+
+
+PRESETS: Mapping[str, Callable[[], Config]] = {
+    "quickstart": quickstart,
+    "laptop": laptop,
+    "tiny": tiny,
+    "openai_reference": openai_reference,
+    "paper_118m": paper_118m,
+    "paper_475m": paper_475m,
+    "paper_1.9b": paper_1_9b,
+}
+
+
+def preset(name: str) -> Config:
+    """The named preset. Raises InputError for an unknown name."""
+    if name not in PRESETS:
+        raise InputError(f"--preset={name}: unknown; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
