@@ -135,7 +135,18 @@ class PruneConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BridgeConfig:
-    """Coupling of a sparse model to a trained dense one (paper, section 4); empty until bridges are trained."""
+    """Coupling of a sparse model to a trained dense one (paper, section on bridges)."""
+
+    boundaries: str = ""  # bridged boundaries, pairs dense:sparse such as "0:0,4:2,8:4"; empty: one to one
+    encoder_fraction: float = 0.0  # channels kept by AbsTopK after an encoder; 0: sparsity.activation_fraction, 1: all
+    cross_entropy: float = 1.0  # weight of the sparse model's own loss in the objective
+    nmse: float = 1.0  # of the encoders' and decoders' normalised squared errors
+    kl_to_sparse: float = 1.0  # of the hybrids that start in the dense model and end in the sparse one
+    kl_to_dense: float = 1.0  # of those that start in the sparse model and end in the dense one
+    sampled: int = 0  # hybrids run per step and direction, drawn anew each step; 0: all of them
+    dense_d_model: int = 64  # of the dense model that launch.bridge trains when none is given; d_mlp is 4 times that
+    dense_steps: int = 1000
+    dense_learning_rate: float = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +231,7 @@ def validate(config: Config) -> Config:
     _validate_sparsity(config)
     _validate_training(config)
     _validate_prune(config.prune)
+    _validate_bridge(config.bridge)
     return config
 
 
@@ -354,6 +366,15 @@ def _validate_prune(p: PruneConfig) -> None:
     _require(0 <= p.beta2 < 1, "prune.beta2", p.beta2, "must be in [0, 1)")
     _require(0 <= p.warmup < 1, "prune.warmup", p.warmup, "must be in [0, 1)")
     k_coefs(p)
+
+
+def _validate_bridge(b: BridgeConfig) -> None:
+    _require(0 <= b.encoder_fraction <= 1, "bridge.encoder_fraction", b.encoder_fraction, "must be in [0, 1]")
+    for field in ("cross_entropy", "nmse", "kl_to_sparse", "kl_to_dense", "sampled"):
+        _require(getattr(b, field) >= 0, f"bridge.{field}", getattr(b, field), "must be at least 0")
+    for field in ("dense_steps", "dense_d_model"):
+        _require(getattr(b, field) >= 1, f"bridge.{field}", getattr(b, field), "must be at least 1")
+    _require(b.dense_learning_rate > 0, "bridge.dense_learning_rate", b.dense_learning_rate, "must be positive")
 
 
 def k_coefs(p: PruneConfig) -> tuple[float, ...]:

@@ -1,0 +1,81 @@
+"""Single-switch hybrid passes: one model up to a boundary, the other one from there.
+
+What lies before the switch is the plain pass of the first model, which is done once and gives the residual stream at
+every boundary. What lies after it differs between hybrids, so these run side by side as further rows of one batch that
+grows where hybrids start: every sublayer is traced once, whatever the number of bridges.
+
+Shapes: B batch, T position, D d_model, V vocabulary, S hybrids that run side by side.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_gpt.bridges.boundaries import Groups
+from sparse_gpt.model.parameters import Params
+from sparse_gpt.model.taps import Tap, identity
+from sparse_gpt.model.transformer import Transformer
+
+
+def plain_pass(
+    model: Transformer, params: Params, tokens: jax.Array, boundaries: Sequence[int], tap: Tap = identity
+) -> tuple[list[jax.Array], jax.Array]:
+    """Residual streams (B, T, D) at the given ascending boundaries, and the logits (B, T, V), of one whole pass."""
+    variables: Any = {"params": params}
+    h: Any = model.apply(variables, tokens, method="embed")
+    at, streams = 0, []
+    for boundary in (*boundaries, 2 * model.config.n_layer):
+        h = model.apply(variables, h, at, boundary, tap, method="run")
+        at = boundary
+        streams.append(h)
+    logits: Any = model.apply(variables, h, tokens, tap, method="unembed")
+    return streams[:-1], logits
+
+
+def hybrid_passes(
+    model: Transformer,
+    params: Params,
+    tokens: jax.Array,
+    boundaries: Sequence[int],
+    entries: Sequence[jax.Array],
+    groups: Groups,
+    chosen: jax.Array,
+) -> jax.Array:
+    """Logits of the passes that enter `model` at one boundary per group.
+
+    Args:
+      model, params: the model behind the switch.
+      tokens: (B, T), for what the model adds to the logits by token.
+      boundaries: ascending boundaries of `model`, one per bridge.
+      entries: the stream (B, T, D) to enter with at each of them.
+      groups: consecutive bridges; one of each group is run.
+      chosen: (S,) int32, the number of the bridge that is run for each group.
+
+    Returns:
+      (B, S, T, V) logits. The pass of group s is the one that entered at bridge chosen[s].
+    """
+    variables: Any = {"params": params}
+    batch, time = tokens.shape
+    streams, at = jnp.zeros((batch, 0, time, entries[0].shape[-1]), entries[0].dtype), boundaries[0]
+    for s, group in enumerate(groups):
+        for bridge in group:
+            streams = _advance(model, variables, streams, at, boundaries[bridge])
+            at, entry = boundaries[bridge], entries[bridge][:, None]
+            if bridge != group[0]:  # a later one of the group takes the row over when it is the chosen one
+                streams, held = streams[:, :-1], streams[:, -1:]
+                entry = jnp.where(chosen[s] == bridge, entry, held)
+            streams = jnp.concatenate([streams, entry], axis=1)
+    streams = _advance(model, variables, streams, at, 2 * model.config.n_layer)
+    rows = streams.reshape(-1, *streams.shape[2:])
+    logits: Any = model.apply(variables, rows, jnp.repeat(tokens, len(groups), axis=0), method="unembed")
+    return logits.reshape(batch, len(groups), time, -1)
+
+
+def _advance(model: Transformer, variables: Any, streams: jax.Array, start: int, stop: int) -> jax.Array:
+    """All rows (B, S, T, D) of the growing batch through sublayers start to stop."""
+    if start == stop or streams.shape[1] == 0:
+        return streams
+    rows: Any = model.apply(variables, streams.reshape(-1, *streams.shape[2:]), start, stop, method="run")
+    return rows.reshape(streams.shape)

@@ -1,0 +1,179 @@
+"""The bridges' terms against whole float64 passes, their gradients, the boundary map and the sampling of hybrids."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_gpt import config as configs
+from sparse_gpt import presets
+from sparse_gpt.bridges import boundaries, terms
+from sparse_gpt.bridges.boundaries import Groups, Pair, boundary_map
+from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction
+from sparse_gpt.bridges.terms import Bridged, Terms
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.interop.openai_config import to_fields
+from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.model import Params, abstract_params, build, unflatten
+from tests import reference_bridges
+
+VOCABULARY, CONTEXT = 64, 8
+
+
+def model_config(n_layer: int, d_model: int, **overrides: Any) -> Config:
+    names = {"n_layer": n_layer, "d_model": d_model, "d_mlp": 32, "n_head": 2, "d_head": 8}
+    names |= {"vocab_size": VOCABULARY, "context": CONTEXT}
+    base = {f"model.{name}": value for name, value in names.items()} | {"sparsity.density": 0.5}
+    return configs.validate(configs.replace(presets.tiny(), base | overrides))
+
+
+class Problem(NamedTuple):
+    """Two random models, bridges between them, and tokens (2, CONTEXT + 1)."""
+
+    dense_config: Config
+    config: Config
+    pairs: tuple[Pair, ...]
+    dense_params: Params
+    params: Params
+    bridges: Params
+    tokens: np.ndarray
+
+    @property
+    def bridged(self) -> Bridged:
+        return Bridged(build(self.dense_config), build(self.config), self.pairs, encoder_fraction(self.config))
+
+    def terms(self, groups: Groups, chosen: Any) -> Terms:
+        return self.bridged.terms(*self[3:], groups, jnp.asarray(chosen))
+
+    def expected(self) -> dict[str, Any]:
+        """The terms from whole float64 passes."""
+        models = [
+            reference_bridges.Model(to_fields(config), to_tensors(config.model, params))
+            for config, params in ((self.dense_config, self.dense_params), (self.config, self.params))
+        ]
+        numbers, names = range(len(self.pairs)), ("encoder", "decoder")
+        kernels = [[np.asarray(self.bridges[f"{name}_{i}"]["kernel"]) for i in numbers] for name in names]
+        kept = int(encoder_fraction(self.config) * self.config.model.d_model)
+        return reference_bridges.terms(*models, *kernels, self.pairs, kept, self.tokens)
+
+
+def randomly(rng: np.random.Generator, like: Params) -> Params:
+    """Float64 numbers in which every tensor matters."""
+    return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape), like)
+
+
+def problem(dense_layers: int, text: str = "", fraction: float = 0.25) -> Problem:
+    """A dense model of width 16, with positions, and a sparse one of 2 layers and width 32."""
+    rng = np.random.default_rng(0)
+    dense = model_config(dense_layers, 16, **{"sparsity.activation_fraction": 0.0, "model.position": "additive"})
+    sparse = model_config(2, 32, **{"sparsity.activation_fraction": fraction})
+    pairs = boundary_map(text, dense_layers, 2)
+    table = bridge_table(16, 32, len(pairs))
+    parts = [abstract_params(dense.model), abstract_params(sparse.model), unflatten(dict(table))]
+    params = [jax.tree.map(lambda x: x.astype(np.float32), randomly(rng, part)) for part in parts]
+    tokens = rng.integers(0, VOCABULARY, (2, CONTEXT + 1)).astype(np.int32)
+    return Problem(dense, sparse, pairs, *params, tokens)
+
+
+@pytest.fixture(scope="module")
+def same_depth() -> Problem:
+    return problem(2)
+
+
+def test_every_term_against_whole_passes(same_depth: Problem) -> None:
+    groups = boundaries.groups(5, 0)
+    found = jax.jit(lambda: same_depth.terms(groups, np.arange(5)))()
+    expected = same_depth.expected()
+    for name, value in dataclasses.asdict(found).items():
+        np.testing.assert_allclose(value, expected[name], rtol=2e-4, err_msg=name)
+
+
+def test_models_of_different_depth_and_sampled_hybrids() -> None:
+    """Three of four bridges between 3 and 2 layers; the group of two is represented by each of its members in turn."""
+    case = problem(3, "0:0,2:1,5:3,6:4")
+    groups = boundaries.groups(4, 3)
+    assert groups == ((0, 1), (2,), (3,))
+    expected = case.expected()
+    run = jax.jit(lambda chosen: case.terms(groups, chosen))
+    for chosen in ([0, 2, 3], [1, 2, 3]):
+        found = dataclasses.asdict(run(np.array(chosen, np.int32)))
+        for name, value in found.items():
+            wanted = np.array(expected[name])
+            wanted = wanted[chosen] if name.startswith(("kl", "loss_")) else wanted
+            np.testing.assert_allclose(value, wanted, rtol=2e-4, err_msg=name)
+
+
+def test_sampling_hybrids_is_unbiased() -> None:
+    grouped = boundaries.groups(7, 3)
+    assert grouped == ((0, 1, 2), (3, 4), (5, 6))
+    drawn = np.asarray(jax.vmap(lambda key: boundaries.choose(key, grouped))(jax.random.split(jax.random.key(0), 6000)))
+    value = np.random.default_rng(0).normal(size=7)
+    sizes = np.array([3, 2, 2])
+    for group, column in zip(grouped, drawn.T, strict=True):
+        shares = np.bincount(column, minlength=7)[list(group)] / len(column)
+        np.testing.assert_allclose(shares, 1 / len(group), atol=0.03)
+        assert set(column) == set(group)
+    assert abs((sizes * value[drawn]).sum(axis=1).mean() - value.sum()) < 0.1
+
+
+CONFIG = configs.BridgeConfig(cross_entropy=0.5, nmse=2.0, kl_to_sparse=3.0, kl_to_dense=5.0)
+
+
+def weighted(e: dict[str, Any], sizes: Any, chosen: Any) -> float:
+    """CONFIG's objective from the reference's terms."""
+    plain = 0.5 * e["loss"] + 2 * (np.sum(e["nmse_encoder"]) + np.sum(e["nmse_decoder"]))
+    return float(plain + sum(sizes * (3 * np.array(e["kl_to_sparse"]) + 5 * np.array(e["kl_to_dense"]))[chosen]))
+
+
+def test_gradients() -> None:
+    """None reaches the dense model; along a random direction of everything else it is the difference quotient of whole
+    float64 passes. Without AbsTopK, because a difference across one of its switches is no derivative."""
+    case, groups, chosen = problem(2, fraction=0.0), boundaries.groups(5, 2), np.array([1, 4])
+    assert groups == ((0, 1, 2), (3, 4))
+
+    def value(dense_params: Params, params: Params, bridges: Params) -> jax.Array:
+        moved = case._replace(dense_params=dense_params, params=params, bridges=bridges)
+        return terms.objective(CONFIG, moved.terms(groups, chosen), groups)
+
+    found, gradients = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))(*case[3:6])
+    assert float(found) == pytest.approx(weighted(case.expected(), [3, 2], chosen), rel=1e-4)
+    to_dense, *rest = gradients
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(to_dense))
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(rest))
+
+    direction = randomly(np.random.default_rng(1), [case.params, case.bridges])
+
+    def along(t: float) -> float:
+        params, bridges = jax.tree.map(lambda x, d: x + t * d, [case.params, case.bridges], direction)
+        return weighted(case._replace(params=params, bridges=bridges).expected(), [3, 2], chosen)
+
+    slope = sum(
+        np.sum(np.asarray(g, np.float64) * d) for g, d in zip(*map(jax.tree.leaves, (rest, direction)), strict=True)
+    )
+    assert (along(1e-4) - along(-1e-4)) / 2e-4 == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the dense model has 3 layers, the sparse one 2"),
+        ("0:0,x:1", "expected pairs"),
+        ("0:0,1", "expected pairs"),
+        ("0:0,7:4", "the dense model of 3 layers has boundaries 0 to 6, not 7"),
+        ("0:0,6:5", "the sparse model of 2 layers has boundaries 0 to 4, not 5"),
+        ("0:1,3:1", "3:1 must lie deeper in both models than 0:1"),
+    ],
+)
+def test_impossible_boundary_maps_are_named(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        boundary_map(text, 3, 2)
+
+
+def test_boundaries_are_joined_one_to_one_by_default() -> None:
+    assert boundary_map("", 2, 2) == tuple(Pair(i, i) for i in range(5))
+    with pytest.raises(InputError, match=r"bridge\.sampled=6: there are only 5"):
+        boundaries.groups(5, 6)
