@@ -78,4 +78,4 @@ def choose(key: jax.Array, grouped: Groups) -> jax.Array:
     uniform = jax.random.uniform(key, (len(grouped),))
     first, size = (np.array(numbers, np.int32) for numbers in zip(*((g[0], len(g)) for g in grouped), strict=True))
     offset = (uniform * size.astype(np.float32)).astype(np.int32)
-    return first + jnp.minimum(offset, size - 1)
+    return jnp.asarray(first) + jnp.minimum(offset, size - 1)
