@@ -46,16 +46,16 @@ def train(workdir: Path, config: Config, **options: Any) -> loop.Result:
 
 def test_resuming_goes_before_init_from_and_init_from_before_scratch(workdir: Path) -> None:
     config = small(5)
-    scratch = step.make_state(config).params
+    scratch, program = step.make_state(config).params, loop.language_model(config, None)
     ones = jax.tree.map(jnp.ones_like, scratch)
     with Checkpoints(workdir) as checkpoints:
-        assert loop._starting_point(config, checkpoints, None, None)[0] == 0
-        from_scratch = loop._starting_point(config, checkpoints, None, None)[1].params
-        from_ones = loop._starting_point(config, checkpoints, ones, None)[1].params
+        assert loop._starting_point(config, checkpoints, None, program, None)[0] == 0
+        from_scratch = loop._starting_point(config, checkpoints, None, program, None)[1].params
+        from_ones = loop._starting_point(config, checkpoints, ones, program, None)[1].params
         twos = jax.tree.map(lambda x: 2 * x, ones)
         checkpoints.save(3, twos, step.make_state(config).optimizer)
         checkpoints.wait()
-        finished, resumed = loop._starting_point(config, checkpoints, ones, None)
+        finished, resumed = loop._starting_point(config, checkpoints, ones, program, None)
     assert finished == 3
     for found, wanted in ((from_scratch, scratch), (from_ones, ones), (resumed.params, twos)):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)

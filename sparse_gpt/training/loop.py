@@ -56,6 +56,37 @@ class Batches:
 
 
 @dataclasses.dataclass(frozen=True)
+class Program:
+    """What the loop runs on the devices.
+
+    Attributes:
+      abstract_state: shapes, dtypes and (on a mesh) shardings of the state, without computing anything.
+      make_state: a fresh state from config.train.seed.
+      advance: ``advance(state, tokens, lr, keep) -> (state, metrics)``, see step.train_step; further metrics (numbers
+        or vectors) are logged under their own names.
+      evaluate: entries for metrics.jsonl from a state and the validation batches: val_loss, dead_neurons, …
+    """
+
+    abstract_state: Callable[[], step.TrainState]
+    make_state: Callable[[], step.TrainState]
+    advance: Callable[..., tuple[step.TrainState, dict[str, jax.Array]]]
+    evaluate: Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]
+
+
+MakeProgram = Callable[[Config, Mesh | None], Program]
+
+
+def language_model(config: Config, mesh: Mesh | None) -> Program:
+    """Training of a (sparse) language model; `mesh` is None on a single device."""
+    return Program(
+        lambda: step.abstract_state(config, mesh),
+        lambda: step.make_state(config, mesh),
+        step.compile_step(config, mesh),
+        _evaluation(config, mesh),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """How a run ended: `step` steps are done; `interrupted` by a signal (resumable) or complete. Parameters are whole
     numpy arrays."""
@@ -75,7 +106,7 @@ def claim_workdir(config: Config, workdir: Path) -> None:
     differing = [
         f"{name} is {held[name]!r} there, {wanted[name]!r} here" for name in held if held[name] != wanted[name]
     ]
-    differing = [text for text in differing if not text.startswith(("prune.", "bridge.", *UNBOUND_FIELDS))]
+    differing = [text for text in differing if not text.startswith(("prune.", *UNBOUND_FIELDS))]
     if differing:
         raise InputError(
             f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir"
@@ -96,6 +127,7 @@ def train(
     at_step: Callable[[int, Params], None] | None = None,
     progress: bool = True,
     mesh: Mesh | None = None,
+    make_program: MakeProgram = language_model,
 ) -> Result:
     """Trains to the end, or until SIGTERM / SIGINT, when it saves and returns with `interrupted` set.
 
@@ -108,6 +140,7 @@ def train(
       at_step: called with (finished steps, params) after every step; must not keep the params (they are donated).
       progress: whether to show a bar.
       mesh: devices to run on, with the axes of sharding.AXES; default: config.train.mesh over all of them.
+      make_program: what is trained, and how.
 
     Raises:
       InputError: the workdir belongs to another configuration, the mesh does not fit, the disk is full, the
@@ -127,8 +160,9 @@ def train(
         full_disk(workdir),
         Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints,
     ):
-        start, state = _starting_point(config, checkpoints, init_from, devices)
-        result = _Run(config, workdir, batches, checkpoints, at_step, progress, devices).run(start, state)
+        program = make_program(config, devices)
+        start, state = _starting_point(config, checkpoints, init_from, program, devices)
+        result = _Run(config, workdir, batches, checkpoints, at_step, progress, program, devices).run(start, state)
         checkpoints.wait()
     if not result.interrupted and distributed.is_first():
         counts = manifest.nonzeros(result.params)
@@ -139,10 +173,10 @@ def train(
 
 
 def _starting_point(
-    config: Config, checkpoints: Checkpoints, init_from: Params | None, mesh: Mesh | None
+    config: Config, checkpoints: Checkpoints, init_from: Params | None, program: Program, mesh: Mesh | None
 ) -> tuple[int, step.TrainState]:
     """(finished steps, state), by the precedence at the top of this file."""
-    abstract = step.abstract_state(config, mesh)
+    abstract = program.abstract_state()
     if mesh is None:
         here = SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract)
@@ -152,7 +186,7 @@ def _starting_point(
         for note in notes if distributed.is_first() else []:
             tqdm.write(note)
         return finished, step.TrainState(params, moments)
-    state = step.make_state(config, mesh)
+    state = program.make_state()
     if init_from is not None:
         check_params(config, init_from)
         params = jax.tree.map(
@@ -187,6 +221,7 @@ class _Run:
         checkpoints: Checkpoints,
         at_step: Callable[[int, Params], None] | None,
         progress: bool,
+        program: Program,
         mesh: Mesh | None,
     ):
         self.config, self.batches, self.checkpoints = config, batches, checkpoints
@@ -195,8 +230,7 @@ class _Run:
         self.progress = progress and self.writes
         self.metrics_path = workdir / "metrics.jsonl"
         self.tensorboard = SummaryWriter(str(workdir / "tensorboard")) if self.writes else None
-        self.step_fn = step.compile_step(config, mesh)
-        self.evaluate = _evaluation(config, mesh)
+        self.program = program
         self.pending: list[tuple[int, dict[str, Any]]] = []  # device metrics of steps not yet looked at
         self.dead_neurons: int | None = None
         self.stop_signal = 0
@@ -224,13 +258,14 @@ class _Run:
         for s in range(start, total):
             told = schedules.settings(self.config, s)
             tokens = sharding.put_batch(self.mesh, t.batch_size, next(stream))
-            state, metrics = self.step_fn(state, tokens, np.float32(told.learning_rate), told.keep)
+            state, metrics = self.program.advance(state, tokens, np.float32(told.learning_rate), told.keep)
             self.pending.append((s, metrics))
             if self.at_step:
                 self.at_step(s + 1, state.params)
             last = s + 1 == total
             if s % t.log_every == 0 or last:
-                evaluated = self.evaluate(state.params, self.batches.validation) if self._evaluates(s, total) else None
+                evaluates = self._evaluates(s, total)
+                evaluated = self.program.evaluate(state, self.batches.validation) if evaluates else {}
                 self._log(s, told, evaluated, bar)
             bar.update()
             stop = self._stops(s)
@@ -252,7 +287,7 @@ class _Run:
         every = math.ceil(self.config.train.eval_every / self.config.train.log_every) * self.config.train.log_every
         return s % every == 0 or s + 1 == total
 
-    def _log(self, s: int, told: schedules.StepSettings, evaluated: tuple[float, int] | None, bar: Any) -> None:
+    def _log(self, s: int, told: schedules.StepSettings, evaluated: dict[str, Any], bar: Any) -> None:
         newest = self._check_finite()
         now, tokens_per_step = time.perf_counter(), self.config.train.batch_size * self.config.model.context
         entry = {
@@ -265,9 +300,9 @@ class _Run:
             "tokens_per_second": (s + 1 - self.marked_step) * tokens_per_step / max(now - self.mark, 1e-9),
             "nonzeros": {name: int(n) for name, n in zip(_names(self.config), newest["nonzeros"], strict=True)},
         }
-        if evaluated is not None:
-            entry["val_loss"], self.dead_neurons = evaluated
-        entry["dead_neurons"] = self.dead_neurons
+        entry |= {name: _plain(newest[name]) for name in sorted(newest.keys() - {"loss", "grad_rms", "nonzeros"})}
+        self.dead_neurons = evaluated.get("dead_neurons", self.dead_neurons)
+        entry |= {**evaluated, "dead_neurons": self.dead_neurons}
         self.mark, self.marked_step = time.perf_counter(), s + 1
         if self.tensorboard is None:
             return
@@ -325,8 +360,16 @@ def _names(config: Config) -> list[str]:
     return ["/".join(path) for path in flatten(unflatten(dict(parameter_table(config.model))))]
 
 
-def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[Params, list[np.ndarray]], tuple[float, int]]:
-    """Mean loss over batches, and how many MLP neurons were zero at every one of their tokens."""
+def _plain(value: Any) -> Any:
+    """A number or a list of numbers as JSON has them; None for what was not measured (NaN)."""
+    listed = np.asarray(value, np.float64).tolist()
+    if isinstance(listed, list):
+        return [_plain(number) for number in listed]
+    return None if math.isnan(listed) else listed
+
+
+def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:
+    """Mean loss over batches (val_loss), and how many MLP neurons were zero at every one of their tokens."""
     model = build(config)
 
     def evaluate(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -338,10 +381,10 @@ def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[Params, list[np.
 
     compiled = jax.jit(evaluate, out_shardings=None if mesh is None else sharding.replicated(mesh))
 
-    def over_batches(params: Params, batches: list[np.ndarray]) -> tuple[float, int]:
+    def over_batches(state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
         rows = config.train.batch_size
-        results = [jax.device_get(compiled(params, sharding.put_batch(mesh, rows, tokens))) for tokens in batches]
+        results = [jax.device_get(compiled(state.params, sharding.put_batch(mesh, rows, tokens))) for tokens in batches]
         alive = np.logical_or.reduce([alive for _, alive in results])
-        return float(np.mean([loss for loss, _ in results])), int(alive.size - alive.sum())
+        return {"val_loss": float(np.mean([loss for loss, _ in results])), "dead_neurons": int(np.sum(~alive))}
 
     return over_batches

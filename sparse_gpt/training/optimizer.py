@@ -6,7 +6,7 @@ openai_reference:  gradients divided by (RMS + 1e-5) -> Adam -> projection -> w 
 The RMS is one number over all parameters together. Moments and gradients stay dense.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_gpt.config import Config, OptimizerConfig
-from sparse_gpt.model.parameters import BIGRAM, Params, flatten, parameter_table, unflatten
+from sparse_gpt.model.parameters import BIGRAM, ParameterSpec, Params, Path, flatten, parameter_table, unflatten
 
 Project = Callable[[Params], Params]
 
@@ -31,9 +31,8 @@ def adam(o: OptimizerConfig) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=o.eps)
 
 
-def decayed(config: Config) -> Params:
+def decayed(table: Mapping[Path, ParameterSpec]) -> Params:
     """Tree of bools: tensors with more than one dimension, except the bigram table."""
-    table = parameter_table(config.model)
     return unflatten({path: len(spec.shape) > 1 and spec.kind != BIGRAM for path, spec in table.items()})
 
 
@@ -52,7 +51,13 @@ def _reference_gradients(gradients: Params) -> Params:
 
 
 def update(
-    config: Config, params: Params, state: Any, gradients: Params, learning_rate: jax.Array, project: Project
+    config: Config,
+    params: Params,
+    state: Any,
+    gradients: Params,
+    learning_rate: jax.Array,
+    project: Project,
+    table: Mapping[Path, ParameterSpec] | None = None,
 ) -> tuple[Params, Any, jax.Array]:
     """One optimizer step.
 
@@ -63,6 +68,7 @@ def update(
       gradients: float32, like params.
       learning_rate: float32 scalar.
       project: the projection at this step's density.
+      table: rows of the tensors in params; default: those of the configured model.
 
     Returns:
       (new params, new state, gradient RMS before it was controlled).
@@ -77,7 +83,7 @@ def update(
     shrink = 1.0 - learning_rate * o.weight_decay
 
     def decay(tree: Params) -> Params:
-        mask = flatten(decayed(config))
+        mask = flatten(decayed(parameter_table(config.model) if table is None else table))
         return unflatten({path: w * shrink if mask[path] else w for path, w in flatten(tree).items()})
 
     if reference:

@@ -1,6 +1,6 @@
 """A whole training run as one call: corpus, tokenizer, batches, loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ def train_on_corpus(
     init_from: Params | None = None,
     at_step: AtStep | None = None,
     progress: bool = True,
+    make_program: loop.MakeProgram = loop.language_model,
+    facts: Mapping[str, Any] | None = None,
 ) -> loop.Result:
     """Prepares (or opens) the corpus, writes the tokenizer into the workdir, and trains or resumes.
 
@@ -32,7 +34,7 @@ def train_on_corpus(
       config: validated.
       workdir: see loop.train; additionally receives corpus/ (unless config.data.corpus names one) and tokenizer/.
       reject, reject_name: documents to leave out of the corpus (the held-out samples of tasks), and the rule's name.
-      init_from, at_step, progress: see loop.train.
+      init_from, at_step, progress, make_program, facts: see loop.train.
     """
     mesh = sharding.make_mesh(config)  # before anything is written
     corpora: list[Corpus] = []
@@ -54,10 +56,18 @@ def train_on_corpus(
 
     distributed.first_does(prepare)
     corpus = corpora[0] if corpora else opened()
-    facts = {"corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
+    facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
     batches = corpus_batches(config, corpus, mesh)
     return loop.train(
-        config, workdir, batches, init_from=init_from, facts=facts, at_step=at_step, progress=progress, mesh=mesh
+        config,
+        workdir,
+        batches,
+        init_from=init_from,
+        facts=facts,
+        at_step=at_step,
+        progress=progress,
+        mesh=mesh,
+        make_program=make_program,
     )
 
 

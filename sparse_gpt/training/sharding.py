@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params, Path, parameter_table, unflatten
+from sparse_gpt.model.parameters import ParameterSpec, Params, Path, parameter_table, unflatten
 from sparse_gpt.model.transformer import Linear, Norm, Transformer
 
 AXES = ("data", "fsdp", "tensor")
@@ -130,7 +130,12 @@ def partition_spec(
 
 def partition_specs(model: ModelConfig, mesh: Mesh) -> dict[Path, PartitionSpec]:
     """How every parameter lies on the mesh, by path."""
-    return {path: partition_spec(spec.axes, spec.shape, mesh) for path, spec in parameter_table(model).items()}
+    return table_specs(parameter_table(model), mesh)
+
+
+def table_specs(table: Mapping[Path, ParameterSpec], mesh: Mesh) -> dict[Path, PartitionSpec]:
+    """How every tensor of a table lies on the mesh, by path."""
+    return {path: partition_spec(spec.axes, spec.shape, mesh) for path, spec in table.items()}
 
 
 def param_shardings(config: Config, mesh: Mesh) -> Params:
@@ -138,9 +143,13 @@ def param_shardings(config: Config, mesh: Mesh) -> Params:
     return unflatten({path: NamedSharding(mesh, spec) for path, spec in partition_specs(config.model, mesh).items()})
 
 
-def state_shardings(config: Config, mesh: Mesh, state: Any) -> Any:
-    """Tree of NamedSharding like `state`, a (possibly abstract) TrainState: moments lie like their parameters."""
-    table, specs = parameter_table(config.model), partition_specs(config.model, mesh)
+def state_shardings(config: Config, mesh: Mesh, state: Any, table: Mapping[Path, ParameterSpec] | None = None) -> Any:
+    """Tree of NamedSharding like `state`, a (possibly abstract) TrainState: moments lie like their parameters.
+
+    `table` has the rows of everything that is trained; default: those of the configured model.
+    """
+    table = parameter_table(config.model) if table is None else table
+    specs = table_specs(table, mesh)
 
     def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         path = tuple(key.key for key in key_path if isinstance(key, jax.tree_util.DictKey))

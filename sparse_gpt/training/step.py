@@ -17,7 +17,10 @@ from sparse_gpt.training.projection import Projection
 
 @flax.struct.dataclass
 class TrainState:
-    """Parameters and Adam moments, all float32."""
+    """Parameters and Adam moments, all float32.
+
+    `optimizer` is whatever a run needs beside the model's parameters to go on.
+    """
 
     params: Params
     optimizer: Any
@@ -58,15 +61,21 @@ def loss_fn(model: Transformer, params: Params, tokens_BxT1: jax.Array) -> jax.A
 def loss_and_gradients(model: Transformer, params: Params, tokens: jax.Array, parts: int) -> tuple[jax.Array, Params]:
     """Mean loss and its gradients; the batch is taken in `parts` equal microbatches to bound memory."""
     value_and_grad = jax.value_and_grad(lambda p, t: loss_fn(model, p, t))
+    result: tuple[jax.Array, Params] = over_microbatches(lambda t: value_and_grad(params, t), tokens, parts)
+    return result
+
+
+def over_microbatches(function: Callable[[jax.Array], Any], tokens: jax.Array, parts: int) -> Any:
+    """Mean of `function`, which gives a tree of float32 arrays, over `parts` equal microbatches of the rows."""
     if parts == 1:
-        return value_and_grad(params, tokens)
+        return function(tokens)
 
-    def accumulate(total: tuple[jax.Array, Params], part: jax.Array) -> tuple[tuple[jax.Array, Params], None]:
-        return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
+    def accumulate(total: Any, part: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
 
-    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
     # Rows are dealt out so that every device keeps its own rows in every part.
     split = jnp.swapaxes(tokens.reshape(-1, parts, tokens.shape[1]), 0, 1)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, split[0]))
     total, _ = jax.lax.scan(accumulate, zero, split)
     return jax.tree.map(lambda x: x / parts, total)
 
