@@ -247,6 +247,10 @@ def search(circuit: Json) -> Json:
             {"stage": "refined", "nodes": 12, "edges": 9, "task_loss": 0.1},
         ],
         "history": history,
+        "importance": {
+            "nodes": [{**node, "task_loss": 0.15 + 0.5 * draw.random()} for node in circuit["nodes"]],
+            "edges": [{"from": e["from"], "to": e["to"], "task_loss": 0.6} for e in circuit["edges"][1:]],
+        },
         "loss_versus_size": curve,
         "random_circuit": {"draws": 20, "task_loss": [0.69 + 0.03 * draw.random() for _ in range(20)]},
         "seconds": 118.4,

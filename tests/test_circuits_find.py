@@ -91,6 +91,28 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     assert metrics["shifted_task_loss"] != metrics["task_loss"]
 
 
+def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -> None:
+    tree, told = result.circuit.to_dict(), result.search["importance"]
+
+    def loss(nodes: list[dict[str, object]], edges: list[dict[str, object]]) -> float:
+        changed = {**tree, "nodes": nodes, "edges": edges}
+        values = dict(result.circuit.values)
+        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, SAMPLES.heldout, changed, values))
+
+    assert [{k: n[k] for k in ("layer", "site", "channel")} for n in told["nodes"]] == tree["nodes"]
+    for i, node in enumerate(told["nodes"]):
+        name = [node["layer"], node["site"], node["channel"]]
+        edges = [e for e in tree["edges"] if name not in (e["from"], e["to"])]
+        assert node["task_loss"] == pytest.approx(loss(tree["nodes"][:i] + tree["nodes"][i + 1 :], edges), abs=2e-3)
+    assert 0 < len(told["edges"]) <= len(tree["edges"])
+    for edge in told["edges"]:
+        ends = (edge["from"], edge["to"])
+        rest = [e for e in tree["edges"] if (e["from"], e["to"]) != ends]
+        assert len(rest) == len(tree["edges"]) - 1
+        assert edge["task_loss"] == pytest.approx(loss(tree["nodes"], rest), abs=2e-3)
+    assert max(item["task_loss"] for item in told["nodes"]) > 2 * result.circuit.metrics["task_loss"]
+
+
 def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
     # Pairs of validation and of training in turn: by the mean loss, their order does not matter.
     selection = TaskBatch(*(np.concatenate(arrays) for arrays in zip(SAMPLES.validation, SAMPLES.train, strict=True)))

@@ -20,6 +20,7 @@ from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unem
 from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, agreement, calibrated, task_loss
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, alternating, gated_model, padded, rows, without_longest
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
+from sparse_gpt.circuits.importance import single_removals
 from sparse_gpt.circuits.search import population, search
 from sparse_gpt.circuits.traces import traces
 from sparse_gpt.circuits.trials import Support, Weights, discretised, smallest
@@ -126,6 +127,7 @@ def find_circuit(
         "history": record.history(found),
         "loss_versus_size": record.loss_versus_size(trials.orders[best], selection, heldout, weights),
         "random_circuit": controls,
+        "importance": single_removals(support, own, heldout, weights),
         "seconds": time.perf_counter() - started,
     }
     drawn = None

@@ -30,7 +30,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     parts.append(
         _search(files.search, circuit) if files.search else missing("No record of its search. Make one with", again)
     )
-    parts.append(_edge_tables(circuit, traces))
+    parts.append(_tables(circuit, traces, (files.search or {}).get("importance", {})))
     data = f'<script type="application/json" class="circuit-data">{script_json(node_data(graph, traces))}</script>'
     body = f'<div class="circuit">{"".join(parts)}{data}</div>'
     return section(f"circuit-{circuit['task']}", f"Circuit: {escape(circuit['task'])}", body)
@@ -157,12 +157,24 @@ def _cell(value: Any) -> str:
     return number(value) if isinstance(value, int | float) else escape("–" if value is None else value)
 
 
-def _edge_tables(circuit: Json, traces: Json | None) -> str:
+def _tables(circuit: Json, traces: Json | None, importance: Json) -> str:
+    """Edges, nodes with the loss without each, and the entries of embedding and unembedding."""
+    without = {(*e["from"], *e["to"]): e["task_loss"] for e in importance.get("edges", [])}
     rows = [
-        (short_name(Node(*edge["from"])), short_name(Node(*edge["to"])), weight(edge["weight"]))
+        (
+            short_name(Node(*edge["from"])),
+            short_name(Node(*edge["to"])),
+            weight(edge["weight"]),
+            number(without.get((*edge["from"], *edge["to"]))),
+        )
         for edge in sorted(circuit["edges"], key=lambda e: -abs(e["weight"]))
     ]
-    inner = table(("from", "to", "weight"), rows, "Edges of the circuit, largest first")
+    head = ("from", "to", "weight", "task loss without it")
+    inner = table(head, rows, "Edges of the circuit, largest first")
+    nodes = sorted(importance.get("nodes", []), key=lambda n: -(n["task_loss"] or 0))
+    if nodes:
+        cells = [(short_name(Node(n["layer"], n["site"], n["channel"])), number(n["task_loss"])) for n in nodes]
+        inner += table(("node", "task loss without it"), cells, "Nodes of the circuit, most needed first")
     for part in ("embedding", "unembedding"):
         entries = sorted((traces or {}).get(part, []), key=lambda e: -abs(e["weight"]))
         if entries:
