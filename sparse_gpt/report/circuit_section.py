@@ -173,8 +173,8 @@ def _tables(circuit: Json, traces: Json | None, importance: Json) -> str:
     inner = table(head, rows, "Edges of the circuit, largest first")
     nodes = sorted(importance.get("nodes", []), key=lambda n: -(n["task_loss"] or 0))
     if nodes:
-        cells = [(short_name(Node(n["layer"], n["site"], n["channel"])), number(n["task_loss"])) for n in nodes]
-        inner += table(("node", "task loss without it"), cells, "Nodes of the circuit, most needed first")
+        losses = [(short_name(Node(n["layer"], n["site"], n["channel"])), number(n["task_loss"])) for n in nodes]
+        inner += table(("node", "task loss without it"), losses, "Nodes of the circuit, most needed first")
     for part in ("embedding", "unembedding"):
         entries = sorted((traces or {}).get(part, []), key=lambda e: -abs(e["weight"]))
         if entries:
