@@ -10,7 +10,7 @@ import pytest
 from sparse_gpt.circuits import calibrate, discretise, refine, search
 from sparse_gpt.circuits.circuit import edges_between
 from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator, random_gates
-from sparse_gpt.circuits.gated import binary_loss
+from sparse_gpt.circuits.gated import binary_loss, padded, trimmed
 from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
 from sparse_gpt.circuits.rewire import edge_places, rewired
 from sparse_gpt.config import PruneConfig
@@ -224,6 +224,30 @@ def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
     np.testing.assert_allclose(
         evaluator.full_logits(), jax.jit(lambda m: m.answer_logits(None, batch))(model), atol=1e-4
     )
+
+
+def test_short_samples_are_not_computed_at_full_width() -> None:
+    model, batch = circuits_model.gated(CONFIG), padded(circuits_model.batch(12, seed=4), 24)
+    assert trimmed(batch).tokens.shape == (12, 16)  # positions are below 8; half of 24, up to a multiple of 8
+    assert trimmed(batch._replace(positions=batch.positions + 10)).tokens.shape == (12, 24)
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(3)])
+    shorter = Evaluator(model, circuits_model.batch(12, seed=4), NO_TOKENS).logits(Candidates(sets))
+    np.testing.assert_allclose(
+        Evaluator(model, batch, NO_TOKENS).logits(Candidates(sets)), shorter, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(2 * ROWS, seed=4)
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
+    # Random answers: a circuit can hardly beat chance, ln 2; some of these come below it by more than others.
+    evaluator = Evaluator(model, batch, NO_TOKENS)
+    exact = evaluator(Candidates(sets)).calibrated
+    for bound in (float(np.median(exact)), 0.4 * float(np.min(exact)), 10.0):
+        found = evaluator.within(Candidates(sets), bound)
+        np.testing.assert_array_equal(found <= bound, exact <= bound)
+        np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
+    assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
 
 
 def test_random_circuits_have_the_same_counts() -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits import calibrate
-from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
+from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows, trimmed
 from sparse_gpt.circuits.gates import Gates, empty, from_vector, to_vector
 from sparse_gpt.circuits.rewire import NOWHERE, PADDING, rewired
 from sparse_gpt.config import ModelConfig
@@ -58,6 +58,11 @@ class Candidates:
     gates: np.ndarray
     places: np.ndarray = dataclasses.field(default_factory=lambda: np.full(PADDING, NOWHERE, np.int32))
     kept: np.ndarray | None = None  # None: all
+
+    def only(self, index: np.ndarray) -> "Candidates":
+        """Those at `index`."""
+        kept = None if self.kept is None else self.kept[index]
+        return dataclasses.replace(self, gates=self.gates[index], kept=kept)
 
     def chunks(self, config: ModelConfig) -> Iterator[tuple[Gates, np.ndarray]]:
         """Pieces of CANDIDATES, the last one filled up with closed gates, as arguments of the compiled program."""
@@ -115,7 +120,7 @@ class Evaluator:
         pieces = [rows(self.batch, slice(i, i + ROWS)) for i in range(0, len(self.batch.positions), ROWS)]
         found = []
         for gates, kept in candidates.chunks(self.gated.model.config):
-            parts = [_logits(self.gated, gates, candidates.places, kept, _filled(piece)) for piece in pieces]
+            parts = [_logits(self.gated, gates, candidates.places, kept, trimmed(_filled(piece))) for piece in pieces]
             found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
         return np.concatenate(found)[: len(candidates.gates)]
 
@@ -127,6 +132,23 @@ class Evaluator:
         """Scores of candidates, each calibrated on this batch."""
         logits = self.logits(candidates)
         return Scores(logits, *calibrate.fit_many(logits, self.index, len(self.shifted)))
+
+    def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+        """(N,) calibrated task losses, exact where they are at most `bound`; elsewhere perhaps only a lower bound.
+
+        Of candidates that the first ROWS samples rule out, whatever the others say, the others are not computed.
+        """
+        first, share = self.first(ROWS), ROWS / len(self.batch.positions)
+        if share >= 1:
+            return self(candidates).calibrated
+        logits = first.logits(candidates)
+        losses = share * calibrate.fit_many(logits, first.index, len(self.shifted))[2]
+        left = np.flatnonzero(losses <= bound)
+        if len(left):
+            rest = dataclasses.replace(self, batch=rows(self.batch, slice(ROWS, None)))
+            every = np.concatenate([logits[left], rest.logits(candidates.only(left))], axis=1)
+            losses[left] = calibrate.fit_many(every, self.index, len(self.shifted))[2]
+        return losses
 
     def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
@@ -144,7 +166,7 @@ class Evaluator:
         own = calibrate.Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
         gates, kept = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
-        batch, index = _filled(rows(self.batch, slice(ROWS))), self.index
+        batch, index = trimmed(_filled(rows(self.batch, slice(ROWS)))), self.index
         index = np.resize(index[:ROWS], (ROWS, 2))
         slopes = jax.device_get(_slopes(self.gated, one, candidate.places, kept[0], batch, index, own))
         return to_vector(slopes[0]), slopes[1]

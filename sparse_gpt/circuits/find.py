@@ -18,12 +18,21 @@ from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
 from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, agreement, calibrated, task_loss
-from sparse_gpt.circuits.gated import GatedModel, TaskBatch, alternating, gated_model, padded, rows, without_longest
+from sparse_gpt.circuits.gated import (
+    GatedModel,
+    TaskBatch,
+    alternating,
+    by_length,
+    gated_model,
+    padded,
+    rows,
+    without_longest,
+)
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.importance import single_removals
 from sparse_gpt.circuits.search import population, search
 from sparse_gpt.circuits.traces import traces
-from sparse_gpt.circuits.trials import Support, Weights, discretised, smallest
+from sparse_gpt.circuits.trials import REFINE_SAMPLES, Support, Weights, discretised, smallest
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params
@@ -146,7 +155,8 @@ def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Eva
     length = max(batch.tokens.shape[1] for batch in (train, validation, samples.heldout))
     train, validation, heldout = (padded(batch, length) for batch in (train, validation, samples.heldout))
     shifted = calibrate.shifted_tokens(samples.train)
-    return Evaluator(gated, alternating(validation, train), shifted), Evaluator(gated, heldout, shifted)
+    selection = by_length(alternating(validation, train), REFINE_SAMPLES)
+    return Evaluator(gated, selection, shifted), Evaluator(gated, by_length(heldout, len(heldout.positions)), shifted)
 
 
 def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:

@@ -69,6 +69,22 @@ def alternating(one: TaskBatch, other: TaskBatch) -> TaskBatch:
     return TaskBatch(*(np.concatenate(arrays)[order] for arrays in zip(one, other, strict=True)))
 
 
+def by_length(batch: TaskBatch, block: int) -> TaskBatch:
+    """A batch with each block of rows in order of length, pairs together.
+
+    What goes through the model at one time is then of like length (`trimmed`), and the first blocks stand for all.
+    """
+    longer = np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1)
+    pairs = np.lexsort((longer, np.arange(len(longer)) // (block // 2)))
+    return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
+
+
+def trimmed(batch: TaskBatch) -> TaskBatch:
+    """A batch cut to half its width where no prompt is longer: one of two widths, so that few programs are compiled."""
+    half = -(-batch.tokens.shape[1] // 16) * 8
+    return batch._replace(tokens=batch.tokens[:, :half]) if np.max(batch.positions) < half else batch
+
+
 def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> TaskBatch:
     """A batch without the pairs that are longer than a multiple of `bucket` tokens which holds the other 1 - share.
 

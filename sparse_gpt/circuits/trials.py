@@ -102,7 +102,7 @@ def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weight
 def refined_nodes(gates: np.ndarray, on: Evaluator, target: float, report: Report) -> np.ndarray:
     """The gate vector without every node that can go, see `refine.minimal`."""
     return refine.minimal(
-        lambda sets: on(Candidates(sets)).calibrated,
+        lambda sets: on.within(Candidates(sets), target),
         gates,
         target,
         lambda kept: -on.slopes(Candidates(kept[None, :]))[0],
@@ -132,7 +132,11 @@ def refined_edges(support: Support, on: Evaluator, weights: Weights, target: flo
 
     start = np.ones(len(open_nodes) + len(items), np.float32)
     left = refine.minimal(
-        lambda sets: on(expand(sets)).calibrated, start, target, costs, lambda n: report(f"{n} nodes and edges left")
+        lambda sets: on.within(expand(sets), target),
+        start,
+        target,
+        costs,
+        lambda n: report(f"{n} nodes and edges left"),
     )
     candidate = expand(left[None, :])
     dropped = {edge for edge, keep in zip(items, left[len(open_nodes) :], strict=True) if not keep}.union(gone)
