@@ -16,7 +16,7 @@ from launch import cli, measure
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import manifest
 
-PARTS = ("train", "selection", "search", "checkpoints")
+PARTS = ("train", "selection", "search", "circuit", "checkpoints")
 
 cli.define_workdir()
 flags.DEFINE_list("parts", list(PARTS), f"What to measure: any of {', '.join(PARTS)}.")
@@ -63,6 +63,8 @@ def _jobs() -> list[tuple[str, Any]]:
         jobs += [("selection", lambda n=n: [measure.selection(f.rounds, n)]) for n in (4, 16, 32, 256)]
     if "search" in f.parts:
         jobs.append(("search", lambda: measure.search_steps((1, 4, 8), 16, f.rounds)))
+    if "circuit" in f.parts:
+        jobs.append(("circuit", lambda: [measure.circuit_alone(f.rounds)]))
     if "checkpoints" in f.parts:
         jobs.append(("checkpoints", lambda: [measure.checkpoints(f.rounds)]))
     return jobs

@@ -17,6 +17,9 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits import search as mask_search
+from sparse_gpt.circuits.circuit import Circuit, nodes_of
+from sparse_gpt.circuits.extract import extract
+from sparse_gpt.circuits.extracted import Extracted
 from sparse_gpt.circuits.gated import gated_model
 from sparse_gpt.circuits.gates import searchable
 from sparse_gpt.config import Config
@@ -210,6 +213,37 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
         }
         for size in populations
     ]
+
+
+def circuit_alone(rounds: int, nodes_per_site: int = 3, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:
+    """Answer logits of a random circuit: the gated model against the circuit on its own."""
+    config = configs.replace(configs.Config(), dict(SIZES["small"]))
+    rng = np.random.default_rng(0)
+    widths, layers = site_widths(config.model), config.model.n_layer
+    gates = {site: np.zeros((layers, width), np.float32) for site, width in widths.items()}
+    for site, width in widths.items():
+        for layer in range(layers):
+            gates[site][layer, rng.choice(width, nodes_per_site, replace=False)] = 1
+    values = {site: 0.1 * rng.normal(size=gate.shape).astype(np.float32) for site, gate in gates.items()}
+    gated, nodes = gated_model(config, _random_sparse(config, rng), values), nodes_of(gates)
+    circuit = Circuit("random", "", "mean", "live", 0.15, 1.0, (), False, nodes, (), {}, values)
+    count, vocabulary = 2 * pairs, config.model.vocab_size
+    tokens, answer, foil = (
+        rng.integers(0, vocabulary, shape).astype(np.int32) for shape in ((count, time_steps), count, count)
+    )
+    batch = TaskBatch(tokens, np.full(count, time_steps - 1, np.int32), answer, foil)
+    whole = jax.jit(lambda gated, gates, batch: gated.answer_logits(gates, batch))
+    own, alone = extract(gated, circuit), jax.jit(Extracted.answer_logits)
+    expected, found = whole(gated, gates, batch), alone(own, batch)
+    seconds = side_by_side({"gated": lambda: whole(gated, gates, batch), "alone": lambda: alone(own, batch)}, rounds)
+    return {
+        "nodes": len(nodes),
+        "sequences": count,
+        "tokens": time_steps,
+        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
+        "speedup": seconds["gated"] / seconds["alone"],
+        "largest_difference": float(jnp.max(jnp.abs(expected - found)) / jnp.std(expected)),
+    }
 
 
 def _random_sparse(config: Config, rng: np.random.Generator) -> Params:

@@ -2,6 +2,7 @@
 
 from sparse_gpt.circuits.ablation import pretraining_means
 from sparse_gpt.circuits.circuit import Circuit, Edge, Node
+from sparse_gpt.circuits.extract import extract
 from sparse_gpt.circuits.find import SearchResult, TaskSamples, find_circuit, full_task_loss
 from sparse_gpt.circuits.gated import TaskBatch, task_batch
 
@@ -12,6 +13,7 @@ __all__ = [
     "SearchResult",
     "TaskBatch",
     "TaskSamples",
+    "extract",
     "find_circuit",
     "full_task_loss",
     "pretraining_means",
