@@ -247,6 +247,15 @@ def search(circuit: Json) -> Json:
             {"stage": "refined", "nodes": 12, "edges": 9, "task_loss": 0.1},
         ],
         "history": history,
+        "size_versus_target": {
+            "points": [
+                {"target_loss": t, "nodes": n, "edges": n + 3, "task_loss": 1.3 * t, "reached": t > 0.01}
+                for t, n in ((0.5, 8), (0.15, 14), (0.05, 22), (0.01, 35))
+            ],
+            "area": 2.4,
+            "mean_edges": 21.5,
+            "lowest_target": 0.05,
+        },
         "importance": {
             "nodes": [{**node, "task_loss": 0.15 + 0.5 * draw.random()} for node in circuit["nodes"]],
             "edges": [{"from": e["from"], "to": e["to"], "task_loss": 0.6} for e in circuit["edges"][1:]],

@@ -145,6 +145,15 @@ def test_search_record(result: SearchResult) -> None:
     assert curve[0]["nodes"] == 1
     assert curve[-1]["task_loss"] < 0.1 < curve[0]["task_loss"]
     assert len(record["random_circuit"]["task_loss"]) == 4
+    points = record["size_versus_target"]["points"]
+    assert [p["target_loss"] for p in points] == [0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005]
+    reached = [p for p in points if p["reached"]]
+    assert len(reached) >= 3
+    assert [p["nodes"] for p in reached] == sorted(p["nodes"] for p in reached)
+    chosen = record["trials"][record["best_trial"]]  # cut at half of 0.3, which is one of the targets
+    assert [p["nodes"] for p in points if p["target_loss"] == 0.15] == [chosen["nodes"]]
+    for p in reached:  # what the coarse curve knows brackets every size
+        assert min(c["nodes"] for c in curve if c["selection_task_loss"] <= p["target_loss"]) >= p["nodes"]
     assert result.circuit.metrics["random_circuit_task_loss"] == np.median(record["random_circuit"]["task_loss"])
     json.dumps(record, allow_nan=False)
 

@@ -12,6 +12,7 @@ from sparse_gpt.circuits.circuit import edges_between
 from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator, random_gates
 from sparse_gpt.circuits.gated import binary_loss, padded, trimmed
 from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
+from sparse_gpt.circuits.record import area
 from sparse_gpt.circuits.rewire import edge_places, rewired
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.training import hlo
@@ -135,6 +136,39 @@ def test_sizes_that_do_not_reach_the_target_are_the_closest() -> None:
     sizes, reached = discretise.smallest_sizes(lambda k: curve[k], np.array([2]), np.array([8]), 1.0)
     assert not reached[0]
     assert sizes[0] == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bisection_at_several_targets_between_known_sizes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    curve = np.sort(rng.random(41))[::-1]
+    targets, tried = np.array([0.8, 0.5, 0.2, -1.0]), set()
+    expected = np.array([1 + np.flatnonzero(curve[1:] <= t)[0] if t > 0 else 40 for t in targets])
+    low = np.maximum(0, expected - 4)
+
+    def losses(sizes: np.ndarray) -> np.ndarray:
+        tried.update((sizes - low).tolist())
+        return curve[sizes]
+
+    sizes, reached = discretise.smallest_sizes(losses, np.minimum(expected + 2, 40), np.full(4, 40), targets, low)
+    np.testing.assert_array_equal(sizes, expected)
+    np.testing.assert_array_equal(reached, [True, True, True, False])
+    assert min(tried) > 0 or low.min() == 0
+
+
+def test_area_under_sizes_and_targets() -> None:
+    def points(*edges: int) -> list[dict[str, object]]:
+        return [
+            {"target_loss": t, "edges": e, "reached": e < 999} for t, e in zip((0.5, 0.05, 0.005), edges, strict=True)
+        ]
+
+    flat = area(points(100, 100, 100))
+    assert flat["area"] == pytest.approx(4)
+    assert flat["mean_edges"] == pytest.approx(100)
+    rising = area(points(10, 100, 999))
+    assert rising["area"] == pytest.approx(1.5)
+    assert rising["lowest_target"] == 0.05
+    assert area(points(10, 999, 999)) == {"area": None, "mean_edges": None, "lowest_target": 0.5}
 
 
 def test_size_grid() -> None:

@@ -31,7 +31,7 @@ def first_k(order: np.ndarray, k: int, nodes: int) -> np.ndarray:
 
 
 def smallest_sizes(
-    losses: Losses, opened: np.ndarray, limit: np.ndarray, target: float
+    losses: Losses, opened: np.ndarray, limit: np.ndarray, target: float | np.ndarray, low: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bisects, for S rankings in lockstep, the smallest k whose loss is at most `target`.
 
@@ -42,13 +42,16 @@ def smallest_sizes(
       losses: evaluates one size per ranking.
       opened: (S,) number of open gates, where to start.
       limit: (S,) length of each ranking.
-      target: task loss in nats.
+      target: task loss in nats, one for all or (S,).
+      low: (S,) sizes below `opened` that are known not to reach the target.
 
     Returns:
       sizes (S,) and whether the target was reached (S,); where it was not, the size is the one that came closest.
     """
     high = np.clip(opened, 1, limit)
-    low = np.zeros_like(high)  # size 0 is never tried: a circuit without nodes answers by the constants alone
+    low = (
+        np.zeros_like(high) if low is None else low
+    )  # size 0 is never tried: a circuit without nodes answers by the constants alone
     best, best_loss, reached = high.copy(), np.full(len(high), np.inf), np.zeros(len(high), bool)
     while True:
         loss = losses(high)

@@ -122,6 +122,7 @@ def find_circuit(
         metrics |= _shifted_metrics(support, own, _like(heldout, samples.shifted), weights)
     metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
     circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights)
+    curve = record.loss_versus_size(trials.orders[best], selection, heldout, weights)
     told = {
         "format": FORMAT,
         "task": task,
@@ -133,7 +134,8 @@ def find_circuit(
         "best_trial": best,
         "stages": record.stages(supports, selection, heldout, weights),
         "history": record.history(found),
-        "loss_versus_size": record.loss_versus_size(trials.orders[best], selection, heldout, weights),
+        "loss_versus_size": curve,
+        "size_versus_target": record.size_versus_target(trials.orders[best], curve, selection, heldout, weights),
         "random_circuit": controls,
         "importance": single_removals(support, own, heldout, weights),
         "seconds": time.perf_counter() - started,
@@ -158,7 +160,7 @@ def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Eva
 def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:
     """`other` on another batch, padded to the same length where it is shorter, so that the same program serves it."""
     length = max(batch.tokens.shape[1], other.batch.tokens.shape[1])
-    return dataclasses.replace(other, batch=padded(batch, length))
+    return dataclasses.replace(other, batch=by_length(padded(batch, length), len(batch.positions)))
 
 
 def _ablation_values(config: Config, params: Params, samples: TaskSamples, means: GateArrays | None) -> GateArrays:

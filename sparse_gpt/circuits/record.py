@@ -11,6 +11,7 @@ from sparse_gpt.circuits.search import Found, Hyperparameters
 from sparse_gpt.circuits.trials import Support, Trials, Weights
 
 HISTORY_POINTS = 100
+TARGETS = (0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005)  # task losses in nats: as many as are evaluated at a time
 
 
 def trial_records(h: Hyperparameters, trials: Trials, heldout: Evaluator) -> list[dict[str, Any]]:
@@ -42,15 +43,71 @@ def history(found: Found) -> list[dict[str, Any]]:
 def loss_versus_size(
     order: np.ndarray, selection: Evaluator, heldout: Evaluator, weights: Weights
 ) -> list[dict[str, float]]:
-    """Loss of the first k nodes of a ranking, over geometrically growing k."""
+    """Loss of the first k nodes of a ranking, over geometrically growing k; on selection samples too."""
     sizes = discretise.size_grid(len(order))
     gates = np.stack([discretise.first_k(order, int(k), heldout.nodes) for k in sizes])
     fitted = selection(Candidates(gates))
     losses = heldout.losses(Candidates(gates), fitted.scale, fitted.shift)
     return [
-        {"nodes": int(k), "edges": weights.count(g), "task_loss": float(loss)}
-        for k, g, loss in zip(sizes, gates, losses, strict=True)
+        {"nodes": int(k), "edges": weights.count(g), "task_loss": float(loss), "selection_task_loss": float(chosen)}
+        for k, g, loss, chosen in zip(sizes, gates, losses, fitted.calibrated, strict=True)
     ]
+
+
+def size_versus_target(
+    order: np.ndarray, curve: list[dict[str, float]], selection: Evaluator, heldout: Evaluator, weights: Weights
+) -> dict[str, Any]:
+    """The smallest first part of a ranking at each of TARGETS, and the area under the curve.
+
+    Args:
+      order: the ranking.
+      curve: its `loss_versus_size`, between whose points the sizes are searched.
+      selection: where the loss has to reach the target.
+      heldout: where it is reported.
+      weights: for counting edges; no refinement has removed any of them.
+    """
+    targets = np.array(TARGETS)
+    known, losses = (np.array([point[key] for point in curve]) for key in ("nodes", "selection_task_loss"))
+    enough = losses[None, :] <= targets[:, None]
+    at = np.where(enough.any(axis=1), enough.argmax(axis=1), len(known) - 1)
+
+    def cut(sizes: np.ndarray) -> Candidates:
+        return Candidates(np.stack([discretise.first_k(order, int(k), heldout.nodes) for k in sizes]))
+
+    sizes, reached = discretise.smallest_sizes(
+        lambda k: selection(cut(k)).calibrated,
+        known[at],
+        np.full(len(targets), len(order)),
+        targets,
+        np.where(at > 0, known[at - 1], 0),
+    )
+    fitted = selection(cut(sizes))
+    found = heldout.losses(cut(sizes), fitted.scale, fitted.shift)
+    points = [
+        {
+            "target_loss": float(t),
+            "nodes": int(k),
+            "edges": weights.count(g),
+            "task_loss": float(loss),
+            "reached": bool(r),
+        }
+        for t, k, g, loss, r in zip(targets, sizes, cut(sizes).gates, found, reached, strict=True)
+    ]
+    return {"points": points, **area(points)}
+
+
+def area(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Integral of log10(edges) over log10(target loss), by trapezoids, over the targets that were reached.
+
+    Divided by its extent it is the logarithm of a mean size: comparable only where `lowest_target` is the same. None
+    with fewer than two targets reached.
+    """
+    reached = sorted((p["target_loss"], max(1, p["edges"])) for p in points if p["reached"])
+    if len(reached) < 2:
+        return {"area": None, "mean_edges": None, "lowest_target": reached[0][0] if reached else None}
+    x, y = np.log10(np.array(reached, np.float64)).T
+    total = float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
+    return {"area": total, "mean_edges": float(10 ** (total / (x[-1] - x[0]))), "lowest_target": reached[0][0]}
 
 
 def random_circuits(

@@ -144,6 +144,12 @@ def _search(search: Json, circuit: Json) -> str:
             [escape(s["stage"]), *(_cell(s.get(k)) for k in ("nodes", "edges", "task_loss"))] for s in search["stages"]
         ]
         inner += table(("stage", "nodes", "edges", "task loss"), rows, "The chosen trial from stage to stage")
+    if search.get("size_versus_target"):
+        keys = ("target_loss", "nodes", "edges", "task_loss", "reached")
+        rows = [[_cell(p[k]) for k in keys] for p in search["size_versus_target"]["points"]]
+        inner += table(
+            [key.replace("_", " ") for key in keys], rows, "Smallest first part of the chosen trial's ranking by target"
+        )
     if search.get("hyperparameters"):
         shared = [(f"<code>{escape(k)}</code>", _cell(v)) for k, v in search["hyperparameters"].items()]
         inner += table(("shared by all trials", "value"), shared)

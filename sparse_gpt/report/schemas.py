@@ -90,6 +90,10 @@ SEARCH = {
     "loss_versus_size?": [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER}],
     "random_circuit?": {"task_loss?": [MAYBE]},
     "stages?": [{"stage": TEXT, "*": PLAIN}],
+    "size_versus_target?": {
+        "points": [{"target_loss": NUMBER, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}],
+        "*": MAYBE,
+    },
     "importance?": {
         "nodes?": [{"layer": INDEX, "site": SITE, "channel": INDEX, "task_loss": MAYBE}],
         "edges?": [{"from": [INDEX, SITE, INDEX], "to": [INDEX, SITE, INDEX], "task_loss": MAYBE}],
