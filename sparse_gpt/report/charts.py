@@ -62,11 +62,11 @@ def training_charts(metrics: Sequence[Json]) -> list[Chart]:
 
 def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
     """Task loss of growing circuits (the best trial's ranking), against chance, the target and random circuits."""
-    points = [point for point in search.get("loss_versus_size", []) if point["edges"] > 0]
+    points = [point for point in search.get("loss_versus_size", []) if 0 < point["edges"] < math.inf]
     if not points:
         return None
     metrics, target = circuit.get("metrics", {}), circuit.get("target_loss")
-    edges, loss = metrics.get("edges"), metrics.get("task_loss")
+    edges, loss = (next(iter(_finite([metrics.get(key)])), None) for key in ("edges", "task_loss"))
     figure = _figure("edges", "task loss (nats)", height=360)
     sizes, losses = [point["edges"] for point in points], [point["task_loss"] for point in points]
     _line(figure, sizes, losses, "circuits of growing size", "var(--line1)", markers=True)
