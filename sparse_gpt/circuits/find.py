@@ -160,7 +160,7 @@ def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Eva
 def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:
     """`other` on another batch, padded to the same length where it is shorter, so that the same program serves it."""
     length = max(batch.tokens.shape[1], other.batch.tokens.shape[1])
-    return dataclasses.replace(other, batch=by_length(padded(batch, length), len(batch.positions)))
+    return dataclasses.replace(other, batch=by_length(padded(batch, length)))
 
 
 def _ablation_values(config: Config, params: Params, samples: TaskSamples, means: GateArrays | None) -> GateArrays:
