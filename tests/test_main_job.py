@@ -24,6 +24,7 @@ Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = (
     "--preset=tiny",
     "--config.model.vocab_size=1024",
+    "--config.model.context=112",
     "--config.data.tokens=150000",
     "--config.train.evaluate_tasks=true",
     "--config.prune.target_loss=5",
@@ -110,7 +111,7 @@ def test_training_evaluates_the_tasks(trained: Path) -> None:
     assert found["params_sha256"] == run.params_sha256
     rows = {row["task"]: row for row in found["tasks"]}
     assert set(rows) == set(tasks.TASKS)
-    assert "exceed the model's context 64" in rows["set_or_string"]["reason"]
+    assert "exceed the model's context 112" in rows["set_or_string"]["reason"]
     for variant, prefix in (("main", ""), ("shifted", "shifted_")):
         batch = tasks.sample(tasks.TASKS["for_while"], run.tokenizer, "heldout", found["pairs"], 0, variant)
         fields, weights = to_fields(run.config), to_tensors(run.config.model, run.params)
