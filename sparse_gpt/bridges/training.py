@@ -1,0 +1,205 @@
+"""What the training loop runs when a sparse model is trained with bridges to a frozen dense one.
+
+Optimizer recipe, projection, batches, checkpoints and resuming are those of training. The encoders and decoders are
+trained beside the sparse model's parameters, count in the one gradient RMS, and are decayed like other matrices. In a
+checkpoint the item "params" is the sparse model alone, so that everything that reads a workdir reads it as any other;
+the bridges lie in the item "optimizer", with what else a resumed run needs.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from sparse_gpt.bridges import boundaries
+from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction, init_bridges
+from sparse_gpt.bridges.dense import DenseModel
+from sparse_gpt.bridges.terms import Bridged, objective
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params, flatten, parameter_table
+from sparse_gpt.model.taps import recorder
+from sparse_gpt.model.transformer import build
+from sparse_gpt.training import loop, optimizer, schedules, sharding, step
+from sparse_gpt.training.checkpoint import Checkpoints
+from sparse_gpt.training.projection import Projection
+
+BRIDGE_STREAM, CHOICE_STREAM = 2, 3  # random streams of config.train.seed, beside those of training/step.py
+PER_GROUP = ("kl_to_sparse", "kl_to_dense", "loss_to_sparse", "loss_to_dense")
+
+
+class BridgeState(NamedTuple):
+    """What a bridged run keeps beside the sparse model's parameters: the bridges, and the moments of both."""
+
+    bridges: Params
+    moments: Any
+
+
+class BridgeProgram:
+    """Builds a loop.Program; `mesh` is None on a single device, and everything of the bridges is whole on a mesh."""
+
+    def __init__(self, config: Config, mesh: Mesh | None, dense: DenseModel):
+        self.config, self.mesh = config, mesh
+        m, d = config.model, dense.config.model
+        pairs = boundaries.boundary_map(config.bridge.boundaries, d.n_layer, m.n_layer)
+        self.groups = boundaries.groups(len(pairs), config.bridge.sampled)
+        self.all_groups = boundaries.groups(len(pairs), 0)
+        self.table = bridge_table(d.d_model, m.d_model, len(pairs))
+        self.trained_table = {**parameter_table(m), **self.table}
+        computed_like = dataclasses.replace(dense.config, train=config.train)
+        self.bridged = Bridged(build(computed_like), build(config), pairs, encoder_fraction(config))
+        layout = None if mesh is None else sharding.param_shardings(dense.config, mesh)
+        self.dense_params = jax.device_put(dense.params, layout)
+
+    def program(self) -> loop.Program:
+        """For loop.train."""
+        return loop.Program(self.abstract_state, self.make_state, self._compiled_step(), self.evaluation())
+
+    # -- State
+
+    def init_bridges(self) -> Params:
+        """Untrained bridges from config.train.seed."""
+        return init_bridges(jax.random.fold_in(jax.random.key(self.config.train.seed), BRIDGE_STREAM), self.table)
+
+    def _init_state(self) -> step.TrainState:
+        params, bridges = step.init_state(self.config).params, self.init_bridges()
+        moments = optimizer.adam(self.config.optimizer).init({**params, **bridges})
+        return step.TrainState(params, BridgeState(bridges, moments))
+
+    def _layout(self) -> Any:
+        if self.mesh is None:
+            return None
+        return sharding.state_shardings(self.config, self.mesh, jax.eval_shape(self._init_state), self.trained_table)
+
+    def abstract_state(self) -> step.TrainState:
+        shapes: step.TrainState = jax.eval_shape(self._init_state)
+        if self.mesh is None:
+            return shapes
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._layout())
+
+    def make_state(self) -> step.TrainState:
+        state: step.TrainState = jax.jit(self._init_state, out_shardings=self._layout())()
+        return state
+
+    # -- Step
+
+    def _compiled_step(self) -> Any:
+        tensors, mesh = schedules.projected_tensors(self.config), self.mesh
+        specs = {} if mesh is None else sharding.partition_specs(self.config.model, mesh)
+        projection = Projection(
+            tensors, self.config.sparsity.min_alive, mesh, {path: specs[path] for path in tensors if specs}
+        )
+
+        def bridge_step(state: Any, dense: Params, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
+            with sharding.activations_whole(mesh):
+                return self._step(projection, state, dense, tokens, lr, keep)
+
+        layout: dict[str, Any] = {}
+        if mesh is not None:
+            whole = sharding.replicated(mesh)
+            dense_layout = jax.tree.map(lambda leaf: leaf.sharding, self.dense_params)
+            layout["in_shardings"] = (self._layout(), dense_layout, sharding.batch_sharding(mesh), whole, whole)
+            layout["out_shardings"] = (self._layout(), whole)
+        compiled = jax.jit(bridge_step, donate_argnums=0, **layout)
+        return lambda state, tokens, lr, keep: compiled(state, self.dense_params, tokens, lr, keep)
+
+    def _step(
+        self,
+        projection: Projection,
+        state: step.TrainState,
+        dense: Params,
+        tokens: jax.Array,
+        lr: jax.Array,
+        keep: jax.Array,
+    ) -> tuple[step.TrainState, dict[str, jax.Array]]:
+        """As step.train_step, with the bridges' objective. Adam's count is the step number that draws the hybrids."""
+        held: BridgeState = state.optimizer
+        key = jax.random.fold_in(jax.random.key(self.config.train.seed), CHOICE_STREAM)
+        chosen = boundaries.choose(jax.random.fold_in(key, held.moments.count), self.groups)
+        trained = {**state.params, **held.bridges}
+
+        def loss_fn(trained: Params, part: jax.Array) -> Any:
+            terms = self.bridged.terms(dense, *self._split(trained), part, self.groups, chosen)
+            return objective(self.config.bridge, terms, self.groups), terms
+
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (value, terms), gradients = step.over_microbatches(
+            lambda part: value_and_grad(trained, part), tokens, self.config.train.microbatches
+        )
+        trained, moments, rms = optimizer.update(
+            self.config, trained, held.moments, gradients, lr, lambda p: projection(p, keep), self.trained_table
+        )
+        params, bridges = self._split(trained)
+        counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in flatten(params).values()])
+        metrics = {"objective": value, "grad_rms": rms, "nonzeros": counts, **self._by_bridge(terms, chosen)}
+        return step.TrainState(params, BridgeState(bridges, moments)), metrics
+
+    def _split(self, trained: Params) -> tuple[Params, Params]:
+        """(parameters of the sparse model, bridges)."""
+        names = {path[0] for path in self.table}
+        return (
+            {name: leaf for name, leaf in trained.items() if name not in names},
+            {name: leaf for name, leaf in trained.items() if name in names},
+        )
+
+    def _by_bridge(self, terms: Any, chosen: jax.Array) -> dict[str, jax.Array]:
+        """Terms by name; hybrids that were not run this step are NaN."""
+        found = {field.name: getattr(terms, field.name) for field in dataclasses.fields(terms)}
+        unknown = jnp.full(len(self.all_groups), jnp.nan)
+        return found | {name: unknown.at[chosen].set(found[name]) for name in PER_GROUP}
+
+    # -- Evaluation
+
+    def evaluation(self) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:
+        """Means over batches of every term, all hybrids included, as val_NAME; and dead_neurons of the sparse model."""
+        every = np.arange(len(self.all_groups), dtype=np.int32)
+
+        def evaluate(params: Params, bridges: Params, dense: Params, tokens: jax.Array) -> Any:
+            seen: dict[tuple[str, int], jax.Array] = {}
+            tap = recorder(seen, ("mlp_neuron",))
+            with sharding.activations_whole(self.mesh):
+                terms = self.bridged.terms(dense, params, bridges, tokens, self.all_groups, jnp.asarray(every), tap)
+            return terms, jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
+
+        whole = None if self.mesh is None else sharding.replicated(self.mesh)
+        compiled, rows = jax.jit(evaluate, out_shardings=whole), self.config.train.batch_size
+
+        def over_batches(state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
+            placed = (sharding.put_batch(self.mesh, rows, batch) for batch in batches)
+            results = [
+                jax.device_get(compiled(state.params, state.optimizer.bridges, self.dense_params, tokens))
+                for tokens in placed
+            ]
+            mean = jax.tree.map(lambda *values: np.mean(values, axis=0).tolist(), *(terms for terms, _ in results))
+            alive = np.logical_or.reduce([alive for _, alive in results])
+            entries = {f"val_{field.name}": getattr(mean, field.name) for field in dataclasses.fields(mean)}
+            return entries | {"dead_neurons": int(np.sum(~alive))}
+
+        return over_batches
+
+
+def make_program(dense: DenseModel) -> loop.MakeProgram:
+    """For loop.train: the program of a bridged run."""
+    return lambda config, mesh: BridgeProgram(config, mesh, dense).program()
+
+
+def restore(workdir: Path, program: BridgeProgram) -> tuple[int, step.TrainState]:
+    """(finished steps, state) of the newest checkpoint of a bridged run, on one device.
+
+    Raises:
+      InputError: none is there, or it is of another model.
+    """
+    with Checkpoints(workdir) as checkpoints:
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), program.abstract_state()
+        )
+        found = checkpoints.restore_newest(abstract.params, abstract.optimizer)
+    if found is None:
+        raise InputError(f"{workdir / 'checkpoints'}: no checkpoint of a bridged run; start it with launch.bridge")
+    return found[0], step.TrainState(found[1], found[2])
