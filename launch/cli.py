@@ -73,9 +73,9 @@ def overrides() -> Mapping[str, Any]:
     return config_flags.get_override_values(flags.FLAGS["config"])
 
 
-def new_config() -> configs.Config:
-    """Preset (default: quickstart) plus overrides, validated."""
-    return configs.validate(configs.replace(presets.preset(flags.FLAGS.preset or "quickstart"), overrides()))
+def new_config(default: str = "quickstart") -> configs.Config:
+    """Preset (or the default one) plus overrides, validated."""
+    return configs.validate(configs.replace(presets.preset(flags.FLAGS.preset or default), overrides()))
 
 
 def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:

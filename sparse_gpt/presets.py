@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparse_gpt.config import (
+    BridgeConfig,
     Config,
     DataConfig,
     ModelConfig,
@@ -61,6 +62,20 @@ def laptop() -> Config:
         prune=PruneConfig(
             steps=200, learning_rate=5e-3, seeds=2, k_coefs="1e-3,3e-3", batch_pairs=32, evaluation_pairs=128
         ),
+    )
+
+
+def bridge_quickstart() -> Config:
+    """A sparse model with bridges to a dense one of width 64, which is trained first when none is given.
+
+    Command: ``python -m launch.bridge --workdir=runs/bridge`` (``--dense=DIR`` for a dense model of one's own).
+    Expected: not measured yet.
+    """
+    config = quickstart()
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, steps=1000, eval_batches=4, evaluate_tasks=False),
+        bridge=BridgeConfig(sampled=2, dense_d_model=64, dense_steps=1000, dense_learning_rate=0.05),
     )
 
 
@@ -141,6 +156,7 @@ def paper_1_9b() -> Config:
 PRESETS: Mapping[str, Callable[[], Config]] = {
     "quickstart": quickstart,
     "laptop": laptop,
+    "bridge_quickstart": bridge_quickstart,
     "tiny": tiny,
     "openai_reference": openai_reference,
     "paper_118m": paper_118m,

@@ -1,0 +1,111 @@
+"""Trains a sparse model with bridges to a dense one, or resumes the run in --workdir.
+
+python -m launch.bridge --workdir=runs/bridge                          # trains the dense model first
+python -m launch.bridge --workdir=runs/bridge --dense=runs/dense       # a trained or imported model
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from launch import cli
+from launch.heldout import heldout_rule
+from sparse_gpt import config as configs
+from sparse_gpt.bridges import dense as dense_models
+from sparse_gpt.bridges import record, training
+from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
+from sparse_gpt.errors import InputError
+from sparse_gpt.training import loop, run, sharding
+
+cli.define_workdir()
+cli.define_config()
+flags.DEFINE_string("dense", None, "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense.")
+
+
+def main(argv: list[str]) -> int:
+    """Dense model, bridged run, bridge.json."""
+    del argv
+    config, workdir = cli.new_config("bridge_quickstart"), cli.workdir()
+    sharding.make_mesh(config)  # before anything is written
+    if flags.FLAGS.dense:
+        folder = Path(flags.FLAGS.dense).expanduser().absolute()
+        dense = dense_models.load_dense(folder, config)
+        config = _in_its_tokens(config, folder)
+        _check_held(workdir, dense.params_sha256)
+    else:
+        folder = workdir / "dense"
+        _check_held(workdir)
+        if _train_dense(config, workdir).interrupted:
+            return cli.INTERRUPTED
+        dense = dense_models.load_dense(folder, config)
+        _check_held(workdir, dense.params_sha256)
+    reject, rule = heldout_rule()
+    result = run.train_on_corpus(
+        config,
+        workdir,
+        reject=reject,
+        reject_name=rule,
+        make_program=training.make_program(dense),
+        facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},
+    )
+    print(run.describe(result, json.loads((workdir / "manifest.json").read_text())))
+    if result.interrupted:
+        return cli.INTERRUPTED
+    print(record.describe(record.write(workdir, config, dense, _validation(config, workdir))))
+    return 0
+
+
+def _in_its_tokens(config: Config, dense: Path) -> Config:
+    """The configuration with the dense model's tokenizer; InputError if it names a corpus or tokenizer of another."""
+    tokenizer = Tokenizer.load(dense / "tokenizer")
+    for field, named in (("corpus", config.data.corpus), ("tokenizer", config.data.tokenizer)):
+        if named:
+            found = Corpus.open(named).tokenizer if field == "corpus" else Tokenizer.load(named)
+            if found.sha256 != tokenizer.sha256:
+                raise InputError(
+                    f"--config.data.{field}={named}: its tokenizer is not that of the dense model in {dense}; both "
+                    "models must read the same tokens, so leave it out"
+                )
+    return configs.replace(config, {"data.tokenizer": config.data.tokenizer or str(dense / "tokenizer")})
+
+
+def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:
+    """InputError if the workdir holds a run without bridges, or one with bridges to another dense model."""
+    path = workdir / "manifest.json"
+    if not path.is_file():
+        return
+    held = json.loads(path.read_text()).get("dense_params_sha256")
+    if held is None:
+        raise InputError(f"{workdir}: holds a run without bridges; choose a new --workdir")
+    if dense_sha256 is not None and held != dense_sha256:
+        raise InputError(
+            f"{workdir}: its bridges lead to another dense model; choose a new --workdir, or give that one"
+        )
+
+
+def _train_dense(config: Config, workdir: Path) -> loop.Result:
+    """Trains (or finds finished) the dense model in WORKDIR/dense, on the corpus that the bridged run uses too."""
+    dense = dense_models.dense_config(config)
+    dense_models.check_pair(dense, config)
+    loop.claim_workdir(config, workdir)
+    reject, rule = heldout_rule()
+    corpus = corpus_from_config(config.data, config.model.vocab_size, workdir / "corpus", reject, rule)
+    data = dataclasses.replace(dense.data, corpus=str(corpus.folder))
+    result = run.train_on_corpus(dataclasses.replace(dense, data=data), workdir / "dense")
+    print(f"dense model: {run.describe(result, json.loads((workdir / 'dense' / 'manifest.json').read_text()))}")
+    return result
+
+
+def _validation(config: Config, workdir: Path) -> list[np.ndarray]:
+    """Validation batches for one device."""
+    mesh = sharding.make_mesh(configs.replace(config, {"train.mesh": ""}), jax.local_devices()[:1])
+    return run.corpus_batches(config, Corpus.open(config.data.corpus or workdir / "corpus"), mesh).validation
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,219 @@
+"""Bridged runs: what the loop trains, logs, checkpoints and resumes; launch.bridge as a user runs it."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_gpt import config as configs
+from sparse_gpt import presets
+from sparse_gpt.bridges import dense as dense_models
+from sparse_gpt.bridges import record, training
+from sparse_gpt.bridges.dense import DenseModel
+from sparse_gpt.config import Config
+from sparse_gpt.data import idioms, train_tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import flatten
+from sparse_gpt.training import loop, run, schedules, sharding, step
+from sparse_gpt.training.checkpoint import load_params, save_params
+from sparse_gpt.training.manifest import params_sha256, write_json
+
+Launch = Callable[..., "subprocess.CompletedProcess[str]"]
+STEPS = 12
+
+
+def config(**overrides: Any) -> Config:
+    base = {
+        "model.vocab_size": 32, "model.context": 8, "model.d_model": 16, "model.d_mlp": 32, "model.n_head": 2,
+        "model.n_layer": 1, "train.steps": STEPS, "train.batch_size": 8, "train.log_every": 1, "train.eval_every": 11,
+        "train.checkpoint_every": 4, "sparsity.density": 0.5, "bridge.dense_d_model": 8, "bridge.sampled": 2,
+    }  # fmt: skip
+    names = {name.replace("__", "."): value for name, value in overrides.items()}
+    return configs.validate(configs.replace(presets.tiny(), base | names))
+
+
+@pytest.fixture(scope="module")
+def dense() -> DenseModel:
+    """A dense model of width 8 with random parameters."""
+    c = dense_models.dense_config(config())
+    params = jax.tree.map(np.asarray, step.make_state(c).params)
+    return DenseModel(c, params, params_sha256(params))
+
+
+TOKENS = np.random.default_rng(0).integers(0, 32, (STEPS, 8, 9)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def program(dense: DenseModel) -> loop.Program:
+    """For one device; shared, so that it is compiled once."""
+    return training.make_program(dense)(config(), None)
+
+
+def train(workdir: Path, program: loop.Program, stop_after: int = 0) -> None:
+    """The loop on one device; an error ends it after `stop_after` steps."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(done: int, params: Any) -> None:
+        del params
+        if done == stop_after:
+            raise StopError
+
+    mesh = sharding.make_mesh(config(), jax.devices()[:1])
+    batches = run.given_batches(TOKENS, mesh)
+    options: dict[str, Any] = {"mesh": mesh, "progress": False, "make_program": lambda *_: program, "at_step": stop}
+    with pytest.raises(StopError) if stop_after else contextlib.nullcontext():
+        loop.train(config(), workdir, batches, **options)
+
+
+def lines(workdir: Path) -> list[dict[str, Any]]:
+    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in entry.items() if k != "tokens_per_second"} for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def finished(program: loop.Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished bridged run."""
+    workdir = tmp_path_factory.mktemp("bridges") / "work dir"
+    train(workdir, program)
+    return workdir
+
+
+def test_a_bridged_run_logs_every_bridge_and_is_sparse_as_scheduled(finished: Path, dense: DenseModel) -> None:
+    entries = lines(finished)
+    assert [entry["step"] for entry in entries] == list(range(STEPS))
+    ran = {tuple(value is not None for value in entry["kl_to_dense"]) for entry in entries}
+    assert ran == {(True, False, True), (False, True, True)}, "one of the first two bridges, and always the third"
+    for entry in entries:
+        assert len(entry["nmse_encoder"]) == len(entry["kl_to_sparse"]) == 3
+    for name in ("val_loss", "val_dense_loss", "val_kl_to_sparse", "val_loss_to_dense", "dead_neurons"):
+        assert name in entries[0], name
+    assert None not in entries[0]["val_kl_to_sparse"]
+    for name in ("val_nmse_encoder", "val_nmse_decoder"):
+        assert all(np.array(entries[-1][name]) < entries[0][name]), name
+    last = schedules.settings(config(), STEPS - 1)
+    for path, keep in zip(schedules.projected_tensors(config()), last.keep, strict=True):
+        assert entries[-1]["nonzeros"]["/".join(path)] == keep
+    assert entries[0]["dense_loss"] != entries[1]["dense_loss"]  # other tokens ...
+    assert entries[-1]["val_dense_loss"] == entries[0]["val_dense_loss"]  # ... but the same model
+    params, at = load_params(finished, config().model)  # as any other workdir
+    assert at == STEPS
+    assert json.loads((finished / "manifest.json").read_text())["params_sha256"] == params_sha256(params)
+
+
+def test_stopping_and_resuming_gives_the_same_bits(
+    finished: Path, dense: DenseModel, program: loop.Program, workdir: Path
+) -> None:
+    train(workdir, program, stop_after=7)
+    train(workdir, program)
+    reader = training.BridgeProgram(config(), None, dense)
+    for part in (lambda state: state.params, lambda state: state.optimizer.bridges):
+        straight, resumed = (flatten(part(training.restore(folder, reader)[1])) for folder in (finished, workdir))
+        assert straight.keys() == resumed.keys()
+        assert all(np.array_equal(straight[path], resumed[path]) for path in straight)
+    assert lines(finished) == lines(workdir)
+
+
+def test_on_a_mesh_the_steps_are_the_same(finished: Path, dense: DenseModel) -> None:
+    mesh = sharding.make_mesh(config(), jax.devices()[:2])
+    sharded = training.make_program(dense)(config(), mesh)
+    state = sharded.make_state()
+    for s, logged in enumerate(lines(finished)[:2]):
+        told = schedules.settings(config(), s)
+        tokens = sharding.put_batch(mesh, 8, TOKENS[s])
+        state, metrics = sharded.advance(state, tokens, np.float32(told.learning_rate), told.keep)
+        for name in ("objective", "loss", "grad_rms", "nmse_encoder", "nmse_decoder", "kl_to_dense"):
+            wanted = np.array(logged[name], np.float64)  # None, of hybrids that were not run, becomes NaN
+            np.testing.assert_allclose(np.asarray(metrics[name]), wanted, rtol=1e-4, err_msg=name)
+
+
+def test_the_record_compares_with_untrained_bridges(finished: Path, dense: DenseModel) -> None:
+    found = record.write(finished, config(), dense, [TOKENS[0]])
+    assert found == json.loads((finished / "bridge.json").read_text())
+    logged = lines(finished)[-1]
+    assert [(b["dense"], b["sparse"]) for b in found["bridges"]] == [(0, 0), (1, 1), (2, 2)]
+    for i, bridge in enumerate(found["bridges"]):
+        for name, value in bridge["trained"].items():
+            assert value == pytest.approx(logged[f"val_{name}"][i], rel=1e-5), name
+        assert bridge["trained"]["nmse_encoder"] < bridge["untrained"]["nmse_encoder"]
+    worst = max(max(b["trained"][n] for n in ("loss_to_sparse", "loss_to_dense")) for b in found["bridges"])
+    assert f"within {worst - found['dense_loss']:.3f} nats" in record.describe(found)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model__vocab_size": 40}, "the dense model has a vocabulary of 32"),
+        ({"model__context": 16}, "the dense model reads at most 8"),
+        ({"model__n_layer": 2}, "say which boundaries belong together"),
+        ({"bridge__boundaries": "0:0,1:3"}, "boundaries 0 to 2, not 3"),
+        ({"bridge__sampled": 4}, "only 3 bridges"),
+        ({"bridge__nmse": -1.0}, r"bridge\.nmse=-1\.0: must be at least 0"),
+    ],
+    ids=str,
+)
+def test_models_that_cannot_be_bridged(overrides: dict[str, Any], message: str, dense: DenseModel) -> None:
+    with pytest.raises(InputError, match=message):
+        dense_models.check_pair(dense.config, config(**overrides))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# launch.bridge
+
+TINY = (
+    "--preset=tiny", "--config.model.n_layer=1", "--config.model.d_model=16", "--config.model.d_mlp=32",
+    "--config.model.context=16", "--config.data.tokens=30000", "--config.train.steps=4",
+    "--config.bridge.dense_steps=3", "--config.bridge.dense_d_model=8",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_launch_bridge(launch: Launch, workdir: Path) -> None:
+    """From nothing to bridge.json; again, which finds everything done; then with the dense model of the first run."""
+    done = launch("bridge", f"--workdir={workdir}", *TINY)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((workdir / "bridge.json").read_text())
+    held = json.loads((workdir / "manifest.json").read_text())
+    dense = json.loads((workdir / "dense" / "manifest.json").read_text())
+    assert held["dense_params_sha256"] == first["dense_params_sha256"] == dense["params_sha256"]
+    assert held["params_sha256"] == first["params_sha256"]
+    assert held["tokenizer_sha256"] == dense["tokenizer_sha256"]
+    assert len(first["bridges"]) == 3
+    given = launch("bridge", f"--workdir={workdir}-2", f"--dense={workdir / 'dense'}", *TINY)
+    assert given.returncode == 0, given.stderr
+    second = json.loads((Path(f"{workdir}-2") / "bridge.json").read_text())
+    assert second == first, "the same dense model, batches and seeds"
+    other = launch("bridge", f"--workdir={workdir / 'dense'}", f"--dense={workdir / 'dense'}", *TINY)
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "holds a run without bridges" in other.stderr
+
+
+@pytest.fixture
+def untrained(dense: DenseModel, tmp_path: Path) -> Path:
+    """The workdir of a dense model that fits TINY, with a tokenizer but without a checkpoint."""
+    c = configs.replace(dense.config, {"model.vocab_size": 512, "model.context": 16})
+    write_json(tmp_path / "dense" / "config.json", configs.to_dict(c))
+    train_tokenizer(idioms.documents(0, 0, 200), 512).save(tmp_path / "dense" / "tokenizer")
+    return tmp_path / "dense"
+
+
+def test_a_dense_model_that_cannot_be_used(launch: Launch, untrained: Path, workdir: Path) -> None:
+    """One line and exit code 2, before anything is written: no checkpoint; then a tokenizer that is not its own."""
+
+    def refused(*extra: str) -> str:
+        done = launch("bridge", f"--workdir={workdir}", f"--dense={untrained}", *TINY, *extra)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert not workdir.exists()
+        return done.stderr
+
+    assert "no checkpoints; train or import" in refused()
+    save_params(untrained, step.make_state(configs.load(untrained)).params)
+    train_tokenizer(idioms.documents(1, 0, 200), 512).save(untrained.parent / "other")
+    assert "is not that of the dense model" in refused(f"--config.data.tokenizer={untrained.parent / 'other'}")
