@@ -111,7 +111,7 @@ class PruneConfig:
     """The mask search (paper, section 3 and appendix); centres of the authors' own search are the defaults."""
 
     target_loss: float = 0.15  # nats, binary task loss
-    selection_margin: float = 0.5  # circuits are chosen at this fraction of it, for other words will do less well
+    selection_margin: float = 0.6  # circuits are chosen at this fraction of it, for other words will do less well
     steps: int = 400
     seeds: int = 4
     k_coefs: str = "1e-4,3e-4"  # one search per seed and value, all in one program
