@@ -32,6 +32,7 @@ PRUNE = PruneConfig(
     random_draws=4,
     target_loss=0.3,
     refine_trials=2,
+    selection_margin=0.5,
 )
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
