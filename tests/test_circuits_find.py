@@ -13,7 +13,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evaluate import agreement, task_loss
-from sparse_gpt.circuits.gated import TaskBatch, alternating, padded, rows, without_longest
+from sparse_gpt.circuits.gated import TaskBatch, by_length, without_longest
 from sparse_gpt.circuits.gates import empty
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
@@ -115,7 +115,6 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -
 
 
 def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
-    # Pairs of validation and of training in turn: by the mean loss, their order does not matter.
     selection = TaskBatch(*(np.concatenate(arrays) for arrays in zip(SAMPLES.validation, SAMPLES.train, strict=True)))
     target = PRUNE.selection_margin * PRUNE.target_loss
     circuit, stages = result.circuit, result.search["stages"]
@@ -287,6 +286,7 @@ def test_samples_for_selection_and_search() -> None:
     shorter = without_longest(batch, 0.2)
     assert shorter.tokens.shape == (16, 16)  # 9 is the longest of eight in ten; its multiple of 8 is 16
     np.testing.assert_array_equal(shorter.answer, [i for i in range(20) if lengths[i] < 20])
-    turns = alternating(shorter, padded(rows(shorter, slice(4, 8)), 16))
-    np.testing.assert_array_equal(turns.answer[:8], [0, 1, 4, 5, 2, 3, 8, 9])
-    assert len(turns.answer) == 20
+    ordered = by_length(batch)
+    np.testing.assert_array_equal(ordered.positions + 1, np.sort(lengths))
+    np.testing.assert_array_equal(ordered.answer[::2] % 2, 0)
+    np.testing.assert_array_equal(ordered.answer[1::2], ordered.answer[::2] + 1)

@@ -111,10 +111,6 @@ class Evaluator:
         """Length of a gate vector."""
         return to_vector(empty(self.gated.model.config)).size
 
-    def first(self, samples: int) -> "Evaluator":
-        """The same on the first samples only."""
-        return dataclasses.replace(self, batch=rows(self.batch, slice(samples)))
-
     def logits(self, candidates: Candidates) -> np.ndarray:
         """(N, B, 2) answer and foil logits."""
         pieces = [rows(self.batch, slice(i, i + ROWS)) for i in range(0, len(self.batch.positions), ROWS)]
@@ -136,18 +132,20 @@ class Evaluator:
     def within(self, candidates: Candidates, bound: float) -> np.ndarray:
         """(N,) calibrated task losses, exact where they are at most `bound`; elsewhere perhaps only a lower bound.
 
-        Of candidates that the first ROWS samples rule out, whatever the others say, the others are not computed.
+        Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out,
+        whatever the others would say.
         """
-        first, share = self.first(ROWS), ROWS / len(self.batch.positions)
-        if share >= 1:
-            return self(candidates).calibrated
-        logits = first.logits(candidates)
-        losses = share * calibrate.fit_many(logits, first.index, len(self.shifted))[2]
-        left = np.flatnonzero(losses <= bound)
-        if len(left):
-            rest = dataclasses.replace(self, batch=rows(self.batch, slice(ROWS, None)))
-            every = np.concatenate([logits[left], rest.logits(candidates.only(left))], axis=1)
-            losses[left] = calibrate.fit_many(every, self.index, len(self.shifted))[2]
+        index, total, left = self.index, len(self.batch.positions), np.arange(len(candidates.gates))
+        losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
+        for first in range(0, total, ROWS):
+            piece = dataclasses.replace(self, batch=rows(self.batch, slice(first, first + ROWS)))
+            logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
+            seen = logits.shape[1]
+            losses[left] = seen / total * calibrate.fit_many(logits, index[:seen], len(self.shifted))[2]
+            stays = losses[left] <= bound
+            left, logits = left[stays], logits[stays]
+            if not len(left):
+                break
         return losses
 
     def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -166,8 +164,8 @@ class Evaluator:
         own = calibrate.Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
         gates, kept = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
-        batch, index = trimmed(_filled(rows(self.batch, slice(ROWS)))), self.index
-        index = np.resize(index[:ROWS], (ROWS, 2))
+        some = np.resize(np.linspace(0, len(self.batch.positions) - 1, ROWS).astype(int), ROWS)  # of all lengths
+        batch, index = rows(self.batch, some), self.index[some]
         slopes = jax.device_get(_slopes(self.gated, one, candidate.places, kept[0], batch, index, own))
         return to_vector(slopes[0]), slopes[1]
 

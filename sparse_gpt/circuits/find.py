@@ -21,7 +21,6 @@ from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accur
 from sparse_gpt.circuits.gated import (
     GatedModel,
     TaskBatch,
-    alternating,
     by_length,
     gated_model,
     padded,
@@ -32,7 +31,7 @@ from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable
 from sparse_gpt.circuits.importance import single_removals
 from sparse_gpt.circuits.search import population, search
 from sparse_gpt.circuits.traces import traces
-from sparse_gpt.circuits.trials import REFINE_SAMPLES, Support, Weights, discretised, smallest
+from sparse_gpt.circuits.trials import Support, Weights, discretised, smallest
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params
@@ -148,17 +147,14 @@ def find_circuit(
 
 
 def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Evaluator]:
-    """On selection samples and on held-out samples, padded to one length so that the same programs serve both.
-
-    Of the selection samples every second pair is a validation pair, so their first rows hold both kinds.
-    """
+    """On selection samples and on held-out samples, padded to one length so that the same programs serve both."""
     validation, train = samples.validation, without_longest(samples.train)
     train = rows(train, slice(len(validation.positions)))
     length = max(batch.tokens.shape[1] for batch in (train, validation, samples.heldout))
     train, validation, heldout = (padded(batch, length) for batch in (train, validation, samples.heldout))
     shifted = calibrate.shifted_tokens(samples.train)
-    selection = by_length(alternating(validation, train), REFINE_SAMPLES)
-    return Evaluator(gated, selection, shifted), Evaluator(gated, by_length(heldout, len(heldout.positions)), shifted)
+    selection = TaskBatch(*(np.concatenate(arrays) for arrays in zip(validation, train, strict=True)))
+    return Evaluator(gated, by_length(selection), shifted), Evaluator(gated, by_length(heldout), shifted)
 
 
 def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:

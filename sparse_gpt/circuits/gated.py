@@ -61,21 +61,9 @@ def padded(batch: TaskBatch, length: int) -> TaskBatch:
     return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
 
 
-def alternating(one: TaskBatch, other: TaskBatch) -> TaskBatch:
-    """Pairs of `one` and `other` in turn, as far as both go, then the rest of the longer one. Both of one length."""
-    pairs = np.arange(len(one.positions) // 2), np.arange(len(other.positions) // 2) + 0.5
-    order = np.repeat(np.argsort(np.concatenate(pairs), kind="stable"), 2) * 2
-    order[1::2] += 1
-    return TaskBatch(*(np.concatenate(arrays)[order] for arrays in zip(one, other, strict=True)))
-
-
-def by_length(batch: TaskBatch, block: int) -> TaskBatch:
-    """A batch with each block of rows in order of length, pairs together.
-
-    What goes through the model at one time is then of like length (`trimmed`), and the first blocks stand for all.
-    """
-    longer = np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1)
-    pairs = np.lexsort((longer, np.arange(len(longer)) // (block // 2)))
+def by_length(batch: TaskBatch) -> TaskBatch:
+    """A batch in order of length, pairs together: what goes through the model at one time is then of like length."""
+    pairs = np.argsort(np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1), kind="stable")
     return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
 
 

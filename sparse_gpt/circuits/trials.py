@@ -10,17 +10,14 @@ import numpy as np
 
 from sparse_gpt.circuits import discretise, refine
 from sparse_gpt.circuits.circuit import Edge, count_edges, edges_between
-from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, Scores
+from sparse_gpt.circuits.evaluate import Candidates, Evaluator, Scores
 from sparse_gpt.circuits.gates import from_vector, to_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.model.parameters import Params
 
-MAX_TRIES = 3  # of refinement, each with a stricter target on the few samples it looks at
-REFINE_SAMPLES = 2 * ROWS  # that many; fewer are soon learnt by heart
 Report = Callable[[str], None]  # told what was reached, for a progress line
-Shrink = Callable[["Support", Evaluator, float], "Support"]  # removes what can go at that loss on those samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,38 +181,8 @@ def smallest(
 def refined(
     gates: np.ndarray, selection: Evaluator, weights: Weights, target: float, edges: bool, report: Report
 ) -> dict[str, Support]:
-    """Supports by stage, see `smallest`. A stage in which nothing held on all selection samples is left out."""
-    stages = {"search": Support(gates)}
-
-    def nodes(start: Support, on: Evaluator, bound: float) -> Support:
-        return Support(refined_nodes(start.gates, on, bound, report))
-
-    def single_edges(start: Support, on: Evaluator, bound: float) -> Support:
-        return refined_edges(start, on, weights, bound, report)
-
-    for name, shrink in (("nodes", nodes), ("edges", single_edges))[: 1 + edges]:
-        found = _holding(shrink, list(stages.values())[-1], selection, weights, target, report)
-        if found is None:
-            break
-        stages[name] = found
+    """Supports by stage, see `smallest`."""
+    stages = {"search": Support(gates), "nodes": Support(refined_nodes(gates, selection, target, report))}
+    if edges:
+        stages["edges"] = refined_edges(stages["nodes"], selection, weights, target, report)
     return stages
-
-
-def _holding(
-    shrink: Shrink, start: Support, selection: Evaluator, weights: Weights, target: float, report: Report
-) -> Support | None:
-    """What `shrink` makes of `start`, with a loss of at most `target` on all selection samples; None if nothing has.
-
-    Removal is decided on the first REFINE_SAMPLES samples, because it takes many evaluations, and checked on all.
-    Where the few were too kind, it is done again with a stricter bound on them.
-    """
-    few = selection.first(REFINE_SAMPLES)
-    bound = max(target, float(few(start.candidates(weights)).calibrated[0]))
-    for _ in range(MAX_TRIES):
-        found = shrink(start, few, bound)
-        loss = float(selection(found.candidates(weights)).calibrated[0])
-        if loss <= target:
-            return found
-        report(f"task loss {loss:.3f} on all selection samples, again with a stricter target")
-        bound *= target / loss
-    return None
