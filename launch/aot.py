@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from launch import hlo
 from launch.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip
 from launch.hlo_work import Work, work
 from sparse_gpt.circuits import TaskBatch
@@ -21,7 +22,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import parameter_table
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
-from sparse_gpt.training import hlo, optimizer, schedules, sharding, step
+from sparse_gpt.training import optimizer, schedules, sharding, step
 
 PROJECTION = "projection"  # the named scope of training/projection.py
 

@@ -16,7 +16,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.training.manifest import write_json
-from tasks import EncodedTask, Task, TaskError
+from tasks import EncodedTask, TaskError
 
 FORMAT = "sparse_gpt.evaluation/1"
 PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
@@ -43,15 +43,18 @@ def evaluate(
     longer than the context, has a `reason` instead.
     """
     on_device = jax.tree.map(jnp.asarray, params)
-    model, rows = build(config), []
+    model, rows, context = build(config), [], config.model.context
     for name in tqdm(names, desc="evaluate tasks", unit="task"):
         try:
-            main, shifted = (_sample(tasks.TASKS[name], tokenizer, variant, config) for variant in ("main", "shifted"))
+            main, shifted = (
+                tasks.sample(tasks.TASKS[name], tokenizer, "heldout", PAIRS, 0, variant, context)
+                for variant in ("main", "shifted")
+            )
         except TaskError as error:
             rows.append({"task": name, "reason": str(error)})
             continue
-        row = _scores(model, on_device, main, config.model.context)
-        other = _scores(model, on_device, shifted, config.model.context)
+        row = _scores(model, on_device, main, context)
+        other = _scores(model, on_device, shifted, context)
         rows.append({"task": name, **row, **{f"shifted_{key}": value for key, value in other.items()}})
     return {"pairs": PAIRS, "tasks": rows}
 
@@ -63,19 +66,8 @@ def summary(evaluation: dict[str, Any], solved: float = 0.15) -> str:
     return f"held-out task loss below {solved:g} on {count} of {len(rows)} tasks (evaluation.json)"
 
 
-def _sample(task: Task, tokenizer: Tokenizer, variant: str, config: Config) -> EncodedTask:
-    """Held-out samples; TaskError if the model cannot read or answer them."""
-    encoded = tasks.sample(task, tokenizer, "heldout", PAIRS, 0, variant)
-    longest = int(encoded.lengths.max())
-    if longest > config.model.context:
-        raise TaskError(
-            f"task {task.name}: prompts of {longest} tokens exceed the model's context {config.model.context}"
-        )
-    return encoded
-
-
 def _scores(model: Transformer, params: Params, encoded: EncodedTask, context: int) -> dict[str, float]:
-    """Task loss, full-vocabulary loss and accuracy, ROWS samples at a time and padded to one of two lengths."""
+    """Task loss, full-vocabulary loss and accuracy, ROWS samples at a time and padded to one of three lengths."""
     longest = int(encoded.lengths.max())
     width = next(length for length in (max(8, context // 4), max(8, context // 2), context) if length >= longest)
     tokens = np.zeros((len(encoded.tokens), width), np.int32)

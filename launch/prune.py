@@ -11,19 +11,15 @@ from absl import flags
 
 import tasks
 from launch import cli
-from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, full_task_loss, pretraining_means, task_batch
+from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, require_solved, task_batch
 from sparse_gpt.circuits.gated import padded
-from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus, Tokenizer
+from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.model import Params, build
-from sparse_gpt.training.checkpoint import load_params
-from sparse_gpt.training.manifest import params_sha256
+from sparse_gpt.workdir import Workdir
 
 ALL = "all-that-work"
 MAX_TRAIN_PAIRS = 8192  # the search goes around them
-MEAN_BATCHES, MEAN_BATCH_SIZE = 16, 32  # windows of pretraining tokens behind the mean ablation
 
 cli.define_workdir()
 cli.define_config()
@@ -36,14 +32,11 @@ def main(argv: list[str]) -> None:
     folder = cli.existing_workdir()
     config = cli.stored_config(folder, ("prune",))
     names = _task_names(flags.FLAGS.task)
-    params, _ = load_params(folder, config.model)
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    means = _means(folder, config, params)
-    solved = _solved(names, tokenizer, config, params, skip=flags.FLAGS.task == ALL)
-    fingerprint = params_sha256(params)
-    for name, samples in solved.items():
+    run = Workdir(folder, config)
+    means = run.node_means() if config.prune.ablation == "mean" else None
+    for name, samples in _solved(names, run, skip=flags.FLAGS.task == ALL).items():
         result = find_circuit(
-            config, params, name, samples, means, params_sha256=fingerprint, token_text=lambda i: tokenizer.decode([i])
+            config, run.params, name, samples, means, params_sha256=run.params_sha256, token_text=run.token_text
         )
         result.save(folder / "circuits" / name)
         _print_summary(result, folder / "circuits" / name)
@@ -59,34 +52,14 @@ def _task_names(flag: str) -> list[str]:
     return names
 
 
-def _means(folder: Path, config: Config, params: Params) -> GateArrays | None:
-    """Mean activations over the model's own training corpus, when the ablation asks for them."""
-    if config.prune.ablation != "mean":
-        return None
-    corpus = Corpus.open(config.data.corpus or folder / "corpus")
-    seed, context = config.data.seed, config.model.context
-    batches = (
-        corpus.batch("train", seed, step, MEAN_BATCH_SIZE, context)[:, :-1].astype("int32")
-        for step in range(MEAN_BATCHES)
-    )
-    return pretraining_means(build(config), params, batches)
-
-
-def _solved(
-    names: list[str], tokenizer: Tokenizer, config: Config, params: Params, skip: bool
-) -> dict[str, TaskSamples]:
+def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples]:
     """Samples of the tasks that the tokenizer can express and the model can do; the others raise, or are told and
     skipped."""
     found = {}
     for name in names:
         try:
-            samples = _samples(name, tokenizer, config)
-            loss = full_task_loss(config, params, samples.validation)
-            if not loss <= config.prune.target_loss:
-                raise InputError(
-                    f"task {name}: the model itself has task loss {loss:.3f} (chance is 0.693), above "
-                    f"--config.prune.target_loss={config.prune.target_loss:g}; train it longer or raise the target"
-                )
+            samples = _samples(name, run.tokenizer, run.config)
+            require_solved(run.config, run.params, name, samples.validation)
             found[name] = samples
         except (InputError, tasks.TaskError) as error:
             if not skip:
@@ -98,7 +71,7 @@ def _solved(
 
 
 def _samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples:
-    """Samples of a task; InputError if they do not fit the model's context."""
+    """Samples of a task; TaskError if the tokenizer or the model's context does not allow them."""
     task, prune = tasks.TASKS[name], config.prune
     tasks.check(task, tokenizer)
     counts = {
@@ -106,21 +79,20 @@ def _samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples:
         "validation": prune.evaluation_pairs,
         "heldout": prune.evaluation_pairs,
     }
-    encoded = {split: tasks.sample(task, tokenizer, split, count, prune.seed) for split, count in counts.items()}
-    shifted = tasks.sample(task, tokenizer, "heldout", prune.evaluation_pairs, prune.seed, "shifted")
-    longest = max(int(e.lengths.max()) for e in encoded.values())
-    if longest > config.model.context:
-        raise InputError(f"task {name}: prompts of {longest} tokens exceed the model's context {config.model.context}")
-    batches = {split: task_batch(e) for split, e in encoded.items()}
-    length = max(batches[split].tokens.shape[1] for split in ("validation", "heldout"))  # one shape, one program
-    if int(shifted.lengths.max()) > config.model.context:
-        print(f"task {name}: its shifted samples exceed the model's context and are left out")
-    return TaskSamples(
-        batches["train"],
-        padded(batches["validation"], length),
-        padded(batches["heldout"], length),
-        task_batch(shifted) if int(shifted.lengths.max()) <= config.model.context else None,
+    seed, context = prune.seed, config.model.context
+    train, validation, heldout = (
+        task_batch(tasks.sample(task, tokenizer, split, count, seed, context=context))
+        for split, count in counts.items()
     )
+    try:
+        shifted = task_batch(
+            tasks.sample(task, tokenizer, "heldout", prune.evaluation_pairs, seed, "shifted", context=context)
+        )
+    except tasks.TaskError as error:
+        print(f"other templates are left out: {error}")
+        shifted = None
+    length = max(batch.tokens.shape[1] for batch in (validation, heldout))  # one shape, one program
+    return TaskSamples(train, padded(validation, length), padded(heldout, length), shifted)
 
 
 def _print_summary(result: SearchResult, folder: Path) -> None:

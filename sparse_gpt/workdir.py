@@ -1,13 +1,13 @@
 """A workdir opened for looking around: what notebooks and scripts need of a trained or imported model."""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits import pretraining_means
+from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.model import Params, Transformer, build
@@ -57,7 +57,7 @@ class Workdir:
         """Text of one token id."""
         return self.tokenizer.decode([token])
 
-    def node_means(self) -> Mapping[str, np.ndarray]:
+    def node_means(self) -> GateArrays:
         """Mean activation of every node over training text: site -> (n_layer, width)."""
         seed, context = self.config.data.seed, self.config.model.context
         batches = (

@@ -51,18 +51,28 @@ def encode(pairs: Iterable[Pair], tokenizer: Tokenizer) -> EncodedTask:
 
 
 def sample(
-    task: Task, tokenizer: Tokenizer, split: str, count: int, seed: int = 0, variant: str = "main"
+    task: Task,
+    tokenizer: Tokenizer,
+    split: str,
+    count: int,
+    seed: int = 0,
+    variant: str = "main",
+    context: int | None = None,
 ) -> EncodedTask:
     """`count` pairs of a task as arrays: `Task.pairs` for this tokenizer, encoded.
 
     Raises:
-        TaskError: as `Task.pairs` and `encode`, naming the task.
+        TaskError: as `Task.pairs` and `encode`, naming the task; or a prompt has more tokens than `context`.
     """
     pairs = task.pairs(split, count, seed, variant, tokenizer)
     try:
-        return encode(pairs, tokenizer)
+        encoded = encode(pairs, tokenizer)
     except TaskError as error:
         raise TaskError(f"task {task.name}: {error}") from error
+    longest = int(encoded.lengths.max())
+    if context is not None and longest > context:
+        raise TaskError(f"task {task.name}: prompts of {longest} tokens exceed the model's context {context}")
+    return encoded
 
 
 def encode_sample(sample: Sample, tokenizer: Tokenizer) -> tuple[list[int], int, int]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from launch import hlo
 from sparse_gpt.circuits import calibrate, discretise, refine, search
 from sparse_gpt.circuits.circuit import edges_between
 from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator, random_gates
@@ -15,7 +16,6 @@ from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
 from sparse_gpt.circuits.record import area
 from sparse_gpt.circuits.rewire import edge_places, rewired
 from sparse_gpt.config import PruneConfig
-from sparse_gpt.training import hlo
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -254,7 +254,7 @@ def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(11)])
     run = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
     expected = [run(model, from_vector(vector, CONFIG.model)) for vector in sets]
-    np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         evaluator.full_logits(), jax.jit(lambda m: m.answer_logits(None, batch))(model), atol=1e-4
     )

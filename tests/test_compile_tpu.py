@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import aot, chips
+from launch import aot, chips, hlo
 from launch.hlo_work import Work, work
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.training import hlo, schedules, sharding, step
+from sparse_gpt.training import schedules, sharding, step
 
 Launch = Callable[..., CompletedProcess[str]]
 

@@ -280,11 +280,13 @@ def test_positions_and_lengths_do_not_give_the_answer_away(task: Task, tokenizer
 
 
 def test_the_probe_finds_a_shortcut_where_there_is_one(tokenizer: Tokenizer) -> None:
-    leaky = Task("leaky", "", ("1", "2"), (Template("{top}<<{word} = |>>{word2}("),), (Template("<<a|b>>"),))
+    leaky = Task(
+        "leaky", "", ("1", "2"), (Template("{top}<<{word} = {word3} = {word4} = |>>{word2}("),), (Template("<<a|b>>"),)
+    )
     features, labels = _probe_data(leaky, tokenizer, "train", "main", 0)
     weights = np.linalg.solve(features.T @ features + 5 * np.eye(features.shape[1]), features.T @ labels)
     test_features, test_labels = _probe_data(leaky, tokenizer, "train", "main", 1)
-    assert _accuracy(test_features @ weights, test_labels) > 0.8
+    assert _accuracy(test_features @ weights, test_labels) > 0.9
 
 
 def test_randomness_is_fixed_and_even() -> None:

@@ -3,7 +3,7 @@
 from sparse_gpt.circuits.ablation import pretraining_means
 from sparse_gpt.circuits.circuit import Circuit, Edge, Node
 from sparse_gpt.circuits.extract import extract
-from sparse_gpt.circuits.find import SearchResult, TaskSamples, find_circuit, full_task_loss
+from sparse_gpt.circuits.find import SearchResult, TaskSamples, find_circuit, full_task_loss, require_solved
 from sparse_gpt.circuits.gated import TaskBatch, task_batch
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "find_circuit",
     "full_task_loss",
     "pretraining_means",
+    "require_solved",
     "task_batch",
 ]

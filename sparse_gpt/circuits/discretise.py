@@ -49,9 +49,8 @@ def smallest_sizes(
       sizes (S,) and whether the target was reached (S,); where it was not, the size is the one that came closest.
     """
     high = np.clip(opened, 1, limit)
-    low = (
-        np.zeros_like(high) if low is None else low
-    )  # size 0 is never tried: a circuit without nodes answers by the constants alone
+    # Size 0 is never tried: a circuit without nodes answers by the constants alone.
+    low = np.zeros_like(high) if low is None else low
     best, best_loss, reached = high.copy(), np.full(len(high), np.inf), np.zeros(len(high), bool)
     while True:
         loss = losses(high)

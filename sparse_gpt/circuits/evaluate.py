@@ -164,7 +164,7 @@ class Evaluator:
         own = calibrate.Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
         gates, kept = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
-        some = np.resize(np.linspace(0, len(self.batch.positions) - 1, ROWS).astype(int), ROWS)  # of all lengths
+        some = np.linspace(0, len(self.batch.positions) - 1, ROWS).astype(int)  # of all lengths
         batch, index = rows(self.batch, some), self.index[some]
         slopes = jax.device_get(_slopes(self.gated, one, candidate.places, kept[0], batch, index, own))
         return to_vector(slopes[0]), slopes[1]

@@ -103,10 +103,11 @@ def find_circuit(
     """
     started = time.perf_counter()
     prune, weights = config.prune, Weights(config.model, params)
+    require_solved(config, params, task, samples.validation)
+    samples = dataclasses.replace(samples, train=without_longest(samples.train))
     gated = gated_model(config, params, _ablation_values(config, params, samples, means))
-    _require_solved(gated, task, samples, prune.target_loss)
     may_open, h = searchable(config.model, params), population(prune)
-    found = search(gated, may_open, h, without_longest(samples.train), prune.steps, prune.batch_pairs, progress)
+    found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress)
     selection, heldout = _evaluators(gated, samples)
     stricter = prune.selection_margin * prune.target_loss
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
@@ -148,8 +149,8 @@ def find_circuit(
 
 def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Evaluator]:
     """On selection samples and on held-out samples, padded to one length so that the same programs serve both."""
-    validation, train = samples.validation, without_longest(samples.train)
-    train = rows(train, slice(len(validation.positions)))
+    validation = samples.validation
+    train = rows(samples.train, slice(len(validation.positions)))
     length = max(batch.tokens.shape[1] for batch in (train, validation, samples.heldout))
     train, validation, heldout = (padded(batch, length) for batch in (train, validation, samples.heldout))
     shifted = calibrate.shifted_tokens(samples.train)
@@ -180,8 +181,9 @@ def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
     return task_loss(Evaluator(gated, batch, NO_TOKENS).full_logits())
 
 
-def _require_solved(gated: GatedModel, task: str, samples: TaskSamples, target: float) -> None:
-    loss = task_loss(Evaluator(gated, samples.validation, NO_TOKENS).full_logits())
+def require_solved(config: Config, params: Params, task: str, batch: TaskBatch) -> None:
+    """InputError unless the model itself has at most the target loss on `batch`: what it cannot do has no circuit."""
+    loss, target = full_task_loss(config, params, batch), config.prune.target_loss
     if not loss <= target:
         raise InputError(
             f"task {task}: the model itself has task loss {loss:.3f} (chance is {math.log(2):.3f}), above "
