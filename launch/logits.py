@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from launch import cli
+from launch import cli, stored
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import hooks, inference
@@ -28,7 +28,7 @@ flags.mark_flags_as_required(["tokens", "logits"])
 def main(argv: list[str]) -> None:
     """Checks everything, runs the model, and puts the files in place when all are complete."""
     del argv
-    workdir = cli.existing_workdir()
+    workdir = stored.existing_workdir()
     config = configs.replace(configs.load(workdir), {"train.dtype": "float32"})
     places = hooks.select(config.model, flags.FLAGS.activations)
     tokens = inference.read_tokens(flags.FLAGS.tokens, config.model)

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 import tasks
-from launch import cli
+from launch import cli, stored
 from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, require_solved, task_batch
 from sparse_gpt.circuits.gated import padded
 from sparse_gpt.config import Config
@@ -29,7 +29,7 @@ flags.DEFINE_string("task", "single_double_quote", f"Task, comma list of tasks, 
 def main(argv: list[str]) -> None:
     """Checks everything, then searches task after task and writes WORKDIR/circuits/TASK/."""
     del argv
-    folder = cli.existing_workdir()
+    folder = stored.existing_workdir()
     config = cli.stored_config(folder, ("prune",))
     names = _task_names(flags.FLAGS.task)
     run = Workdir(folder, config)

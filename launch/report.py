@@ -5,7 +5,7 @@ python -m launch.report --workdir=runs/quickstart
 
 from absl import flags
 
-from launch import cli
+from launch import cli, stored
 from sparse_gpt.report import build_report
 from sparse_gpt.report.files import read_workdir
 
@@ -16,7 +16,7 @@ flags.adopt_module_key_flags(cli)  # so that --help shows --workdir
 def main(argv: list[str]) -> None:
     """Builds the page and prints where it is."""
     del argv
-    folder = cli.existing_workdir()
+    folder = stored.existing_workdir()
     path = build_report(folder)
     held = read_workdir(folder)
     print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")

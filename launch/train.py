@@ -15,6 +15,7 @@ from absl import flags
 from launch import cli, evaluation
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
+from sparse_gpt import stored
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
@@ -24,7 +25,9 @@ from sparse_gpt.training.checkpoint import load_params
 
 cli.define_workdir()
 cli.define_config()
-flags.DEFINE_string("init_from", None, "Initial parameters: another workdir, or an .npz under the reference's names.")
+flags.DEFINE_string(
+    "init_from", None, "Initial parameters: another workdir, a stored model, or an .npz under the reference's names."
+)
 flags.DEFINE_string("batches", None, "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus.")
 flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
 flags.DEFINE_string("params_out", None, "Write the parameters, under the reference's names, to this .npz file ...")
@@ -106,7 +109,7 @@ def _initial_params(source: str | None, config: Config) -> Params | None:
     elif path.is_dir():
         params, _ = load_params(path, configs.load(path).model)
     else:
-        raise InputError(f"--init_from={source}: neither a workdir nor an .npz file")
+        params = stored.load(source)[1]
     loop.check_params(config, params)
     return params
 

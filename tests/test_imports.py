@@ -31,6 +31,8 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
     # Reads and writes the tokenizers and workdirs that data and training make.
     "sparse_gpt.interop": {*MODEL, "sparse_gpt.data", "sparse_gpt.training"},
+    # Whole workdirs in one file.
+    "sparse_gpt.stored": {*MODEL, "sparse_gpt.data", "sparse_gpt.training", "sparse_gpt.interop"},
     # One object that opens a finished workdir, for notebooks and launch.
     "sparse_gpt.workdir": {*MODEL, "sparse_gpt.data", "sparse_gpt.training", "sparse_gpt.circuits"},
     "tasks": set(),

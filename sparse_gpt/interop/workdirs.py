@@ -34,7 +34,7 @@ def import_openai(
     Raises:
       InputError: see openai.read_model; also if the tokenizer has more entries than the model. Nothing is written then.
     """
-    with _new_folder(workdir, "--workdir") as folder:
+    with new_folder(workdir, "--workdir") as folder:
         say("reading and checking the weights")
         model = openai.read_model(source)
         facts: dict[str, Any] = {"imported": {"model_sha256": sha256_file(source / openai.WEIGHTS)}, "seeds": {}}
@@ -66,7 +66,7 @@ def export_openai(
     path = workdir / "manifest.json"
     facts = json.loads(path.read_text()) if path.is_file() else {}
     facts |= {"params_sha256": manifest.params_sha256(params), "nonzeros": manifest.nonzeros(params), "step": step}
-    with _new_folder(output, "--output") as folder:
+    with new_folder(output, "--output") as folder:
         say(f"writing {openai.WEIGHTS}")
         openai.write_model(folder, config, params)
         if safetensors:
@@ -94,7 +94,7 @@ def _tokenizer(source: Path, given: Path | None, model: openai.Imported) -> Toke
 
 
 @contextlib.contextmanager
-def _new_folder(target: Path, flag: str) -> Iterator[Path]:
+def new_folder(target: Path, flag: str) -> Iterator[Path]:
     """A scratch folder that becomes `target` when all went well, and is removed otherwise."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{flag}={target}: is there already and not empty; choose a new folder")

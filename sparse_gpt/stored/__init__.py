@@ -1,0 +1,173 @@
+"""Sparse models in one small file, and those that come with this package.
+
+A stored model is a zip of a workdir whose parameters keep only their nonzero entries: ``params.npz`` holds, per tensor,
+its shape, one bit per entry that says whether it is nonzero, and the float32 values of those. Beside it lie the
+workdir's configuration, manifest, metrics, evaluation and tokenizer, and a small corpus of the same sources, so that
+mean activations can be taken and contexts looked at without preparing the whole one.
+"""
+
+import contextlib
+import io
+import json
+import lzma
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt.data.files import disk_errors
+from sparse_gpt.errors import InputError
+from sparse_gpt.interop.workdirs import new_folder
+from sparse_gpt.model.parameters import Params, flatten, unflatten
+from sparse_gpt.training.checkpoint import load_params, save_params
+from sparse_gpt.training.manifest import params_sha256
+
+SUFFIX, PARAMS = ".zip", "params.npz"
+FILES = ("config.json", "manifest.json", "metrics.jsonl", "evaluation.json")
+FOLDERS = ("tokenizer", "corpus")
+_DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal models are equal files
+
+
+def names() -> list[str]:
+    """Models that come with this package."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*" + SUFFIX))
+
+
+def find(name: str) -> Path:
+    """The file of a model that comes with this package, or a stored file of one's own.
+
+    Raises:
+      InputError: if there is neither.
+    """
+    path = Path(__file__).parent / (name + SUFFIX) if name in names() else Path(name).expanduser()
+    if path.suffix != SUFFIX or not path.is_file():
+        known = f"this package has {', '.join(names()) or 'none'}"
+        raise InputError(f"--init_from={name}: no workdir and no {SUFFIX} file of a stored model; {known}")
+    return path
+
+
+def store(workdir: Path, output: Path, corpus: Path) -> None:
+    """Writes the newest parameters of a workdir, and what belongs to them, into one file.
+
+    Args:
+      workdir: of a finished training run or an import.
+      output: a .zip file; must not exist.
+      corpus: a small prepared corpus, stored instead of the workdir's own.
+
+    Raises:
+      InputError: if the workdir holds no model, or the output exists or has another suffix.
+    """
+    if output.exists() or output.suffix != SUFFIX:
+        raise InputError(f"--output={output}: must be a new {SUFFIX} file")
+    params, _ = load_params(workdir, configs.load(workdir).model)
+    with disk_errors(output), tempfile.TemporaryDirectory(dir=output.absolute().parent) as scratch:
+        partial = Path(scratch) / output.name
+        with zipfile.ZipFile(partial, "w") as archive:
+            _add(archive, PARAMS, _packed(params))
+            for name, path in _belongings(workdir, corpus):
+                _add(archive, name, path.read_bytes())
+        os.replace(partial, output)
+
+
+def fingerprint(name: str) -> str:
+    """params_sha256 of a stored model, as its manifest says. Raises InputError as `find`, or if the file is damaged."""
+    with _opened(name) as archive:
+        return str(json.loads(archive.read("manifest.json"))["params_sha256"])
+
+
+def load(name: str) -> tuple[configs.Config, Params]:
+    """Configuration and parameters (float32) of a stored model.
+
+    Raises:
+      InputError: if there is none of this name, or its file is damaged.
+    """
+    wanted = fingerprint(name)
+    with _opened(name) as archive:
+        config, params = configs.from_dict(json.loads(archive.read("config.json"))), _unpacked(archive.read(PARAMS))
+    if params_sha256(params) != wanted:
+        raise InputError(f"{find(name)}: damaged; its parameters do not have the fingerprint in its manifest")
+    return config, params
+
+
+def unpack(name: str, workdir: Path) -> None:
+    """Makes a workdir of a stored model. A workdir that holds this model already is left as it is.
+
+    Raises:
+      InputError: as `load`; or the workdir holds something else.
+    """
+    if _holds(workdir, fingerprint(name)):
+        return
+    _, params = load(name)
+    with new_folder(workdir, "--workdir") as folder, _opened(name) as archive:
+        for entry in archive.namelist():
+            if entry.split("/")[0] in FILES + FOLDERS:
+                archive.extract(entry, folder)
+        save_params(folder, params, json.loads((folder / "manifest.json").read_text()).get("step", 0))
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[zipfile.ZipFile]:
+    """The archive of a stored model; what is wrong with it becomes one line."""
+    path = find(name)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
+        raise InputError(f"{path}: not a stored model, or damaged ({error})") from error
+
+
+def _holds(workdir: Path, fingerprint: str) -> bool:
+    """Whether a workdir's manifest names these parameters."""
+    path = workdir / "manifest.json"
+    return path.is_file() and json.loads(path.read_text()).get("params_sha256") == fingerprint
+
+
+def _belongings(workdir: Path, corpus: Path) -> Iterator[tuple[str, Path]]:
+    """Name in the archive and path of everything but the parameters, sorted within folders; hidden files left out."""
+    for name in FILES:
+        if (workdir / name).is_file():
+            yield name, workdir / name
+    for name, folder in zip(FOLDERS, (workdir / "tokenizer", corpus), strict=True):
+        for path in sorted(folder.rglob("*")):
+            inner = path.relative_to(folder)
+            if path.is_file() and not any(part.startswith(".") for part in inner.parts):
+                yield f"{name}/{inner.as_posix()}", path
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, _DATE)
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, content, zipfile.ZIP_LZMA)
+
+
+def _packed(params: Params) -> bytes:
+    """An npz with `PATH:shape`, `PATH:nonzero` (bits, big-endian within a byte) and `PATH:values` per tensor."""
+    arrays: dict[str, Any] = {}
+    for path, leaf in flatten(params).items():
+        name, value = "/".join(path), np.asarray(leaf, np.float32)
+        bits = value.ravel().view(np.uint32) != 0  # a negative zero is kept too: every bit comes back
+        arrays[name + ":shape"] = np.asarray(value.shape, np.int64)
+        arrays[name + ":nonzero"] = np.packbits(bits)
+        arrays[name + ":values"] = value.ravel()[bits]
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpacked(content: bytes) -> Params:
+    """Inverse of `_packed`."""
+    flat = {}
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        for name in (key.removesuffix(":shape") for key in file.files if key.endswith(":shape")):
+            shape = tuple(file[name + ":shape"])
+            bits = np.unpackbits(file[name + ":nonzero"], count=int(np.prod(shape, dtype=np.int64))).astype(bool)
+            value = np.zeros(bits.size, np.float32)
+            value[bits] = file[name + ":values"]
+            flat[tuple(name.split("/"))] = value.reshape(shape)
+    return unflatten(flat)

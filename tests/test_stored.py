@@ -1,0 +1,126 @@
+"""Models stored in one small file: every bit comes back, and what is wrong with a file is said in one line."""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_gpt import config as configs
+from sparse_gpt import presets, stored
+from sparse_gpt.data import train_tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.model import Params
+from sparse_gpt.model.parameters import abstract_params, flatten
+from sparse_gpt.training import manifest
+from sparse_gpt.training.checkpoint import load_params, save_params
+
+
+def sparse_params(config: configs.Config) -> Params:
+    """Random parameters, about one in eight nonzero, with values that are easily lost."""
+    random = np.random.default_rng(0)
+
+    def leaf(like: jax.ShapeDtypeStruct) -> np.ndarray:
+        kept = random.random(like.shape) < 1 / 8
+        value = np.where(kept, random.normal(size=like.shape), 0).astype(np.float32)
+        value.flat[:3] = (-0.0, np.float32(1e-42), np.float32(3.4e38))[: value.size]
+        return value
+
+    return jax.tree.map(leaf, abstract_params(config.model))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A workdir as training leaves it, without having trained, and its parameters."""
+    folder, config = tmp_path_factory.mktemp("stored") / "original", presets.tiny()
+    params = sparse_params(config)
+    save_params(folder, params, 40)
+    facts = {"params_sha256": manifest.params_sha256(params), "step": 40}
+    manifest.write_json(folder / "config.json", configs.to_dict(config))
+    manifest.write_json(folder / "manifest.json", facts)
+    train_tokenizer(["def f(x):\n    return x\n"] * 9, 260).save(folder / "tokenizer")
+    corpus = folder.with_name("small corpus")
+    (corpus / "shards").mkdir(parents=True)
+    (corpus / "manifest.json").write_text("{}")
+    (corpus / "shards" / "00-train-00000.bin").write_bytes(bytes(range(256)))
+    (corpus / ".lock").touch()
+    return folder, params
+
+
+@pytest.fixture(scope="module")
+def file(original: tuple[Path, Params]) -> Path:
+    path = original[0].with_name("model.zip")
+    stored.store(original[0], path, original[0].with_name("small corpus"))
+    return path
+
+
+def equal_bits(one: Params, other: Params) -> bool:
+    ours, theirs = flatten(one), flatten(other)
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(leaf.view(np.uint32), theirs[path].view(np.uint32)) for path, leaf in ours.items()
+    )
+
+
+def test_a_workdir_comes_back_bit_for_bit(original: tuple[Path, Params], file: Path, workdir: Path) -> None:
+    folder, params = original
+    stored.unpack(str(file), workdir)
+    found, step = load_params(workdir, configs.load(workdir).model)
+    assert step == 40
+    assert equal_bits(found, params)
+    for name in ("config.json", "manifest.json", "tokenizer/vocab.bpe"):
+        assert (workdir / name).read_bytes() == (folder / name).read_bytes()
+    assert (workdir / "corpus" / "shards" / "00-train-00000.bin").read_bytes() == bytes(range(256))
+    assert not (workdir / "corpus" / ".lock").exists()
+    assert equal_bits(stored.load(str(file))[1], params)
+
+
+def test_zeros_take_a_bit_each_and_equal_models_are_equal_files(original: tuple[Path, Params], file: Path) -> None:
+    kept = sum(np.count_nonzero(leaf) for leaf in flatten(original[1]).values())
+    total = sum(leaf.size for leaf in flatten(original[1]).values())
+    assert kept < total / 7
+    with zipfile.ZipFile(file) as archive:
+        assert len(archive.read("params.npz")) < 4 * kept + total / 8 + 30_000
+    again = file.with_name("again.zip")
+    stored.store(original[0], again, original[0].with_name("small corpus"))
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_a_workdir_that_holds_the_model_is_kept_and_another_one_refused(file: Path, workdir: Path) -> None:
+    stored.unpack(str(file), workdir)
+    (workdir / "circuits").mkdir()
+    stored.unpack(str(file), workdir)
+    assert (workdir / "circuits").is_dir()
+    manifest.update(workdir, {"params_sha256": "of another model"})
+    with pytest.raises(InputError, match="not empty"):
+        stored.unpack(str(file), workdir)
+
+
+def test_damage_is_named(original: tuple[Path, Params], file: Path, workdir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--init_from=nosuch: no workdir"):
+        stored.unpack("nosuch", workdir)
+    torn = tmp_path / "torn.zip"
+    torn.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(InputError, match=re.escape(f"{torn}: not a stored model, or damaged")):
+        stored.unpack(str(torn), workdir)
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(other, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            changed = json.dumps({**json.loads(content), "params_sha256": "0"}) if name == "manifest.json" else content
+            after.writestr(name, changed)
+    with pytest.raises(InputError, match="fingerprint"):
+        stored.unpack(str(other), workdir)
+    assert not workdir.exists()
+    with pytest.raises(InputError, match=r"new \.zip file"):
+        stored.store(original[0], file, original[0])
+
+
+def test_scripts_refuse_a_model_that_is_not_stored(launch: Callable[..., object], workdir: Path) -> None:
+    done = launch("report", f"--workdir={workdir}", "--init_from=nosuch")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)  # type: ignore[attr-defined]
+    assert "nosuch" in done.stderr  # type: ignore[attr-defined]
+    assert not workdir.exists()
