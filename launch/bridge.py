@@ -2,10 +2,14 @@
 
 python -m launch.bridge --workdir=runs/bridge                          # trains the dense model first
 python -m launch.bridge --workdir=runs/bridge --dense=runs/dense       # a trained or imported model
+python -m launch.bridge --workdir=runs/bridge --independent=runs/apart # and a control, see --help
+
+A finished run is only evaluated again.
 """
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,14 +21,23 @@ from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import record, training
+from sparse_gpt.bridges.linear import Independent, load_independent
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import loop, run, sharding
 
+FITTED_TOKENS = 2**17  # behind the linear control: hundreds per parameter of a map's column
+
 cli.define_workdir()
 cli.define_config()
 flags.DEFINE_string("dense", None, "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense.")
+flags.DEFINE_string(
+    "independent",
+    None,
+    "Workdir of a sparse model trained without bridges on the same tokenizer; the best linear maps to it are the "
+    "second control in bridge.json. Default: without that control.",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -32,8 +45,9 @@ def main(argv: list[str]) -> int:
     del argv
     config, workdir = cli.new_config("bridge_quickstart"), cli.workdir()
     sharding.make_mesh(config)  # before anything is written
+    independent = _independent(config)
     if flags.FLAGS.dense:
-        folder = Path(flags.FLAGS.dense).expanduser().absolute()
+        folder = _folder(flags.FLAGS.dense)
         dense = dense_models.load_dense(folder, config)
         config = _in_its_tokens(config, folder)
         _check_held(workdir, dense.params_sha256)
@@ -44,6 +58,8 @@ def main(argv: list[str]) -> int:
             return cli.INTERRUPTED
         dense = dense_models.load_dense(folder, config)
         _check_held(workdir, dense.params_sha256)
+    if independent is not None:
+        _check_tokenizer(_folder(flags.FLAGS.independent), folder)
     reject, rule = heldout_rule()
     result = run.train_on_corpus(
         config,
@@ -56,8 +72,29 @@ def main(argv: list[str]) -> int:
     print(run.describe(result, json.loads((workdir / "manifest.json").read_text())))
     if result.interrupted:
         return cli.INTERRUPTED
-    print(record.describe(record.write(workdir, config, dense, _validation(config, workdir))))
+    corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+    validation = _validation(config, corpus)
+    print(record.describe(record.write(workdir, config, dense, validation, independent, _fitting(config, corpus))))
     return 0
+
+
+def _folder(flag: str) -> Path:
+    return Path(flag).expanduser().absolute()
+
+
+def _independent(config: Config) -> Independent | None:
+    """The model of --independent, if it is given."""
+    name = flags.FLAGS.independent
+    return load_independent(_folder(name), config) if name else None
+
+
+def _check_tokenizer(independent: Path, dense: Path) -> None:
+    """InputError unless the two workdirs have the same tokenizer."""
+    if Tokenizer.load(independent / "tokenizer").sha256 != Tokenizer.load(dense / "tokenizer").sha256:
+        raise InputError(
+            f"--independent={independent}: its tokenizer is not that of the dense model in {dense}; train it with "
+            f"--config.data.tokenizer={dense / 'tokenizer'}"
+        )
 
 
 def _in_its_tokens(config: Config, dense: Path) -> Config:
@@ -101,10 +138,17 @@ def _train_dense(config: Config, workdir: Path) -> loop.Result:
     return result
 
 
-def _validation(config: Config, workdir: Path) -> list[np.ndarray]:
+def _validation(config: Config, corpus: Corpus) -> list[np.ndarray]:
     """Validation batches for one device."""
     mesh = sharding.make_mesh(configs.replace(config, {"train.mesh": ""}), jax.local_devices()[:1])
-    return run.corpus_batches(config, Corpus.open(config.data.corpus or workdir / "corpus"), mesh).validation
+    return run.corpus_batches(config, corpus, mesh).validation
+
+
+def _fitting(config: Config, corpus: Corpus) -> Iterator[np.ndarray]:
+    """Training batches that the linear control is fitted on."""
+    rows, context = config.train.batch_size, config.model.context
+    count = -(-FITTED_TOKENS // (rows * context))
+    return (corpus.batch("train", config.data.seed, s, rows, context) for s in range(count))
 
 
 if __name__ == "__main__":

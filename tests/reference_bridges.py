@@ -3,6 +3,7 @@
 Models come as in tests/reference_model.py: options and weights under the reference's names.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -86,3 +87,30 @@ def terms(
         ):
             found.setdefault(name, []).append(value)
     return found
+
+
+def mixture(
+    dense: Model,
+    sparse: Model,
+    encoders: Sequence[Array],
+    decoders: Sequence[Array],
+    pairs: Sequence[tuple[int, int]],
+    kept: int,
+    rows: Array,
+    path: str,
+) -> float:
+    """Cross-entropy of a path ("d" or "s" per piece between bridges), one whole pass per stretch in one model."""
+    tokens, targets = rows[:, :-1], rows[:, 1:]
+    models = {"d": dense, "s": sparse}
+    current = _Switched(dense if path[0] == "d" else sparse)
+    logits = current.run(tokens)
+    for i, (before, after) in enumerate(itertools.pairwise(path)):
+        if before == after:
+            continue
+        places = dict(zip("ds", pairs[i], strict=True))
+        h = current.activations[stream_name(places[before], models[before].config["n_layer"])]
+        kernel = (encoders if after == "s" else decoders)[i].astype(np.float64)
+        value = abs_top_k(h @ kernel, kept) if after == "s" else h @ kernel
+        current = _Switched(models[after], stream_name(places[after], models[after].config["n_layer"]), value)
+        logits = current.run(tokens)
+    return cross_entropy(logits, targets)

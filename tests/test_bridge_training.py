@@ -16,9 +16,12 @@ from sparse_gpt import presets
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import record, training
 from sparse_gpt.bridges.dense import DenseModel
+from sparse_gpt.bridges.hybrids import plain_pass
+from sparse_gpt.bridges.linear import Independent, load_independent
 from sparse_gpt.config import Config
 from sparse_gpt.data import idioms, train_tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.model import build
 from sparse_gpt.model.parameters import flatten
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params, save_params
@@ -134,17 +137,67 @@ def test_on_a_mesh_the_steps_are_the_same(finished: Path, dense: DenseModel) -> 
             np.testing.assert_allclose(np.asarray(metrics[name]), wanted, rtol=1e-4, err_msg=name)
 
 
-def test_the_record_compares_with_untrained_bridges(finished: Path, dense: DenseModel) -> None:
-    found = record.write(finished, config(), dense, [TOKENS[0]])
+@pytest.fixture(scope="module")
+def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
+    """bridge.json of the finished run, with both controls."""
+    params = jax.tree.map(np.asarray, step.make_state(configs.replace(config(), {"train.seed": 1})).params)
+    independent = Independent(config(), params, "apart")
+    found = record.write(finished, config(), dense, [TOKENS[0]], independent, [TOKENS[0]])
     assert found == json.loads((finished / "bridge.json").read_text())
+    assert (found["independent_params_sha256"], found["step"]) == ("apart", STEPS)
+    return found
+
+
+def test_the_record_compares_with_untrained_bridges(finished: Path, recorded: dict[str, Any]) -> None:
     logged = lines(finished)[-1]
-    assert [(b["dense"], b["sparse"]) for b in found["bridges"]] == [(0, 0), (1, 1), (2, 2)]
-    for i, bridge in enumerate(found["bridges"]):
+    assert [(b["dense"], b["sparse"]) for b in recorded["bridges"]] == [(0, 0), (1, 1), (2, 2)]
+    for i, bridge in enumerate(recorded["bridges"]):
         for name, value in bridge["trained"].items():
             assert value == pytest.approx(logged[f"val_{name}"][i], rel=1e-5), name
         assert bridge["trained"]["nmse_encoder"] < bridge["untrained"]["nmse_encoder"]
-    worst = max(max(b["trained"][n] for n in ("loss_to_sparse", "loss_to_dense")) for b in found["bridges"])
-    assert f"within {worst - found['dense_loss']:.3f} nats" in record.describe(found)
+    worst = max(max(b["trained"][n] for n in ("loss_to_sparse", "loss_to_dense")) for b in recorded["bridges"])
+    assert f"within {worst - recorded['dense_loss']:.3f} nats" in record.describe(recorded)
+
+
+def test_mixtures_hold_the_single_switches(recorded: dict[str, Any]) -> None:
+    paths = {entry["path"]: entry for entry in recorded["mixtures"]["paths"]}
+    assert paths["dddd"]["loss"] == pytest.approx(recorded["dense_loss"], rel=1e-5)
+    assert paths["ssss"]["loss"] == pytest.approx(recorded["sparse_loss"], rel=1e-5)
+    for i, bridge in enumerate(recorded["bridges"]):
+        for name, path in (("to_sparse", "d" * (i + 1) + "s" * (3 - i)), ("to_dense", "s" * (i + 1) + "d" * (3 - i))):
+            assert paths[path]["loss"] == pytest.approx(bridge["trained"][f"loss_{name}"], rel=1e-5)
+            assert paths[path]["kl"] == pytest.approx(bridge["trained"][f"kl_{name}"], rel=1e-3, abs=1e-6)
+
+
+def test_linear_maps_to_an_independent_model_have_the_least_error(recorded: dict[str, Any], dense: DenseModel) -> None:
+    """On the very tokens they were fitted on: the residual of numpy's least squares on whole streams."""
+    params = step.make_state(configs.replace(config(), {"train.seed": 1})).params
+    tokens = TOKENS[0][:, :-1]
+    both = dense.config, config()
+    passes = jax.jit(
+        lambda *given: [plain_pass(build(c), p, tokens, (0, 1, 2))[0] for c, p in zip(both, given, strict=True)]
+    )
+    streams = jax.tree.map(lambda h: np.asarray(h, np.float64).reshape(tokens.size, -1), passes(dense.params, params))
+    for bridge, h_dense, h_sparse in zip(recorded["bridges"], *streams, strict=True):
+        for name, x, y in (("nmse_encoder", h_dense, h_sparse), ("nmse_decoder", h_sparse, h_dense)):
+            design = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+            residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+            assert bridge["linear"][name] == pytest.approx((residual**2).sum() / (y**2).sum(), rel=1e-3, abs=1e-9)
+            assert bridge["linear"][name] < bridge["untrained"][name]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("vocab_size", 40, "its vocab_size is 40"),
+        ("n_layer", 2, "its n_layer is 2"),
+        ("context", 4, "its context is 4"),
+    ],
+)
+def test_independent_models_that_do_not_fit(field: str, value: int, message: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", configs.to_dict(config(**{f"model__{field}": value})))
+    with pytest.raises(InputError, match=message):
+        load_independent(tmp_path, config())
 
 
 @pytest.mark.parametrize(

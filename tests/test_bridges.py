@@ -1,6 +1,7 @@
 """The bridges' terms against whole float64 passes, their gradients, the boundary map and the sampling of hybrids."""
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
-from sparse_gpt.bridges import boundaries, terms
+from sparse_gpt.bridges import boundaries, mixtures, terms
 from sparse_gpt.bridges.boundaries import Groups, Pair, boundary_map
 from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction
 from sparse_gpt.bridges.terms import Bridged, Terms
@@ -49,8 +50,8 @@ class Problem(NamedTuple):
     def terms(self, groups: Groups, chosen: Any) -> Terms:
         return self.bridged.terms(*self[3:], groups, jnp.asarray(chosen))
 
-    def expected(self) -> dict[str, Any]:
-        """The terms from whole float64 passes."""
+    def reference(self) -> tuple[Any, ...]:
+        """The same for reference_bridges."""
         models = [
             reference_bridges.Model(to_fields(config), to_tensors(config.model, params))
             for config, params in ((self.dense_config, self.dense_params), (self.config, self.params))
@@ -58,7 +59,11 @@ class Problem(NamedTuple):
         numbers, names = range(len(self.pairs)), ("encoder", "decoder")
         kernels = [[np.asarray(self.bridges[f"{name}_{i}"]["kernel"]) for i in numbers] for name in names]
         kept = int(encoder_fraction(self.config) * self.config.model.d_model)
-        return reference_bridges.terms(*models, *kernels, self.pairs, kept, self.tokens)
+        return (*models, *kernels, self.pairs, kept, self.tokens)
+
+    def expected(self) -> dict[str, Any]:
+        """The terms from whole float64 passes."""
+        return reference_bridges.terms(*self.reference())
 
 
 def randomly(rng: np.random.Generator, like: Params) -> Params:
@@ -105,6 +110,28 @@ def test_models_of_different_depth_and_sampled_hybrids() -> None:
             wanted = np.array(expected[name])
             wanted = wanted[chosen] if name.startswith(("kl", "loss_")) else wanted
             np.testing.assert_allclose(value, wanted, rtol=2e-4, err_msg=name)
+
+
+def test_mixtures_against_whole_passes() -> None:
+    """Every path of 3 bridges between models of different depth, the first of them behind attention."""
+    case = problem(3, "1:1,4:2,6:4")
+    wanted = mixtures.paths(4)
+    assert len(set(wanted)) == 16
+    found = mixtures.evaluate(case.bridged, *case[3:6], [case.tokens])
+    assert found["complete"]
+    assert [entry["path"] for entry in found["paths"]] == list(wanted)
+    expected = [reference_bridges.mixture(*case.reference(), path) for path in wanted]
+    np.testing.assert_allclose([entry["loss"] for entry in found["paths"]], expected, rtol=2e-4)
+    assert abs(found["paths"][wanted.index("dddd")]["kl"]) < 1e-6
+    assert all(entry["kl"] > 1e-4 for entry in found["paths"] if entry["path"] != "dddd")
+
+
+def test_of_many_pieces_paths_with_at_most_two_switches() -> None:
+    found = mixtures.paths(9)
+    changes = [sum(a != b for a, b in itertools.pairwise(path)) for path in found]
+    assert {n: changes.count(n) for n in set(changes)} == {0: 2, 1: 16, 2: 56}
+    assert len(set(found)) == len(found)
+    assert all(len(path) == 9 and set(path) <= {"d", "s"} for path in found)
 
 
 def test_sampling_hybrids_is_unbiased() -> None:

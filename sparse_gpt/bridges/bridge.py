@@ -44,15 +44,19 @@ def encoder_fraction(config: Config) -> float:
 
 def encode(bridges: Params, i: int, h_dense: jax.Array, fraction: float) -> jax.Array:
     """f_i: (B, T, dense width) to (B, T, sparse width), int(fraction * width) channels of each position nonzero."""
-    y = _matrix(bridges[f"encoder_{i}"]["kernel"], h_dense)
+    y = _affine(bridges[f"encoder_{i}"], h_dense)
     return abs_topk(y, int(fraction * y.shape[-1]))
 
 
 def decode(bridges: Params, i: int, h_sparse: jax.Array) -> jax.Array:
     """g_i: (B, T, sparse width) to (B, T, dense width)."""
-    return _matrix(bridges[f"decoder_{i}"]["kernel"], h_sparse)
+    return _affine(bridges[f"decoder_{i}"], h_sparse)
 
 
-def _matrix(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel.astype(x.dtype))
+def _affine(layer: Params, x: jax.Array) -> jax.Array:
+    """Matrix product, plus a bias where there is one: trained bridges have none, fitted ones (linear.py) do."""
+    kernel = layer["kernel"].astype(x.dtype)
+    y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
+    if "bias" in layer:
+        y = y + layer["bias"].astype(x.dtype)[None, :]
     return y.reshape(*x.shape[:-1], kernel.shape[1])
