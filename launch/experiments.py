@@ -1,94 +1,35 @@
 """The experiments of launch/reproduce: each runs launch scripts in processes of their own and returns figures."""
 
-import dataclasses
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sparse_gpt import config as configs
+from launch import comparisons
+from launch.runs import (
+    Experiment,
+    Figure,
+    at_least,
+    at_most,
+    equal,
+    finish,
+    manifest,
+    metrics,
+    params,
+    prune,
+    script,
+)
 from sparse_gpt import presets
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params, flatten
-from sparse_gpt.training.checkpoint import load_params
+from sparse_gpt.model.parameters import flatten
 from sparse_gpt.training.manifest import write_json
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 INTERRUPTED = 75  # exit code of a script that saved and stopped
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """One measured number (or hash) against what was expected."""
-
-    name: str
-    measured: Any
-    expected: str
-    holds: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """`run` takes a folder, does (or finishes) the work in it and returns the figures."""
-
-    proves: str
-    cost: str
-    run: Callable[[Path], list[Figure]]
-
-
-def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Popen[bytes]":
-    """A launch script as a process of its own; `devices` sets how many CPU devices it sees."""
-    environment = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ  # the same few programs, many times
-    if devices is not None:
-        environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen([sys.executable, "-m", f"launch.{name}", *args], cwd=REPOSITORY, env=environment)
-
-
-def finish(name: str, *args: str, devices: int | None = None) -> None:
-    """Runs a launch script to its end. InputError when it fails; its own message stands above."""
-    code = script(name, *args, devices=devices).wait()
-    if code:
-        raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
-
-
-def manifest(workdir: Path) -> dict[str, Any]:
-    """manifest.json of a finished run."""
-    held: dict[str, Any] = json.loads((workdir / "manifest.json").read_text())
-    return held
-
-
-def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what a clock decides."""
-    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
-
-
-def params(workdir: Path) -> Params:
-    """Parameters of a run's newest checkpoint."""
-    return load_params(workdir, configs.load(workdir).model)[0]
-
-
-def at_most(name: str, measured: float, limit: float) -> Figure:
-    return Figure(name, measured, f"at most {limit:g}", measured <= limit)
-
-
-def at_least(name: str, measured: float, limit: float) -> Figure:
-    return Figure(name, measured, f"at least {limit:g}", measured >= limit)
-
-
-def equal(name: str, measured: Any, wanted: Any) -> Figure:
-    return Figure(name, measured, str(wanted), measured == wanted)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def quickstart(folder: Path) -> list[Figure]:
@@ -98,10 +39,7 @@ def quickstart(folder: Path) -> list[Figure]:
         workdir = folder / f"seed_{seed}"
         corpus = [] if seed == 0 else [f"--config.data.corpus={folder / 'seed_0' / 'corpus'}"]
         finish("train", "--preset=quickstart", f"--workdir={workdir}", f"--config.train.seed={seed}", *corpus)
-        path = workdir / "circuits" / "single_double_quote" / "circuit.json"
-        if not path.is_file() or json.loads(path.read_text())["params_sha256"] != manifest(workdir)["params_sha256"]:
-            finish("prune", f"--workdir={workdir}", "--task=single_double_quote")
-        found = json.loads(path.read_text())["metrics"]
+        found = prune(workdir, "single_double_quote")["metrics"]
         figures += [
             at_most(f"seed {seed}: task loss of the full model", found["full_model_task_loss"], 0.05),
             at_most(f"seed {seed}: edges of the circuit", found["edges"], 40),
@@ -217,18 +155,17 @@ def _newest(workdir: Path) -> int:
     return max(steps, default=-1)
 
 
-def settle(name: str, figures: list[Figure], path: Path) -> bool:
-    """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
-    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
-    write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
-    for figure in figures:
-        value = f"{figure.measured:.4g}" if isinstance(figure.measured, float) else figure.measured
-        print(f"{'ok  ' if figure.holds else 'MISS'}  {figure.name}: {value} (expected {figure.expected})")
-    print(f"-> {path}")
-    return all(figure.holds for figure in figures)
-
-
 EXPERIMENTS: Mapping[str, Experiment] = {
+    "sparse-vs-dense": Experiment(
+        "a sparse model's circuits are many times smaller than those of a dense model with equal pretraining loss",
+        "90 min on 2 cores",
+        comparisons.sparse_vs_dense,
+    ),
+    "frontier": Experiment(
+        "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
+        "3 h on 2 cores",
+        comparisons.frontier,
+    ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",
         "30 min on 2 cores",

@@ -7,7 +7,8 @@ python -m launch.reproduce --experiment=torture --workdir=runs/torture
 from absl import flags
 
 from launch import cli
-from launch.experiments import EXPERIMENTS, settle
+from launch.experiments import EXPERIMENTS
+from launch.runs import settle
 from sparse_gpt.errors import InputError
 
 MISSED = 3  # exit code: everything ran, but a figure is not what it should be

@@ -1,6 +1,7 @@
 """launch.reproduce: the table, the exit codes, and kills that hit and are counted."""
 
 import json
+import math
 import random
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
-from launch import experiments
-from launch.experiments import EXPERIMENTS, at_least, at_most, disturbed, equal
+from launch import experiments, figures, runs
+from launch.experiments import EXPERIMENTS, disturbed
+from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,8 +47,8 @@ def test_a_miss_is_printed_written_and_ends_with_an_exit_code_of_its_own(
     tmp_path: Path, measured: float, code: int
 ) -> None:
     script = (
-        "from launch import cli, experiments as e\n"
-        f"run = lambda folder: [e.equal('bits', 1, 1), e.at_most('loss', {measured}, 0.15)]\n"
+        "from launch import cli, experiments as e, runs as r\n"
+        f"run = lambda folder: [r.equal('bits', 1, 1), r.at_most('loss', {measured}, 0.15)]\n"
         "e.EXPERIMENTS = {'fake': e.Experiment('nothing', 'none', run)}\n"
         "from launch import reproduce\n"
         "cli.run(reproduce.main)\n"
@@ -84,6 +87,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, workdir: Path, code: int, stops: in
         return subprocess.Popen([sys.executable, "-S", "-c", RUN, str(workdir), str(code), str(stops)])
 
     monkeypatch.setattr(experiments, "script", script)
+    monkeypatch.setattr(runs, "script", script)
 
 
 def test_kills_that_hit_are_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,3 +104,44 @@ def test_a_run_that_fails_is_no_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     pretend(monkeypatch, tmp_path, code=1, stops=1)
     with pytest.raises(InputError, match="exit code 1 after SIGTERM"):
         disturbed(tmp_path, [], [signal.SIGTERM], random.Random(0), early=0.0)
+
+
+def test_widths_are_tried_where_the_loss_is_expected() -> None:
+    def loss(width: int) -> float:
+        return 3.0 - 0.25 * math.log(width)
+
+    assert figures.next_width({32: loss(32), 64: loss(64)}, loss(48)) == 48
+    assert figures.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
+    assert figures.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
+    assert figures.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
+
+
+def test_ratio_of_geometric_means_and_its_interval() -> None:
+    ratio, low, high = figures.ratio_with_interval([160, 320, 80], [10, 20, 5])
+    assert (ratio, low, high) == pytest.approx((16, 16, 16))
+    ratio, low, high = figures.ratio_with_interval([100, 400], [10, 10])
+    assert ratio == pytest.approx(20)
+    assert (low, high) == pytest.approx((10, 40))
+    assert figures.geometric_mean([0, 100]) == pytest.approx(10)  # no edge counts as one
+
+
+def test_sizes_are_drawn_and_written(tmp_path: Path) -> None:
+    rows = [
+        {"model": model, "task": task, "target_loss": target, "nodes": 9, "edges": edges, "reached": True}
+        for model, edges in (("sparse", 10), ("dense", 200))
+        for task in ("a", "b")
+        for target in (0.5, 0.15)
+    ]
+    figures.write_csv(tmp_path / "new" / "sizes.csv", rows)
+    lines = (tmp_path / "new" / "sizes.csv").read_text().splitlines()
+    assert lines[:2] == ["model,task,target_loss,nodes,edges,reached", "sparse,a,0.5,9,10,True"]
+    seen = {}
+
+    def plot(axes: Axes) -> None:
+        figures.sizes_against_targets(rows, axes)
+        seen.update({line.get_label(): line.get_ydata()[0] for line in axes.lines})
+
+    figures.draw(tmp_path / "sizes.png", "Sizes", "target", "edges", plot)
+    assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
+    assert seen["sparse: geometric mean of 2 tasks"] == pytest.approx(10)
+    assert seen["dense: geometric mean of 2 tasks"] == pytest.approx(200)

@@ -1,0 +1,198 @@
+"""Experiments that compare circuits between models: sparse against dense, and over widths and numbers of nonzeros."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+
+from launch import figures
+from launch.runs import Figure, at_least, at_most, finish, prune
+from sparse_gpt import presets
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.taps import recorder
+from sparse_gpt.workdir import Workdir
+
+PRESET = "quickstart"
+TARGET = 0.15  # nats
+MOST_TASKS = 6  # compared: the first of the suite that every model solves
+NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
+WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together
+
+
+def sparse_vs_dense(folder: Path) -> list[Figure]:
+    """Circuit sizes of a sparse model and of a dense one whose pretraining loss is within 2% of it."""
+    sparse = folder / "sparse"
+    finish("train", f"--preset={PRESET}", f"--workdir={sparse}")
+    wanted = figures.validation_loss(sparse)
+    dense, width = _matched(folder, wanted)
+    tasks = _common([sparse, dense])
+    rows = _pruned({"sparse": sparse, "dense": dense}, tasks)
+    figures.write_csv(folder / "sparse-vs-dense.csv", rows)
+    figures.draw(
+        folder / "sparse-vs-dense.png",
+        f"Circuits of a sparse model and of a dense one (d={width}) of equal pretraining loss",
+        "target task loss (nats)",
+        "edges of the circuit",
+        lambda axes: figures.sizes_against_targets(rows, axes),
+    )
+    ours, theirs = (_edges(rows, model, tasks) for model in ("sparse", "dense"))
+    ratio, low, high = figures.ratio_with_interval(theirs, ours)
+    print(f"{len(tasks)} tasks: {', '.join(tasks)}")
+    print(f"edges at {TARGET}: dense {figures.geometric_mean(theirs):.0f}, sparse {figures.geometric_mean(ours):.0f}")
+    print(f"ratio {ratio:.1f}, 95% interval over tasks {low:.1f} to {high:.1f}")
+    apart = abs(figures.validation_loss(dense) / wanted - 1)
+    return [
+        at_most("pretraining losses apart by", apart, 0.02),
+        at_least("tasks compared", len(tasks), 3),
+        at_least(f"ratio of edges at {TARGET} (geometric mean over tasks)", ratio, 16),
+    ]
+
+
+def _matched(folder: Path, wanted: float, attempts: int = 6) -> tuple[Path, int]:
+    """A dense model whose validation loss is within 2% of `wanted`, else the nearest of `attempts`; and its width."""
+    tried: dict[int, float] = {}
+    width = 32
+    while len(tried) < attempts and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
+        heads = max(2, round(width / 16))
+        finish(
+            "train",
+            f"--preset={PRESET}",
+            f"--workdir={folder / f'dense_{width}'}",
+            f"--config.data.corpus={folder / 'sparse' / 'corpus'}",
+            f"--config.model.d_model={width}",
+            f"--config.model.n_head={heads}",
+            f"--config.model.d_mlp={4 * width}",
+            "--config.sparsity.density=1",
+            "--config.sparsity.embedding_density=1",
+            "--config.sparsity.activation_fraction=0",
+        )
+        tried[width] = figures.validation_loss(folder / f"dense_{width}")
+        print(f"dense model of width {width}: validation loss {tried[width]:.4f}, wanted {wanted:.4f}")
+        nearest = min(tried, key=lambda w: abs(tried[w] - wanted))
+        width = figures.next_width(tried, wanted) if len(tried) > 1 else (64 if tried[32] > wanted else 20)
+    return folder / f"dense_{nearest}", nearest
+
+
+def frontier(folder: Path) -> list[Figure]:
+    """Pretraining loss against circuit size, and kurtosis, for all of WIDTHS x NONZEROS."""
+    runs: dict[tuple[int, int], Path] = {}
+    for width, nonzeros in itertools.product(WIDTHS, NONZEROS):
+        corpus = next(iter(runs.values())) / "corpus" if runs else None
+        runs[width, nonzeros] = _trained(folder, width, nonzeros, corpus)
+    tasks = _common(list(runs.values()))
+    rows = [
+        {
+            "width": width,
+            "nonzeros": nonzeros,
+            "val_loss": figures.validation_loss(workdir),
+            "edges": figures.geometric_mean(_edges(_pruned({"": workdir}, tasks), "", tasks)),
+            "kurtosis": kurtosis(Workdir(workdir)),
+        }
+        for (width, nonzeros), workdir in runs.items()
+    ]
+    figures.write_csv(folder / "frontier.csv", rows)
+    figures.draw(
+        folder / "frontier.png",
+        f"Pretraining loss and circuits of {len(tasks)} tasks, over width and number of nonzeros",
+        f"edges of the circuit at {TARGET} (geometric mean)",
+        "pretraining loss (nats per token)",
+        lambda axes: _lines(rows, "edges", "val_loss", axes),
+    )
+    figures.draw(
+        folder / "kurtosis.png",
+        "Kurtosis of the residual stream",
+        "nonzero weights in all block matrices",
+        "kurtosis over channels (3: normal)",
+        lambda axes: _lines(rows, "nonzeros", "kurtosis", axes),
+    )
+    most = NONZEROS[1]
+    narrow, wide = (next(r for r in rows if (r["width"], r["nonzeros"]) == (w, most)) for w in (WIDTHS[0], WIDTHS[-1]))
+    return [
+        at_least("tasks compared", len(tasks), 3),
+        at_most(f"loss of width {WIDTHS[-1]} minus that of {WIDTHS[0]}", wide["val_loss"] - narrow["val_loss"], 0),
+        at_most(f"edges of width {WIDTHS[-1]} over those of {WIDTHS[0]}", wide["edges"] / narrow["edges"], 1),
+    ]
+
+
+def _trained(folder: Path, width: int, nonzeros: int, corpus: Path | None) -> Path:
+    """A model of the frontier: `nonzeros` in all block matrices together, as many per token in every embedding."""
+    base, workdir = presets.preset(PRESET), folder / f"d{width}_n{nonzeros}"
+    density = nonzeros / (12 * width * width * base.model.n_layer)
+    embedding = min(1.0, base.sparsity.embedding_density * base.model.d_model / width)
+    finish(
+        "train",
+        f"--preset={PRESET}",
+        f"--workdir={workdir}",
+        *([f"--config.data.corpus={corpus}"] if corpus else []),
+        f"--config.model.d_model={width}",
+        f"--config.model.n_head={width // 16}",
+        f"--config.model.d_mlp={4 * width}",
+        f"--config.sparsity.density={density}",
+        f"--config.sparsity.embedding_density={embedding}",
+        "--config.sparsity.min_alive=2",
+    )
+    return workdir
+
+
+def kurtosis(run: Workdir, batches: int = 4) -> float:
+    """Fourth standardised moment over the channels of the residual stream after each layer, averaged over validation
+    tokens and layers. A normal distribution has 3; a few channels that stand out make it larger."""
+
+    @jax.jit
+    def moments(params: Any, tokens: jax.Array) -> jax.Array:
+        seen: dict[tuple[str, int], jax.Array] = {}
+        run.model.apply({"params": params}, tokens, tap=recorder(seen, ("resid_post_mlp",)))
+        x = jnp.stack(list(seen.values()))
+        x = x - x.mean(axis=-1, keepdims=True)
+        return jnp.mean(jnp.mean(x**4, axis=-1) / jnp.square(jnp.mean(x**2, axis=-1)))
+
+    c = run.config
+    tokens = (
+        run.corpus.batch("validation", c.data.seed, step, c.train.batch_size, c.model.context)[:, :-1].astype(np.int32)
+        for step in range(batches)
+    )
+    return float(np.mean([moments(run.params, batch) for batch in tokens]))
+
+
+def _common(workdirs: Sequence[Path]) -> list[str]:
+    """The first MOST_TASKS tasks that all models solve."""
+    able = [figures.solved(workdir, TARGET) for workdir in workdirs]
+    tasks = [task for task in able[0] if all(task in others for others in able)]
+    if not tasks:
+        raise InputError(f"{workdirs[0].parent}: no task is solved by all models; nothing to compare")
+    return tasks[:MOST_TASKS]
+
+
+def _pruned(models: Mapping[str, Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per model, task and target loss: sizes after a search with the same settings for all."""
+    rows = []
+    for task in tasks:
+        for model, workdir in models.items():
+            prune(workdir, task, *NODES_ONLY)
+            rows += [{"model": model, "task": task, **point} for point in figures.points(workdir, task)]
+    return rows
+
+
+def _edges(rows: Sequence[Mapping[str, Any]], model: str, tasks: Sequence[str]) -> list[int]:
+    """Edges at TARGET, in the order of `tasks`."""
+    found = {row["task"]: row["edges"] for row in rows if row["model"] == model and row["target_loss"] == TARGET}
+    return [found[task] for task in tasks]
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], x: str, y: str, axes: Axes) -> None:
+    """One line per number of nonzeros (equal L0) through widths, and a thin one per width (equal parameters)."""
+    _series(rows, "nonzeros", lambda n: f"{n:,} nonzeros", 2.0, x, y, axes)
+    _series(rows, "width", lambda w: f"width {w}", 0.7, x, y, axes)
+
+
+def _series(
+    rows: Sequence[Mapping[str, Any]], key: str, label: Callable[[Any], str], line: float, x: str, y: str, axes: Axes
+) -> None:
+    for value in sorted({row[key] for row in rows}):
+        own = [(row[x], row[y]) for row in rows if row[key] == value]
+        axes.plot(*zip(*own, strict=True), linewidth=line, marker="o" if line > 1 else None, label=label(value))
