@@ -261,6 +261,11 @@ def search(circuit: Json) -> Json:
             "edges": [{"from": e["from"], "to": e["to"], "task_loss": 0.6} for e in circuit["edges"][1:]],
         },
         "loss_versus_size": curve,
+        "baselines": [
+            {"ranking": name, "nodes": 90 * i, "edges": 200 * i, "task_loss": 0.1 * i, "reached": i < 3}
+            | {"loss_versus_size": [{**point, "edges": point["edges"] * i} for point in curve]}
+            for i, name in enumerate(("attribution", "weight_magnitude", "random"), 1)
+        ],
         "random_circuit": {"draws": 20, "task_loss": [0.69 + 0.03 * draw.random() for _ in range(20)]},
         "seconds": 118.4,
     }

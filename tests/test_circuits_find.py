@@ -11,10 +11,12 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
+from sparse_gpt.circuits.baselines import path_gradient, weight_magnitudes
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evaluate import agreement, task_loss
+from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, agreement, task_loss
 from sparse_gpt.circuits.gated import TaskBatch, by_length, without_longest
 from sparse_gpt.circuits.gates import empty
+from sparse_gpt.circuits.trials import Weights
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
@@ -157,6 +159,40 @@ def test_search_record(result: SearchResult) -> None:
         assert min(c["nodes"] for c in curve if c["selection_task_loss"] <= p["target_loss"]) >= p["nodes"]
     assert result.circuit.metrics["random_circuit_task_loss"] == np.median(record["random_circuit"]["task_loss"])
     json.dumps(record, allow_nan=False)
+
+
+def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
+    told = {entry["ranking"]: entry for entry in result.search["baselines"]}
+    assert list(told) == ["attribution", "integrated_gradients", "weight_magnitude", "random"]
+    target = PRUNE.selection_margin * PRUNE.target_loss
+    learned = result.search["trials"][result.search["best_trial"]]["nodes"]
+    for entry in told.values():
+        assert entry["reached"]
+        assert entry["edges"] > 0
+        curve = entry["loss_versus_size"]
+        enough = [point["nodes"] for point in curve if point["selection_task_loss"] <= target]
+        assert max([0, *(p["nodes"] for p in curve if p["nodes"] < enough[0])]) < entry["nodes"] <= enough[0]
+        assert entry["task_loss"] < 0.3
+    assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
+
+
+def test_gradients_along_the_path_add_up_to_the_change_of_the_loss() -> None:
+    """Without AbsTopK, so that the path is smooth; random weights are large, so attention turns sharply along it and
+    the integral needs many points (16 are off by a quarter). The number of samples fills no whole batch."""
+    evaluator = Evaluator(circuits_model.gated(circuits_model.config()), circuits_model.batch(18, seed=8), NO_TOKENS)
+    ends = evaluator.logits(Candidates(np.stack([np.zeros(evaluator.nodes), np.ones(evaluator.nodes)])))
+    change = task_loss(ends[1]) - task_loss(ends[0])
+    points, shares = np.polynomial.legendre.leggauss(128)
+    assert abs(change) > 0.1
+    assert path_gradient(evaluator, (1 + points) / 2, shares / 2).sum() == pytest.approx(change, rel=1e-3)
+    assert path_gradient(evaluator, np.ones(1), np.ones(1)).sum() != pytest.approx(change, rel=5e-2)
+
+
+def test_weight_magnitude_of_one_node() -> None:
+    attention = PARAMS["h_1"]["attn"]
+    into, out = attention["c_attn"]["kernel"][:, 2 * 8 + 3], attention["c_proj"]["kernel"][3]  # v of channel 3
+    found = weight_magnitudes(Weights(CONFIG.model, PARAMS))["attn_v"][1, 3]
+    assert found == pytest.approx(np.sqrt(np.sum(into**2) + np.sum(out**2)))
 
 
 def test_traces(result: SearchResult) -> None:

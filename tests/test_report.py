@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import operator
 import random
 import re
@@ -303,7 +304,10 @@ def test_charts_hold_the_numbers() -> None:
     assert chart is not None
     assert chart.figure.layout.xaxis.type == "log"
     assert {round(shape.y0, 3) for shape in chart.figure.layout.shapes} == {0.693, 0.15}
-    assert [len(trace.x) for trace in chart.figure.data] == [11, 20, 1]  # sizes with edges, random draws, the circuit
+    # sizes with edges of the search and of three baselines, random draws, the circuit
+    assert [len(trace.x) for trace in chart.figure.data] == [11, 11, 11, 11, 20, 1]
+    assert chart.figure.data[2].name == "ranked by weight magnitude"
+    assert chart.figure.layout.xaxis.range[1] > math.log10(3 * max(chart.figure.data[0].x))
     assert [len(chart.figure.data) for chart in search_history(search)] == [8, 8]
 
 

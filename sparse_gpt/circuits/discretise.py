@@ -4,7 +4,7 @@ Many taus end at the clamp, where they tie; the tie is broken by the attribution
 opening the gate lowers the task loss) and then by the fixed order of nodes, so the ranking is deterministic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -28,6 +28,11 @@ def first_k(order: np.ndarray, k: int, nodes: int) -> np.ndarray:
     gates = np.zeros(nodes, np.float32)
     gates[order[:k]] = 1
     return gates
+
+
+def cut(orders: Iterable[np.ndarray], sizes: np.ndarray, nodes: int) -> np.ndarray:
+    """(S, nodes): `first_k` of S rankings, each at its own size."""
+    return np.stack([first_k(order, int(k), nodes) for order, k in zip(orders, sizes, strict=True)])
 
 
 def smallest_sizes(

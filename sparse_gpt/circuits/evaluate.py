@@ -22,14 +22,23 @@ NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 
 @jax.jit
-def _logits(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
-    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache."""
+def _logits(
+    gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, count: jax.Array
+) -> jax.Array:
+    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
 
-    def one(candidate: tuple[Gates, jax.Array]) -> jax.Array:
-        gates, kept = candidate
-        return rewired(gated, gates, places, kept).answer_logits(gates, batch)
+    Those from `count` on only fill up the shape: they are skipped, and get zeros.
+    """
 
-    return jax.lax.map(one, (gates, kept))
+    def one(candidate: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
+        gates, kept, place = candidate
+
+        def run() -> jax.Array:
+            return rewired(gated, gates, places, kept).answer_logits(gates, batch)
+
+        return jax.lax.cond(place < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
+
+    return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
 
 @jax.jit
@@ -114,9 +123,10 @@ class Evaluator:
     def logits(self, candidates: Candidates) -> np.ndarray:
         """(N, B, 2) answer and foil logits."""
         pieces = [rows(self.batch, slice(i, i + ROWS)) for i in range(0, len(self.batch.positions), ROWS)]
-        found = []
+        found: list[np.ndarray] = []
         for gates, kept in candidates.chunks(self.gated.model.config):
-            parts = [_logits(self.gated, gates, candidates.places, kept, trimmed(_filled(piece))) for piece in pieces]
+            left, places = np.int32(len(candidates.gates) - CANDIDATES * len(found)), candidates.places
+            parts = [_logits(self.gated, gates, places, kept, trimmed(_filled(piece)), left) for piece in pieces]
             found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
         return np.concatenate(found)[: len(candidates.gates)]
 
@@ -158,13 +168,22 @@ class Evaluator:
         """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
 
         What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
-        its optimum, where its own gradient is zero.
+        its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
         """
         scores = self(candidate)
         own = calibrate.Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
+        return self._slopes(candidate, own)
+
+    def uncalibrated_slopes(self, candidate: Candidates) -> np.ndarray:
+        """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size."""
+        own = calibrate.Calibration(jnp.float32(1), jnp.zeros(len(self.shifted), jnp.float32))
+        return self._slopes(candidate, own)[0]
+
+    def _slopes(self, candidate: Candidates, own: calibrate.Calibration) -> tuple[np.ndarray, np.ndarray]:
         gates, kept = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
-        some = np.linspace(0, len(self.batch.positions) - 1, ROWS).astype(int)  # of all lengths
+        count = len(self.batch.positions)
+        some = np.linspace(0, count - 1, min(ROWS, count)).astype(int)  # none of them twice
         batch, index = rows(self.batch, some), self.index[some]
         slopes = jax.device_get(_slopes(self.gated, one, candidate.places, kept[0], batch, index, own))
         return to_vector(slopes[0]), slopes[1]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
+from sparse_gpt.circuits.baselines import baselines
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
 from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, agreement, calibrated, task_loss
 from sparse_gpt.circuits.gated import (
@@ -137,6 +138,7 @@ def find_circuit(
         "history": record.history(found),
         "loss_versus_size": curve,
         "size_versus_target": record.size_versus_target(trials.orders[best], curve, selection, heldout, weights),
+        "baselines": baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed),
         "random_circuit": controls,
         "importance": single_removals(support, own, heldout, weights),
         "seconds": time.perf_counter() - started,

@@ -10,7 +10,7 @@ from sparse_gpt.circuits.evaluate import Candidates, Evaluator, random_gates, ta
 from sparse_gpt.circuits.search import Found, Hyperparameters
 from sparse_gpt.circuits.trials import Support, Trials, Weights
 
-HISTORY_POINTS = 100
+HISTORY_POINTS, CURVE_POINTS = 100, 24
 TARGETS = (0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005)  # task losses in nats: as many as are evaluated at a time
 
 
@@ -41,11 +41,12 @@ def history(found: Found) -> list[dict[str, Any]]:
 
 
 def loss_versus_size(
-    order: np.ndarray, selection: Evaluator, heldout: Evaluator, weights: Weights
+    order: np.ndarray, selection: Evaluator, heldout: Evaluator, weights: Weights, points: int = CURVE_POINTS
 ) -> list[dict[str, float]]:
-    """Loss of the first k nodes of a ranking, over geometrically growing k; on selection samples too."""
-    sizes = discretise.size_grid(len(order))
-    gates = np.stack([discretise.first_k(order, int(k), heldout.nodes) for k in sizes])
+    """Loss of the first k nodes of a ranking, over at most `points` geometrically growing k; on selection samples
+    too."""
+    sizes = discretise.size_grid(len(order), points)
+    gates = discretise.cut([order] * len(sizes), sizes, heldout.nodes)
     fitted = selection(Candidates(gates))
     losses = heldout.losses(Candidates(gates), fitted.scale, fitted.shift)
     return [
@@ -67,19 +68,13 @@ def size_versus_target(
       weights: for counting edges; no refinement has removed any of them.
     """
     targets = np.array(TARGETS)
-    known, losses = (np.array([point[key] for point in curve]) for key in ("nodes", "selection_task_loss"))
-    enough = losses[None, :] <= targets[:, None]
-    at = np.where(enough.any(axis=1), enough.argmax(axis=1), len(known) - 1)
+    low, high = np.array([bracket(curve, target) for target in TARGETS]).T
 
     def cut(sizes: np.ndarray) -> Candidates:
-        return Candidates(np.stack([discretise.first_k(order, int(k), heldout.nodes) for k in sizes]))
+        return Candidates(discretise.cut([order] * len(sizes), sizes, heldout.nodes))
 
     sizes, reached = discretise.smallest_sizes(
-        lambda k: selection(cut(k)).calibrated,
-        known[at],
-        np.full(len(targets), len(order)),
-        targets,
-        np.where(at > 0, known[at - 1], 0),
+        lambda k: selection(cut(k)).calibrated, high, np.full(len(targets), len(order)), targets, low
     )
     fitted = selection(cut(sizes))
     found = heldout.losses(cut(sizes), fitted.scale, fitted.shift)
@@ -94,6 +89,14 @@ def size_versus_target(
         for t, k, g, loss, r in zip(targets, sizes, cut(sizes).gates, found, reached, strict=True)
     ]
     return {"points": points, **area(points)}
+
+
+def bracket(curve: list[dict[str, float]], target: float) -> tuple[int, int]:
+    """The points of a `loss_versus_size` between which the selection loss first comes down to `target`: nodes of the
+    last one before (0: none) and of the first one there (the last of all if none is)."""
+    known = [int(point["nodes"]) for point in curve]
+    at = next((i for i, p in enumerate(curve) if p["selection_task_loss"] <= target), len(curve) - 1)
+    return known[at - 1] if at else 0, known[at]
 
 
 def area(points: list[dict[str, Any]]) -> dict[str, Any]:

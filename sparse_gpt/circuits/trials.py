@@ -83,7 +83,7 @@ def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weight
     orders = [discretise.ranking(t, a, may_open) for t, a in zip(tau, attribution, strict=True)]
 
     def cut(sizes: np.ndarray) -> np.ndarray:
-        return np.stack([discretise.first_k(order, k, nodes) for order, k in zip(orders, sizes, strict=True)])
+        return discretise.cut(orders, sizes, nodes)
 
     opened = np.sum((tau > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))

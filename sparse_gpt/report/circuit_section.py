@@ -5,10 +5,11 @@ from typing import Any
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
 from sparse_gpt.report.charts import loss_versus_size, search_history
 from sparse_gpt.report.circuit_drawing import draw_circuit
+from sparse_gpt.report.evidence import baseline_table
 from sparse_gpt.report.files import CircuitFiles
 from sparse_gpt.report.graph import Graph, Node, build_graph
 from sparse_gpt.report.sections import calibrated, chart_grid, mean_of, missing, percent, section
-from sparse_gpt.report.text import escape, number, script_json, table, visible_token, weight
+from sparse_gpt.report.text import cell, escape, number, script_json, table, visible_token, weight
 
 Json = dict[str, Any]
 
@@ -124,14 +125,15 @@ def _search(search: Json, circuit: Json) -> str:
     parts = ["<h3>Size and search</h3>"]
     if curve:
         parts.append(chart_grid([curve]))
+    parts.append(baseline_table(search))
     charts = search_history(search)
     trials = search["trials"]
     names = list(dict.fromkeys(name for trial in trials for name in trial))
     rows = []
     for trial in trials:
-        cells = [_cell(trial.get(name)) for name in names]
+        cells = [cell(trial.get(name)) for name in names]
         best = trial.get("trial") == search.get("best_trial")
-        rows.append([f"<b>{cell}</b>" for cell in cells] if best else cells)
+        rows.append([f"<b>{text}</b>" for text in cells] if best else cells)
     caption = f"{len(trials)} trials of {number(search.get('steps'))} steps"
     caption += f", {number(search.get('batch_pairs'))} pairs a batch"
     if search.get("seconds") is not None:
@@ -141,26 +143,20 @@ def _search(search: Json, circuit: Json) -> str:
     )
     if search.get("stages"):
         rows = [
-            [escape(s["stage"]), *(_cell(s.get(k)) for k in ("nodes", "edges", "task_loss"))] for s in search["stages"]
+            [escape(s["stage"]), *(cell(s.get(k)) for k in ("nodes", "edges", "task_loss"))] for s in search["stages"]
         ]
         inner += table(("stage", "nodes", "edges", "task loss"), rows, "The chosen trial from stage to stage")
     if search.get("size_versus_target"):
         keys = ("target_loss", "nodes", "edges", "task_loss", "reached")
-        rows = [[_cell(p[k]) for k in keys] for p in search["size_versus_target"]["points"]]
+        rows = [[cell(p[k]) for k in keys] for p in search["size_versus_target"]["points"]]
         inner += table(
             [key.replace("_", " ") for key in keys], rows, "Smallest first part of the chosen trial's ranking by target"
         )
     if search.get("hyperparameters"):
-        shared = [(f"<code>{escape(k)}</code>", _cell(v)) for k, v in search["hyperparameters"].items()]
+        shared = [(f"<code>{escape(k)}</code>", cell(v)) for k, v in search["hyperparameters"].items()]
         inner += table(("shared by all trials", "value"), shared)
     parts.append(f"<details><summary>Search history and trials</summary>{inner}</details>")
     return "".join(parts)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return number(value) if isinstance(value, int | float) else escape("–" if value is None else value)
 
 
 def _tables(circuit: Json, traces: Json | None, importance: Json) -> str:

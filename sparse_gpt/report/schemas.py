@@ -79,6 +79,7 @@ TRACES = {
     "embedding?": [_ENTRY],
     "unembedding?": [_ENTRY],
 }
+_CURVE = [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER}]
 SEARCH = {
     "trials": [{"*": PLAIN}],
     "best_trial?": MAYBE,
@@ -87,7 +88,11 @@ SEARCH = {
     "seconds?": MAYBE,
     "hyperparameters?": {"*": PLAIN},
     "history?": [{"step": NUMBER, "loss": [MAYBE], "open_nodes": [MAYBE]}],
-    "loss_versus_size?": [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER}],
+    "loss_versus_size?": _CURVE,
+    "baselines?": [
+        {"ranking": TEXT, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}
+        | {"loss_versus_size?": _CURVE}
+    ],
     "random_circuit?": {"task_loss?": [MAYBE]},
     "stages?": [{"stage": TEXT, "*": PLAIN}],
     "size_versus_target?": {

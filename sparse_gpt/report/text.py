@@ -40,6 +40,13 @@ def number(value: object, digits: int = 3) -> str:
     return shown.replace(",", "\u202f").replace("-", "−")
 
 
+def cell(value: object) -> str:
+    """Any plain value as HTML: numbers by `number`, booleans as yes and no, nothing as a dash."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, int | float) else escape("–" if value is None else value)
+
+
 def weight(value: float) -> str:
     """A weight or activation with its sign: two decimals, more where two would show nothing."""
     size = abs(value)
