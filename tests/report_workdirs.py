@@ -179,6 +179,20 @@ def _circuit(task: str, nodes: list[tuple[int, str, int]], edges: list[tuple[int
         "nodes": [{"layer": layer, "site": site, "channel": channel} for layer, site, channel in nodes],
         "edges": [{"from": list(nodes[i]), "to": list(nodes[j]), "weight": weight} for i, j, weight in edges],
         "metrics": metrics,
+        "bookkeeping": {
+            "nodes": [
+                {"layer": layer, "site": site, "channel": channel, "used_edges": 2, "total_edges": 8, "fraction": 0.25}
+                for layer, site, channel in nodes
+            ],
+            "paths": {
+                "count": 24,
+                "chains": 6,
+                "strongest": [
+                    {"token_id": 5, "token": '("', "nodes": [list(node) for node in nodes[:2]], "answer_id": 9}
+                    | {"answer": "')\n", "strength": 1.72}
+                ],
+            },
+        },
     }
 
 
@@ -233,6 +247,7 @@ def search(circuit: Json) -> Json:
     ]
     sizes = [1, 2, 4, 6, 9, 14, 22, 35, 60, 110, 220, 480]
     curve = [{"nodes": n, "edges": int(n**1.1) - 1, "task_loss": 0.7 / (1 + (n / 8) ** 2.2) + 0.012} for n in sizes]
+    control = {"quantiles": {"task_loss": [0.691, 0.702, 0.733], "task_loss_calibrated": [0.651, 0.677, 0.684]}}
     return {
         "format": "sparse_gpt.search/1",
         "task": circuit["task"],
@@ -266,7 +281,9 @@ def search(circuit: Json) -> Json:
             | {"loss_versus_size": [{**point, "edges": point["edges"] * i} for point in curve]}
             for i, name in enumerate(("attribution", "weight_magnitude", "random"), 1)
         ],
-        "random_circuit": {"draws": 20, "task_loss": [0.69 + 0.03 * draw.random() for _ in range(20)]},
+        "random_circuit": {"draws": 20, "task_loss": [0.69 + 0.03 * draw.random() for _ in range(20)], **control},
+        "redrawn_values": {"draws": 20, **control},
+        "overlap": {"searches": 8, "mean_jaccard": 0.437, "interval": [0.412, 0.468], "random_jaccard": 0.013},
         "seconds": 118.4,
     }
 

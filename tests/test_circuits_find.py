@@ -11,12 +11,12 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
-from sparse_gpt.circuits.baselines import path_gradient, weight_magnitudes
-from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, agreement, task_loss
+from sparse_gpt.circuits.circuit import load, matrix
+from sparse_gpt.circuits.evaluate import agreement, task_loss
 from sparse_gpt.circuits.gated import TaskBatch, by_length, without_longest
-from sparse_gpt.circuits.gates import empty
-from sparse_gpt.circuits.trials import Weights
+from sparse_gpt.circuits.gates import empty, to_vector
+from sparse_gpt.circuits.record import redrawn
+from sparse_gpt.circuits.trials import Support, Weights
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
@@ -176,23 +176,42 @@ def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
     assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
 
 
-def test_gradients_along_the_path_add_up_to_the_change_of_the_loss() -> None:
-    """Without AbsTopK, so that the path is smooth; random weights are large, so attention turns sharply along it and
-    the integral needs many points (16 are off by a quarter). The number of samples fills no whole batch."""
-    evaluator = Evaluator(circuits_model.gated(circuits_model.config()), circuits_model.batch(18, seed=8), NO_TOKENS)
-    ends = evaluator.logits(Candidates(np.stack([np.zeros(evaluator.nodes), np.ones(evaluator.nodes)])))
-    change = task_loss(ends[1]) - task_loss(ends[0])
-    points, shares = np.polynomial.legendre.leggauss(128)
-    assert abs(change) > 0.1
-    assert path_gradient(evaluator, (1 + points) / 2, shares / 2).sum() == pytest.approx(change, rel=1e-3)
-    assert path_gradient(evaluator, np.ones(1), np.ones(1)).sum() != pytest.approx(change, rel=5e-2)
+def test_redrawn_values(result: SearchResult) -> None:
+    """They stand at the circuit's edges, come from the same matrix, and the circuit does not survive them."""
+    weights = Weights(CONFIG.model, PARAMS)
+    support = Support(to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
+    drawn, every = redrawn(support, weights, draws=5, seed=1), weights.edges(support.gates)
+    assert drawn.kept is not None
+    kept, changed = drawn.kept, 0
+    for i, edge in enumerate(every):
+        new = kept[:, i] * edge.weight
+        if edge not in support.edges:
+            assert (new == 0).all()
+            continue
+        pool = matrix(CONFIG.model, PARAMS, edge.target.site, edge.target.layer)
+        assert np.isclose(new[:, None], pool[pool != 0][None], rtol=1e-5).any(axis=1).all()
+        changed += not np.allclose(new, edge.weight)
+    assert changed > len(support.edges) / 2
+    told, metrics = result.search["redrawn_values"], result.circuit.metrics
+    assert len(told["task_loss"]) == told["draws"] == 4
+    assert metrics["redrawn_values_task_loss"] == told["quantiles"]["task_loss"][1] == np.median(told["task_loss"])
+    assert metrics["redrawn_values_task_loss_calibrated"] > 1.1 * metrics["task_loss"]
 
 
-def test_weight_magnitude_of_one_node() -> None:
-    attention = PARAMS["h_1"]["attn"]
-    into, out = attention["c_attn"]["kernel"][:, 2 * 8 + 3], attention["c_proj"]["kernel"][3]  # v of channel 3
-    found = weight_magnitudes(Weights(CONFIG.model, PARAMS))["attn_v"][1, 3]
-    assert found == pytest.approx(np.sqrt(np.sum(into**2) + np.sum(out**2)))
+def test_used_edges_and_paths(result: SearchResult) -> None:
+    told, circuit = result.circuit.to_dict()["bookkeeping"], result.circuit
+    for entry, node in zip(told["nodes"], circuit.nodes, strict=True):
+        assert (entry["layer"], entry["site"], entry["channel"]) == node
+        assert entry["used_edges"] == sum((edge.source == node) + (edge.target == node) for edge in circuit.edges)
+        assert entry["used_edges"] <= entry["total_edges"]
+    v = next(n for n in told["nodes"] if n["site"] == "attn_v")
+    attention, channel = PARAMS[f"h_{v['layer']}"]["attn"], v["channel"]
+    into, out = attention["c_attn"]["kernel"][:, 2 * 8 + channel], attention["c_proj"]["kernel"][channel]
+    assert v["total_edges"] == np.count_nonzero(into) + np.count_nonzero(out)
+    assert told["paths"]["count"] > told["paths"]["chains"] > 0
+    strengths = [path["strength"] for path in told["paths"]["strongest"]]
+    assert strengths == sorted(strengths, reverse=True)
+    assert all(path["token"] == f"<{path['token_id']}>" for path in told["paths"]["strongest"])
 
 
 def test_traces(result: SearchResult) -> None:

@@ -70,6 +70,13 @@ def test_says_what_was_trained_and_the_numbers_of_every_task(page: Page) -> None
     assert "for_while 0.012 99.8\u202f% 0.310 0.200 93.0\u202f%" in rows
     assert "belongs to weights" not in page.text
     assert "refined 12 9 0.100" in rows
+    assert "weight magnitude 180 400 0.200 yes" in rows
+    assert "random 270 600 0.300 no" in rows
+    assert "the circuit 0.116 0.046" in rows
+    assert "random nodes, as many at every site and layer 20 0.702 (0.691 to 0.733) 0.677 (0.651 to 0.684)" in rows
+    assert "0.437 on average (95 % interval 0.412 to 0.468, bootstrap over searches)" in page.text
+    assert any(row.endswith("L0 mlp_in 17 → L0 mlp_in 90 1.72") for row in rows)
+    assert "L0 mlp_neuron 201 2 8 25.0\u202f%" in rows
     assert "Geometric mean of edges over the 2 tasks: 26.8" in page.text  # sqrt(9 * 80)
     for fact in ("2 layers", "1\u202f000 steps", "idioms:0.75,python_source:0.25", "3.12 % (1 in 32)", "cpu"):
         assert fact in page.text, fact

@@ -69,6 +69,7 @@ class Circuit:
       edges: in the order of matrices, then entries.
       metrics: losses on held-out samples, and counts.
       values: ablation values, site -> (n_layer, width) float32.
+      bookkeeping: of the circuit as a graph, see bookkeeping.py.
     """
 
     task: str
@@ -83,6 +84,7 @@ class Circuit:
     edges: tuple[Edge, ...]
     metrics: Mapping[str, float]
     values: GateArrays = dataclasses.field(repr=False, compare=False)
+    bookkeeping: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
@@ -102,6 +104,7 @@ class Circuit:
             "nodes": [node._asdict() for node in self.nodes],
             "edges": [{"from": list(e.source), "to": list(e.target), "weight": e.weight} for e in self.edges],
             "metrics": dict(self.metrics),
+            "bookkeeping": dict(self.bookkeeping),
         }
 
     def save(self, folder: Path) -> None:
@@ -145,6 +148,7 @@ def from_dict(tree: Mapping[str, Any], values: GateArrays) -> Circuit:
         edges=tuple(Edge(Node(*e["from"]), Node(*e["to"]), e["weight"]) for e in tree["edges"]),
         metrics=tree["metrics"],
         values=values,
+        bookkeeping=tree.get("bookkeeping", {}),
     )
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sparse_gpt.circuits import calibrate, record
 from sparse_gpt.circuits.ablation import task_means
 from sparse_gpt.circuits.baselines import baselines
+from sparse_gpt.circuits.bookkeeping import bookkeeping
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
 from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, agreement, calibrated, task_loss
 from sparse_gpt.circuits.gated import (
@@ -30,6 +31,7 @@ from sparse_gpt.circuits.gated import (
 )
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.importance import single_removals
+from sparse_gpt.circuits.overlap import overlap
 from sparse_gpt.circuits.search import population, search
 from sparse_gpt.circuits.traces import traces
 from sparse_gpt.circuits.trials import Support, Weights, discretised, smallest
@@ -123,7 +125,10 @@ def find_circuit(
     if samples.shifted is not None:
         metrics |= _shifted_metrics(support, own, _like(heldout, samples.shifted), weights)
     metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
-    circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights)
+    other_values = record.redrawn_circuits(support, selection, heldout, weights, prune.random_draws, prune.seed)
+    metrics["redrawn_values_task_loss"] = float(np.median(other_values["task_loss"]))
+    metrics["redrawn_values_task_loss_calibrated"] = float(np.median(other_values["task_loss_calibrated"]))
+    circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights, token_text)
     curve = record.loss_versus_size(trials.orders[best], selection, heldout, weights)
     told = {
         "format": FORMAT,
@@ -139,7 +144,9 @@ def find_circuit(
         "loss_versus_size": curve,
         "size_versus_target": record.size_versus_target(trials.orders[best], curve, selection, heldout, weights),
         "baselines": baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed),
+        "overlap": overlap(trials.gates, config.model, prune.seed),
         "random_circuit": controls,
+        "redrawn_values": other_values,
         "importance": single_removals(support, own, heldout, weights),
         "seconds": time.perf_counter() - started,
     }
@@ -245,7 +252,11 @@ def _circuit(
     metrics: dict[str, float],
     heldout: Evaluator,
     weights: Weights,
+    token_text: Callable[[int], str] | None,
 ) -> Circuit:
+    nodes, edges, batch = nodes_of(from_vector(support.gates, config.model)), support.kept_edges(weights), heldout.batch
+    seen = np.unique(batch.tokens[np.arange(batch.tokens.shape[1])[None, :] <= batch.positions[:, None]])
+    answers = np.unique(np.concatenate([batch.answer, batch.foil]))
     return Circuit(
         task=task,
         params_sha256=params_sha256,
@@ -255,8 +266,9 @@ def _circuit(
         scale=float(own.scale),
         shift=tuple((int(t), float(v)) for t, v in zip(heldout.shifted, own.shift, strict=True)),
         edge_pruned=support.edges is not None,
-        nodes=nodes_of(from_vector(support.gates, config.model)),
-        edges=support.kept_edges(weights),
+        nodes=nodes,
+        edges=edges,
         metrics=metrics,
         values={site: np.asarray(value) for site, value in heldout.gated.ablation.items()},
+        bookkeeping=bookkeeping(nodes, edges, weights, seen, answers, token_text),
     )

@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 
 from sparse_gpt.circuits import discretise
+from sparse_gpt.circuits.circuit import matrix
 from sparse_gpt.circuits.evaluate import Candidates, Evaluator, random_gates, task_loss
+from sparse_gpt.circuits.gates import from_vector
+from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found, Hyperparameters
 from sparse_gpt.circuits.trials import Support, Trials, Weights
 
 HISTORY_POINTS, CURVE_POINTS = 100, 24
+QUANTILES = (0.05, 0.5, 0.95)
 TARGETS = (0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005)  # task losses in nats: as many as are evaluated at a time
 
 
@@ -117,13 +121,49 @@ def random_circuits(
     gates: np.ndarray, selection: Evaluator, heldout: Evaluator, draws: int, seed: int
 ) -> dict[str, Any]:
     """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
-    drawn = random_gates(gates, heldout.gated.model.config, draws, seed)
-    fitted = selection(Candidates(drawn))
-    return {
-        "draws": draws,
-        "task_loss": [task_loss(logits) for logits in heldout.logits(Candidates(drawn))],
-        "task_loss_calibrated": heldout.losses(Candidates(drawn), fitted.scale, fitted.shift).tolist(),
+    return _control(Candidates(random_gates(gates, heldout.gated.model.config, draws, seed)), selection, heldout)
+
+
+def redrawn_circuits(
+    support: Support, selection: Evaluator, heldout: Evaluator, weights: Weights, draws: int, seed: int
+) -> dict[str, Any]:
+    """Losses of the circuit with other values at its edges: as they are, and each calibrated."""
+    return _control(redrawn(support, weights, draws, seed), selection, heldout)
+
+
+def redrawn(support: Support, weights: Weights, draws: int, seed: int) -> Candidates:
+    """The circuit `draws` times, its edges where they are, their values drawn from all nonzero values of the same
+    matrix without repetition.
+
+    A new value multiplies what the source differs from its ablation value by; the constant beneath stays, or the
+    constants alone would move every draw away from the model. The v -> attn_out edges of heads without a closed channel
+    keep their values (see `rewire.removable`).
+    """
+    config, every, present = weights.config, weights.edges(support.gates), set(support.kept_edges(weights))
+    free = removable(config, every, from_vector(support.gates, config))
+    factors = np.repeat(np.array([[edge in present for edge in every]], np.float32), draws, axis=0)
+    matrices: dict[tuple[str, int], list[int]] = {}
+    for i, edge in enumerate(every):
+        if free[i] and edge in present:
+            matrices.setdefault((edge.target.site, edge.target.layer), []).append(i)
+    rng = np.random.default_rng(seed)
+    for (site, layer), index in matrices.items():
+        entries = matrix(config, weights.params, site, layer)
+        own = np.array([every[i].weight for i in index])
+        for draw in range(draws):
+            factors[draw, index] = rng.choice(entries[entries != 0], len(index), replace=False) / own
+    return Candidates(np.repeat(support.gates[None, :], draws, axis=0), edge_places(config, every), factors)
+
+
+def _control(drawn: Candidates, selection: Evaluator, heldout: Evaluator) -> dict[str, Any]:
+    """Held-out losses of drawn circuits, their QUANTILES beside them."""
+    fitted = selection(drawn)
+    losses = {
+        "task_loss": [task_loss(logits) for logits in heldout.logits(drawn)],
+        "task_loss_calibrated": heldout.losses(drawn, fitted.scale, fitted.shift).tolist(),
     }
+    quantiles = {name: np.quantile(values, QUANTILES).tolist() for name, values in losses.items()}
+    return {"draws": len(drawn.gates), **losses, "quantiles": {"levels": list(QUANTILES), **quantiles}}
 
 
 def stages(

@@ -5,7 +5,7 @@ from typing import Any
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
 from sparse_gpt.report.charts import loss_versus_size, search_history
 from sparse_gpt.report.circuit_drawing import draw_circuit
-from sparse_gpt.report.evidence import baseline_table
+from sparse_gpt.report.evidence import baseline_table, control_table, overlap_note, path_tables
 from sparse_gpt.report.files import CircuitFiles
 from sparse_gpt.report.graph import Graph, Node, build_graph
 from sparse_gpt.report.sections import calibrated, chart_grid, mean_of, missing, percent, section
@@ -31,7 +31,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     parts.append(
         _search(files.search, circuit) if files.search else missing("No record of its search. Make one with", again)
     )
-    parts.append(_tables(circuit, traces, (files.search or {}).get("importance", {})))
+    parts += [path_tables(circuit), _tables(circuit, traces, (files.search or {}).get("importance", {}))]
     data = f'<script type="application/json" class="circuit-data">{script_json(node_data(graph, traces))}</script>'
     body = f'<div class="circuit">{"".join(parts)}{data}</div>'
     return section(f"circuit-{circuit['task']}", f"Circuit: {escape(circuit['task'])}", body)
@@ -125,7 +125,7 @@ def _search(search: Json, circuit: Json) -> str:
     parts = ["<h3>Size and search</h3>"]
     if curve:
         parts.append(chart_grid([curve]))
-    parts.append(baseline_table(search))
+    parts += [control_table(search, circuit), baseline_table(search), overlap_note(search)]
     charts = search_history(search)
     trials = search["trials"]
     names = list(dict.fromkeys(name for trial in trials for name in trial))

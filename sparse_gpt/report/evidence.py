@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from sparse_gpt.report.text import cell, escape, table
+from sparse_gpt.report.activations import short_name
+from sparse_gpt.report.graph import Node
+from sparse_gpt.report.sections import percent
+from sparse_gpt.report.text import cell, escape, number, table, visible_token
 
 Json = dict[str, Any]
 
@@ -18,3 +21,80 @@ def baseline_table(search: Json) -> str:
     rows = [[escape(name), *(cell(entry.get(key)) for key in keys)] for name, entry in named]
     head = ("nodes ranked by", "nodes", "edges", "task loss", "target reached")
     return table(head, rows, "Smallest first part of each ranking at the target, before any refinement")
+
+
+def control_table(search: Json, circuit: Json) -> str:
+    """Held-out losses of circuits that should not work: the middle one of the draws, and where nine in ten lie."""
+    named = (
+        ("random nodes, as many at every site and layer", "random_circuit"),
+        ("the circuit's edges with values drawn from the same matrices", "redrawn_values"),
+    )
+    rows = []
+    for name, key in named:
+        quantiles = search.get(key, {}).get("quantiles")
+        if quantiles:
+            found = [quantiles.get(loss, []) for loss in ("task_loss", "task_loss_calibrated")]
+            rows.append([escape(name), cell(search[key].get("draws")), *map(_spread, found)])
+    if not rows:
+        return ""
+    metrics = circuit.get("metrics", {})
+    own = [number(metrics.get(key)) for key in ("task_loss_uncalibrated", "task_loss")]
+    head = ("control", "draws", "task loss as it is", "task loss, each calibrated")
+    return table(head, [["the circuit", "", *own], *rows], "Controls: median of the draws (5 % to 95 %)")
+
+
+def _spread(values: list[float | None]) -> str:
+    return f"{number(values[1])} ({number(values[0])} to {number(values[2])})" if len(values) == 3 else "–"
+
+
+def overlap_note(search: Json) -> str:
+    """How much the circuits of the searches share, in a sentence."""
+    told = search.get("overlap", {})
+    if told.get("mean_jaccard") is None:
+        return ""
+    interval = told.get("interval")
+    if interval:
+        certainty = f"95 % interval {number(interval[0])} to {number(interval[1])}, bootstrap over searches"
+    else:
+        certainty = "no interval: that takes five searches"
+    return (
+        f'<p class="note">Nodes that two of the {number(told.get("searches"))} searches share, of those that either '
+        f"has (Jaccard): {number(told['mean_jaccard'])} on average ({certainty}); random circuits with the same counts "
+        f"at every site: {number(told.get('random_jaccard'))}.</p>"
+    )
+
+
+def path_tables(circuit: Json) -> str:
+    """The strongest paths from tokens to logits, and the share of each node's edges that the circuit uses."""
+    told = circuit.get("bookkeeping", {})
+    parts = []
+    paths = told.get("paths", {})
+    if paths.get("strongest"):
+        rows = [
+            [
+                _token(path.get("token"), path["token_id"]),
+                " → ".join(short_name(Node(*node)) for node in path["nodes"]),
+                _token(path.get("answer"), path["answer_id"]),
+                number(path["strength"]),
+            ]
+            for path in paths["strongest"]
+        ]
+        caption = (
+            f"The strongest of {number(paths.get('chains'))} chains of nodes, which make {number(paths.get('count'))} "
+            "paths from single tokens to single logits. Strength: product of the sizes of all weights on the way"
+        )
+        parts.append(table(("token", "nodes", "logit", "strength"), rows, caption))
+    if told.get("nodes"):
+        rows = []
+        for n in told["nodes"]:
+            counts = number(n["used_edges"]), number(n["total_edges"]), percent(n["fraction"])
+            rows.append([short_name(Node(n["layer"], n["site"], n["channel"])), *counts])
+        head = ("node", "edges in the circuit", "edges in the model", "share")
+        parts.append(table(head, rows, "Edges of each node"))
+    if not parts:
+        return ""
+    return f"<details><summary>Paths, and the edges that are used</summary>{''.join(parts)}</details>"
+
+
+def _token(text: str | None, token: int) -> str:
+    return f"<code>{escape(visible_token(text))}</code>" if text is not None else f"token {number(token)}"

@@ -33,6 +33,10 @@ LOSSES = Leaf(
     "a number, null or a list of numbers",
     lambda value: all(map(MAYBE.ok, value if isinstance(value, list) else [value])),
 )
+INTERVAL = Leaf(
+    "null or two numbers",
+    lambda value: value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))),
+)
 COUNTS = Leaf(
     "a number, null or an object of numbers",
     lambda value: all(map(MAYBE.ok, value.values() if isinstance(value, dict) else [value])),
@@ -59,6 +63,20 @@ CIRCUIT = {
     "nodes": [{"layer": INDEX, "site": SITE, "channel": INDEX}],
     "edges": [{"from": [INDEX, SITE, INDEX], "to": [INDEX, SITE, INDEX], "weight": NUMBER}],
     "metrics?": {"random_circuit_task_loss?": LOSSES, "*": MAYBE},
+    "bookkeeping?": {
+        "nodes?": [
+            {"layer": INDEX, "site": SITE, "channel": INDEX, "fraction": MAYBE}
+            | {"used_edges": MAYBE, "total_edges": MAYBE}
+        ],
+        "paths?": {
+            "count?": MAYBE,
+            "chains?": MAYBE,
+            "strongest?": [
+                {"token_id": INDEX, "answer_id": INDEX, "nodes": [[INDEX, SITE, INDEX]], "strength": MAYBE}
+                | {"token?": TEXT, "answer?": TEXT}
+            ],
+        },
+    },
 }
 _ENTRY = {"token": TEXT, "token_id": INDEX, "channel": INDEX, "weight": NUMBER}
 TRACES = {
@@ -79,6 +97,7 @@ TRACES = {
     "embedding?": [_ENTRY],
     "unembedding?": [_ENTRY],
 }
+_CONTROL = {"draws?": MAYBE, "quantiles?": {"task_loss?": [MAYBE], "task_loss_calibrated?": [MAYBE]}}
 _CURVE = [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER}]
 SEARCH = {
     "trials": [{"*": PLAIN}],
@@ -93,7 +112,14 @@ SEARCH = {
         {"ranking": TEXT, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}
         | {"loss_versus_size?": _CURVE}
     ],
-    "random_circuit?": {"task_loss?": [MAYBE]},
+    "random_circuit?": {"task_loss?": [MAYBE], **_CONTROL},
+    "redrawn_values?": _CONTROL,
+    "overlap?": {
+        "searches?": MAYBE,
+        "mean_jaccard?": MAYBE,
+        "interval?": INTERVAL,
+        "random_jaccard?": MAYBE,
+    },
     "stages?": [{"stage": TEXT, "*": PLAIN}],
     "size_versus_target?": {
         "points": [{"target_loss": NUMBER, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}],

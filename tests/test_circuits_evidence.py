@@ -1,0 +1,82 @@
+"""What a circuit is compared with: rankings nobody searched, other searches; and its paths. All by hand, no search."""
+
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits.baselines import path_gradient, weight_magnitudes
+from sparse_gpt.circuits.bookkeeping import paths
+from sparse_gpt.circuits.circuit import Edge, Node
+from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, task_loss
+from sparse_gpt.circuits.overlap import overlap
+from sparse_gpt.circuits.trials import Weights
+from sparse_gpt.model.taps import site_widths
+from tests import circuits_model
+from tests.circuits_model import VOCABULARY
+
+CONFIG = circuits_model.config()
+PARAMS = circuits_model.params(CONFIG)
+
+
+def test_gradients_along_the_path_add_up_to_the_change_of_the_loss() -> None:
+    """Without AbsTopK, so that the path is smooth; random weights are large, so attention turns sharply along it and
+    the integral needs many points (16 are off by a quarter). The number of samples fills no whole batch."""
+    evaluator = Evaluator(circuits_model.gated(CONFIG), circuits_model.batch(18, seed=8), NO_TOKENS)
+    ends = evaluator.logits(Candidates(np.stack([np.zeros(evaluator.nodes), np.ones(evaluator.nodes)])))
+    change = task_loss(ends[1]) - task_loss(ends[0])
+    points, shares = np.polynomial.legendre.leggauss(128)
+    assert abs(change) > 0.1
+    assert path_gradient(evaluator, (1 + points) / 2, shares / 2).sum() == pytest.approx(change, rel=1e-3)
+    assert path_gradient(evaluator, np.ones(1), np.ones(1)).sum() != pytest.approx(change, rel=5e-2)
+
+
+def test_weight_magnitude_of_one_node() -> None:
+    attention = PARAMS["h_1"]["attn"]
+    into, out = attention["c_attn"]["kernel"][:, 2 * 8 + 3], attention["c_proj"]["kernel"][3]  # v of channel 3
+    found = weight_magnitudes(Weights(CONFIG.model, PARAMS))["attn_v"][1, 3]
+    assert found == pytest.approx(np.sqrt(np.sum(into**2) + np.sum(out**2)))
+
+
+def test_overlap_of_searches() -> None:
+    sets = np.zeros((6, CONFIG.model.n_layer * sum(site_widths(CONFIG.model).values())), np.float32)
+    sets[:5, :4] = 1  # five searches agree on four nodes ...
+    sets[5, 2:6] = 1  # ... the sixth shares two of its four with them: 2 of 6
+    told = overlap(sets, CONFIG.model, seed=0)
+    assert told["mean_jaccard"] == pytest.approx((10 + 5 / 3) / 15)
+    low, high = told["interval"]
+    assert 1 / 3 < low < told["mean_jaccard"] < high == 1  # draws without the sixth agree fully
+    assert 0.1 < told["random_jaccard"] < 0.2  # four of sixteen: 1 shared of 7, on average a little less
+    assert told == overlap(sets, CONFIG.model, seed=0)
+    assert overlap(sets[:4], CONFIG.model, seed=0) | {"random_jaccard": 0} == {
+        "searches": 4,
+        "mean_jaccard": 1,
+        "interval": None,
+        "random_jaccard": 0,
+    }
+    assert overlap(sets[:1], CONFIG.model, seed=0)["mean_jaccard"] is None
+
+
+def test_paths_of_a_circuit_made_by_hand() -> None:
+    """Two reads and a write per layer; attention's q leads along v's edge; the stream joins layer 0 to layer 1."""
+    names = ["0 attn_in 1", "0 attn_q 2", "0 attn_v 3", "0 attn_out 5", "1 mlp_in 5", "1 mlp_neuron 7", "1 mlp_out 6"]
+    nodes = [Node(int(layer), site, int(channel)) for layer, site, channel in map(str.split, names)]
+    read, q, v, out, read_again, neuron, end = nodes
+    edges = [Edge(read, q, -2.0), Edge(read, v, 3.0), Edge(v, out, 5.0), Edge(read_again, neuron, 1.0)]
+    edges.append(Edge(neuron, end, 0.5))
+    wte, head = np.zeros((VOCABULARY, 16), np.float32), np.zeros((16, VOCABULARY), np.float32)
+    wte[[4, 9], 1] = 1, -2
+    wte[4, 5] = 0.25  # layer 1 reads a token itself
+    wte[8, 1] = 100  # occurs in no prompt
+    head[5, 3], head[6, [3, 7]] = 10, (1, -4)
+    weights = Weights(CONFIG.model, {**PARAMS, "wte": wte, "lm_head": head})
+    told = paths(nodes, edges, weights, np.array([2, 4, 9]), np.array([3, 7]))
+    # by q or v, from two tokens: to the logit of 3 at once, or by the neuron to both; and token 4 into the neuron
+    assert (told["chains"], told["count"]) == (5, 2 * 2 * (1 + 2) + 2)
+    strengths = [path["strength"] for path in told["strongest"]]
+    assert strengths == [2 * 3 * 5 * 10, 2 * 2 * 5 * 10, 2 * 3 * 5 * 0.5 * 4, 2 * 2 * 5 * 0.5 * 4, 0.25 * 0.5 * 4]
+    assert told["strongest"][1] == {
+        "token_id": 9,
+        "nodes": [list(read), list(q), list(out)],
+        "answer_id": 3,
+        "strength": 200,
+    }
+    assert [told["strongest"][i]["answer_id"] for i in (2, 4)] == [7, 7]
