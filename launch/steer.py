@@ -1,0 +1,143 @@
+"""Takes circuits of a bridged sparse model to the dense model: steers it through one node, and ablates their images.
+
+python -m launch.steer --workdir=runs/bridge                                   # after launch.bridge and launch.prune
+python -m launch.steer --workdir=runs/bridge --task=while_return_true --node=1.attn_in.45
+
+Writes steering.json and transport.json beside the circuit, in WORKDIR/circuits/TASK/.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+import tasks
+from launch import cli
+from sparse_gpt import config as configs
+from sparse_gpt.bridges import dense as dense_models
+from sparse_gpt.bridges import steering, transport
+from sparse_gpt.bridges.steering import Models, Node
+from sparse_gpt.bridges.training import BridgeProgram, restore
+from sparse_gpt.circuits import TaskBatch, task_batch
+from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, Tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.training.manifest import params_sha256, write_json
+
+PAIRS = 128  # of validation samples, on which a node is chosen, and of held-out ones
+MEAN_BATCHES = 16  # of pretraining text
+
+cli.define_workdir()
+flags.DEFINE_string("task", "single_double_quote,while_return_true", "Task, or comma list; each needs its circuit.")
+flags.DEFINE_string(
+    "node",
+    "",
+    "Node to steer, as layer.site.channel; default: that of the circuit with the largest counterfactual difference "
+    "times importance on validation samples.",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Task by task."""
+    del argv
+    folder = cli.existing_workdir()
+    config, chosen = configs.load(folder), _node(flags.FLAGS.node)
+    names = [task.name for task in tasks.select(flags.FLAGS.task)]
+    models, facts = _models(folder, config)
+    circuits = {name: load(folder / "circuits" / name, facts["params_sha256"]) for name in names}
+    corpus = Corpus.open(config.data.corpus or folder / "corpus")
+    found = transport.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
+    text = _text(config, corpus, "validation", 0)
+    for name, circuit in circuits.items():
+        place = folder / "circuits" / name
+        samples = {split: _samples(name, corpus.tokenizer, config, split) for split in ("validation", "heldout")}
+        steered = _steer(models, circuit, place, samples, chosen)
+        carried = transport.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
+        carried["sparse"] = {key: circuit.metrics.get(key) for key in ("full_model_task_loss", "ablated_task_loss")}
+        for kind, result in (("steering", steered), ("transport", carried)):
+            write_json(place / f"{kind}.json", {"format": f"sparse_gpt.{kind}/1", "task": name, **facts, **result})
+        print(_describe(name, steered, carried, place))
+
+
+def _node(flag: str) -> Node | None:
+    """--node, parsed."""
+    if not flag:
+        return None
+    try:
+        layer, site, channel = flag.split(".")
+        return int(layer), site, int(channel)
+    except ValueError as error:
+        raise InputError(f"--node={flag}: expected layer.site.channel, such as 1.attn_in.45") from error
+
+
+def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
+    """The two models of a finished bridged run and the bridges, and the fingerprints of both models."""
+    path = folder / "manifest.json"
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    if "dense_params_sha256" not in held:
+        raise InputError(f"--workdir={folder}: not a bridged run; python -m launch.bridge makes one")
+    beside = folder / "dense"  # still right when the folder has been moved
+    dense = dense_models.load_dense(beside if beside.is_dir() else Path(held["dense"]), config)
+    if dense.params_sha256 != held["dense_params_sha256"]:
+        raise InputError(f"--workdir={folder}: the dense model in {held['dense']} is not the one it was bridged to")
+    program = BridgeProgram(config, None, dense)
+    _, state = restore(folder, program)
+    models = Models(program.bridged, program.dense_params, state.params, state.optimizer.bridges)
+    return models, {"params_sha256": params_sha256(state.params), "dense_params_sha256": dense.params_sha256}
+
+
+def _text(config: Config, corpus: Corpus, split: str, step: int) -> np.ndarray:
+    return corpus.batch(split, config.data.seed, step, config.train.batch_size, config.model.context)
+
+
+def _samples(name: str, tokenizer: Tokenizer, config: Config, split: str) -> TaskBatch:
+    """Pairs of a task; TaskError if the tokenizer or the context does not allow them."""
+    tasks.check(tasks.TASKS[name], tokenizer)
+    context = config.model.context
+    return task_batch(tasks.sample(tasks.TASKS[name], tokenizer, split, PAIRS, config.prune.seed, context=context))
+
+
+def _steer(
+    models: Models, circuit: Circuit, place: Path, samples: dict[str, TaskBatch], chosen: Node | None
+) -> dict[str, Any]:
+    """steering.json: the candidates on validation samples, the curves of one node on held-out ones."""
+    trial, final = (
+        steering.Steering(models, steering.comparable(samples[split], circuit.task))
+        for split in ("validation", "heldout")
+    )
+    tried = steering.candidates(trial, circuit.nodes, _importance(place, circuit))
+    if chosen is None:
+        if not tried:
+            raise InputError(
+                f"--task={circuit.task}: no node of its circuit lies at a bridged read; name one by --node"
+            )
+        chosen = tried[0]["layer"], tried[0]["site"], tried[0]["channel"]
+    return {**steering.record(final, chosen, 0), "candidates": tried}
+
+
+def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
+    """What the task loss gains without each node, from search.json; {} when it is not there."""
+    path = place / "search.json"
+    entries = json.loads(path.read_text()).get("importance", {}).get("nodes", []) if path.is_file() else []
+    whole = circuit.metrics["task_loss"]
+    return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}
+
+
+def _describe(name: str, steered: dict[str, Any], carried: dict[str, Any], place: Path) -> str:
+    curves, node = steered["curves"], ".".join(map(str, steered["node"].values()))
+    random = max(curve["foil"][-1] for curve in curves["random"])
+    without = carried["image"] and f"{carried['image']['task_loss']:.3f} without the circuit's image"
+    others = [draw["task_loss"] for draw in carried["random"]]
+    return (
+        f"{name}: {node} steered, probability of the foil {curves['dense']['foil'][0]:.3f} -> "
+        f"{curves['dense']['foil'][-1]:.3f} in the dense model (sparse {curves['sparse']['foil'][-1]:.3f}, random "
+        f"directions at most {random:.3f})\\n  dense task loss {carried['dense']['task_loss']:.3f}, "
+        f"{without or 'no image'}, random images {np.mean(others) if others else float('nan'):.3f}\\n  -> {place}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

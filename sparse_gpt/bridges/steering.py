@@ -1,0 +1,259 @@
+"""Steering: what a node of the sparse model stands for, done to the dense one (paper, section on bridges).
+
+A node at a residual read (attn_in, mlp_in) is a channel of the sparse model's normalised stream at a boundary. Its
+counterfactual difference, what it is on the other prompt of a pair minus what it is on this one, times its row of that
+boundary's decoder is a change of the dense model's stream. Divided by the dense model's RMS instead of the sparse one's
+it is added, times a strength, to the normalised stream that the dense model reads there.
+
+Shapes: B samples (rows 2 i and 2 i + 1 are a pair), T position, R read width, S strengths.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.bridges.terms import Bridged
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params
+from sparse_gpt.model.taps import Tap, recorder
+from sparse_gpt.model.transformer import Transformer
+
+READS = ("attn_in", "mlp_in")
+NORMS = {"attn_in": ("attn_norm", "ln_1"), "mlp_in": ("mlp_norm", "ln_2")}  # tap and parameters of each read's norm
+STRENGTHS = tuple(i / 10 for i in range(11))
+RANDOM_DIRECTIONS = 8
+MOST_CANDIDATES = 12  # nodes that are tried on validation samples, the highest scores first
+
+Node = tuple[int, str, int]  # layer, site, channel; circuits.Node is one
+
+
+class Samples(Protocol):
+    """Prompts in pairs, as circuits.TaskBatch has them: int32 arrays of the host."""
+
+    @property
+    def tokens(self) -> Any: ...  # (B, T), padded on the right
+    @property
+    def positions(self) -> Any: ...  # (B,), where the answer is predicted
+    @property
+    def answer(self) -> Any: ...  # (B,)
+    @property
+    def foil(self) -> Any: ...  # (B,)
+
+
+class Models(NamedTuple):
+    """Two models with their parameters and the bridges between them."""
+
+    bridged: Bridged
+    dense_params: Params
+    params: Params
+    bridges: Params
+
+
+class Place(NamedTuple):
+    """Where a node is felt in the dense model: through which bridge, at which read."""
+
+    bridge: int
+    layer: int
+    site: str
+
+
+def place(bridged: Bridged, node: Node) -> Place | None:
+    """None for a node that is no residual channel of a read, or at a boundary without a bridge to a dense read."""
+    layer, site, channel = node
+    if site not in READS or channel >= bridged.sparse.config.d_model:
+        return None
+    for i, pair in enumerate(bridged.pairs):
+        if pair.sparse == 2 * layer + READS.index(site) and pair.dense < 2 * bridged.dense.config.n_layer:
+            return Place(i, pair.dense // 2, READS[pair.dense % 2])
+    return None
+
+
+def comparable(samples: Any, task: str) -> Any:
+    """The pairs of a TaskBatch whose prompts have one length, so that positions correspond. InputError if none has."""
+    even = np.asarray(samples.positions).reshape(-1, 2)
+    kept = np.repeat(even[:, 0] == even[:, 1], 2)
+    if not kept.any():
+        raise InputError(f"--task={task}: no pair has two prompts of one length, so their nodes cannot be compared")
+    return type(samples)(*(array[kept] for array in samples))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _reads(model: Transformer, params: Params, tokens: jax.Array) -> dict[tuple[str, int], jax.Array]:
+    """What every read and the reciprocal norm before it is, by (site, layer)."""
+    seen: dict[tuple[str, int], jax.Array] = {}
+    model.apply({"params": params}, tokens, tap=recorder(seen, (*READS, *(tap for tap, _ in NORMS.values()))))
+    return seen
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _probabilities(
+    model: Transformer, at: tuple[str, int], params: Params, delta: jax.Array, samples: Samples, strengths: jax.Array
+) -> jax.Array:
+    """(S, B, 2) probabilities of answer and foil with strength * delta (B, T, R) added at a read."""
+
+    def one(strength: jax.Array) -> jax.Array:
+        def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
+            return x + (strength * delta).astype(x.dtype) if (site, layer) == at else x
+
+        return jax.nn.softmax(logits_at_end(model, params, samples, tap))
+
+    choices = jnp.stack([samples.answer, samples.foil], axis=1)[None]
+    return jnp.take_along_axis(jax.lax.map(one, strengths), choices, axis=2)
+
+
+def logits_at_end(model: Transformer, params: Params, samples: Samples, tap: Tap) -> jax.Array:
+    """(B, V) logits where answers are predicted; the tap sees all positions at every sublayer."""
+    variables: Any = {"params": params}
+    h: Any = model.apply(variables, samples.tokens, method="embed")
+    h = model.apply(variables, h, 0, 2 * model.config.n_layer, tap, method="run")
+    last = jnp.take_along_axis(samples.tokens, samples.positions[:, None], axis=1)
+    h = jnp.take_along_axis(h, samples.positions[:, None, None], axis=1)
+    logits: Any = model.apply(variables, h, last, tap, method="unembed")
+    return jnp.asarray(logits)[:, 0]
+
+
+class Steered(NamedTuple):
+    """Probabilities (S, 2) of answer and foil, means over samples, with one node steered."""
+
+    dense: np.ndarray
+    sparse: np.ndarray
+    random: np.ndarray  # (draws, S, 2): the dense model, with the same norm at every position, in random directions
+
+
+class Steering:
+    """Steers both models through nodes, on the samples of one task."""
+
+    def __init__(self, models: Models, samples: Samples):
+        """`samples` are from `comparable`."""
+        self.models, self.samples = models, samples
+        m = models
+        self.sparse_reads = _reads(m.bridged.sparse, m.params, samples.tokens)
+        self.dense_reads = _reads(m.bridged.dense, m.dense_params, samples.tokens)
+
+    def difference(self, node: Node) -> np.ndarray:
+        """(B, T): the node on the other prompt of the pair minus on this one, 0 behind the answer's position."""
+        layer, site, channel = node
+        x = np.asarray(self.sparse_reads[site, layer], np.float32)[:, :, channel]
+        other = x.reshape(-1, 2, x.shape[1])[:, ::-1].reshape(x.shape)
+        inside = np.arange(x.shape[1])[None, :] <= np.asarray(self.samples.positions)[:, None]
+        return np.where(inside, other - x, 0.0)
+
+    def change(self, node: Node, at: Place) -> np.ndarray:
+        """(B, T, R): what strength 1 adds to the dense model's read.
+
+        The norms' learned scales are part of a read, so the sparse one is divided out and the dense one multiplied in.
+        """
+        m, (layer, site, channel) = self.models, node
+        dense = m.bridged.dense.config
+        row = np.asarray(m.bridges[f"decoder_{at.bridge}"]["kernel"])[channel]
+        if dense.norm == "layer":
+            row = row - row.mean()
+        row = row * np.asarray(m.dense_params[f"h_{at.layer}"][NORMS[at.site][1]]["scale"])
+        scale = float(np.asarray(m.params[f"h_{layer}"][NORMS[site][1]]["scale"])[channel])
+        ours, theirs = self.sparse_reads[NORMS[site][0], layer], self.dense_reads[NORMS[at.site][0], at.layer]
+        ratio = np.asarray(theirs / ours, np.float32)[:, :, 0]  # RMS of the sparse stream over that of the dense one
+        size = self.difference(node) * ratio / scale if scale else np.zeros_like(ratio)
+        return np.pad(size[:, :, None] * row, ((0, 0), (0, 0), (0, dense.d_position)))
+
+    def sparse(self, node: Node, strengths: Sequence[float]) -> np.ndarray:
+        """(S, 2): the node itself moves towards its value on the other prompt."""
+        layer, site, channel = node
+        width = self.sparse_reads[site, layer].shape[-1]
+        delta = self.difference(node)[:, :, None] * np.eye(width, dtype=np.float32)[channel]
+        m = self.models
+        return _means(m.bridged.sparse, (site, layer), m.params, delta, self.samples, strengths)
+
+    def dense(self, at: Place, change: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+        """(S, 2): the dense model with a change of its read."""
+        m = self.models
+        return _means(m.bridged.dense, (at.site, at.layer), m.dense_params, change, self.samples, strengths)
+
+    def curves(self, node: Node, at: Place, seed: int) -> Steered:
+        """All three curves of one node."""
+        change = self.change(node, at)
+        norm = np.linalg.norm(change, axis=2, keepdims=True)
+        rng = np.random.default_rng(seed)
+        directions = rng.normal(size=(RANDOM_DIRECTIONS, self.models.bridged.dense.config.d_model))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        directions = np.pad(directions, ((0, 0), (0, change.shape[2] - directions.shape[1]))).astype(np.float32)
+        random = [self.dense(at, norm * direction, STRENGTHS) for direction in directions]
+        return Steered(self.dense(at, change, STRENGTHS), self.sparse(node, STRENGTHS), np.array(random))
+
+
+def _means(
+    model: Transformer, at: tuple[str, int], params: Params, delta: np.ndarray, samples: Any, strengths: Sequence[float]
+) -> np.ndarray:
+    found = _probabilities(model, at, params, delta, samples, np.array(strengths, np.float32))
+    return np.asarray(found, np.float64).mean(axis=1)
+
+
+def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[Node, float]) -> list[dict[str, Any]]:
+    """Nodes that can be steered, the one with the largest counterfactual difference times importance first.
+
+    Args:
+      steering: on validation samples.
+      nodes: of the circuit.
+      importance: what the sparse model's task loss gains without a node, nats; nodes that are not there count 0, and
+        all count 1 when it is empty.
+
+    Returns:
+      Entries {layer, site, channel, difference, importance, score, dense_foil, sparse_foil}: root mean square over
+      samples of the difference's norm over positions; probabilities of the foil at strength 1.
+    """
+    entries = []
+    for node in nodes:
+        at = place(steering.models.bridged, node)
+        if at is None:
+            continue
+        difference = float(np.sqrt(np.mean(np.sum(steering.difference(node) ** 2, axis=1))))
+        worth = max(0.0, importance.get(node, 0.0)) if importance else 1.0
+        entries.append((difference * worth, difference, worth, node, at))
+    entries.sort(key=lambda entry: -entry[0])
+    return [
+        {
+            **dict(zip(("layer", "site", "channel"), node, strict=True)),
+            "difference": difference,
+            "importance": worth,
+            "score": score,
+            "dense_foil": float(steering.dense(at, steering.change(node, at), [1.0])[0, 1]),
+            "sparse_foil": float(steering.sparse(node, [1.0])[0, 1]),
+        }
+        for score, difference, worth, node, at in entries[:MOST_CANDIDATES]
+    ]
+
+
+def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
+    """The entries of steering.json about one node on held-out samples.
+
+    node and dense: where it is and where it is felt; pairs; strengths; curves {dense, sparse, random}: mean
+    probabilities {answer, foil} by strength, of the random directions one such object each.
+
+    Raises:
+      InputError: the node cannot be steered.
+    """
+    at = place(steering.models.bridged, node)
+    name = ".".join(map(str, node))
+    if at is None:
+        raise InputError(
+            f"--node={name}: not a residual channel at {' or '.join(READS)} with a bridge to a read of the dense model"
+        )
+    found = steering.curves(node, at, seed)
+
+    def curve(values: np.ndarray) -> dict[str, list[float]]:
+        return {"answer": values[:, 0].tolist(), "foil": values[:, 1].tolist()}
+
+    return {
+        "node": dict(zip(("layer", "site", "channel"), node, strict=True)),
+        "dense": {"layer": at.layer, "site": at.site},
+        "pairs": len(steering.samples.positions) // 2,
+        "strengths": list(STRENGTHS),
+        "curves": {
+            "dense": curve(found.dense),
+            "sparse": curve(found.sparse),
+            "random": [curve(values) for values in found.random],
+        },
+    }
