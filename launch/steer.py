@@ -27,7 +27,7 @@ from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.training.manifest import params_sha256, write_json
 
-PAIRS = 128  # of validation samples, on which a node is chosen, and of held-out ones
+PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
 MEAN_BATCHES = 16  # of pretraining text
 
 cli.define_workdir()

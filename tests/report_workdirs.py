@@ -4,6 +4,7 @@
 9 edges) and a messy one (60 nodes, 80 edges) whose tokens hold markup and control characters.
 """
 
+import itertools
 import json
 import math
 import random
@@ -39,6 +40,15 @@ def write_workdir(folder: Path, circuits: bool = True, steps: int = 1000) -> Pat
             write_json(place / "traces.json", traces)
             write_json(place / "search.json", search(circuit))
         write_json(folder / "evaluation.json", evaluation())
+    return folder
+
+
+def write_bridge(folder: Path) -> Path:
+    """What `bridge` and `steer` add to a workdir of `write_workdir`. Returns `folder`."""
+    write_json(folder / "bridge.json", bridge())
+    for path in folder.glob("circuits/*"):
+        write_json(path / "steering.json", steering(path.name))
+        write_json(path / "transport.json", transport(path.name))
     return folder
 
 
@@ -299,3 +309,66 @@ def evaluation() -> Json:
     tasks = [{"task": name} | row for name in ("single_double_quote", "bracket_counting", "for_while")]
     left_out = {"task": "class_init", "reason": "task class_init: only 3 of the 30 train names to copy are one token"}
     return {"format": "sparse_gpt.evaluation/1", "tasks": [*tasks, left_out]}
+
+
+def bridge(layers: int = 1, linear: bool = True) -> Json:
+    """bridge.json of models of that depth: all mixtures, each switch costing 0.01 nats."""
+    draw, boundaries = random.Random(4), 2 * layers + 1
+    names = ("nmse_encoder", "nmse_decoder", "kl_to_sparse", "kl_to_dense", "loss_to_sparse", "loss_to_dense")
+
+    def measures(scale: float) -> Json:
+        return {name: scale * (1 + draw.random()) + 2 * name.startswith("loss") for name in names}
+
+    paths = ["".join(path) for path in itertools.product("ds", repeat=boundaries + 1)]
+    mixed = [{"path": p, "loss": 2 + 0.01 * sum(map(str.__ne__, p, p[1:])), "kl": 0.02} for p in paths]
+    return {
+        "format": "sparse_gpt.bridge/1",
+        "params_sha256": "ef" * 32,
+        "dense_params_sha256": "12" * 32,
+        "independent_params_sha256": "34" * 32 if linear else None,
+        "step": 1000,
+        "tokens": 8192,
+        "dense_loss": 2.0,
+        "sparse_loss": 2.1,
+        "independent_loss": 2.05 if linear else None,
+        "bridges": [
+            {"dense": i, "sparse": i, "trained": measures(0.01), "untrained": measures(1.0)}
+            | {"linear": measures(0.1) if linear else None}
+            for i in range(boundaries)
+        ],
+        "mixtures": {"complete": True, "paths": mixed},
+    }
+
+
+def steering(task: str) -> Json:
+    strengths = [i / 10 for i in range(11)]
+
+    def curve(end: float) -> Json:
+        return {"answer": [0.9 - 0.8 * end * s for s in strengths], "foil": [0.05 + end * s for s in strengths]}
+
+    return {
+        "format": "sparse_gpt.steering/1",
+        "task": task,
+        "params_sha256": "ef" * 32,
+        "node": {"layer": 1, "site": "attn_in", "channel": 45},
+        "dense": {"layer": 1, "site": "attn_in"},
+        "pairs": 64,
+        "strengths": strengths,
+        "curves": {"dense": curve(0.71), "sparse": curve(0.9), "random": [curve(0.01 * i) for i in range(8)]},
+        "candidates": [{"layer": 1, "site": "attn_in", "channel": 45, "difference": 2.1, "importance": 0.4}],
+    }
+
+
+def transport(task: str) -> Json:
+    def outcome(task_loss: float) -> Json:
+        return {"task_loss": task_loss, "accuracy": 0.5, "loss": 2 + task_loss / 10}
+
+    return {
+        "format": "sparse_gpt.transport/1",
+        "task": task,
+        "boundaries": [{"dense": 1, "sparse": 1, "channels": 3, "rank": 3, "width": 64}],
+        "dense": outcome(0.02),
+        "image": outcome(0.8125),
+        "random": [outcome(0.03), outcome(0.05)],
+        "sparse": {"full_model_task_loss": 0.012, "ablated_task_loss": 0.81},
+    }

@@ -250,10 +250,19 @@ def _places(value: Any, place: tuple = ()) -> Iterator[tuple]:
             yield from _places(value[key], (*place, key))
 
 
-@pytest.mark.parametrize("name", ["config.json", "manifest.json", "evaluation.json", CIRCUIT, TRACES, SEARCH])
+STEERING, TRANSPORT = (f"circuits/single_double_quote/{name}.json" for name in ("steering", "transport"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "manifest.json", "evaluation.json", CIRCUIT, TRACES, SEARCH),
+        *("bridge.json", STEERING, TRANSPORT),
+    ],
+)
 def test_any_wrong_value_is_shown_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
     """Random values in random places: a page or an InputError that names the file, never another exception."""
-    folder = workdirs.write_workdir(tmp_path / "run", steps=50)
+    folder = workdirs.write_bridge(workdirs.write_workdir(tmp_path / "run", steps=50))
     shutil.rmtree(folder / "circuits/bracket_counting")
     text, draw, refusals = (folder / name).read_text(), random.Random(0), []
     places = list(_places(json.loads(text)))

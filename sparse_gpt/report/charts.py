@@ -43,18 +43,18 @@ _SMALL = (
 def training_charts(metrics: Sequence[Json]) -> list[Chart]:
     """One chart per quantity that the rows of metrics.jsonl hold; quantities that no row has are left out."""
     charts = []
-    loss = _figure("step", "nats per token")
+    loss = empty_figure("step", "nats per token")
     for name, key, colour in (("training", "loss", "var(--line1)"), ("held-out", "val_loss", "var(--line2)")):
         steps, values = _series(metrics, key)
         if values:
-            _line(loss, steps, values, name, colour, markers=key == "val_loss" and len(values) <= 60)
+            add_line(loss, steps, values, name, colour, markers=key == "val_loss" and len(values) <= 60)
     if loss.data:
         charts.append(Chart("Loss", "Cross-entropy of the next token.", loss, wide=True))
     for title, note, unit, key, logarithmic in _SMALL:
         steps, values = _series(metrics, key)
         if values:
-            figure = _figure("step", unit, height=210)
-            _line(figure, steps, values, title, "var(--line1)")
+            figure = empty_figure("step", unit, height=210)
+            add_line(figure, steps, values, title, "var(--line1)")
             _value_axis(figure, values, logarithmic)
             charts.append(Chart(title, note, figure))
     return charts
@@ -67,9 +67,9 @@ def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
         return None
     metrics, target = circuit.get("metrics", {}), circuit.get("target_loss")
     edges, loss = (next(iter(_finite([metrics.get(key)])), None) for key in ("edges", "task_loss"))
-    figure = _figure("edges", "task loss (nats)", height=360)
+    figure = empty_figure("edges", "task loss (nats)", height=360)
     sizes, losses = [point["edges"] for point in points], [point["task_loss"] for point in points]
-    _line(figure, sizes, losses, "circuits of growing size", "var(--line1)", markers=True)
+    add_line(figure, sizes, losses, "circuits of growing size", "var(--line1)", markers=True)
     figure.data[-1].update(
         customdata=[[point["nodes"]] for point in points],
         hovertemplate="%{x} edges, %{customdata[0]} nodes<br>task loss %{y:.3f}<extra></extra>",
@@ -107,12 +107,12 @@ def search_history(search: Json) -> list[Chart]:
         return []
     charts = []
     for title, key, unit in (("Task loss", "loss", "nats"), ("Open gates", "open_nodes", "nodes")):
-        figure = _figure("search step", unit, height=280)
+        figure = empty_figure("search step", unit, height=280)
         for i, trial in enumerate(trials):
             best = trial.get("trial", i) == search.get("best_trial")
             name = f"trial {trial.get('trial', i)}" + (" (chosen)" if best else "")
             values = [record[key][i] for record in history]
-            _line(figure, [record["step"] for record in history], values, name, LINES[i % len(LINES)])
+            add_line(figure, [record["step"] for record in history], values, name, LINES[i % len(LINES)])
             figure.data[-1].update(line={"width": 3 if best else 1.2}, opacity=1 if best else 0.7)
         _value_axis(figure, _finite(v for record in history for v in record[key]), logarithmic=key == "open_nodes")
         figure.update_layout(showlegend=False)
@@ -120,7 +120,7 @@ def search_history(search: Json) -> list[Chart]:
     return charts
 
 
-def _figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
+def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
     """An empty figure with the page's margins; plotly's own template is dropped, script.js sets fonts and grid."""
     return go.Figure(
         layout={
@@ -135,7 +135,8 @@ def _figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
     )
 
 
-def _line(figure: go.Figure, x: list, y: list, name: str, colour: str, markers: bool = False) -> None:
+def add_line(figure: go.Figure, x: list, y: list, name: str, colour: str, markers: bool = False) -> None:
+    """A line through the points; a legend from the second one on."""
     figure.add_scatter(
         x=x,
         y=y,

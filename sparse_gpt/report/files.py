@@ -19,6 +19,9 @@ CIRCUIT_FORMAT = "sparse_gpt.circuit/1"
 SEARCH_FORMAT = "sparse_gpt.search/1"
 TRACES_FORMAT = "sparse_gpt.traces/1"
 EVALUATION_FORMAT = "sparse_gpt.evaluation/1"
+BRIDGE_FORMAT = "sparse_gpt.bridge/1"
+STEERING_FORMAT = "sparse_gpt.steering/1"
+TRANSPORT_FORMAT = "sparse_gpt.transport/1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,8 @@ class CircuitFiles:
     circuit: Json
     traces: Json | None
     search: Json | None
+    steering: Json | None = None
+    transport: Json | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Workdir:
     metrics: list[Json]
     circuits: list[CircuitFiles]
     evaluation: Json | None
+    bridge: Json | None = None
 
 
 def read_workdir(folder: str | Path) -> Workdir:
@@ -58,6 +64,7 @@ def read_workdir(folder: str | Path) -> Workdir:
         metrics=read_metrics(folder / "metrics.jsonl"),
         circuits=[read_circuit(path.parent) for path in sorted(folder.glob("circuits/*/circuit.json"))],
         evaluation=read_json(folder / "evaluation.json", schemas.EVALUATION, EVALUATION_FORMAT),
+        bridge=read_json(folder / "bridge.json", schemas.BRIDGE, BRIDGE_FORMAT, check_mixtures),
     )
 
 
@@ -111,13 +118,15 @@ def read_metrics(path: Path) -> list[Json]:
 
 
 def read_circuit(folder: Path) -> CircuitFiles:
-    """The circuit of one task. Raises InputError if circuit.json is missing or any of the three files is broken."""
+    """The circuit of one task. Raises InputError if circuit.json is missing or any of its files is broken."""
     circuit = read_json(folder / "circuit.json", schemas.CIRCUIT, CIRCUIT_FORMAT, check_edges)
     if circuit is None:
         raise InputError(f"{folder}: no circuit.json in it; python -m launch.prune writes one")
     traces = read_json(folder / "traces.json", schemas.TRACES, TRACES_FORMAT, check_lengths)
     search = read_json(folder / "search.json", schemas.SEARCH, SEARCH_FORMAT, check_history)
-    return CircuitFiles(folder, circuit, traces, search)
+    steering = read_json(folder / "steering.json", schemas.STEERING, STEERING_FORMAT, check_curves)
+    transport = read_json(folder / "transport.json", schemas.TRANSPORT, TRANSPORT_FORMAT)
+    return CircuitFiles(folder, circuit, traces, search, steering, transport)
 
 
 def check_edges(circuit: Json) -> None:
@@ -148,3 +157,20 @@ def check_history(search: Json) -> None:
     for record in search.get("history", []):
         if len(record["loss"]) != trials or len(record["open_nodes"]) != trials:
             raise InputError(f"step {record['step']} of the history does not have {trials} losses, one per trial")
+
+
+def check_mixtures(bridge: Json) -> None:
+    """Raises InputError unless every path has a letter, d or s, for each of the pieces that the bridges leave."""
+    pieces = len(bridge["bridges"]) + 1
+    for entry in bridge.get("mixtures", {}).get("paths", []):
+        if len(entry["path"]) != pieces or set(entry["path"]) - {"d", "s"}:
+            raise InputError(f"path {ascii(entry['path'])[:40]} is not {pieces} letters d or s")
+
+
+def check_curves(steering: Json) -> None:
+    """Raises InputError unless every curve has one value per strength."""
+    curves = steering["curves"]
+    for curve in (curves["dense"], curves["sparse"], *curves["random"]):
+        for values in curve.values():
+            if len(values) != len(steering["strengths"]):
+                raise InputError(f"a curve has {len(values)} values for {len(steering['strengths'])} strengths")

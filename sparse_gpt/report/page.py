@@ -6,6 +6,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from sparse_gpt.errors import InputError
+from sparse_gpt.report.bridge_section import bridge_section
 from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import circuit_section
 from sparse_gpt.report.files import Workdir, read_workdir
@@ -49,6 +50,8 @@ def render(workdir: Workdir) -> str:
     parts = [("summary", "Circuits", summary(workdir.circuits, workdir))]
     if workdir.evaluation:
         parts.append(("evaluation", "Full model on the tasks", evaluation_table(workdir.evaluation)))
+    if workdir.bridge:
+        parts.append(("bridges", "Bridges to the dense model", bridge_section(workdir)))
     parts.append(("training", "Training", _training(workdir)))
     d_head = workdir.config.get("model", {}).get("d_head", 0)
     fingerprint = str(workdir.manifest.get("params_sha256") or "")

@@ -41,6 +41,9 @@ COUNTS = Leaf(
     "a number, null or an object of numbers",
     lambda value: all(map(MAYBE.ok, value.values() if isinstance(value, dict) else [value])),
 )
+NUMBERS = Leaf(
+    "null or an object of numbers", lambda value: value is None or (isinstance(value, dict) and COUNTS.ok(value))
+)
 INDEX = Leaf(f"a whole number from 0 to {MOST}", lambda value: type(value) is int and 0 <= value <= MOST)
 TEXT = Leaf("a string", lambda value: isinstance(value, str))
 SITE = Leaf("one of " + ", ".join(NODE_SITES), lambda value: value in NODE_SITES)
@@ -129,6 +132,36 @@ SEARCH = {
         "nodes?": [{"layer": INDEX, "site": SITE, "channel": INDEX, "task_loss": MAYBE}],
         "edges?": [{"from": [INDEX, SITE, INDEX], "to": [INDEX, SITE, INDEX], "task_loss": MAYBE}],
     },
+}
+_MEASURES = {"*": MAYBE}
+BRIDGE = {
+    "params_sha256?": TEXT,
+    "dense_loss": NUMBER,
+    "sparse_loss": NUMBER,
+    "independent_loss?": MAYBE,
+    "tokens?": MAYBE,
+    "bridges": [{"dense": INDEX, "sparse": INDEX, "trained": _MEASURES, "untrained": _MEASURES, "linear?": NUMBERS}],
+    "mixtures?": {"complete": PLAIN, "paths": [{"path": TEXT, "loss": NUMBER, "kl": NUMBER}]},
+}
+_CURVE = {"answer": [NUMBER], "foil": [NUMBER]}
+_NODE = {"layer": INDEX, "site": SITE, "channel": INDEX}
+STEERING = {
+    "task": TEXT,
+    "node": _NODE,
+    "dense": {"layer": INDEX, "site": SITE},
+    "pairs": INDEX,
+    "strengths": [NUMBER],
+    "curves": {"dense": _CURVE, "sparse": _CURVE, "random": [_CURVE]},
+    "candidates?": [{**_NODE, "*": MAYBE}],
+}
+_OUTCOME = {"task_loss": NUMBER, "accuracy": NUMBER, "loss": NUMBER}
+TRANSPORT = {
+    "task": TEXT,
+    "boundaries": [{"dense": INDEX, "sparse": INDEX, "channels": INDEX, "rank": INDEX, "width": INDEX}],
+    "dense": _OUTCOME,
+    "image?": NUMBERS,
+    "random": [_OUTCOME],
+    "sparse?": {"*": MAYBE},
 }
 EVALUATION = {"tasks": [{"task": TEXT, "reason?": TEXT, "*": MAYBE}]}
 

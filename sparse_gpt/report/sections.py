@@ -193,6 +193,7 @@ def file_list(workdir: Workdir) -> str:
         "manifest.json": "versions, hashes, seeds, device, nonzeros per tensor",
         "metrics.jsonl": "one object per logged training step",
         "evaluation.json": "the full model on every task",
+        "bridge.json": "hybrids of the sparse and the dense model, with controls",
         "tokenizer": "the tokenizer",
         "checkpoints": "parameters and optimizer state",
     }
@@ -208,4 +209,6 @@ _CIRCUIT_FILES = {
     "ablation.npz": "the values that nodes outside the circuit take",
     "search.json": "trials, search history, loss versus size, random circuits",
     "traces.json": "activations and attention on sample prompts",
+    "steering.json": "one node steered, in the sparse and the dense model",
+    "transport.json": "the circuit’s image ablated in the dense model",
 }

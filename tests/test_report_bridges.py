@@ -1,0 +1,88 @@
+"""The report's section on bridges: tables, heat maps, steering curves, transported circuits, and broken files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sparse_gpt.errors import InputError
+from sparse_gpt.report.bridge_section import bridge_section, mixture_charts, steering_chart
+from sparse_gpt.report.files import read_workdir
+from sparse_gpt.report.page import render
+from sparse_gpt.report.text import number
+from tests import report_workdirs as workdirs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return workdirs.write_bridge(workdirs.write_workdir(tmp_path / "run", steps=50))
+
+
+def rows(text: str) -> list[str]:
+    """Table rows as text."""
+    return [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in re.findall("<tr>(.*?)</tr>", text)]
+
+
+def test_every_bridge_stands_beside_both_controls(folder: Path) -> None:
+    text = bridge_section(read_workdir(folder))
+    shown = rows(text)
+    first = json.loads((folder / "bridge.json").read_text())["bridges"][0]
+    for kind, words in (("trained", "0 : 0 trained"), ("untrained", "untrained"), ("linear", "linear maps to an")):
+        above = first[kind]["loss_to_sparse"] - 2.0
+        assert any(row.startswith(words) and number(above) in row for row in shown), kind
+    assert "Without the second control" not in text
+    workdirs.write_json(folder / "bridge.json", workdirs.bridge(linear=False))
+    assert "Without the second control" in bridge_section(read_workdir(folder))
+    assert 'href="#bridges"' in render(read_workdir(folder))
+
+
+def test_heat_maps_hold_every_path() -> None:
+    blocks, whole = (chart.figure.data[0] for chart in mixture_charts(workdirs.bridge()))
+    # Pieces: embedding, attention, MLP, unembedding. The sparse model alone runs attention: two switches.
+    assert blocks.text[1][2] == "dsdd"
+    assert blocks.z[1][2] == pytest.approx(0.02)
+    assert blocks.text[2][1] == "sdss"
+    assert (blocks.text[0][4], blocks.z[0][4]) == ("ssss", 0)
+    assert blocks.z[3][3] is None
+    assert (whole.y[1], whole.x[2], whole.text[1][2]) == ("ds", "sd", "dssd")
+    assert [[round(100 * value) for value in row] for row in whole.z] == [
+        [0, 1, 2, 1],
+        [2, 3, 2, 1],
+        [1, 2, 3, 2],
+        [1, 2, 1, 0],
+    ]
+    bridge = workdirs.bridge()
+    bridge["mixtures"]["complete"] = False
+    assert len(mixture_charts(bridge)) == 1
+
+
+def test_steering_and_transport(folder: Path) -> None:
+    workdir = read_workdir(folder)
+    chart = steering_chart(workdir.circuits[0])
+    assert chart is not None
+    ends = {trace.name: trace.y[-1] for trace in chart.figure.data}
+    assert ends["dense model"] == pytest.approx(0.76)
+    assert ends["sparse model"] == pytest.approx(0.95)
+    assert len(chart.figure.data) == 10
+    (row,) = (row for row in rows(bridge_section(workdir)) if row.startswith("single_double_quote 1: 3 of 64"))
+    assert "0.020 0.812 0.040" in row
+    for path in folder.glob("circuits/*/*"):
+        if path.stem in ("steering", "transport"):
+            path.unlink()
+    assert "python -m launch.steer --workdir=run" in bridge_section(read_workdir(folder))
+
+
+def test_files_that_do_not_fit_together(folder: Path) -> None:
+    place = folder / "circuits/single_double_quote/steering.json"
+    held = json.loads(place.read_text())
+    held["curves"]["dense"]["foil"].pop()
+    workdirs.write_json(place, held)
+    with pytest.raises(InputError, match=r"steering\.json: a curve has 10 values for 11 strengths"):
+        read_workdir(folder)
+    place.unlink()
+    bridge = workdirs.bridge()
+    bridge["mixtures"]["paths"][0]["path"] = "ddd"
+    workdirs.write_json(folder / "bridge.json", bridge)
+    with pytest.raises(InputError, match=r"bridge\.json: path 'ddd' is not 4 letters d or s"):
+        read_workdir(folder)
