@@ -77,7 +77,7 @@ def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
     for i, baseline in enumerate(search.get("baselines", [])):
         curve = [point for point in baseline.get("loss_versus_size", []) if 0 < point["edges"] < math.inf]
         name, colour = f"ranked by {baseline['ranking'].replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
-        _line(figure, [point["edges"] for point in curve], [point["task_loss"] for point in curve], name, colour)
+        add_line(figure, [point["edges"] for point in curve], [point["task_loss"] for point in curve], name, colour)
         sizes += [point["edges"] for point in curve]
     random_losses = _finite(search.get("random_circuit", {}).get("task_loss", []))
     if edges and random_losses:

@@ -143,7 +143,7 @@ BRIDGE = {
     "bridges": [{"dense": INDEX, "sparse": INDEX, "trained": _MEASURES, "untrained": _MEASURES, "linear?": NUMBERS}],
     "mixtures?": {"complete": PLAIN, "paths": [{"path": TEXT, "loss": NUMBER, "kl": NUMBER}]},
 }
-_CURVE = {"answer": [NUMBER], "foil": [NUMBER]}
+_STEERED = {"answer": [NUMBER], "foil": [NUMBER]}
 _NODE = {"layer": INDEX, "site": SITE, "channel": INDEX}
 STEERING = {
     "task": TEXT,
@@ -151,7 +151,7 @@ STEERING = {
     "dense": {"layer": INDEX, "site": SITE},
     "pairs": INDEX,
     "strengths": [NUMBER],
-    "curves": {"dense": _CURVE, "sparse": _CURVE, "random": [_CURVE]},
+    "curves": {"dense": _STEERED, "sparse": _STEERED, "random": [_STEERED]},
     "candidates?": [{**_NODE, "*": MAYBE}],
 }
 _OUTCOME = {"task_loss": NUMBER, "accuracy": NUMBER, "loss": NUMBER}
