@@ -40,7 +40,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     params = sparse_params(config)
     save_params(folder, params, 40)
     facts = {"params_sha256": manifest.params_sha256(params), "step": 40}
-    manifest.write_json(folder / "config.json", configs.to_dict(config))
+    elsewhere = configs.replace(config, {"data.corpus": "/some/corpus"})
+    manifest.write_json(folder / "config.json", configs.to_dict(elsewhere))
     manifest.write_json(folder / "manifest.json", facts)
     train_tokenizer(["def f(x):\n    return x\n"] * 9, 260).save(folder / "tokenizer")
     corpus = folder.with_name("small corpus")
@@ -71,7 +72,8 @@ def test_a_workdir_comes_back_bit_for_bit(original: tuple[Path, Params], file: P
     found, step = load_params(workdir, configs.load(workdir).model)
     assert step == 40
     assert equal_bits(found, params)
-    for name in ("config.json", "manifest.json", "tokenizer/vocab.bpe"):
+    assert configs.load(workdir) == presets.tiny()  # the corpus is its own now
+    for name in ("manifest.json", "tokenizer/vocab.bpe"):
         assert (workdir / name).read_bytes() == (folder / name).read_bytes()
     assert (workdir / "corpus" / "shards" / "00-train-00000.bin").read_bytes() == bytes(range(256))
     assert not (workdir / "corpus" / ".lock").exists()

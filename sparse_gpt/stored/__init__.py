@@ -29,7 +29,8 @@ from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
 
 SUFFIX, PARAMS = ".zip", "params.npz"
-FILES = ("config.json", "manifest.json", "metrics.jsonl", "evaluation.json")
+CONFIG = "config.json"
+FILES = (CONFIG, "manifest.json", "metrics.jsonl", "evaluation.json")
 FOLDERS = ("tokenizer", "corpus")
 _DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal models are equal files
 
@@ -65,11 +66,13 @@ def store(workdir: Path, output: Path, corpus: Path) -> None:
     """
     if output.exists() or output.suffix != SUFFIX:
         raise InputError(f"--output={output}: must be a new {SUFFIX} file")
-    params, _ = load_params(workdir, configs.load(workdir).model)
+    config = configs.replace(configs.load(workdir), {"data.corpus": "", "data.tokenizer": ""})  # both are inside
+    params, _ = load_params(workdir, config.model)
     with disk_errors(output), tempfile.TemporaryDirectory(dir=output.absolute().parent) as scratch:
         partial = Path(scratch) / output.name
         with zipfile.ZipFile(partial, "w") as archive:
             _add(archive, PARAMS, _packed(params))
+            _add(archive, CONFIG, (json.dumps(configs.to_dict(config), indent=1) + "\n").encode())
             for name, path in _belongings(workdir, corpus):
                 _add(archive, name, path.read_bytes())
         os.replace(partial, output)
@@ -89,7 +92,7 @@ def load(name: str) -> tuple[configs.Config, Params]:
     """
     wanted = fingerprint(name)
     with _opened(name) as archive:
-        config, params = configs.from_dict(json.loads(archive.read("config.json"))), _unpacked(archive.read(PARAMS))
+        config, params = configs.from_dict(json.loads(archive.read(CONFIG))), _unpacked(archive.read(PARAMS))
     if params_sha256(params) != wanted:
         raise InputError(f"{find(name)}: damaged; its parameters do not have the fingerprint in its manifest")
     return config, params
@@ -129,9 +132,9 @@ def _holds(workdir: Path, fingerprint: str) -> bool:
 
 
 def _belongings(workdir: Path, corpus: Path) -> Iterator[tuple[str, Path]]:
-    """Name in the archive and path of everything but the parameters, sorted within folders; hidden files left out."""
+    """Name in the archive and path of all but parameters and configuration, sorted within folders; no hidden files."""
     for name in FILES:
-        if (workdir / name).is_file():
+        if name != CONFIG and (workdir / name).is_file():
             yield name, workdir / name
     for name, folder in zip(FOLDERS, (workdir / "tokenizer", corpus), strict=True):
         for path in sorted(folder.rglob("*")):
