@@ -56,7 +56,7 @@ def test_overlap_of_searches() -> None:
 
 
 def test_paths_of_a_circuit_made_by_hand() -> None:
-    """Two reads and a write per layer; attention's q leads along v's edge; the stream joins layer 0 to layer 1."""
+    """Two reads and a write per layer; attention's q leads on through v; the stream joins layer 0 to layer 1."""
     names = ["0 attn_in 1", "0 attn_q 2", "0 attn_v 3", "0 attn_out 5", "1 mlp_in 5", "1 mlp_neuron 7", "1 mlp_out 6"]
     nodes = [Node(int(layer), site, int(channel)) for layer, site, channel in map(str.split, names)]
     read, q, v, out, read_again, neuron, end = nodes
@@ -75,7 +75,7 @@ def test_paths_of_a_circuit_made_by_hand() -> None:
     assert strengths == [2 * 3 * 5 * 10, 2 * 2 * 5 * 10, 2 * 3 * 5 * 0.5 * 4, 2 * 2 * 5 * 0.5 * 4, 0.25 * 0.5 * 4]
     assert told["strongest"][1] == {
         "token_id": 9,
-        "nodes": [list(read), list(q), list(out)],
+        "nodes": [list(read), list(q), list(v), list(out)],
         "answer_id": 3,
         "strength": 200,
     }

@@ -44,12 +44,20 @@ def baselines(
     curves = [record.loss_versus_size(order, selection, heldout, weights, CURVE_POINTS) for order in orders]
     low, high = np.array([record.bracket(curve, target) for curve in curves]).T
 
+    known = {(i, p["nodes"]): p["selection_task_loss"] for i, curve in enumerate(curves) for p in curve}
+
     def cut(sizes: np.ndarray) -> Candidates:
         return Candidates(discretise.cut(orders, sizes, len(may_open)))
 
-    sizes, reached = discretise.smallest_sizes(
-        lambda k: selection.within(cut(k), target), high, np.array([len(order) for order in orders]), target, low
-    )
+    def losses_at(sizes: np.ndarray) -> np.ndarray:
+        """Of every ranking at its size; none twice, for some are done long before the others."""
+        new = np.array([i for i, k in enumerate(sizes) if (i, k) not in known], int)
+        found = selection.within(cut(sizes).only(new), target) if len(new) else []
+        known.update({(i, sizes[i]): loss for i, loss in zip(new, found, strict=True)})
+        return np.array([known[i, k] for i, k in enumerate(sizes)])
+
+    limit = np.array([len(order) for order in orders])
+    sizes, reached = discretise.smallest_sizes(losses_at, high, limit, target, low)
     fitted = selection(cut(sizes))
     losses = heldout.losses(cut(sizes), fitted.scale, fitted.shift)
     return [

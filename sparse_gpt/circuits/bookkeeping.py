@@ -3,9 +3,9 @@
 A path starts with an embedding entry of a token that occurs in the prompts, on a residual channel that a node reads,
 goes through nodes and ends with an unembedding entry of a token that occurs as answer or foil. From node to node it
 takes an edge of the circuit; or the residual stream, from a write to any later read of the channel; or, from q and k,
-the attention pattern, along every edge from a v channel of the same head. Its strength is the product of the absolute
-values of entries and edges on it. Norms, activation functions and attention count as 1, so strengths rank paths and
-are no contributions to a logit.
+the attention pattern, to every v channel of the same head. Its strength is the product of the absolute values of
+entries and edges on it. Norms, activation functions and attention count as 1, so strengths rank paths and are no
+contributions to a logit.
 """
 
 import heapq
@@ -17,10 +17,11 @@ import numpy as np
 from sparse_gpt.circuits.circuit import SOURCES, Edge, Node, matrix, unembedding
 from sparse_gpt.circuits.gates import empty
 from sparse_gpt.circuits.trials import Weights
+from sparse_gpt.config import NODE_SITES
 
 STRONGEST = 5
 READS, WRITES = ("attn_in", "mlp_in"), ("attn_out", "mlp_out")
-ORDER = {"attn_in": 0, "attn_q": 1, "attn_k": 1, "attn_v": 1, "attn_out": 2, "mlp_in": 3, "mlp_neuron": 4, "mlp_out": 5}
+ORDER = dict(zip(NODE_SITES, range(len(NODE_SITES)), strict=True))  # of computation; v after the q and k that move it
 
 
 class Entries(NamedTuple):
@@ -138,11 +139,10 @@ def _hops(nodes: Sequence[Node], edges: Sequence[Edge], d_head: int) -> dict[Nod
     onward: dict[Node, list[tuple[Node, float]]] = {node: [] for node in nodes}
     for edge in edges:
         onward[edge.source].append((edge.target, abs(edge.weight)))
-        if edge.target.site == "attn_out":
-            head = edge.source.layer, edge.source.channel // d_head
-            looking = (n for n in nodes if n.site in ("attn_q", "attn_k") and (n.layer, n.channel // d_head) == head)
-            for node in looking:
-                onward[node].append((edge.target, abs(edge.weight)))
+    heads = {node: (node.layer, node.channel // d_head) for node in nodes}
+    for node in nodes:
+        if node.site in ("attn_q", "attn_k"):
+            onward[node] += [(v, 1.0) for v in nodes if v.site == "attn_v" and heads[v] == heads[node]]
     for node in nodes:
         if node.site in WRITES:
             reads = (n for n in nodes if n.site in READS and n.channel == node.channel and _place(n) > _place(node))

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from sparse_gpt.circuits import discretise
+from sparse_gpt.circuits.calibrate import Calibration
 from sparse_gpt.circuits.circuit import matrix
-from sparse_gpt.circuits.evaluate import Candidates, Evaluator, random_gates, task_loss
+from sparse_gpt.circuits.evaluate import Candidates, Evaluator, calibrated, random_gates, task_loss
 from sparse_gpt.circuits.gates import from_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found, Hyperparameters
@@ -157,10 +158,11 @@ def redrawn(support: Support, weights: Weights, draws: int, seed: int) -> Candid
 
 def _control(drawn: Candidates, selection: Evaluator, heldout: Evaluator) -> dict[str, Any]:
     """Held-out losses of drawn circuits, their QUANTILES beside them."""
-    fitted = selection(drawn)
+    fitted, logits = selection(drawn), heldout.logits(drawn)
+    pairs = zip(logits, map(Calibration, fitted.scale, fitted.shift), strict=True)
     losses = {
-        "task_loss": [task_loss(logits) for logits in heldout.logits(drawn)],
-        "task_loss_calibrated": heldout.losses(drawn, fitted.scale, fitted.shift).tolist(),
+        "task_loss": [task_loss(each) for each in logits],
+        "task_loss_calibrated": [task_loss(calibrated(each, own, heldout.index)) for each, own in pairs],
     }
     quantiles = {name: np.quantile(values, QUANTILES).tolist() for name, values in losses.items()}
     return {"draws": len(drawn.gates), **losses, "quantiles": {"levels": list(QUANTILES), **quantiles}}
