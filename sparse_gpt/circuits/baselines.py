@@ -52,7 +52,7 @@ def baselines(
     def losses_at(sizes: np.ndarray) -> np.ndarray:
         """Of every ranking at its size; none twice, for some are done long before the others."""
         new = np.array([i for i, k in enumerate(sizes) if (i, k) not in known], int)
-        found = selection.within(cut(sizes).only(new), target) if len(new) else []
+        found = selection.within(cut(sizes).only(new), target) if len(new) else np.zeros(0)
         known.update({(i, sizes[i]): loss for i, loss in zip(new, found, strict=True)})
         return np.array([known[i, k] for i, k in enumerate(sizes)])
 
