@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import comparisons
+from launch import bridging, comparisons
 from launch.runs import (
     Experiment,
     Figure,
@@ -165,6 +165,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
         "3 h on 2 cores",
         comparisons.frontier,
+    ),
+    "bridge": Experiment(
+        "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
+        "3 h on 2 cores",
+        bridging.bridge,
     ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",

@@ -22,6 +22,7 @@ from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.bridges.training import BridgeProgram, restore
 from sparse_gpt.circuits import TaskBatch, task_batch
 from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.circuits.gated import without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
@@ -94,10 +95,10 @@ def _text(config: Config, corpus: Corpus, split: str, step: int) -> np.ndarray:
 
 
 def _samples(name: str, tokenizer: Tokenizer, config: Config, split: str) -> TaskBatch:
-    """Pairs of a task; TaskError if the tokenizer or the context does not allow them."""
-    tasks.check(tasks.TASKS[name], tokenizer)
-    context = config.model.context
-    return task_batch(tasks.sample(tasks.TASKS[name], tokenizer, split, PAIRS, config.prune.seed, context=context))
+    """Pairs of a task, without the longest tenth; TaskError if the tokenizer or the context does not allow them."""
+    task, seed, context = tasks.TASKS[name], config.prune.seed, config.model.context
+    tasks.check(task, tokenizer)
+    return without_longest(task_batch(tasks.sample(task, tokenizer, split, PAIRS, seed, context=context)))
 
 
 def _steer(

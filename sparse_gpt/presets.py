@@ -79,6 +79,22 @@ def bridge_quickstart() -> Config:
     )
 
 
+def bridge_laptop() -> Config:
+    """The model of preset laptop with bridges to a dense one of width 96, which is trained first when none is given.
+
+    Command: ``python -m launch.bridge --preset=bridge_laptop --workdir=runs/bridge``; ``python -m launch.reproduce
+    --experiment=bridge --workdir=DIR`` adds controls, circuits and steering.
+    Expected: not measured yet. Its length is an estimate of what 90 minutes on two cores hold, dense model included.
+    """
+    config = laptop()
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, tokens=7_000_000),
+        train=dataclasses.replace(config.train, steps=3000, eval_every=500, eval_batches=4, evaluate_tasks=False),
+        bridge=BridgeConfig(sampled=2, dense_d_model=96, dense_steps=3000, dense_learning_rate=0.05),
+    )
+
+
 def tiny() -> Config:
     """The smallest model that exercises everything; seconds. For tests and for trying flags."""
     return Config(
@@ -157,6 +173,7 @@ PRESETS: Mapping[str, Callable[[], Config]] = {
     "quickstart": quickstart,
     "laptop": laptop,
     "bridge_quickstart": bridge_quickstart,
+    "bridge_laptop": bridge_laptop,
     "tiny": tiny,
     "openai_reference": openai_reference,
     "paper_118m": paper_118m,

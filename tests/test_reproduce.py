@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 
-from launch import experiments, figures, runs
+from launch import bridging, experiments, figures, runs
 from launch.experiments import EXPERIMENTS, disturbed
 from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
+from tests import report_workdirs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -145,3 +146,23 @@ def test_sizes_are_drawn_and_written(tmp_path: Path) -> None:
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
     assert seen["sparse: geometric mean of 2 tasks"] == pytest.approx(10)
     assert seen["dense: geometric mean of 2 tasks"] == pytest.approx(200)
+
+
+def test_the_figures_of_bridges(tmp_path: Path) -> None:
+    """One hybrid is 0.3 nats off, four times closer than untrained; the task's circuit carries over."""
+    held = report_workdirs.bridge()
+    for each in held["bridges"]:
+        each["trained"] |= {"loss_to_sparse": 2.02, "loss_to_dense": 1.99}
+        each["untrained"] |= {"loss_to_sparse": 4.0, "loss_to_dense": 3.2}
+    held["bridges"][1]["trained"]["loss_to_dense"] = 2.3
+    assert [(round(x.measured, 2), x.holds) for x in bridging.hybrid_figures(held)] == [(0.3, False), (4.0, False)]
+    found = report_workdirs.steering("quotes"), report_workdirs.transport("quotes")
+    assert [(round(x.measured, 2), x.holds) for x in bridging.task_figures("quotes", found)] == [
+        (0.76, True),
+        (0.12, False),
+        (0.77, True),
+    ]
+    assert [x.holds for x in bridging.task_figures("quotes", None)] == [False]
+    bridging.write_tables(tmp_path, held, [found])
+    lines = {path.name: len(path.read_text().splitlines()) - 1 for path in tmp_path.iterdir()}
+    assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 110, "transport.csv": 4}

@@ -1,0 +1,113 @@
+"""The experiment on bridges: hybrids against both controls, steering, and circuits transported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from launch import figures
+from launch.runs import Figure, at_least, at_most, equal, finish, prune
+from sparse_gpt.errors import InputError
+
+PRESET = "bridge_laptop"
+TASKS = ("single_double_quote", "while_return_true")
+WAYS = ("to_sparse", "to_dense")
+
+Json = dict[str, Any]
+
+
+def bridge(folder: Path) -> list[Figure]:
+    """A bridged pair, a sparse model trained apart, circuits of two tasks, and what they do in the dense model."""
+    bridged, apart = folder / "bridged", folder / "independent"
+    finish("bridge", f"--preset={PRESET}", f"--workdir={bridged}")
+    corpus = f"--config.data.corpus={bridged / 'corpus'}"
+    finish("train", f"--preset={PRESET}", f"--workdir={apart}", corpus, "--config.train.seed=1")
+    finish("bridge", f"--preset={PRESET}", f"--workdir={bridged}", f"--independent={apart}")
+    held = json.loads((bridged / "bridge.json").read_text())
+    results = {task: _carried(bridged, task) for task in TASKS}
+    write_tables(folder, held, [*filter(None, results.values())])
+    finish("report", f"--workdir={bridged}")
+    print(f"heat maps and curves: {bridged / 'report' / 'index.html'}; tables: {folder}/*.csv")
+    return hybrid_figures(held) + [x for task, found in results.items() for x in task_figures(task, found)]
+
+
+def _carried(bridged: Path, task: str) -> tuple[Json, Json] | None:
+    """steering.json and transport.json of a task; None when the sparse model has no circuit for it."""
+    try:
+        prune(bridged, task)
+    except InputError as error:
+        print(f"left out: {task}: {error}")
+        return None
+    finish("steer", f"--workdir={bridged}", f"--task={task}")
+    place = bridged / "circuits" / task
+    steering, transport = (json.loads((place / f"{kind}.json").read_text()) for kind in ("steering", "transport"))
+    return steering, transport
+
+
+def above_dense(held: Json, kind: str) -> list[float]:
+    """How far each single-switch hybrid's loss lies above the dense model's, in nats."""
+    return [each[kind][f"loss_{way}"] - held["dense_loss"] for each in held["bridges"] for way in WAYS]
+
+
+def hybrid_figures(held: Json) -> list[Figure]:
+    """What bridge.json must show: every single-switch hybrid near the dense model, and much nearer than untrained."""
+    trained, untrained = above_dense(held, "trained"), above_dense(held, "untrained")
+    closer = min(theirs / max(ours, 1e-9) for ours, theirs in zip(trained, untrained, strict=True))
+    return [
+        at_most("furthest single-switch hybrid above the dense model's loss, nats", max(trained), 0.15),
+        at_least("times closer than untrained bridges, at the least", closer, 5),
+    ]
+
+
+def task_figures(task: str, found: tuple[Json, Json] | None) -> list[Figure]:
+    """What a task's circuit must show in the dense model."""
+    if found is None:
+        return [equal(f"{task}: the bridged sparse model has a circuit", False, True)]
+    steering, transport = found
+    curves, random = steering["curves"], [draw["task_loss"] for draw in transport["random"]]
+    without = (transport["image"] or transport["dense"])["task_loss"]
+    lost = without - sum(random) / len(random) if random else 0.0
+    return [
+        at_least(f"{task}: steered dense model's probability of the foil", curves["dense"]["foil"][-1], 0.5),
+        at_most(f"{task}: the same in random directions", max(draw["foil"][-1] for draw in curves["random"]), 0.1),
+        at_least(f"{task}: dense task loss without the image above that without random ones", lost, 0.1),
+    ]
+
+
+def write_tables(folder: Path, held: Json, found: list[tuple[Json, Json]]) -> None:
+    """bridges.csv, mixtures.csv, steering.csv and transport.csv."""
+    kinds = ("trained", "untrained", "linear")
+    figures.write_csv(
+        folder / "bridges.csv",
+        [
+            {"dense": each["dense"], "sparse": each["sparse"], "bridges": kind, **each[kind]}
+            for each in held["bridges"]
+            for kind in kinds
+            if each[kind]
+        ],
+    )
+    figures.write_csv(folder / "mixtures.csv", held["mixtures"]["paths"])
+    if not found:
+        return
+    curves = [
+        {"task": steering["task"], "curve": kind, "strength": strength, "foil": foil, "answer": answer}
+        for steering, _ in found
+        for kind, curve in _curves(steering)
+        for strength, foil, answer in zip(steering["strengths"], curve["foil"], curve["answer"], strict=True)
+    ]
+    outcomes = [
+        {"task": transport["task"], "ablated": kind, **outcome}
+        for _, transport in found
+        for kind, outcome in (
+            ("nothing", transport["dense"]),
+            ("image", transport["image"]),
+            *(("random", draw) for draw in transport["random"]),
+        )
+        if outcome
+    ]
+    figures.write_csv(folder / "steering.csv", curves)
+    figures.write_csv(folder / "transport.csv", outcomes)
+
+
+def _curves(steering: Json) -> list[tuple[str, Json]]:
+    curves = steering["curves"]
+    return [("dense", curves["dense"]), ("sparse", curves["sparse"]), *(("random", draw) for draw in curves["random"])]
