@@ -2,7 +2,10 @@
 
 python -m launch.prune --workdir=runs/quickstart
 python -m launch.prune --workdir=runs/quickstart --task=bracket_counting,for_while --config.prune.target_loss=0.05
-python -m launch.prune --workdir=runs/quickstart --task=all-that-work
+python -m launch.prune --workdir=runs/quickstart --task=all-that-work --config.prune.tune_trials=32
+
+Killed and started again, it goes on: finished circuits of these weights and settings are kept (delete the folder to
+search again), and an unfinished search continues from the populations in WORKDIR/searches/TASK/.
 """
 
 from pathlib import Path
@@ -11,7 +14,7 @@ from absl import flags
 
 import tasks
 from launch import cli, stored
-from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, require_solved, task_batch
+from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, require_solved, resume, task_batch
 from sparse_gpt.circuits.gated import padded
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
@@ -33,13 +36,36 @@ def main(argv: list[str]) -> None:
     config = cli.stored_config(folder, ("prune",))
     names = _task_names(flags.FLAGS.task)
     run = Workdir(folder, config)
+    todo = [name for name in names if not _kept(name, run)]
+    if not todo:
+        return
     means = run.node_means() if config.prune.ablation == "mean" else None
-    for name, samples in _solved(names, run, skip=flags.FLAGS.task == ALL).items():
+    solved = _solved(todo, run, skip=flags.FLAGS.task == ALL)
+    if not solved and len(todo) == len(names):
+        raise InputError(f"--task={flags.FLAGS.task}: the model solves none of the {len(names)} tasks; train it longer")
+    for name, samples in solved.items():
+        unfinished = folder / "searches" / name
         result = find_circuit(
-            config, run.params, name, samples, means, params_sha256=run.params_sha256, token_text=run.token_text
+            config,
+            run.params,
+            name,
+            samples,
+            means,
+            params_sha256=run.params_sha256,
+            token_text=run.token_text,
+            unfinished=unfinished,
         )
-        result.save(folder / "circuits" / name)
+        resume.finish(result, unfinished, folder / "circuits" / name)
         _print_summary(result, folder / "circuits" / name)
+
+
+def _kept(name: str, run: Workdir) -> bool:
+    """Whether the task's circuit is there already; says so."""
+    folder = run.folder / "circuits" / name
+    complete = resume.is_complete(folder, run.params_sha256, run.config.prune)
+    if complete:
+        print(f"{name}: {folder} is complete for these weights and settings; delete it to search again")
+    return complete
 
 
 def _task_names(flag: str) -> list[str]:
@@ -65,8 +91,6 @@ def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples
             if not skip:
                 raise
             print(f"left out: {error}")
-    if not found:
-        raise InputError(f"--task={flags.FLAGS.task}: the model solves none of the {len(names)} tasks; train it longer")
     return found
 
 

@@ -16,6 +16,7 @@ from sparse_gpt.errors import InputError
 NODE_SITES = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 RESIDUAL_SITES = ("resid_post_attn", "resid_post_mlp")  # further places where the reference can apply AbsTopK
 ALL_SITES = ",".join(NODE_SITES)
+TUNE_BATCH = 8  # mask searches whose hyperparameters are tuned together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,7 @@ class PruneConfig:
     init_noise_scale: float = 1e-2
     init_noise_bias: float = 0.1
     heaviside_temp: float = 1.0
+    tune_trials: int = 0  # searches beside those, in eights, with the eight values tuned by Optuna
     grad_clip: float = 1.0
     refine_trials: int = 3  # of the smallest circuits found, refined until no node can go; the smallest wins
     edges: bool = True  # then remove single edges too
@@ -365,6 +367,12 @@ def _validate_prune(p: PruneConfig) -> None:
     _require(p.norm in ("live", "frozen"), "prune.norm", p.norm, "choose live or frozen")
     _require(0 <= p.beta2 < 1, "prune.beta2", p.beta2, "must be in [0, 1)")
     _require(0 <= p.warmup < 1, "prune.warmup", p.warmup, "must be in [0, 1)")
+    _require(
+        p.tune_trials >= 0 and p.tune_trials % TUNE_BATCH == 0,
+        "prune.tune_trials",
+        p.tune_trials,
+        f"must be a multiple of {TUNE_BATCH}, or 0 for no tuning",
+    )
     k_coefs(p)
 
 

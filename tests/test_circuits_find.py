@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt import config as configs
-from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means
+from sparse_gpt.circuits import SearchResult, find_circuit, full_task_loss, pretraining_means, resume
 from sparse_gpt.circuits.circuit import load, matrix
 from sparse_gpt.circuits.evaluate import agreement, task_loss
 from sparse_gpt.circuits.gated import TaskBatch, by_length, without_longest
@@ -239,6 +239,51 @@ def test_traces_agree_with_the_reported_logits(result: SearchResult) -> None:
     np.testing.assert_allclose(found, expected[:, 0] - expected[:, 1], rtol=1e-3, atol=1e-3)
 
 
+def test_a_circuit_is_kept_only_for_the_same_weights_and_settings(result: SearchResult, tmp_path: Path) -> None:
+    folder, unfinished = tmp_path / "circuits" / "toy", tmp_path / "searches" / "toy"
+    unfinished.mkdir(parents=True)
+    assert not resume.is_complete(folder, "ab" * 32, PRUNE)
+    resume.finish(result, unfinished, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["circuits"]
+    assert resume.is_complete(folder, "ab" * 32, PRUNE)
+    assert not resume.is_complete(folder, "cd" * 32, PRUNE)
+    assert not resume.is_complete(folder, "ab" * 32, dataclasses.replace(PRUNE, target_loss=0.2))
+    search = json.loads((folder / "search.json").read_text())
+    del search["hyperparameters"]["tune_trials"]  # as a search wrote it before there was tuning
+    (folder / "search.json").write_text(json.dumps(search))
+    assert resume.is_complete(folder, "ab" * 32, PRUNE)
+    assert not resume.is_complete(folder, "ab" * 32, dataclasses.replace(PRUNE, tune_trials=8))
+    for name in ("circuit.json", "ablation.npz", "search.json", "traces.json"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+        assert not resume.is_complete(folder, "ab" * 32, PRUNE) or name == "traces.json"
+        (folder / name).unlink()
+        assert not resume.is_complete(folder, "ab" * 32, PRUNE)
+        (folder / name).write_bytes(whole)
+
+
+def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, unfinished = tmp_path / "circuits" / "toy", tmp_path / "searches" / "toy"
+    (tmp_path / "searches" / "other").mkdir(parents=True)
+    for directory in (folder, unfinished):
+        directory.mkdir(parents=True)
+        (directory / "old.txt").write_text("old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchResult, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            resume.finish(result, unfinished, folder)
+    assert (folder / "old.txt").exists()
+    assert (unfinished / "old.txt").exists()
+    resume.finish(result, unfinished, folder)
+    assert not (folder / "old.txt").exists()
+    assert resume.is_complete(folder, "ab" * 32, PRUNE)
+    assert [path.name for path in (tmp_path / "searches").iterdir()] == ["other"]
+
+
 def test_same_seed_same_circuit(result: SearchResult, means: dict[str, np.ndarray]) -> None:
     again = find_circuit(CONFIG, PARAMS, "toy", SAMPLES, means, params_sha256="ab" * 32, progress=False)
     assert again.circuit == result.circuit
@@ -291,7 +336,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALL = (
     "--config.prune.ablation=zero",
     "--config.prune.steps=2",
-    "--config.prune.seeds=1",
+    "--config.prune.seeds=8",
+    "--config.prune.tune_trials=8",
     "--config.prune.evaluation_pairs=8",
 )
 
@@ -307,13 +353,23 @@ def test_prune_writes_the_files(launch: Launch, untrained: Path) -> None:
         "ablation.npz",
         "circuit.json",
         "search.json",
+        "study.db",
         "traces.json",
     ]
+    assert not (untrained / "searches").exists()
+    trials = json.loads((folder / "search.json").read_text())["trials"]
+    assert len(trials) == 16
+    assert len({trial["learning_rate"] for trial in trials}) == 9  # eight tuned ones
     config = configs.load(untrained)
     circuit = load(folder)
     assert circuit.ablation == "zero"
     assert {"agreement", "shifted_task_loss", "shifted_agreement"} <= set(circuit.metrics)
     assert circuit.params_sha256 == params_sha256(circuits_model.params(config))
+    before = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+    again = launch("prune", f"--workdir={untrained}", f"--task={task}", *SMALL, "--config.prune.target_loss=50")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == f"{task}: {folder} is complete for these weights and settings; delete it to search again\n"
+    assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == before
 
 
 @pytest.mark.parametrize(

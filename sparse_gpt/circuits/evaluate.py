@@ -7,6 +7,7 @@ be removed. Candidates go CANDIDATES at a time and samples ROWS at a time, so th
 import dataclasses
 from collections.abc import Iterator
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +87,7 @@ class Candidates:
             yield from_vector(gates[i : i + CANDIDATES], config), kept[i : i + CANDIDATES]
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Scores:
     """Of N candidate circuits on one batch, each with the calibration that fits this batch best."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sparse_gpt.circuits import calibrate, record
+from sparse_gpt.circuits import calibrate, record, tune
 from sparse_gpt.circuits.ablation import task_means
 from sparse_gpt.circuits.baselines import baselines
 from sparse_gpt.circuits.bookkeeping import bookkeeping
@@ -32,10 +32,10 @@ from sparse_gpt.circuits.gated import (
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.importance import single_removals
 from sparse_gpt.circuits.overlap import overlap
-from sparse_gpt.circuits.search import population, search
+from sparse_gpt.circuits.search import Found, Hyperparameters, search
 from sparse_gpt.circuits.traces import traces
-from sparse_gpt.circuits.trials import Support, Weights, discretised, smallest
-from sparse_gpt.config import Config
+from sparse_gpt.circuits.trials import Support, Trials, Weights, discretised, smallest
+from sparse_gpt.config import Config, k_coefs
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params
 
@@ -88,6 +88,7 @@ def find_circuit(
     params_sha256: str = "",
     token_text: Callable[[int], str] | None = None,
     progress: bool = True,
+    unfinished: Path | None = None,
 ) -> SearchResult:
     """Searches the circuit of one task.
 
@@ -100,6 +101,7 @@ def find_circuit(
       params_sha256: fingerprint of the weights, copied into the circuit.
       token_text: text of a token id; with it the result has traces.
       progress: whether to show bars.
+      unfinished: a folder that keeps finished searches until the circuit is found, see `tune.searches`.
 
     Raises:
       InputError: the model cannot do the task, or `means` are needed and missing.
@@ -109,12 +111,15 @@ def find_circuit(
     require_solved(config, params, task, samples.validation)
     samples = dataclasses.replace(samples, train=without_longest(samples.train))
     gated = gated_model(config, params, _ablation_values(config, params, samples, means))
-    may_open, h = searchable(config.model, params), population(prune)
-    found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress)
+    may_open, stricter = searchable(config.model, params), prune.selection_margin * prune.target_loss
     selection, heldout = _evaluators(gated, samples)
-    stricter = prune.selection_margin * prune.target_loss
+
+    def run(h: Hyperparameters) -> tuple[Found, Trials]:
+        found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress)
+        return found, discretised(found, to_vector(may_open), selection, weights, stricter)
+
+    _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        trials = discretised(found, to_vector(may_open), selection, weights, stricter)
         best, supports = smallest(
             trials, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
         )
@@ -129,6 +134,7 @@ def find_circuit(
     metrics["redrawn_values_task_loss"] = float(np.median(other_values["task_loss"]))
     metrics["redrawn_values_task_loss_calibrated"] = float(np.median(other_values["task_loss_calibrated"]))
     circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights, token_text)
+    untuned = prune.seeds * len(k_coefs(prune))
     curve = record.loss_versus_size(trials.orders[best], selection, heldout, weights)
     told = {
         "format": FORMAT,
@@ -144,7 +150,7 @@ def find_circuit(
         "loss_versus_size": curve,
         "size_versus_target": record.size_versus_target(trials.orders[best], curve, selection, heldout, weights),
         "baselines": baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed),
-        "overlap": overlap(trials.gates, config.model, prune.seed),
+        "overlap": overlap(trials.gates[:untuned], config.model, prune.seed),  # tuned searches share their seed
         "random_circuit": controls,
         "redrawn_values": other_values,
         "importance": single_removals(support, own, heldout, weights),

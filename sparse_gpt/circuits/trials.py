@@ -6,6 +6,7 @@ Everything here looks at selection samples only.
 import dataclasses
 from collections.abc import Callable
 
+import flax.struct
 import numpy as np
 
 from sparse_gpt.circuits import discretise, refine
@@ -36,12 +37,12 @@ class Weights:
         return count_edges(self.config, self.params, from_vector(gates, self.config))
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Trials:
-    """S discretised searches.
+    """S discretised searches; every array has the leading axis S.
 
     Attributes:
-      orders: per trial, node indices from the most to the least important.
+      orders: (S, searched nodes) node indices, from the most to the least important.
       sizes: (S,) nodes kept.
       edges: (S,) edges between them.
       gates: (S, nodes).
@@ -49,7 +50,7 @@ class Trials:
       scores: on selection samples.
     """
 
-    orders: list[np.ndarray]
+    orders: np.ndarray
     sizes: np.ndarray
     edges: np.ndarray
     gates: np.ndarray
@@ -80,7 +81,7 @@ class Support:
 def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weights: Weights, target: float) -> Trials:
     """Every trial cut at the smallest number of nodes whose calibrated selection loss is at most `target`."""
     tau, attribution, nodes = to_vector(found.tau), to_vector(found.attribution), may_open.size
-    orders = [discretise.ranking(t, a, may_open) for t, a in zip(tau, attribution, strict=True)]
+    orders = np.stack([discretise.ranking(t, a, may_open) for t, a in zip(tau, attribution, strict=True)])
 
     def cut(sizes: np.ndarray) -> np.ndarray:
         return discretise.cut(orders, sizes, nodes)
