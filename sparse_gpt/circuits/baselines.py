@@ -28,8 +28,10 @@ CURVE_POINTS = 8  # sizes at which a ranking is tried before the bisection
 
 def baselines(
     selection: Evaluator, heldout: Evaluator, weights: Weights, may_open: np.ndarray, target: float, seed: int
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """One entry per ranking: its smallest size at `target`, the held-out loss there, its loss versus size.
+
+    Beside them, the gate vectors (nodes,) of the rankings that reached the target, by name.
 
     Args:
       selection: where gradients are taken and the target has to be reached, each circuit with its own calibration.
@@ -60,7 +62,8 @@ def baselines(
     sizes, reached = discretise.smallest_sizes(losses_at, high, limit, target, low)
     fitted = selection(cut(sizes))
     losses = heldout.losses(cut(sizes), fitted.scale, fitted.shift)
-    return [
+    kept = cut(sizes).gates
+    records = [
         {
             "ranking": name,
             "nodes": int(k),
@@ -69,8 +72,9 @@ def baselines(
             "reached": bool(r),
             "loss_versus_size": curve,
         }
-        for name, k, gates, loss, r, curve in zip(scores, sizes, cut(sizes).gates, losses, reached, curves, strict=True)
+        for name, k, gates, loss, r, curve in zip(scores, sizes, kept, losses, reached, curves, strict=True)
     ]
+    return records, {name: gates for name, gates, r in zip(scores, kept, reached, strict=True) if r}
 
 
 def importances(on: Evaluator, weights: Weights, seed: int) -> dict[str, np.ndarray]:

@@ -120,8 +120,9 @@ def find_circuit(
 
     _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        best, supports = smallest(
-            trials, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
+        ranked, others = baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed)
+        best, start, supports = smallest(
+            trials, others, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
         )
     support = list(supports.values())[-1]
     own, reached = _calibration(support, selection, weights, prune.target_loss)
@@ -145,11 +146,12 @@ def find_circuit(
         "hyperparameters": dataclasses.asdict(prune),
         "trials": record.trial_records(h, trials, heldout),
         "best_trial": best,
+        "refined_from": start,
         "stages": record.stages(supports, selection, heldout, weights),
         "history": record.history(found),
         "loss_versus_size": curve,
         "size_versus_target": record.size_versus_target(trials.orders[best], curve, selection, heldout, weights),
-        "baselines": baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed),
+        "baselines": ranked,
         "overlap": overlap(trials.gates[:untuned], config.model, prune.seed),  # tuned searches share their seed
         "random_circuit": controls,
         "redrawn_values": other_values,

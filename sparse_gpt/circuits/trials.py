@@ -4,7 +4,7 @@ Everything here looks at selection samples only.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.struct
 import numpy as np
@@ -144,39 +144,46 @@ def refined_edges(support: Support, on: Evaluator, weights: Weights, target: flo
 
 def smallest(
     trials: Trials,
+    others: Mapping[str, np.ndarray],
     selection: Evaluator,
     weights: Weights,
     target: float,
     refine_trials: int,
     edges: bool,
     report: Report,
-) -> tuple[int, dict[str, Support]]:
-    """The best trial and what refinement made of it.
+) -> tuple[int, str, dict[str, Support]]:
+    """The best trial, and the smallest circuit that refinement makes of the smallest supports at hand.
 
     Args:
       trials: discretised searches.
+      others: name -> gate vector (nodes,) of further supports that reach the target, such as those of the baselines:
+        what is minimal is minimal, wherever the search for it began.
       selection: where losses are measured.
       weights: of the model.
       target: task loss in nats.
-      refine_trials: how many of the smallest trials are refined.
+      refine_trials: how many of the supports with the fewest edges are refined.
       edges: whether single edges are removed too.
       report: told of the progress.
 
     Returns:
-      the trial's index and its supports by stage: "search", "nodes" (minimal in nodes) and, if asked for, "edges"
-      (minimal in nodes and edges). When no trial reached the target, the one with the lowest loss as it is.
+      the index of the best trial, the name of the support that was refined to the fewest edges ("trial 3", or one of
+      `others`), and its supports by stage: "search", "nodes" (minimal in nodes) and, if asked for, "edges" (minimal in
+      nodes and edges). When nothing reached the target, the trial with the lowest loss as it is.
     """
-    if not trials.reached.any():
-        best = int(np.argmin(trials.scores.calibrated))
-        return best, {"search": Support(trials.gates[best])}
-    results: list[tuple[int, dict[str, Support]]] = []
-    for trial in [int(i) for i in np.argsort(trials.edges, kind="stable") if trials.reached[i]][:refine_trials]:
+    names = {f"trial {i}": i for i in np.argsort(trials.edges, kind="stable").tolist() if trials.reached[i]}
+    lowest = int(np.argmin(trials.scores.calibrated))
+    starts = {name: trials.gates[i] for name, i in names.items()} | dict(others)
+    if not starts:
+        return lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])}
+    results: dict[str, dict[str, Support]] = {}
+    for name in sorted(starts, key=lambda name: weights.count(starts[name]))[:refine_trials]:
 
-        def told(text: str, trial: int = trial) -> None:
-            report(f"trial {trial}: {text}")
+        def told(text: str, name: str = name) -> None:
+            report(f"{name}: {text}")
 
-        results.append((trial, refined(trials.gates[trial], selection, weights, target, edges, told)))
-    return min(results, key=lambda result: len(list(result[1].values())[-1].kept_edges(weights)))
+        results[name] = refined(starts[name], selection, weights, target, edges, told)
+    chosen = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(weights)))
+    return names.get(chosen, next(iter(names.values()), lowest)), chosen, results[chosen]
 
 
 def refined(

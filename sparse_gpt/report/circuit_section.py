@@ -139,18 +139,19 @@ def _search(search: Json, circuit: Json) -> str:
     if search.get("seconds") is not None:
         caption += f", {number(search['seconds'])} s in all"
     inner = chart_grid(charts) + table(
-        [escape(name.replace("_", " ")) for name in names], rows, f"{caption}. The chosen one is bold."
+        [escape(name.replace("_", " ")) for name in names], rows, f"{caption}. The best one is bold."
     )
     if search.get("stages"):
+        origin = escape(search.get("refined_from", "the best trial").replace("_", " ").capitalize())
         rows = [
             [escape(s["stage"]), *(cell(s.get(k)) for k in ("nodes", "edges", "task_loss"))] for s in search["stages"]
         ]
-        inner += table(("stage", "nodes", "edges", "task loss"), rows, "The chosen trial from stage to stage")
+        inner += table(("stage", "nodes", "edges", "task loss"), rows, f"{origin} from stage to stage")
     if search.get("size_versus_target"):
         keys = ("target_loss", "nodes", "edges", "task_loss", "reached")
         rows = [[cell(p[k]) for k in keys] for p in search["size_versus_target"]["points"]]
         inner += table(
-            [key.replace("_", " ") for key in keys], rows, "Smallest first part of the chosen trial's ranking by target"
+            [key.replace("_", " ") for key in keys], rows, "Smallest first part of the best trial's ranking by target"
         )
     if search.get("hyperparameters"):
         shared = [(f"<code>{escape(k)}</code>", cell(v)) for k, v in search["hyperparameters"].items()]

@@ -105,6 +105,7 @@ _CURVE = [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER}]
 SEARCH = {
     "trials": [{"*": PLAIN}],
     "best_trial?": MAYBE,
+    "refined_from?": TEXT,
     "steps?": MAYBE,
     "batch_pairs?": MAYBE,
     "seconds?": MAYBE,
