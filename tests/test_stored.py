@@ -10,14 +10,23 @@ import jax
 import numpy as np
 import pytest
 
+import tasks
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
+from sparse_gpt.circuits import full_task_loss, task_batch
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params
 from sparse_gpt.model.parameters import abstract_params, flatten
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
+from sparse_gpt.workdir import Workdir
+
+SPARSE = [("wte",), ("lm_head",)] + [
+    (f"h_{layer}", part, name, "kernel")
+    for layer in range(3)
+    for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+]
 
 
 def sparse_params(config: configs.Config) -> Params:
@@ -126,3 +135,15 @@ def test_scripts_refuse_a_model_that_is_not_stored(launch: Callable[..., object]
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)  # type: ignore[attr-defined]
     assert "nosuch" in done.stderr  # type: ignore[attr-defined]
     assert not workdir.exists()
+
+
+def test_the_laptop_model_is_here_and_closes_quotes(workdir: Path) -> None:
+    assert stored.find("laptop").stat().st_size < 4e6
+    stored.unpack("laptop", workdir)
+    run = Workdir(workdir)
+    assert run.params_sha256 == stored.fingerprint("laptop")
+    kept = sum(np.count_nonzero(flatten(run.params)[path]) for path in SPARSE)
+    assert kept <= sum(flatten(run.params)[path].size for path in SPARSE) / 16
+    assert len(run.corpus.batch("train", 0, 0, 2, run.config.model.context)) == 2
+    heldout = task_batch(tasks.sample(tasks.TASKS["single_double_quote"], run.tokenizer, "heldout", 16))
+    assert full_task_loss(run.config, run.params, heldout) < 0.05
