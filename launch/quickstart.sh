@@ -32,23 +32,12 @@ stage() {
     timings+=("$(printf '%5d s  %s' $((SECONDS - start)) "$name")")
 }
 
-circuit=$workdir/circuits/single_double_quote/circuit.json
-circuit_is_of_this_model() {
-    local fingerprint
-    fingerprint=$(sed -n 's/.*"params_sha256": *"\([0-9a-f]*\)".*/\1/p' "$workdir/manifest.json")
-    [ -f "$circuit" ] && [ -n "$fingerprint" ] && grep -q "$fingerprint" "$circuit"
-}
-
 # Larger memory pages make passes over activations cheaper on CPUs. A C library that does not know the setting ignores it.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 python=.venv/bin/python
 stage environment bash launch/environment.sh
 stage train "$python" -m launch.train --preset=quickstart --workdir="$workdir"
-if circuit_is_of_this_model; then
-    printf '\n== prune\nthe circuit of this model is there already: %s\n' "$circuit"
-else
-    stage prune "$python" -m launch.prune --workdir="$workdir"
-fi
+stage prune "$python" -m launch.prune --workdir="$workdir"
 stage report "$python" -m launch.report --workdir="$workdir"
 
 printf '\n== done in %d s\n' "$SECONDS"

@@ -173,6 +173,10 @@ def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
         enough = [point["nodes"] for point in curve if point["selection_task_loss"] <= target]
         assert max([0, *(p["nodes"] for p in curve if p["nodes"] < enough[0])]) < entry["nodes"] <= enough[0]
         assert entry["task_loss"] < 0.3
+    starts = {f"trial {t['trial']}": t["edges"] for t in result.search["trials"] if t["reached"]}
+    starts |= {entry["ranking"]: entry["edges"] for entry in told.values()}
+    few = sorted(starts.values())[PRUNE.refine_trials - 1]  # what is refined has few edges, wherever it came from
+    assert result.search["stages"][0]["edges"] == starts[result.search["refined_from"]] <= few
     assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
 
 

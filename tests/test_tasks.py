@@ -410,3 +410,11 @@ def test_select() -> None:
         tasks.select("for_while,for")
     with pytest.raises(TaskError, match="no task named"):
         tasks.select(" ,")
+
+
+def test_prompts_longer_than_the_context_are_refused(tokenizer: Tokenizer) -> None:
+    task = TASKS["for_while"]
+    longest = int(tasks.sample(task, tokenizer, "heldout", 8).lengths.max())
+    assert len(tasks.sample(task, tokenizer, "heldout", 8, context=longest).lengths) == 16
+    with pytest.raises(TaskError, match=f"for_while: prompts of {longest} tokens exceed the model's context"):
+        tasks.sample(task, tokenizer, "heldout", 8, context=longest - 1)
