@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import collections
 import hashlib
 import re
 import subprocess
@@ -75,7 +76,7 @@ def test_plain_text(programs: list[str]) -> None:
     assert 250 < lengths[len(lengths) // 2] < 500
 
 
-GOLDEN = "5c430923f5e6f27537e4ef5150df3739fcf065a23711a49a04b11270c664b878"
+GOLDEN = "57086407abba2cdeaf85f92e9fd8f67128b1e135d6349b1e661d329dfc35e783"
 
 
 def _digest() -> str:
@@ -192,7 +193,7 @@ def test_construct_counts() -> None:
 
 def test_quotes_balance(programs: list[str]) -> None:
     """Calls, list members, dict keys and plain assignments open with either quote alike, within one program too."""
-    text = "\n".join(programs)
+    text = "\n".join(idioms.documents(seed=1, start=0, stop=8000))  # enough for chance to stay within 10%
     for opener in (r"print\(Q\w", r"\w\(Q\w", r" = Q\w", r"\[Q\w", r"\{Q\w", r"print\(fQ", r"\+= Q\w"):
         single, double = (len(re.findall(opener.replace("Q", quote), text)) for quote in "'\"")
         assert min(single, double) > 50, opener
@@ -258,6 +259,7 @@ def test_heldout_words_are_not_in_the_word_lists() -> None:
         return set().union(*map(strings, value)) if isinstance(value, tuple) else set()
 
     listed = set().union(*(strings(value) for name, value in vars(words).items() if name.isupper()))
+    listed |= {first + second for first in words.FIRST_HALVES for second in words.SECOND_HALVES}
     assert len(listed) > 400
     assert not listed & {word.lower() for word in tasks.words.heldout_words()}
 
@@ -270,5 +272,6 @@ def test_variety(programs: list[str]) -> None:
     pieces = [re.findall(r"\w+|[^\w\s]", program) for program in programs]
     fourgrams = [tuple(words[i : i + 4]) for words in pieces for i in range(len(words) - 3)]
     assert len(set(fourgrams)) > 0.25 * len(fourgrams)
-    vocabulary = {word for words in pieces for word in words if word.isalpha()}
-    assert 400 < len(vocabulary) < 1000
+    vocabulary = collections.Counter(word for words in pieces for word in words if word.isalpha())
+    assert 400 < sum(count >= 20 for count in vocabulary.values()) < 1000  # what a small tokenizer may hold whole
+    assert len(vocabulary) > 2000  # and a long tail, so that a behaviour is not learned for known words alone

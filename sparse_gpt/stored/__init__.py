@@ -1,9 +1,9 @@
 """Sparse models in one small file, and those that come with this package.
 
 A stored model is a zip of a workdir whose parameters keep only their nonzero entries: ``params.npz`` holds, per tensor,
-its shape, one bit per entry that says whether it is nonzero, and the float32 values of those. Beside it lie the
-workdir's configuration, manifest, metrics, evaluation and tokenizer, and a small corpus of the same sources, so that
-mean activations can be taken and contexts looked at without preparing the whole one.
+its shape, one bit per entry that says whether it is nonzero, and the float32 values of those, byte by byte. Beside it
+lie the workdir's configuration, manifest, metrics, evaluation and tokenizer, and a small corpus of the same sources, so
+that mean activations can be taken and contexts looked at without preparing the whole one.
 """
 
 import contextlib
@@ -150,14 +150,17 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _packed(params: Params) -> bytes:
-    """An npz with `PATH:shape`, `PATH:nonzero` (bits, big-endian within a byte) and `PATH:values` per tensor."""
+    """An npz with `PATH:shape`, `PATH:nonzero` (bits, big-endian within a byte) and `PATH:values` per tensor.
+
+    Values are four rows of bytes, first bytes first: like bytes beside each other compress better.
+    """
     arrays: dict[str, Any] = {}
     for path, leaf in flatten(params).items():
         name, value = "/".join(path), np.asarray(leaf, np.float32)
         bits = value.ravel().view(np.uint32) != 0  # a negative zero is kept too: every bit comes back
         arrays[name + ":shape"] = np.asarray(value.shape, np.int64)
         arrays[name + ":nonzero"] = np.packbits(bits)
-        arrays[name + ":values"] = value.ravel()[bits]
+        arrays[name + ":values"] = value.ravel()[bits].astype("<f4").view(np.uint8).reshape(-1, 4).T
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -171,6 +174,6 @@ def _unpacked(content: bytes) -> Params:
             shape = tuple(file[name + ":shape"])
             bits = np.unpackbits(file[name + ":nonzero"], count=int(np.prod(shape, dtype=np.int64))).astype(bool)
             value = np.zeros(bits.size, np.float32)
-            value[bits] = file[name + ":values"]
+            value[bits] = np.ascontiguousarray(file[name + ":values"].T).view("<f4")[:, 0]
             flat[tuple(name.split("/"))] = value.reshape(shape)
     return unflatten(flat)

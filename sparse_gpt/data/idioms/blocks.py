@@ -134,7 +134,7 @@ def file_variable(w: Writer, write: bool) -> str:
     form = w.below(8)
     if form == 0:
         return f"{kind}file" if kind in ("in", "out") else kind
-    part = w.pick(words.FILE_PARTS if form < 6 else words.RARE)
+    part = w.pick(words.FILE_PARTS) if form < 5 else w.rare()
     return f"{kind}_{part}" if w.chance(75) else f"{part}_{kind}"
 
 
@@ -192,7 +192,7 @@ def with_block(w: Writer, pad: str, depth: int) -> None:
     write = bool(w.draw() & 1)
     form = w.below(5)
     if form == 0:
-        path = w.fresh(words.PATH_NAMES)
+        path = w.fresh_name(words.PATH_NAMES)
         w.lines.append(f"{pad}{path} = {quoted_file(w)}\n")
         open_file(w, pad, path, False, depth, mode=False)
     elif form == 1:
@@ -206,7 +206,7 @@ def with_block(w: Writer, pad: str, depth: int) -> None:
 def manager_block(w: Writer, pad: str, depth: int) -> None:
     """A context manager of another kind, alone or before a file."""
     manager = w.helper()
-    path = w.fresh(words.PATH_NAMES)
+    path = w.fresh_name(words.PATH_NAMES)
     if w.draw() & 1:
         w.lines.append(f"{pad}with {manager}(){w.pick(('', f' as {path}'))}:\n")
         body(w, pad + INDENT, depth)
@@ -220,7 +220,7 @@ BLOCKS = (
     + (for_block,) * 7
     + (while_block,) * 6
     + (try_block,) * 2
-    + (with_block,) * 3
+    + (with_block,) * 4
     + (manager_block,) * 1
 )
 """Compound statements by weight."""

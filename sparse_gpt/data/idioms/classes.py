@@ -11,7 +11,7 @@ from sparse_gpt.data.idioms.writer import INDENT, Scope, Writer
 
 def class_definition(w: Writer, pad: str) -> None:
     """A class with attributes taken from its arguments and one to three methods."""
-    name = w.fresh(words.CLASS_NAMES) if w.chance(80) else w.fresh(words.RARE).capitalize()
+    name = w.fresh(words.CLASS_NAMES) if w.chance(65) else w.fresh((w.rare().capitalize(),))
     inner = pad + INDENT
     outer, w.scope = w.scope, Scope()
     count = w.pick((1, 2, 2, 3, 3, 4))

@@ -41,7 +41,7 @@ def assign_flat(w: Writer, pad: str) -> None:
 
 
 def assign_nested(w: Writer, pad: str) -> None:
-    name = w.fresh(words.GRID_NAMES if w.draw() & 1 else words.ACCUMULATOR_NAMES)
+    name = w.fresh_name(words.GRID_NAMES if w.draw() & 1 else words.ACCUMULATOR_NAMES)
     w.lines.append(f"{pad}{name} = {nested_list(w)}\n")
 
 
@@ -88,7 +88,7 @@ def use_item(w: Writer, pad: str) -> None:
 
 
 def assign_dict(w: Writer, pad: str) -> None:
-    name = w.fresh(words.DICT_NAMES if w.chance(60) else words.ACCUMULATOR_NAMES)
+    name = w.fresh_name(words.DICT_NAMES if w.chance(60) else words.ACCUMULATOR_NAMES)
     w.lines.append(f"{pad}{name} = {dict_display(w)}\n")
     w.scope.dicts.append(name)
 
@@ -110,7 +110,7 @@ def use_key(w: Writer, pad: str) -> None:
 
 def comprehension(w: Writer, pad: str) -> None:
     member, name, numbers = any_list(w, pad)
-    target = w.fresh(words.ACCUMULATOR_NAMES)
+    target = w.fresh_name(words.ACCUMULATOR_NAMES)
     form = w.below(7)
     if form == 0:
         right = f"{{{member}: len({name}) for {member} in {name}}}"

@@ -26,7 +26,9 @@ def message(w: Writer) -> str:
 def word(w: Writer) -> str:
     """A quoted single word."""
     quote = w.quote()
-    return f"{quote}{w.pick(words.THINGS if w.draw() & 1 else words.QUALITIES)}{quote}"
+    form = w.below(10)
+    shown = w.rare() if form < 3 else w.pick(words.THINGS if form < 7 else words.QUALITIES)
+    return f"{quote}{shown}{quote}"
 
 
 def formatted(w: Writer, names: list[str]) -> str:
@@ -164,11 +166,17 @@ def dict_display(w: Writer) -> str:
     return "{" + ", ".join([f"{number}: {key}" for number, key in enumerate(keys, w.below(8))]) + "}"
 
 
+def lambda_parameter(w: Writer) -> str:
+    """A letter or a word, which no other part of the program speaks of."""
+    if w.draw() & 1:
+        return w.pick(words.LETTERS)
+    return w.pick(words.OBJECTS) if w.chance(70) else w.rare()
+
+
 def lambda_expression(w: Writer) -> str:
     """A lambda of one parameter (seldom two), named like anything else."""
     form = w.below(7)
-    pool = words.LETTERS if w.chance(50) else words.OBJECTS
-    name = w.pick(pool)
+    name = lambda_parameter(w)
     if form < 3:
         return f"lambda {name}: {name} {w.pick(OPERATORS)} {w.below(9) + 1}"
     if form == 3:

@@ -30,9 +30,9 @@ def function_name(w: Writer, scope: Scope) -> str:
     form = w.below(10)
     for _ in range(6):
         if form < 5:
-            name = f"{w.pick(words.VERBS)}_{w.pick(words.OBJECTS if w.chance(85) else words.RARE)}"
+            name = f"{w.pick(words.VERBS)}_{w.pick(words.OBJECTS) if w.chance(70) else w.rare()}"
         elif form == 5:
-            name = w.pick(words.RARE)
+            name = w.rare()
         else:
             name = w.pick(words.VERBS if form == 6 else words.OBJECTS if form < 9 else words.LETTERS)
         if name not in taken:
@@ -191,7 +191,7 @@ def file_function(w: Writer, inner: str) -> None:
     """A function that reads or writes the file it is given, as its name says."""
     write = bool(w.draw() & 1)
     verb = w.pick(words.WRITE_VERBS if write else words.READ_VERBS)
-    name = f"{verb}_{w.pick(words.OBJECTS if w.chance(70) else words.RARE)}"
+    name = f"{verb}_{w.pick(words.OBJECTS) if w.chance(60) else w.rare()}"
     path = w.fresh(words.PATH_NAMES if w.chance(60) else (file_variable(w, write),))
     w.lines.append(f"{inner[4:]}def {name}({path}):\n")
     docstring(w, inner)

@@ -107,7 +107,7 @@ def count_members(w: Writer, pad: str) -> str:
 
 def search(w: Writer, pad: str) -> str:
     member, source, is_number = any_list(w, pad)
-    flag = w.fresh(words.FLAG_NAMES)
+    flag = w.fresh_name(words.FLAG_NAMES)
     inner = pad + INDENT
     w.lines.append(f"{pad}{flag} = False\n")
     loop_over(w, pad, member, source)
@@ -126,7 +126,7 @@ def walk_grid(w: Writer, pad: str) -> str:
     total = w.fresh_value()
     inner, deeper = pad + INDENT, pad + INDENT * 2
     if w.draw() & 1:
-        grid = w.fresh(words.GRID_NAMES)
+        grid = w.fresh_name(words.GRID_NAMES)
         count = w.below(3) + 1
         w.lines.append(f"{pad}{grid} = [{', '.join([flat_list(w, True) for _ in range(count)])}]\n{pad}{total} = 0\n")
         row = w.fresh(("row", "group", "r", "line"))

@@ -54,7 +54,7 @@ def tables(w: Writer, pad: str) -> None:
     """Two to four displays: flat lists, nested lists, dicts, mixed so that only the brackets tell them apart."""
     for _ in range(w.below(3) + 2):
         form = w.below(6)
-        name = w.fresh(words.GRID_NAMES if form < 2 else words.DICT_NAMES if form < 4 else words.ACCUMULATOR_NAMES)
+        name = w.fresh_name(words.GRID_NAMES if form < 2 else words.DICT_NAMES if form < 4 else words.ACCUMULATOR_NAMES)
         kind = w.below(5)
         if kind < 2:
             right = nested_list(w)
@@ -71,7 +71,7 @@ def tables(w: Writer, pad: str) -> None:
 def long_table(w: Writer, pad: str) -> None:
     """A list or dict written over several lines."""
     is_dict = w.draw() & 1
-    name = w.fresh(words.DICT_NAMES)
+    name = w.fresh_name(words.DICT_NAMES)
     quote = w.quote()
     pool = w.pick(words.MEMBERS)
     keys = list(dict.fromkeys([f"{quote}{w.pick(pool)}{quote}" for _ in range(w.below(4) + 2)]))
@@ -106,7 +106,7 @@ def lambdas(w: Writer, pad: str) -> None:
     """Two or three lambdas, bound to names or handed to sorting and filtering."""
     if w.chance(40):
         rows = [f"{pad}    {lambda_expression(w)},\n" for _ in range(w.below(3) + 1)]
-        w.lines.append(f"{pad}{w.fresh(words.ACCUMULATOR_NAMES)} = [\n{''.join(rows)}{pad}]\n")
+        w.lines.append(f"{pad}{w.fresh_name(words.ACCUMULATOR_NAMES)} = [\n{''.join(rows)}{pad}]\n")
     for _ in range(w.below(2) + 1):
         use_lambda(w, pad)
 
@@ -117,7 +117,7 @@ SECTIONS = (
     + (files,) * 4
     + (tables,) * 3
     + (long_table,) * 2
-    + (swaps,) * 2
+    + (swaps,) * 3
     + (lambdas,) * 2
 )
 """Sections without definitions, by weight."""

@@ -19,6 +19,7 @@ from sparse_gpt.data.idioms.expressions import (
     display,
     formatted,
     lambda_expression,
+    lambda_parameter,
     literal,
     message,
     phrase,
@@ -109,7 +110,7 @@ def assign_ternary(w: Writer, pad: str) -> None:
         w.lines.append(f"{pad}{name} = {value(w)} if {test} else {value(w)}\n")
         scope.numbers.append(name)
     elif form == 2:
-        name = w.fresh(words.TEXT_NAMES)
+        name = w.fresh_name(words.TEXT_NAMES)
         w.lines.append(f"{pad}{name} = {word(w)} if {test} else {word(w)}\n")
         scope.texts.append(name)
     else:
@@ -119,16 +120,16 @@ def assign_ternary(w: Writer, pad: str) -> None:
 def use_lambda(w: Writer, pad: str) -> None:
     form = w.below(6)
     if form < 3:
-        name = w.fresh(words.VERBS if form == 1 else words.OBJECTS if form == 2 else words.LETTERS)
+        name = w.fresh(words.LETTERS) if form == 0 else w.fresh_name(words.VERBS if form == 1 else words.OBJECTS)
         w.lines.append(f"{pad}{name} = {lambda_expression(w)}\n")
         return
     _, name, numbers = any_list(w, pad)
-    parameter = w.pick(words.LETTERS if w.draw() & 1 else words.OBJECTS)
+    parameter = lambda_parameter(w)
     key = f"-{parameter}" if numbers and w.draw() & 1 else f"{w.pick(('len', 'str'))}({parameter})"
     if form == 3:
         w.lines.append(f"{pad}{name}.sort(key=lambda {parameter}: {key})\n")
         return
-    target = w.fresh(words.ACCUMULATOR_NAMES)
+    target = w.fresh_name(words.ACCUMULATOR_NAMES)
     if form == 4:
         right = f"{w.pick(('sorted', 'max', 'min'))}({name}, key=lambda {parameter}: {key})"
     else:
@@ -261,7 +262,7 @@ SIMPLE = (
     + (use_key,) * 2
     + (comprehension,) * 2
     + (use_lambda,) * 8
-    + (swap,) * 4
+    + (swap,) * 6
     + (call_function,) * 4
     + (tell,) * 5
     + (use_object,) * 4
@@ -277,11 +278,11 @@ SMALL = (
     + (change_number,) * 5
     + (assign_text,) * 1
     + (assign_flag,) * 3
-    + (assign_ternary,) * 3
+    + (assign_ternary,) * 4
     + (append_item,) * 2
     + (use_key,) * 1
     + (use_lambda,) * 1
-    + (swap,) * 2
+    + (swap,) * 4
     + (call_function,) * 2
     + (tell,) * 3
     + (use_object,) * 2

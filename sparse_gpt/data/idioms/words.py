@@ -1,4 +1,4 @@
-"""The vocabulary of the idiom generator: a few hundred words, so that a small tokenizer holds most of them whole.
+"""The vocabulary of the idiom generator: some hundred common words, which a small tokenizer holds whole, and a long tail.
 
 Names are grouped by the kind of value they usually hold. Where a behaviour must not be read off the name (a set or a
 string, a lambda's parameter or a function), both sides draw from the same group.
@@ -105,6 +105,21 @@ RARE = _words(
     "turtle umbrella uncle valley vessel village violin wagon wall wheel whistle winter wizard wood yard zebra"
 )
 """A long tail of words that are seldom whole tokens, so that behaviours are learned for names of any spelling."""
+FIRST_HALVES = _words(
+    "after air apple back bare bed bee bell black blood blue bold bone book break bull butter candle clay cob corn cow "
+    "cross day dew down dragon drift dust eye fair fire fish flag flax foot fox free gold grand grass green gum "
+    "hand hay head heart hill honey horse ice iron kind lamp lime lock mill mist moon night nut over pan pea pepper "
+    "pin plum pond quick rain rock rose row run rye sand sea sheep side sky snow spear spring star stone stray sun "
+    "swan sweet table thistle thumb thunder tide timber tin tooth under up waist water wax wheat wild wind wolf yard"
+)
+SECOND_HALVES = _words(
+    "bark berry bird block board bone bow box brook burst cake cap cart chest cloth craft crest dale drop edge fall "
+    "field fish flake flower fly foot gate glow grass ground guard hatch head hill hive hole horn house keeper knot "
+    "lace land leaf light line lock maker mark mate meal mill nail nest path piece pin pipe pit plant port pot print "
+    "proof rest ridge root rose run scape set shade shed ship shore side skin smith spark spot spring staff stead stem "
+    "step stick stone storm swept thorn tide tip tree wall ward ware wash wave way weed wheel wing wood work worm yard"
+)
+"""Halves of compound words (`snowgate`): some ten thousand spellings, which a tokenizer cuts in many ways."""
 PREFIXES = _words("new old max min user item file last first next my best total page base")
 OBJECT_NAMES = _words(
     "user item node parent owner file user item node book player page car team box robot account shop"

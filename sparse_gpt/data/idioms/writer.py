@@ -86,14 +86,24 @@ class Writer:
         taken.add(f"{name}{number}")
         return f"{name}{number}"
 
+    def rare(self) -> str:
+        """A word of the long tail, or one put together from two halves."""
+        if self.draw() & 1:
+            return self.pick(words.RARE)
+        return self.pick(words.FIRST_HALVES) + self.pick(words.SECOND_HALVES)
+
+    def fresh_rare(self) -> str:
+        """A new name that is a rare word."""
+        return self.fresh((self.rare(),))
+
     def fresh_name(self, pool: Sequence[str]) -> str:
-        """A new name, mostly of the pool; seldom a compound of it (`new_size`) or a rare word."""
+        """A new name, mostly of the pool; else a compound of it (`new_size`) or a rare word."""
         form = self.draw()
-        if form < 50000:
+        if form < 40000:
             return self.fresh(pool)
-        if form < 58500:
+        if form < 47000:
             return self.fresh((f"{self.pick(words.PREFIXES)}_{self.pick(pool)}",))
-        return self.fresh(words.RARE)
+        return self.fresh_rare()
 
     def fresh_value(self) -> str:
         """A new name for a number: a letter or a word."""
@@ -104,7 +114,7 @@ class Writer:
         helpers = self.helpers
         if helpers and self.draw() < 36000:
             return self.pick(helpers)
-        name = self.pick(words.VERBS if self.draw() < 45000 else words.RARE)
+        name = self.pick(words.VERBS) if self.draw() < 45000 else self.rare()
         if name not in helpers:
             helpers.append(name)
         return name
@@ -114,7 +124,10 @@ class Writer:
         pairs = words.NUMBER_LISTS if numbers else words.TEXT_LISTS
         taken = self.scope.taken
         pair = self.pick(pairs)
-        if pair[1] in taken:
+        if self.draw() < 20000:
+            member = self.rare()
+            pair = (member, self.fresh((f"{member}s",)))
+        elif pair[1] in taken:
             pair = (pair[0], self.fresh((pair[1], f"new_{pair[1]}", f"all_{pair[1]}", f"other_{pair[1]}")))
         else:
             taken.add(pair[1])
