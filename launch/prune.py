@@ -14,14 +14,18 @@ from absl import flags
 
 import tasks
 from launch import cli, stored
-from sparse_gpt.circuits import SearchResult, TaskSamples, find_circuit, require_solved, resume, task_batch
+from sparse_gpt.circuits import SearchResult, TaskSamples, circuit, find_circuit, require_solved, resume, task_batch
+from sparse_gpt.circuits.contexts import contexts
 from sparse_gpt.circuits.gated import padded
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
 
 ALL = "all-that-work"
+CONTEXTS = "contexts.json"
+CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
 MAX_TRAIN_PAIRS = 8192  # the search goes around them
 
 cli.define_workdir()
@@ -37,6 +41,9 @@ def main(argv: list[str]) -> None:
     names = _task_names(flags.FLAGS.task)
     run = Workdir(folder, config)
     todo = [name for name in names if not _kept(name, run)]
+    for name in names:
+        if name not in todo:
+            _write_contexts(run, folder / "circuits" / name)
     if not todo:
         return
     means = run.node_means() if config.prune.ablation == "mean" else None
@@ -56,7 +63,21 @@ def main(argv: list[str]) -> None:
             unfinished=unfinished,
         )
         resume.finish(result, unfinished, folder / "circuits" / name)
+        _write_contexts(run, folder / "circuits" / name)
         _print_summary(result, folder / "circuits" / name)
+
+
+def _write_contexts(run: Workdir, folder: Path) -> None:
+    """Writes contexts.json into the folder of a finished circuit unless it is there. Without text there are none."""
+    if (folder / CONTEXTS).is_file():
+        return
+    try:
+        windows = run.text("validation", CONTEXT_BATCHES)
+    except InputError as error:
+        print(f"no contexts of the circuit's nodes: {error}")
+        return
+    nodes = circuit.load(folder, run.params_sha256).nodes
+    write_json(folder / CONTEXTS, contexts(run.model, run.params, nodes, windows, "validation", run.token_text))
 
 
 def _kept(name: str, run: Workdir) -> bool:

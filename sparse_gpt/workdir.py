@@ -14,7 +14,8 @@ from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 
-MEAN_BATCHES, MEAN_BATCH_SIZE = 16, 32  # windows of pretraining tokens behind the mean ablation
+BATCH_SIZE = 32  # windows of tokens
+MEAN_BATCHES = 16  # of them behind the mean ablation
 
 
 class Workdir:
@@ -59,9 +60,12 @@ class Workdir:
 
     def node_means(self) -> GateArrays:
         """Mean activation of every node over training text: site -> (n_layer, width)."""
+        return pretraining_means(self.model, self.params, self.text("train", MEAN_BATCHES))
+
+    def text(self, split: str, batches: int) -> list[np.ndarray]:
+        """Windows of a split of the corpus, the first `batches` batches of them: int32 (BATCH_SIZE, context) each."""
         seed, context = self.config.data.seed, self.config.model.context
-        batches = (
-            self.corpus.batch("train", seed, step, MEAN_BATCH_SIZE, context)[:, :-1].astype(np.int32)
-            for step in range(MEAN_BATCHES)
-        )
-        return pretraining_means(self.model, self.params, batches)
+        return [
+            self.corpus.batch(split, seed, step, BATCH_SIZE, context)[:, :-1].astype(np.int32)
+            for step in range(batches)
+        ]

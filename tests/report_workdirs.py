@@ -39,6 +39,7 @@ def write_workdir(folder: Path, circuits: bool = True, steps: int = 1000) -> Pat
             write_json(place / "circuit.json", circuit)
             write_json(place / "traces.json", traces)
             write_json(place / "search.json", search(circuit))
+            write_json(place / "contexts.json", contexts(circuit))
         write_json(folder / "evaluation.json", evaluation())
     return folder
 
@@ -54,6 +55,14 @@ def write_bridge(folder: Path) -> Path:
 
 def write_json(path: Path, value: Json) -> None:
     path.write_text(json.dumps(value, indent=1))
+
+
+def contexts(circuit: Json) -> Json:
+    def ends(sign: int) -> list[Json]:
+        return [{"tokens": ["x", " =", HOSTILE, "\n"], "at": 2, "value": sign * (5.0 - i)} for i in range(5)]
+
+    nodes = [{**node, "top": ends(1), "bottom": ends(-1)} for node in circuit["nodes"]]
+    return {"format": "sparse_gpt.contexts/1", "split": "validation", "tokens": 1000, "nodes": nodes}
 
 
 def config() -> Json:

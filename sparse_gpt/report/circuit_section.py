@@ -5,7 +5,7 @@ from typing import Any
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
 from sparse_gpt.report.charts import loss_versus_size, search_history
 from sparse_gpt.report.circuit_drawing import draw_circuit
-from sparse_gpt.report.evidence import baseline_table, control_table, overlap_note, path_tables
+from sparse_gpt.report.evidence import baseline_table, context_table, control_table, overlap_note, path_tables
 from sparse_gpt.report.files import CircuitFiles
 from sparse_gpt.report.graph import Graph, Node, build_graph
 from sparse_gpt.report.sections import calibrated, chart_grid, mean_of, missing, percent, section
@@ -28,6 +28,8 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
         parts += [_browser(), _grid(graph, traces), _attention(traces)]
     else:
         parts.append(missing("No traces of this circuit. Write them, with the circuit, by", again))
+    if files.contexts:
+        parts.append(context_table(files.contexts, circuit))
     parts.append(
         _search(files.search, circuit) if files.search else missing("No record of its search. Make one with", again)
     )

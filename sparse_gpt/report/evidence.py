@@ -5,9 +5,10 @@ from typing import Any
 from sparse_gpt.report.activations import short_name
 from sparse_gpt.report.graph import Node
 from sparse_gpt.report.sections import percent
-from sparse_gpt.report.text import cell, escape, number, table, visible_token
+from sparse_gpt.report.text import cell, escape, number, table, visible_token, weight
 
 Json = dict[str, Any]
+SHOWN_CONTEXTS = 3  # at either end; contexts.json has more
 
 
 def baseline_table(search: Json) -> str:
@@ -45,6 +46,35 @@ def control_table(search: Json, circuit: Json) -> str:
 
 def _spread(values: list[float | None]) -> str:
     return f"{number(values[1])} ({number(values[0])} to {number(values[2])})" if len(values) == 3 else "–"
+
+
+def context_table(contexts: Json, circuit: Json) -> str:
+    """For every node of the circuit, the text in which its value is largest and smallest."""
+    known = {(entry["layer"], entry["site"], entry["channel"]): entry for entry in contexts["nodes"]}
+    rows = []
+    for node in circuit["nodes"]:
+        key = (node["layer"], node["site"], node["channel"])
+        if key in known:
+            rows.append([short_name(Node(*key)), *(_contexts(known[key][end]) for end in ("top", "bottom"))])
+    if not rows:
+        return ""
+    note = (
+        f"Of {number(contexts['tokens'])} tokens of held-out text, in the full model: the value stands at the marked "
+        "token. One context per window of text."
+    )
+    inner = table(("node", "where it is largest", "where it is smallest"), rows, note)
+    return f'<details class="contexts" open><summary>What its nodes respond to</summary>{inner}</details>'
+
+
+def _contexts(found: list[Json]) -> str:
+    """Contexts one below the other, each with its value first."""
+    lines = []
+    for context in found[:SHOWN_CONTEXTS]:
+        at, texts = context["at"], [escape(visible_token(token)) for token in context["tokens"]]
+        before, after = "".join(texts[max(0, at - 12) : at]), "".join(texts[at + 1 :][:3])
+        middle = "".join(texts[at : at + 1])
+        lines.append(f"<div>{weight(context['value'])} <code>{before}<mark>{middle}</mark>{after}</code></div>")
+    return "".join(lines)
 
 
 def overlap_note(search: Json) -> str:

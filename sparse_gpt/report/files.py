@@ -17,6 +17,7 @@ Json = dict[str, Any]
 
 CIRCUIT_FORMAT = "sparse_gpt.circuit/1"
 SEARCH_FORMAT = "sparse_gpt.search/1"
+CONTEXTS_FORMAT = "sparse_gpt.contexts/1"
 TRACES_FORMAT = "sparse_gpt.traces/1"
 EVALUATION_FORMAT = "sparse_gpt.evaluation/1"
 BRIDGE_FORMAT = "sparse_gpt.bridge/1"
@@ -34,6 +35,7 @@ class CircuitFiles:
     search: Json | None
     steering: Json | None = None
     transport: Json | None = None
+    contexts: Json | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,8 @@ def read_circuit(folder: Path) -> CircuitFiles:
     search = read_json(folder / "search.json", schemas.SEARCH, SEARCH_FORMAT, check_history)
     steering = read_json(folder / "steering.json", schemas.STEERING, STEERING_FORMAT, check_curves)
     transport = read_json(folder / "transport.json", schemas.TRANSPORT, TRANSPORT_FORMAT)
-    return CircuitFiles(folder, circuit, traces, search, steering, transport)
+    contexts = read_json(folder / "contexts.json", schemas.CONTEXTS, CONTEXTS_FORMAT)
+    return CircuitFiles(folder, circuit, traces, search, steering, transport, contexts)
 
 
 def check_edges(circuit: Json) -> None:

@@ -81,6 +81,11 @@ CIRCUIT = {
         },
     },
 }
+_CONTEXT = {"tokens": [TEXT], "at": INDEX, "value": NUMBER}
+CONTEXTS = {
+    "tokens": INDEX,
+    "nodes": [{"layer": INDEX, "site": SITE, "channel": INDEX, "top": [_CONTEXT], "bottom": [_CONTEXT]}],
+}
 _ENTRY = {"token": TEXT, "token_id": INDEX, "channel": INDEX, "weight": NUMBER}
 TRACES = {
     "d_head?": INDEX,

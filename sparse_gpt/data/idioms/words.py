@@ -1,4 +1,4 @@
-"""The vocabulary of the idiom generator: some hundred common words, which a small tokenizer holds whole, and a long tail.
+"""The vocabulary of the idiom generator: some hundred common words, which a small tokenizer holds whole; a long tail.
 
 Names are grouped by the kind of value they usually hold. Where a behaviour must not be read off the name (a set or a
 string, a lambda's parameter or a function), both sides draw from the same group.

@@ -1,0 +1,80 @@
+"""What nodes respond to in running text: the contents of contexts.json ("sparse_gpt.contexts/1")."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.circuit import Node
+from sparse_gpt.model import Params, Transformer
+from sparse_gpt.model.taps import recorder
+
+FORMAT = "sparse_gpt.contexts/1"
+SHOWN = 5  # contexts at either end, each from a window of its own
+BEFORE, AFTER = 24, 6  # tokens shown around the one where the value stands
+
+
+def contexts(
+    model: Transformer,
+    params: Params,
+    nodes: Sequence[Node],
+    windows: Iterable[np.ndarray],
+    split: str,
+    token_text: Callable[[int], str],
+) -> dict[str, Any]:
+    """Where each node has its largest and its smallest values, in the full model.
+
+    Args:
+      model: the whole model; nothing is gated.
+      params: its weights.
+      nodes: the nodes asked about.
+      windows: batches of text, int (B, T), all of one shape.
+      split: where they come from, as told in the file.
+      token_text: text of a token id.
+
+    Returns:
+      the object in contexts.json: for every node its highest and its lowest `SHOWN` values, strongest first, each from
+      a different window, with the tokens around.
+    """
+    batches = [np.asarray(batch, np.int32) for batch in windows]
+    found = [jax.device_get(_extremes(model, tuple(nodes), params, batch)) for batch in batches] if nodes else []
+    read = np.concatenate(batches)
+    entries = []
+    for place, node in enumerate(nodes):
+        ends = {}
+        for name, sign in (("top", 1), ("bottom", -1)):
+            value, at = (np.concatenate([part[name][i][:, place] for part in found]) for i in (0, 1))
+            ends[name] = _shown(sign * value, value, at, read, token_text)
+        entries.append({"layer": node.layer, "site": node.site, "channel": node.channel, **ends})
+    return {"format": FORMAT, "split": split, "tokens": int(read.size), "nodes": entries}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _extremes(model: Transformer, nodes: tuple[Node, ...], params: Params, tokens: jax.Array) -> dict[str, Any]:
+    """ "top" and "bottom" -> (value, position), each (B, N): every window's extremes."""
+    store: dict[tuple[str, int], jax.Array] = {}
+    model.apply({"params": params}, tokens, tap=recorder(store, tuple({node.site for node in nodes})))
+    values = jnp.stack([store[node.site, node.layer][..., node.channel] for node in nodes], axis=-1)  # (B, T, N)
+    return {
+        "top": (jnp.max(values, axis=1), jnp.argmax(values, axis=1)),
+        "bottom": (jnp.min(values, axis=1), jnp.argmin(values, axis=1)),
+    }
+
+
+def _shown(
+    order: np.ndarray, value: np.ndarray, at: np.ndarray, read: np.ndarray, token_text: Callable[[int], str]
+) -> list[dict[str, Any]]:
+    """The windows of largest `order`, without repetitions of the same text."""
+    shown: dict[tuple[int, ...], dict[str, Any]] = {}
+    for row in np.argsort(-order, kind="stable"):
+        first, last = max(0, int(at[row]) - BEFORE), int(at[row]) + AFTER + 1
+        tokens = tuple(int(token) for token in read[row, first:last])
+        if tokens not in shown:
+            texts = [token_text(token) for token in tokens]
+            shown[tokens] = {"tokens": texts, "at": int(at[row]) - first, "value": float(f"{value[row]:.5g}")}
+        if len(shown) == SHOWN:
+            break
+    return list(shown.values())
