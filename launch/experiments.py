@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import bridging, comparisons
+from launch import bridging, comparisons, showcase
 from launch.runs import (
     Experiment,
     Figure,
@@ -170,6 +170,16 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
         "3 h on 2 cores",
         bridging.bridge,
+    ),
+    "laptop-circuits": Experiment(
+        "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
+        "60 min on 2 cores",
+        showcase.laptop_circuits,
+    ),
+    "predictions": Experiment(
+        "what the readings of three circuits of the laptop model say about unusual inputs, against the full model",
+        "15 min on 2 cores",
+        showcase.predictions,
     ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",

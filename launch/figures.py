@@ -88,12 +88,14 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None]) -> None:
-    """A PNG of one pair of logarithmic axes that `plot` fills."""
+def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], logarithmic: bool = True) -> None:
+    """A PNG of one pair of axes that `plot` fills."""
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas = Canvas(figsize=(7.5, 4.8), dpi=130, layout="constrained")
     axes = canvas.subplots()
-    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axes.set(xlabel=x, ylabel=y)
+    if logarithmic:
+        axes.set(xscale="log", yscale="log")
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

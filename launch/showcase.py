@@ -1,0 +1,223 @@
+"""Experiments on the stored laptop model: the sizes of its circuits, and predictions that readings of three make."""
+
+import dataclasses
+import functools
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+
+import tasks
+from launch import figures
+from launch.runs import Figure, at_least, at_most, finish, prune
+from sparse_gpt import stored
+from sparse_gpt.circuits import circuit as circuits
+from sparse_gpt.circuits import task_batch
+from sparse_gpt.circuits.gated import GatedModel, gated_model
+from sparse_gpt.circuits.rewire import without_pruned_edges
+from sparse_gpt.workdir import Workdir
+from tasks.words import VOCABULARY
+
+MODEL = "laptop"
+STAGES = {"search": "after the search", "nodes": "after single nodes", "edges": "after single nodes and edges"}
+PAIRS = 64  # per level of a prediction
+Rows = list[dict[str, Any]]
+
+
+def laptop_circuits(folder: Path) -> list[Figure]:
+    """The circuit of every task that the stored model solves: as the search leaves it, and refined."""
+    stored.unpack(MODEL, folder / MODEL)
+    finish("prune", f"--workdir={folder / MODEL}", "--task=all-that-work")
+    finish("report", f"--workdir={folder / MODEL}")
+    rows = [_sizes(path) for path in sorted((folder / MODEL).glob("circuits/*/circuit.json"))]
+    figures.write_csv(folder / "laptop-circuits.csv", rows)
+    for row in rows:
+        print(f"{row['task']:28}{row['nodes']:5} nodes{row['edges']:5} edges, task loss {row['task_loss']:.3f}")
+    quote = next((row["edges"] for row in rows if row["task"] == "single_double_quote"), np.inf)
+    means = {name: figures.geometric_mean([row[f"{stage}_edges"] for row in rows]) for stage, name in STAGES.items()}
+    return [
+        at_least("tasks with a circuit", len(rows), 16),
+        at_most("edges of the quote circuit", quote, 25),
+        *(_reported(f"edges {name}, geometric mean over tasks", value) for name, value in means.items()),
+    ]
+
+
+def _sizes(path: Path) -> dict[str, Any]:
+    """One task's row."""
+    circuit, search = (json.loads((path.parent / name).read_text()) for name in ("circuit.json", "search.json"))
+    shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
+    row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
+    for stage in search["stages"]:
+        row |= {f"{stage['stage']}_{key}": stage[key] for key in ("nodes", "edges")}
+    return row
+
+
+def _reported(name: str, value: Any) -> Figure:
+    """A figure without a target."""
+    return Figure(name, value, "reported", True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the reading of a circuit leads one to expect of the full model on inputs that the task does not have.
+
+    Attributes:
+        task: whose circuit was read.
+        says: the expectation, in a sentence.
+        axis: what is counted along the levels.
+        levels: how often it occurs; the first is the task as it is.
+        pair: a pair of samples at a level, from a source of random words.
+    """
+
+    task: str
+    says: str
+    axis: str
+    levels: tuple[int, ...]
+    pair: Callable[[int, random.Random], tasks.Pair]
+
+
+def _word(source: random.Random) -> str:
+    return source.choice(VOCABULARY["heldout"].names)
+
+
+def _words(source: random.Random, count: int) -> list[str]:
+    return source.sample(VOCABULARY["heldout"].names, count)
+
+
+def quotes(level: int, source: random.Random) -> tasks.Pair:
+    """A call whose string is still open, after `level` finished strings in the other quotation mark."""
+    names, said = _words(source, level), source.choice(VOCABULARY["heldout"].texts)
+
+    def prompt(own: str, other: str) -> str:
+        return "".join(f"{name} = {other}{_fixed(name)}{other}\n" for name in names) + f"print({own}{said}"
+
+    return _pair(prompt("'", '"'), prompt('"', "'"), "')\n", '")\n')
+
+
+def _fixed(name: str) -> str:
+    """A text that depends on a name alone, so that both prompts of a pair have the same."""
+    texts = VOCABULARY["heldout"].texts
+    return texts[VOCABULARY["heldout"].names.index(name) % len(texts)]
+
+
+def brackets(level: int, source: random.Random) -> tasks.Pair:
+    """An open list, flat or nested, of `level` numbers."""
+    name = _word(source)
+    numbers = ", ".join(str(source.randrange(10)) for _ in range(level))
+    return _pair(f"{name} = [{numbers}", f"{name} = [[{numbers}", "]\n", "]]\n")
+
+
+def sets(level: int, source: random.Random) -> tasks.Pair:
+    """A set or a string called current, and after it `level` other variables that begin as the other kind."""
+    names = _words(source, level + 2)
+
+    def prompt(own: str, other: str) -> str:
+        between = "".join(f"{name} = {other}\n" for name in names[2:])
+        return f"current = {own}\n{between}for {names[0]} in {names[1]}:\n    current"
+
+    return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
+
+
+def _pair(first: str, second: str, answer: str, other: str) -> tasks.Pair:
+    return tasks.Pair(tasks.Sample(first, answer, other), tasks.Sample(second, other, answer))
+
+
+PREDICTIONS = (
+    Prediction(
+        "single_double_quote",
+        "Heads collect quotation marks of the whole prompt: finished strings in the other mark pull the answer over.",
+        "finished strings in the other quotation mark before the call",
+        (0, 1, 2, 3, 4, 6),
+        quotes,
+    ),
+    Prediction(
+        "bracket_counting",
+        "Depth is an average over the tokens so far: in a longer list the second bracket counts for less.",
+        "numbers in the open list",
+        (1, 2, 4, 8, 12, 16, 24, 32),
+        brackets,
+    ),
+    Prediction(
+        "set_or_string_fixedvarname",
+        "What looks back sees any set() or empty string: variables of the other kind pull the answer over.",
+        "later variables that begin as the other kind",
+        (0, 1, 2, 3, 4, 6),
+        sets,
+    ),
+)
+
+
+def predictions(folder: Path) -> list[Figure]:
+    """Each prediction on the full model and on the circuit: the mean logit difference must fall with the level."""
+    stored.unpack(MODEL, folder / MODEL)
+    found, rows = [], []
+    for prediction in PREDICTIONS:
+        prune(folder / MODEL, prediction.task)
+        own = measured(prediction, Workdir(folder / MODEL))
+        figures.draw(
+            folder / f"prediction-{prediction.task}.png",
+            prediction.says,
+            prediction.axis,
+            "logit difference, answer over foil",
+            functools.partial(_plot, own),
+            logarithmic=False,
+        )
+        first, last = (_model_margin(own, level) for level in (prediction.levels[0], prediction.levels[-1]))
+        verdict = f"{'right' if last < first else 'wrong'}: margin {first:.2f} at first, {last:.2f} at last"
+        found.append(_reported(f"{prediction.task}: {prediction.says}", verdict))
+        rows += own
+    figures.write_csv(folder / "predictions.csv", rows)
+    return found
+
+
+def measured(prediction: Prediction, run: Workdir) -> Rows:
+    """A row per level, model and side of the pair: mean logit difference of answer and foil, and accuracy."""
+    circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256)
+    gated = gated_model(run.config, run.params, circuit.values)
+    cut, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
+    rows: Rows = []
+    for level in prediction.levels:
+        source = random.Random(f"{prediction.task} {level}")
+        pairs = [prediction.pair(level, source) for _ in range(PAIRS)]
+        batch = task_batch(tasks.encode(pairs, run.tokenizer))
+        shifts = np.vectorize(lambda token: shift.get(token, 0.0))(np.stack([batch.answer, batch.foil], axis=1))
+        logits = {
+            "full model": np.asarray(_logits(gated, None, batch)),
+            "circuit": circuit.scale * np.asarray(_logits(cut, gates, batch)) + shifts,
+        }
+        for model, values in logits.items():
+            margin = values[:, 0] - values[:, 1]
+            for side, answer in enumerate((pairs[0].first.answer, pairs[0].second.answer)):
+                own = margin[side::2]
+                rows.append(
+                    {
+                        "task": prediction.task,
+                        "level": level,
+                        "model": model,
+                        "answer": answer,
+                        "logit_difference": float(own.mean()),
+                        "accuracy": float(np.mean(own > 0)),
+                    }
+                )
+    return rows
+
+
+_logits = jax.jit(GatedModel.answer_logits)
+
+
+def _model_margin(rows: Rows, level: int) -> float:
+    return float(np.mean([r["logit_difference"] for r in rows if r["level"] == level and r["model"] == "full model"]))
+
+
+def _plot(rows: Sequence[dict[str, Any]], axes: Axes) -> None:
+    for model, style in (("full model", "-"), ("circuit", ":")):
+        for answer, colour in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
+            own = [row for row in rows if row["model"] == model and row["answer"] == answer]
+            points = [(row["level"], row["logit_difference"]) for row in own]
+            axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", label=f"{model}, answer {answer!r}")
+    axes.axhline(0, color="#888888", linewidth=0.8)

@@ -1,0 +1,66 @@
+"""Predictions on unusual inputs: what the prompts are, and how a circuit is measured beside its model."""
+
+import dataclasses
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch import showcase
+from sparse_gpt import stored
+from sparse_gpt.circuits import Circuit, Node
+from sparse_gpt.model.taps import site_widths
+from sparse_gpt.workdir import Workdir
+
+BY_TASK = {prediction.task: prediction for prediction in showcase.PREDICTIONS}
+
+
+def test_levels_count_what_they_say() -> None:
+    pair = showcase.quotes(2, random.Random(1))
+    assert (pair.first.prompt.count('"'), pair.first.prompt.count("'")) == (4, 1)
+    assert (pair.second.prompt.count('"'), pair.second.prompt.count("'")) == (1, 4)
+    assert pair.first.prompt.translate({39: 34}) == pair.second.prompt.translate({39: 34})
+    pair = showcase.brackets(5, random.Random(1))
+    assert pair.first.prompt.count(",") == 4
+    assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
+    pair = showcase.sets(3, random.Random(1))
+    assert (pair.first.prompt.count("set()"), pair.first.prompt.count('""')) == (1, 3)
+    assert (pair.second.prompt.count("set()"), pair.second.prompt.count('""')) == (3, 1)
+
+
+@pytest.mark.parametrize("task", BY_TASK)
+def test_the_answer_of_one_is_the_foil_of_the_other(task: str) -> None:
+    for level in BY_TASK[task].levels:
+        pair = BY_TASK[task].pair(level, random.Random(level))
+        assert (pair.first.answer, pair.first.foil) == (pair.second.foil, pair.second.answer)
+        assert pair.first.prompt != pair.second.prompt
+
+
+def test_a_circuit_of_all_nodes_is_the_model(workdir: Path) -> None:
+    """Calibration included: scale 2 doubles every logit difference, a shift moves those of its token."""
+    stored.unpack("laptop", workdir)
+    run = Workdir(workdir)
+    widths, m = site_widths(run.config.model), run.config.model
+    nodes = tuple(Node(i, site, c) for site, width in widths.items() for i in range(m.n_layer) for c in range(width))
+    answer = run.tokenizer.encode("x')\n")[-1]
+    circuit = Circuit(
+        task="single_double_quote",
+        params_sha256=run.params_sha256,
+        ablation="mean",
+        norm="live",
+        target_loss=0.15,
+        scale=2.0,
+        shift=((answer, 0.5),),
+        edge_pruned=False,
+        nodes=nodes,
+        edges=(),
+        metrics={},
+        values={site: np.zeros((m.n_layer, width), np.float32) for site, width in widths.items()},
+    )
+    circuit.save(workdir / "circuits" / "single_double_quote")
+    rows = showcase.measured(dataclasses.replace(BY_TASK["single_double_quote"], levels=(0,)), run)
+    found = {(row["model"], row["answer"]): row["logit_difference"] for row in rows}
+    for text, sign in (("')\n", 1), ('")\n', -1)):
+        assert found["circuit", text] == pytest.approx(2 * found["full model", text] + sign * 0.5, rel=1e-4)
+    assert all(found["full model", text] > 1 for text in ("')\n", '")\n'))
