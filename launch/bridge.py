@@ -23,14 +23,15 @@ from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import record, training
 from sparse_gpt.bridges.linear import Independent, load_independent
 from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
+from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.training import loop, run, sharding
+from sparse_gpt.training import distributed, loop, run, sharding
 
 FITTED_TOKENS = 2**17  # behind the linear control: hundreds per parameter of a map's column
 
 cli.define_workdir()
 cli.define_config()
+cli.define_distributed()
 flags.DEFINE_string("dense", None, "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense.")
 flags.DEFINE_string(
     "independent",
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
     """Dense model, bridged run, bridge.json."""
     del argv
     config, workdir = cli.new_config("bridge_quickstart"), cli.workdir()
+    cli.join_processes()
     sharding.make_mesh(config)  # before anything is written
     independent = _independent(config)
     if flags.FLAGS.dense:
@@ -69,13 +71,24 @@ def main(argv: list[str]) -> int:
         make_program=training.make_program(dense),
         facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},
     )
-    print(run.describe(result, json.loads((workdir / "manifest.json").read_text())))
+    _tell(result, workdir)
     if result.interrupted:
         return cli.INTERRUPTED
-    corpus = Corpus.open(config.data.corpus or workdir / "corpus")
-    validation = _validation(config, corpus)
-    print(record.describe(record.write(workdir, config, dense, validation, independent, _fitting(config, corpus))))
+    restored = training.restore(workdir, training.BridgeProgram(config, None, dense.config))  # by all processes
+
+    def evaluate() -> None:
+        corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+        validation, fitting = _validation(config, corpus), _fitting(config, corpus)
+        print(record.describe(record.write(workdir, config, dense, restored, validation, independent, fitting)))
+
+    distributed.first_does(evaluate)
     return 0
+
+
+def _tell(result: loop.Result, workdir: Path, prefix: str = "") -> None:
+    """One line about a run, from one of the processes."""
+    if distributed.is_first():
+        print(prefix + run.describe(result, json.loads((workdir / "manifest.json").read_text())))
 
 
 def _folder(flag: str) -> Path:
@@ -129,12 +142,11 @@ def _train_dense(config: Config, workdir: Path) -> loop.Result:
     """Trains (or finds finished) the dense model in WORKDIR/dense, on the corpus that the bridged run uses too."""
     dense = dense_models.dense_config(config)
     dense_models.check_pair(dense, config)
-    loop.claim_workdir(config, workdir)
     reject, rule = heldout_rule()
-    corpus = corpus_from_config(config.data, config.model.vocab_size, workdir / "corpus", reject, rule)
+    corpus = run.prepared_corpus(config, workdir, reject=reject, reject_name=rule)
     data = dataclasses.replace(dense.data, corpus=str(corpus.folder))
     result = run.train_on_corpus(dataclasses.replace(dense, data=data), workdir / "dense")
-    print(f"dense model: {run.describe(result, json.loads((workdir / 'dense' / 'manifest.json').read_text()))}")
+    _tell(result, workdir / "dense", "dense model: ")
     return result
 
 

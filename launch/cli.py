@@ -43,6 +43,29 @@ def define_config() -> None:
     )
 
 
+def define_distributed() -> None:
+    """--distributed and what it takes outside known clusters."""
+    flags.DEFINE_bool(
+        "distributed", False, "One of several processes; on Cloud TPU, GKE and Slurm that is all they need."
+    )
+    flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of process 0 ...")
+    flags.DEFINE_integer("process_count", None, "... how many processes there are ...")
+    flags.DEFINE_integer("process_index", None, "... and which one this is, from 0.")
+    flags.DEFINE_integer("wait", 300, "Seconds to wait for the other processes.", lower_bound=1)
+
+
+def join_processes() -> None:
+    """What --distributed asks for; its companions without it are a mistake."""
+    from sparse_gpt.training import distributed  # here, because not every script uses JAX
+
+    f = flags.FLAGS
+    given = [f"--{name}" for name in ("coordinator", "process_count", "process_index") if f[name].value is not None]
+    if f.distributed:
+        distributed.initialize(f.coordinator, f.process_count, f.process_index, f.wait)
+    elif given:
+        raise InputError(f"{', '.join(given)}: only together with --distributed")
+
+
 def _check_names(arguments: list[str]) -> None:
     """Ends the run when a --config.… argument names no field; ml_collections would end it with a traceback."""
     for argument in arguments:

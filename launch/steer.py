@@ -84,9 +84,9 @@ def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
     dense = dense_models.load_dense(beside if beside.is_dir() else Path(held["dense"]), config)
     if dense.params_sha256 != held["dense_params_sha256"]:
         raise InputError(f"--workdir={folder}: the dense model in {held['dense']} is not the one it was bridged to")
-    program = BridgeProgram(config, None, dense)
+    program = BridgeProgram(config, None, dense.config)
     _, state = restore(folder, program)
-    models = Models(program.bridged, program.dense_params, state.params, state.optimizer.bridges)
+    models = Models(program.bridged, program.place(dense.params), state.params, state.optimizer.bridges)
     return models, {"params_sha256": params_sha256(state.params), "dense_params_sha256": dense.params_sha256}
 
 

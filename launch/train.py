@@ -32,18 +32,14 @@ flags.DEFINE_string("batches", None, "An .npy of token ids (steps, batch, time +
 flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
 flags.DEFINE_string("params_out", None, "Write the parameters, under the reference's names, to this .npz file ...")
 flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
-flags.DEFINE_bool("distributed", False, "One of several processes; on Cloud TPU, GKE and Slurm that is all they need.")
-flags.DEFINE_string("coordinator", None, "With --distributed elsewhere: HOST:PORT of process 0 ...")
-flags.DEFINE_integer("process_count", None, "... how many processes there are ...")
-flags.DEFINE_integer("process_index", None, "... and which one this is, from 0.")
-flags.DEFINE_integer("wait", 300, "Seconds to wait for the other processes.", lower_bound=1)
+cli.define_distributed()
 
 
 def main(argv: list[str]) -> int:
     """Flags to one call of sparse_gpt.training.run."""
     del argv
     config = cli.new_config()
-    _join_processes()
+    cli.join_processes()
     if flags.FLAGS.dtype:
         config = configs.replace(config, {"train.dtype": flags.FLAGS.dtype})
     batches = None
@@ -68,16 +64,6 @@ def main(argv: list[str]) -> int:
         if config.train.evaluate_tasks and batches is None and not result.interrupted:
             print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))
     return cli.INTERRUPTED if result.interrupted else 0
-
-
-def _join_processes() -> None:
-    """What --distributed asks for; its companions without it are a mistake."""
-    f = flags.FLAGS
-    given = [f"--{name}" for name in ("coordinator", "process_count", "process_index") if f[name].value is not None]
-    if f.distributed:
-        distributed.initialize(f.coordinator, f.process_count, f.process_index, f.wait)
-    elif given:
-        raise InputError(f"{', '.join(given)}: only together with --distributed")
 
 
 def _fitted_to_batches(config: Config, path: Path) -> Config:

@@ -116,7 +116,7 @@ def test_stopping_and_resuming_gives_the_same_bits(
 ) -> None:
     train(workdir, program, stop_after=7)
     train(workdir, program)
-    reader = training.BridgeProgram(config(), None, dense)
+    reader = training.BridgeProgram(config(), None, dense.config)
     for part in (lambda state: state.params, lambda state: state.optimizer.bridges):
         straight, resumed = (flatten(part(training.restore(folder, reader)[1])) for folder in (finished, workdir))
         assert straight.keys() == resumed.keys()
@@ -125,9 +125,12 @@ def test_stopping_and_resuming_gives_the_same_bits(
 
 
 def test_on_a_mesh_the_steps_are_the_same(finished: Path, dense: DenseModel) -> None:
-    mesh = sharding.make_mesh(config(), jax.devices()[:2])
-    sharded = training.make_program(dense)(config(), mesh)
+    c = config(train__mesh="data=2,fsdp=2,tensor=2")
+    mesh = sharding.make_mesh(c)
+    sharded = training.make_program(dense)(c, mesh)
     state = sharded.make_state()
+    encoder = state.optimizer.bridges["encoder_1"]["kernel"]
+    assert {shard.data.shape for shard in encoder.addressable_shards} == {(8 // 4, 16)}, "kept in parts"
     for s, logged in enumerate(lines(finished)[:2]):
         told = schedules.settings(config(), s)
         tokens = sharding.put_batch(mesh, 8, TOKENS[s])
@@ -135,6 +138,7 @@ def test_on_a_mesh_the_steps_are_the_same(finished: Path, dense: DenseModel) -> 
         for name in ("objective", "loss", "grad_rms", "nmse_encoder", "nmse_decoder", "kl_to_dense"):
             wanted = np.array(logged[name], np.float64)  # None, of hybrids that were not run, becomes NaN
             np.testing.assert_allclose(np.asarray(metrics[name]), wanted, rtol=1e-4, err_msg=name)
+        assert dict(zip(logged["nonzeros"], metrics["nonzeros"].tolist(), strict=True)) == logged["nonzeros"]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +146,8 @@ def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
     """bridge.json of the finished run, with both controls."""
     params = jax.tree.map(np.asarray, step.make_state(configs.replace(config(), {"train.seed": 1})).params)
     independent = Independent(config(), params, "apart")
-    found = record.write(finished, config(), dense, [TOKENS[0]], independent, [TOKENS[0]])
+    restored = training.restore(finished, training.BridgeProgram(config(), None, dense.config))
+    found = record.write(finished, config(), dense, restored, [TOKENS[0]], independent, [TOKENS[0]])
     assert found == json.loads((finished / "bridge.json").read_text())
     assert (found["independent_params_sha256"], found["step"]) == ("apart", STEPS)
     return found

@@ -27,7 +27,7 @@ def bridge_table(dense_width: int, sparse_width: int, bridges: int) -> Mapping[P
     for name, read, write in (("encoder", dense_width, sparse_width), ("decoder", sparse_width, dense_width)):
         scale = 1 / math.sqrt(read)
         for i in range(bridges):
-            table[f"{name}_{i}", "kernel"] = ParameterSpec((read, write), ("embed", "embed"), BRIDGE, "normal", scale)
+            table[f"{name}_{i}", "kernel"] = ParameterSpec((read, write), ("bridge", "embed"), BRIDGE, "normal", scale)
     return table
 
 

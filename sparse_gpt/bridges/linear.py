@@ -124,6 +124,7 @@ def measure(
         sparsity=independent.config.sparsity,
         bridge=dataclasses.replace(config.bridge, encoder_fraction=1.0),
     )
-    program = BridgeProgram(apart, None, dense)
-    maps = fit(program.bridged, program.dense_params, independent.params, (batch[:, :-1] for batch in fitting))
-    return program.evaluation()(TrainState(independent.params, BridgeState(maps, None)), validation)
+    program = BridgeProgram(apart, None, dense.config)
+    held = program.place(dense.params)
+    maps = fit(program.bridged, held, independent.params, (batch[:, :-1] for batch in fitting))
+    return program.evaluation(held)(TrainState(independent.params, BridgeState(maps, None)), validation)

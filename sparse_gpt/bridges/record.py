@@ -23,9 +23,10 @@ import numpy as np
 from sparse_gpt.bridges import linear, mixtures
 from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.linear import Independent
-from sparse_gpt.bridges.training import PER_GROUP, BridgeProgram, restore
+from sparse_gpt.bridges.training import PER_GROUP, BridgeProgram
 from sparse_gpt.config import Config
 from sparse_gpt.training.manifest import params_sha256, write_json
+from sparse_gpt.training.step import TrainState
 
 MEASURES = ("nmse_encoder", "nmse_decoder", *PER_GROUP)
 
@@ -34,24 +35,24 @@ def write(
     workdir: Path,
     config: Config,
     dense: DenseModel,
+    restored: tuple[int, TrainState],
     validation: list[np.ndarray],
     independent: Independent | None = None,
     fitting: Iterable[np.ndarray] = (),
 ) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a bridged run on one device, writes bridge.json, and returns it.
+    """Evaluates a checkpoint of a bridged run on one device, writes bridge.json, and returns it.
 
     Args:
       workdir, config, dense: of the run.
+      restored: its step and state, see `training.restore`.
       validation: batches (rows, context + 1).
       independent: a sparse model trained without bridges, for the second control.
       fitting: batches of the same kind, from the training split, that its linear maps are fitted on.
-
-    Raises:
-      InputError: the workdir has no checkpoint of such a run.
     """
-    program = BridgeProgram(config, None, dense)
-    step, state = restore(workdir, program)
-    evaluate = program.evaluation()
+    program = BridgeProgram(config, None, dense.config)
+    step, state = restored
+    held = program.place(dense.params)
+    evaluate = program.evaluation(held)
     control = state.replace(optimizer=state.optimizer._replace(bridges=program.init_bridges()))  # type: ignore[attr-defined]
     found = {"trained": evaluate(state, validation), "untrained": evaluate(control, validation)}
     if independent is not None:
@@ -70,9 +71,7 @@ def write(
             {**pair._asdict(), "linear": None, **{kind: _measures(terms, i) for kind, terms in found.items()}}
             for i, pair in enumerate(program.bridged.pairs)
         ],
-        "mixtures": mixtures.evaluate(
-            program.bridged, program.dense_params, state.params, state.optimizer.bridges, validation
-        ),
+        "mixtures": mixtures.evaluate(program.bridged, held, state.params, state.optimizer.bridges, validation),
     }
     write_json(workdir / "bridge.json", result)
     return result

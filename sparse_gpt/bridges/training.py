@@ -22,7 +22,7 @@ from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.terms import Bridged, objective
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params, flatten, parameter_table
+from sparse_gpt.model.parameters import Params, abstract_params, flatten, parameter_table
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
 from sparse_gpt.training import loop, optimizer, schedules, sharding, step
@@ -41,24 +41,52 @@ class BridgeState(NamedTuple):
 
 
 class BridgeProgram:
-    """Builds a loop.Program; `mesh` is None on a single device, and everything of the bridges is whole on a mesh."""
+    """Builds a loop.Program from the configurations alone, so that it can be compiled without any parameters.
 
-    def __init__(self, config: Config, mesh: Mesh | None, dense: DenseModel):
-        self.config, self.mesh = config, mesh
-        m, d = config.model, dense.config.model
+    `mesh` is None on a single device. On a mesh the dense model lies as a model of its own would, and the bridges are
+    kept in parts like its matrices; each step puts their parts together before it uses them.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh | None, dense: Config):
+        self.config, self.mesh, self.dense = config, mesh, dense
+        m, d = config.model, dense.model
         pairs = boundaries.boundary_map(config.bridge.boundaries, d.n_layer, m.n_layer)
         self.groups = boundaries.groups(len(pairs), config.bridge.sampled)
         self.all_groups = boundaries.groups(len(pairs), 0)
         self.table = bridge_table(d.d_model, m.d_model, len(pairs))
         self.trained_table = {**parameter_table(m), **self.table}
-        computed_like = dataclasses.replace(dense.config, train=config.train)
+        computed_like = dataclasses.replace(dense, train=config.train)
         self.bridged = Bridged(build(computed_like), build(config), pairs, encoder_fraction(config))
-        layout = None if mesh is None else sharding.param_shardings(dense.config, mesh)
-        self.dense_params = jax.device_put(dense.params, layout)
 
-    def program(self) -> loop.Program:
-        """For loop.train."""
-        return loop.Program(self.abstract_state, self.make_state, self._compiled_step(), self.evaluation())
+    def program(self, dense_params: Params) -> loop.Program:
+        """For loop.train; `dense_params` are numpy arrays, whole on every process."""
+        held = self.place(dense_params)
+        compiled = self.compile_step()
+
+        def advance(state: step.TrainState, tokens: Any, lr: Any, keep: Any) -> Any:
+            return compiled(state, held, tokens, lr, keep)
+
+        return loop.Program(self.abstract_state, self.make_state, advance, self.evaluation(held))
+
+    # -- The dense model
+
+    def abstract_dense(self) -> Params:
+        """Shapes and dtypes of the dense model's parameters, with their shardings on a mesh."""
+        shapes = abstract_params(self.dense.model)
+        if self.mesh is None:
+            return shapes
+        layout = sharding.param_shardings(self.dense, self.mesh)
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
+
+    def place(self, dense_params: Params) -> Params:
+        """The dense model on the devices; no device gets more than its part."""
+        if self.mesh is None:
+            return jax.device_put(dense_params)
+
+        def put(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+            return jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index])
+
+        return jax.tree.map(put, dense_params, self.abstract_dense())
 
     # -- State
 
@@ -88,7 +116,11 @@ class BridgeProgram:
 
     # -- Step
 
-    def _compiled_step(self) -> Any:
+    def compile_step(self) -> Any:
+        """``step(state, dense_params, tokens, lr, keep)``, jitted with the state donated; see step.compile_step.
+
+        It can be lowered with `abstract_state()` and `abstract_dense()`.
+        """
         tensors, mesh = schedules.projected_tensors(self.config), self.mesh
         specs = {} if mesh is None else sharding.partition_specs(self.config.model, mesh)
         projection = Projection(
@@ -102,11 +134,10 @@ class BridgeProgram:
         layout: dict[str, Any] = {}
         if mesh is not None:
             whole = sharding.replicated(mesh)
-            dense_layout = jax.tree.map(lambda leaf: leaf.sharding, self.dense_params)
+            dense_layout = sharding.param_shardings(self.dense, mesh)
             layout["in_shardings"] = (self._layout(), dense_layout, sharding.batch_sharding(mesh), whole, whole)
             layout["out_shardings"] = (self._layout(), whole)
-        compiled = jax.jit(bridge_step, donate_argnums=0, **layout)
-        return lambda state, tokens, lr, keep: compiled(state, self.dense_params, tokens, lr, keep)
+        return jax.jit(bridge_step, donate_argnums=0, **layout)
 
     def _step(
         self,
@@ -124,7 +155,8 @@ class BridgeProgram:
         trained = {**state.params, **held.bridges}
 
         def loss_fn(trained: Params, part: jax.Array) -> Any:
-            terms = self.bridged.terms(dense, *self._split(trained), part, self.groups, chosen)
+            params, bridges = self._split(trained)
+            terms = self.bridged.terms(dense, params, self._whole(bridges), part, self.groups, chosen)
             return objective(self.config.bridge, terms, self.groups), terms
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -147,6 +179,12 @@ class BridgeProgram:
             {name: leaf for name, leaf in trained.items() if name in names},
         )
 
+    def _whole(self, bridges: Params) -> Params:
+        """The bridges, whole on every device: were they used in parts, so would be the rows that AbsTopK looks at."""
+        if self.mesh is None:
+            return bridges
+        return jax.lax.with_sharding_constraint(bridges, sharding.replicated(self.mesh))
+
     def _by_bridge(self, terms: Any, chosen: jax.Array) -> dict[str, jax.Array]:
         """Terms by name; hybrids that were not run this step are NaN."""
         found = {field.name: getattr(terms, field.name) for field in dataclasses.fields(terms)}
@@ -155,15 +193,20 @@ class BridgeProgram:
 
     # -- Evaluation
 
-    def evaluation(self) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:
-        """Means over batches of every term, all hybrids included, as val_NAME; and dead_neurons of the sparse model."""
+    def evaluation(self, held: Params) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:
+        """Means over batches of every term, all hybrids included, as val_NAME; and dead_neurons of the sparse model.
+
+        `held` is the dense model, see `place`.
+        """
         every = np.arange(len(self.all_groups), dtype=np.int32)
 
         def evaluate(params: Params, bridges: Params, dense: Params, tokens: jax.Array) -> Any:
             seen: dict[tuple[str, int], jax.Array] = {}
             tap = recorder(seen, ("mlp_neuron",))
             with sharding.activations_whole(self.mesh):
-                terms = self.bridged.terms(dense, params, bridges, tokens, self.all_groups, jnp.asarray(every), tap)
+                terms = self.bridged.terms(
+                    dense, params, self._whole(bridges), tokens, self.all_groups, jnp.asarray(every), tap
+                )
             return terms, jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
 
         whole = None if self.mesh is None else sharding.replicated(self.mesh)
@@ -172,8 +215,7 @@ class BridgeProgram:
         def over_batches(state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
             placed = (sharding.put_batch(self.mesh, rows, batch) for batch in batches)
             results = [
-                jax.device_get(compiled(state.params, state.optimizer.bridges, self.dense_params, tokens))
-                for tokens in placed
+                jax.device_get(compiled(state.params, state.optimizer.bridges, held, tokens)) for tokens in placed
             ]
             mean = jax.tree.map(lambda *values: np.mean(values, axis=0).tolist(), *(terms for terms, _ in results))
             alive = np.logical_or.reduce([alive for _, alive in results])
@@ -185,7 +227,7 @@ class BridgeProgram:
 
 def make_program(dense: DenseModel) -> loop.MakeProgram:
     """For loop.train: the program of a bridged run."""
-    return lambda config, mesh: BridgeProgram(config, mesh, dense).program()
+    return lambda config, mesh: BridgeProgram(config, mesh, dense.config).program(dense.params)
 
 
 def restore(workdir: Path, program: BridgeProgram) -> tuple[int, step.TrainState]:

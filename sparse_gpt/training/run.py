@@ -37,6 +37,32 @@ def train_on_corpus(
       init_from, at_step, progress, make_program, facts: see loop.train.
     """
     mesh = sharding.make_mesh(config)  # before anything is written
+    corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
+    facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
+    batches = corpus_batches(config, corpus, mesh)
+    return loop.train(
+        config,
+        workdir,
+        batches,
+        init_from=init_from,
+        facts=facts,
+        at_step=at_step,
+        progress=progress,
+        mesh=mesh,
+        make_program=make_program,
+    )
+
+
+def prepared_corpus(
+    config: Config,
+    workdir: Path,
+    *,
+    reject: Callable[[str], bool] | None = None,
+    reject_name: str = "",
+    progress: bool = True,
+) -> Corpus:
+    """The corpus of a run, which process 0 prepares while the others wait; it also claims the workdir and writes the
+    tokenizer there. Arguments and errors as in `train_on_corpus`."""
     corpora: list[Corpus] = []
 
     def prepare() -> None:
@@ -55,20 +81,7 @@ def train_on_corpus(
         )
 
     distributed.first_does(prepare)
-    corpus = corpora[0] if corpora else opened()
-    facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
-    batches = corpus_batches(config, corpus, mesh)
-    return loop.train(
-        config,
-        workdir,
-        batches,
-        init_from=init_from,
-        facts=facts,
-        at_step=at_step,
-        progress=progress,
-        mesh=mesh,
-        make_program=make_program,
-    )
+    return corpora[0] if corpora else opened()
 
 
 def corpus_batches(config: Config, corpus: Corpus, mesh: Mesh) -> loop.Batches:

@@ -30,6 +30,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "vocab": ("fsdp", "tensor"),
     "heads": ("fsdp", "tensor"),
     "mlp": ("fsdp", "tensor"),
+    "bridge": ("fsdp", "tensor"),
     "next_vocab": (),
     "embed": (),
     "read": (),
