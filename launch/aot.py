@@ -1,4 +1,5 @@
-"""Compiles the train step and the mask search for devices that need not exist, and says what a step costs there."""
+"""Compiles the train step, that of a bridged run and the mask search for devices that need not exist, and says what a
+step costs there."""
 
 import dataclasses
 import functools
@@ -14,6 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from launch import hlo
 from launch.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip
 from launch.hlo_work import Work, work
+from sparse_gpt.bridges.dense import dense_config
+from sparse_gpt.bridges.training import BridgeProgram
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits import search as mask_search
 from sparse_gpt.circuits.gated import GatedModel
@@ -59,6 +62,15 @@ def _unprojected(config: Config, mesh: Mesh) -> Any:
     return jax.jit(
         unprojected, donate_argnums=0, in_shardings=(layout, rows, whole, whole), out_shardings=(layout, whole)
     )
+
+
+def compile_bridge(config: Config, mesh: Mesh) -> Any:
+    """The compiled step of a bridged run, with the dense model that launch.bridge would train for it."""
+    program = BridgeProgram(config, mesh, dense_config(config))
+    tokens = Shape((config.train.batch_size, config.model.context + 1), jnp.int32)
+    keep = Shape((len(schedules.projected_tensors(config)),), jnp.int32)
+    state, dense = program.abstract_state(), program.abstract_dense()
+    return program.compile_step().lower(state, dense, tokens, Shape((), jnp.float32), keep).compile()
 
 
 def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -> Any:

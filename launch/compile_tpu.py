@@ -1,9 +1,10 @@
-"""Compiles the train step or the mask search for a TPU slice, without having one, and says whether it fits and how fast
-it could be. Exit code 2 when it does not fit. Needs the TPU compiler:
+"""Compiles the train step, that of a bridged run or the mask search for a TPU slice, without having one, and says
+whether it fits and how fast it could be. Exit code 2 when it does not fit. Needs the TPU compiler:
 
 bash launch/environment.sh requirements-tpu.txt .venv-tpu
 .venv-tpu/bin/python -m launch.compile_tpu --preset=paper_475m --topology=v5e:16x16
 .venv-tpu/bin/python -m launch.compile_tpu --preset=paper_475m --topology=v5e:16x16 --program=search
+.venv-tpu/bin/python -m launch.compile_tpu --preset=paper_bridge --topology=v5e:16x16 --program=bridge
 
 With --workdir, DIR/compile_tpu.json holds everything; without --preset, that workdir's model is compiled.
 """
@@ -20,6 +21,7 @@ from absl import flags
 
 from launch import aot, chips, cli
 from sparse_gpt import config as configs
+from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import manifest, sharding
@@ -29,7 +31,12 @@ cli.define_config()
 flags.DEFINE_string("topology", "v5e:16x16", "Slice to compile for: v5e:16x16, v5p:4x4x8, v6e:16x16, ...")
 flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-center network.", lower_bound=1)
 flags.DEFINE_string("mesh", None, "Short for --config.train.mesh, such as data=16,fsdp=16.")
-flags.DEFINE_enum("program", "train", ["train", "search"], "The train step, or one step of the mask search.")
+flags.DEFINE_enum(
+    "program",
+    "train",
+    ["train", "bridge", "search"],
+    "The train step, that of a bridged run (with a dense model of bridge.dense_d_model), or one of the mask search.",
+)
 flags.DEFINE_integer("searches", 0, "Population of the mask search; 0: one per chip.", lower_bound=0)
 flags.DEFINE_integer("tokens", 64, "Tokens per sample of the mask search.", lower_bound=1)
 flags.DEFINE_bool("compare", False, "Compile the train step a second time without the projection, and tell both.")
@@ -60,6 +67,8 @@ def main(argv: list[str]) -> None:
     }
     if f.program == "train":
         result |= _train(config, mesh, chip)
+    elif f.program == "bridge":
+        result |= _bridge(config, mesh, chip)
     else:
         result |= _search(config, mesh, chip, searches)
     result["compile_seconds"] = time.perf_counter() - started
@@ -106,6 +115,17 @@ def _train(config: Config, mesh: Any, chip: chips.Chip) -> dict[str, Any]:
     return result
 
 
+def _bridge(config: Config, mesh: Any, chip: chips.Chip) -> dict[str, Any]:
+    dense = dense_config(config)
+    check_pair(dense, config)
+    result = aot.describe(aot.fitting(lambda: aot.compile_bridge(config, mesh), chip), chip, flags.FLAGS.slices)
+    tokens = config.train.batch_size * config.model.context
+    return result | {
+        "dense_parameters": aot.parameter_count(dense),
+        "tokens_per_second": tokens / result["seconds"],
+    }
+
+
 def _search(config: Config, mesh: Any, chip: chips.Chip, searches: int) -> dict[str, Any]:
     time_steps = flags.FLAGS.tokens
     program = aot.fitting(lambda: aot.compile_search(config, mesh, searches, time_steps), chip)
@@ -118,8 +138,11 @@ def summary(result: dict[str, Any]) -> str:
     memory, rest = result["memory"], result["rest"]
     gb = {key: memory[key] / 1e9 for key in ("total", "arguments", "temporaries", "outputs", "chip")}
     mesh = ",".join(f"{axis}={size}" for axis, size in result["mesh"].items())
+    sizes = f"{result['parameters'] / 1e6:.0f}M parameters"
+    if "dense_parameters" in result:
+        sizes += f" and a dense one of {result['dense_parameters'] / 1e6:.0f}M"
     lines = [
-        f"{result['program']}, {result['preset'] or 'model'} of {result['parameters'] / 1e6:.0f}M parameters, on "
+        f"{result['program']}, {result['preset'] or 'model'} of {sizes}, on "
         f"{result['slices']} x {result['topology']} ({result['chips']} chips, {mesh})",
         f"memory per chip  {gb['total']:.2f} of {gb['chip']:.0f} GB (arguments {gb['arguments']:.2f}, temporaries "
         f"{gb['temporaries']:.2f}): {'fits' if memory['fits'] else 'DOES NOT FIT'}",
@@ -132,7 +155,7 @@ def summary(result: dict[str, Any]) -> str:
         f"{1e3 * rest['overlapped']:.2f} overlapped); {1e3 * result['seconds_by_compiler']:.2f} ms by the compiler's "
         "own estimate",
     ]
-    if result["program"] == "train":
+    if "tokens_per_second" in result:
         lines += [_projection_line(result), f"at best          {result['tokens_per_second'] / 1e6:.2f}M tokens/s"]
     else:
         lines.append(f"searches         {result['searches']}, samples of {result['tokens_per_sample']} tokens")

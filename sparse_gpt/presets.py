@@ -161,6 +161,21 @@ def paper_475m() -> Config:
     return _paper(2048, 1 / 256, "data=2,fsdp=128")
 
 
+def paper_bridge() -> Config:
+    """Four layers of paper_475m with bridges to a dense model of width 1024.
+
+    Command: ``python -m launch.bridge --distributed --preset=paper_bridge --config.data.corpus=FOLDER --workdir=DIR``
+    on 256 devices, with ``--dense=DIR`` for a trained dense model.
+    Expected: never run; its step was compiled with one layer only, for four chips of v5e.
+    """
+    config = paper_475m()
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, n_layer=4),
+        bridge=BridgeConfig(dense_d_model=1024, dense_steps=100_000, dense_learning_rate=1e-2),
+    )
+
+
 def paper_1_9b() -> Config:
     """The paper's d_model 4096 (1.63B parameters with these sizes), one weight in 512; annealing ends later (80%).
 
@@ -180,6 +195,7 @@ PRESETS: Mapping[str, Callable[[], Config]] = {
     "paper_118m": paper_118m,
     "paper_475m": paper_475m,
     "paper_1.9b": paper_1_9b,
+    "paper_bridge": paper_bridge,
 }
 
 

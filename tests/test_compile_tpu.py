@@ -21,6 +21,7 @@ from launch import aot, chips, hlo
 from launch.hlo_work import Work, work
 from sparse_gpt import config as configs
 from sparse_gpt import presets
+from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules, sharding, step
@@ -230,6 +231,15 @@ def test_presets_of_the_papers_sizes(name: str, parameters: float) -> None:
     sharding.check_batch(config, sharding.parse_mesh(config.train.mesh, 256))
     tokens = config.train.steps * config.train.batch_size * config.model.context
     assert tokens == pytest.approx(32e9, rel=1e-3)
+
+
+def test_the_bridged_pair_of_the_papers_size() -> None:
+    config = configs.validate(presets.preset("paper_bridge"))
+    dense = dense_config(config)
+    check_pair(dense, config)
+    assert (config.model.n_layer, aot.parameter_count(dense)) == (4, pytest.approx(58.8e6, rel=0.01))
+    for each in (config, dense):
+        sharding.check_batch(each, sharding.parse_mesh(each.train.mesh, 256))
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v9:4x4", "v5e:16", "v5e:16xa"])
