@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launch import figures
+from launch import bridge_figures, figures
 from launch.runs import Figure, at_least, at_most, equal, finish, prune
 from sparse_gpt.errors import InputError
 
@@ -24,9 +24,11 @@ def bridge(folder: Path) -> list[Figure]:
     finish("bridge", f"--preset={PRESET}", f"--workdir={bridged}", f"--independent={apart}")
     held = json.loads((bridged / "bridge.json").read_text())
     results = {task: _carried(bridged, task) for task in TASKS}
-    write_tables(folder, held, [*filter(None, results.values())])
+    found = [*filter(None, results.values())]
+    write_tables(folder, held, found)
     finish("report", f"--workdir={bridged}")
-    print(f"heat maps and curves: {bridged / 'report' / 'index.html'}; tables: {folder}/*.csv")
+    drawn = ", ".join(path.name for path in bridge_figures.write(folder, held, found))
+    print(f"{bridged / 'report' / 'index.html'}; tables: {folder}/*.csv; figures: {drawn}")
     return hybrid_figures(held) + [x for task, found in results.items() for x in task_figures(task, found)]
 
 

@@ -100,7 +100,8 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     plot(axes)
-    axes.legend(frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0] and axes.get_legend() is None:
+        axes.legend(frameon=False, fontsize=9)
     canvas.savefig(path)
 
 

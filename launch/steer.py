@@ -22,13 +22,14 @@ from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.bridges.training import BridgeProgram, restore
 from sparse_gpt.circuits import TaskBatch, task_batch
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.circuits.gated import without_longest
+from sparse_gpt.circuits.gated import padded, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.training.manifest import params_sha256, write_json
 
 PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
+DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
 MEAN_BATCHES = 16  # of pretraining text
 
 cli.define_workdir()
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     text = _text(config, corpus, "validation", 0)
     for name, circuit in circuits.items():
         place = folder / "circuits" / name
-        samples = {split: _samples(name, corpus.tokenizer, config, split) for split in ("validation", "heldout")}
+        samples = _samples(name, corpus.tokenizer, config)
         steered = _steer(models, circuit, place, samples, chosen)
         carried = transport.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
         carried["sparse"] = {key: circuit.metrics.get(key) for key in ("full_model_task_loss", "ablated_task_loss")}
@@ -94,21 +95,27 @@ def _text(config: Config, corpus: Corpus, split: str, step: int) -> np.ndarray:
     return corpus.batch(split, config.data.seed, step, config.train.batch_size, config.model.context)
 
 
-def _samples(name: str, tokenizer: Tokenizer, config: Config, split: str) -> TaskBatch:
-    """Pairs of a task, without the longest tenth; TaskError if the tokenizer or the context does not allow them."""
+def _samples(name: str, tokenizer: Tokenizer, config: Config) -> dict[str, TaskBatch]:
+    """Pairs of a task whose prompts have one length, by split; of one shape, so that both splits share programs.
+
+    TaskError if the tokenizer or the context does not allow the task.
+    """
     task, seed, context = tasks.TASKS[name], config.prune.seed, config.model.context
     tasks.check(task, tokenizer)
-    return without_longest(task_batch(tasks.sample(task, tokenizer, split, PAIRS, seed, context=context)))
+    found = {
+        split: task_batch(tasks.sample(task, tokenizer, split, DRAWN, seed, context=context))
+        for split in ("validation", "heldout")
+    }
+    kept = {split: steering.comparable(without_longest(batch), name) for split, batch in found.items()}
+    length = max(batch.tokens.shape[1] for batch in kept.values())
+    return {split: padded(TaskBatch(*(x[: 2 * PAIRS] for x in batch)), length) for split, batch in kept.items()}
 
 
 def _steer(
     models: Models, circuit: Circuit, place: Path, samples: dict[str, TaskBatch], chosen: Node | None
 ) -> dict[str, Any]:
     """steering.json: the candidates on validation samples, the curves of one node on held-out ones."""
-    trial, final = (
-        steering.Steering(models, steering.comparable(samples[split], circuit.task))
-        for split in ("validation", "heldout")
-    )
+    trial, final = (steering.Steering(models, samples[split]) for split in ("validation", "heldout"))
     tried = steering.candidates(trial, circuit.nodes, _importance(place, circuit))
     if chosen is None:
         if not tried:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 
-from launch import bridging, experiments, figures, runs
+from launch import bridge_figures, bridging, experiments, figures, runs
 from launch.experiments import EXPERIMENTS, disturbed
 from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
+from sparse_gpt.report.mixture_grids import mixture_grids
 from tests import report_workdirs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -166,3 +168,39 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
     bridging.write_tables(tmp_path, held, [found])
     lines = {path.name: len(path.read_text().splitlines()) - 1 for path in tmp_path.iterdir()}
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 110, "transport.csv": 4}
+
+
+def test_the_pictures_of_bridges(tmp_path: Path) -> None:
+    """What is drawn is what the files hold."""
+    held = report_workdirs.bridge()
+    found = report_workdirs.steering("quotes"), report_workdirs.transport("quotes")
+    names = ("nmse", "hybrids", "mixtures", "all_mixtures", "steering_quotes", "transport")
+    assert [path.name for path in bridge_figures.write(tmp_path, held, [found])] == [f"{name}.png" for name in names]
+    assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
+
+    def drawn(plot: Callable[..., None], content: object) -> tuple[Axes, dict[str, list[float]]]:
+        axes = Canvas().subplots()
+        plot(content, axes)
+        return axes, {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in axes.lines}
+
+    _, lines = drawn(bridge_figures.nmse, held)
+    assert lines["linear, decoder"] == [each["linear"]["nmse_decoder"] for each in held["bridges"]]
+    _, lines = drawn(bridge_figures.hybrids, held)
+    above = [each["trained"]["loss_to_dense"] - held["dense_loss"] for each in held["bridges"]]
+    assert lines["trained, ends dense"] == above
+    assert len(drawn(bridge_figures.hybrids, report_workdirs.bridge(linear=False))[1]) == len(lines) - 2
+    _, lines = drawn(bridge_figures.curves, found[0])
+    assert (lines["dense model"][-1], lines["sparse model"][-1]) == pytest.approx((0.76, 0.95))
+    _, lines = drawn(bridge_figures.transported, [found[1]])
+    assert lines["without the circuit's image"] == [0.8125]
+    (grid, _) = mixture_grids(held)
+    axes, _ = drawn(bridge_figures.heat_map, grid)
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "embedding",
+        "attention 0",
+        "MLP 0",
+        "unembedding",
+        "end",
+    ]
+    assert axes.images[0].get_array()[1, 2] == pytest.approx(0.02)  # the sparse model alone runs attention
+    assert len(axes.texts) == 20

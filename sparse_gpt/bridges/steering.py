@@ -89,20 +89,23 @@ def _reads(model: Transformer, params: Params, tokens: jax.Array) -> dict[tuple[
     return seen
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _probabilities(
-    model: Transformer, at: tuple[str, int], params: Params, delta: jax.Array, samples: Samples, strengths: jax.Array
+    model: Transformer, params: Params, delta: jax.Array, chosen: jax.Array, samples: Samples, strength: jax.Array
 ) -> jax.Array:
-    """(S, B, 2) probabilities of answer and foil with strength * delta (B, T, R) added at a read."""
+    """(B, 2) probabilities of answer and foil with strength * delta (B, T, R) added at one read.
 
-    def one(strength: jax.Array) -> jax.Array:
-        def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
-            return x + (strength * delta).astype(x.dtype) if (site, layer) == at else x
+    `chosen` (READS, L) is 1 at that read and 0 elsewhere: as a number, so that all reads share one compiled program.
+    """
 
-        return jax.nn.softmax(logits_at_end(model, params, samples, tap))
+    def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
+        if site not in READS:
+            return x
+        return x + (strength * chosen[READS.index(site), layer] * delta).astype(x.dtype)
 
-    choices = jnp.stack([samples.answer, samples.foil], axis=1)[None]
-    return jnp.take_along_axis(jax.lax.map(one, strengths), choices, axis=2)
+    logits = logits_at_end(model, params, samples, tap)
+    choices = jnp.stack([samples.answer, samples.foil], axis=1)
+    return jnp.take_along_axis(jax.nn.softmax(logits), choices, axis=1)
 
 
 def logits_at_end(model: Transformer, params: Params, samples: Samples, tap: Tap) -> jax.Array:
@@ -187,8 +190,11 @@ class Steering:
 def _means(
     model: Transformer, at: tuple[str, int], params: Params, delta: np.ndarray, samples: Any, strengths: Sequence[float]
 ) -> np.ndarray:
-    found = _probabilities(model, at, params, delta, samples, np.array(strengths, np.float32))
-    return np.asarray(found, np.float64).mean(axis=1)
+    chosen = np.zeros((len(READS), model.config.n_layer), np.float32)
+    chosen[READS.index(at[0]), at[1]] = 1
+    placed = jax.device_put(delta)
+    found = [_probabilities(model, params, placed, chosen, samples, np.float32(strength)) for strength in strengths]
+    return np.array(found, np.float64).mean(axis=1)
 
 
 def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[Node, float]) -> list[dict[str, Any]]:

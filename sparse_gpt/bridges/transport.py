@@ -7,6 +7,7 @@ pretraining text, at every position. Random images are spans of as many rows of 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.steering import Models, Node, Samples, logits_at_end
+from sparse_gpt.bridges.terms import Bridged
+from sparse_gpt.model.parameters import Params
 from sparse_gpt.model.taps import Tap
 from sparse_gpt.training.step import cross_entropy
 
@@ -88,10 +91,10 @@ def random_channels(own: Mapping[int, np.ndarray], alive: Sequence[np.ndarray], 
     return {i: sets for i, sets in found.items() if len(sets[0])}
 
 
-def _ablate(models: Models, stream_means: list[np.ndarray], bases: Mapping[int, jax.Array]) -> Tap:
+def _ablate(bridged: Bridged, stream_means: list[jax.Array], bases: Mapping[int, jax.Array]) -> Tap:
     """Replaces the component of the dense stream in each image by that of its mean."""
-    dense = models.bridged.dense.config
-    at = {models.bridged.pairs[i].dense: i for i in bases}
+    dense = bridged.dense.config
+    at = {bridged.pairs[i].dense: i for i in bases}
 
     def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
         if site not in STREAMS:
@@ -105,6 +108,23 @@ def _ablate(models: Models, stream_means: list[np.ndarray], bases: Mapping[int, 
     return tap
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _outcome(
+    bridged: Bridged,
+    dense_params: Params,
+    stream_means: list[jax.Array],
+    bases: Mapping[int, jax.Array],
+    samples: Samples,
+    tokens_BxT1: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Logits (B, 2) of answers and foils, and cross-entropy on the text, without one set of images."""
+    tap = _ablate(bridged, stream_means, bases)
+    logits = logits_at_end(bridged.dense, dense_params, samples, tap)
+    choices = jnp.stack([samples.answer, samples.foil], axis=1)
+    text: Any = bridged.dense.apply({"params": dense_params}, tokens_BxT1[:, :-1], tap=tap)
+    return jnp.take_along_axis(logits, choices, axis=1), cross_entropy(text, tokens_BxT1[:, 1:])
+
+
 def outcomes(
     models: Models, stream_means: list[np.ndarray], ablated: Images, samples: Samples, tokens_BxT1: np.ndarray
 ) -> list[dict[str, float]]:
@@ -112,35 +132,22 @@ def outcomes(
 
     Args:
       models, stream_means: see `means`.
-      ablated: images; {} is the dense model as it is.
+      ablated: images, as many draws at every bridge; those without columns or of zeros leave the model as it is.
       samples: of the task.
       tokens_BxT1: rows of pretraining text.
 
     Returns:
-      One {task_loss, accuracy, loss} per draw: binary task loss and cross-entropy on the text, nats.
+      One {task_loss, accuracy, loss} per draw: binary task loss and cross-entropy on the text, nats. {} counts as one.
     """
-
-    @jax.jit
-    def all_draws(dense_params: Any, ablated: Any, samples: Any, tokens: jax.Array) -> Any:
-        def one(bases: Any) -> tuple[jax.Array, jax.Array]:
-            tap = _ablate(models, stream_means, bases)
-            logits = logits_at_end(models.bridged.dense, dense_params, samples, tap)
-            choices = jnp.stack([samples.answer, samples.foil], axis=1)
-            text: Any = models.bridged.dense.apply({"params": dense_params}, tokens[:, :-1], tap=tap)
-            return jnp.take_along_axis(logits, choices, axis=1), cross_entropy(text, tokens[:, 1:])
-
-        return jax.lax.map(one, ablated) if ablated else jax.tree.map(lambda x: x[None], one({}))
-
-    pairs, losses = jax.device_get(all_draws(models.dense_params, ablated, samples, tokens_BxT1))
-    margins = (pairs[..., 0] - pairs[..., 1]).astype(np.float64)
-    return [
-        {
-            "task_loss": float(np.mean(np.logaddexp(0.0, -margin))),
-            "accuracy": float(np.mean(margin > 0)),
-            "loss": float(loss),
-        }
-        for margin, loss in zip(margins, losses, strict=True)
-    ]
+    draws = len(next(iter(ablated.values()))) if ablated else 1
+    found = []
+    for i in range(draws):
+        bases = {number: bases[i] for number, bases in ablated.items()}
+        pairs, loss = _outcome(models.bridged, models.dense_params, stream_means, bases, samples, tokens_BxT1)
+        margin = np.subtract(*np.asarray(pairs, np.float64).T)
+        task_loss = float(np.mean(np.logaddexp(0.0, -margin)))
+        found.append({"task_loss": task_loss, "accuracy": float(np.mean(margin > 0)), "loss": float(loss)})
+    return found
 
 
 def record(
@@ -166,7 +173,7 @@ def record(
             for i, rows in own.items()
         ],
         "samples": len(samples.positions),
-        "dense": measured({})[0],
+        "dense": measured({i: np.zeros_like(bases) for i, bases in mine.items()})[0],  # the same program
         "image": measured(mine)[0] if mine else None,
         "random": measured(random) if random else [],
     }

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from sparse_gpt.report.charts import CHANCE, LINES, Chart, add_line, empty_figure
 from sparse_gpt.report.files import CircuitFiles, Workdir
+from sparse_gpt.report.mixture_grids import Grid, mixture_grids
 from sparse_gpt.report.sections import chart_grid, mean_of, missing, percent
 from sparse_gpt.report.text import escape, number, table
 
@@ -75,56 +76,16 @@ def _above(loss: Any, dense: float) -> float | None:
 
 def mixture_charts(bridge: Json) -> list[Chart]:
     """Heat maps of the loss above the dense model's: hybrids with at most two switches, and all of them if known."""
-    held = bridge.get("mixtures") or {"paths": []}
-    above = {entry["path"]: entry["loss"] - bridge["dense_loss"] for entry in held["paths"]}
-    if not above:
-        return []
-    pieces = len(next(iter(above)))
-    charts = [_block_chart(above, pieces)]
-    if held["complete"]:
-        charts.append(_whole_chart(above, pieces))
-    return charts
+    return [Chart(grid.title, grid.note, _heat(grid), wide=True) for grid in mixture_grids(bridge)]
 
 
-def _block_chart(above: dict[str, float], pieces: int) -> Chart:
-    """Right of the diagonal the sparse model runs a block of pieces within the dense one, left of it the other way."""
-    names = ["embedding", *(f"{i}" for i in range(1, pieces - 1)), "unembedding"]
-    values: list[list[float | None]] = [[None] * (pieces + 1) for _ in range(pieces + 1)]
-    texts = [[""] * (pieces + 1) for _ in range(pieces + 1)]
-    for start in range(pieces):
-        for stop in range(start + 1, pieces + 1):
-            for (outer, inner), (row, column) in (("ds", (start, stop)), ("sd", (stop, start))):
-                path = outer * start + inner * (stop - start) + outer * (pieces - stop)
-                values[row][column], texts[row][column] = above.get(path), path
-    axis = [f"before {names[0]}", *(f"before {name}" for name in names[1:]), "end"]
-    figure = _heat(values, texts, axis, axis, "boundary", "boundary")
-    note = (
-        "Each cell is a hybrid. Above the diagonal (row before column) the sparse model runs what lies between the two "
-        "boundaries and the dense model the rest; below it the dense model runs what lies between. Nats above the "
-        "dense model’s loss."
-    )
-    return Chart("Hybrids with one or two switches", note, figure, wide=True)
-
-
-def _whole_chart(above: dict[str, float], pieces: int) -> Chart:
-    """Every path: its first half is the row, its second half the column."""
-    half = pieces // 2
-    rows = sorted({path[:half] for path in above})
-    columns = sorted({path[half:] for path in above})
-    values = [[above.get(row + column) for column in columns] for row in rows]
-    texts = [[row + column for column in columns] for row in rows]
-    figure = _heat(values, texts, columns, rows, "second half of the path", "first half")
-    note = f"All {len(above)} paths, a letter per piece: d for the dense, s for the sparse model. Nats above dense."
-    return Chart("All mixtures", note, figure, wide=True)
-
-
-def _heat(values: list, texts: list, x: list[str], y: list[str], x_title: str, y_title: str) -> go.Figure:
-    figure = empty_figure(x_title, y_title, height=max(300, 60 + 24 * len(y)))
+def _heat(grid: Grid) -> go.Figure:
+    figure = empty_figure(grid.column_title, grid.row_title, height=max(300, 60 + 24 * len(grid.rows)))
     figure.add_heatmap(
-        x=[escape(name) for name in x],
-        y=[escape(name) for name in y],
-        z=values,
-        text=[[escape(text) for text in row] for row in texts],
+        x=[escape(name) for name in grid.columns],
+        y=[escape(name) for name in grid.rows],
+        z=grid.above,
+        text=[[escape(path) for path in row] for row in grid.paths],
         colorscale="Viridis",
         hovertemplate="%{text}: %{z:.3f} nats above the dense model<extra></extra>",
         hoverongaps=False,
