@@ -3,6 +3,7 @@
 python -m launch.prune --workdir=runs/quickstart
 python -m launch.prune --workdir=runs/quickstart --task=bracket_counting,for_while --config.prune.target_loss=0.05
 python -m launch.prune --workdir=runs/quickstart --task=all-that-work --config.prune.tune_trials=32
+python -m launch.prune --workdir=runs/quickstart --task=for_while,else_elif --shared
 
 Killed and started again, it goes on: finished circuits of these weights and settings are kept (delete the folder to
 search again), and an unfinished search continues from the populations in WORKDIR/searches/TASK/.
@@ -17,6 +18,7 @@ from launch import cli, stored
 from sparse_gpt.circuits import SearchResult, TaskSamples, circuit, find_circuit, require_solved, resume, task_batch
 from sparse_gpt.circuits.contexts import contexts
 from sparse_gpt.circuits.gated import padded
+from sparse_gpt.circuits.samples import shared
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
@@ -30,26 +32,31 @@ MAX_TRAIN_PAIRS = 8192  # the search goes around them
 
 cli.define_workdir()
 cli.define_config()
+flags.DEFINE_bool("shared", False, "One circuit that all tasks of --task share, in WORKDIR/circuits/TASK+TASK.")
 flags.DEFINE_string("task", "single_double_quote", f"Task, comma list of tasks, or {ALL}: every task the model solves.")
 
 
 def main(argv: list[str]) -> None:
-    """Checks everything, then searches task after task and writes WORKDIR/circuits/TASK/."""
+    """Checks everything, then searches circuit after circuit and writes WORKDIR/circuits/TASK/."""
     del argv
     folder = stored.existing_workdir()
     config = cli.stored_config(folder, ("prune",))
-    names = _task_names(flags.FLAGS.task)
+    wanted = _wanted(_task_names(flags.FLAGS.task), config)
     run = Workdir(folder, config)
-    todo = [name for name in names if not _kept(name, run)]
-    for name in names:
+    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
+    for name in wanted:
         if name not in todo:
             _write_contexts(run, folder / "circuits" / name)
     if not todo:
         return
-    means = run.node_means() if config.prune.ablation == "mean" else None
-    solved = _solved(todo, run, skip=flags.FLAGS.task == ALL)
-    if not solved and len(todo) == len(names):
-        raise InputError(f"--task={flags.FLAGS.task}: the model solves none of the {len(names)} tasks; train it longer")
+    activations = run.pretraining_activations()
+    solved = _solved([task for members in todo.values() for task in members], run, skip=flags.FLAGS.task == ALL)
+    if not solved and len(todo) == len(wanted):
+        raise InputError(
+            f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
+        )
+    if flags.FLAGS.shared:
+        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
     for name, samples in solved.items():
         unfinished = folder / "searches" / name
         result = find_circuit(
@@ -57,7 +64,7 @@ def main(argv: list[str]) -> None:
             run.params,
             name,
             samples,
-            means,
+            activations,
             params_sha256=run.params_sha256,
             token_text=run.token_text,
             unfinished=unfinished,
@@ -78,6 +85,20 @@ def _write_contexts(run: Workdir, folder: Path) -> None:
         return
     nodes = circuit.load(folder, run.params_sha256).nodes
     write_json(folder / CONTEXTS, contexts(run.model, run.params, nodes, windows, "validation", run.token_text))
+
+
+def _wanted(names: list[str], config: Config) -> dict[str, list[str]]:
+    """Name of each circuit to find -> its tasks. InputError when --shared asks for what cannot be."""
+    if not flags.FLAGS.shared:
+        return {name: [name] for name in names}
+    if flags.FLAGS.task == ALL or len(names) < 2:
+        raise InputError(f"--shared: needs a list of two or more tasks, but --task={flags.FLAGS.task}")
+    if config.prune.batch_pairs % len(names):
+        raise InputError(
+            f"--config.prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(names)} tasks that "
+            "are --shared, so that every batch has equally many pairs of each"
+        )
+    return {"+".join(names): names}
 
 
 def _kept(name: str, run: Workdir) -> bool:
@@ -144,6 +165,7 @@ def _print_summary(result: SearchResult, folder: Path) -> None:
     circuit, m = result.circuit, result.circuit.metrics
     if not result.reached:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
+    each = "".join(f"  {x['task']}: held-out task loss {x['task_loss']:.3f}\n" for x in circuit.tasks)
     shifted = ""
     if "shifted_task_loss" in m:
         shifted = (
@@ -156,7 +178,7 @@ def _print_summary(result: SearchResult, folder: Path) -> None:
         f"  held-out task loss {m['task_loss']:.3f} (uncalibrated {m['task_loss_uncalibrated']:.3f}, "
         f"full model {m['full_model_task_loss']:.3f}), accuracy {m['accuracy']:.3f}, "
         f"agreement with the full model {m['agreement']:.3f}\n"
-        f"{shifted}  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
+        f"{each}{shifted}  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
         f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
         f"  -> {folder}"
     )

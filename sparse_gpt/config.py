@@ -117,8 +117,9 @@ class PruneConfig:
     seeds: int = 4
     k_coefs: str = "1e-4,3e-4"  # one search per seed and value, all in one program
     batch_pairs: int = 64
-    ablation: str = "mean"  # "mean" (over the pretraining distribution), "zero" or "task_mean"
+    ablation: str = "mean"  # "mean" (over the pretraining distribution), "zero", "task_mean" or "resample" (from it)
     norm: str = "live"  # or "frozen": norm scales taken from the full model
+    tie_qk: bool = False  # one gate for the q and the k channel of the same index
     learning_rate: float = 3e-3
     weight_decay: float = 1e-3
     beta2: float = 0.95
@@ -362,7 +363,10 @@ def _validate_prune(p: PruneConfig) -> None:
         _require(getattr(p, field) > 0, f"prune.{field}", getattr(p, field), "must be positive")
     _require(0 < p.selection_margin <= 1, "prune.selection_margin", p.selection_margin, "must be in (0, 1]")
     _require(
-        p.ablation in ("mean", "zero", "task_mean"), "prune.ablation", p.ablation, "choose mean, zero or task_mean"
+        p.ablation in ("mean", "zero", "task_mean", "resample"),
+        "prune.ablation",
+        p.ablation,
+        "choose mean, zero, task_mean or resample",
     )
     _require(p.norm in ("live", "frozen"), "prune.norm", p.norm, "choose live or frozen")
     _require(0 <= p.beta2 < 1, "prune.beta2", p.beta2, "must be in [0, 1)")

@@ -7,6 +7,7 @@ import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits import pretraining_means
+from sparse_gpt.circuits.ablation import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
@@ -15,7 +16,7 @@ from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 
 BATCH_SIZE = 32  # windows of tokens
-MEAN_BATCHES = 16  # of them behind the mean ablation
+MEAN_BATCHES = 16  # of them behind mean and resample ablation
 
 
 class Workdir:
@@ -61,6 +62,15 @@ class Workdir:
     def node_means(self) -> GateArrays:
         """Mean activation of every node over training text: site -> (n_layer, width)."""
         return pretraining_means(self.model, self.params, self.text("train", MEAN_BATCHES))
+
+    def pretraining_activations(self) -> GateArrays | None:
+        """What prune.ablation takes from training text: means, draws for a search (see circuits/ablation.py), or
+        nothing."""
+        prune = self.config.prune
+        if prune.ablation != "resample":
+            return self.node_means() if prune.ablation == "mean" else None
+        count = 1 + RESAMPLED + prune.random_draws
+        return pretraining_draws(self.model, self.params, self.text("train", MEAN_BATCHES), count, prune.seed)
 
     def text(self, split: str, batches: int) -> list[np.ndarray]:
         """Windows of a split of the corpus, the first `batches` batches of them: int32 (BATCH_SIZE, context) each."""

@@ -97,21 +97,24 @@ def batch(size: int, seed: int) -> TaskBatch:
     )
 
 
-def samples(config: Config, params: Params, pairs: int = 24) -> TaskSamples:
-    """Samples of the task described above."""
-    return TaskSamples(*(_decided(config, params, pairs, seed) for seed in (1, 2, 3, 4)))
+def samples(
+    config: Config, params: Params, pairs: int = 24, answers: tuple[int, int] = ANSWERS, shifted: bool = True
+) -> TaskSamples:
+    """Samples of the task described above, for two answers."""
+    seeds = (1, 2, 3, 4) if shifted else (1, 2, 3)
+    return TaskSamples(*(_decided(config, params, pairs, seed, answers) for seed in seeds))
 
 
-def _decided(config: Config, params: Params, pairs: int, seed: int) -> TaskBatch:
+def _decided(config: Config, params: Params, pairs: int, seed: int, answers: tuple[int, int]) -> TaskBatch:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, VOCABULARY, (2048, TIME)).astype(np.int32)
     last = np.full(len(tokens), TIME - 1, np.int32)
-    logits = np.asarray(_logits(build(config), params, tokens, last))[:, list(ANSWERS)]
+    logits = np.asarray(_logits(build(config), params, tokens, last))[:, list(answers)]
     margin = logits[:, 0] - logits[:, 1]
     margin -= np.median(margin)  # whichever token it leans to, both answers occur
     order = np.argsort(margin)
     chosen = np.stack([order[-pairs:], order[:pairs]], axis=1).reshape(-1)
-    answer = np.tile(np.array(ANSWERS, np.int32), pairs)
+    answer = np.tile(np.array(answers, np.int32), pairs)
     return TaskBatch(tokens[chosen], last[chosen], answer, answer.reshape(-1, 2)[:, ::-1].reshape(-1))
 
 
@@ -128,7 +131,9 @@ def reference_answer_logits(
     support = reference_model.circuit_support(fields, circuit, ablation)
     if support.edges is not None:  # only weights between two nodes of the circuit can be pruned; the others stay
         edges = {
-            site: kept | ~support.keep[site][:, :, None] | ~support.keep[reference_model.EDGE_SOURCE[site]][:, None, :]
+            site: np.where(
+                support.keep[site][:, :, None] & support.keep[reference_model.EDGE_SOURCE[site]][:, None, :], kept, 1.0
+            )
             for site, kept in support.edges.items()
         }
         support = dataclasses.replace(support, edges=edges)

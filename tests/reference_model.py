@@ -103,6 +103,7 @@ class Support:
     keep: site -> (n_layer, width) bool; a site that is absent is kept whole. A node that is not kept takes its value
     in `ablation` at every position. edges: destination site -> (n_layer, width, source width) bool; None keeps every
     edge. An edge that is not kept carries its source's ablation value (for v: that value through the same attention).
+    A number instead of a bool multiplies what the source differs from its ablation value by.
     frozen: each norm's divisor comes from the full model on the same tokens instead of the gated stream.
     """
 
@@ -232,10 +233,10 @@ class _Pass:
         """x @ matrix.T; pruned edges read the source's ablation value (`replaced` where it is not constant)."""
         if self.support is None or self.support.edges is None:
             return x @ matrix.T
-        kept = self.support.edges[site][layer]
+        kept = self.support.edges[site][layer].astype(np.float64)
         if replaced is None:
             replaced = self.support.ablation[EDGE_SOURCE[site]][layer].astype(np.float64)
-        return x @ (matrix * kept).T + replaced @ (matrix * ~kept).T
+        return x @ (matrix * kept).T + replaced @ (matrix * (1 - kept)).T
 
     def _node(self, site: str, layer: int, x: Array) -> Array:
         """AbsTopK, then the gate, then the record."""
@@ -290,11 +291,11 @@ def circuit_support(config: Mapping[str, Any], circuit: Mapping[str, Any], ablat
         keep[node["site"]][node["layer"], node["channel"]] = True
     edges = None
     if circuit["edge_pruned"]:
-        edges = {to: np.zeros((n_layer, widths[to], widths[source]), bool) for to, source in EDGE_SOURCE.items()}
+        edges = {to: np.zeros((n_layer, widths[to], widths[source])) for to, source in EDGE_SOURCE.items()}
         for edge in circuit["edges"]:
             (layer, source, channel), (to_layer, to, to_channel) = edge["from"], edge["to"]
             assert (to_layer, EDGE_SOURCE[to]) == (layer, source)
-            edges[to][layer, to_channel, channel] = True
+            edges[to][layer, to_channel, channel] = edge.get("factor", 1.0)
     return Support(keep, {site: np.asarray(ablation[site]) for site in widths}, edges, circuit["norm"] == "frozen")
 
 

@@ -78,7 +78,7 @@ def comparable(samples: Any, task: str) -> Any:
     kept = np.repeat(even[:, 0] == even[:, 1], 2)
     if not kept.any():
         raise InputError(f"--task={task}: no pair has two prompts of one length, so their nodes cannot be compared")
-    return type(samples)(*(array[kept] for array in samples))
+    return type(samples)(*(None if array is None else array[kept] for array in samples))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -3,8 +3,9 @@
 from sparse_gpt.circuits.ablation import pretraining_means
 from sparse_gpt.circuits.circuit import Circuit, Edge, Node
 from sparse_gpt.circuits.extract import extract
-from sparse_gpt.circuits.find import SearchResult, TaskSamples, find_circuit, full_task_loss, require_solved
+from sparse_gpt.circuits.find import SearchResult, find_circuit, full_task_loss, require_solved
 from sparse_gpt.circuits.gated import TaskBatch, task_batch
+from sparse_gpt.circuits.samples import TaskSamples
 
 __all__ = [
     "Circuit",

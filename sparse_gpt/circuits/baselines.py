@@ -42,14 +42,16 @@ def baselines(
       seed: of the random ranking.
     """
     scores = importances(selection, weights, seed)
-    orders = [discretise.ranking(score, np.zeros_like(score), may_open) for score in scores.values()]
+    zeros, partners = np.zeros(len(may_open)), weights.partners
+    together = [weights.per_gate(score)[weights.gate_of] for score in scores.values()]  # partners have one sum
+    orders = [discretise.ranking(score, zeros, may_open, partners) for score in together]
     curves = [record.loss_versus_size(order, selection, heldout, weights, CURVE_POINTS) for order in orders]
     low, high = np.array([record.bracket(curve, target) for curve in curves]).T
 
     known = {(i, p["nodes"]): p["selection_task_loss"] for i, curve in enumerate(curves) for p in curve}
 
     def cut(sizes: np.ndarray) -> Candidates:
-        return Candidates(discretise.cut(orders, sizes, len(may_open)))
+        return Candidates(discretise.cut(orders, sizes, partners))
 
     def losses_at(sizes: np.ndarray) -> np.ndarray:
         """Of every ranking at its size; none twice, for some are done long before the others."""

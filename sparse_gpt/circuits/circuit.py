@@ -60,7 +60,7 @@ class Circuit:
     Attributes:
       task: name.
       params_sha256: fingerprint of the weights it belongs to.
-      ablation: "mean", "zero" or "task_mean".
+      ablation: "mean", "zero", "task_mean" or "resample".
       norm: "live" or "frozen".
       target_loss: nats.
       scale: of the calibration, logits -> scale * logits + shift.
@@ -71,6 +71,8 @@ class Circuit:
       metrics: losses on held-out samples, and counts.
       values: ablation values, site -> (n_layer, width) float32.
       bookkeeping: of the circuit as a graph, see bookkeeping.py.
+      tie_qk: whether q and k channels of the same index had to be in it together.
+      tasks: of a circuit that several tasks share, an entry for each with its name and its own losses; else empty.
     """
 
     task: str
@@ -86,6 +88,8 @@ class Circuit:
     metrics: Mapping[str, float]
     values: GateArrays = dataclasses.field(repr=False, compare=False)
     bookkeeping: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    tie_qk: bool = False
+    tasks: tuple[Mapping[str, Any], ...] = ()
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
@@ -99,12 +103,14 @@ class Circuit:
             "params_sha256": self.params_sha256,
             "ablation": self.ablation,
             "norm": self.norm,
+            "tie_qk": self.tie_qk,
             "target_loss": self.target_loss,
             "calibration": {"scale": self.scale, "shift": [list(pair) for pair in self.shift]},
             "edge_pruned": self.edge_pruned,
             "nodes": [node._asdict() for node in self.nodes],
             "edges": [{"from": list(e.source), "to": list(e.target), "weight": e.weight} for e in self.edges],
             "metrics": dict(self.metrics),
+            **({"tasks": [dict(each) for each in self.tasks]} if self.tasks else {}),
             "bookkeeping": dict(self.bookkeeping),
         }
 
@@ -150,6 +156,8 @@ def from_dict(tree: Mapping[str, Any], values: GateArrays) -> Circuit:
         metrics=tree["metrics"],
         values=values,
         bookkeeping=tree.get("bookkeeping", {}),
+        tie_qk=tree.get("tie_qk", False),
+        tasks=tuple(tree.get("tasks", ())),
     )
 
 

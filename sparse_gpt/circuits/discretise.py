@@ -11,28 +11,33 @@ import numpy as np
 Losses = Callable[[np.ndarray], np.ndarray]  # sizes (S,) -> task losses (S,) of the S rankings cut at those sizes
 
 
-def ranking(tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray) -> np.ndarray:
-    """Node indices, most important first; only nodes that are searched.
+def ranking(
+    tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray, partners: np.ndarray | None = None
+) -> np.ndarray:
+    """Node indices, most important first; only nodes that are searched. Partners, equal in everything, are neighbours.
 
     Args:
       tau: (nodes,) final values in [-1, 1].
       attribution: (nodes,) mean gradient of the task loss with respect to the gate; the more negative, the better.
       searchable: (nodes,) whether the node was searched.
+      partners: (nodes,) from `gates.partners`; None: every node has a gate of its own.
     """
-    order = np.lexsort((np.arange(len(tau)), attribution, -tau))  # the last key is the first criterion
+    nodes = np.arange(len(tau))
+    gate = nodes if partners is None else np.minimum(nodes, partners)
+    order = np.lexsort((nodes, gate, attribution, -tau))  # the last key is the first criterion
     return order[searchable[order] > 0]
 
 
-def first_k(order: np.ndarray, k: int, nodes: int) -> np.ndarray:
-    """Gates (nodes,) with the first k nodes of a ranking open."""
-    gates = np.zeros(nodes, np.float32)
+def first_k(order: np.ndarray, k: int, partners: np.ndarray) -> np.ndarray:
+    """Gates (nodes,) with the first k nodes of a ranking open, but the last one closed if its partner comes next."""
+    gates = np.zeros(len(partners), np.float32)
     gates[order[:k]] = 1
-    return gates
+    return gates * gates[partners]
 
 
-def cut(orders: Iterable[np.ndarray], sizes: np.ndarray, nodes: int) -> np.ndarray:
+def cut(orders: Iterable[np.ndarray], sizes: np.ndarray, partners: np.ndarray) -> np.ndarray:
     """(S, nodes): `first_k` of S rankings, each at its own size."""
-    return np.stack([first_k(order, int(k), nodes) for order, k in zip(orders, sizes, strict=True)])
+    return np.stack([first_k(order, int(k), partners) for order, k in zip(orders, sizes, strict=True)])
 
 
 def smallest_sizes(

@@ -94,7 +94,7 @@ class Scores:
     logits: np.ndarray  # (N, B, 2)
     scale: np.ndarray  # (N,)
     shift: np.ndarray  # (N, K)
-    calibrated: np.ndarray  # (N,) task loss after calibration
+    calibrated: np.ndarray  # (N,) task loss after calibration; of several tasks, the largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +105,13 @@ class Evaluator:
       gated: the model.
       batch: B samples.
       shifted: (K,) tokens that calibration may shift.
+      turn: of the model's ablation values, for the first ROWS samples; each further ROWS have the next.
     """
 
     gated: GatedModel
     batch: TaskBatch
     shifted: np.ndarray
+    turn: int = 0
 
     @property
     def index(self) -> np.ndarray:
@@ -123,11 +125,12 @@ class Evaluator:
 
     def logits(self, candidates: Candidates) -> np.ndarray:
         """(N, B, 2) answer and foil logits."""
-        pieces = [rows(self.batch, slice(i, i + ROWS)) for i in range(0, len(self.batch.positions), ROWS)]
+        starts = range(0, len(self.batch.positions), ROWS)
+        pieces = [(self.gated.drawn(self.turn + i // ROWS), rows(self.batch, slice(i, i + ROWS))) for i in starts]
         found: list[np.ndarray] = []
         for gates, kept in candidates.chunks(self.gated.model.config):
             left, places = np.int32(len(candidates.gates) - CANDIDATES * len(found)), candidates.places
-            parts = [_logits(self.gated, gates, places, kept, trimmed(_filled(piece)), left) for piece in pieces]
+            parts = [_logits(gated, gates, places, kept, trimmed(_filled(piece)), left) for gated, piece in pieces]
             found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
         return np.concatenate(found)[: len(candidates.gates)]
 
@@ -138,21 +141,34 @@ class Evaluator:
     def __call__(self, candidates: Candidates) -> Scores:
         """Scores of candidates, each calibrated on this batch."""
         logits = self.logits(candidates)
-        return Scores(logits, *calibrate.fit_many(logits, self.index, len(self.shifted)))
+        scale, shift, loss = calibrate.fit_many(logits, self.index, len(self.shifted))
+        return Scores(logits, scale, shift, self._largest(logits, scale, shift, loss))
+
+    def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """(N,) the largest task loss of N candidates under their calibrations; `mean` (N,) when there is one task."""
+        if self.batch.task is None:
+            return mean
+        own = map(calibrate.Calibration, scale, shift)
+        pairs = zip(logits, own, strict=True)
+        return np.array([largest_loss(calibrated(each, c, self.index), self.batch) for each, c in pairs])
 
     def within(self, candidates: Candidates, bound: float) -> np.ndarray:
         """(N,) calibrated task losses, exact where they are at most `bound`; elsewhere perhaps only a lower bound.
 
         Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out,
-        whatever the others would say.
+        whatever the others would say. Of several tasks' losses it is the largest, which is at least their mean.
         """
         index, total, left = self.index, len(self.batch.positions), np.arange(len(candidates.gates))
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
         for first in range(0, total, ROWS):
-            piece = dataclasses.replace(self, batch=rows(self.batch, slice(first, first + ROWS)))
+            batch, turn = rows(self.batch, slice(first, first + ROWS)), self.turn + first // ROWS
+            piece = dataclasses.replace(self, batch=batch, turn=turn)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
-            losses[left] = seen / total * calibrate.fit_many(logits, index[:seen], len(self.shifted))[2]
+            scale, shift, loss = calibrate.fit_many(logits, index[:seen], len(self.shifted))
+            losses[left] = seen / total * loss
+            if seen == total:
+                losses[left] = self._largest(logits, scale, shift, losses[left])
             stays = losses[left] <= bound
             left, logits = left[stays], logits[stays]
             if not len(left):
@@ -185,14 +201,14 @@ class Evaluator:
         one = {site: value[0] for site, value in gates.items()}
         count = len(self.batch.positions)
         some = np.linspace(0, count - 1, min(ROWS, count)).astype(int)  # none of them twice
-        batch, index = rows(self.batch, some), self.index[some]
-        slopes = jax.device_get(_slopes(self.gated, one, candidate.places, kept[0], batch, index, own))
+        batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
+        slopes = jax.device_get(_slopes(self.gated.drawn(self.turn), one, candidate.places, kept[0], batch, index, own))
         return to_vector(slopes[0]), slopes[1]
 
 
 def _filled(batch: TaskBatch) -> TaskBatch:
-    """A batch repeated to ROWS rows."""
-    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))
+    """A batch repeated to ROWS rows, without what tells its tasks apart: one program serves all."""
+    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))._replace(task=None)
 
 
 def calibrated(logits: np.ndarray, calibration: calibrate.Calibration, index: np.ndarray) -> np.ndarray:
@@ -204,6 +220,13 @@ def calibrated(logits: np.ndarray, calibration: calibrate.Calibration, index: np
 def task_loss(logits: np.ndarray) -> float:
     """Binary task loss in nats from (B, 2) logits of answer and foil; chance is ln 2."""
     return float(np.mean(np.logaddexp(0.0, (logits[:, 1] - logits[:, 0]).astype(np.float64))))
+
+
+def largest_loss(logits: np.ndarray, batch: TaskBatch) -> float:
+    """The largest of the task losses of a batch's tasks, from (B, 2) logits."""
+    if batch.task is None:
+        return task_loss(logits)
+    return max(task_loss(logits[batch.task == i]) for i in np.unique(batch.task))
 
 
 def accuracy(logits: np.ndarray) -> float:

@@ -2,12 +2,15 @@
 
 Sizes are chosen and the calibration is fitted on selection samples: validation samples and as many training samples, so
 that many words take part. Every number in the result's metrics is measured on held-out samples.
+
+Several tasks can share one mask: the search minimises the mean of their losses, each of them has to reach the target,
+one calibration serves all, and reported losses are means over the tasks (circuit.json has each task's own beside them).
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,26 @@ import numpy as np
 from tqdm import tqdm
 
 from sparse_gpt.circuits import calibrate, record, tune
-from sparse_gpt.circuits.ablation import task_means
+from sparse_gpt.circuits.ablation import RESAMPLED, task_means
 from sparse_gpt.circuits.baselines import baselines
 from sparse_gpt.circuits.bookkeeping import bookkeeping
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
-from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, accuracy, agreement, calibrated, task_loss
+from sparse_gpt.circuits.evaluate import (
+    NO_TOKENS,
+    Candidates,
+    Evaluator,
+    accuracy,
+    agreement,
+    calibrated,
+    largest_loss,
+    task_loss,
+)
 from sparse_gpt.circuits.gated import (
     GatedModel,
     TaskBatch,
     by_length,
     gated_model,
+    joined,
     padded,
     rows,
     without_longest,
@@ -32,6 +45,7 @@ from sparse_gpt.circuits.gated import (
 from sparse_gpt.circuits.gates import GateArrays, empty, from_vector, searchable, to_vector
 from sparse_gpt.circuits.importance import single_removals
 from sparse_gpt.circuits.overlap import overlap
+from sparse_gpt.circuits.samples import TaskSamples, by_task
 from sparse_gpt.circuits.search import Found, Hyperparameters, search
 from sparse_gpt.circuits.traces import traces
 from sparse_gpt.circuits.trials import Support, Trials, Weights, discretised, smallest
@@ -41,16 +55,6 @@ from sparse_gpt.model.parameters import Params
 
 FORMAT = "sparse_gpt.search/1"
 TRACED_SAMPLES = 6
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskSamples:
-    """Samples of one task from disjoint vocabularies. Rows 2 i and 2 i + 1 are a pair."""
-
-    train: TaskBatch  # the search sees these
-    validation: TaskBatch  # sizes are chosen and calibration is fitted on these and as many training samples
-    heldout: TaskBatch  # reported
-    shifted: TaskBatch | None = None  # reported too: held-out words in templates that nothing else has seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,58 +87,66 @@ def find_circuit(
     params: Params,
     task: str,
     samples: TaskSamples,
-    means: GateArrays | None = None,
+    activations: GateArrays | None = None,
     *,
     params_sha256: str = "",
     token_text: Callable[[int], str] | None = None,
     progress: bool = True,
     unfinished: Path | None = None,
 ) -> SearchResult:
-    """Searches the circuit of one task.
+    """Searches the circuit of one task, or one that several tasks share.
 
     Args:
       config: model and `prune` group.
       params: trained weights.
-      task: its name.
-      samples: training, validation and held-out samples, and those of the shifted template variant if there are any.
-      means: mean activations over the pretraining distribution (`pretraining_means`); needed for prune.ablation=mean.
+      task: its name; of several tasks, the name that they have together.
+      samples: training, validation and held-out samples, and those of the shifted template variant if there are any;
+        of several tasks, from `samples.shared`.
+      activations: on the pretraining distribution: `pretraining_means` for prune.ablation=mean; for resample, at least
+        RESAMPLED + 2 `pretraining_draws` (used as circuits/ablation.py says).
       params_sha256: fingerprint of the weights, copied into the circuit.
       token_text: text of a token id; with it the result has traces.
       progress: whether to show bars.
       unfinished: a folder that keeps finished searches until the circuit is found, see `tune.searches`.
 
     Raises:
-      InputError: the model cannot do the task, or `means` are needed and missing.
+      InputError: the model cannot do the task, or `activations` are needed and missing.
     """
     started = time.perf_counter()
-    prune, weights = config.prune, Weights(config.model, params)
-    require_solved(config, params, task, samples.validation)
-    samples = dataclasses.replace(samples, train=without_longest(samples.train))
-    gated = gated_model(config, params, _ablation_values(config, params, samples, means))
+    prune, weights = config.prune, Weights(config.model, params, config.prune.tie_qk)
+    for name, batch in by_task(samples.validation, samples.names or (task,)):
+        require_solved(config, params, name, batch)
+    if not samples.names:
+        samples = dataclasses.replace(samples, train=without_longest(samples.train))
+    values, draws, others = _ablation_values(config, params, samples, activations)
+    gated = gated_model(config, params, values, draws)
     may_open, stricter = searchable(config.model, params), prune.selection_margin * prune.target_loss
     selection, heldout = _evaluators(gated, samples)
 
     def run(h: Hyperparameters) -> tuple[Found, Trials]:
-        found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress)
+        found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress, tie_qk=prune.tie_qk)
         return found, discretised(found, to_vector(may_open), selection, weights, stricter)
 
     _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        ranked, others = baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed)
+        ranked, cut = baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed)
         best, start, supports = smallest(
-            trials, others, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
+            trials, cut, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
         )
     support = list(supports.values())[-1]
     own, reached = _calibration(support, selection, weights, prune.target_loss)
     controls = record.random_circuits(support.gates, selection, heldout, prune.random_draws, prune.seed)
-    metrics = _metrics(support, own, heldout, weights)
+    metrics, each = _metrics(support, own, heldout, weights, samples.names)
     if samples.shifted is not None:
         metrics |= _shifted_metrics(support, own, _like(heldout, samples.shifted), weights)
     metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
     other_values = record.redrawn_circuits(support, selection, heldout, weights, prune.random_draws, prune.seed)
     metrics["redrawn_values_task_loss"] = float(np.median(other_values["task_loss"]))
     metrics["redrawn_values_task_loss_calibrated"] = float(np.median(other_values["task_loss_calibrated"]))
-    circuit = _circuit(config, task, params_sha256, support, own, metrics, heldout, weights, token_text)
+    resampled = {} if others is None else {"resampled": record.resampled(support, own, heldout, weights, others)}
+    if resampled:
+        metrics["resampled_task_loss"] = float(np.mean(resampled["resampled"]["task_loss"]))
+    circuit = _circuit(config, task, params_sha256, support, own, metrics, each, heldout, weights, token_text)
     untuned = prune.seeds * len(k_coefs(prune))
     curve = record.loss_versus_size(trials.orders[best], selection, heldout, weights)
     told = {
@@ -155,24 +167,27 @@ def find_circuit(
         "overlap": overlap(trials.gates[:untuned], config.model, prune.seed),  # tuned searches share their seed
         "random_circuit": controls,
         "redrawn_values": other_values,
+        **resampled,
         "importance": single_removals(support, own, heldout, weights),
         "seconds": time.perf_counter() - started,
     }
     drawn = None
     if token_text is not None:
-        drawn = traces(gated, circuit, rows(samples.heldout, slice(TRACED_SAMPLES)), "heldout", token_text)
+        drawn = traces(heldout.gated, circuit, rows(samples.heldout, slice(TRACED_SAMPLES)), "heldout", token_text)
     return SearchResult(circuit, reached, told, drawn)
 
 
 def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Evaluator]:
-    """On selection samples and on held-out samples, padded to one length so that the same programs serve both."""
+    """On selection samples and on held-out samples, padded to one length so that the same programs serve both. Where
+    ablation values take turns, they do so on selection samples only."""
     validation = samples.validation
     train = rows(samples.train, slice(len(validation.positions)))
     length = max(batch.tokens.shape[1] for batch in (train, validation, samples.heldout))
     train, validation, heldout = (padded(batch, length) for batch in (train, validation, samples.heldout))
     shifted = calibrate.shifted_tokens(samples.train)
-    selection = TaskBatch(*(np.concatenate(arrays) for arrays in zip(validation, train, strict=True)))
-    return Evaluator(gated, by_length(selection), shifted), Evaluator(gated, by_length(heldout), shifted)
+    selection = joined([validation, train])
+    reported = dataclasses.replace(gated, draws=None)
+    return Evaluator(gated, by_length(selection), shifted), Evaluator(reported, by_length(heldout), shifted)
 
 
 def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:
@@ -181,15 +196,25 @@ def _like(other: Evaluator, batch: TaskBatch) -> Evaluator:
     return dataclasses.replace(other, batch=by_length(padded(batch, length)))
 
 
-def _ablation_values(config: Config, params: Params, samples: TaskSamples, means: GateArrays | None) -> GateArrays:
-    if config.prune.ablation == "zero":
-        return empty(config.model)
-    if config.prune.ablation == "task_mean":
+def _ablation_values(
+    config: Config, params: Params, samples: TaskSamples, activations: GateArrays | None
+) -> tuple[GateArrays, GateArrays | None, GateArrays | None]:
+    """Values (n_layer, width) per site; with resample ablation also those that take turns in the search and in
+    choosing sizes, and those for evidence, (draws, n_layer, width) each."""
+    ablation = config.prune.ablation
+    if ablation == "zero":
+        return empty(config.model), None, None
+    if ablation == "task_mean":
         model = gated_model(config, params, empty(config.model)).model
-        return task_means(model, params, samples.train)
-    if means is None:
-        raise InputError("--config.prune.ablation=mean: needs mean activations over pretraining tokens; give `means`")
-    return means
+        return task_means(model, params, samples.train), None, None
+    if activations is None:
+        kind = "mean activations over" if ablation == "mean" else "draws of activations at random positions of"
+        raise InputError(f"--config.prune.ablation={ablation}: needs {kind} pretraining tokens; give `activations`")
+    if ablation == "mean":
+        return activations, None, None
+    parts = (slice(1, 1 + RESAMPLED), slice(1 + RESAMPLED, None))
+    turns, others = ({site: value[part] for site, value in activations.items()} for part in parts)
+    return {site: value[0] for site, value in activations.items()}, turns, others
 
 
 def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
@@ -211,29 +236,40 @@ def require_solved(config: Config, params: Params, task: str, batch: TaskBatch) 
 def _calibration(
     support: Support, selection: Evaluator, weights: Weights, target: float
 ) -> tuple[calibrate.Calibration, bool]:
-    """The calibration fitted on selection samples, and whether the loss is then at most `target` there."""
+    """The calibration fitted on selection samples, and whether the loss (of every task) is then at most `target`
+    there."""
     logits = selection.logits(support.candidates(weights))[0]
     own = calibrate.fitted(logits, selection.index, len(selection.shifted))
-    return own, task_loss(calibrated(logits, own, selection.index)) <= target
+    return own, largest_loss(calibrated(logits, own, selection.index), selection.batch) <= target
 
 
-def _metrics(support: Support, own: calibrate.Calibration, heldout: Evaluator, weights: Weights) -> dict[str, float]:
-    """Sizes, and losses on held-out samples."""
+def _metrics(
+    support: Support, own: calibrate.Calibration, heldout: Evaluator, weights: Weights, names: Sequence[str]
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Sizes, and losses on held-out samples; and the losses of each of several tasks, by name."""
     logits, full = heldout.logits(support.candidates(weights))[0], heldout.full_logits()
+    without = heldout.logits(Candidates(1 - support.gates[None, :]))[0]
     corrected = calibrated(logits, own, heldout.index)
     layered = from_vector(support.gates, weights.config)
-    return {
+
+    def losses(some: Any) -> dict[str, float]:
+        return {
+            "task_loss": task_loss(corrected[some]),
+            "task_loss_uncalibrated": task_loss(logits[some]),
+            "accuracy": accuracy(corrected[some]),
+            "agreement": agreement(corrected[some], full[some]),
+            "full_model_task_loss": task_loss(full[some]),
+            "ablated_task_loss": task_loss(without[some]),
+        }
+
+    sizes = {
         "nodes": int(support.gates.sum()),
         "edges": len(support.kept_edges(weights)),
         "embedding_edges": embedding_edges(weights.config, weights.params, layered),
         "unembedding_edges": unembedding_edges(weights.config, weights.params, layered),
-        "task_loss": task_loss(corrected),
-        "task_loss_uncalibrated": task_loss(logits),
-        "accuracy": accuracy(corrected),
-        "agreement": agreement(corrected, full),
-        "full_model_task_loss": task_loss(full),
-        "ablated_task_loss": task_loss(heldout.logits(Candidates(1 - support.gates[None, :]))[0]),
     }
+    each = [{"task": name, **losses(heldout.batch.task == i)} for i, name in enumerate(names)]
+    return sizes | losses(slice(None)), each
 
 
 def _shifted_metrics(
@@ -258,6 +294,7 @@ def _circuit(
     support: Support,
     own: calibrate.Calibration,
     metrics: dict[str, float],
+    each: list[dict[str, Any]],
     heldout: Evaluator,
     weights: Weights,
     token_text: Callable[[int], str] | None,
@@ -279,4 +316,6 @@ def _circuit(
         metrics=metrics,
         values={site: np.asarray(value) for site, value in heldout.gated.ablation.items()},
         bookkeeping=bookkeeping(nodes, edges, weights, seen, answers, token_text),
+        tie_qk=config.prune.tie_qk,
+        tasks=tuple(each),
     )

@@ -5,6 +5,7 @@ functions (closing over the weights would bake them into every program as consta
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import flax.struct
@@ -39,6 +40,7 @@ class TaskBatch(NamedTuple):
     positions: Any  # (B,) int32, where the answer is predicted
     answer: Any  # (B,) int32
     foil: Any  # (B,) int32
+    task: Any = None  # (B,) int32, which of several tasks; None when there is one
 
 
 def task_batch(encoded: EncodedTask) -> TaskBatch:
@@ -53,7 +55,12 @@ def task_batch(encoded: EncodedTask) -> TaskBatch:
 
 def rows(batch: TaskBatch, index: Any) -> TaskBatch:
     """The given rows (an index array or slice) of a batch."""
-    return TaskBatch(*(array[index] for array in batch))
+    return TaskBatch(*(None if array is None else array[index] for array in batch))
+
+
+def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
+    """Samples of several batches of one length, one batch after the other."""
+    return TaskBatch(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
 def padded(batch: TaskBatch, length: int) -> TaskBatch:
@@ -95,6 +102,7 @@ class GatedModel:
       frozen: whether the norms keep the scale that the full model has on the same tokens ("frozen") or follow the
         gated stream ("live").
       full: weights of the full model, where `params` are not (edges were removed); they set the frozen norms.
+      draws: several sets of ablation values, site -> (K, n_layer, width), that take turns; None: always `ablation`.
     """
 
     params: Params
@@ -102,6 +110,15 @@ class GatedModel:
     model: Transformer = flax.struct.field(pytree_node=False)
     frozen: bool = flax.struct.field(pytree_node=False, default=False)
     full: Params | None = None
+    draws: Gates | None = None
+
+    def drawn(self, turn: Any) -> "GatedModel":
+        """The model with one set of ablation values: that of a turn (an integer, also a traced one), around and
+        around."""
+        if self.draws is None:
+            return self
+        values = {site: each[turn % each.shape[0]] for site, each in self.draws.items()}
+        return dataclasses.replace(self, ablation=values, draws=None)
 
     def tap(self, gates: Gates, tokens: jax.Array, positions: jax.Array | None) -> Tap:
         """The tap that gates, and freezes the norms if asked to."""
@@ -124,7 +141,7 @@ class GatedModel:
         return jnp.take_along_axis(self.logits(batch, tap), choices, axis=1)
 
 
-def gated_model(config: Config, params: Params, ablation: Gates) -> GatedModel:
+def gated_model(config: Config, params: Params, ablation: Gates, draws: Gates | None = None) -> GatedModel:
     """The gated model of a configuration. Circuits are always computed in float32, whatever training used."""
     exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
     if not config.model.bias:  # zero biases change nothing, and removed edges need a place for their constants
@@ -132,7 +149,7 @@ def gated_model(config: Config, params: Params, ablation: Gates) -> GatedModel:
         exact = dataclasses.replace(exact, model=dataclasses.replace(config.model, bias=True))
     on_device = jax.tree.map(jnp.asarray, params)
     values = {site: jnp.asarray(value, jnp.float32) for site, value in ablation.items()}
-    return GatedModel(on_device, values, build(exact), config.prune.norm == "frozen")
+    return GatedModel(on_device, values, build(exact), config.prune.norm == "frozen", draws=draws)
 
 
 def _with_zero_biases(params: Params, model: ModelConfig) -> Params:

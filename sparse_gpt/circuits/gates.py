@@ -67,12 +67,21 @@ def from_vector(vector: np.ndarray, model: ModelConfig) -> GateArrays:
     }
 
 
+def partners(model: ModelConfig, tie_qk: bool) -> np.ndarray:
+    """(nodes,) the node that opens and closes together with each one: with tied gates the q and the k channel of the
+    same index are partners; all other nodes are their own."""
+    layered = from_vector(np.arange(to_vector(empty(model)).size), model)
+    if tie_qk:
+        layered |= {"attn_q": layered["attn_k"], "attn_k": layered["attn_q"]}
+    return to_vector(layered)
+
+
 def searchable(model: ModelConfig, params: Params) -> GateArrays:
     """Which nodes can matter, from the weights alone: site -> bool (n_layer, width).
 
     A node is left out (counts as closed, never searched) when it is zero on every input, so that its ablation value is
     zero as well, or when no chain of nonzero weights leads from it to a logit. What remains of such a node is its share
-    in the norms' denominators and in the AbsTopK contest.
+    in the norms' denominators and in the AbsTopK contest. The q and the k channel of one index can matter only both.
     """
     nonzero, useful = _can_be_nonzero(model, params), _reaches_logits(model, params)
     return {site: nonzero[site] & useful[site] for site in NODE_SITES}

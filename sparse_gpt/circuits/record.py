@@ -1,6 +1,7 @@
 """What a search tells about itself: the parts of search.json ("sparse_gpt.search/1"). Losses are on held-out samples,
 each after a calibration fitted on selection samples, unless said otherwise."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sparse_gpt.circuits import discretise
 from sparse_gpt.circuits.calibrate import Calibration
 from sparse_gpt.circuits.circuit import matrix
 from sparse_gpt.circuits.evaluate import Candidates, Evaluator, calibrated, random_gates, task_loss
-from sparse_gpt.circuits.gates import from_vector
+from sparse_gpt.circuits.gates import GateArrays, from_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found, Hyperparameters
 from sparse_gpt.circuits.trials import Support, Trials, Weights
@@ -51,7 +52,7 @@ def loss_versus_size(
     """Loss of the first k nodes of a ranking, over at most `points` geometrically growing k; on selection samples
     too."""
     sizes = discretise.size_grid(len(order), points)
-    gates = discretise.cut([order] * len(sizes), sizes, heldout.nodes)
+    gates = discretise.cut([order] * len(sizes), sizes, weights.partners)
     fitted = selection(Candidates(gates))
     losses = heldout.losses(Candidates(gates), fitted.scale, fitted.shift)
     return [
@@ -76,7 +77,7 @@ def size_versus_target(
     low, high = np.array([bracket(curve, target) for target in TARGETS]).T
 
     def cut(sizes: np.ndarray) -> Candidates:
-        return Candidates(discretise.cut([order] * len(sizes), sizes, heldout.nodes))
+        return Candidates(discretise.cut([order] * len(sizes), sizes, weights.partners))
 
     sizes, reached = discretise.smallest_sizes(
         lambda k: selection(cut(k)).calibrated, high, np.full(len(targets), len(order)), targets, low
@@ -154,6 +155,19 @@ def redrawn(support: Support, weights: Weights, draws: int, seed: int) -> Candid
         for draw in range(draws):
             factors[draw, index] = rng.choice(entries[entries != 0], len(index), replace=False) / own
     return Candidates(np.repeat(support.gates[None, :], draws, axis=0), edge_places(config, every), factors)
+
+
+def resampled(
+    support: Support, own: Calibration, heldout: Evaluator, weights: Weights, draws: GateArrays
+) -> dict[str, Any]:
+    """Losses of the circuit with other draws (draws, n_layer, width) of the ablation values, calibration as is."""
+    candidate, losses = support.candidates(weights), []
+    turning = dataclasses.replace(heldout.gated, draws=draws)
+    for turn in range(len(draws["attn_in"])):
+        other = dataclasses.replace(heldout, gated=turning.drawn(turn))
+        losses.append(task_loss(calibrated(other.logits(candidate)[0], own, heldout.index)))
+    quantiles = {"levels": list(QUANTILES), "task_loss": np.quantile(losses, QUANTILES).tolist()}
+    return {"draws": len(losses), "task_loss": losses, "quantiles": quantiles}
 
 
 def _control(drawn: Candidates, selection: Evaluator, heldout: Evaluator) -> dict[str, Any]:

@@ -103,14 +103,20 @@ def update(
     step: jax.Array,
     batch: TaskBatch,
     steps: int,
+    tie_qk: bool = False,
 ) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
-    """One step of one search. Returns the new state and (task loss, number of open gates) before the step."""
+    """One step of one search. Returns the new state and (task loss, number of open nodes) before the step.
+
+    With `tie_qk`, tau of a q channel is also that of the k channel of the same index. Both nodes are paid for.
+    """
+    gated = gated.drawn(step)
 
     def task_loss(gates: Gates) -> jax.Array:
         return binary_loss(gated.answer_logits(gates, batch))
 
     def open_gates(tau: Gates) -> Gates:
-        return {site: heaviside(value, h.heaviside_temp) * searchable[site] for site, value in tau.items()}
+        gates = {site: heaviside(value, h.heaviside_temp) * searchable[site] for site, value in tau.items()}
+        return gates | {"attn_k": gates["attn_q"]} if tie_qk else gates
 
     gates, through = jax.vjp(open_gates, state.tau)
     loss, slope = jax.value_and_grad(task_loss)(gates)
@@ -126,7 +132,7 @@ def update(
     return SearchState(tau, optimizer, attribution), (loss, opened)
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "mesh"), donate_argnames="states")
+@functools.partial(jax.jit, static_argnames=("steps", "mesh", "tie_qk"), donate_argnames="states")
 def advance(
     gated: GatedModel,
     searchable: Gates,
@@ -136,6 +142,7 @@ def advance(
     batches: TaskBatch,
     steps: int,
     mesh: Mesh | None = None,
+    tie_qk: bool = False,
 ) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
     """All searches over a chunk of batches (leading axis: steps). Metrics come as two arrays (chunk, S).
 
@@ -144,14 +151,14 @@ def advance(
     if mesh is not None:
         part, shared = PartitionSpec(mesh.axis_names), PartitionSpec()
         local = jax.shard_map(
-            functools.partial(_advance, steps=steps),
+            functools.partial(_advance, steps=steps, tie_qk=tie_qk),
             mesh=mesh,
             in_specs=(shared, shared, part, part, shared, shared),
             out_specs=(part, PartitionSpec(None, mesh.axis_names)),
             check_vma=False,  # loops inside start from constants
         )
         return local(gated, searchable, h, states, first, batches)
-    return _advance(gated, searchable, h, states, first, batches, steps)
+    return _advance(gated, searchable, h, states, first, batches, steps, tie_qk)
 
 
 def _advance(
@@ -162,9 +169,11 @@ def _advance(
     first: jax.Array,
     batches: TaskBatch,
     steps: int,
+    tie_qk: bool,
 ) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
     """What one device does."""
-    together = jax.vmap(functools.partial(update, steps=steps), in_axes=(None, None, 0, 0, None, None))
+    one = functools.partial(update, steps=steps, tie_qk=tie_qk)
+    together = jax.vmap(one, in_axes=(None, None, 0, 0, None, None))
 
     def body(states: SearchState, at: tuple[jax.Array, TaskBatch]) -> tuple[SearchState, Any]:
         return together(gated, searchable, h, states, *at)
@@ -182,6 +191,7 @@ def search(
     batch_pairs: int,
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
+    tie_qk: bool = False,
 ) -> Found:
     """Runs S searches side by side, shared out over the devices.
 
@@ -194,6 +204,7 @@ def search(
       batch_pairs: pairs per step.
       progress: whether to show a bar.
       devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
+      tie_qk: whether the q and the k channel of the same index share a gate; they then share tau and attribution.
     """
     size = len(h.seed)
     mesh = _mesh(size, jax.local_devices() if devices is None else devices)
@@ -207,7 +218,7 @@ def search(
     with tqdm(total=steps, desc=f"search x{size}", unit="step", disable=not progress) as bar:
         for first in range(0, steps, chunk):
             batches = _batches(train, first, chunk, batch_pairs)
-            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh)
+            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh, tie_qk)
             history.append(jax.device_get(metrics))
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
@@ -216,7 +227,11 @@ def search(
     def on_host(gates: Gates) -> dict[str, np.ndarray]:
         return {site: np.asarray(value)[:size] for site, value in gates.items()}
 
-    return Found(on_host(states.tau), on_host(states.attribution), loss, opened)
+    tau, attribution = on_host(states.tau), on_host(states.attribution)
+    if tie_qk:
+        tau["attn_k"] = tau["attn_q"]
+        attribution["attn_q"] = attribution["attn_k"] = attribution["attn_q"] + attribution["attn_k"]
+    return Found(tau, attribution, loss, opened)
 
 
 def _mesh(searches: int, devices: Sequence[jax.Device]) -> Mesh | None:

@@ -4,6 +4,7 @@ Everything here looks at selection samples only.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import flax.struct
@@ -12,7 +13,7 @@ import numpy as np
 from sparse_gpt.circuits import discretise, refine
 from sparse_gpt.circuits.circuit import Edge, count_edges, edges_between
 from sparse_gpt.circuits.evaluate import Candidates, Evaluator, Scores
-from sparse_gpt.circuits.gates import from_vector, to_vector
+from sparse_gpt.circuits.gates import from_vector, partners, to_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found
 from sparse_gpt.config import ModelConfig
@@ -23,10 +24,29 @@ Report = Callable[[str], None]  # told what was reached, for a progress line
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The model as given: sizes and weights, for counting edges."""
+    """The model as given: sizes and weights, for counting edges; and whether q and k share their gates."""
 
     config: ModelConfig
     params: Params
+    tie_qk: bool = False
+
+    @functools.cached_property
+    def partners(self) -> np.ndarray:
+        """(nodes,) see `gates.partners`."""
+        return partners(self.config, self.tie_qk)
+
+    @functools.cached_property
+    def gate_of(self) -> np.ndarray:
+        """(nodes,) of two partners the first: it stands for their gate."""
+        return np.minimum(self.partners, np.arange(len(self.partners)))
+
+    def per_gate(self, values: np.ndarray) -> np.ndarray:
+        """(nodes,) sums over the nodes of each gate, at the node that stands for it; zeros elsewhere."""
+        return np.bincount(self.gate_of, values, minlength=len(self.gate_of))
+
+    def own_gates(self, gates: np.ndarray) -> np.ndarray:
+        """A gate vector without the second ones of partners; index it by `gate_of` to have them back."""
+        return gates * (self.gate_of == np.arange(len(self.gate_of)))
 
     def edges(self, gates: np.ndarray) -> tuple[Edge, ...]:
         """Every edge between the open nodes of a gate vector."""
@@ -80,37 +100,37 @@ class Support:
 
 def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weights: Weights, target: float) -> Trials:
     """Every trial cut at the smallest number of nodes whose calibrated selection loss is at most `target`."""
-    tau, attribution, nodes = to_vector(found.tau), to_vector(found.attribution), may_open.size
-    orders = np.stack([discretise.ranking(t, a, may_open) for t, a in zip(tau, attribution, strict=True)])
+    pairs = zip(to_vector(found.tau), to_vector(found.attribution), strict=True)
+    orders = np.stack([discretise.ranking(t, a, may_open, weights.partners) for t, a in pairs])
 
     def cut(sizes: np.ndarray) -> np.ndarray:
-        return discretise.cut(orders, sizes, nodes)
+        return discretise.cut(orders, sizes, weights.partners)
 
-    opened = np.sum((tau > 0) & (may_open > 0), axis=1)
+    opened = np.sum((to_vector(found.tau) > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
     sizes, reached = discretise.smallest_sizes(
         lambda k: selection(Candidates(cut(k))).calibrated, opened, limit, target
     )
     gates = cut(sizes)
-    return Trials(
-        orders, sizes, np.array([weights.count(g) for g in gates]), gates, reached, selection(Candidates(gates))
-    )
+    edges = np.array([weights.count(g) for g in gates])
+    return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
 
 
-def refined_nodes(gates: np.ndarray, on: Evaluator, target: float, report: Report) -> np.ndarray:
-    """The gate vector without every node that can go, see `refine.minimal`."""
-    return refine.minimal(
-        lambda sets: on.within(Candidates(sets), target),
-        gates,
+def refined_nodes(gates: np.ndarray, on: Evaluator, weights: Weights, target: float, report: Report) -> np.ndarray:
+    """The gate vector without every node (or pair of partners) that can go, see `refine.minimal`."""
+    left = refine.minimal(
+        lambda sets: on.within(Candidates(sets[:, weights.gate_of]), target),
+        weights.own_gates(gates),
         target,
-        lambda kept: -on.slopes(Candidates(kept[None, :]))[0],
+        lambda kept: weights.per_gate(-on.slopes(Candidates(kept[None, weights.gate_of]))[0]),
         lambda left: report(f"{left} nodes left"),
     )
+    return left[weights.gate_of]
 
 
 def refined_edges(support: Support, on: Evaluator, weights: Weights, target: float, report: Report) -> Support:
-    """The circuit without every node and every single edge that can go."""
-    open_nodes, present = np.flatnonzero(support.gates), set(support.kept_edges(weights))
+    """The circuit without every node (or pair of partners) and every single edge that can go."""
+    open_nodes, present = np.flatnonzero(weights.own_gates(support.gates)), set(support.kept_edges(weights))
     every = weights.edges(support.gates)
     free = removable(weights.config, every, from_vector(support.gates, weights.config))
     gone = [edge for edge in every if edge not in present]
@@ -118,15 +138,15 @@ def refined_edges(support: Support, on: Evaluator, weights: Weights, target: flo
     places = edge_places(weights.config, items + gone)
 
     def expand(sets: np.ndarray) -> Candidates:
-        """Candidates from sets (N, open nodes + items); edges that are gone stay so."""
+        """Candidates from sets (N, open gates + items); edges that are gone stay so."""
         gates = np.zeros((len(sets), len(support.gates)), np.float32)
         gates[:, open_nodes] = sets[:, : len(open_nodes)]
         kept = np.concatenate([sets[:, len(open_nodes) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
-        return Candidates(gates, places, kept)
+        return Candidates(gates[:, weights.gate_of], places, kept)
 
     def costs(kept: np.ndarray) -> np.ndarray:
         nodes, edges = on.slopes(expand(kept[None, :]))
-        return -np.concatenate([nodes[open_nodes], edges[: len(items)]])
+        return -np.concatenate([weights.per_gate(nodes)[open_nodes], edges[: len(items)]])
 
     start = np.ones(len(open_nodes) + len(items), np.float32)
     left = refine.minimal(
@@ -190,7 +210,7 @@ def refined(
     gates: np.ndarray, selection: Evaluator, weights: Weights, target: float, edges: bool, report: Report
 ) -> dict[str, Support]:
     """Supports by stage, see `smallest`."""
-    stages = {"search": Support(gates), "nodes": Support(refined_nodes(gates, selection, target, report))}
+    stages = {"search": Support(gates), "nodes": Support(refined_nodes(gates, selection, weights, target, report))}
     if edges:
         stages["edges"] = refined_edges(stages["nodes"], selection, weights, target, report)
     return stages

@@ -1,0 +1,242 @@
+"""Resample ablation, q and k with one gate, one mask for several tasks: a search with all three, and its parts."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits import SearchResult, TaskBatch, discretise, find_circuit, search
+from sparse_gpt.circuits.ablation import RESAMPLED, pretraining_draws
+from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, task_loss
+from sparse_gpt.circuits.gated import gated_model, joined, rows
+from sparse_gpt.circuits.gates import GateArrays, from_vector, partners, searchable, to_vector
+from sparse_gpt.circuits.samples import TaskSamples, by_task, in_turn, shared
+from sparse_gpt.circuits.trials import Weights, refined_nodes
+from sparse_gpt.config import NODE_SITES, PruneConfig
+from sparse_gpt.interop.openai_config import to_fields
+from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.model.transformer import build
+from tests import circuits_model, reference_model
+
+PRUNE = PruneConfig(
+    steps=30,
+    seeds=2,
+    k_coefs="1e-3",
+    batch_pairs=8,
+    learning_rate=2e-2,
+    random_draws=3,
+    target_loss=0.3,
+    refine_trials=1,
+    selection_margin=0.5,
+    ablation="resample",
+    tie_qk=True,
+)
+CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
+PARAMS = circuits_model.params(CONFIG)
+ANSWERS = {"one": (3, 7), "two": (5, 11)}
+APART = {
+    name: circuits_model.samples(CONFIG, PARAMS, 16, answers, shifted=name == "one")
+    for name, answers in ANSWERS.items()
+}
+TOGETHER = shared(APART)
+WINDOWS = np.random.default_rng(0).integers(0, circuits_model.VOCABULARY, (4, 8, 16)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def draws() -> GateArrays:
+    return pretraining_draws(build(CONFIG), PARAMS, WINDOWS, 1 + RESAMPLED + PRUNE.random_draws, seed=0)
+
+
+@pytest.fixture(scope="module")
+def result(draws: GateArrays) -> SearchResult:
+    return find_circuit(CONFIG, PARAMS, "one+two", TOGETHER, draws, params_sha256="ab" * 32, progress=False)
+
+
+def _draw(draws: GateArrays, number: int) -> GateArrays:
+    return {site: value[number] for site, value in draws.items()}
+
+
+def _reference(batch: TaskBatch, gates: GateArrays, values: GateArrays) -> np.ndarray:
+    """(B, 2) answer and foil logits by the reference model."""
+    fields, weights = to_fields(CONFIG), to_tensors(CONFIG.model, PARAMS)
+    support = reference_model.Support({site: gate > 0 for site, gate in gates.items()}, values)
+    logits, _ = reference_model.forward(fields, weights, batch.tokens, support)
+    choices = np.stack([batch.answer, batch.foil], axis=1)
+    return np.take_along_axis(logits[np.arange(len(choices)), batch.positions], choices, axis=1)
+
+
+def test_a_draw_is_one_position_of_the_text(draws: GateArrays) -> None:
+    """All nodes together, no position twice, all decided by the seed."""
+    text = np.concatenate(list(WINDOWS))
+    _, seen = reference_model.forward(to_fields(CONFIG), to_tensors(CONFIG.model, PARAMS), text)
+    hooks = [reference_model.SITE_HOOKS[site].format(layer) for site in NODE_SITES for layer in range(2)]
+    positions = np.concatenate([seen[hook].reshape(text.size, -1) for hook in hooks], axis=1)
+    found = to_vector(draws)
+    apart = np.max(np.abs(found[:, None, :] - positions[None]), axis=2)  # (draws, positions)
+    nearest = np.argmin(apart, axis=1)
+    assert apart[np.arange(len(found)), nearest].max() < 1e-3
+    assert len(found) == 1 + RESAMPLED + 3
+    # Windows that start with the same token start alike, so some positions cannot be told apart.
+    assert (np.sum(nearest[:, None] == nearest, axis=1) <= np.sum(apart < 1e-3, axis=1)).all()
+    assert len(set(nearest)) > RESAMPLED
+    assert 0.2 < np.mean(nearest) / text.size < 0.8
+    again, other = (to_vector(pretraining_draws(build(CONFIG), PARAMS, WINDOWS, len(found), seed)) for seed in (0, 1))
+    np.testing.assert_array_equal(again, found)
+    assert not np.array_equal(other, found)
+
+
+def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) -> None:
+    """Nothing is learned here, so each step's loss is that of the first gates, with the values of its own draw."""
+    turns = {site: value[:3] for site, value in draws.items()}
+    model = gated_model(CONFIG, PARAMS, _draw(draws, 9), turns)
+    batch, h = circuits_model.batch(24, seed=1), search.population(dataclasses.replace(PRUNE, learning_rate=1e-9))
+    h = h._replace(init_noise_scale=np.ones(2, np.float32), init_noise_bias=np.zeros(2, np.float32))
+    may_open = searchable(CONFIG.model, PARAMS)
+    found = search.search(model, may_open, h, batch, 5, 4, False, jax.devices()[:1], tie_qk=True)
+    np.testing.assert_array_equal(found.tau["attn_k"], found.tau["attn_q"])
+    np.testing.assert_array_equal(found.attribution["attn_k"], found.attribution["attn_q"])
+    for trial in range(2):
+        gates = {site: (tau[trial] > 0).astype(np.float32) for site, tau in found.tau.items()}
+        assert 0 < gates["attn_q"].sum() < gates["attn_q"].size
+        np.testing.assert_array_equal(found.open_nodes[trial], to_vector(gates).sum())
+        expected = [
+            task_loss(_reference(rows(search._batches(batch, step, 1, 4), 0), gates, _draw(turns, step % 3)))
+            for step in range(5)
+        ]
+        np.testing.assert_allclose(found.loss[trial], expected, rtol=1e-3)
+
+
+def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> None:
+    model = gated_model(CONFIG, PARAMS, _draw(draws, 9), {site: value[:3] for site, value in draws.items()})
+    batch = circuits_model.batch(ROWS + 12, seed=4)
+    evaluator = Evaluator(model, batch, np.array([1, 2], np.int32))
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(3)])
+    pieces = rows(batch, slice(ROWS)), rows(batch, slice(ROWS, None))
+    expected = [
+        np.concatenate([_reference(p, from_vector(g, CONFIG.model), _draw(draws, i)) for i, p in enumerate(pieces)])
+        for g in sets
+    ]
+    np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-3, atol=1e-3)
+    scores = evaluator(Candidates(sets))
+    np.testing.assert_allclose(evaluator.within(Candidates(sets), 100.0), scores.calibrated, atol=1e-6)
+
+
+def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
+    batch = TOGETHER.heldout
+    evaluator = Evaluator(gated_model(CONFIG, PARAMS, _draw(draws, 0)), batch, np.array([3, 5], np.int32))
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(4)])
+    scores = evaluator(Candidates(sets))
+    for i, logits in enumerate(scores.logits):
+        shift = {3: scores.shift[i, 0], 5: scores.shift[i, 1]}
+        own = scores.scale[i] * logits
+        own[:, 0] += [shift.get(token, 0.0) for token in batch.answer]
+        own[:, 1] += [shift.get(token, 0.0) for token in batch.foil]
+        each = [task_loss(own[batch.task == task]) for task in (0, 1)]
+        assert abs(each[0] - each[1]) > 1e-2
+        assert scores.calibrated[i] == pytest.approx(max(each), abs=1e-5)
+    bound = float(np.median(scores.calibrated))
+    found = evaluator.within(Candidates(sets), bound)
+    np.testing.assert_array_equal(found <= bound, scores.calibrated <= bound)
+
+
+def test_the_circuit_is_recomputed_from_its_files(result: SearchResult, draws: GateArrays, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    tree = json.loads((tmp_path / "circuit.json").read_text())
+    assert (tree["task"], tree["ablation"], tree["tie_qk"]) == ("one+two", "resample", True)
+    assert load(tmp_path) == result.circuit
+    with np.load(tmp_path / "ablation.npz") as stored:
+        values = dict(stored)
+    for site in NODE_SITES:
+        np.testing.assert_array_equal(values[site], draws[site][0])
+
+    def loss(batch: TaskBatch, values: GateArrays, **changes: Any) -> float:
+        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, batch, {**tree, **changes}, values))
+
+    metrics = tree["metrics"]
+    assert "shifted_task_loss" not in metrics  # one of the tasks has no other templates
+    for entry, (name, batch) in zip(tree["tasks"], by_task(TOGETHER.heldout, TOGETHER.names), strict=True):
+        assert entry["task"] == name
+        assert entry["task_loss"] == pytest.approx(loss(batch, values), abs=5e-4)
+    assert metrics["task_loss"] == pytest.approx(np.mean([entry["task_loss"] for entry in tree["tasks"]]))
+    others = [loss(TOGETHER.heldout, _draw(draws, 1 + RESAMPLED + i)) for i in range(PRUNE.random_draws)]
+    assert result.search["resampled"]["task_loss"] == pytest.approx(others, abs=5e-3)
+    assert metrics["resampled_task_loss"] == pytest.approx(np.mean(others), abs=5e-3)
+
+
+def test_every_task_reaches_the_target_where_sizes_are_chosen(result: SearchResult, draws: GateArrays) -> None:
+    """On selection samples, whose first ROWS have the values of one draw and the others those of the next."""
+    selection = joined([TOGETHER.validation, TOGETHER.train])
+    assert result.reached
+    tree = result.circuit.to_dict()
+    pieces = (slice(ROWS), slice(ROWS, None))
+    logits = np.concatenate(
+        [
+            circuits_model.reference_answer_logits(CONFIG, PARAMS, rows(selection, piece), tree, _draw(draws, 1 + turn))
+            for turn, piece in enumerate(pieces)
+        ]
+    )
+    for task in (0, 1):
+        assert task_loss(logits[selection.task == task]) <= PRUNE.target_loss * PRUNE.selection_margin * 1.02
+
+
+def test_q_and_k_stay_together(result: SearchResult) -> None:
+    q, k = ({(n.layer, n.channel) for n in result.circuit.nodes if n.site == site} for site in ("attn_q", "attn_k"))
+    assert q == k
+    assert q
+    for curve in (result.search["loss_versus_size"], *(b["loss_versus_size"] for b in result.search["baselines"])):
+        assert [point["nodes"] for point in curve] == sorted(point["nodes"] for point in curve)
+
+
+def test_a_ranking_has_partners_side_by_side_and_no_cut_parts_them() -> None:
+    together = np.array([0, 3, 2, 1, 4])  # 1 and 3 share a gate
+    tau, attribution = np.array([0.5, 1.0, 1.0, 1.0, -1.0]), np.zeros(5)
+    order = discretise.ranking(tau, attribution, np.ones(5), together)
+    np.testing.assert_array_equal(order, [1, 3, 2, 0, 4])
+    gates = discretise.cut([order] * 5, np.arange(1, 6), together)
+    np.testing.assert_array_equal(gates.sum(axis=1), [0, 2, 3, 4, 5])
+    np.testing.assert_array_equal(gates[:, 1], gates[:, 3])
+    found = partners(CONFIG.model, tie_qk=True)
+    np.testing.assert_array_equal(found[found], np.arange(len(found)))
+    changed = from_vector(found != np.arange(len(found)), CONFIG.model)
+    assert {site for site, value in changed.items() if value.any()} == {"attn_q", "attn_k"}
+    np.testing.assert_array_equal(partners(CONFIG.model, tie_qk=False), np.arange(len(found)))
+
+
+def test_refinement_removes_partners_together() -> None:
+    """Loss: a k channel is needed, its q channel alone is not; and nothing else is."""
+    weights = Weights(CONFIG.model, PARAMS, tie_qk=True)
+    needed = int(np.flatnonzero(to_vector({s: np.full((2, w), s == "attn_k") for s, w in _widths().items()}))[3])
+
+    class Needs:
+        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+            np.testing.assert_array_equal(candidates.gates, candidates.gates[:, weights.partners])
+            return 1 - candidates.gates[:, needed]
+
+        def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros(candidate.gates.shape[1]), np.zeros(0)
+
+    on: Any = Needs()
+    left = refined_nodes(np.ones(len(weights.partners), np.float32), on, weights, 0.5, lambda _: None)
+    np.testing.assert_array_equal(np.flatnonzero(left), sorted([needed, weights.partners[needed]]))
+
+
+def _widths() -> dict[str, int]:
+    return {site: value.shape[1] for site, value in searchable(CONFIG.model, PARAMS).items()}
+
+
+def test_tasks_take_turns_pair_by_pair() -> None:
+    first, second = circuits_model.batch(8, seed=1), circuits_model.batch(6, seed=2)
+    both = in_turn([first, second._replace(tokens=second.tokens[:, :6])])
+    np.testing.assert_array_equal(both.task, np.tile([0, 0, 1, 1], 3))
+    np.testing.assert_array_equal(both.answer[both.task == 0], first.answer[:6])
+    np.testing.assert_array_equal(both.tokens[both.task == 1, :6], second.tokens[:, :6])
+    assert not both.tokens[both.task == 1, 6:].any()
+    assert isinstance(TOGETHER, TaskSamples)
+    assert TOGETHER.shifted is None
+    for name, batch in by_task(TOGETHER.heldout, TOGETHER.names):
+        jax.tree.map(np.testing.assert_array_equal, batch, APART[name].heldout)
