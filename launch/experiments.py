@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import bridging, comparisons, showcase
+from launch import bridging, comparisons, rankings, showcase
 from launch.runs import (
     Experiment,
     Figure,
@@ -180,6 +180,18 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "what the readings of three circuits of the laptop model say about unusual inputs, against the full model",
         "15 min on 2 cores",
         showcase.predictions,
+    ),
+    "attribution-vs-learned": Experiment(
+        "the mask search's circuits of one model are smaller, at every loss, than those of rankings by attribution",
+        "10 min a task",
+        rankings.attribution_vs_learned,
+        of_a_model=True,
+    ),
+    "necessity": Experiment(
+        "task loss of one model without its first nodes, as the mask search and other rankings order them",
+        "10 min a task",
+        rankings.necessity,
+        of_a_model=True,
     ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",

@@ -19,6 +19,13 @@ mpl.use("agg")
 
 RESAMPLES = 10_000  # bootstrap draws behind every interval
 COLOURS = {"sparse": "#1f6feb", "dense": "#b3541e"}
+RANKING_COLOURS = {
+    "mask search": "#1f6feb",
+    "attribution": "#b3541e",
+    "integrated gradients": "#2e8b57",
+    "weight magnitude": "#8a5fb5",
+    "random": "#888888",
+}
 
 
 def validation_loss(workdir: Path) -> float:
@@ -108,11 +115,12 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
 def sizes_against_targets(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
     """Edges against target loss: a thin line per model and task, a thick one for the geometric mean of each model."""
     for model in dict.fromkeys(row["model"] for row in rows):
+        colour = (COLOURS | RANKING_COLOURS)[model]
         own = [row for row in rows if row["model"] == model and row["reached"]]
         tasks = list(dict.fromkeys(row["task"] for row in own))
         for task in tasks:
             line = [(row["target_loss"], max(1, row["edges"])) for row in own if row["task"] == task]
-            axes.plot(*zip(*line, strict=True), color=COLOURS[model], alpha=0.3, linewidth=1)
+            axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=1)
         mean = [
             (target, geometric_mean([row["edges"] for row in own if row["target_loss"] == target]))
             for target in sorted({row["target_loss"] for row in own})
@@ -120,5 +128,5 @@ def sizes_against_targets(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None
         ]
         if mean:
             label = f"{model}: geometric mean of {len(tasks)} tasks"
-            axes.plot(*zip(*mean, strict=True), color=COLOURS[model], linewidth=2.5, marker="o", label=label)
+            axes.plot(*zip(*mean, strict=True), color=colour, linewidth=2.5, marker="o", label=label)
     axes.axvline(0.15, color="#888888", linewidth=0.8, linestyle=":")

@@ -15,12 +15,11 @@ from absl import flags
 
 import tasks
 from launch import cli, stored
-from sparse_gpt.circuits import SearchResult, TaskSamples, circuit, find_circuit, require_solved, resume, task_batch
+from launch.samples import task_samples
+from sparse_gpt.circuits import SearchResult, TaskSamples, circuit, find_circuit, require_solved, resume
 from sparse_gpt.circuits.contexts import contexts
-from sparse_gpt.circuits.gated import padded
 from sparse_gpt.circuits.samples import shared
 from sparse_gpt.config import Config
-from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
@@ -28,7 +27,6 @@ from sparse_gpt.workdir import Workdir
 ALL = "all-that-work"
 CONTEXTS = "contexts.json"
 CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
-MAX_TRAIN_PAIRS = 8192  # the search goes around them
 
 cli.define_workdir()
 cli.define_config()
@@ -126,7 +124,7 @@ def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples
     found = {}
     for name in names:
         try:
-            samples = _samples(name, run.tokenizer, run.config)
+            samples = task_samples(name, run.tokenizer, run.config)
             require_solved(run.config, run.params, name, samples.validation)
             found[name] = samples
         except (InputError, tasks.TaskError) as error:
@@ -134,31 +132,6 @@ def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples
                 raise
             print(f"left out: {error}")
     return found
-
-
-def _samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples:
-    """Samples of a task; TaskError if the tokenizer or the model's context does not allow them."""
-    task, prune = tasks.TASKS[name], config.prune
-    tasks.check(task, tokenizer)
-    counts = {
-        "train": min(prune.steps * prune.batch_pairs, MAX_TRAIN_PAIRS),
-        "validation": prune.evaluation_pairs,
-        "heldout": prune.evaluation_pairs,
-    }
-    seed, context = prune.seed, config.model.context
-    train, validation, heldout = (
-        task_batch(tasks.sample(task, tokenizer, split, count, seed, context=context))
-        for split, count in counts.items()
-    )
-    try:
-        shifted = task_batch(
-            tasks.sample(task, tokenizer, "heldout", prune.evaluation_pairs, seed, "shifted", context=context)
-        )
-    except tasks.TaskError as error:
-        print(f"other templates are left out: {error}")
-        shifted = None
-    length = max(batch.tokens.shape[1] for batch in (validation, heldout))  # one shape, one program
-    return TaskSamples(train, padded(validation, length), padded(heldout, length), shifted)
 
 
 def _print_summary(result: SearchResult, folder: Path) -> None:

@@ -2,19 +2,23 @@
 
 python -m launch.reproduce --list
 python -m launch.reproduce --experiment=torture --workdir=runs/torture
+python -m launch.reproduce --experiment=necessity --workdir=runs/necessity --model=runs/quickstart --task=for_while
 """
 
 from absl import flags
 
+import tasks
 from launch import cli
 from launch.experiments import EXPERIMENTS
-from launch.runs import settle
+from launch.runs import Experiment, settle
 from sparse_gpt.errors import InputError
 
 MISSED = 3  # exit code: everything ran, but a figure is not what it should be
 
 flags.DEFINE_string("workdir", None, "Folder for the experiment's runs; what is finished there is not done again.")
 flags.DEFINE_string("experiment", None, "Which experiment; --list shows them.")
+flags.DEFINE_string("model", None, "A finished workdir or a stored model, for experiments on one (default: laptop).")
+flags.DEFINE_string("task", None, "Comma list of tasks, for experiments on one model (default: single_double_quote).")
 flags.DEFINE_bool("list", False, "Show all experiments: what each proves and what it costs.")
 
 
@@ -24,14 +28,25 @@ def main(argv: list[str]) -> int:
     f = flags.FLAGS
     if f.list:
         for name, experiment in EXPERIMENTS.items():
-            print(f"{name:18}{experiment.cost:20}{experiment.proves}")
+            print(f"{name:24}{experiment.cost:20}{experiment.proves}")
         return 0
     if f.experiment not in EXPERIMENTS:
         raise InputError(f"--experiment={f.experiment}: choose one of {', '.join(EXPERIMENTS)}")
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
-    figures = EXPERIMENTS[f.experiment].run(cli.workdir())
+    figures = EXPERIMENTS[f.experiment].run(cli.workdir(), *_subject(EXPERIMENTS[f.experiment]))
     return 0 if settle(f.experiment, figures, cli.workdir() / "reproduce.json") else MISSED
+
+
+def _subject(experiment: Experiment) -> tuple[str, list[str]] | tuple[()]:
+    """--model and the names in --task, for experiments that take them. InputError if given to another."""
+    f = flags.FLAGS
+    if experiment.of_a_model:
+        return f.model or "laptop", [task.name for task in tasks.select(f.task or "single_double_quote")]
+    for name in ("model", "task"):
+        if f[name].value is not None:
+            raise InputError(f"--{name}={f[name].value}: --experiment={f.experiment} takes none")
+    return ()
 
 
 if __name__ == "__main__":

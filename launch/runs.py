@@ -30,11 +30,13 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """`run` takes a folder, does (or finishes) the work in it and returns the figures."""
+    """`run` takes a folder, does (or finishes) the work in it and returns the figures. With `of_a_model` it takes a
+    workdir or a stored model, and a list of tasks, too."""
 
     proves: str
     cost: str
-    run: Callable[[Path], list[Figure]]
+    run: Callable[..., list[Figure]]
+    of_a_model: bool = False
 
 
 def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Popen[bytes]":

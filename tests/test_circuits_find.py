@@ -8,12 +8,21 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import SearchResult, calibrate, find_circuit, full_task_loss, pretraining_means, resume
-from sparse_gpt.circuits.circuit import matrix
+from sparse_gpt.circuits import (
+    SearchResult,
+    baselines,
+    calibrate,
+    find_circuit,
+    full_task_loss,
+    pretraining_means,
+    resume,
+)
+from sparse_gpt.circuits.circuit import matrix, nodes_of
 from sparse_gpt.circuits.evaluate import agreement, calibrated, task_loss
+from sparse_gpt.circuits.find import prepared
 from sparse_gpt.circuits.gated import TaskBatch, by_length, joined, rows, without_longest
-from sparse_gpt.circuits.gates import empty, to_vector
-from sparse_gpt.circuits.record import redrawn
+from sparse_gpt.circuits.gates import empty, from_vector, to_vector
+from sparse_gpt.circuits.record import loss_versus_size, redrawn
 from sparse_gpt.circuits.trials import Support, Weights
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
@@ -173,6 +182,35 @@ def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
     few = sorted(starts.values())[PRUNE.refine_trials - 1]  # what is refined has few edges, wherever it came from
     assert result.search["stages"][0]["edges"] == starts[result.search["refined_from"]] <= few
     assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
+
+
+def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndarray]) -> None:
+    """What the experiment finds for many targets is, at the search's own, what the search found."""
+    ready = prepared(CONFIG, PARAMS, SAMPLES, means)
+    args = ready.selection, ready.heldout, ready.weights
+    found = baselines.at_targets(*args, to_vector(ready.may_open), PRUNE.seed)
+    told = {entry["ranking"]: entry for entry in result.search["baselines"]}
+    assert [entry["ranking"] for entry in found] == list(told)
+    for entry in found:
+        (point,) = (p for p in entry["points"] if p["target_loss"] == PRUNE.selection_margin * PRUNE.target_loss)
+        assert {key: point[key] for key in ("nodes", "edges", "reached")} == {
+            key: told[entry["ranking"]][key] for key in ("nodes", "edges", "reached")
+        }
+        assert point["task_loss"] == pytest.approx(told[entry["ranking"]]["task_loss"], abs=1e-5)
+
+
+def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[str, np.ndarray]) -> None:
+    ready = prepared(CONFIG, PARAMS, SAMPLES, means)
+    order = np.random.default_rng(0).permutation(ready.heldout.nodes)
+    curve = loss_versus_size(order, ready.selection, ready.heldout, ready.weights, points=8)
+    tree = {"norm": "live", "edge_pruned": False, "edges": [], "calibration": {"scale": 1.0, "shift": []}}
+    assert len({round(point["ablated_task_loss"], 3) for point in curve}) > 3
+    for point in curve:
+        left = np.ones(len(order), np.float32)
+        left[order[: point["nodes"]]] = 0
+        nodes = [node._asdict() for node in nodes_of(from_vector(left, CONFIG.model))]
+        logits = circuits_model.reference_answer_logits(CONFIG, PARAMS, SAMPLES.heldout, tree | {"nodes": nodes}, means)
+        assert point["ablated_task_loss"] == pytest.approx(task_loss(logits), abs=2e-3)
 
 
 def test_redrawn_values(result: SearchResult) -> None:

@@ -36,7 +36,14 @@ def test_the_table_is_shown(launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "told"),
-    [(("--experiment=alchemy", "--workdir=x"), "alchemy: choose one of"), (("--experiment=torture",), "--workdir")],
+    [
+        (("--experiment=alchemy", "--workdir=x"), "alchemy: choose one of"),
+        (("--experiment=torture",), "--workdir"),
+        (
+            ("--experiment=torture", "--workdir=x", "--task=for_while"),
+            "--task=for_while: --experiment=torture takes none",
+        ),
+    ],
 )
 def test_bad_input_is_one_line(launch: Launch, flags: tuple[str, ...], told: str) -> None:
     done = launch("reproduce", *flags)

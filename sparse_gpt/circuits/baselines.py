@@ -41,17 +41,15 @@ def baselines(
       target: task loss in nats.
       seed: of the random ranking.
     """
-    scores = importances(selection, weights, seed)
-    zeros, partners = np.zeros(len(may_open)), weights.partners
-    together = [weights.per_gate(score)[weights.gate_of] for score in scores.values()]  # partners have one sum
-    orders = [discretise.ranking(score, zeros, may_open, partners) for score in together]
+    ranked = rankings(selection, weights, may_open, seed)
+    orders = list(ranked.values())
     curves = [record.loss_versus_size(order, selection, heldout, weights, CURVE_POINTS) for order in orders]
     low, high = np.array([record.bracket(curve, target) for curve in curves]).T
 
     known = {(i, p["nodes"]): p["selection_task_loss"] for i, curve in enumerate(curves) for p in curve}
 
     def cut(sizes: np.ndarray) -> Candidates:
-        return Candidates(discretise.cut(orders, sizes, partners))
+        return Candidates(discretise.cut(orders, sizes, weights.partners))
 
     def losses_at(sizes: np.ndarray) -> np.ndarray:
         """Of every ranking at its size; none twice, for some are done long before the others."""
@@ -74,9 +72,29 @@ def baselines(
             "reached": bool(r),
             "loss_versus_size": curve,
         }
-        for name, k, gates, loss, r, curve in zip(scores, sizes, kept, losses, reached, curves, strict=True)
+        for name, k, gates, loss, r, curve in zip(ranked, sizes, kept, losses, reached, curves, strict=True)
     ]
-    return records, {name: gates for name, gates, r in zip(scores, kept, reached, strict=True) if r}
+    return records, {name: gates for name, gates, r in zip(ranked, kept, reached, strict=True) if r}
+
+
+def at_targets(
+    selection: Evaluator, heldout: Evaluator, weights: Weights, may_open: np.ndarray, seed: int
+) -> list[dict[str, Any]]:
+    """One entry per ranking: its name, and its `record.size_versus_target`. Arguments as of `baselines`."""
+    found = []
+    for name, order in rankings(selection, weights, may_open, seed).items():
+        curve = record.loss_versus_size(order, selection, heldout, weights)
+        found.append({"ranking": name, **record.size_versus_target(order, curve, selection, heldout, weights)})
+    return found
+
+
+def rankings(on: Evaluator, weights: Weights, may_open: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Name -> node indices, most important first, of those that may open. Partners stand at the sum of their two."""
+    zeros, found = np.zeros(len(may_open)), {}
+    for name, score in importances(on, weights, seed).items():
+        together = weights.per_gate(score)[weights.gate_of]
+        found[name] = discretise.ranking(together, zeros, may_open, weights.partners)
+    return found
 
 
 def importances(on: Evaluator, weights: Weights, seed: int) -> dict[str, np.ndarray]:

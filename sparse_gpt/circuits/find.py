@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -55,6 +55,18 @@ from sparse_gpt.model.parameters import Params
 
 FORMAT = "sparse_gpt.search/1"
 TRACED_SAMPLES = 6
+
+
+class Prepared(NamedTuple):
+    """What a search, and everything that is to be compared with it, works on."""
+
+    gated: GatedModel
+    train: TaskBatch
+    selection: Evaluator
+    heldout: Evaluator
+    weights: Weights
+    may_open: GateArrays
+    others: GateArrays | None  # with resample ablation: draws (draws, n_layer, width) for evidence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +125,14 @@ def find_circuit(
       InputError: the model cannot do the task, or `activations` are needed and missing.
     """
     started = time.perf_counter()
-    prune, weights = config.prune, Weights(config.model, params, config.prune.tie_qk)
+    prune = config.prune
     for name, batch in by_task(samples.validation, samples.names or (task,)):
         require_solved(config, params, name, batch)
-    if not samples.names:
-        samples = dataclasses.replace(samples, train=without_longest(samples.train))
-    values, draws, others = _ablation_values(config, params, samples, activations)
-    gated = gated_model(config, params, values, draws)
-    may_open, stricter = searchable(config.model, params), prune.selection_margin * prune.target_loss
-    selection, heldout = _evaluators(gated, samples)
+    gated, train, selection, heldout, weights, may_open, others = prepared(config, params, samples, activations)
+    stricter = prune.selection_margin * prune.target_loss
 
     def run(h: Hyperparameters) -> tuple[Found, Trials]:
-        found = search(gated, may_open, h, samples.train, prune.steps, prune.batch_pairs, progress, tie_qk=prune.tie_qk)
+        found = search(gated, may_open, h, train, prune.steps, prune.batch_pairs, progress, tie_qk=prune.tie_qk)
         return found, discretised(found, to_vector(may_open), selection, weights, stricter)
 
     _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
@@ -175,6 +183,18 @@ def find_circuit(
     if token_text is not None:
         drawn = traces(heldout.gated, circuit, rows(samples.heldout, slice(TRACED_SAMPLES)), "heldout", token_text)
     return SearchResult(circuit, reached, told, drawn)
+
+
+def prepared(config: Config, params: Params, samples: TaskSamples, activations: GateArrays | None) -> Prepared:
+    """What `find_circuit` makes of its arguments. InputError if `activations` are needed and missing."""
+    if not samples.names:
+        samples = dataclasses.replace(samples, train=without_longest(samples.train))
+    values, draws, others = _ablation_values(config, params, samples, activations)
+    gated = gated_model(config, params, values, draws)
+    weights = Weights(config.model, params, config.prune.tie_qk)
+    return Prepared(
+        gated, samples.train, *_evaluators(gated, samples), weights, searchable(config.model, params), others
+    )
 
 
 def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Evaluator]:

@@ -50,14 +50,21 @@ def loss_versus_size(
     order: np.ndarray, selection: Evaluator, heldout: Evaluator, weights: Weights, points: int = CURVE_POINTS
 ) -> list[dict[str, float]]:
     """Loss of the first k nodes of a ranking, over at most `points` geometrically growing k; on selection samples
-    too."""
+    too. And what is left without them: `ablated_task_loss` of the model with these k ablated, uncalibrated."""
     sizes = discretise.size_grid(len(order), points)
     gates = discretise.cut([order] * len(sizes), sizes, weights.partners)
     fitted = selection(Candidates(gates))
     losses = heldout.losses(Candidates(gates), fitted.scale, fitted.shift)
+    without = [task_loss(each) for each in heldout.logits(Candidates(1 - gates))]
     return [
-        {"nodes": int(k), "edges": weights.count(g), "task_loss": float(loss), "selection_task_loss": float(chosen)}
-        for k, g, loss, chosen in zip(sizes, gates, losses, fitted.calibrated, strict=True)
+        {
+            "nodes": int(g.sum()),
+            "edges": weights.count(g),
+            "task_loss": float(loss),
+            "selection_task_loss": float(chosen),
+            "ablated_task_loss": ablated,
+        }
+        for g, loss, chosen, ablated in zip(gates, losses, fitted.calibrated, without, strict=True)
     ]
 
 

@@ -74,6 +74,10 @@ def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
         customdata=[[point["nodes"]] for point in points],
         hovertemplate="%{x} edges, %{customdata[0]} nodes<br>task loss %{y:.3f}<extra></extra>",
     )
+    without = [point for point in points if _finite([point.get("ablated_task_loss")])]
+    if without:
+        losses = [point["ablated_task_loss"] for point in without]
+        add_line(figure, [p["edges"] for p in without], losses, "the model without them", "var(--line2)")
     for i, baseline in enumerate(search.get("baselines", [])):
         curve = [point for point in baseline.get("loss_versus_size", []) if 0 < point["edges"] < math.inf]
         name, colour = f"ranked by {baseline['ranking'].replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
@@ -98,6 +102,26 @@ def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
     figure.update_layout(showlegend=True)
     note = "A good circuit lies near the bend of the curve, far below random circuits of its size."
     return Chart("Loss versus size", note, figure, wide=True)
+
+
+def size_versus_target(rankings: Json) -> Chart | None:
+    """Edges that each ranking of nodes needs for a target loss; targets that it does not reach are left out."""
+    figure = empty_figure("target task loss (nats)", "edges", height=320)
+    shown: list[tuple[float, float]] = []
+    for i, entry in enumerate(rankings["rankings"]):
+        points = sorted((p["target_loss"], p["edges"]) for p in entry["points"] if p["reached"])
+        points = [(target, edges) for target, edges in points if target > 0 and 0 < edges < math.inf]
+        if points:
+            x, y = map(list, zip(*points, strict=True))
+            add_line(figure, x, y, entry["ranking"].replace("_", " "), LINES[i % len(LINES)], markers=True)
+            shown += points
+    if not shown:
+        return None
+    figure.update_xaxes(type="log")
+    _log_ticks(figure.layout.xaxis, min(x for x, _ in shown), max(x for x, _ in shown))
+    _value_axis(figure, [y for _, y in shown], logarithmic=True)
+    note = "First parts of rankings of nodes, before any refinement: the mask search, and rankings nobody searched."
+    return Chart("Size versus target loss", note, figure, wide=True)
 
 
 def search_history(search: Json) -> list[Chart]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
-from sparse_gpt.report.charts import loss_versus_size, search_history
+from sparse_gpt.report.charts import loss_versus_size, search_history, size_versus_target
 from sparse_gpt.report.circuit_drawing import draw_circuit
 from sparse_gpt.report.evidence import baseline_table, context_table, control_table, overlap_note, path_tables
 from sparse_gpt.report.files import CircuitFiles
@@ -31,7 +31,9 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     if files.contexts:
         parts.append(context_table(files.contexts, circuit))
     parts.append(
-        _search(files.search, circuit) if files.search else missing("No record of its search. Make one with", again)
+        _search(files.search, circuit, files.rankings)
+        if files.search
+        else missing("No record of its search. Make one with", again)
     )
     parts += [path_tables(circuit), _tables(circuit, traces, (files.search or {}).get("importance", {}))]
     data = f'<script type="application/json" class="circuit-data">{script_json(node_data(graph, traces))}</script>'
@@ -122,11 +124,9 @@ def _attention(traces: Json) -> str:
     )
 
 
-def _search(search: Json, circuit: Json) -> str:
-    curve = loss_versus_size(search, circuit)
-    parts = ["<h3>Size and search</h3>"]
-    if curve:
-        parts.append(chart_grid([curve]))
+def _search(search: Json, circuit: Json, rankings: Json | None) -> str:
+    curves = [loss_versus_size(search, circuit), size_versus_target(rankings) if rankings else None]
+    parts = ["<h3>Size and search</h3>", chart_grid([curve for curve in curves if curve])]
     parts += [control_table(search, circuit), baseline_table(search), overlap_note(search)]
     charts = search_history(search)
     trials = search["trials"]

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 CIRCUIT_FORMAT = "sparse_gpt.circuit/1"
 SEARCH_FORMAT = "sparse_gpt.search/1"
 CONTEXTS_FORMAT = "sparse_gpt.contexts/1"
+RANKINGS_FORMAT = "sparse_gpt.rankings/1"
 TRACES_FORMAT = "sparse_gpt.traces/1"
 EVALUATION_FORMAT = "sparse_gpt.evaluation/1"
 BRIDGE_FORMAT = "sparse_gpt.bridge/1"
@@ -36,6 +37,7 @@ class CircuitFiles:
     steering: Json | None = None
     transport: Json | None = None
     contexts: Json | None = None
+    rankings: Json | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,8 @@ def read_circuit(folder: Path) -> CircuitFiles:
     steering = read_json(folder / "steering.json", schemas.STEERING, STEERING_FORMAT, check_curves)
     transport = read_json(folder / "transport.json", schemas.TRANSPORT, TRANSPORT_FORMAT)
     contexts = read_json(folder / "contexts.json", schemas.CONTEXTS, CONTEXTS_FORMAT)
-    return CircuitFiles(folder, circuit, traces, search, steering, transport, contexts)
+    rankings = read_json(folder / "rankings.json", schemas.RANKINGS, RANKINGS_FORMAT)
+    return CircuitFiles(folder, circuit, traces, search, steering, transport, contexts, rankings)
 
 
 def check_edges(circuit: Json) -> None:

@@ -106,7 +106,9 @@ TRACES = {
     "unembedding?": [_ENTRY],
 }
 _CONTROL = {"draws?": MAYBE, "quantiles?": {"task_loss?": [MAYBE], "task_loss_calibrated?": [MAYBE]}}
-_CURVE = [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER}]
+_CURVE = [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER, "ablated_task_loss?": MAYBE}]
+_POINTS = [{"target_loss": NUMBER, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}]
+RANKINGS = {"rankings": [{"ranking": TEXT, "points": _POINTS}]}
 SEARCH = {
     "trials": [{"*": PLAIN}],
     "best_trial?": MAYBE,
@@ -131,7 +133,7 @@ SEARCH = {
     },
     "stages?": [{"stage": TEXT, "*": PLAIN}],
     "size_versus_target?": {
-        "points": [{"target_loss": NUMBER, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}],
+        "points": _POINTS,
         "*": MAYBE,
     },
     "importance?": {

@@ -209,6 +209,7 @@ _CIRCUIT_FILES = {
     "ablation.npz": "the values that nodes outside the circuit take",
     "search.json": "trials, search history, loss versus size, random circuits",
     "traces.json": "activations and attention on sample prompts",
+    "rankings.json": "sizes at every target loss, of the search and of rankings that nobody searched",
     "steering.json": "one node steered, in the sparse and the dense model",
     "transport.json": "the circuit’s image ablated in the dense model",
 }

@@ -1,0 +1,94 @@
+"""The experiments on one model: tables, figures, and what they take from a finished search."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import rankings
+from launch.rankings import SEARCH
+from sparse_gpt.errors import InputError
+from tests import report_workdirs
+
+
+def _row(model: str, task: str, edges: int, target: float = 0.15, reached: bool = True) -> dict[str, Any]:
+    return {"model": model, "task": task, "target_loss": target, "edges": edges, "nodes": edges, "reached": reached}
+
+
+def test_ratios_compare_what_reached_the_target() -> None:
+    rows = [_row(SEARCH, "a", 10), _row(SEARCH, "b", 20), _row(SEARCH, "c", 5), _row(SEARCH, "a", 99, target=0.5)]
+    rows += [_row("attribution", "a", 40), _row("attribution", "b", 180), _row("attribution", "c", 1, reached=False)]
+    rows += [_row("random", "a", 5), _row("integrated gradients", "c", 5, reached=False)]
+    found = rankings.ratios(rows)
+    assert [(figure.measured, figure.holds) for figure in found] == [
+        (pytest.approx(6), True),
+        (pytest.approx(0.5), False),
+        (0, False),
+    ]
+    assert "attribution over the mask search's (2 tasks)" in found[0].name
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A workdir with circuits of two tasks, as `prune` leaves them."""
+    workdir = report_workdirs.write_workdir(tmp_path / "a model")
+    for path in workdir.glob("circuits/*/search.json"):
+        search = json.loads(path.read_text()) | {"task": path.parent.name, "params_sha256": "ef" * 32}
+        for curve in (search["loss_versus_size"], *(entry["loss_versus_size"] for entry in search["baselines"])):
+            for point in curve:
+                point["ablated_task_loss"] = 0.05 * point["nodes"]
+        path.write_text(json.dumps(search))
+    return workdir
+
+
+def test_necessity_of_a_finished_workdir(finished: Path, tmp_path: Path) -> None:
+    """Written by `launch.report` at the end, which reads the new numbers too."""
+    task = "bracket_counting"
+    found = rankings.necessity(tmp_path / "out", str(finished), [task])
+    search = json.loads((finished / "circuits" / task / "search.json").read_text())
+    lines = (tmp_path / "out" / "necessity.csv").read_text().splitlines()
+    assert lines[0] == "ranking,task,nodes,edges,ablated_task_loss"
+    assert len(lines) == 1 + 4 * len(search["loss_versus_size"])
+    assert (tmp_path / "out" / "necessity.png").read_bytes().startswith(b"\x89PNG")
+    enough = min(p["nodes"] for p in search["loss_versus_size"] if p["nodes"] >= 14)  # 14 nodes reach 0.15
+    assert [figure.measured for figure in found] == [0.81, pytest.approx(0.05 * enough)]
+    assert "the model without them" in (finished / "report" / "index.html").read_text()
+
+
+def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, calls = "single_double_quote", []
+
+    def found(workdir: Path, search: dict[str, Any]) -> list[dict[str, Any]]:
+        calls.append((workdir, search["task"]))
+        points = search["size_versus_target"]["points"]
+        dearer = [{**point, "edges": 3 * point["edges"]} for point in points]
+        return [{"ranking": SEARCH, "points": points}, {"ranking": "integrated_gradients", "points": dearer}]
+
+    monkeypatch.setattr(rankings, "rankings", found)
+    for _ in range(2):
+        (figure,) = rankings.attribution_vs_learned(tmp_path / "out", str(finished), [task])
+    assert calls == [(finished, task)]
+    assert (figure.measured, figure.holds) == (pytest.approx(3), True)
+    lines = (tmp_path / "out" / "attribution-vs-learned.csv").read_text().splitlines()
+    assert lines[0].startswith("model,task,target_loss,nodes,edges")
+    assert len(lines) == 1 + 2 * 4
+    page = (finished / "report" / "index.html").read_text()
+    assert "Size versus target loss" in page
+    assert "integrated gradients" in page
+
+    path = finished / "circuits" / task / "search.json"  # another search: its sizes are found anew
+    search = json.loads(path.read_text())
+    path.write_text(json.dumps(search | {"hyperparameters": {"learning_rate": 1.0}}))
+    monkeypatch.setattr(rankings, "finish", lambda *_: None)
+    rankings.attribution_vs_learned(tmp_path / "out", str(finished), [task])
+    assert len(calls) == 2
+
+
+def test_what_cannot_be_shown_is_told(finished: Path, tmp_path: Path) -> None:
+    search = json.loads((finished / "circuits" / "bracket_counting" / "search.json").read_text())
+    del search["baselines"][1]["loss_versus_size"][0]["ablated_task_loss"]
+    with pytest.raises(InputError, match=r"bracket_counting/search\.json: has no losses after ablation"):
+        rankings.without(search, "bracket_counting")
+    with pytest.raises(InputError, match="--model=moon: no such folder; stored models are laptop"):
+        rankings.necessity(tmp_path, "moon", ["bracket_counting"])
