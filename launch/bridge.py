@@ -125,13 +125,17 @@ def _in_its_tokens(config: Config, dense: Path) -> Config:
 
 
 def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:
-    """InputError if the workdir holds a run without bridges, or one with bridges to another dense model."""
+    """InputError if the workdir holds a run without bridges, or one with bridges to another dense model. Without a hash
+    the dense model is the workdir's own, which may not be trained yet."""
     path = workdir / "manifest.json"
     if not path.is_file():
         return
-    held = json.loads(path.read_text()).get("dense_params_sha256")
+    facts = json.loads(path.read_text())
+    held = facts.get("dense_params_sha256")
     if held is None:
         raise InputError(f"{workdir}: holds a run without bridges; choose a new --workdir")
+    if dense_sha256 is None and not (workdir / "dense").is_dir():
+        raise InputError(f"{workdir}: its bridges lead to the model in {facts['dense']}; name it by --dense")
     if dense_sha256 is not None and held != dense_sha256:
         raise InputError(
             f"{workdir}: its bridges lead to another dense model; choose a new --workdir, or give that one"

@@ -1,6 +1,6 @@
 """Takes circuits of a bridged sparse model to the dense model: steers it through one node, and ablates their images.
 
-python -m launch.steer --workdir=runs/bridge                                   # after launch.bridge and launch.prune
+python -m launch.steer --workdir=runs/bridge      # every circuit there, after launch.bridge and launch.prune
 python -m launch.steer --workdir=runs/bridge --task=while_return_true --node=1.attn_in.45
 
 Writes steering.json and transport.json beside the circuit, in WORKDIR/circuits/TASK/.
@@ -33,7 +33,7 @@ DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of un
 MEAN_BATCHES = 16  # of pretraining text
 
 cli.define_workdir()
-flags.DEFINE_string("task", "single_double_quote,while_return_true", "Task, or comma list; each needs its circuit.")
+flags.DEFINE_string("task", "", "Task, or comma list; each needs its circuit. Default: every task that has one.")
 flags.DEFINE_string(
     "node",
     "",
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     del argv
     folder = cli.existing_workdir()
     config, chosen = configs.load(folder), _node(flags.FLAGS.node)
-    names = [task.name for task in tasks.select(flags.FLAGS.task)]
+    names = _tasks(folder, flags.FLAGS.task)
     models, facts = _models(folder, config)
     circuits = {name: load(folder / "circuits" / name, facts["params_sha256"]) for name in names}
     corpus = Corpus.open(config.data.corpus or folder / "corpus")
@@ -62,6 +62,19 @@ def main(argv: list[str]) -> None:
         for kind, result in (("steering", steered), ("transport", carried)):
             write_json(place / f"{kind}.json", {"format": f"sparse_gpt.{kind}/1", "task": name, **facts, **result})
         print(_describe(name, steered, carried, place))
+
+
+def _tasks(folder: Path, flag: str) -> list[str]:
+    """Names in --task, or of all circuits in the workdir; InputError when there are none."""
+    if flag:
+        return [task.name for task in tasks.select(flag)]
+    found = sorted(path.parent.name for path in (folder / "circuits").glob("*/circuit.json"))
+    if not found:
+        raise InputError(
+            f"--workdir={folder}: no circuits; python -m launch.prune --workdir={folder} --task=single_double_quote "
+            "finds one"
+        )
+    return found
 
 
 def _node(flag: str) -> Node | None:
@@ -137,13 +150,18 @@ def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
 def _describe(name: str, steered: dict[str, Any], carried: dict[str, Any], place: Path) -> str:
     curves, node = steered["curves"], ".".join(map(str, steered["node"].values()))
     random = max(curve["foil"][-1] for curve in curves["random"])
-    without = carried["image"] and f"{carried['image']['task_loss']:.3f} without the circuit's image"
-    others = [draw["task_loss"] for draw in carried["random"]]
+    losses = [f"{carried['dense']['task_loss']:.3f} as it is"]
+    if carried["image"]:
+        losses.append(f"{carried['image']['task_loss']:.3f} without the circuit's image")
+    if carried["random"]:
+        losses.append(f"{np.mean([draw['task_loss'] for draw in carried['random']]):.3f} without random images")
     return (
-        f"{name}: {node} steered, probability of the foil {curves['dense']['foil'][0]:.3f} -> "
-        f"{curves['dense']['foil'][-1]:.3f} in the dense model (sparse {curves['sparse']['foil'][-1]:.3f}, random "
-        f"directions at most {random:.3f})\\n  dense task loss {carried['dense']['task_loss']:.3f}, "
-        f"{without or 'no image'}, random images {np.mean(others) if others else float('nan'):.3f}\\n  -> {place}"
+        f"{name}: node {node} steered on {steered['pairs']} held-out pairs, probability of the foil "
+        f"{curves['dense']['foil'][0]:.3f} -> {curves['dense']['foil'][-1]:.3f} in the dense model, "
+        f"{curves['sparse']['foil'][0]:.3f} -> {curves['sparse']['foil'][-1]:.3f} in the sparse one, at most "
+        f"{random:.3f} in random directions\n"
+        f"  task loss of the dense model {', '.join(losses)}\n"
+        f"  -> {place}"
     )
 
 

@@ -19,11 +19,15 @@ from sparse_gpt.bridges import record, training
 from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.linear import Independent, load_independent
+from sparse_gpt.circuits import Node
+from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.circuits.gates import empty
 from sparse_gpt.config import Config
 from sparse_gpt.data import idioms, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import build
 from sparse_gpt.model.parameters import flatten
+from sparse_gpt.report.files import read_workdir
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256, write_json
@@ -229,14 +233,14 @@ def test_models_that_cannot_be_bridged(overrides: dict[str, Any], message: str, 
 
 TINY = (
     "--preset=tiny", "--config.model.n_layer=1", "--config.model.d_model=16", "--config.model.d_mlp=32",
-    "--config.model.context=16", "--config.data.tokens=30000", "--config.train.steps=4",
+    "--config.model.context=64", "--config.data.tokens=30000", "--config.train.steps=4",
     "--config.bridge.dense_steps=3", "--config.bridge.dense_d_model=8",
 )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_launch_bridge(launch: Launch, workdir: Path) -> None:
-    """From nothing to bridge.json; again, which finds everything done; then with the dense model of the first run."""
+    """From nothing to bridge.json; with the dense model of the first run; then on to launch.steer."""
     done = launch("bridge", f"--workdir={workdir}", *TINY)
     assert done.returncode == 0, done.stderr
     first = json.loads((workdir / "bridge.json").read_text())
@@ -253,12 +257,50 @@ def test_launch_bridge(launch: Launch, workdir: Path) -> None:
     other = launch("bridge", f"--workdir={workdir / 'dense'}", f"--dense={workdir / 'dense'}", *TINY)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "holds a run without bridges" in other.stderr
+    takes_a_circuit_to_the_dense_model(launch, workdir)
+
+
+def takes_a_circuit_to_the_dense_model(launch: Launch, workdir: Path) -> None:
+    """launch.steer, without a circuit and with one of three nodes; the report reads what it writes."""
+    none = launch("steer", f"--workdir={workdir}")
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "no circuits; python -m launch.prune" in none.stderr
+    c, task = configs.load(workdir), "single_double_quote"
+    circuit = Circuit(
+        task=task,
+        params_sha256=json.loads((workdir / "manifest.json").read_text())["params_sha256"],
+        ablation="mean",
+        norm="live",
+        target_loss=0.15,
+        scale=1.0,
+        shift=(),
+        edge_pruned=False,
+        nodes=(Node(0, "attn_in", 3), Node(0, "mlp_in", 5), Node(0, "mlp_out", 7)),
+        edges=(),
+        metrics={"nodes": 3, "edges": 0, "task_loss": 0.1},
+        values=empty(c.model),
+    )
+    circuit.save(workdir / "circuits" / task)
+    done = launch("steer", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    head, losses, place = done.stdout.splitlines()
+    assert head.startswith(f"{task}: node 0.")
+    assert "without the circuit's image" in losses
+    assert "without random images" in losses
+    assert place == f"  -> {workdir / 'circuits' / task}"
+    (held,) = read_workdir(workdir).circuits
+    assert held.steering is not None
+    assert {(each["site"], each["channel"]) for each in held.steering["candidates"]} == {("attn_in", 3), ("mlp_in", 5)}
+    assert held.steering["pairs"] == 64
+    assert held.transport is not None
+    assert [(each["sparse"], each["rank"]) for each in held.transport["boundaries"]] == [(0, 1), (1, 1), (2, 1)]
+    assert len(held.transport["random"]) == 20
 
 
 @pytest.fixture
 def untrained(dense: DenseModel, tmp_path: Path) -> Path:
     """The workdir of a dense model that fits TINY, with a tokenizer but without a checkpoint."""
-    c = configs.replace(dense.config, {"model.vocab_size": 512, "model.context": 16})
+    c = configs.replace(dense.config, {"model.vocab_size": 512, "model.context": 64})
     write_json(tmp_path / "dense" / "config.json", configs.to_dict(c))
     train_tokenizer(idioms.documents(0, 0, 200), 512).save(tmp_path / "dense" / "tokenizer")
     return tmp_path / "dense"

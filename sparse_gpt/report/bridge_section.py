@@ -104,8 +104,8 @@ def steering_chart(files: CircuitFiles) -> Chart | None:
     for i, curve in enumerate(curves["random"]):
         add_line(figure, strengths, curve["foil"], "random directions", "var(--faint)")
         figure.data[-1].update(showlegend=i == 0, legendgroup="random", line={"width": 1})
-    add_line(figure, strengths, curves["sparse"]["foil"], "sparse model", LINES[1], markers=True)
-    add_line(figure, strengths, curves["dense"]["foil"], "dense model", LINES[0], markers=True)
+    add_line(figure, strengths, curves["sparse"]["foil"], "sparse model", LINES[0], markers=True)
+    add_line(figure, strengths, curves["dense"]["foil"], "dense model", LINES[1], markers=True)
     figure.update_yaxes(range=[-0.02, 1.02])
     node = ".".join(str(held["node"][key]) for key in ("layer", "site", "channel"))
     at = f"{held['dense']['layer']}.{held['dense']['site']}"
