@@ -15,13 +15,13 @@ WAYS = ("to_sparse", "to_dense")
 Json = dict[str, Any]
 
 
-def bridge(folder: Path) -> list[Figure]:
+def bridge(folder: Path, preset: str = PRESET) -> list[Figure]:
     """A bridged pair, a sparse model trained apart, circuits of two tasks, and what they do in the dense model."""
     bridged, apart = folder / "bridged", folder / "independent"
-    finish("bridge", f"--preset={PRESET}", f"--workdir={bridged}")
+    finish("bridge", f"--preset={preset}", f"--workdir={bridged}")
     corpus = f"--config.data.corpus={bridged / 'corpus'}"
-    finish("train", f"--preset={PRESET}", f"--workdir={apart}", corpus, "--config.train.seed=1")
-    finish("bridge", f"--preset={PRESET}", f"--workdir={bridged}", f"--independent={apart}")
+    finish("train", f"--preset={preset}", f"--workdir={apart}", corpus, "--config.train.seed=1")
+    finish("bridge", f"--preset={preset}", f"--workdir={bridged}", f"--independent={apart}")
     held = json.loads((bridged / "bridge.json").read_text())
     results = {task: _carried(bridged, task) for task in TASKS}
     found = [*filter(None, results.values())]

@@ -1,5 +1,6 @@
 """The experiments of launch/reproduce: each runs launch scripts in processes of their own and returns figures."""
 
+import functools
 import json
 import random
 import signal
@@ -170,6 +171,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
         "3 h on 2 cores",
         bridging.bridge,
+    ),
+    "bridge-quickstart": Experiment(
+        "the same with preset bridge_quickstart",
+        "40 min on 2 cores",
+        functools.partial(bridging.bridge, preset="bridge_quickstart"),
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",

@@ -177,6 +177,37 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 110, "transport.csv": 4}
 
 
+def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Scripts in their order, all with the preset; one of the two tasks is not solved."""
+    bridged = tmp_path / "bridged"
+    ran: list[tuple[str, tuple[str, ...]]] = []
+    place = bridged / "circuits" / "single_double_quote"
+    place.mkdir(parents=True)
+
+    def finish(name: str, *flags: str) -> None:
+        ran.append((name, flags))
+        if name == "bridge":
+            report_workdirs.write_json(bridged / "bridge.json", report_workdirs.bridge())
+        if name == "steer":
+            report_workdirs.write_json(place / "steering.json", report_workdirs.steering("single_double_quote"))
+            report_workdirs.write_json(place / "transport.json", report_workdirs.transport("single_double_quote"))
+
+    def prune(workdir: Path, task: str) -> None:
+        assert workdir == bridged
+        if task != "single_double_quote":
+            raise InputError("the model does not solve it")
+
+    monkeypatch.setattr(bridging, "finish", finish)
+    monkeypatch.setattr(bridging, "prune", prune)
+    found = EXPERIMENTS["bridge-quickstart"].run(tmp_path)
+    assert [name for name, _ in ran] == ["bridge", "train", "bridge", "steer", "report"]
+    assert all(flags[0] == "--preset=bridge_quickstart" for _, flags in ran[:3])
+    assert f"--independent={tmp_path / 'independent'}" in ran[2][1]
+    assert [x.holds for x in found if x.name.startswith("while_return_true")] == [False]
+    written = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert {"nmse.png", "mixtures.png", "steering_single_double_quote.png", "transport.png", "steering.csv"} <= written
+
+
 def test_the_pictures_of_bridges(tmp_path: Path) -> None:
     """What is drawn is what the files hold."""
     held = report_workdirs.bridge()
