@@ -1,6 +1,7 @@
 """The experiments on one model: tables, figures, and what they take from a finished search."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from launch import rankings
 from launch.rankings import SEARCH
 from sparse_gpt.errors import InputError
+from sparse_gpt.report.files import read_workdir
+from sparse_gpt.report.page import render
 from tests import report_workdirs
 
 
@@ -83,6 +86,15 @@ def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(rankings, "finish", lambda *_: None)
     rankings.attribution_vs_learned(tmp_path / "out", str(finished), [task])
     assert len(calls) == 2
+
+
+def test_the_report_tells_how_a_circuit_was_searched(finished: Path) -> None:
+    path = finished / "circuits" / "bracket_counting" / "circuit.json"
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps(tree | {"tie_qk": True, "tasks": [{"task": "one_of_them", "task_loss": 0.1234}]}))
+    told = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", render(read_workdir(finished)))
+    assert ("task loss, one_of_them", "0.123") in told
+    assert told.count(("gates of q and k", "tied")) == 1  # not in the other circuit
 
 
 def test_what_cannot_be_shown_is_told(finished: Path, tmp_path: Path) -> None:

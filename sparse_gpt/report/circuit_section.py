@@ -68,8 +68,11 @@ def _numbers(circuit: Json) -> str:
         ("full model, other templates", number(metrics.get("shifted_full_model_task_loss"))),
         ("accuracy, other templates", percent(metrics.get("shifted_accuracy"))),
         ("agrees, other templates", percent(metrics.get("shifted_agreement"))),
+        *((f"task loss, {each['task']}", number(each.get("task_loss"))) for each in circuit.get("tasks", [])),
         ("ablation", f"{circuit.get('ablation', '–')}"),
+        ("task loss, other draws of it", number(metrics.get("resampled_task_loss"))),
         ("norms", f"{circuit.get('norm', '–')}"),
+        ("gates of q and k", "tied" if circuit.get("tie_qk") else "–"),
         ("edges pruned", "yes" if circuit.get("edge_pruned") else "no"),
     ]
     cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts if v != "–")

@@ -66,6 +66,8 @@ CIRCUIT = {
     "nodes": [{"layer": INDEX, "site": SITE, "channel": INDEX}],
     "edges": [{"from": [INDEX, SITE, INDEX], "to": [INDEX, SITE, INDEX], "weight": NUMBER}],
     "metrics?": {"random_circuit_task_loss?": LOSSES, "*": MAYBE},
+    "tie_qk?": PLAIN,
+    "tasks?": [{"task": TEXT, "*": MAYBE}],
     "bookkeeping?": {
         "nodes?": [
             {"layer": INDEX, "site": SITE, "channel": INDEX, "fraction": MAYBE}
