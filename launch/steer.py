@@ -22,7 +22,7 @@ from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.bridges.training import BridgeProgram, restore
 from sparse_gpt.circuits import TaskBatch, task_batch
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.circuits.gated import padded, without_longest
+from sparse_gpt.circuits.gated import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
@@ -65,10 +65,11 @@ def main(argv: list[str]) -> None:
 
 
 def _tasks(folder: Path, flag: str) -> list[str]:
-    """Names in --task, or of all circuits in the workdir; InputError when there are none."""
+    """Names in --task, or of all circuits of one task in the workdir; InputError when there are none."""
     if flag:
         return [task.name for task in tasks.select(flag)]
     found = sorted(path.parent.name for path in (folder / "circuits").glob("*/circuit.json"))
+    found = [name for name in found if name in tasks.TASKS]  # those that several tasks share have a name of their own
     if not found:
         raise InputError(
             f"--workdir={folder}: no circuits; python -m launch.prune --workdir={folder} --task=single_double_quote "
@@ -121,7 +122,7 @@ def _samples(name: str, tokenizer: Tokenizer, config: Config) -> dict[str, TaskB
     }
     kept = {split: steering.comparable(without_longest(batch), name) for split, batch in found.items()}
     length = max(batch.tokens.shape[1] for batch in kept.values())
-    return {split: padded(TaskBatch(*(x[: 2 * PAIRS] for x in batch)), length) for split, batch in kept.items()}
+    return {split: padded(rows(batch, slice(2 * PAIRS)), length) for split, batch in kept.items()}
 
 
 def _steer(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -261,10 +262,7 @@ def test_launch_bridge(launch: Launch, workdir: Path) -> None:
 
 
 def takes_a_circuit_to_the_dense_model(launch: Launch, workdir: Path) -> None:
-    """launch.steer, without a circuit and with one of three nodes; the report reads what it writes."""
-    none = launch("steer", f"--workdir={workdir}")
-    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
-    assert "no circuits; python -m launch.prune" in none.stderr
+    """launch.steer, without a circuit of one task and with one of three nodes; the report reads what it writes."""
     c, task = configs.load(workdir), "single_double_quote"
     circuit = Circuit(
         task=task,
@@ -280,6 +278,11 @@ def takes_a_circuit_to_the_dense_model(launch: Launch, workdir: Path) -> None:
         metrics={"nodes": 3, "edges": 0, "task_loss": 0.1},
         values=empty(c.model),
     )
+    circuit.save(workdir / "circuits" / "for_while+else_elif")  # shared by two tasks: not one to steer
+    none = launch("steer", f"--workdir={workdir}")
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "no circuits; python -m launch.prune" in none.stderr
+    shutil.rmtree(workdir / "circuits")
     circuit.save(workdir / "circuits" / task)
     done = launch("steer", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
