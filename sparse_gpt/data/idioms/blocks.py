@@ -42,6 +42,13 @@ def if_block(w: Writer, pad: str, depth: int) -> None:
         body(w, inner, depth)
 
 
+def loop_variable(w: Writer) -> str:
+    """What counts in a loop over a range: mostly a letter or a short name."""
+    if w.chance(30):
+        return w.rare_name()
+    return w.pick(words.POSITIONS if w.draw() & 1 else words.LETTERS)
+
+
 def for_block(w: Writer, pad: str, depth: int) -> None:
     """for over a list, a range, both at once, or the pairs of a dict."""
     scope = w.scope
@@ -51,7 +58,7 @@ def for_block(w: Writer, pad: str, depth: int) -> None:
         w.lines.append(f"{pad}for {member} in {name}:\n")
         new = ([member], []) if is_number else ([], [member])
     elif form < 11:
-        position = w.pick(words.POSITIONS if w.draw() & 1 else words.LETTERS)
+        position = loop_variable(w)
         limit = w.pick(scope.numbers) if scope.numbers and w.chance(25) else str(literal(w))
         span = w.below(4)
         if span == 0:
@@ -62,7 +69,9 @@ def for_block(w: Writer, pad: str, depth: int) -> None:
         new = ([position], [])
     elif form < 18:
         member, name, is_number = any_list(w, pad)
-        position = w.pick([position for position in words.POSITIONS if position != member])
+        position = w.rare_name() if w.chance(25) else w.pick(words.POSITIONS)
+        if position == member:
+            position = "i" if member != "i" else "j"
         w.lines.append(f"{pad}for {position}, {member} in enumerate({name}):\n")
         new = ([position, member], []) if is_number else ([position], [member])
     else:
@@ -190,8 +199,8 @@ def use_file(w: Writer, pad: str, handle: str, write: bool, depth: int) -> None:
 def with_block(w: Writer, pad: str, depth: int) -> None:
     """A file opened for what its name says; without a mode where the name says nothing, or a name bound just before."""
     write = bool(w.draw() & 1)
-    form = w.below(5)
-    if form == 0:
+    form = w.below(6)
+    if form in (0, 5):
         path = w.fresh_name(words.PATH_NAMES)
         w.lines.append(f"{pad}{path} = {quoted_file(w)}\n")
         open_file(w, pad, path, False, depth, mode=False)

@@ -87,8 +87,10 @@ def comparison(w: Writer, name: str) -> str:
 
 def condition(w: Writer, pad: str) -> str:
     """A truth expression. May first write the line that binds the name it needs."""
-    form = w.below(20)
+    form = w.below(21)
     scope = w.scope
+    if form == 20:
+        form = 17
     if form < 5:
         return comparison(w, w.number(pad))
     if form < 10:
@@ -108,8 +110,12 @@ def condition(w: Writer, pad: str) -> str:
         return f"{w.pick(('', 'not '))}{w.flag(pad)} {w.pick(BOTH)} {comparison(w, w.number(pad))}"
     if form == 16:
         return f"{w.pick(('', 'not '))}{w.flag(pad)} {w.pick(BOTH)} {w.flag(pad)} == {w.pick(BOOLEANS)}"
-    if form == 17 and scope.number_lists:
-        return f"{w.number(pad)} in {w.pick(scope.number_lists)[1]}"
+    if form == 17:
+        name = w.number(pad)
+        if not scope.number_lists:
+            listed = w.fresh_list(True)
+            w.lines.append(f"{pad}{listed} = {flat_list(w, True)}\n")
+        return f"{name} {w.pick(('in', 'in', 'not in'))} {w.pick(scope.number_lists)[1]}"
     if form < 19 and scope.objects:
         right = w.pick(BOOLEANS) if form == 18 else str(literal(w)) if w.draw() & 1 else word(w)
         return f"{attribute(w)} == {right}"

@@ -26,7 +26,7 @@ def start_accumulators(w: Writer, pad: str) -> list[tuple[str, int]]:
         quote = w.quote()
         w.lines.append(f"{pad}{name} = {EMPTY[kind] or quote + quote}\n")
         made.append((name, kind))
-        if w.chance(20):
+        for _ in range(w.pick((0, 0, 0, 0, 1, 2))):
             small(w, pad)
     return made
 

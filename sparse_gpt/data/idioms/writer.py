@@ -92,18 +92,22 @@ class Writer:
             return self.pick(words.RARE)
         return self.pick(words.FIRST_HALVES) + self.pick(words.SECOND_HALVES)
 
-    def fresh_rare(self) -> str:
-        """A new name that is a rare word."""
-        return self.fresh((self.rare(),))
+    def rare_name(self) -> str:
+        """A rare word, or two or three words joined, the first of them rare: a name of many pieces."""
+        form = self.below(20)
+        if form < 12:
+            return self.rare()
+        last = self.pick(words.OBJECTS if form & 1 else words.NUMBER_NAMES)
+        return f"{self.rare()}_{last}" if form < 18 else f"{self.rare()}_{self.rare()}_{last}"
 
     def fresh_name(self, pool: Sequence[str]) -> str:
-        """A new name, mostly of the pool; else a compound of it (`new_size`) or a rare word."""
+        """A new name, mostly of the pool; else a rare word, or a compound (`new_size`, `sunstone_size`)."""
         form = self.draw()
-        if form < 40000:
+        if form < 34000:
             return self.fresh(pool)
-        if form < 47000:
+        if form < 40000:
             return self.fresh((f"{self.pick(words.PREFIXES)}_{self.pick(pool)}",))
-        return self.fresh_rare()
+        return self.fresh((self.rare_name(),))
 
     def fresh_value(self) -> str:
         """A new name for a number: a letter or a word."""
@@ -125,7 +129,7 @@ class Writer:
         taken = self.scope.taken
         pair = self.pick(pairs)
         if self.draw() < 20000:
-            member = self.rare()
+            member = self.rare_name()
             pair = (member, self.fresh((f"{member}s",)))
         elif pair[1] in taken:
             pair = (pair[0], self.fresh((pair[1], f"new_{pair[1]}", f"all_{pair[1]}", f"other_{pair[1]}")))
