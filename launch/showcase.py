@@ -26,6 +26,24 @@ from tasks.words import VOCABULARY
 MODEL = "laptop"
 STAGES = {"search": "after the search", "nodes": "after single nodes", "edges": "after single nodes and edges"}
 PAIRS = 64  # per level of a prediction
+COPIED = (
+    "width",
+    "height",
+    "score",
+    "price",
+    "color",
+    "speed",
+    "right",
+    "last",
+    "high",
+    "step",
+    "age",
+    "year",
+    "position",
+    "count",
+    "size",
+)
+"""Names that a small tokenizer holds whole."""
 Rows = list[dict[str, Any]]
 
 
@@ -112,15 +130,12 @@ def brackets(level: int, source: random.Random) -> tasks.Pair:
     return _pair(f"{name} = [{numbers}", f"{name} = [[{numbers}", "]\n", "]]\n")
 
 
-def sets(level: int, source: random.Random) -> tasks.Pair:
-    """A set or a string called current, and after it `level` other variables that begin as the other kind."""
-    names = _words(source, level + 2)
-
-    def prompt(own: str, other: str) -> str:
-        between = "".join(f"{name} = {other}\n" for name in names[2:])
-        return f"current = {own}\n{between}for {names[0]} in {names[1]}:\n    current"
-
-    return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
+def swaps(level: int, source: random.Random) -> tasks.Pair:
+    """An exchange of two variables that is still to be finished, after `level` finished ones of other variables."""
+    names = source.sample(COPIED, 2 * level + 2)
+    before = "".join(f"{a}, {b} = {b}, {a}\n" for a, b in zip(names[2::2], names[3::2], strict=True))
+    a, b = names[:2]
+    return _pair(f"{before}{a}, {b} = {b},", f"{before}{b}, {a} = {a},", f" {a}", f" {b}")
 
 
 def _pair(first: str, second: str, answer: str, other: str) -> tasks.Pair:
@@ -143,11 +158,11 @@ PREDICTIONS = (
         brackets,
     ),
     Prediction(
-        "set_or_string_fixedvarname",
-        "What looks back sees any set() or empty string: variables of the other kind pull the answer over.",
-        "later variables that begin as the other kind",
+        "var_swap",
+        "What recalls the first name reads names of other lines too: finished exchanges make it less certain.",
+        "finished exchanges of other variables before",
         (0, 1, 2, 3, 4, 6),
-        sets,
+        swaps,
     ),
 )
 

@@ -24,9 +24,14 @@ def test_levels_count_what_they_say() -> None:
     pair = showcase.brackets(5, random.Random(1))
     assert pair.first.prompt.count(",") == 4
     assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
-    pair = showcase.sets(3, random.Random(1))
-    assert (pair.first.prompt.count("set()"), pair.first.prompt.count('""')) == (1, 3)
-    assert (pair.second.prompt.count("set()"), pair.second.prompt.count('""')) == (3, 1)
+    pair = showcase.swaps(3, random.Random(1))
+    lines, others = pair.first.prompt.splitlines(), pair.second.prompt.splitlines()
+    assert lines[:-1] == others[:-1]
+    assert len(lines) == 4
+    first, second = lines[-1].removesuffix(",").split(" = ")[0].split(", ")
+    assert lines[-1] == f"{first}, {second} = {second},"
+    assert others[-1] == f"{second}, {first} = {first},"
+    assert (pair.first.answer, pair.second.answer) == (f" {first}", f" {second}")
 
 
 @pytest.mark.parametrize("task", BY_TASK)
