@@ -113,7 +113,7 @@ def test_circuit_json_has_the_fields_of_the_format() -> None:
     tree = json.loads(json.dumps(_circuit(config, circuits_model.params(config), seed=2).to_dict()))
     assert tree["format"] == "sparse_gpt.circuit/1"
     assert set(tree) == {"format", "task", "params_sha256", "ablation", "norm", "target_loss"} | {
-        "calibration", "edge_pruned", "nodes", "edges", "metrics", "bookkeeping"
+        "calibration", "edge_pruned", "nodes", "edges", "metrics", "bookkeeping", "tie_qk"
     }  # fmt: skip
     assert set(tree["nodes"][0]) == {"layer", "site", "channel"}
     assert set(tree["edges"][0]) == {"from", "to", "weight"}
