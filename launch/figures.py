@@ -6,6 +6,7 @@ Everything is measured from files that launch scripts leave: evaluation.json, me
 import csv
 import json
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
     axes.set(xlabel=x, ylabel=y)
     if logarithmic:
         axes.set(xscale="log", yscale="log")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(textwrap.fill(title, 85), loc="left", fontsize=11)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     plot(axes)
