@@ -4,7 +4,6 @@ import ast
 import builtins
 import collections
 import hashlib
-import math
 import re
 import subprocess
 import sys
@@ -194,11 +193,11 @@ def test_construct_counts() -> None:
 
 def test_quotes_balance(programs: list[str]) -> None:
     """Calls, list members, dict keys and plain assignments open with either quote alike, within one program too."""
-    text = "\n".join(idioms.documents(seed=1, start=0, stop=8000))
+    text = "\n".join(idioms.documents(seed=1, start=0, stop=40_000))  # so many that chance alone stays within 10%
     for opener in (r"print\(Q\w", r"\w\(Q\w", r" = Q\w", r"\[Q\w", r"\{Q\w", r"print\(fQ", r"\+= Q\w"):
         single, double = (len(re.findall(opener.replace("Q", quote), text)) for quote in "'\"")
         assert min(single, double) > 50, opener
-        assert abs(single - double) < 4 * math.sqrt(single + double), (opener, single, double)  # four standard errors
+        assert 0.9 < single / double < 1.1, (opener, single, double)
     several = [program for program in programs if len(re.findall(r"print\(['\"]", program)) >= 3]
     mixed = [program for program in several if "print('" in program and 'print("' in program]
     assert len(mixed) > 0.7 * len(several)
@@ -207,9 +206,10 @@ def test_quotes_balance(programs: list[str]) -> None:
 def test_quotes_are_not_told_by_the_text(programs: list[str]) -> None:
     """The words before a closing quote say nothing about it: every frequent last word closes either way."""
     ends: dict[str, list[int]] = {}
-    for word, quote in re.findall(r"\b(\w+)(['\"])\)\n", "\n".join(programs)):
+    more = idioms.documents(seed=1, start=SAMPLE, stop=2 * SAMPLE)
+    for word, quote in re.findall(r"\b(\w+)(['\"])\)\n", "\n".join([*programs, *more])):
         ends.setdefault(word, [0, 0])["'\"".index(quote)] += 1
-    frequent = {word: counts for word, counts in ends.items() if sum(counts) >= 30}
+    frequent = {word: counts for word, counts in ends.items() if sum(counts) >= 40}
     assert len(frequent) >= 15
     assert all(0.25 < counts[0] / sum(counts) < 0.75 for counts in frequent.values())
 

@@ -89,8 +89,6 @@ def condition(w: Writer, pad: str) -> str:
     """A truth expression. May first write the line that binds the name it needs."""
     form = w.below(21)
     scope = w.scope
-    if form == 20:
-        form = 17
     if form < 5:
         return comparison(w, w.number(pad))
     if form < 10:
@@ -110,7 +108,7 @@ def condition(w: Writer, pad: str) -> str:
         return f"{w.pick(('', 'not '))}{w.flag(pad)} {w.pick(BOTH)} {comparison(w, w.number(pad))}"
     if form == 16:
         return f"{w.pick(('', 'not '))}{w.flag(pad)} {w.pick(BOTH)} {w.flag(pad)} == {w.pick(BOOLEANS)}"
-    if form == 17:
+    if form in (17, 20):
         name = w.number(pad)
         if not scope.number_lists:
             listed = w.fresh_list(True)
