@@ -16,7 +16,7 @@ from launch import cli, measure
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import manifest
 
-PARTS = ("train", "selection", "search", "circuit", "checkpoints")
+PARTS = ("train", "selection", "search", "circuit", "checkpoints", "data")
 
 cli.define_workdir()
 flags.DEFINE_list("parts", list(PARTS), f"What to measure: any of {', '.join(PARTS)}.")
@@ -67,6 +67,8 @@ def _jobs() -> list[tuple[str, Any]]:
         jobs.append(("circuit", lambda: [measure.circuit_alone(f.rounds)]))
     if "checkpoints" in f.parts:
         jobs.append(("checkpoints", lambda: [measure.checkpoints(f.rounds)]))
+    if "data" in f.parts:
+        jobs.append(("data", lambda: [measure.data_wait(f.rounds)]))
     return jobs
 
 

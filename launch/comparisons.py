@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from launch import figures
+from launch.figures import TARGET
 from launch.runs import Figure, at_least, at_most, finish, prune
 from sparse_gpt import presets
 from sparse_gpt.errors import InputError
@@ -18,7 +19,6 @@ from sparse_gpt.model.taps import recorder
 from sparse_gpt.workdir import Workdir
 
 PRESET = "quickstart"
-TARGET = 0.15  # nats
 MOST_TASKS = 6  # compared: the first of the suite that every model solves
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together

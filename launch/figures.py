@@ -18,6 +18,7 @@ from matplotlib.figure import Figure as Canvas
 
 mpl.use("agg")
 
+TARGET = 0.15  # task loss in nats at which circuits are compared
 RESAMPLES = 10_000  # bootstrap draws behind every interval
 COLOURS = {"sparse": "#1f6feb", "dense": "#b3541e"}
 RANKING_COLOURS = {

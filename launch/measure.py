@@ -5,7 +5,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from sparse_gpt.model.parameters import Params, parameter_table, unflatten
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
 from sparse_gpt.topk import joint_cut, keep_mask, magnitude_keys
-from sparse_gpt.training import optimizer, schedules, step
+from sparse_gpt.training import loop, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
+from sparse_gpt.training.run import corpus_batches, prepared_corpus
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": {"model.d_model": 128, "model.n_layer": 2, "model.n_head": 8, "model.d_mlp": 512, "model.vocab_size": 512,
@@ -134,6 +135,51 @@ def checkpoints(rounds: int) -> dict[str, Any]:
         "on_disk_after_ms": 1e3 * float(np.median(written[1:])),
         "every_steps": every,
         "share_of_training": float(np.median(written[1:])) / (every * step_seconds),
+    }
+
+
+def data_wait(rounds: int, config: Config | None = None) -> dict[str, Any]:
+    """What the training loop waits for its batches, over 20 steps a round after the first 20; default: quickstart.
+
+    The corpus holds as many tokens as the steps take, and is read back as in any run. `making_ms` is the processor
+    time of one batch, which a thread spends beside the step.
+    """
+    config = presets.quickstart() if config is None else config
+    steps = 20 * (rounds + 1)
+    tokens = steps * config.train.batch_size * config.model.context
+    few = {"train.steps": steps, "train.log_every": 20, "train.eval_every": steps, "train.eval_batches": 1}
+    config = configs.replace(config, {**few, "data.sources": "idioms:1", "data.tokens": 2 * tokens})
+    waited, finished = [], []
+
+    def timed(stream: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        while True:
+            started = time.perf_counter()
+            batch = next(stream)
+            waited.append(time.perf_counter() - started)
+            yield batch
+
+    def at_step(step: int, params: Params) -> None:
+        if step % 20 == 0:
+            jax.block_until_ready(params)
+            finished.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, mesh = Path(scratch), sharding.make_mesh(config)
+        corpus = prepared_corpus(config, folder, progress=False)
+        batches = corpus_batches(config, corpus, mesh)
+        watched = dataclasses.replace(batches, train=lambda start: timed(batches.train(start)))
+        loop.train(config, folder, watched, at_step=at_step, progress=False, mesh=mesh)
+        started = time.process_time()
+        for index in range(20):
+            corpus.batch("train", 1, index, config.train.batch_size, config.model.context)
+        making = (time.process_time() - started) / 20
+    whole, waits = finished[-1] - finished[0], sum(waited[20:steps])
+    return {
+        "steps": steps - 20,
+        "step_ms": 1e3 * whole / (steps - 20),
+        "waits_ms": 1e3 * waits / (steps - 20),
+        "share_of_step": waits / whole,
+        "making_ms": 1e3 * making,
     }
 
 

@@ -9,23 +9,24 @@ Killed and started again, it goes on: finished circuits of these weights and set
 search again), and an unfinished search continues from the populations in WORKDIR/searches/TASK/.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 import tasks
 from launch import cli, stored
 from launch.samples import task_samples
-from sparse_gpt.circuits import SearchResult, TaskSamples, circuit, find_circuit, require_solved, resume
+from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
 from sparse_gpt.circuits.contexts import contexts
 from sparse_gpt.circuits.samples import shared
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
 
 ALL = "all-that-work"
-CONTEXTS = "contexts.json"
 CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
 
 cli.define_workdir()
@@ -42,9 +43,6 @@ def main(argv: list[str]) -> None:
     wanted = _wanted(_task_names(flags.FLAGS.task), config)
     run = Workdir(folder, config)
     todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
-    for name in wanted:
-        if name not in todo:
-            _write_contexts(run, folder / "circuits" / name)
     if not todo:
         return
     activations = run.pretraining_activations()
@@ -67,22 +65,19 @@ def main(argv: list[str]) -> None:
             token_text=run.token_text,
             unfinished=unfinished,
         )
+        result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
         resume.finish(result, unfinished, folder / "circuits" / name)
-        _write_contexts(run, folder / "circuits" / name)
         _print_summary(result, folder / "circuits" / name)
 
 
-def _write_contexts(run: Workdir, folder: Path) -> None:
-    """Writes contexts.json into the folder of a finished circuit unless it is there. Without text there are none."""
-    if (folder / CONTEXTS).is_file():
-        return
+def _contexts(run: Workdir, nodes: Sequence[Node]) -> dict[str, Any] | None:
+    """Contents of contexts.json; None, and told, where the workdir has no text."""
     try:
         windows = run.text("validation", CONTEXT_BATCHES)
     except InputError as error:
         print(f"no contexts of the circuit's nodes: {error}")
-        return
-    nodes = circuit.load(folder, run.params_sha256).nodes
-    write_json(folder / CONTEXTS, contexts(run.model, run.params, nodes, windows, "validation", run.token_text))
+        return None
+    return contexts(run.model, run.params, nodes, windows, "validation", run.token_text)
 
 
 def _wanted(names: list[str], config: Config) -> dict[str, list[str]]:

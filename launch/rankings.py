@@ -6,13 +6,13 @@ are taken as they are; a task without one is searched first. What takes long is 
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from launch import figures
+from launch.figures import TARGET
 from launch.runs import Figure, at_least, finish, prune
 from launch.samples import task_samples
 from sparse_gpt import config as configs
@@ -22,11 +22,10 @@ from sparse_gpt.circuits.find import prepared
 from sparse_gpt.circuits.gates import to_vector
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
+from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
 
-TARGET = 0.15  # nats
-CHANCE = math.log(2)
 FORMAT = "sparse_gpt.rankings/1"
 SEARCH = "mask search"
 QUICK = ("--config.prune.edges=false", "--config.prune.refine_trials=1")  # rankings are compared before refinement

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 import tasks
 from launch import figures
-from launch.runs import Figure, at_least, at_most, finish, prune
+from launch.runs import Figure, at_least, at_most, finish, prune, reported
 from sparse_gpt import stored
 from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits import task_batch
@@ -61,7 +61,7 @@ def laptop_circuits(folder: Path) -> list[Figure]:
     return [
         at_least("tasks with a circuit", len(rows), 16),
         at_most("edges of the quote circuit", quote, 25),
-        *(_reported(f"edges {name}, geometric mean over tasks", value) for name, value in means.items()),
+        *(reported(f"edges {name}, geometric mean over tasks", value) for name, value in means.items()),
     ]
 
 
@@ -73,11 +73,6 @@ def _sizes(path: Path) -> dict[str, Any]:
     for stage in search["stages"]:
         row |= {f"{stage['stage']}_{key}": stage[key] for key in ("nodes", "edges")}
     return row
-
-
-def _reported(name: str, value: Any) -> Figure:
-    """A figure without a target."""
-    return Figure(name, value, "reported", True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +92,6 @@ class Prediction:
     axis: str
     levels: tuple[int, ...]
     pair: Callable[[int, random.Random], tasks.Pair]
-
-
-def _word(source: random.Random) -> str:
-    return source.choice(VOCABULARY["heldout"].names)
 
 
 def _words(source: random.Random, count: int) -> list[str]:
@@ -125,7 +116,7 @@ def _fixed(name: str) -> str:
 
 def brackets(level: int, source: random.Random) -> tasks.Pair:
     """An open list, flat or nested, of `level` numbers."""
-    name = _word(source)
+    (name,) = _words(source, 1)
     numbers = ", ".join(str(source.randrange(10)) for _ in range(level))
     return _pair(f"{name} = [{numbers}", f"{name} = [[{numbers}", "]\n", "]]\n")
 
@@ -184,7 +175,7 @@ def predictions(folder: Path) -> list[Figure]:
         )
         first, last = (_model_margin(own, level) for level in (prediction.levels[0], prediction.levels[-1]))
         verdict = f"{'right' if last < first else 'wrong'}: margin {first:.2f} at first, {last:.2f} at last"
-        found.append(_reported(f"{prediction.task}: {prediction.says}", verdict))
+        found.append(reported(f"{prediction.task}: {prediction.says}", verdict))
         rows += own
     figures.write_csv(folder / "predictions.csv", rows)
     return found

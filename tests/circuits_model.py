@@ -25,6 +25,17 @@ from tests import reference_model
 
 VOCABULARY, TIME = 24, 8
 ANSWERS = (3, 7)
+SEARCH = PruneConfig(
+    steps=30,
+    seeds=2,
+    k_coefs="1e-3",
+    batch_pairs=8,
+    learning_rate=2e-2,
+    random_draws=4,
+    target_loss=0.3,
+    selection_margin=0.5,
+)
+"""Long enough to find something in this model."""
 
 
 def config(activation_fraction: float = 0.0, prune: PruneConfig | None = None, **model: Any) -> Config:

@@ -24,22 +24,11 @@ from sparse_gpt.circuits.gated import TaskBatch, by_length, joined, rows, withou
 from sparse_gpt.circuits.gates import empty, from_vector, to_vector
 from sparse_gpt.circuits.record import loss_versus_size, redrawn
 from sparse_gpt.circuits.trials import Support, Weights
-from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.transformer import build
 from tests import circuits_model
 
-PRUNE = PruneConfig(
-    steps=30,
-    seeds=2,
-    k_coefs="1e-3,1e-2",
-    batch_pairs=8,
-    learning_rate=2e-2,
-    random_draws=4,
-    target_loss=0.3,
-    refine_trials=2,
-    selection_margin=0.5,
-)
+PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs="1e-3,1e-2", refine_trials=2)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
 SAMPLES = circuits_model.samples(CONFIG, PARAMS)
@@ -231,6 +220,7 @@ def test_redrawn_values(result: SearchResult) -> None:
     assert changed > len(support.edges) / 2
     told, metrics = result.search["redrawn_values"], result.circuit.metrics
     assert len(told["task_loss"]) == told["draws"] == 4
+    assert metrics["redrawn_values_task_loss_calibrated"] > 1.1 * metrics["task_loss"]
     assert metrics["redrawn_values_task_loss"] == told["quantiles"]["task_loss"][1] == np.median(told["task_loss"])
 
 

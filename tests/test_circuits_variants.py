@@ -17,25 +17,13 @@ from sparse_gpt.circuits.gated import gated_model, joined, rows
 from sparse_gpt.circuits.gates import GateArrays, from_vector, partners, searchable, to_vector
 from sparse_gpt.circuits.samples import TaskSamples, by_task, in_turn, shared
 from sparse_gpt.circuits.trials import Weights, refined_nodes
-from sparse_gpt.config import NODE_SITES, PruneConfig
+from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
 from sparse_gpt.model.transformer import build
 from tests import circuits_model, reference_model
 
-PRUNE = PruneConfig(
-    steps=30,
-    seeds=2,
-    k_coefs="1e-3",
-    batch_pairs=8,
-    learning_rate=2e-2,
-    random_draws=3,
-    target_loss=0.3,
-    refine_trials=1,
-    selection_margin=0.5,
-    ablation="resample",
-    tie_qk=True,
-)
+PRUNE = dataclasses.replace(circuits_model.SEARCH, random_draws=3, refine_trials=1, ablation="resample", tie_qk=True)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
 ANSWERS = {"one": (3, 7), "two": (5, 11)}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import tasks
+from launch.store import with_short_bigrams
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
 from sparse_gpt.circuits import full_task_loss, task_batch
@@ -108,6 +110,28 @@ def test_a_workdir_that_holds_the_model_is_kept_and_another_one_refused(file: Pa
     manifest.update(workdir, {"params_sha256": "of another model"})
     with pytest.raises(InputError, match="not empty"):
         stored.unpack(str(file), workdir)
+
+
+def test_a_bigram_table_is_stored_to_bfloat16(tmp_path: Path, original: tuple[Path, Params]) -> None:
+    """A model of its own: its fingerprint and its evaluation, with the fingerprint of the trained one beside."""
+    folder, config = tmp_path / "trained", configs.replace(presets.tiny(), {"model.bigram": True})
+    params = sparse_params(config)
+    save_params(folder, params, 40)
+    manifest.write_json(folder / "config.json", configs.to_dict(config))
+    manifest.write_json(folder / "manifest.json", {"params_sha256": manifest.params_sha256(params), "step": 40})
+    shutil.copytree(original[0] / "tokenizer", folder / "tokenizer")
+    short = with_short_bigrams(folder, config, tmp_path / "short")
+    found, step = load_params(short, config.model)
+    assert step == 40
+    table = params["bigram"].view(np.uint32).astype(np.uint64)
+    nearest = ((table + 0x7FFF + ((table >> 16) & 1)) >> 16 << 16).astype(np.uint32)  # ties to even
+    assert np.array_equal(np.asarray(found["bigram"]).view(np.uint32), nearest)
+    assert not np.array_equal(nearest, table)
+    assert equal_bits({**found, "bigram": params["bigram"]}, params)
+    told = json.loads((short / "manifest.json").read_text())
+    assert told["params_sha256"] == manifest.params_sha256(found)
+    assert told["trained_params_sha256"] == manifest.params_sha256(params)
+    assert json.loads((short / "evaluation.json").read_text())["params_sha256"] == told["params_sha256"]
 
 
 def test_damage_is_named(original: tuple[Path, Params], file: Path, workdir: Path, tmp_path: Path) -> None:

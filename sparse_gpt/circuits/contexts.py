@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Node
+from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model import Params, Transformer
 from sparse_gpt.model.taps import recorder
 
@@ -40,28 +41,33 @@ def contexts(
       a different window, with the tokens around.
     """
     batches = [np.asarray(batch, np.int32) for batch in windows]
-    found = [jax.device_get(_extremes(model, tuple(nodes), params, batch)) for batch in batches] if nodes else []
+    found = [jax.device_get(_extremes(model, params, batch)) for batch in batches]
     read = np.concatenate(batches)
     entries = []
-    for place, node in enumerate(nodes):
+    for node in nodes:
         ends = {}
         for name, sign in (("top", 1), ("bottom", -1)):
-            value, at = (np.concatenate([part[name][i][:, place] for part in found]) for i in (0, 1))
+            seen = [part[node.site, name] for part in found]
+            value, at = (np.concatenate([part[i][node.layer, :, node.channel] for part in seen]) for i in (0, 1))
             ends[name] = _shown(sign * value, value, at, read, token_text)
         entries.append({"layer": node.layer, "site": node.site, "channel": node.channel, **ends})
     return {"format": FORMAT, "split": split, "tokens": int(read.size), "nodes": entries}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _extremes(model: Transformer, nodes: tuple[Node, ...], params: Params, tokens: jax.Array) -> dict[str, Any]:
-    """ "top" and "bottom" -> (value, position), each (B, N): every window's extremes."""
+@functools.partial(jax.jit, static_argnums=0)
+def _extremes(model: Transformer, params: Params, tokens: jax.Array) -> dict[tuple[str, str], Any]:
+    """(site, "top" or "bottom") -> (value, position) of each window's extreme, (n_layer, B, width) each.
+
+    Of all nodes, so that one program serves every circuit.
+    """
     store: dict[tuple[str, int], jax.Array] = {}
-    model.apply({"params": params}, tokens, tap=recorder(store, tuple({node.site for node in nodes})))
-    values = jnp.stack([store[node.site, node.layer][..., node.channel] for node in nodes], axis=-1)  # (B, T, N)
-    return {
-        "top": (jnp.max(values, axis=1), jnp.argmax(values, axis=1)),
-        "bottom": (jnp.min(values, axis=1), jnp.argmin(values, axis=1)),
-    }
+    model.apply({"params": params}, tokens, tap=recorder(store, NODE_SITES))
+    found = {}
+    for site in NODE_SITES:
+        values = jnp.stack([store[site, layer] for layer in range(model.config.n_layer)])  # (n_layer, B, T, width)
+        found[site, "top"] = jnp.max(values, axis=2), jnp.argmax(values, axis=2)
+        found[site, "bottom"] = jnp.min(values, axis=2), jnp.argmin(values, axis=2)
+    return found
 
 
 def _shown(

@@ -78,20 +78,23 @@ class SearchResult:
       reached: whether its loss on selection samples is at or below the target.
       search: the contents of search.json.
       traces: the contents of traces.json, or None when no `token_text` was given.
+      contexts: the contents of contexts.json, or None where there is no text to look at; see contexts.py.
     """
 
     circuit: Circuit
     reached: bool
     search: dict[str, Any]
     traces: dict[str, Any] | None
+    contexts: dict[str, Any] | None = None
 
     def save(self, folder: str | Path) -> None:
-        """Writes circuit.json, ablation.npz, search.json and traces.json, each whole or not at all."""
+        """Writes circuit.json, ablation.npz and whichever JSON files have content, each whole or not at all."""
         folder = Path(folder)
         self.circuit.save(folder)
         write_json(folder / "search.json", self.search)
-        if self.traces is not None:
-            write_json(folder / "traces.json", self.traces)
+        for name, content in (("traces", self.traces), ("contexts", self.contexts)):
+            if content is not None:
+                write_json(folder / f"{name}.json", content)
 
 
 def find_circuit(
