@@ -243,6 +243,19 @@ def test_greedy_removal_ends_where_nothing_can_go(seed: int) -> None:
     assert kept.sum() <= 12
 
 
+def test_greedy_removal_tries_few_candidates() -> None:
+    """Useless items go in long blocks; needed ones are tried about twice: in the sweep, and for the certificate."""
+    needed, tried = np.arange(300) % 2 == 0, []
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        tried.append(len(sets))
+        return (1 - sets[:, needed]).sum(axis=1)
+
+    kept = refine.minimal(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
+    np.testing.assert_array_equal(kept, needed)
+    assert sum(tried) < 2.5 * needed.sum()
+
+
 def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
     np.testing.assert_array_equal(refine.minimal(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
     assert refine.minimal(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0

@@ -23,8 +23,8 @@ def minimal(
     """Removes items until none can be removed alone without the loss crossing `target`.
 
     First it sweeps over all items from the cheapest to the dearest, removing whatever can go on top of what has gone
-    before, until a sweep removes little. Then rounds: try every single removal, sweep over the harmless ones. The last
-    round finds nothing harmless, which is the certificate.
+    before, until a sweep removes less than half. Then rounds: try every single removal, sweep over the harmless ones.
+    The last round finds nothing harmless, which is the certificate.
 
     Args:
       losses: losses of candidate sets.
@@ -37,7 +37,7 @@ def minimal(
       (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.
     """
     kept, before = np.array(kept, np.float32), np.inf
-    while costs is not None and kept.sum() < 0.9 * before:
+    while costs is not None and kept.sum() < 0.5 * before:
         before = kept.sum()
         items = np.flatnonzero(kept)
         order = items[np.argsort(costs(kept)[items], kind="stable")]
@@ -56,28 +56,38 @@ def minimal(
 def _sweep(
     losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Callable[[int], None]
 ) -> np.ndarray:
-    """`kept` after one pass over `order`.
+    """`kept` after one pass over `order`, in blocks from its front.
 
-    Runs of doubling length are tried side by side and the longest harmless one goes. Where not even one item can go,
-    the next WIDTH items are tried one by one and those before the first harmless one are passed over.
+    A harmless block goes whole, and the next one is twice as long; a harmful one is halved. Of at most WIDTH items,
+    each is tried alone, and of those that are harmless alone as many go together as can.
     """
+    length = WIDTH
     while len(order):
-        runs = [order[:length] for length in sorted({min(2**i, len(order)) for i in range(WIDTH)})]
-        good = np.flatnonzero(losses(_without(kept, runs)) <= target)
-        if len(good):
-            run = runs[int(good[-1])]
+        block = order[:length]
+        if losses(_without(kept, [block]))[0] <= target:
+            gone, order, length = block, order[len(block) :], 2 * length
+        elif len(block) > WIDTH:
+            length = len(block) // 2
+            continue
         else:
-            singles = [order[i : i + 1] for i in range(1, min(1 + WIDTH, len(order)))]
-            good = np.flatnonzero(losses(_without(kept, singles)) <= target) if singles else good
-            if not len(good):
-                order = order[1 + len(singles) :]
+            alone = losses(_without(kept, [block[i : i + 1] for i in range(len(block))]))
+            harmless = block[np.argsort(alone, kind="stable")][: int(np.sum(alone <= target))]
+            gone = _longest_harmless(losses, kept, harmless, target)
+            order, length = np.concatenate([harmless[len(gone) :], order[len(block) :]]), WIDTH
+            if not len(gone):
                 continue
-            order = order[1 + int(good[0]) :]
-            run = order[:1]
-        kept = _without(kept, [run])[0]
-        order = order[len(run) :]
+        kept = _without(kept, [gone])[0]
         progress(int(kept.sum()))
     return kept
+
+
+def _longest_harmless(losses: Losses, kept: np.ndarray, items: np.ndarray, target: float) -> np.ndarray:
+    """The longest of the prefixes of `items` by powers of two, or all, that can go together; one item always can."""
+    sizes = sorted({len(items), *(2**i for i in range(1, WIDTH) if 2**i < len(items))} - {0, 1}, reverse=True)
+    if not sizes:
+        return items
+    good = np.flatnonzero(losses(_without(kept, [items[:size] for size in sizes])) <= target)
+    return items[: sizes[int(good[0])]] if len(good) else items[:1]
 
 
 def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
