@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.report import CircuitDrawing, draw_circuit
+from sparse_gpt.report import CircuitDrawing, draw_circuit, placement
 from sparse_gpt.report.graph import build_graph
 from sparse_gpt.report.labels import CHARACTER, LINE, curves, place_labels
-from sparse_gpt.report.layout import NODE_HEIGHT, Layout, lay_out
+from sparse_gpt.report.layout import LEGIBLE, NODE_HEIGHT, Layout, lay_out
+from sparse_gpt.report.text import number
 from tests import report_workdirs as workdirs
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -26,6 +27,19 @@ def _subcircuit(seed: int, nodes: int) -> tuple[dict[str, Any], dict[str, Any]]:
     keys = {(node["layer"], node["site"], node["channel"]) for node in kept}
     edges = [edge for edge in circuit["edges"] if tuple(edge["from"]) in keys and tuple(edge["to"]) in keys]
     return circuit | {"nodes": kept, "edges": edges}, traces
+
+
+def _large_circuit() -> tuple[dict[str, Any], dict[str, Any]]:
+    """240 nodes of one layer, with 1,500 of the edges between them."""
+    circuit, traces = workdirs.quote_circuit()
+    widths = dict.fromkeys(workdirs.SITES, 32) | dict.fromkeys(("attn_q", "attn_k", "attn_v"), 16) | {"mlp_neuron": 64}
+    nodes = [(0, site, channel) for site in workdirs.SITES for channel in range(widths[site])]
+    draw = random.Random(5)
+    joined = [(a, b) for a in nodes for b in nodes if b[1] in workdirs.JOINS.get(a[1], ())]
+    return circuit | {
+        "nodes": [{"layer": layer, "site": site, "channel": channel} for layer, site, channel in nodes],
+        "edges": [{"from": list(a), "to": list(b), "weight": draw.gauss(0, 1)} for a, b in draw.sample(joined, 1500)],
+    }, traces
 
 
 CASES = {
@@ -151,6 +165,55 @@ def test_labels_are_legible(case: tuple) -> None:
         for box in layout.boxes.values():
             beside = abs(label.x - box.x) >= (CHARACTER * len(label.text) + box.width) / 2
             assert beside or abs(label.y - box.y) >= (LINE + NODE_HEIGHT) / 2 - 1e-6, (label, box)
+
+
+def test_heaviest_wires_of_a_large_circuit_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "MAX_WORK", 0)
+    svg = ElementTree.fromstring(draw_circuit(*_large_circuit()))
+    wires: dict[str, list[tuple[float, bool]]] = {}
+    for wire in svg.iter(f"{SVG}path"):
+        if (wire.get("class") or "").startswith("wire block "):
+            site = (wire.get("data-from") or "").split(".")[1]
+            width, bold = float(wire.get("stroke-width") or 0), wire.get("stroke-opacity") is None
+            wires.setdefault(site, []).append((width, bold))
+    assert sum(map(len, wires.values())) == 1500, "none is left out"
+    for leaving in wires.values():
+        full = [width for width, bold in leaving if bold]
+        assert len(full) == min(LEGIBLE, len(leaving))
+        assert min(full) >= max((width for width, bold in leaving if not bold), default=0.0)
+    pale = 1500 - sum(min(LEGIBLE, len(leaving)) for leaving in wires.values())
+    assert f"Pale, without their numbers: {number(pale)} weights" in "".join(svg.itertext())
+    numbers = [g.get("class") or "" for g in svg.iter(f"{SVG}g") if (g.get("class") or "").startswith("weight ")]
+    assert sum("crowded" not in kind for kind in numbers) <= 6 * LEGIBLE
+
+
+def test_work_of_placing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one round over all lanes too: with 1,000 lanes, a round is a million evaluations."""
+    graph, arranged = build_graph(*_large_circuit()), []
+    monkeypatch.setattr(placement, "MAX_WORK", 100_000)  # a round looks at 32 * 32 * 1,800 things
+    arrange = placement._arrange
+    monkeypatch.setattr(placement, "_arrange", lambda *given: arranged.append(1) or arrange(*given))
+    lay_out(graph)
+    assert 100 < len(arranged) <= 100_000 // 1500 + 12 * placement.RESTARTS + 2
+
+
+def test_crossings_are_counted_without_comparing_all_pairs() -> None:
+    class Row(float):
+        compared = 0
+
+        def __lt__(self, other: float) -> bool:
+            Row.compared += 1
+            return float(self) < other
+
+        def __sub__(self, other: float) -> float:
+            Row.compared += 1
+            return float(self) - other
+
+    draw = random.Random(6)
+    wires = [(float(draw.randrange(40)), float(draw.randrange(40))) for _ in range(500)]
+    crossing = sum((a - c) * (b - d) < 0 for (a, b), (c, d) in combinations(wires, 2))
+    assert placement._crossings([(Row(a), Row(b)) for a, b in wires]) == crossing
+    assert 0 < Row.compared < len(wires) ** 2 / 10
 
 
 def test_tokens_that_tell_prompts_apart_are_drawn_first() -> None:

@@ -4,15 +4,16 @@ In the report page, script.js adds highlighting; it finds nodes and wires by the
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparse_gpt.report import schemas
 from sparse_gpt.report.files import read_circuit, read_json
-from sparse_gpt.report.graph import Graph, build_graph
+from sparse_gpt.report.graph import Graph, Wire, build_graph
 from sparse_gpt.report.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
-from sparse_gpt.report.layout import HEADER, NODE_HEIGHT, Box, Layout, lay_out
-from sparse_gpt.report.text import escape, visible_token, weight
+from sparse_gpt.report.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
+from sparse_gpt.report.text import escape, number, visible_token, weight
 
 Json = dict[str, Any]
 
@@ -41,6 +42,7 @@ def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> 
         layout = dataclasses.replace(layout, width=240.0, height=60.0)
     drawn = curves(graph.wires, layout.boxes)
     labels = place_labels(drawn, layout.boxes.values())
+    pale = pale_wires(drawn)
     heaviest = max((abs(wire.weight) for wire in graph.wires if wire.kind == "block"), default=1.0) or 1.0
     title = f"Circuit of {circuit['task']}: {len(graph.nodes)} nodes, {len(circuit['edges'])} edges"
     width, height = round(layout.width), round(layout.height)
@@ -52,9 +54,10 @@ def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> 
         *_headings(layout),
         *_links(graph, layout),
         *_frames(layout),
-        *(_wire(curve, heaviest) for curve in sorted(drawn, key=lambda c: abs(c.wire.weight))),
-        *(_label(curve, labels[curve.wire]) for curve in drawn),
+        *(_wire(curve, heaviest, curve.wire in pale) for curve in sorted(drawn, key=lambda c: abs(c.wire.weight))),
+        *(_label(curve, labels[curve.wire], curve.wire in pale) for curve in drawn),
         *_boxes(graph, layout, traces),
+        *_pale_note(len(pale), layout),
         "" if graph.nodes else '<text x="120" y="30">This circuit has no nodes.</text>',
         "</svg>",
     ]
@@ -134,20 +137,41 @@ def _frames(layout: Layout) -> list[str]:
     return parts
 
 
-def _wire(curve: Curve, heaviest: float) -> str:
+def pale_wires(drawn: Sequence[Curve]) -> set[Wire]:
+    """All but the LEGIBLE heaviest of the wires that leave the same column.
+
+    They are drawn so faintly that the others can be followed, without a number; the report shows them in full around
+    the node that is pointed at.
+    """
+    leaving: dict[float, list[Wire]] = {}
+    for curve in drawn:
+        leaving.setdefault(curve.start[0], []).append(curve.wire)
+    heaviest_first = (sorted(wires, key=lambda w: -abs(w.weight)) for wires in leaving.values())
+    return {wire for wires in heaviest_first for wire in wires[LEGIBLE:]}
+
+
+def _pale_note(count: int, layout: Layout) -> list[str]:
+    if not count:
+        return []
+    told = f"Pale, without their numbers: {number(count)} weights not among the {LEGIBLE} largest between their columns"
+    return [f'<text class="column" x="{layout.width / 2:.1f}" y="{layout.height - 12:.1f}">{told}</text>']
+
+
+def _wire(curve: Curve, heaviest: float, pale: bool) -> str:
     wire = curve.wire
     width = 0.9 + 3.6 * min(1.0, abs(wire.weight) / heaviest)
     sign = "positive" if wire.weight >= 0 else "negative"
+    faint = ' stroke-opacity="0.12"' if pale else ""
     return (
-        f'<path class="wire {wire.kind} {sign}" data-from="{wire.source}" data-to="{wire.target}" '
+        f'<path class="wire {wire.kind} {sign}"{faint} data-from="{wire.source}" data-to="{wire.target}" '
         f'stroke-width="{width:.2f}" d="{curve.path}"><title>weight {weight(wire.weight)}</title></path>'
     )
 
 
-def _label(curve: Curve, label: Label) -> str:
+def _label(curve: Curve, label: Label, pale: bool) -> str:
     wire = curve.wire
     sign = "positive" if wire.weight >= 0 else "negative"
-    hidden = "" if label.shown else " crowded"
+    hidden = "" if label.shown and not pale else " crowded"
     half = CHARACTER * len(label.text) / 2
     return (
         f'<g class="weight {sign}{hidden}" data-from="{wire.source}" data-to="{wire.target}">'

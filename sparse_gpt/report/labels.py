@@ -90,17 +90,18 @@ def _fan(wire: Wire, siblings: list[Wire], box: Box) -> float:
 def place_labels(drawn: Sequence[Curve], boxes: Iterable[Box]) -> dict[Wire, Label]:
     """A label for every wire, the heaviest first. A place on a box or another label is refused; among the others the
     one that fewest wires run through wins."""
-    taken = [_Area(b.left, b.y - NODE_HEIGHT / 2, b.right, b.y + NODE_HEIGHT / 2) for b in boxes]
-    trails = np.array([[curve.at(i / 40) for i in range(41)] for curve in drawn])  # (wires, points, 2)
+    taken, trails = _Taken(), _Trails(drawn)
+    for b in boxes:
+        taken.add(_Area(b.left, b.y - NODE_HEIGHT / 2, b.right, b.y + NODE_HEIGHT / 2))
     labels = {}
     for curve in sorted(drawn, key=lambda c: -abs(c.wire.weight)):
         text = weight(curve.wire.weight)
         areas = [_area(curve.at(t), text) for t in STEPS]
-        free = [area for area in areas if not any(area.meets(other) for other in taken)]
-        best = min(free or areas, key=lambda area: (_crowding(area, trails), areas.index(area)))
+        free = [area for area in areas if not taken.meets(area)]
+        best = min(free or areas, key=lambda area: (trails.through(area), areas.index(area)))
         labels[curve.wire] = Label(text, (best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2, bool(free))
         if free:
-            taken.append(best)
+            taken.add(best)
     return labels
 
 
@@ -109,7 +110,35 @@ def _area(centre: Point, text: str) -> _Area:
     return _Area(centre[0] - half, centre[1] - LINE / 2, centre[0] + half, centre[1] + LINE / 2)
 
 
-def _crowding(area: _Area, trails: np.ndarray) -> int:
-    """How many wires run through `area`."""
-    x, y = trails[..., 0], trails[..., 1]
-    return int(((x >= area.x0) & (x <= area.x1) & (y >= area.y0) & (y <= area.y1)).any(axis=1).sum())
+class _Taken:
+    """Areas that hold something, filed by the bands of the height of a box that they reach into."""
+
+    def __init__(self) -> None:
+        self.bands: dict[int, list[_Area]] = {}
+
+    def add(self, area: _Area) -> None:
+        for band in self._reached(area):
+            self.bands.setdefault(band, []).append(area)
+
+    def meets(self, area: _Area) -> bool:
+        return any(area.meets(other) for band in self._reached(area) for other in self.bands.get(band, ()))
+
+    @staticmethod
+    def _reached(area: _Area) -> range:
+        return range(int(area.y0 // NODE_HEIGHT), int(area.y1 // NODE_HEIGHT) + 1)
+
+
+class _Trails:
+    """Points along all wires, sorted by height."""
+
+    def __init__(self, drawn: Sequence[Curve]) -> None:
+        points = np.array([curve.at(i / 40) for curve in drawn for i in range(41)]).reshape(-1, 2)
+        order = np.argsort(points[:, 1])
+        self.x, self.y = points[order].T
+        self.wire = order // 41
+
+    def through(self, area: _Area) -> int:
+        """How many wires run through `area`."""
+        near = slice(np.searchsorted(self.y, area.y0), np.searchsorted(self.y, area.y1, side="right"))
+        x = self.x[near]
+        return len(set(self.wire[near][(x >= area.x0) & (x <= area.x1)].tolist()))

@@ -18,6 +18,7 @@ HEADER = 56  # column titles and sublayer titles
 MARGIN = 14
 FRAME_RIGHT = 22  # room right of q, k and v for the head's name and the brackets of q-k pairs
 TOKEN_CHARACTERS = 12
+LEGIBLE = 100  # wires between two columns that can be told apart; of more, the lighter ones are drawn pale
 LINK_GAP = 28  # between columns that no wire joins
 TITLES = {0: "reads", 1: "q, k, v", 2: "writes", 3: "reads", 4: "neurons", 5: "writes"}
 
@@ -197,6 +198,7 @@ def _horizontal(graph: Graph, columns: list[Column]) -> tuple[dict[Column, float
         for column in members:
             centres[column] = x + widths[column] / 2
             gap = 64 + min(36, 1.6 * wires[column]) if column in wires else LINK_GAP
+            gap += min(100, max(0, wires[column] - LEGIBLE))  # steep wires cannot be told apart
             frame = FRAME_RIGHT if column[1] == 1 and column != ANSWERS else 0  # the brackets of a head's q-k pairs
             x += widths[column] + gap + frame
         last = members[-1]
