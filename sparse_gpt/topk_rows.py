@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 _ROWS_ABREAST = 32
-_CHAIN = 32  # additions in a row before a partial count is stored; longer chains compile slowly
+_CHAIN = 16  # additions in a row before a partial count is stored; with 32, widths of 256 to 480 are four times slower
 _ENTRIES_AT_ONCE = 2**19  # keys worked on at a time, so that they stay in cache
 _WORTH_ARRANGING = 2**16  # keys; below, the plain way is fast enough and compiles in a fraction of the time
 _LOWEST16 = -(2**15)
@@ -75,19 +75,22 @@ def _abreast(keys: Array, k: int, half: bool) -> Array:
     rows, width = keys.shape
     pieces = max(1, rows * width // _ENTRIES_AT_ONCE)
     per_piece = -(-rows // (pieces * _ROWS_ABREAST)) * _ROWS_ABREAST
-    padded = jnp.pad(keys, ((0, pieces * per_piece - rows), (0, 0)))
+    wide = -(-width // _CHAIN) * _CHAIN
+    padded = jnp.pad(keys, ((0, 0), (0, wide - width)), constant_values=-1)  # below every key
+    padded = jnp.pad(padded, ((0, pieces * per_piece - rows), (0, 0)), mode="edge")  # brings no new ties
     cut = functools.partial(_cut, k=k, half=half)
     if pieces == 1:
         threshold, bound = cut(padded)
     else:
-        threshold, bound = lax.map(cut, padded.reshape(pieces, per_piece, width))
+        threshold, bound = lax.map(cut, padded.reshape(pieces, per_piece, wide))
     threshold, bound = threshold.reshape(-1)[:rows, None], bound.reshape(-1)[:rows, None]
     index = jnp.arange(width, dtype=jnp.int32)[None, :]
     return (keys > threshold) | ((keys == threshold) & (index < bound))
 
 
 def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
-    """Threshold and index bound of every row (rows,), for keys (rows, width) with a whole number of row groups."""
+    """Threshold and index bound of every row (rows,), for keys (rows, width) with a whole number of row groups
+    and of chains; negative keys count for nothing."""
     width = keys.shape[1]
     # (groups, width, rows abreast); barriers keep XLA from recomputing the rearranged keys in every round
     abreast = lax.optimization_barrier(keys.reshape(-1, _ROWS_ABREAST, width).transpose(0, 2, 1))
@@ -134,14 +137,10 @@ def _count(values: Array, threshold: Array) -> Array:
     Slices come before comparisons: the other way round XLA stores every comparison.
     """
     groups, width, rows = values.shape
-    whole = width // _CHAIN if width > 2 * _CHAIN else 0
-    rest = [_reached(values[:, i], threshold) for i in range(whole * _CHAIN, width)]
-    if not whole:
-        return functools.reduce(jnp.add, rest)
-    parts = values[:, : whole * _CHAIN].reshape(groups, _CHAIN, whole, rows)
+    parts = values.reshape(groups, _CHAIN, width // _CHAIN, rows)
     hits = [_reached(parts[:, i], threshold[:, None]) for i in range(_CHAIN)]
     partial = lax.optimization_barrier(functools.reduce(jnp.add, hits))
-    return functools.reduce(jnp.add, [partial[:, i] for i in range(whole)] + rest)
+    return functools.reduce(jnp.add, [partial[:, i] for i in range(width // _CHAIN)])
 
 
 def _reached(values: Array, threshold: Array) -> Array:
