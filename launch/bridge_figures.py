@@ -101,10 +101,10 @@ def heat_map(grid: Grid, axes: Axes) -> None:
     axes.figure.colorbar(image, ax=axes)
     if values.size > LABELLED:
         return
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    middle, digits = (np.nanmin(values) + np.nanmax(values)) / 2, 2 if np.nanmax(np.abs(values)) >= 0.1 else 3
     for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
         value = values[row, column]
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="wk"[int(value > middle)])
+        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color="wk"[int(value > middle)])
 
 
 def curves(steering: Json, axes: Axes) -> None:
