@@ -104,7 +104,8 @@ def heat_map(grid: Grid, axes: Axes) -> None:
     middle, digits = (np.nanmin(values) + np.nanmax(values)) / 2, 2 if np.nanmax(np.abs(values)) >= 0.1 else 3
     for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
         value = values[row, column]
-        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color="wk"[int(value > middle)])
+        colour = "wk"[int(value > middle)]
+        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=colour)
 
 
 def curves(steering: Json, axes: Axes) -> None:

@@ -19,6 +19,7 @@ from sparse_gpt.model.taps import recorder
 from sparse_gpt.workdir import Workdir
 
 PRESET = "quickstart"
+RATES = (0.1, 0.03, 0.01)  # learning rates for the dense models; the sparse one's was chosen among as many
 MOST_TASKS = 6  # compared: the first of the suite that every model solves
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together
@@ -55,27 +56,36 @@ def sparse_vs_dense(folder: Path) -> list[Figure]:
 
 def _matched(folder: Path, wanted: float, attempts: int = 6) -> tuple[Path, int]:
     """A dense model whose validation loss is within 2% of `wanted`, else the nearest of `attempts`; and its width."""
-    tried: dict[int, float] = {}
-    width = 32
+    rate = min(RATES, key=lambda rate: _dense_loss(folder, 64, rate))
+    tried = {64: _dense_loss(folder, 64, rate)}
     while len(tried) < attempts and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
-        heads = max(2, round(width / 16))
-        finish(
-            "train",
-            f"--preset={PRESET}",
-            f"--workdir={folder / f'dense_{width}'}",
-            f"--config.data.corpus={folder / 'sparse' / 'corpus'}",
-            f"--config.model.d_model={width}",
-            f"--config.model.n_head={heads}",
-            f"--config.model.d_mlp={4 * width}",
-            "--config.sparsity.density=1",
-            "--config.sparsity.embedding_density=1",
-            "--config.sparsity.activation_fraction=0",
-        )
-        tried[width] = figures.validation_loss(folder / f"dense_{width}")
+        width = figures.next_width(tried, wanted) if len(tried) > 1 else (128 if tried[64] > wanted else 32)
+        tried[width] = _dense_loss(folder, width, rate)
         print(f"dense model of width {width}: validation loss {tried[width]:.4f}, wanted {wanted:.4f}")
-        nearest = min(tried, key=lambda w: abs(tried[w] - wanted))
-        width = figures.next_width(tried, wanted) if len(tried) > 1 else (64 if tried[32] > wanted else 20)
-    return folder / f"dense_{nearest}", nearest
+    nearest = min(tried, key=lambda w: abs(tried[w] - wanted))
+    return _dense(folder, nearest, rate), nearest
+
+
+def _dense(folder: Path, width: int, rate: float) -> Path:
+    return folder / f"dense_{width}_rate_{rate:g}"
+
+
+def _dense_loss(folder: Path, width: int, rate: float) -> float:
+    """Validation loss of a dense model, which is trained first."""
+    finish(
+        "train",
+        f"--preset={PRESET}",
+        f"--workdir={_dense(folder, width, rate)}",
+        f"--config.data.corpus={folder / 'sparse' / 'corpus'}",
+        f"--config.model.d_model={width}",
+        f"--config.model.n_head={max(2, round(width / 16))}",
+        f"--config.model.d_mlp={4 * width}",
+        f"--config.optimizer.learning_rate={rate}",
+        "--config.sparsity.density=1",
+        "--config.sparsity.embedding_density=1",
+        "--config.sparsity.activation_fraction=0",
+    )
+    return figures.validation_loss(_dense(folder, width, rate))
 
 
 def frontier(folder: Path) -> list[Figure]:

@@ -65,8 +65,8 @@ def bridge_quickstart() -> Config:
     """A sparse model with bridges to a dense one of width 64, which is trained first when none is given.
 
     Command: ``python -m launch.bridge --workdir=runs/bridge`` (``--dense=DIR`` for a dense model of one's own).
-    Expected: about 15 minutes on two cores; hybrids within 0.001 nats of the dense model, but both at 3.4 nats per token,
-    which is too poor for the tasks (BUILD_NOTES.md).
+    Expected: about 15 minutes on two cores; hybrids within 0.001 nats of the dense model, but both at 3.4 nats per
+    token, which is too poor for the tasks (BUILD_NOTES.md).
     """
     config = quickstart()
     return dataclasses.replace(
