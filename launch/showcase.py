@@ -44,6 +44,8 @@ COPIED = (
     "size",
 )
 """Names that a small tokenizer holds whole."""
+EASED = ("--config.prune.target_loss=0.3", "--config.prune.selection_margin=1", "--config.prune.k_coefs=5e-4,1e-3")
+"""For tasks whose loss in the stored model is too near the default target, on some of its samples above it."""
 Rows = list[dict[str, Any]]
 
 
@@ -85,6 +87,7 @@ class Prediction:
         axis: what is counted along the levels.
         levels: how often it occurs; the first is the task as it is.
         pair: a pair of samples at a level, from a source of random words.
+        search: further flags of the search.
     """
 
     task: str
@@ -92,6 +95,7 @@ class Prediction:
     axis: str
     levels: tuple[int, ...]
     pair: Callable[[int, random.Random], tasks.Pair]
+    search: tuple[str, ...] = ()
 
 
 def _words(source: random.Random, count: int) -> list[str]:
@@ -147,6 +151,7 @@ PREDICTIONS = (
         "numbers in the open list",
         (1, 2, 4, 8, 12, 16, 24, 32),
         brackets,
+        EASED,
     ),
     Prediction(
         "var_swap",
@@ -154,6 +159,7 @@ PREDICTIONS = (
         "finished exchanges of other variables before",
         (0, 1, 2, 3, 4, 6),
         swaps,
+        EASED,
     ),
 )
 
@@ -163,7 +169,7 @@ def predictions(folder: Path) -> list[Figure]:
     stored.unpack(MODEL, folder / MODEL)
     found, rows = [], []
     for prediction in PREDICTIONS:
-        prune(folder / MODEL, prediction.task)
+        prune(folder / MODEL, prediction.task, *prediction.search)
         own = measured(prediction, Workdir(folder / MODEL))
         figures.draw(
             folder / f"prediction-{prediction.task}.png",
