@@ -101,7 +101,8 @@ def heat_map(grid: Grid, axes: Axes) -> None:
     axes.figure.colorbar(image, ax=axes)
     if values.size > LABELLED:
         return
-    middle, digits = (np.nanmin(values) + np.nanmax(values)) / 2, 2 if np.nanmax(np.abs(values)) >= 0.1 else 3
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    digits = 2 if np.nanmax(np.abs(values)) >= 0.1 else 3
     for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
         value = values[row, column]
         colour = "wk"[int(value > middle)]

@@ -56,8 +56,9 @@ def sparse_vs_dense(folder: Path) -> list[Figure]:
 
 def _matched(folder: Path, wanted: float, attempts: int = 6) -> tuple[Path, int]:
     """A dense model whose validation loss is within 2% of `wanted`, else the nearest of `attempts`; and its width."""
-    rate = min(RATES, key=lambda rate: _dense_loss(folder, 64, rate))
-    tried = {64: _dense_loss(folder, 64, rate)}
+    at_64 = {rate: _dense_loss(folder, 64, rate) for rate in RATES}
+    rate = min(RATES, key=lambda rate: at_64[rate])
+    tried = {64: at_64[rate]}
     while len(tried) < attempts and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
         width = figures.next_width(tried, wanted) if len(tried) > 1 else (128 if tried[64] > wanted else 32)
         tried[width] = _dense_loss(folder, width, rate)

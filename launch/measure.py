@@ -141,8 +141,8 @@ def checkpoints(rounds: int) -> dict[str, Any]:
 def data_wait(rounds: int, config: Config | None = None) -> dict[str, Any]:
     """What the training loop waits for its batches, over 20 steps a round after the first 20; default: quickstart.
 
-    The corpus holds as many tokens as the steps take, and is read back as in any run. `making_ms` is the processor
-    time of one batch, which a thread spends beside the step.
+    The corpus is of generated programs, with enough tokens for every step, and is read back as in any run.
+    `making_ms` is the processor time of one batch, which a thread spends beside the step.
     """
     config = presets.quickstart() if config is None else config
     steps = 20 * (rounds + 1)

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from launch import measure
-from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.data import Corpus
 
 
 def test_data_wait_is_what_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that sleeps is seen in the loop, and only there."""
-    config = configs.replace(presets.tiny(), {"data.tokenizer": ""})
     seconds = 0.05
 
     def sleepy(self: Corpus, split: str, seed: int, rows: int, context: int, *others: Any) -> Iterator[np.ndarray]:
@@ -25,7 +23,7 @@ def test_data_wait_is_what_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> No
             yield self.batch(split, seed, index, rows, context)
 
     monkeypatch.setattr(Corpus, "loader", sleepy)
-    found = measure.data_wait(1, config)
+    found = measure.data_wait(1, presets.tiny())
     assert found["steps"] == 20
     assert found["step_ms"] > found["waits_ms"] >= 1e3 * seconds
     assert found["share_of_step"] == pytest.approx(found["waits_ms"] / found["step_ms"])

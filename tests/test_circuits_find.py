@@ -28,7 +28,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.transformer import build
 from tests import circuits_model
 
-PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs="1e-3,1e-2", refine_trials=2)
+PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs="1e-3,1e-2", refine_trials=2, seed=4)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
 SAMPLES = circuits_model.samples(CONFIG, PARAMS)
@@ -106,7 +106,7 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -
         rest = [e for e in tree["edges"] if (e["from"], e["to"]) != ends]
         assert len(rest) == len(tree["edges"]) - 1
         assert edge["task_loss"] == pytest.approx(loss(tree["nodes"], rest), abs=2e-3)
-    assert max(item["task_loss"] for item in told["nodes"]) > result.circuit.metrics["task_loss"] + 0.2
+    assert max(item["task_loss"] for item in told["nodes"]) > 2 * result.circuit.metrics["task_loss"]
 
 
 def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
@@ -292,6 +292,8 @@ def test_traces(result: SearchResult) -> None:
         assert np.shape(weights) == (length, length)
         assert (np.triu(weights, 1) == 0).all()
         assert (np.sum(weights, axis=1) < 1).all()  # the sink has its share
+    both = [[s["logit_difference_circuit"], s["answer"]] for s in result.traces["samples"]]
+    assert all(difference > -5 for difference, _ in both)
     json.dumps(result.traces, allow_nan=False)
 
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from launch import bridge_figures, bridging, experiments, figures, runs
+from launch import bridge_figures, bridging, comparisons, experiments, figures, runs
 from launch.experiments import EXPERIMENTS, disturbed
 from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
@@ -124,6 +124,22 @@ def test_widths_are_tried_where_the_loss_is_expected() -> None:
     assert figures.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
     assert figures.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
     assert figures.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
+
+
+def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As wide as it takes for the wanted loss at that rate; a bad rate is tried at one width only."""
+    trained = []
+
+    def dense_loss(folder: Path, width: int, rate: float) -> float:
+        trained.append((width, rate))
+        return 2 + 30 / width + abs(rate - 0.03)
+
+    monkeypatch.setattr(comparisons, "_dense_loss", dense_loss)
+    found, width = comparisons._matched(tmp_path, 2 + 30 / 40)
+    assert abs((2 + 30 / width) / (2 + 30 / 40) - 1) <= 0.02
+    assert found == comparisons._dense(tmp_path, width, 0.03)
+    assert len(trained) == len(set(trained))
+    assert {width for width, rate in trained if rate != 0.03} == {64}
 
 
 def test_ratio_of_geometric_means_and_its_interval() -> None:
