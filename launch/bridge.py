@@ -3,6 +3,7 @@
 python -m launch.bridge --workdir=runs/bridge                          # trains the dense model first
 python -m launch.bridge --workdir=runs/bridge --dense=runs/dense       # a trained or imported model
 python -m launch.bridge --workdir=runs/bridge --independent=runs/apart # and a control, see --help
+python -m launch.bridge --workdir=runs/bridge --preset=bridge_laptop   # the sparse model starts from the stored one
 
 A finished run is only evaluated again.
 """
@@ -19,13 +20,15 @@ from absl import flags
 from launch import cli
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
+from sparse_gpt import stored
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import record, training
-from sparse_gpt.bridges.linear import Independent, load_independent
+from sparse_gpt.bridges.linear import load_independent
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import distributed, loop, run, sharding
+from sparse_gpt.training.checkpoint import load_params
 
 FITTED_TOKENS = 2**17  # behind the linear control: hundreds per parameter of a map's column
 
@@ -37,7 +40,7 @@ flags.DEFINE_string(
     "independent",
     None,
     "Workdir of a sparse model trained without bridges on the same tokenizer; the best linear maps to it are the "
-    "second control in bridge.json. Default: without that control.",
+    "second control in bridge.json. Default: the model of config.bridge.init_from; without it, none.",
 )
 
 
@@ -47,11 +50,15 @@ def main(argv: list[str]) -> int:
     config, workdir = cli.new_config("bridge_quickstart"), cli.workdir()
     cli.join_processes()
     sharding.make_mesh(config)  # before anything is written
-    independent = _independent(config)
+    initial = _initial(config, workdir)
+    apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial
+    independent = load_independent(apart, config) if apart else None
+    if initial:
+        config = _in_its_tokens(config, initial, "initial sparse")
     if flags.FLAGS.dense:
         folder = _folder(flags.FLAGS.dense)
         dense = dense_models.load_dense(folder, config)
-        config = _in_its_tokens(config, folder)
+        config = _in_its_tokens(config, folder, "dense")
         _check_held(workdir, dense.params_sha256)
     else:
         folder = workdir / "dense"
@@ -60,14 +67,15 @@ def main(argv: list[str]) -> int:
             return cli.INTERRUPTED
         dense = dense_models.load_dense(folder, config)
         _check_held(workdir, dense.params_sha256)
-    if independent is not None:
-        _check_tokenizer(_folder(flags.FLAGS.independent), folder)
+    if apart:
+        _check_tokenizer(apart, folder)
     reject, rule = heldout_rule()
     result = run.train_on_corpus(
         config,
         workdir,
         reject=reject,
         reject_name=rule,
+        init_from=load_params(initial, config.model)[0] if initial else None,
         make_program=training.make_program(dense),
         facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},
     )
@@ -95,10 +103,15 @@ def _folder(flag: str) -> Path:
     return Path(flag).expanduser().absolute()
 
 
-def _independent(config: Config) -> Independent | None:
-    """The model of --independent, if it is given."""
-    name = flags.FLAGS.independent
-    return load_independent(_folder(name), config) if name else None
+def _initial(config: Config, workdir: Path) -> Path | None:
+    """The workdir of the model that the sparse one starts from; a stored model is unpacked for that."""
+    name = config.bridge.init_from
+    if not name or Path(name).expanduser().is_dir():
+        return _folder(name) if name else None
+    stored.find(name, "--config.bridge.init_from")
+    place = workdir / "initial"
+    distributed.first_does(lambda: stored.unpack(name, place))
+    return place
 
 
 def _check_tokenizer(independent: Path, dense: Path) -> None:
@@ -110,18 +123,19 @@ def _check_tokenizer(independent: Path, dense: Path) -> None:
         )
 
 
-def _in_its_tokens(config: Config, dense: Path) -> Config:
-    """The configuration with the dense model's tokenizer; InputError if it names a corpus or tokenizer of another."""
-    tokenizer = Tokenizer.load(dense / "tokenizer")
+def _in_its_tokens(config: Config, folder: Path, model: str) -> Config:
+    """The configuration with the tokenizer of the dense or the initial sparse model in `folder`; InputError if it names
+    a corpus or tokenizer of another."""
+    tokenizer = Tokenizer.load(folder / "tokenizer")
     for field, named in (("corpus", config.data.corpus), ("tokenizer", config.data.tokenizer)):
         if named:
             found = Corpus.open(named).tokenizer if field == "corpus" else Tokenizer.load(named)
             if found.sha256 != tokenizer.sha256:
                 raise InputError(
-                    f"--config.data.{field}={named}: its tokenizer is not that of the dense model in {dense}; both "
-                    "models must read the same tokens, so leave it out"
+                    f"--config.data.{field}={named}: its tokenizer is not that of the {model} model in {folder}; "
+                    "both models must read the same tokens, so leave it out"
                 )
-    return configs.replace(config, {"data.tokenizer": config.data.tokenizer or str(dense / "tokenizer")})
+    return configs.replace(config, {"data.tokenizer": config.data.tokenizer or str(folder / "tokenizer")})
 
 
 def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from launch import bridge_figures, figures
 from launch.runs import Figure, at_least, at_most, equal, finish, prune
+from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 
 PRESET = "bridge_laptop"
@@ -19,9 +20,10 @@ def bridge(folder: Path, preset: str = PRESET) -> list[Figure]:
     """A bridged pair, a sparse model trained apart, circuits of two tasks, and what they do in the dense model."""
     bridged, apart = folder / "bridged", folder / "independent"
     finish("bridge", f"--preset={preset}", f"--workdir={bridged}")
-    corpus = f"--config.data.corpus={bridged / 'corpus'}"
-    finish("train", f"--preset={preset}", f"--workdir={apart}", corpus, "--config.train.seed=1")
-    finish("bridge", f"--preset={preset}", f"--workdir={bridged}", f"--independent={apart}")
+    if not presets.preset(preset).bridge.init_from:  # else the model that it starts from is the one trained apart
+        corpus = f"--config.data.corpus={bridged / 'corpus'}"
+        finish("train", f"--preset={preset}", f"--workdir={apart}", corpus, "--config.train.seed=1")
+        finish("bridge", f"--preset={preset}", f"--workdir={bridged}", f"--independent={apart}")
     held = json.loads((bridged / "bridge.json").read_text())
     results = {task: _carried(bridged, task) for task in TASKS}
     found = [*filter(None, results.values())]

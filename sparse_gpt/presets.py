@@ -71,24 +71,31 @@ def bridge_quickstart() -> Config:
     config = quickstart()
     return dataclasses.replace(
         config,
-        train=dataclasses.replace(config.train, steps=1000, eval_batches=4, evaluate_tasks=False),
-        bridge=BridgeConfig(sampled=2, dense_d_model=64, dense_steps=1000, dense_learning_rate=0.05),
+        train=dataclasses.replace(config.train, eval_batches=4, evaluate_tasks=False),
+        bridge=BridgeConfig(sampled=2, dense_d_model=64, dense_steps=2600, dense_learning_rate=0.03),
     )
 
 
 def bridge_laptop() -> Config:
-    """The model of preset laptop with bridges to a dense one of width 96, which is trained first when none is given.
+    """The stored laptop model with bridges to a dense one of width 96, which is trained first when none is given.
+
+    From a fresh sparse model this would take far longer than the dense one took: so it starts from the stored one, at
+    its density from the first steps on.
 
     Command: ``python -m launch.bridge --preset=bridge_laptop --workdir=runs/bridge``; ``python -m launch.reproduce
-    --experiment=bridge --workdir=DIR`` adds controls, circuits and steering.
-    Expected: not measured yet. Its length is an estimate of what 90 minutes on two cores hold, dense model included.
+    --experiment=bridge --workdir=DIR`` adds circuits and steering.
     """
     config = laptop()
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, tokens=7_000_000),
-        train=dataclasses.replace(config.train, steps=3000, eval_every=500, eval_batches=4, evaluate_tasks=False),
-        bridge=BridgeConfig(sampled=2, dense_d_model=96, dense_steps=3000, dense_learning_rate=0.05),
+        sparsity=dataclasses.replace(config.sparsity, anneal_start=0.0, anneal_stop=1e-3),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.01),
+        data=dataclasses.replace(config.data, tokens=9_300_000),
+        train=dataclasses.replace(config.train, steps=3000, eval_every=250, eval_batches=4, evaluate_tasks=False),
+        prune=SHORT_SEARCH,
+        bridge=BridgeConfig(
+            sampled=2, init_from="laptop", dense_d_model=96, dense_steps=4000, dense_learning_rate=0.03
+        ),
     )
 
 

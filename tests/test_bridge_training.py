@@ -255,10 +255,28 @@ def test_launch_bridge(launch: Launch, workdir: Path) -> None:
     assert given.returncode == 0, given.stderr
     second = json.loads((Path(f"{workdir}-2") / "bridge.json").read_text())
     assert second == first, "the same dense model, batches and seeds"
+    starts_from_a_trained_model(launch, workdir)
     other = launch("bridge", f"--workdir={workdir / 'dense'}", f"--dense={workdir / 'dense'}", *TINY)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "holds a run without bridges" in other.stderr
     takes_a_circuit_to_the_dense_model(launch, workdir)
+
+
+def starts_from_a_trained_model(launch: Launch, workdir: Path) -> None:
+    """With a learning rate of nearly nothing the sparse model stays what it was; it is the linear control too."""
+    begun = Path(f"{workdir}-3")
+    kept = ("--config.optimizer.learning_rate=1e-12", "--config.sparsity.anneal_start=0")
+    kept += ("--config.sparsity.anneal_stop=1e-9",)
+    flags = (f"--workdir={begun}", f"--dense={workdir / 'dense'}", *TINY, *kept)
+    done = launch("bridge", *flags, f"--config.bridge.init_from={workdir}")
+    assert done.returncode == 0, done.stderr
+    before, after = (flatten(load_params(place, configs.load(workdir).model)[0]) for place in (workdir, begun))
+    for path, leaf in before.items():
+        np.testing.assert_allclose(after[path], leaf, atol=1e-8, err_msg="/".join(path))
+    assert json.loads((begun / "bridge.json").read_text())["bridges"][0]["linear"] is not None
+    unknown = launch("bridge", *flags, "--config.bridge.init_from=nothing")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert "--config.bridge.init_from=nothing: no workdir" in unknown.stderr
 
 
 def takes_a_circuit_to_the_dense_model(launch: Launch, workdir: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from launch.experiments import EXPERIMENTS, disturbed
 from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
 from sparse_gpt.report.mixture_grids import mixture_grids
+from tasks import TaskError
 from tests import report_workdirs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -142,6 +144,30 @@ def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.M
     assert {width for width, rate in trained if rate != 0.03} == {64}
 
 
+def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those that every model solves, on held-out samples and on the validation samples that launch.prune looks at."""
+    able = {"one": ["a", "b", "c", "d", "e"], "two": ["b", "c", "d", "e", "f"]}
+    losses = {("one", "b"): 0.15, ("two", "c"): 0.16}  # on validation samples; 0.01 elsewhere
+
+    def task_samples(task: str, tokenizer: None, config: str) -> SimpleNamespace:
+        if (config, task) == ("two", "d"):
+            raise TaskError("not enough names")
+        return SimpleNamespace(validation=task)
+
+    monkeypatch.setattr(figures, "solved", lambda workdir, target: able[workdir.name])
+    monkeypatch.setattr(
+        comparisons, "Workdir", lambda path: SimpleNamespace(config=path.name, params=0, tokenizer=None)
+    )
+    monkeypatch.setattr(comparisons, "task_samples", task_samples)
+    monkeypatch.setattr(comparisons, "full_task_loss", lambda config, params, task: losses.get((config, task), 0.01))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    assert comparisons._common(folders) == ["b", "e"]
+    assert comparisons._common(folders, 1) == ["b"]
+    able["two"] = ["f"]
+    with pytest.raises(InputError, match="no task is solved by all models"):
+        comparisons._common(folders)
+
+
 def test_ratio_of_geometric_means_and_its_interval() -> None:
     ratio, low, high = figures.ratio_with_interval([160, 320, 80], [10, 20, 5])
     assert (ratio, low, high) == pytest.approx((16, 16, 16))
@@ -219,6 +245,12 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
     assert [name for name, _ in ran] == ["bridge", "train", "bridge", "steer", "report"]
     assert all(flags[0] == "--preset=bridge_quickstart" for _, flags in ran[:3])
     assert f"--independent={tmp_path / 'independent'}" in ran[2][1]
+    ran.clear()
+    EXPERIMENTS["bridge"].run(tmp_path)  # its sparse model starts from a stored one, which is the one trained apart
+    assert [(name, flags[0]) for name, flags in ran[:2]] == [
+        ("bridge", "--preset=bridge_laptop"),
+        ("steer", f"--workdir={bridged}"),
+    ]
     assert [x.holds for x in found if x.name.startswith("while_return_true")] == [False]
     written = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"nmse.png", "mixtures.png", "steering_single_double_quote.png", "transport.png", "steering.csv"} <= written

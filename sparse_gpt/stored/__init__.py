@@ -40,16 +40,16 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*" + SUFFIX))
 
 
-def find(name: str) -> Path:
+def find(name: str, flag: str = "--init_from") -> Path:
     """The file of a model that comes with this package, or a stored file of one's own.
 
     Raises:
-      InputError: if there is neither.
+      InputError: if there is neither; it names the flag.
     """
     path = Path(__file__).parent / (name + SUFFIX) if name in names() else Path(name).expanduser()
     if path.suffix != SUFFIX or not path.is_file():
         known = f"this package has {', '.join(names()) or 'none'}"
-        raise InputError(f"--init_from={name}: no workdir and no {SUFFIX} file of a stored model; {known}")
+        raise InputError(f"{flag}={name}: no workdir and no {SUFFIX} file of a stored model; {known}")
     return path
 
 
