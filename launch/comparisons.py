@@ -50,8 +50,8 @@ def sparse_vs_dense(folder: Path) -> list[Figure]:
     print(f"{len(tasks)} tasks: {', '.join(tasks)}")
     print(f"edges at {TARGET}: dense {figures.geometric_mean(theirs):.0f}, sparse {figures.geometric_mean(ours):.0f}")
     print(f"ratio {ratio:.1f}, 95% interval over tasks {low:.1f} to {high:.1f}")
-    fewest = [[figures.minimal_size(workdir, task)[1] for task in tasks] for workdir in (dense, sparse)]
-    refined, *between = figures.ratio_with_interval(*fewest)
+    fewer, fewest = ([figures.minimal_size(workdir, task)[1] for task in tasks] for workdir in (dense, sparse))
+    refined, *between = figures.ratio_with_interval(fewer, fewest)
     print(f"without every node that can go: ratio {refined:.1f}, {between[0]:.1f} to {between[1]:.1f}")
     apart = abs(figures.validation_loss(dense) / wanted - 1)
     return [
