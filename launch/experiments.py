@@ -164,12 +164,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "frontier": Experiment(
         "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
-        "3 h on 2 cores",
+        "100 min on 2 cores",
         comparisons.frontier,
     ),
     "bridge": Experiment(
         "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
-        "3 h on 2 cores",
+        "75 min on 2 cores",
         bridging.bridge,
     ),
     "bridge-quickstart": Experiment(
@@ -179,7 +179,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
-        "60 min on 2 cores",
+        "100 min on 2 cores",
         showcase.laptop_circuits,
     ),
     "predictions": Experiment(

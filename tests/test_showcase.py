@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from launch import showcase
 from sparse_gpt import stored
 from sparse_gpt.circuits import Circuit, Node
 from sparse_gpt.model.taps import site_widths
+from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
 
 BY_TASK = {prediction.task: prediction for prediction in showcase.PREDICTIONS}
@@ -40,6 +42,35 @@ def test_the_answer_of_one_is_the_foil_of_the_other(task: str) -> None:
         pair = BY_TASK[task].pair(level, random.Random(level))
         assert (pair.first.answer, pair.first.foil) == (pair.second.foil, pair.second.answer)
         assert pair.first.prompt != pair.second.prompt
+
+
+def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Means over the tasks that the short search did; the quote circuit of the preset's own search beside them."""
+    edges = {"single_double_quote": (40, 20, 10), "for_while": (90, 80, 40)}  # by stage
+
+    def finish(name: str, *flags: str) -> None:
+        if name == "prune":
+            assert set(showcase.SHORTER) < set(flags)
+            for task, sizes in edges.items():
+                place = tmp_path / "laptop" / "circuits" / task
+                stages = [{"stage": s, "nodes": 1, "edges": n} for s, n in zip(showcase.STAGES, sizes, strict=True)]
+                write_json(
+                    place / "circuit.json", {"task": task, "metrics": {"nodes": 1, "edges": 9, "task_loss": 0.1}}
+                )
+                write_json(place / "search.json", {"stages": stages})
+
+    def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
+        assert (workdir, task, flags) == (tmp_path / "single_double_quote", "single_double_quote", ())
+        return {"metrics": {"edges": 26}}
+
+    monkeypatch.setattr(showcase, "finish", finish)
+    monkeypatch.setattr(showcase, "prune", prune)
+    found = {x.name: (x.measured, x.holds) for x in showcase.laptop_circuits(tmp_path)}
+    assert found["tasks with a circuit"] == (2, False)
+    assert found["edges of the quote circuit"] == (26, False)
+    means = [value for name, (value, _) in found.items() if "geometric mean" in name]
+    assert means == pytest.approx([60, 40, 20])
+    assert (tmp_path / "laptop-circuits.csv").read_text().count("\n") == 3
 
 
 def test_a_circuit_of_all_nodes_is_the_model(workdir: Path) -> None:
