@@ -22,11 +22,11 @@ from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt import stored
 from sparse_gpt.bridges import dense as dense_models
-from sparse_gpt.bridges import record, training
-from sparse_gpt.bridges.linear import load_independent
+from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.model.parameters import Params
 from sparse_gpt.training import distributed, loop, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     sharding.make_mesh(config)  # before anything is written
     initial = _initial(config, workdir)
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial
-    independent = load_independent(apart, config) if apart else None
+    independent = linear.load_independent(apart, config) if apart else None
     if initial:
         config = _in_its_tokens(config, initial, "initial sparse")
     if flags.FLAGS.dense:
@@ -69,14 +69,20 @@ def main(argv: list[str]) -> int:
         _check_held(workdir, dense.params_sha256)
     if apart:
         _check_tokenizer(apart, folder)
+    params = load_params(initial, config.model)[0] if initial else None
+
+    def start() -> Params:
+        corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+        return linear.starting(config, dense, params, _fitting(config, corpus))
+
     reject, rule = heldout_rule()
     result = run.train_on_corpus(
         config,
         workdir,
         reject=reject,
         reject_name=rule,
-        init_from=load_params(initial, config.model)[0] if initial else None,
-        make_program=training.make_program(dense),
+        init_from=params,
+        make_program=training.make_program(dense, start if initial else None),
         facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},
     )
     _tell(result, workdir)

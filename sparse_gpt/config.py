@@ -147,7 +147,7 @@ class BridgeConfig:
     kl_to_sparse: float = 1.0  # of the hybrids that start in the dense model and end in the sparse one
     kl_to_dense: float = 1.0  # of those that start in the sparse model and end in the dense one
     sampled: int = 0  # hybrids run per step and direction, drawn anew each step; 0: all of them
-    init_from: str = ""  # workdir, or stored model, that the sparse model starts from; empty: from train.seed
+    init_from: str = ""  # workdir, or stored model, that the sparse model starts as, and bridges as least squares maps
     dense_d_model: int = 64  # of the dense model that launch.bridge trains when none is given; d_mlp is 4 times that
     dense_steps: int = 1000
     dense_learning_rate: float = 1e-2

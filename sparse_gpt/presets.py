@@ -79,8 +79,8 @@ def bridge_quickstart() -> Config:
 def bridge_laptop() -> Config:
     """The stored laptop model with bridges to a dense one of width 96, which is trained first when none is given.
 
-    From a fresh sparse model this would take far longer than the dense one took: so it starts from the stored one, at
-    its density from the first steps on.
+    A fresh sparse model would need far more steps than the dense one: so it starts as the stored one, at its density
+    from the first steps on, and the bridges as the best linear maps to it.
 
     Command: ``python -m launch.bridge --preset=bridge_laptop --workdir=runs/bridge``; ``python -m launch.reproduce
     --experiment=bridge --workdir=DIR`` adds circuits and steering.
@@ -89,7 +89,7 @@ def bridge_laptop() -> Config:
     return dataclasses.replace(
         config,
         sparsity=dataclasses.replace(config.sparsity, anneal_start=0.0, anneal_stop=1e-3),
-        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.01),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.004),
         data=dataclasses.replace(config.data, tokens=9_300_000),
         train=dataclasses.replace(config.train, steps=3000, eval_every=250, eval_batches=4, evaluate_tasks=False),
         prune=SHORT_SEARCH,

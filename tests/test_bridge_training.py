@@ -16,7 +16,7 @@ from launch import aot
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.bridges import dense as dense_models
-from sparse_gpt.bridges import record, training
+from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.linear import Independent, load_independent
@@ -183,19 +183,42 @@ def test_mixtures_hold_the_single_switches(recorded: dict[str, Any]) -> None:
 
 def test_linear_maps_to_an_independent_model_have_the_least_error(recorded: dict[str, Any], dense: DenseModel) -> None:
     """On the very tokens they were fitted on: the residual of numpy's least squares on whole streams."""
-    params = step.make_state(configs.replace(config(), {"train.seed": 1})).params
-    tokens = TOKENS[0][:, :-1]
-    both = dense.config, config()
-    passes = jax.jit(
-        lambda *given: [plain_pass(build(c), p, tokens, (0, 1, 2))[0] for c, p in zip(both, given, strict=True)]
-    )
-    streams = jax.tree.map(lambda h: np.asarray(h, np.float64).reshape(tokens.size, -1), passes(dense.params, params))
-    for bridge, h_dense, h_sparse in zip(recorded["bridges"], *streams, strict=True):
+    for bridge, h_dense, h_sparse in zip(recorded["bridges"], *streams(dense, other_params()), strict=True):
         for name, x, y in (("nmse_encoder", h_dense, h_sparse), ("nmse_decoder", h_sparse, h_dense)):
             design = np.concatenate([x, np.ones((len(x), 1))], axis=1)
             residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
             assert bridge["linear"][name] == pytest.approx((residual**2).sum() / (y**2).sum(), rel=1e-3, abs=1e-9)
             assert bridge["linear"][name] < bridge["untrained"][name]
+
+
+def test_bridges_to_a_trained_model_start_as_least_squares_without_bias(dense: DenseModel) -> None:
+    params = other_params()
+    maps = linear.starting(config(), dense, params, [TOKENS[0]])
+    for i, (h_dense, h_sparse) in enumerate(zip(*streams(dense, params), strict=True)):
+        for name, x, y in ((f"encoder_{i}", h_dense, h_sparse), (f"decoder_{i}", h_sparse, h_dense)):
+            expected = x @ np.linalg.lstsq(x, y, rcond=None)[0]
+            np.testing.assert_allclose(x @ maps[name]["kernel"], expected, atol=1e-4 * np.abs(y).max())
+    program = training.make_program(dense, lambda: maps)(config(), None)
+    begun = program.make_state().optimizer.bridges
+    jax.tree.map(np.testing.assert_array_equal, begun, maps)
+
+
+def other_params() -> Any:
+    """Of a sparse model from another seed."""
+    return step.make_state(configs.replace(config(), {"train.seed": 1})).params
+
+
+def streams(dense: DenseModel, params: Any) -> list[list[np.ndarray]]:
+    """The streams (tokens, width) of the dense model and of a sparse one at every boundary, on the first batch."""
+    tokens = TOKENS[0][:, :-1]
+    both = dense.config, config()
+    passes = jax.jit(
+        lambda *given: [plain_pass(build(c), p, tokens, (0, 1, 2))[0] for c, p in zip(both, given, strict=True)]
+    )
+    found: list[list[np.ndarray]] = jax.tree.map(
+        lambda h: np.asarray(h, np.float64).reshape(tokens.size, -1), passes(dense.params, params)
+    )
+    return found
 
 
 @pytest.mark.parametrize(

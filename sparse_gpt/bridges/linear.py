@@ -1,6 +1,7 @@
-"""A control for trained bridges: the best linear maps between the streams of two models that were trained apart.
+"""The best linear maps between the streams of two models that were trained apart: least squares, both ways, at every
+bridged boundary, in closed form from second moments in float64.
 
-Least squares with a bias, both ways, at every bridged boundary, in closed form from second moments in float64.
+With a bias they are a control for trained bridges; without one, what bridges to a trained sparse model start as.
 """
 
 import dataclasses
@@ -56,13 +57,16 @@ def load_independent(folder: Path, config: Config) -> Independent:
     return Independent(own, params, params_sha256(params))
 
 
-def fit(bridged: Bridged, dense_params: Params, params: Params, batches: Iterable[np.ndarray]) -> Params:
-    """Encoders and decoders (kernel, bias) of least squared error over the tokens of some batches.
+def fit(
+    bridged: Bridged, dense_params: Params, params: Params, batches: Iterable[np.ndarray], bias: bool = True
+) -> Params:
+    """Encoders and decoders (kernel and, unless told otherwise, bias) of least squared error over some tokens.
 
     Args:
       bridged: the models; its `fraction` plays no part.
       dense_params, params: of the dense and the sparse model.
       batches: (B, T) token ids, one shape.
+      bias: whether the maps have one.
 
     Where streams do not determine a map (a channel that is always zero), it is the one of least norm.
     """
@@ -82,8 +86,8 @@ def fit(bridged: Bridged, dense_params: Params, params: Params, batches: Iterabl
     found: Params = {}
     for i, moment in enumerate(moments):
         dense, sparse = np.arange(width), np.arange(width, len(moment) - 1)
-        found[f"encoder_{i}"] = _least_squares(moment, dense, sparse)
-        found[f"decoder_{i}"] = _least_squares(moment, sparse, dense)
+        found[f"encoder_{i}"] = _least_squares(moment, dense, sparse, bias)
+        found[f"decoder_{i}"] = _least_squares(moment, sparse, dense, bias)
     return found
 
 
@@ -92,11 +96,19 @@ def _rows(h: jax.Array) -> np.ndarray:
     return np.asarray(h, np.float64).reshape(-1, h.shape[-1])
 
 
-def _least_squares(moment: np.ndarray, read: np.ndarray, write: np.ndarray) -> dict[str, np.ndarray]:
-    """The affine map from channels `read` to channels `write`, from sums of products whose last channel is one."""
-    read = np.append(read, len(moment) - 1)
-    solution = np.linalg.lstsq(moment[np.ix_(read, read)], moment[np.ix_(read, write)], rcond=None)[0]
-    return {"kernel": solution[:-1].astype(np.float32), "bias": solution[-1].astype(np.float32)}
+def _least_squares(moment: np.ndarray, read: np.ndarray, write: np.ndarray, bias: bool) -> dict[str, np.ndarray]:
+    """The map from channels `read` to channels `write`, from sums of products whose last channel is one."""
+    every = np.append(read, len(moment) - 1) if bias else read
+    solution = np.linalg.lstsq(moment[np.ix_(every, every)], moment[np.ix_(every, write)], rcond=None)[0]
+    solution = solution.astype(np.float32)
+    return {"kernel": solution[: len(read)]} | ({"bias": solution[-1]} if bias else {})
+
+
+def starting(config: Config, dense: DenseModel, params: Params, fitting: Iterable[np.ndarray]) -> Params:
+    """Bridges for a sparse model that is trained already: maps without bias, fitted on batches (rows, context + 1)."""
+    program = BridgeProgram(config, None, dense.config)
+    tokens = (batch[:, :-1] for batch in fitting)
+    return fit(program.bridged, program.place(dense.params), params, tokens, bias=False)
 
 
 def measure(

@@ -30,6 +30,7 @@ from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.projection import Projection
 
 BRIDGE_STREAM, CHOICE_STREAM = 2, 3  # random streams of config.train.seed, beside those of training/step.py
+Start = Callable[[], Params]
 PER_GROUP = ("kl_to_sparse", "kl_to_dense", "loss_to_sparse", "loss_to_dense")
 
 
@@ -58,15 +59,18 @@ class BridgeProgram:
         computed_like = dataclasses.replace(dense, train=config.train)
         self.bridged = Bridged(build(computed_like), build(config), pairs, encoder_fraction(config))
 
-    def program(self, dense_params: Params) -> loop.Program:
-        """For loop.train; `dense_params` are numpy arrays, whole on every process."""
+    def program(self, dense_params: Params, start: Start | None = None) -> loop.Program:
+        """For loop.train; `dense_params` are numpy arrays, whole on every process. `start`, see `make_program`."""
         held = self.place(dense_params)
         compiled = self.compile_step()
 
         def advance(state: step.TrainState, tokens: Any, lr: Any, keep: Any) -> Any:
             return compiled(state, held, tokens, lr, keep)
 
-        return loop.Program(self.abstract_state, self.make_state, advance, self.evaluation(held))
+        def make_state() -> step.TrainState:
+            return self.make_state() if start is None else self._starting_with(start())
+
+        return loop.Program(self.abstract_state, make_state, advance, self.evaluation(held))
 
     # -- The dense model
 
@@ -113,6 +117,17 @@ class BridgeProgram:
     def make_state(self) -> step.TrainState:
         state: step.TrainState = jax.jit(self._init_state, out_shardings=self._layout())()
         return state
+
+    def _starting_with(self, bridges: Params) -> step.TrainState:
+        """A fresh state with the given bridges, numpy arrays that are whole on every process."""
+        state = self.make_state()
+        held: BridgeState = state.optimizer
+        placed = jax.tree.map(
+            lambda x, like: jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index]),
+            bridges,
+            held.bridges,
+        )
+        return step.TrainState(state.params, BridgeState(placed, held.moments))
 
     # -- Step
 
@@ -225,9 +240,10 @@ class BridgeProgram:
         return over_batches
 
 
-def make_program(dense: DenseModel) -> loop.MakeProgram:
-    """For loop.train: the program of a bridged run."""
-    return lambda config, mesh: BridgeProgram(config, mesh, dense.config).program(dense.params)
+def make_program(dense: DenseModel, start: Start | None = None) -> loop.MakeProgram:
+    """For loop.train: the program of a bridged run. `start` makes the bridges that a new run starts with; without it
+    they are drawn from config.train.seed."""
+    return lambda config, mesh: BridgeProgram(config, mesh, dense.config).program(dense.params, start)
 
 
 def restore(workdir: Path, program: BridgeProgram) -> tuple[int, step.TrainState]:
