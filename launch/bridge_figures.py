@@ -15,6 +15,11 @@ Json = dict[str, Any]
 
 KINDS = {"trained": "#1f6feb", "untrained": "#999999", "linear": "#b3541e"}
 WAYS = {"to_sparse": ("o", "-"), "to_dense": ("s", "--")}
+STEERED = (
+    ("sparse", "sparse model", figures.COLOURS["sparse"], "-"),
+    ("stream", "dense model, its stream", figures.COLOURS["dense"], "-"),
+    ("dense", "dense model, one read", figures.COLOURS["dense"], "--"),
+)
 LABELLED = 100  # cells of a heat map that still have room for their numbers
 
 
@@ -42,7 +47,7 @@ def write(folder: Path, held: Json, found: Sequence[tuple[Json, Json]]) -> list[
     for steering, _ in found:
         node = ".".join(str(steering["node"][key]) for key in ("layer", "site", "channel"))
         title = f"{steering['task']}: both models steered through node {node}, {steering['pairs']} held-out pairs"
-        foil = "probability of the foil"
+        foil = "foil's share of both answers"
         draw(
             f"steering_{steering['task']}.png",
             title,
@@ -110,12 +115,12 @@ def heat_map(grid: Grid, axes: Axes) -> None:
 
 
 def curves(steering: Json, axes: Axes) -> None:
-    """Probability of the foil against strength: dense model, sparse model, random directions."""
+    """The foil's share of both answers against strength: sparse model, dense model both ways, random directions."""
     strengths, found = steering["strengths"], steering["curves"]
-    for i, draw in enumerate(found["random"]):
-        axes.plot(strengths, draw["foil"], color="#bbbbbb", linewidth=1, label=None if i else "random directions")
-    for model, colour in figures.COLOURS.items():
-        axes.plot(strengths, found[model]["foil"], color=colour, linewidth=2, marker="o", label=f"{model} model")
+    for i, draw in enumerate((*found["random"], *found["random_stream"])):
+        axes.plot(strengths, draw["share"], color="#bbbbbb", linewidth=1, label=None if i else "random directions")
+    for name, label, colour, line in STEERED:
+        axes.plot(strengths, found[name]["share"], line, color=colour, linewidth=2, marker="o", label=label)
     axes.set_ylim(-0.02, 1.02)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import bridge_figures, figures
-from launch.runs import Figure, at_least, at_most, equal, finish, prune
+from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 
@@ -68,11 +68,14 @@ def task_figures(task: str, found: tuple[Json, Json] | None) -> list[Figure]:
         return [equal(f"{task}: the bridged sparse model has a circuit", False, True)]
     steering, transport = found
     curves, random = steering["curves"], [draw["task_loss"] for draw in transport["random"]]
+    in_stream, at_random = curves["stream"], curves["random_stream"]
     without = (transport["image"] or transport["dense"])["task_loss"]
     lost = without - sum(random) / len(random) if random else 0.0
     return [
-        at_least(f"{task}: steered dense model's probability of the foil", curves["dense"]["foil"][-1], 0.5),
-        at_most(f"{task}: the same in random directions", max(draw["foil"][-1] for draw in curves["random"]), 0.1),
+        at_least(f"{task}: foil's share of both answers, dense model's stream steered", in_stream["share"][-1], 0.5),
+        at_most(f"{task}: the same in random directions", max(draw["share"][-1] for draw in at_random), 0.1),
+        reported(f"{task}: the share with one read changed", curves["dense"]["share"][-1]),
+        reported(f"{task}: foil's probability among all tokens", in_stream["foil"][-1]),
         at_least(f"{task}: dense task loss without the image above that without random ones", lost, 0.1),
     ]
 
@@ -93,10 +96,10 @@ def write_tables(folder: Path, held: Json, found: list[tuple[Json, Json]]) -> No
     if not found:
         return
     curves = [
-        {"task": steering["task"], "curve": kind, "strength": strength, "foil": foil, "answer": answer}
+        {"task": steering["task"], "curve": kind, "strength": strength, **{key: curve[key][i] for key in curve}}
         for steering, _ in found
         for kind, curve in _curves(steering)
-        for strength, foil, answer in zip(steering["strengths"], curve["foil"], curve["answer"], strict=True)
+        for i, strength in enumerate(steering["strengths"])
     ]
     outcomes = [
         {"task": transport["task"], "ablated": kind, **outcome}
@@ -113,5 +116,8 @@ def write_tables(folder: Path, held: Json, found: list[tuple[Json, Json]]) -> No
 
 
 def _curves(steering: Json) -> list[tuple[str, Json]]:
-    curves = steering["curves"]
-    return [("dense", curves["dense"]), ("sparse", curves["sparse"]), *(("random", draw) for draw in curves["random"])]
+    """(name, curve); the random ones have one name."""
+    found = []
+    for name, held in steering["curves"].items():
+        found += [(name, curve) for curve in (held if isinstance(held, list) else [held])]
+    return found

@@ -150,17 +150,20 @@ def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
 
 def _describe(name: str, steered: dict[str, Any], carried: dict[str, Any], place: Path) -> str:
     curves, node = steered["curves"], ".".join(map(str, steered["node"].values()))
-    random = max(curve["foil"][-1] for curve in curves["random"])
+
+    def moved(curve: str) -> str:
+        return f"{curves[curve]['share'][0]:.3f} -> {curves[curve]['share'][-1]:.3f}"
+
+    random = max(curve["share"][-1] for curve in (*curves["random"], *curves["random_stream"]))
     losses = [f"{carried['dense']['task_loss']:.3f} as it is"]
     if carried["image"]:
         losses.append(f"{carried['image']['task_loss']:.3f} without the circuit's image")
     if carried["random"]:
         losses.append(f"{np.mean([draw['task_loss'] for draw in carried['random']]):.3f} without random images")
     return (
-        f"{name}: node {node} steered on {steered['pairs']} held-out pairs, probability of the foil "
-        f"{curves['dense']['foil'][0]:.3f} -> {curves['dense']['foil'][-1]:.3f} in the dense model, "
-        f"{curves['sparse']['foil'][0]:.3f} -> {curves['sparse']['foil'][-1]:.3f} in the sparse one, at most "
-        f"{random:.3f} in random directions\n"
+        f"{name}: node {node} steered on {steered['pairs']} held-out pairs, foil's share of both answers "
+        f"{moved('sparse')} in the sparse model, {moved('stream')} in the dense one by its stream, {moved('dense')} by "
+        f"one read, at most {random:.3f} in random directions\n"
         f"  task loss of the dense model {', '.join(losses)}\n"
         f"  -> {place}"
     )

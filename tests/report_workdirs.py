@@ -353,7 +353,8 @@ def steering(task: str) -> Json:
     strengths = [i / 10 for i in range(11)]
 
     def curve(end: float) -> Json:
-        return {"answer": [0.9 - 0.8 * end * s for s in strengths], "foil": [0.05 + end * s for s in strengths]}
+        share = [0.05 + end * s for s in strengths]
+        return {"answer": [0.4 - 0.4 * x for x in share], "foil": [0.4 * x for x in share], "share": share}
 
     return {
         "format": "sparse_gpt.steering/1",
@@ -363,7 +364,13 @@ def steering(task: str) -> Json:
         "dense": {"layer": 1, "site": "attn_in"},
         "pairs": 64,
         "strengths": strengths,
-        "curves": {"dense": curve(0.71), "sparse": curve(0.9), "random": [curve(0.01 * i) for i in range(8)]},
+        "curves": {
+            "sparse": curve(0.9),
+            "dense": curve(0.31),
+            "random": [curve(0.01 * i) for i in range(8)],
+            "stream": curve(0.71),
+            "random_stream": [curve(0.02 * i) for i in range(8)],
+        },
         "candidates": [{"layer": 1, "site": "attn_in", "channel": 45, "difference": 2.1, "importance": 0.4}],
     }
 

@@ -18,6 +18,7 @@ from sparse_gpt.bridges.terms import Bridged
 from sparse_gpt.circuits import Node, TaskBatch
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import abstract_params, build
+from sparse_gpt.model.taps import recorder
 from tests.test_bridges import CONTEXT, VOCABULARY, model_config, randomly
 
 WIDTH = 16
@@ -49,17 +50,27 @@ def samples() -> TaskBatch:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def probabilities(model: Any, params: Any, samples: TaskBatch, tap: Any) -> jax.Array:
-    """(B, 2) of answer and foil, by one whole pass."""
+    """(B, 3) of answer and foil, and the foil's share of both, by one whole pass."""
     logits = model.apply({"params": params}, samples.tokens, tap=tap)[jnp.arange(6), samples.positions]
-    return jnp.take_along_axis(jax.nn.softmax(logits), jnp.stack([samples.answer, samples.foil], axis=1), axis=1)
+    both = jnp.take_along_axis(jax.nn.softmax(logits), jnp.stack([samples.answer, samples.foil], axis=1), axis=1)
+    return jnp.concatenate([both, both[:, 1:] / both.sum(axis=1, keepdims=True)], axis=1)
 
 
 class Seen(Steering):
-    """Remembers what was added to the dense model's read."""
+    """Remembers what was added to the dense model's read, and to its stream."""
+
+    def __init__(self, models: Models, samples: TaskBatch):
+        super().__init__(models, samples)
+        self.read: list[np.ndarray] = []
+        self.streamed: list[np.ndarray] = []
 
     def dense(self, at: Place, change: np.ndarray, strengths: Any) -> np.ndarray:
-        self.changes = [*getattr(self, "changes", []), change]
+        self.read.append(change)
         return super().dense(at, change, strengths)
+
+    def stream(self, at: Place, change: np.ndarray, strengths: Any) -> np.ndarray:
+        self.streamed.append(change)
+        return super().stream(at, change, strengths)
 
 
 def test_a_node_at_strength_one_is_what_it_is_on_the_other_prompt(models: Models, samples: TaskBatch) -> None:
@@ -75,11 +86,35 @@ def test_a_node_at_strength_one_is_what_it_is_on_the_other_prompt(models: Models
     np.testing.assert_allclose(found.sparse[[0, -1]], np.mean(wanted, axis=1), rtol=1e-4)
     assert np.max(np.abs(found.sparse[-1] / found.sparse[0] - 1)) > 0.02, "the node must matter"
     np.testing.assert_allclose(found.dense, found.sparse, rtol=1e-3)
-    np.testing.assert_allclose(found.random[:, 0], np.tile(found.dense[0], (len(found.random), 1)), rtol=1e-5)
-    norms = [np.linalg.norm(change, axis=2) for change in own.changes]
-    assert len(norms) == 1 + steering.RANDOM_DIRECTIONS
-    for norm in norms[1:]:
-        np.testing.assert_allclose(norm, norms[0], rtol=1e-5)
+    for random, changes in ((found.random, own.read), (found.random_stream, own.streamed)):
+        np.testing.assert_allclose(random[:, 0], np.tile(found.dense[0], (len(random), 1)), rtol=1e-5)
+        norms = [np.linalg.norm(change, axis=2) for change in changes]
+        assert len(norms) == 1 + steering.RANDOM_DIRECTIONS
+        for norm in norms[1:]:
+            np.testing.assert_allclose(norm, norms[0], rtol=1e-5)
+
+
+def test_a_node_at_strength_one_in_the_stream(models: Models, samples: TaskBatch) -> None:
+    """What comes behind the read sees the change too. In units of the sparse stream it is the read's difference times
+    the stream's RMS over the norm's learned scale; the dense stream is twice as large."""
+    own = Steering(models, samples)
+    found = own.curves(NODE, READ_BY, 0)
+    seen: dict[tuple[str, int], jax.Array] = {}
+    tap = recorder(seen, ("resid_mid", "mlp_in"))
+    models.bridged.sparse.apply({"params": models.params}, samples.tokens, tap=tap)
+    read = np.asarray(seen["mlp_in", 0])[:, :, NODE.channel]
+    rms = np.sqrt(np.mean(np.square(np.asarray(seen["resid_mid", 0])), axis=2))
+    other = read.reshape(3, 2, -1)[:, ::-1].reshape(read.shape)
+    inside = np.arange(read.shape[1]) <= samples.positions[:, None]
+    delta = np.where(inside, 2 * (other - read) * rms / models.params["h_0"]["ln_2"]["scale"][NODE.channel], 0)
+
+    def patch(site: str, layer: int, x: jax.Array) -> jax.Array:
+        return x.at[:, :, NODE.channel].add(delta) if site == "resid_mid" else x
+
+    wanted = probabilities(models.bridged.dense, models.dense_params, samples, patch)
+    np.testing.assert_allclose(found.stream[-1], np.mean(wanted, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(found.stream[0], found.dense[0], rtol=1e-5)
+    assert np.max(np.abs(found.stream[-1] / found.dense[-1] - 1)) > 1e-3, "the two ways must differ"
 
 
 def test_candidates_are_ranked_by_difference_times_importance(models: Models, samples: TaskBatch) -> None:

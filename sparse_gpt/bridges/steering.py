@@ -2,8 +2,9 @@
 
 A node at a residual read (attn_in, mlp_in) is a channel of the sparse model's normalised stream at a boundary. Its
 counterfactual difference, what it is on the other prompt of a pair minus what it is on this one, times its row of that
-boundary's decoder is a change of the dense model's stream. Divided by the dense model's RMS instead of the sparse one's
-it is added, times a strength, to the normalised stream that the dense model reads there.
+boundary's decoder is a change of the dense model's stream. It is added, times a strength, in one of two ways: to the
+normalised stream that the dense model reads there, divided by the dense model's RMS instead of the sparse one's (the
+paper's way, felt by one sublayer), or to the stream itself, where later sublayers read it too.
 
 Shapes: B samples (rows 2 i and 2 i + 1 are a pair), T position, R read width, S strengths.
 """
@@ -24,6 +25,8 @@ from sparse_gpt.model.transformer import Transformer
 
 READS = ("attn_in", "mlp_in")
 NORMS = {"attn_in": ("attn_norm", "ln_1"), "mlp_in": ("mlp_norm", "ln_2")}  # tap and parameters of each read's norm
+STREAMS = ("resid_in", "resid_mid")  # tap of the stream that each read normalises
+PLACES = (*READS, *STREAMS)
 STRENGTHS = tuple(i / 10 for i in range(11))
 RANDOM_DIRECTIONS = 8
 MOST_CANDIDATES = 12  # nodes that are tried on validation samples, the highest scores first
@@ -93,19 +96,21 @@ def _reads(model: Transformer, params: Params, tokens: jax.Array) -> dict[tuple[
 def _probabilities(
     model: Transformer, params: Params, delta: jax.Array, chosen: jax.Array, samples: Samples, strength: jax.Array
 ) -> jax.Array:
-    """(B, 2) probabilities of answer and foil with strength * delta (B, T, R) added at one read.
+    """(B, 3) probabilities of answer and foil, and the foil's share of both, with strength * delta (B, T, R) added.
 
-    `chosen` (READS, L) is 1 at that read and 0 elsewhere: as a number, so that all reads share one compiled program.
+    `chosen` (PLACES, L) is 1 where it is added and 0 elsewhere: as a number, so that all share one compiled program.
     """
 
     def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
-        if site not in READS:
+        if site not in PLACES:
             return x
-        return x + (strength * chosen[READS.index(site), layer] * delta).astype(x.dtype)
+        return x + (strength * chosen[PLACES.index(site), layer] * delta[..., : x.shape[-1]]).astype(x.dtype)
 
     logits = logits_at_end(model, params, samples, tap)
     choices = jnp.stack([samples.answer, samples.foil], axis=1)
-    return jnp.take_along_axis(jax.nn.softmax(logits), choices, axis=1)
+    margin = jnp.subtract(*jnp.take_along_axis(logits, choices, axis=1).T)
+    both = jnp.take_along_axis(jax.nn.softmax(logits), choices, axis=1)
+    return jnp.concatenate([both, jax.nn.sigmoid(-margin)[:, None]], axis=1)
 
 
 def logits_at_end(model: Transformer, params: Params, samples: Samples, tap: Tap) -> jax.Array:
@@ -120,11 +125,16 @@ def logits_at_end(model: Transformer, params: Params, samples: Samples, tap: Tap
 
 
 class Steered(NamedTuple):
-    """Probabilities (S, 2) of answer and foil, means over samples, with one node steered."""
+    """Probabilities (S, 3) of answer and foil and the foil's share of both, means over samples, with one node steered.
 
-    dense: np.ndarray
+    The random ones (draws, S, 3) have the same norm at every position, in random directions.
+    """
+
     sparse: np.ndarray
-    random: np.ndarray  # (draws, S, 2): the dense model, with the same norm at every position, in random directions
+    dense: np.ndarray  # by a change of one read
+    random: np.ndarray
+    stream: np.ndarray  # the dense model, by a change of its stream
+    random_stream: np.ndarray
 
 
 class Steering:
@@ -150,20 +160,25 @@ class Steering:
 
         The norms' learned scales are part of a read, so the sparse one is divided out and the dense one multiplied in.
         """
-        m, (layer, site, channel) = self.models, node
-        dense = m.bridged.dense.config
-        row = np.asarray(m.bridges[f"decoder_{at.bridge}"]["kernel"])[channel]
+        m, dense = self.models, self.models.bridged.dense.config
+        change = self.stream_change(node, at)
         if dense.norm == "layer":
-            row = row - row.mean()
-        row = row * np.asarray(m.dense_params[f"h_{at.layer}"][NORMS[at.site][1]]["scale"])
+            change = change - change.mean(axis=2, keepdims=True)
+        change = change * np.asarray(self.dense_reads[NORMS[at.site][0], at.layer], np.float32)
+        change = change * np.asarray(m.dense_params[f"h_{at.layer}"][NORMS[at.site][1]]["scale"])
+        return np.pad(change, ((0, 0), (0, 0), (0, dense.d_position)))
+
+    def stream_change(self, node: Node, at: Place) -> np.ndarray:
+        """(B, T, dense width): what strength 1 adds to the dense model's stream."""
+        m, (layer, site, channel) = self.models, node
+        row = np.asarray(m.bridges[f"decoder_{at.bridge}"]["kernel"])[channel]
         scale = float(np.asarray(m.params[f"h_{layer}"][NORMS[site][1]]["scale"])[channel])
-        ours, theirs = self.sparse_reads[NORMS[site][0], layer], self.dense_reads[NORMS[at.site][0], at.layer]
-        ratio = np.asarray(theirs / ours, np.float32)[:, :, 0]  # RMS of the sparse stream over that of the dense one
-        size = self.difference(node) * ratio / scale if scale else np.zeros_like(ratio)
-        return np.pad(size[:, :, None] * row, ((0, 0), (0, 0), (0, dense.d_position)))
+        own = np.asarray(self.sparse_reads[NORMS[site][0], layer], np.float32)[:, :, 0]  # one over the stream's RMS
+        size = self.difference(node) / own / scale if scale else np.zeros_like(own)
+        return size[:, :, None] * row
 
     def sparse(self, node: Node, strengths: Sequence[float]) -> np.ndarray:
-        """(S, 2): the node itself moves towards its value on the other prompt."""
+        """(S, 3): the node itself moves towards its value on the other prompt."""
         layer, site, channel = node
         width = self.sparse_reads[site, layer].shape[-1]
         delta = self.difference(node)[:, :, None] * np.eye(width, dtype=np.float32)[channel]
@@ -171,27 +186,42 @@ class Steering:
         return _means(m.bridged.sparse, (site, layer), m.params, delta, self.samples, strengths)
 
     def dense(self, at: Place, change: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
-        """(S, 2): the dense model with a change of its read."""
+        """(S, 3): the dense model with a change (B, T, R) of its read."""
         m = self.models
         return _means(m.bridged.dense, (at.site, at.layer), m.dense_params, change, self.samples, strengths)
 
+    def stream(self, at: Place, change: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+        """(S, 3): the dense model with a change (B, T, dense width) of its stream before that read."""
+        m, dense = self.models, self.models.bridged.dense.config
+        where = STREAMS[READS.index(at.site)], at.layer
+        padded = np.pad(change, ((0, 0), (0, 0), (0, dense.d_position)))  # the same program as for reads
+        return _means(m.bridged.dense, where, m.dense_params, padded, self.samples, strengths)
+
     def curves(self, node: Node, at: Place, seed: int) -> Steered:
-        """All three curves of one node."""
-        change = self.change(node, at)
-        norm = np.linalg.norm(change, axis=2, keepdims=True)
-        rng = np.random.default_rng(seed)
-        directions = rng.normal(size=(RANDOM_DIRECTIONS, self.models.bridged.dense.config.d_model))
+        """All curves of one node."""
+        width = self.models.bridged.dense.config.d_model
+        read, stream = self.change(node, at), self.stream_change(node, at)
+        directions = np.random.default_rng(seed).normal(size=(RANDOM_DIRECTIONS, width)).astype(np.float32)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        directions = np.pad(directions, ((0, 0), (0, change.shape[2] - directions.shape[1]))).astype(np.float32)
-        random = [self.dense(at, norm * direction, STRENGTHS) for direction in directions]
-        return Steered(self.dense(at, change, STRENGTHS), self.sparse(node, STRENGTHS), np.array(random))
+
+        def random(change: np.ndarray) -> list[np.ndarray]:
+            norm, wider = np.linalg.norm(change, axis=2, keepdims=True), change.shape[2] - width
+            return [norm * np.pad(direction, (0, wider)) for direction in directions]
+
+        return Steered(
+            self.sparse(node, STRENGTHS),
+            self.dense(at, read, STRENGTHS),
+            np.array([self.dense(at, change, STRENGTHS) for change in random(read)]),
+            self.stream(at, stream, STRENGTHS),
+            np.array([self.stream(at, change, STRENGTHS) for change in random(stream)]),
+        )
 
 
 def _means(
     model: Transformer, at: tuple[str, int], params: Params, delta: np.ndarray, samples: Any, strengths: Sequence[float]
 ) -> np.ndarray:
-    chosen = np.zeros((len(READS), model.config.n_layer), np.float32)
-    chosen[READS.index(at[0]), at[1]] = 1
+    chosen = np.zeros((len(PLACES), model.config.n_layer), np.float32)
+    chosen[PLACES.index(at[0]), at[1]] = 1
     placed = jax.device_put(delta)
     found = [_probabilities(model, params, placed, chosen, samples, np.float32(strength)) for strength in strengths]
     return np.array(found, np.float64).mean(axis=1)
@@ -207,8 +237,8 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
         all count 1 when it is empty.
 
     Returns:
-      Entries {layer, site, channel, difference, importance, score, dense_foil, sparse_foil}: root mean square over
-      samples of the difference's norm over positions; probabilities of the foil at strength 1.
+      Entries {layer, site, channel, difference, importance, score, dense_foil, stream_foil, sparse_foil}: root mean
+      square over samples of the difference's norm over positions; the foil's share of both answers at strength 1.
     """
     entries = []
     for node in nodes:
@@ -225,8 +255,9 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
             "difference": difference,
             "importance": worth,
             "score": score,
-            "dense_foil": float(steering.dense(at, steering.change(node, at), [1.0])[0, 1]),
-            "sparse_foil": float(steering.sparse(node, [1.0])[0, 1]),
+            "dense_foil": float(steering.dense(at, steering.change(node, at), [1.0])[0, 2]),
+            "stream_foil": float(steering.stream(at, steering.stream_change(node, at), [1.0])[0, 2]),
+            "sparse_foil": float(steering.sparse(node, [1.0])[0, 2]),
         }
         for score, difference, worth, node, at in entries[:MOST_CANDIDATES]
     ]
@@ -235,8 +266,9 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
 def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
     """The entries of steering.json about one node on held-out samples.
 
-    node and dense: where it is and where it is felt; pairs; strengths; curves {dense, sparse, random}: mean
-    probabilities {answer, foil} by strength, of the random directions one such object each.
+    node and dense: where it is and where it is felt; pairs; strengths; curves {sparse, dense, random, stream,
+    random_stream}: means {answer, foil, share} by strength, of the random directions one such object each. answer and
+    foil are probabilities among all tokens, share is the foil's part of the two; see `Steered`.
 
     Raises:
       InputError: the node cannot be steered.
@@ -250,7 +282,7 @@ def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
     found = steering.curves(node, at, seed)
 
     def curve(values: np.ndarray) -> dict[str, list[float]]:
-        return {"answer": values[:, 0].tolist(), "foil": values[:, 1].tolist()}
+        return dict(zip(("answer", "foil", "share"), values.T.tolist(), strict=True))
 
     return {
         "node": dict(zip(("layer", "site", "channel"), node, strict=True)),
@@ -258,8 +290,10 @@ def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
         "pairs": len(steering.samples.positions) // 2,
         "strengths": list(STRENGTHS),
         "curves": {
-            "dense": curve(found.dense),
             "sparse": curve(found.sparse),
+            "dense": curve(found.dense),
             "random": [curve(values) for values in found.random],
+            "stream": curve(found.stream),
+            "random_stream": [curve(values) for values in found.random_stream],
         },
     }

@@ -96,22 +96,31 @@ def _heat(grid: Grid) -> go.Figure:
 
 
 def steering_chart(files: CircuitFiles) -> Chart | None:
-    """Probability of the foil against strength: dense model, sparse model, random directions."""
+    """The foil's share of both answers against strength: sparse model, dense model both ways, random directions."""
     held = files.steering
     if not held:
         return None
-    figure, strengths, curves = empty_figure("strength", "probability of the foil"), held["strengths"], held["curves"]
-    for i, curve in enumerate(curves["random"]):
-        add_line(figure, strengths, curve["foil"], "random directions", "var(--faint)")
+    figure, strengths, curves = (
+        empty_figure("strength", "foil's share of both answers"),
+        held["strengths"],
+        held["curves"],
+    )
+    for i, curve in enumerate((*curves["random"], *curves["random_stream"])):
+        add_line(figure, strengths, curve["share"], "random directions", "var(--faint)")
         figure.data[-1].update(showlegend=i == 0, legendgroup="random", line={"width": 1})
-    add_line(figure, strengths, curves["sparse"]["foil"], "sparse model", LINES[0], markers=True)
-    add_line(figure, strengths, curves["dense"]["foil"], "dense model", LINES[1], markers=True)
+    lines = (("sparse", "sparse model"), ("stream", "dense model, its stream"), ("dense", "dense model, one read"))
+    for (name, told), colour in zip(lines, LINES, strict=False):
+        add_line(figure, strengths, curves[name]["share"], told, colour, markers=True)
     figure.update_yaxes(range=[-0.02, 1.02])
     node = ".".join(str(held["node"][key]) for key in ("layer", "site", "channel"))
     at = f"{held['dense']['layer']}.{held['dense']['site']}"
+    stream = curves["stream"]
+    both = [stream["answer"][i] + stream["foil"][i] for i in (0, -1)]
     note = (
         f"Node {node} of the sparse model, moved towards its value on the other prompt, over {held['pairs']} held-out "
-        f"pairs; in the dense model its decoder row is added at {at}. Random directions have the same norm."
+        f"pairs; in the dense model its decoder row is added to what {at} reads, or to the stream before it, where "
+        "later sublayers read it too. Random directions have the same norms. Of all tokens the two answers together "
+        f"have {percent(both[0])} in the dense model as it is, {percent(both[1])} at the last strength in its stream."
     )
     return Chart(f"Steering: {held['task']}", note, figure)
 

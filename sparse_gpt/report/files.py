@@ -176,7 +176,8 @@ def check_mixtures(bridge: Json) -> None:
 def check_curves(steering: Json) -> None:
     """Raises InputError unless every curve has one value per strength."""
     curves = steering["curves"]
-    for curve in (curves["dense"], curves["sparse"], *curves["random"]):
+    single = (curves[name] for name in ("sparse", "dense", "stream"))
+    for curve in (*single, *curves["random"], *curves["random_stream"]):
         for values in curve.values():
             if len(values) != len(steering["strengths"]):
                 raise InputError(f"a curve has {len(values)} values for {len(steering['strengths'])} strengths")

@@ -153,7 +153,7 @@ BRIDGE = {
     "bridges": [{"dense": INDEX, "sparse": INDEX, "trained": _MEASURES, "untrained": _MEASURES, "linear?": NUMBERS}],
     "mixtures?": {"complete": PLAIN, "paths": [{"path": TEXT, "loss": NUMBER, "kl": NUMBER}]},
 }
-_STEERED = {"answer": [NUMBER], "foil": [NUMBER]}
+_STEERED = {"answer": [NUMBER], "foil": [NUMBER], "share": [NUMBER]}
 _NODE = {"layer": INDEX, "site": SITE, "channel": INDEX}
 STEERING = {
     "task": TEXT,
@@ -161,7 +161,10 @@ STEERING = {
     "dense": {"layer": INDEX, "site": SITE},
     "pairs": INDEX,
     "strengths": [NUMBER],
-    "curves": {"dense": _STEERED, "sparse": _STEERED, "random": [_STEERED]},
+    "curves": {
+        **dict.fromkeys(("sparse", "dense", "stream"), _STEERED),
+        **{name: [_STEERED] for name in ("random", "random_stream")},
+    },
     "candidates?": [{**_NODE, "*": MAYBE}],
 }
 _OUTCOME = {"task_loss": NUMBER, "accuracy": NUMBER, "loss": NUMBER}
