@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial
     independent = linear.load_independent(apart, config) if apart else None
     if initial:
-        config = _in_its_tokens(config, initial, "initial sparse")
+        config = _without_annealing(_in_its_tokens(config, initial, "initial sparse"))
     if flags.FLAGS.dense:
         folder = _folder(flags.FLAGS.dense)
         dense = dense_models.load_dense(folder, config)
@@ -118,6 +118,13 @@ def _initial(config: Config, workdir: Path) -> Path | None:
     place = workdir / "initial"
     distributed.first_does(lambda: stored.unpack(name, place))
     return place
+
+
+def _without_annealing(config: Config) -> Config:
+    """The configuration with its target density from the first steps on, where no flag says otherwise: a model that is
+    sparse already would lose by becoming dense again."""
+    chosen = {"sparsity.anneal_start": 0.0, "sparsity.anneal_stop": 1e-3}
+    return configs.replace(config, {name: value for name, value in chosen.items() if name not in cli.overrides()})
 
 
 def _check_tokenizer(independent: Path, dense: Path) -> None:

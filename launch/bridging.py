@@ -6,7 +6,6 @@ from typing import Any
 
 from launch import bridge_figures, figures
 from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
-from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 
 PRESET = "bridge_laptop"
@@ -16,14 +15,14 @@ WAYS = ("to_sparse", "to_dense")
 Json = dict[str, Any]
 
 
-def bridge(folder: Path, preset: str = PRESET) -> list[Figure]:
-    """A bridged pair, a sparse model trained apart, circuits of two tasks, and what they do in the dense model."""
-    bridged, apart = folder / "bridged", folder / "independent"
-    finish("bridge", f"--preset={preset}", f"--workdir={bridged}")
-    if not presets.preset(preset).bridge.init_from:  # else the model that it starts from is the one trained apart
-        corpus = f"--config.data.corpus={bridged / 'corpus'}"
-        finish("train", f"--preset={preset}", f"--workdir={apart}", corpus, "--config.train.seed=1")
-        finish("bridge", f"--preset={preset}", f"--workdir={bridged}", f"--independent={apart}")
+def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[Figure]:
+    """A bridged pair, circuits of two tasks, and what they do in the dense model. The sparse model starts as the one
+    that `preset` names, or as one that is trained first, by `sparse_preset`."""
+    bridged, sparse, given = folder / "bridged", folder / "sparse", []
+    if sparse_preset:
+        finish("train", f"--preset={sparse_preset}", f"--workdir={sparse}")
+        given = [f"--config.bridge.init_from={sparse}", f"--config.data.corpus={sparse / 'corpus'}"]
+    finish("bridge", f"--preset={preset}", f"--workdir={bridged}", *given)
     held = json.loads((bridged / "bridge.json").read_text())
     results = {task: _carried(bridged, task) for task in TASKS}
     found = [*filter(None, results.values())]

@@ -175,7 +175,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "bridge-quickstart": Experiment(
         "the same with preset bridge_quickstart",
         "40 min on 2 cores",
-        functools.partial(bridging.bridge, preset="bridge_quickstart"),
+        functools.partial(bridging.bridge, preset="bridge_quickstart", sparse_preset="quickstart"),
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",

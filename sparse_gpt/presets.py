@@ -62,16 +62,16 @@ def laptop() -> Config:
 
 
 def bridge_quickstart() -> Config:
-    """A sparse model with bridges to a dense one of width 64, which is trained first when none is given.
+    """A trained model of preset quickstart with bridges to a dense one of width 64, trained first when none is given.
 
-    Command: ``python -m launch.bridge --workdir=runs/bridge`` (``--dense=DIR`` for a dense model of one's own).
-    Expected: about 15 minutes on two cores; hybrids within 0.001 nats of the dense model, but both at 3.4 nats per
-    token, which is too poor for the tasks (BUILD_NOTES.md).
+    Command: ``python -m launch.bridge --workdir=runs/bridge --config.bridge.init_from=runs/quickstart``
+    (``--dense=DIR`` for a dense model of one's own).
     """
     config = quickstart()
     return dataclasses.replace(
         config,
-        train=dataclasses.replace(config.train, eval_batches=4, evaluate_tasks=False),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.01),
+        train=dataclasses.replace(config.train, steps=1300, eval_batches=4, evaluate_tasks=False),
         bridge=BridgeConfig(sampled=2, dense_d_model=64, dense_steps=2600, dense_learning_rate=0.03),
     )
 
@@ -88,7 +88,6 @@ def bridge_laptop() -> Config:
     config = laptop()
     return dataclasses.replace(
         config,
-        sparsity=dataclasses.replace(config.sparsity, anneal_start=0.0, anneal_stop=1e-3),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=0.004),
         data=dataclasses.replace(config.data, tokens=9_300_000),
         train=dataclasses.replace(config.train, steps=3000, eval_every=250, eval_batches=4, evaluate_tasks=False),

@@ -244,15 +244,12 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
     monkeypatch.setattr(bridging, "finish", finish)
     monkeypatch.setattr(bridging, "prune", prune)
     found = EXPERIMENTS["bridge-quickstart"].run(tmp_path)
-    assert [name for name, _ in ran] == ["bridge", "train", "bridge", "steer", "report"]
-    assert all(flags[0] == "--preset=bridge_quickstart" for _, flags in ran[:3])
-    assert f"--independent={tmp_path / 'independent'}" in ran[2][1]
+    assert [name for name, _ in ran] == ["train", "bridge", "steer", "report"]
+    assert [flags[0] for _, flags in ran[:2]] == ["--preset=quickstart", "--preset=bridge_quickstart"]
+    assert f"--config.bridge.init_from={tmp_path / 'sparse'}" in ran[1][1]
     ran.clear()
-    EXPERIMENTS["bridge"].run(tmp_path)  # its sparse model starts from a stored one, which is the one trained apart
-    assert [(name, flags[0]) for name, flags in ran[:2]] == [
-        ("bridge", "--preset=bridge_laptop"),
-        ("steer", f"--workdir={bridged}"),
-    ]
+    EXPERIMENTS["bridge"].run(tmp_path)  # its sparse model starts as the stored one
+    assert ran[0] == ("bridge", ("--preset=bridge_laptop", f"--workdir={bridged}"))
     assert [x.holds for x in found if x.name.startswith("while_return_true")] == [False]
     written = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"nmse.png", "mixtures.png", "steering_single_double_quote.png", "transport.png", "steering.csv"} <= written
