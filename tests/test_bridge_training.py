@@ -288,7 +288,8 @@ def test_launch_bridge(launch: Launch, workdir: Path) -> None:
 def starts_from_a_trained_model(launch: Launch, workdir: Path) -> None:
     """With a learning rate of nearly nothing the sparse model stays what it was; it is the linear control too."""
     begun = Path(f"{workdir}-3")
-    flags = (f"--workdir={begun}", f"--dense={workdir / 'dense'}", *TINY, "--config.optimizer.learning_rate=1e-12")
+    still = ("--config.optimizer.learning_rate=1e-12", "--config.train.log_every=1")
+    flags = (f"--workdir={begun}", f"--dense={workdir / 'dense'}", *TINY, *still)
     done = launch("bridge", *flags, f"--config.bridge.init_from={workdir}")
     assert done.returncode == 0, done.stderr
     before, after = (flatten(load_params(place, configs.load(workdir).model)[0]) for place in (workdir, begun))
@@ -296,7 +297,7 @@ def starts_from_a_trained_model(launch: Launch, workdir: Path) -> None:
         np.testing.assert_allclose(after[path], leaf, atol=1e-8, err_msg="/".join(path))
     assert json.loads((begun / "bridge.json").read_text())["bridges"][0]["linear"] is not None
     densities = [json.loads(line)["density"] for line in (begun / "metrics.jsonl").read_text().splitlines()]
-    assert densities[1:] == [0.25] * (len(densities) - 1)
+    assert densities[1:] == [0.25] * 3  # of four steps; the first is the one that annealing begins at
     unknown = launch("bridge", *flags, "--config.bridge.init_from=nothing")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert "--config.bridge.init_from=nothing: no workdir" in unknown.stderr
