@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     cli.join_processes()
     sharding.make_mesh(config)  # before anything is written
     initial = _initial(config, workdir)
+    params = load_params(initial, config.model)[0] if initial else None
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial
     independent = linear.load_independent(apart, config) if apart else None
     if initial:
@@ -69,7 +70,6 @@ def main(argv: list[str]) -> int:
         _check_held(workdir, dense.params_sha256)
     if apart:
         _check_tokenizer(apart, folder)
-    params = load_params(initial, config.model)[0] if initial else None
 
     def start() -> Params:
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
