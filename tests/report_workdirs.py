@@ -353,8 +353,9 @@ def steering(task: str) -> Json:
     strengths = [i / 10 for i in range(11)]
 
     def curve(end: float) -> Json:
-        share = [0.05 + end * s for s in strengths]
-        return {"answer": [0.4 - 0.4 * x for x in share], "foil": [0.4 * x for x in share], "share": share}
+        answer, foil = [0.9 - 0.8 * end * s for s in strengths], [0.05 + end * s for s in strengths]
+        share = [x / (x + y) for x, y in zip(foil, answer, strict=True)]
+        return {"answer": answer, "foil": foil, "share": share}
 
     return {
         "format": "sparse_gpt.steering/1",
@@ -366,9 +367,9 @@ def steering(task: str) -> Json:
         "strengths": strengths,
         "curves": {
             "sparse": curve(0.9),
-            "dense": curve(0.31),
+            "dense": curve(0.71),
             "random": [curve(0.01 * i) for i in range(8)],
-            "stream": curve(0.71),
+            "stream": curve(0.8),
             "random_stream": [curve(0.02 * i) for i in range(8)],
         },
         "candidates": [{"layer": 1, "site": "attn_in", "channel": 45, "difference": 2.1, "importance": 0.4}],

@@ -124,6 +124,10 @@ def test_candidates_are_ranked_by_difference_times_importance(models: Models, sa
     assert [(e["site"], e["channel"]) for e in found] == [("mlp_in", 6), ("mlp_in", 5)]
     assert found[1]["score"] == pytest.approx(0.1 * np.sqrt(np.mean(np.sum(own.difference(NODE) ** 2, axis=1))))
     assert found[1]["dense_foil"] == pytest.approx(found[1]["sparse_foil"], rel=1e-3)
+    assert found[1]["dense_share"] == pytest.approx(found[1]["sparse_share"], rel=1e-3)
+    curves = own.curves(NODE, READ_BY, 0)
+    for way in ("dense", "stream", "sparse"):
+        assert [found[1][f"{way}_{key}"] for key in ("foil", "share")] == pytest.approx(getattr(curves, way)[-1, 1:])
     with pytest.raises(InputError, match=r"--node=0\.mlp_out\.5: not a residual channel at attn_in or mlp_in"):
         steering.record(own, nodes[2], 0)
 

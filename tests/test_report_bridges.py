@@ -62,9 +62,9 @@ def test_steering_and_transport(folder: Path) -> None:
     chart = steering_chart(workdir.circuits[0])
     assert chart is not None
     ends = {trace.name: trace.y[-1] for trace in chart.figure.data}
-    assert ends["dense model, its stream"] == pytest.approx(0.76)
-    assert ends["dense model, one read"] == pytest.approx(0.36)
-    assert ends["sparse model"] == pytest.approx(0.95)
+    assert ends["dense model, its stream"] == pytest.approx(0.85 / 1.11)
+    assert ends["dense model, one read"] == pytest.approx(0.76 / 1.092)
+    assert ends["sparse model"] == pytest.approx(0.95 / 1.13)
     assert len(chart.figure.data) == 19
     (row,) = (row for row in rows(bridge_section(workdir)) if row.startswith("single_double_quote 1: 3 of 64"))
     assert "0.020 0.812 0.040" in row

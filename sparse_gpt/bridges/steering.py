@@ -237,8 +237,9 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
         all count 1 when it is empty.
 
     Returns:
-      Entries {layer, site, channel, difference, importance, score, dense_foil, stream_foil, sparse_foil}: root mean
-      square over samples of the difference's norm over positions; the foil's share of both answers at strength 1.
+      Entries {layer, site, channel, difference, importance, score, dense_foil, stream_foil, sparse_foil, dense_share,
+      stream_share, sparse_share}: root mean square over samples of the difference's norm over positions; at strength 1
+      the probability of the foil among all tokens, and its share of both answers.
     """
     entries = []
     for node in nodes:
@@ -255,12 +256,19 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
             "difference": difference,
             "importance": worth,
             "score": score,
-            "dense_foil": float(steering.dense(at, steering.change(node, at), [1.0])[0, 2]),
-            "stream_foil": float(steering.stream(at, steering.stream_change(node, at), [1.0])[0, 2]),
-            "sparse_foil": float(steering.sparse(node, [1.0])[0, 2]),
+            **_at_strength_one(steering, node, at),
         }
         for score, difference, worth, node, at in entries[:MOST_CANDIDATES]
     ]
+
+
+def _at_strength_one(steering: Steering, node: Node, at: Place) -> dict[str, float]:
+    found = {
+        "dense": steering.dense(at, steering.change(node, at), [1.0]),
+        "stream": steering.stream(at, steering.stream_change(node, at), [1.0]),
+        "sparse": steering.sparse(node, [1.0]),
+    }
+    return {f"{way}_{key}": float(x[0, i]) for key, i in (("foil", 1), ("share", 2)) for way, x in found.items()}
 
 
 def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
