@@ -4,7 +4,6 @@ Pruning shrinks what reaches the final norm, so a circuit can be right and yet o
 the binary loss; the shift is fitted for the tokens that occur as answer or foil, when they are few.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -86,23 +85,23 @@ def fit_many(logits: np.ndarray, index: np.ndarray, tokens: int) -> tuple[np.nda
     return weights[:, 0], weights[:, 1:], np.where(worse, uncalibrated, loss)
 
 
-@functools.partial(jax.jit, static_argnames="tokens")
-def _fit(logits: jax.Array, index: jax.Array, tokens: int) -> Calibration:
-    return fit(logits, index, tokens)
-
-
 def fitted(logits: np.ndarray, index: np.ndarray, tokens: int) -> Calibration:
-    """`fit`, compiled, with the answer on the host."""
-    own: Calibration = jax.device_get(_fit(logits, index, tokens))
+    """`fit` from where Newton's steps end, with the answer on the host.
+
+    From the identity L-BFGS would need far more steps where a circuit leaves little of what told the answers apart:
+    scale and shift must then grow together, each to many times its size.
+    """
+    scale, shift, _ = fit_many(logits[None], index, tokens)
+    start = Calibration(jnp.float32(scale[0]), jnp.asarray(shift[0], jnp.float32))
+    own: Calibration = jax.device_get(_fit(logits, index, start))
     return own
 
 
-def fit(logits: jax.Array, index: jax.Array, tokens: int, steps: int = STEPS) -> Calibration:
-    """The calibration that minimises the binary loss, by `steps` L-BFGS steps from the identity; pure.
+def fit(logits: jax.Array, index: jax.Array, start: Calibration, steps: int = STEPS) -> Calibration:
+    """The calibration that minimises the binary loss, by `steps` L-BFGS steps from `start`; pure.
 
-    Returns the identity where L-BFGS ended higher or not finite, so calibration never hurts on the data it saw.
+    Returns `start` where L-BFGS ended higher or not finite.
     """
-    start = Calibration(jnp.ones(()), jnp.zeros(tokens))
 
     def loss(calibration: Calibration) -> jax.Array:
         return binary_loss(apply(calibration, logits, index))
@@ -119,3 +118,6 @@ def fit(logits: jax.Array, index: jax.Array, tokens: int, steps: int = STEPS) ->
     (end, _), _ = jax.lax.scan(step, (start, solver.init(start)), None, length=steps)
     better = loss(end) <= loss(start)  # False for NaN
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), end, start)
+
+
+_fit = jax.jit(fit)
