@@ -93,7 +93,7 @@ def bridge_laptop() -> Config:
         config,
         optimizer=dataclasses.replace(config.optimizer, learning_rate=0.004),
         data=dataclasses.replace(config.data, tokens=9_300_000),
-        train=dataclasses.replace(config.train, steps=3000, eval_every=250, eval_batches=4, evaluate_tasks=False),
+        train=dataclasses.replace(config.train, steps=4500, eval_every=500, eval_batches=4, evaluate_tasks=False),
         prune=SHORT_SEARCH,
         bridge=BridgeConfig(
             sampled=2, init_from="laptop", dense_d_model=96, dense_steps=4000, dense_learning_rate=0.03
