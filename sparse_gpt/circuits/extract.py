@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, unembedding
-from sparse_gpt.circuits.extracted import Attention, Contest, Extracted, Mlp, Placed, Read, Site, Sublayer
+from sparse_gpt.circuits.extracted import RANKED, Attention, Contest, Extracted, Mlp, Placed, Read, Site, Sublayer
 from sparse_gpt.circuits.gated import GatedModel
 from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.circuits.rewire import without_pruned_edges
@@ -39,7 +39,12 @@ def extract(gated: GatedModel, circuit: Circuit) -> Extracted:
     if gated.frozen:
         raise InputError("a circuit with norm=frozen needs the full model's norms; it cannot run on its own")
     rewired = without_pruned_edges(gated, circuit)
-    return _Extraction(rewired, circuit.gates(gated.model.config)).run()
+    return extract_nodes(rewired, circuit.gates(gated.model.config))
+
+
+def extract_nodes(gated: GatedModel, gates: GateArrays) -> Extracted:
+    """The open nodes of `gates` and every weight between them, on their own; norms must be live."""
+    return _Extraction(gated, gates).run()
 
 
 class _Extraction:
@@ -118,7 +123,7 @@ class _Extraction:
         channels = np.concatenate([self.carried, m.d_model + np.arange(m.d_position)])
         opened = np.flatnonzero(self.opened[site][layer])
         keep = self._keep(site, self.widths[site]) if len(opened) else None
-        contest = Contest(channels, np.zeros(0), np.zeros(0, int), np.searchsorted(channels, opened), keep)
+        contest = Contest(channels, np.zeros(0), np.zeros(0, int), np.searchsorted(channels, opened), keep=keep)
         squares = np.sum(self.rest**2, axis=1)
         return Read(scale[self.carried], shift[self.carried], squares, positions, contest, m.d_model, m.norm != "rms")
 
@@ -139,8 +144,9 @@ class _Extraction:
         live, fixed = opened, opened[:0]
         if keep is not None:
             varies = np.any(weights != 0, axis=0) | np.any(bias != bias[:1], axis=0) | self.opened[site][layer]
+            varies |= len(opened) > RANKED
             live, fixed = np.flatnonzero(varies), np.flatnonzero(~varies)
-        contest = Contest(live, activation(bias[0, fixed]), fixed, np.searchsorted(live, opened), keep)
+        contest = Contest(live, activation(bias[0, fixed]), fixed, np.searchsorted(live, opened), keep=keep)
         return Site(weights[:, live], bias[:, live], contest)
 
     def _from(self, layer: int, source: str, kernel: Array, bias: Array) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from sparse_gpt.model.attention import attend
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, gelu
 from sparse_gpt.topk import abs_topk
 
-RANKED = 16  # open nodes at one site up to which ranks are counted one by one instead of selecting the k largest
+RANKED = 4  # open nodes at one site up to which ranks are counted one by one instead of selecting the k largest of all
 
 
 @flax.struct.dataclass
@@ -29,9 +29,10 @@ class Contest:
     """AbsTopK as the open nodes of a site see it: value i stays when fewer than `keep` others come before it.
 
     Attributes:
-      index: (n,) channel of each value that is computed.
+      index: (n,) channel of each value that is computed, ascending: of all with more than RANKED open nodes.
       constants, constant_index: (m,) values that are constant, and their channels.
       opened: where the open nodes stand among the n values.
+      gate, value: (open nodes,) how far each of them is open, and what it is as far as it is not; None: all open.
       keep: k of AbsTopK; None where it does not act.
     """
 
@@ -39,20 +40,24 @@ class Contest:
     constants: Any
     constant_index: Any
     opened: Any
-    keep: int | None = flax.struct.field(pytree_node=False)
+    gate: Any = None
+    value: Any = None
+    keep: int | None = flax.struct.field(pytree_node=False, default=None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Values (B, T, open nodes) of the open nodes from all that are computed (B, T, n)."""
+        mine = self._outcome(x)
+        if self.gate is None:
+            return mine
+        gate, value = self.gate[None, None, :], self.value[None, None, :]
+        return gate * mine + (1 - gate) * value
+
+    def _outcome(self, x: jax.Array) -> jax.Array:
         mine = jnp.take(x, self.opened, axis=-1)
         if self.keep is None:
             return mine
         if len(self.opened) > RANKED:
-            every = jnp.concatenate(
-                [x, jnp.broadcast_to(self.constants, (*x.shape[:-1], len(self.constants)))], axis=-1
-            )
-            order = jnp.argsort(jnp.concatenate([self.index, self.constant_index]))  # ties go by channel
-            kept = jnp.take(abs_topk(jnp.take(every, order, axis=-1), self.keep), jnp.argsort(order), axis=-1)
-            return jnp.take(kept, self.opened, axis=-1)
+            return jnp.take(abs_topk(x, self.keep), self.opened, axis=-1)
         channel = jnp.take(self.index, self.opened)
         before = _before(x, self.index, mine, channel) + _before(
             self.constants[None, None, :], self.constant_index, mine, channel

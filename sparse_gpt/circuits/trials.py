@@ -130,6 +130,7 @@ def refined_nodes(gates: np.ndarray, on: Evaluator, weights: Weights, target: fl
 
 def refined_edges(support: Support, on: Evaluator, weights: Weights, target: float, report: Report) -> Support:
     """The circuit without every node (or pair of partners) and every single edge that can go."""
+    on = on.within_support(support.gates)
     open_nodes, present = np.flatnonzero(weights.own_gates(support.gates)), set(support.kept_edges(weights))
     every = weights.edges(support.gates)
     free = removable(weights.config, every, from_vector(support.gates, weights.config))
@@ -195,22 +196,34 @@ def smallest(
     starts = {name: trials.gates[i] for name, i in names.items()} | dict(others)
     if not starts:
         return lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])}
+    first = sorted(starts, key=lambda name: weights.count(starts[name]))[:refine_trials]
+    on = selection.within_support(np.max([starts[name] for name in first], axis=0))
     results: dict[str, dict[str, Support]] = {}
-    for name in sorted(starts, key=lambda name: weights.count(starts[name]))[:refine_trials]:
+    known: dict[bytes, Support] = {}
+    for name in first:
 
         def told(text: str, name: str = name) -> None:
             report(f"{name}: {text}")
 
-        results[name] = refined(starts[name], selection, weights, target, edges, told)
+        results[name] = refined(starts[name], on, weights, target, edges, told, known)
     chosen = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(weights)))
     return names.get(chosen, next(iter(names.values()), lowest)), chosen, results[chosen]
 
 
 def refined(
-    gates: np.ndarray, selection: Evaluator, weights: Weights, target: float, edges: bool, report: Report
+    gates: np.ndarray,
+    on: Evaluator,
+    weights: Weights,
+    target: float,
+    edges: bool,
+    report: Report,
+    known: dict[bytes, Support],
 ) -> dict[str, Support]:
-    """Supports by stage, see `smallest`."""
-    stages = {"search": Support(gates), "nodes": Support(refined_nodes(gates, selection, weights, target, report))}
+    """Supports by stage, see `smallest`. Searches often end at the same nodes: `known` keeps what became of them."""
+    stages = {"search": Support(gates), "nodes": Support(refined_nodes(gates, on, weights, target, report))}
     if edges:
-        stages["edges"] = refined_edges(stages["nodes"], selection, weights, target, report)
+        key = stages["nodes"].gates.tobytes()
+        if key not in known:
+            known[key] = refined_edges(stages["nodes"], on, weights, target, report)
+        stages["edges"] = known[key]
     return stages

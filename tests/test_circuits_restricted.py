@@ -1,0 +1,101 @@
+"""Candidates within a support, against the same candidates in the whole model."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits import evaluate
+from sparse_gpt.circuits.circuit import edges_between
+from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator
+from sparse_gpt.circuits.gated import GatedModel
+from sparse_gpt.circuits.gates import from_vector, to_vector
+from sparse_gpt.circuits.restricted import restrict
+from sparse_gpt.circuits.rewire import edge_places, removable
+from sparse_gpt.config import Config
+from tests import circuits_model
+
+MODELS: dict[str, tuple[float, float, dict[str, Any]]] = {
+    "AbsTopK, sinks": (0.5, 0.3, {}),
+    "larger, bigram": (0.5, 0.8, {"bigram": True, "final_bias": True}),
+    "tables, ReLU stream": (0.0, 0.3, {"bias": False, "residual_activation": "relu"}),
+    "LayerNorm, positions, no sinks": (
+        0.0,
+        0.5,
+        {"attention_sink": False, "norm": "layer", "position": "concat", "d_position": 4},
+    ),
+}
+
+
+def _support(config: Config, share: float, seed: int = 4) -> np.ndarray:
+    """Gates (nodes,) of a random support; one head of the last layer is closed altogether."""
+    gates = circuits_model.random_gates(config, seed, share)
+    for site in ("attn_q", "attn_k", "attn_v"):
+        gates[site][1, 4:] = 0
+    return to_vector(gates)
+
+
+def _parts(config: Config, support: np.ndarray, count: int = 11) -> Candidates:
+    """Random parts of a support, the first of them all of its nodes, each without some edges."""
+    rng = np.random.default_rng(0)
+    gates = support * (rng.random((count, len(support))) < np.linspace(1, 0.3, count)[:, None])
+    layered = from_vector(support, config.model)
+    every = edges_between(config.model, circuits_model.params(config), layered)
+    some = [edge for edge, free in zip(every, removable(config.model, every, layered), strict=True) if free]
+    kept = (rng.random((count, len(some))) < 0.7).astype(np.float32)
+    return Candidates(gates.astype(np.float32), edge_places(config.model, some), kept)
+
+
+def _both(config: Config, share: float) -> tuple[Evaluator, Evaluator, Candidates]:
+    """Evaluators on the whole model and within a support, and parts of that."""
+    whole = Evaluator(circuits_model.gated(config), circuits_model.batch(ROWS, seed=3), NO_TOKENS)
+    support = _support(config, share)
+    within = dataclasses.replace(whole, support=restrict(whole.gated, from_vector(support, config.model)))
+    return whole, within, _parts(config, support)
+
+
+@pytest.mark.parametrize(("fraction", "share", "options"), MODELS.values(), ids=list(MODELS))
+def test_parts_of_a_support_have_the_logits_of_the_whole_model(
+    fraction: float, share: float, options: dict[str, Any]
+) -> None:
+    whole, within, parts = _both(circuits_model.config(fraction, **options), share)
+    expected = whole.logits(parts)
+    assert np.std(expected, axis=0).max() > 0.1
+    np.testing.assert_allclose(within.logits(parts), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_of_a_support_have_the_slopes_of_the_whole_model() -> None:
+    whole, within, parts = _both(circuits_model.config(0.5), 0.4)
+    part = parts.only(np.array([5]))
+    np.testing.assert_allclose(within.slopes(part)[1], whole.slopes(part)[1], rtol=1e-3, atol=1e-5)
+    # Of a node whose edges are removed in part, the whole model's slope mixes both: so all edges are there.
+    part, opened = dataclasses.replace(part, kept=None), part.gates[0] > 0
+    nodes, edges = whole.slopes(part)
+    found_nodes, found_edges = within.slopes(part)
+    np.testing.assert_allclose(found_nodes[opened], nodes[opened], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found_edges, edges, rtol=1e-3, atol=1e-5)
+    assert np.abs(edges).max() > 1e-3
+
+
+def test_an_empty_support_is_constant() -> None:
+    config = circuits_model.config(0.5)
+    whole = Evaluator(circuits_model.gated(config), circuits_model.batch(ROWS, seed=3), NO_TOKENS)
+    closed = np.zeros(whole.nodes, np.float32)
+    within = dataclasses.replace(whole, support=restrict(whole.gated, from_vector(closed, config.model)))
+    expected = whole.logits(Candidates(closed[None]))
+    np.testing.assert_allclose(within.logits(Candidates(closed[None])), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_support_is_set_apart_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = circuits_model.config()
+    gated, batch = circuits_model.gated(config), circuits_model.batch(ROWS, seed=3)
+    frozen = dataclasses.replace(gated, frozen=True)
+    turning = dataclasses.replace(gated, draws={site: value[None] for site, value in gated.ablation.items()})
+
+    def apart(model: GatedModel) -> bool:
+        return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, 0.3)).support is not None
+
+    assert not apart(gated)  # compiling would take far longer than all candidates of this small model
+    monkeypatch.setattr(evaluate, "WORTH_COMPILING", 0)
+    assert [apart(model) for model in (gated, frozen, turning)] == [True, False, False]
