@@ -16,7 +16,7 @@ from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, task_loss
 from sparse_gpt.circuits.gated import gated_model, joined, rows
 from sparse_gpt.circuits.gates import GateArrays, from_vector, partners, searchable, to_vector
 from sparse_gpt.circuits.samples import TaskSamples, by_task, in_turn, shared
-from sparse_gpt.circuits.trials import Weights, refined_nodes
+from sparse_gpt.circuits.trials import Support, Weights, refined, refined_nodes
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
@@ -211,6 +211,37 @@ def test_refinement_removes_partners_together() -> None:
     on: Any = Needs()
     left = refined_nodes(np.ones(len(weights.partners), np.float32), on, weights, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left), sorted([needed, weights.partners[needed]]))
+
+
+def test_what_ends_at_the_same_nodes_has_its_edges_refined_once() -> None:
+    """Loss: ten nodes and all edges between them are needed; two supports hold them and another ten each."""
+    weights = Weights(CONFIG.model, PARAMS)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(to_vector(searchable(CONFIG.model, PARAMS))))
+    needed, rest = order[:10], order[10:30]
+
+    class Needs:
+        refinements = 0
+
+        def within_support(self, gates: np.ndarray) -> "Needs":
+            self.refinements += 1
+            return self
+
+        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+            edges = 0.0 if candidates.kept is None else np.sum(candidates.kept == 0, axis=1)
+            return np.sum(candidates.gates[:, needed] == 0, axis=1) + edges
+
+        def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
+
+    on: Any = Needs()
+    known: dict[bytes, Support] = {}
+    for more in (rest[:10], rest[10:]):
+        start = np.zeros(len(weights.partners), np.float32)
+        start[needed] = start[more] = 1
+        stages = refined(start, on, weights, 0.5, True, lambda _: None, known)
+        np.testing.assert_array_equal(np.flatnonzero(stages["edges"].gates), np.sort(needed))
+        assert set(stages["edges"].kept_edges(weights)) == set(weights.edges(stages["nodes"].gates))
+    assert on.refinements == 1
 
 
 def _widths() -> dict[str, int]:
