@@ -169,7 +169,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "bridge": Experiment(
         "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
-        "75 min on 2 cores",
+        "90 min on 2 cores",
         bridging.bridge,
     ),
     "bridge-quickstart": Experiment(

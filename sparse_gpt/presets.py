@@ -85,8 +85,7 @@ def bridge_laptop() -> Config:
 
     Command: ``python -m launch.bridge --preset=bridge_laptop --workdir=runs/bridge``; ``python -m launch.reproduce
     --experiment=bridge --workdir=DIR`` adds circuits and steering.
-    Expected: about 45 minutes on two idle cores; not run to its end as it is. With random bridges at learning rate 0.01
-    hybrids came within 0.27 nats of the dense model (BUILD_NOTES.md).
+    Expected: about 65 minutes on two idle cores; hybrids within 0.28 nats of the dense model (BUILD_NOTES.md).
     """
     config = laptop()
     return dataclasses.replace(
