@@ -64,7 +64,7 @@ def _jobs() -> list[tuple[str, Any]]:
     if "search" in f.parts:
         jobs.append(("search", lambda: measure.search_steps((1, 4, 8), 16, f.rounds)))
     if "circuit" in f.parts:
-        jobs.append(("circuit", lambda: [measure.circuit_alone(f.rounds)]))
+        jobs += [("circuit", lambda n=n: [measure.circuit_alone(f.rounds, n)]) for n in (1, 3, 8)]
     if "checkpoints" in f.parts:
         jobs.append(("checkpoints", lambda: [measure.checkpoints(f.rounds)]))
     if "data" in f.parts:

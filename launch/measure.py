@@ -18,10 +18,12 @@ from sparse_gpt import presets
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits import search as mask_search
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
+from sparse_gpt.circuits.evaluate import CANDIDATES, NO_TOKENS, Candidates, Evaluator
 from sparse_gpt.circuits.extract import extract
 from sparse_gpt.circuits.extracted import Extracted
 from sparse_gpt.circuits.gated import gated_model
-from sparse_gpt.circuits.gates import searchable
+from sparse_gpt.circuits.gates import searchable, to_vector
+from sparse_gpt.circuits.restricted import restrict
 from sparse_gpt.config import Config
 from sparse_gpt.model.parameters import Params, parameter_table, unflatten
 from sparse_gpt.model.taps import site_widths
@@ -261,8 +263,9 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
     ]
 
 
-def circuit_alone(rounds: int, nodes_per_site: int = 3, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:
-    """Answer logits of a random circuit: the gated model against the circuit on its own."""
+def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:
+    """Answer logits of a random circuit: the gated model against the circuit on its own. And of candidates that are
+    parts of it, as refinement tries them: in the whole model against within the circuit's nodes."""
     config = configs.replace(configs.Config(), dict(SIZES["small"]))
     rng = np.random.default_rng(0)
     widths, layers = site_widths(config.model), config.model.n_layer
@@ -281,13 +284,23 @@ def circuit_alone(rounds: int, nodes_per_site: int = 3, pairs: int = 64, time_st
     whole = jax.jit(lambda gated, gates, batch: gated.answer_logits(gates, batch))
     own, alone = extract(gated, circuit), jax.jit(Extracted.answer_logits)
     expected, found = whole(gated, gates, batch), alone(own, batch)
-    seconds = side_by_side({"gated": lambda: whole(gated, gates, batch), "alone": lambda: alone(own, batch)}, rounds)
+    anywhere = Evaluator(gated, batch, NO_TOKENS)
+    within = dataclasses.replace(anywhere, support=restrict(gated, gates))
+    parts = Candidates(to_vector(gates) * (rng.random((CANDIDATES, anywhere.nodes)) < 0.9).astype(np.float32))
+    runs = {
+        "gated": lambda: whole(gated, gates, batch),
+        "alone": lambda: alone(own, batch),
+        "candidates": lambda: anywhere.logits(parts),
+        "candidates_within": lambda: within.logits(parts),
+    }
+    seconds = side_by_side(runs, rounds)
     return {
         "nodes": len(nodes),
         "sequences": count,
         "tokens": time_steps,
         **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
         "speedup": seconds["gated"] / seconds["alone"],
+        "speedup_within": seconds["candidates"] / seconds["candidates_within"],
         "largest_difference": float(jnp.max(jnp.abs(expected - found)) / jnp.std(expected)),
     }
 

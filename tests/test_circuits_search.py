@@ -195,7 +195,8 @@ def test_calibration_never_hurts_and_both_ways_agree(seed: int) -> None:
         before, after = binary_loss(each), binary_loss(calibrate.apply(own, each, index))
         assert after <= before
         np.testing.assert_allclose(after, loss[i], rtol=1e-4)
-        assert after <= loss[i] + 1e-6  # L-BFGS goes on from where Newton's steps end
+        assert loss[i] <= after + 1e-6  # Newton's steps have converged
+        assert after <= loss[i] + 1e-6  # and L-BFGS goes on from there
         newton = calibrate.Calibration(np.float32(scale[i]), shift[i].astype(np.float32))
         np.testing.assert_allclose(binary_loss(calibrate.apply(newton, each, index)), loss[i], rtol=1e-5)
 

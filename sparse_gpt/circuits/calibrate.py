@@ -14,7 +14,7 @@ import optax
 from sparse_gpt.circuits.gated import TaskBatch, binary_loss
 
 STEPS = 16
-NEWTON_STEPS = 10
+NEWTON_STEPS = 12
 MAX_SHIFTED = 16  # distinct answers; with more, only the scale is fitted
 
 

@@ -20,7 +20,7 @@ from sparse_gpt.circuits.rewire import NOWHERE, PADDING, rewired, weight_count
 from sparse_gpt.config import ModelConfig
 
 CANDIDATES, ROWS = 8, 128
-WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of one core
+WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 

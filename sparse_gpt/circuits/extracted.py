@@ -21,7 +21,7 @@ from sparse_gpt.model.attention import attend
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, gelu
 from sparse_gpt.topk import abs_topk
 
-RANKED = 4  # open nodes at one site up to which ranks are counted one by one instead of selecting the k largest of all
+RANKED = 4  # open nodes at one site up to which their ranks are counted; with more, all of the site's values compete
 
 
 @flax.struct.dataclass
@@ -29,7 +29,7 @@ class Contest:
     """AbsTopK as the open nodes of a site see it: value i stays when fewer than `keep` others come before it.
 
     Attributes:
-      index: (n,) channel of each value that is computed, ascending: of all with more than RANKED open nodes.
+      index: (n,) channel of each value that is computed, ascending.
       constants, constant_index: (m,) values that are constant, and their channels.
       opened: where the open nodes stand among the n values.
       gate, value: (open nodes,) how far each of them is open, and what it is as far as it is not; None: all open.
@@ -56,7 +56,7 @@ class Contest:
         mine = jnp.take(x, self.opened, axis=-1)
         if self.keep is None:
             return mine
-        if len(self.opened) > RANKED:
+        if len(self.opened) > RANKED and not len(self.constant_index):
             return jnp.take(abs_topk(x, self.keep), self.opened, axis=-1)
         channel = jnp.take(self.index, self.opened)
         before = _before(x, self.index, mine, channel) + _before(
