@@ -24,7 +24,11 @@ from sparse_gpt.workdir import Workdir
 from tasks.words import VOCABULARY
 
 MODEL, QUOTE = "laptop", "single_double_quote"
-SHORTER = ("--config.prune.seeds=2", "--config.prune.refine_trials=1")  # half the time: about six minutes a task
+SHORTER = (
+    "--config.prune.seeds=1",
+    "--config.prune.k_coefs=3e-4,1e-3,3e-3,1e-2",  # tasks differ in how many nodes they need, so in the right penalty
+    "--config.prune.refine_trials=1",
+)
 STAGES = {"search": "after the search", "nodes": "after single nodes", "edges": "after single nodes and edges"}
 PAIRS = 64  # per level of a prediction
 COPIED = (
@@ -45,7 +49,7 @@ COPIED = (
     "size",
 )
 """Names that a small tokenizer holds whole."""
-EASED = ("--config.prune.target_loss=0.3", "--config.prune.selection_margin=1", "--config.prune.k_coefs=5e-4,1e-3")
+EASED = (*SHORTER, "--config.prune.target_loss=0.3", "--config.prune.selection_margin=1")
 """For tasks whose loss in the stored model is too near the default target, on some of its samples above it."""
 Rows = list[dict[str, Any]]
 
@@ -91,6 +95,7 @@ class Prediction:
         levels: how often it occurs; the first is the task as it is.
         pair: a pair of samples at a level, from a source of random words.
         search: further flags of the search.
+        side: the one of the pair's two prompts that the expectation is about; None: both.
     """
 
     task: str
@@ -99,6 +104,7 @@ class Prediction:
     levels: tuple[int, ...]
     pair: Callable[[int, random.Random], tasks.Pair]
     search: tuple[str, ...] = ()
+    side: int | None = None
 
 
 def _words(source: random.Random, count: int) -> list[str]:
@@ -128,6 +134,18 @@ def brackets(level: int, source: random.Random) -> tasks.Pair:
     return _pair(f"{name} = [{numbers}", f"{name} = [[{numbers}", "]\n", "]]\n")
 
 
+def entries(level: int, source: random.Random) -> tasks.Pair:
+    """An open dict or list of `level` finished entries and a string that has begun."""
+    (name,), texts = _words(source, 1), source.sample(VOCABULARY["heldout"].texts, level + 1)
+    numbers = [source.randrange(10, 100) for _ in range(level)]
+
+    def prompt(opening: str, between: str) -> str:
+        done = (f'"{text}"{between} {number}, ' for text, number in zip(texts, numbers, strict=False))
+        return f'{name} = {opening}{"".join(done)}"{texts[-1]}'
+
+    return _pair(prompt("{", ":"), prompt("[", ","), '":', '",')
+
+
 def swaps(level: int, source: random.Random) -> tasks.Pair:
     """An exchange of two variables that is still to be finished, after `level` finished ones of other variables."""
     names = source.sample(COPIED, 2 * level + 2)
@@ -147,6 +165,15 @@ PREDICTIONS = (
         "finished strings in the other quotation mark before the call",
         (0, 1, 2, 3, 4, 6),
         quotes,
+    ),
+    Prediction(
+        "bracket_brace",
+        "A list is known by how it opened, which a longer list averages away; a dict by what follows each of its keys.",
+        "finished entries of the list or dict",
+        (0, 1, 2, 4, 6, 8),
+        entries,
+        SHORTER,
+        side=1,
     ),
     Prediction(
         "bracket_counting",
@@ -182,7 +209,9 @@ def predictions(folder: Path) -> list[Figure]:
             functools.partial(_plot, own),
             logarithmic=False,
         )
-        first, last = (_model_margin(own, level) for level in (prediction.levels[0], prediction.levels[-1]))
+        first, last = (
+            _model_margin(own, level, prediction.side) for level in (prediction.levels[0], prediction.levels[-1])
+        )
         verdict = f"{'right' if last < first else 'wrong'}: margin {first:.2f} at first, {last:.2f} at last"
         found.append(reported(f"{prediction.task}: {prediction.says}", verdict))
         rows += own
@@ -225,8 +254,9 @@ def measured(prediction: Prediction, run: Workdir) -> Rows:
 _logits = jax.jit(GatedModel.answer_logits)
 
 
-def _model_margin(rows: Rows, level: int) -> float:
-    return float(np.mean([r["logit_difference"] for r in rows if r["level"] == level and r["model"] == "full model"]))
+def _model_margin(rows: Rows, level: int, side: int | None) -> float:
+    own = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == "full model"]
+    return float(np.mean(own) if side is None else own[side])
 
 
 def _plot(rows: Sequence[dict[str, Any]], axes: Axes) -> None:

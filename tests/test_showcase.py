@@ -23,6 +23,10 @@ def test_levels_count_what_they_say() -> None:
     assert (pair.first.prompt.count('"'), pair.first.prompt.count("'")) == (4, 1)
     assert (pair.second.prompt.count('"'), pair.second.prompt.count("'")) == (1, 4)
     assert pair.first.prompt.translate({39: 34}) == pair.second.prompt.translate({39: 34})
+    pair = showcase.entries(2, random.Random(1))
+    assert (pair.first.prompt.count('": '), pair.second.prompt.count('", ')) == (2, 2)
+    assert pair.first.prompt.replace("{", "[").replace('":', '",') == pair.second.prompt
+    assert pair.first.prompt.count('"') == 5  # the last string is open
     pair = showcase.brackets(5, random.Random(1))
     assert pair.first.prompt.count(",") == 4
     assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
@@ -34,6 +38,16 @@ def test_levels_count_what_they_say() -> None:
     assert lines[-1] == f"{first}, {second} = {second},"
     assert others[-1] == f"{second}, {first} = {first},"
     assert (pair.first.answer, pair.second.answer) == (f" {first}", f" {second}")
+
+
+def test_the_margin_is_that_of_one_side_or_of_both() -> None:
+    rows = [
+        {"level": level, "model": model, "logit_difference": 10.0 * level + value}
+        for level in (0, 1)
+        for model, values in (("circuit", (7.0, 7.0)), ("full model", (1.0, 3.0)))
+        for value in values
+    ]
+    assert [showcase._model_margin(rows, 1, side) for side in (None, 0, 1)] == [12.0, 11.0, 13.0]
 
 
 @pytest.mark.parametrize("task", BY_TASK)
