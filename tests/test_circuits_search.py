@@ -204,13 +204,36 @@ def test_calibration_never_hurts_and_both_ways_agree(seed: int) -> None:
 def test_calibration_finds_what_little_tells_the_answers_apart() -> None:
     rng = np.random.default_rng(0)
     first = np.tile([True, False], 256)  # one answer or the other; the model always prefers the first by far
-    difference = 9 + np.where(first, 0.05, -0.05) + 0.01 * rng.standard_normal(512)
+    difference = 9 + np.where(first, 0.25, -0.25) + 0.05 * rng.standard_normal(512)
     logits = np.stack([difference, np.zeros(512)], axis=1).astype(np.float32)
     logits, index = np.where(first[:, None], logits, logits[:, ::-1]), np.where(first[:, None], [0, 1], [1, 0])
     own = calibrate.fitted(logits[:256], index[:256], 2)
     assert binary_loss(calibrate.apply(own, logits[:256], index[:256])) < 0.1
     assert binary_loss(calibrate.apply(own, logits[256:], index[256:])) < 0.1
     assert binary_loss(logits) > 2
+
+
+@pytest.mark.parametrize(("size", "bound"), [(0.01, calibrate.MAX_SCALE), (-2.0, 0.0)])
+def test_calibration_within_bounds(size: float, bound: float) -> None:
+    """What hardly tells the answers apart is not blown up, what prefers the wrong one is not turned round; shifts are
+    the best for that scale, by a search over a grid."""
+    rng = np.random.default_rng(1)
+    first = np.tile([True, False, True], 40)  # one answer twice as often, so a shift helps
+    own = 3 + np.where(first, size, -size) + 0.1 * abs(size) * rng.standard_normal(120)
+    logits = np.stack([own, np.zeros(120)], axis=1).astype(np.float32)
+    logits, index = np.where(first[:, None], logits, logits[:, ::-1]), np.where(first[:, None], [0, 1], [1, 0])
+    scale, shift, loss = calibrate.fit_many(logits[None], index, 2)
+    assert scale[0] == bound
+
+    def at(difference: float) -> float:
+        margin = np.where(first, 1, -1) * (bound * own + difference)
+        return float(np.mean(np.logaddexp(0, -margin)))
+
+    assert loss[0] == pytest.approx(min(at(x) for x in np.linspace(-60, 60, 120_001)), abs=1e-6)
+    assert loss[0] == pytest.approx(at(shift[0, 0] - shift[0, 1]), abs=1e-6)
+    fitted = calibrate.fitted(logits, index, 2)
+    assert 0 <= fitted.scale <= calibrate.MAX_SCALE
+    assert binary_loss(calibrate.apply(fitted, logits, index)) <= loss[0] + 1e-6
 
 
 def test_calibration_of_perfect_answers_stays_finite() -> None:

@@ -2,6 +2,9 @@
 
 Pruning shrinks what reaches the final norm, so a circuit can be right and yet over- or underconfident. Two logits enter
 the binary loss; the shift is fitted for the tokens that occur as answer or foil, when they are few.
+
+The scale is between 0 and MAX_SCALE. Without bounds anything that tells the answers apart at all would be a circuit, be
+it by a ten-thousandth of a logit, or the wrong way round.
 """
 
 from typing import NamedTuple
@@ -15,6 +18,7 @@ from sparse_gpt.circuits.gated import TaskBatch, binary_loss
 
 STEPS = 16
 NEWTON_STEPS = 12
+MAX_SCALE = 16.0
 MAX_SHIFTED = 16  # distinct answers; with more, only the scale is fitted
 
 
@@ -57,32 +61,48 @@ def fit_many(logits: np.ndarray, index: np.ndarray, tokens: int) -> tuple[np.nda
       tokens: K.
 
     Returns:
-      scale (N,), shift (N, K), calibrated task loss (N,), which is never above the uncalibrated one.
+      scale (N,) within bounds, shift (N, K), calibrated task loss (N,), which is never above the uncalibrated one.
     """
     n, batch = logits.shape[:2]
     one_hot = np.eye(tokens + 1)[index][..., :tokens]
     shifts = np.broadcast_to(one_hot[:, 0] - one_hot[:, 1], (n, batch, tokens))
     design = np.concatenate([(logits[..., :1] - logits[..., 1:]).astype(np.float64), shifts], axis=2)
     identity = np.eye(1 + tokens)[0]
+    uncalibrated = np.mean(np.logaddexp(0, -design[..., 0]), axis=1)
     # Newton converges from small margins; from large ones it oversteps. So it starts at margins of size one.
-    weights = identity / np.maximum(1.0, np.sqrt(np.mean(design[..., 0] ** 2, axis=1)))[:, None]
-    margin, damping = np.einsum("nbk,nk->nb", design, weights), np.full(n, 1e-3)
-    loss, uncalibrated = (np.mean(np.logaddexp(0, -m), axis=1) for m in (margin, design[..., 0]))
+    start = identity / np.maximum(1.0, np.sqrt(np.mean(design[..., 0] ** 2, axis=1)))[:, None]
+    weights, loss = _newton(design, start, np.ones(1 + tokens))
+    # A convex problem: where the best scale is out of bounds, the best one within them is a bound.
+    outside = np.flatnonzero((weights[:, 0] < 0) | (weights[:, 0] > MAX_SCALE))
+    if len(outside):
+        beyond = weights[outside]
+        start = beyond * np.clip(beyond[:, :1], 0, MAX_SCALE) / beyond[:, :1]  # shifts shrink as the scale does
+        weights[outside], loss[outside] = _newton(design[outside], start, 1 - identity)
+    worse = ~(loss <= uncalibrated)
+    weights = np.where(worse[:, None], identity, weights)
+    return weights[:, 0], weights[:, 1:], np.where(worse, uncalibrated, loss)
+
+
+def _newton(design: np.ndarray, weights: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Damped Newton steps on the mean logistic loss of margins design (N, B, W) @ weights (N, W), from those given.
+
+    Weights whose `free` (W,) is 0 stay. Returns weights and losses (N,).
+    """
+    margin, damping = np.einsum("nbk,nk->nb", design, weights), np.full(len(weights), 1e-3)
+    loss, moving = np.mean(np.logaddexp(0, -margin), axis=1), design * free
     for _ in range(NEWTON_STEPS):
         wrong = 1 / (1 + np.exp(np.clip(margin, -60, 60)))
-        gradient = -np.einsum("nbk,nb->nk", design, wrong) / batch
-        curvature = np.einsum("nbk,nb,nbj->nkj", design, wrong * (1 - wrong), design) / batch
+        gradient = -np.einsum("nbk,nb->nk", moving, wrong) / design.shape[1]
+        curvature = np.einsum("nbk,nb,nbj->nkj", moving, wrong * (1 - wrong), moving) / design.shape[1]
         diagonal = np.einsum("nkk->nk", curvature) * damping[:, None] + 1e-9
-        step = np.linalg.solve(curvature + diagonal[:, :, None] * np.eye(1 + tokens), gradient[:, :, None])[..., 0]
+        step = np.linalg.solve(curvature + diagonal[:, :, None] * np.eye(len(free)), gradient[:, :, None])[..., 0]
         tried = np.einsum("nbk,nk->nb", design, weights - step)
         tried_loss = np.mean(np.logaddexp(0, -tried), axis=1)
         better = tried_loss < loss  # False for NaN
         weights = np.where(better[:, None], weights - step, weights)
         margin, loss = np.where(better[:, None], tried, margin), np.where(better, tried_loss, loss)
         damping = np.where(better, damping / 10, damping * 10)
-    worse = ~(loss <= uncalibrated)
-    weights = np.where(worse[:, None], identity, weights)
-    return weights[:, 0], weights[:, 1:], np.where(worse, uncalibrated, loss)
+    return weights, loss
 
 
 def fitted(logits: np.ndarray, index: np.ndarray, tokens: int) -> Calibration:
@@ -98,13 +118,16 @@ def fitted(logits: np.ndarray, index: np.ndarray, tokens: int) -> Calibration:
 
 
 def fit(logits: jax.Array, index: jax.Array, start: Calibration, steps: int = STEPS) -> Calibration:
-    """The calibration that minimises the binary loss, by `steps` L-BFGS steps from `start`; pure.
+    """The calibration that minimises the binary loss, by `steps` L-BFGS steps from `start`, within bounds; pure.
 
     Returns `start` where L-BFGS ended higher or not finite.
     """
 
+    def bounded(calibration: Calibration) -> Calibration:
+        return calibration._replace(scale=jnp.clip(calibration.scale, 0, MAX_SCALE))
+
     def loss(calibration: Calibration) -> jax.Array:
-        return binary_loss(apply(calibration, logits, index))
+        return binary_loss(apply(bounded(calibration), logits, index))
 
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
@@ -117,7 +140,7 @@ def fit(logits: jax.Array, index: jax.Array, start: Calibration, steps: int = ST
 
     (end, _), _ = jax.lax.scan(step, (start, solver.init(start)), None, length=steps)
     better = loss(end) <= loss(start)  # False for NaN
-    return jax.tree.map(lambda new, old: jnp.where(better, new, old), end, start)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), bounded(end), start)
 
 
 _fit = jax.jit(fit)
