@@ -59,6 +59,7 @@ def _numbers(circuit: Json) -> str:
         ("edges", number(metrics.get("edges", len(circuit["edges"])))),
         ("task loss", number(metrics.get("task_loss"))),
         ("before calibration", number(metrics.get("task_loss_uncalibrated")) if calibrated(circuit) else "–"),
+        ("logits scaled by", number((circuit.get("calibration") or {}).get("scale")) if calibrated(circuit) else "–"),
         ("full model", number(metrics.get("full_model_task_loss"))),
         ("circuit ablated", number(metrics.get("ablated_task_loss"))),
         ("random circuit", number(mean_of(metrics.get("random_circuit_task_loss")))),
