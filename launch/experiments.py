@@ -183,8 +183,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         showcase.laptop_circuits,
     ),
     "predictions": Experiment(
-        "what the readings of three circuits of the laptop model say about unusual inputs, against the full model",
-        "15 min on 2 cores",
+        "what the readings of five circuits of the laptop model say about unusual inputs, against the full model",
+        "40 min on 2 cores",
         showcase.predictions,
     ),
     "attribution-vs-learned": Experiment(

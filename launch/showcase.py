@@ -1,4 +1,4 @@
-"""Experiments on the stored laptop model: the sizes of its circuits, and predictions that readings of three make."""
+"""Experiments on the stored laptop model: the sizes of its circuits, and predictions that readings of some make."""
 
 import dataclasses
 import functools
@@ -146,6 +146,18 @@ def entries(level: int, source: random.Random) -> tasks.Pair:
     return _pair(prompt("{", ":"), prompt("[", ","), '":', '",')
 
 
+def beginnings(level: int, source: random.Random) -> tasks.Pair:
+    """A loop about to use current, which began as a set or a string, after `level` others that began as the other."""
+    loop, items, *names = _words(source, level + 2)
+
+    def prompt(own: str, other: str) -> str:
+        return (
+            "".join(f"{name} = {other}\n" for name in names) + f"current = {own}\nfor {loop} in {items}:\n    current"
+        )
+
+    return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
+
+
 def swaps(level: int, source: random.Random) -> tasks.Pair:
     """An exchange of two variables that is still to be finished, after `level` finished ones of other variables."""
     names = source.sample(COPIED, 2 * level + 2)
@@ -172,6 +184,15 @@ PREDICTIONS = (
         "finished entries of the list or dict",
         (0, 1, 2, 4, 6, 8),
         entries,
+        SHORTER,
+        side=1,
+    ),
+    Prediction(
+        "set_or_string_fixedvarname",
+        "A head collects whether any set began: other variables that are sets make the string's answer less certain.",
+        "other variables that began as a set, before the string",
+        (0, 1, 2, 3, 4),
+        beginnings,
         SHORTER,
         side=1,
     ),

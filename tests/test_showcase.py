@@ -27,6 +27,10 @@ def test_levels_count_what_they_say() -> None:
     assert (pair.first.prompt.count('": '), pair.second.prompt.count('", ')) == (2, 2)
     assert pair.first.prompt.replace("{", "[").replace('":', '",') == pair.second.prompt
     assert pair.first.prompt.count('"') == 5  # the last string is open
+    pair = showcase.beginnings(3, random.Random(1))
+    assert (pair.first.prompt.count("set()"), pair.first.prompt.count('""')) == (1, 3)
+    assert (pair.second.prompt.count("set()"), pair.second.prompt.count('""')) == (3, 1)
+    assert 'current = ""\nfor ' in pair.second.prompt
     pair = showcase.brackets(5, random.Random(1))
     assert pair.first.prompt.count(",") == 4
     assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
