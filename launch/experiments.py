@@ -179,7 +179,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
-        "100 min on 2 cores",
+        "3 h on 2 cores, a good part of them for class_init",
         showcase.laptop_circuits,
     ),
     "predictions": Experiment(

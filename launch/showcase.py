@@ -140,7 +140,7 @@ def entries(level: int, source: random.Random) -> tasks.Pair:
     numbers = [source.randrange(10, 100) for _ in range(level)]
 
     def prompt(opening: str, between: str) -> str:
-        done = (f'"{text}"{between} {number}, ' for text, number in zip(texts, numbers, strict=False))
+        done = (f'"{text}"{between} {number}, ' for text, number in zip(texts[:-1], numbers, strict=True))
         return f'{name} = {opening}{"".join(done)}"{texts[-1]}'
 
     return _pair(prompt("{", ":"), prompt("[", ","), '":', '",')
@@ -151,9 +151,8 @@ def beginnings(level: int, source: random.Random) -> tasks.Pair:
     loop, items, *names = _words(source, level + 2)
 
     def prompt(own: str, other: str) -> str:
-        return (
-            "".join(f"{name} = {other}\n" for name in names) + f"current = {own}\nfor {loop} in {items}:\n    current"
-        )
+        before = "".join(f"{name} = {other}\n" for name in names)
+        return f"{before}current = {own}\nfor {loop} in {items}:\n    current"
 
     return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
 

@@ -204,7 +204,7 @@ def test_calibration_never_hurts_and_both_ways_agree(seed: int) -> None:
 def test_calibration_finds_what_little_tells_the_answers_apart() -> None:
     rng = np.random.default_rng(0)
     first = np.tile([True, False], 256)  # one answer or the other; the model always prefers the first by far
-    difference = 9 + np.where(first, 0.25, -0.25) + 0.05 * rng.standard_normal(512)
+    difference = 20 + np.where(first, 0.25, -0.25) + 0.05 * rng.standard_normal(512)
     logits = np.stack([difference, np.zeros(512)], axis=1).astype(np.float32)
     logits, index = np.where(first[:, None], logits, logits[:, ::-1]), np.where(first[:, None], [0, 1], [1, 0])
     own = calibrate.fitted(logits[:256], index[:256], 2)
