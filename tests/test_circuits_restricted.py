@@ -37,14 +37,14 @@ def _support(config: Config, share: float, seed: int = 4) -> np.ndarray:
 
 
 def _parts(config: Config, support: np.ndarray, count: int = 11) -> Candidates:
-    """Random parts of a support, the first of them all of its nodes, each without some edges."""
+    """Random parts of a support, the first of them all of its nodes, each without some edges and with other weights."""
     rng = np.random.default_rng(0)
     gates = support * (rng.random((count, len(support))) < np.linspace(1, 0.3, count)[:, None])
     layered = from_vector(support, config.model)
     every = edges_between(config.model, circuits_model.params(config), layered)
     some = [edge for edge, free in zip(every, removable(config.model, every, layered), strict=True) if free]
-    kept = (rng.random((count, len(some))) < 0.7).astype(np.float32)
-    return Candidates(gates.astype(np.float32), edge_places(config.model, some), kept)
+    kept = (rng.random((count, len(some))) < 0.7) * rng.choice([1, 1, -0.5, 2], (count, len(some)))
+    return Candidates(gates.astype(np.float32), edge_places(config.model, some), kept.astype(np.float32))
 
 
 def _both(config: Config, share: float) -> tuple[Evaluator, Evaluator, Candidates]:

@@ -46,23 +46,17 @@ def baselines(
     curves = [record.loss_versus_size(order, selection, heldout, weights, CURVE_POINTS) for order in orders]
     low, high = np.array([record.bracket(curve, target) for curve in curves]).T
 
-    known = {(i, p["nodes"]): p["selection_task_loss"] for i, curve in enumerate(curves) for p in curve}
+    def cut(which: np.ndarray, sizes: np.ndarray) -> Candidates:
+        return Candidates(discretise.cut([orders[i] for i in which], sizes, weights.partners))
 
-    def cut(sizes: np.ndarray) -> Candidates:
-        return Candidates(discretise.cut(orders, sizes, weights.partners))
-
-    def losses_at(sizes: np.ndarray) -> np.ndarray:
-        """Of every ranking at its size; none twice, for some are done long before the others."""
-        new = np.array([i for i, k in enumerate(sizes) if (i, k) not in known], int)
-        found = selection.within(cut(sizes).only(new), target) if len(new) else np.zeros(0)
-        known.update({(i, sizes[i]): loss for i, loss in zip(new, found, strict=True)})
-        return np.array([known[i, k] for i, k in enumerate(sizes)])
+    def losses_at(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        return selection.within(cut(which, sizes), bounds)
 
     limit = np.array([len(order) for order in orders])
     sizes, reached = discretise.smallest_sizes(losses_at, high, limit, target, low)
-    fitted = selection(cut(sizes))
-    losses = heldout.losses(cut(sizes), fitted.scale, fitted.shift)
-    kept = cut(sizes).gates
+    found = cut(np.arange(len(orders)), sizes)
+    fitted = selection(found)
+    losses = heldout.losses(found, fitted.scale, fitted.shift)
     records = [
         {
             "ranking": name,
@@ -72,9 +66,9 @@ def baselines(
             "reached": bool(r),
             "loss_versus_size": curve,
         }
-        for name, k, gates, loss, r, curve in zip(ranked, sizes, kept, losses, reached, curves, strict=True)
+        for name, k, gates, loss, r, curve in zip(ranked, sizes, found.gates, losses, reached, curves, strict=True)
     ]
-    return records, {name: gates for name, gates, r in zip(ranked, kept, reached, strict=True) if r}
+    return records, {name: gates for name, gates, r in zip(ranked, found.gates, reached, strict=True) if r}
 
 
 def at_targets(

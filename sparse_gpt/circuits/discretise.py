@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-Losses = Callable[[np.ndarray], np.ndarray]  # sizes (S,) -> task losses (S,) of the S rankings cut at those sizes
+Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings cut at these sizes;
+where a loss is above its bound, any number above it will do."""
 
 
 def ranking(
@@ -43,13 +45,13 @@ def cut(orders: Iterable[np.ndarray], sizes: np.ndarray, partners: np.ndarray) -
 def smallest_sizes(
     losses: Losses, opened: np.ndarray, limit: np.ndarray, target: float | np.ndarray, low: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bisects, for S rankings in lockstep, the smallest k whose loss is at most `target`.
+    """Bisects, for S rankings side by side, the smallest k whose loss is at most `target`.
 
     The upper end starts at the number of open gates and doubles until it reaches the target. Losses are nearly, not
     exactly, monotone in k; what is guaranteed is loss(k) <= target and, for k > 0, loss(k - 1) > target.
 
     Args:
-      losses: evaluates one size per ranking.
+      losses: evaluates the rankings that are not settled yet, one size each.
       opened: (S,) number of open gates, where to start.
       limit: (S,) length of each ranking.
       target: task loss in nats, one for all or (S,).
@@ -59,24 +61,23 @@ def smallest_sizes(
       sizes (S,) and whether the target was reached (S,); where it was not, the size is the one that came closest.
     """
     high = np.clip(opened, 1, limit)
+    targets = np.broadcast_to(target, high.shape)
     # Size 0 is never tried: a circuit without nodes answers by the constants alone.
-    low = np.zeros_like(high) if low is None else low
+    low = np.zeros_like(high) if low is None else low.copy()
     best, best_loss, reached = high.copy(), np.full(len(high), np.inf), np.zeros(len(high), bool)
-    while True:
-        loss = losses(high)
-        closer = ~reached & (loss < best_loss)
-        best, best_loss = np.where(closer, high, best), np.where(closer, loss, best_loss)
-        newly = ~reached & (loss <= target)
-        best, reached = np.where(newly, high, best), reached | newly
-        if np.all(reached | (high >= limit)):
-            break
-        low, high = np.where(reached, low, high), np.where(reached, high, np.minimum(2 * high, limit))
-    high = best.copy()
-    while np.any(reached & (high - low > 1)):
-        middle = np.where(reached, (low + high) // 2, high)
-        enough = losses(np.maximum(middle, 1)) <= target
-        high, low = np.where(reached & enough, middle, high), np.where(reached & ~enough, middle, low)
-    return np.where(reached, high, best), reached
+    left = np.arange(len(high))
+    while len(left):
+        found = losses(left, high[left], np.full(len(left), np.inf))  # exact, to know which came closest
+        closer = found < best_loss[left]
+        best[left[closer]], best_loss[left[closer]] = high[left[closer]], found[closer]
+        reached[left] = found <= targets[left]
+        left = left[~reached[left] & (high[left] < limit[left])]
+        low[left], high[left] = high[left], np.minimum(2 * high[left], limit[left])
+    while len(left := np.flatnonzero(reached & (best - low > 1))):
+        middle = (low[left] + best[left]) // 2
+        enough = losses(left, middle, targets[left]) <= targets[left]
+        best[left[enough]], low[left[~enough]] = middle[enough], middle[~enough]
+    return best, reached
 
 
 def size_grid(largest: int, points: int = 24) -> np.ndarray:

@@ -190,13 +190,15 @@ class Evaluator:
         pairs = zip(logits, own, strict=True)
         return np.array([largest_loss(calibrated(each, c, self.index), self.batch) for each, c in pairs])
 
-    def within(self, candidates: Candidates, bound: float) -> np.ndarray:
-        """(N,) calibrated task losses, exact where they are at most `bound`; elsewhere perhaps only a lower bound.
+    def within(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
+        """(N,) calibrated task losses, exact where they are at most `bound` (one for all, or (N,)); elsewhere perhaps
+        only what they are at least, which is above it.
 
         Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out,
         whatever the others would say. Of several tasks' losses it is the largest, which is at least their mean.
         """
         index, total, left = self.index, len(self.batch.positions), np.arange(len(candidates.gates))
+        bounds = np.broadcast_to(bound, left.shape)
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
         for first in range(0, total, ROWS):
             batch, turn = rows(self.batch, slice(first, first + ROWS)), self.turn + first // ROWS
@@ -207,7 +209,7 @@ class Evaluator:
             losses[left] = seen / total * loss
             if seen == total:
                 losses[left] = self._largest(logits, scale, shift, losses[left])
-            stays = losses[left] <= bound
+            stays = losses[left] <= bounds[left]
             left, logits = left[stays], logits[stays]
             if not len(left):
                 break

@@ -151,7 +151,8 @@ def find_circuit(
     if samples.shifted is not None:
         metrics |= _shifted_metrics(support, own, _like(heldout, samples.shifted), weights)
     metrics["random_circuit_task_loss"] = float(np.median(controls["task_loss"]))
-    other_values = record.redrawn_circuits(support, selection, heldout, weights, prune.random_draws, prune.seed)
+    chosen_on, inside = selection.within_support(support.gates), heldout.within_support(support.gates)
+    other_values = record.redrawn_circuits(support, chosen_on, inside, weights, prune.random_draws, prune.seed)
     metrics["redrawn_values_task_loss"] = float(np.median(other_values["task_loss"]))
     metrics["redrawn_values_task_loss_calibrated"] = float(np.median(other_values["task_loss_calibrated"]))
     resampled = {} if others is None else {"resampled": record.resampled(support, own, heldout, weights, others)}
@@ -179,7 +180,7 @@ def find_circuit(
         "random_circuit": controls,
         "redrawn_values": other_values,
         **resampled,
-        "importance": single_removals(support, own, heldout, weights),
+        "importance": single_removals(support, own, inside, weights),
         "seconds": time.perf_counter() - started,
     }
     drawn = None

@@ -86,9 +86,15 @@ def size_versus_target(
     def cut(sizes: np.ndarray) -> Candidates:
         return Candidates(discretise.cut([order] * len(sizes), sizes, weights.partners))
 
-    sizes, reached = discretise.smallest_sizes(
-        lambda k: selection(cut(k)).calibrated, high, np.full(len(targets), len(order)), targets, low
-    )
+    def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Each size once, whichever targets ask for it."""
+        del which
+        different, place = np.unique(sizes, return_inverse=True)
+        highest = np.full(len(different), -np.inf)
+        np.maximum.at(highest, place, bounds)
+        return selection.within(cut(different), highest)[place]
+
+    sizes, reached = discretise.smallest_sizes(losses, high, np.full(len(targets), len(order)), targets, low)
     fitted = selection(cut(sizes))
     found = heldout.losses(cut(sizes), fitted.scale, fitted.shift)
     points = [

@@ -103,15 +103,13 @@ def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weight
     pairs = zip(to_vector(found.tau), to_vector(found.attribution), strict=True)
     orders = np.stack([discretise.ranking(t, a, may_open, weights.partners) for t, a in pairs])
 
-    def cut(sizes: np.ndarray) -> np.ndarray:
-        return discretise.cut(orders, sizes, weights.partners)
+    def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        return selection.within(Candidates(discretise.cut(orders[which], sizes, weights.partners)), bounds)
 
     opened = np.sum((to_vector(found.tau) > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = discretise.smallest_sizes(
-        lambda k: selection(Candidates(cut(k))).calibrated, opened, limit, target
-    )
-    gates = cut(sizes)
+    sizes, reached = discretise.smallest_sizes(losses, opened, limit, target)
+    gates = discretise.cut(orders, sizes, weights.partners)
     edges = np.array([weights.count(g) for g in gates])
     return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
 
