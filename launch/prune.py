@@ -133,6 +133,9 @@ def _print_summary(result: SearchResult, folder: Path) -> None:
     circuit, m = result.circuit, result.circuit.metrics
     if not result.reached:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
+    elif len(result.search["stages"]) == 1:
+        most = result.search["hyperparameters"]["refine_most"]
+        print(f"{circuit.task}: not refined, for it has more than --config.prune.refine_most={most} nodes")
     each = "".join(f"  {x['task']}: held-out task loss {x['task_loss']:.3f}\n" for x in circuit.tasks)
     shifted = ""
     if "shifted_task_loss" in m:

@@ -130,6 +130,7 @@ class PruneConfig:
     tune_trials: int = 0  # searches beside those, in eights, with the eight values tuned by Optuna
     grad_clip: float = 1.0
     refine_trials: int = 3  # of the smallest circuits found, refined until no node can go; the smallest wins
+    refine_most: int = 1024  # nodes; larger ones stay as they are, for refining them takes hours
     edges: bool = True  # then remove single edges too
     evaluation_pairs: int = 256  # of validation, of training beside them, and of held-out samples
     random_draws: int = 20
@@ -358,7 +359,7 @@ def _validate_training(config: Config) -> None:
 
 
 def _validate_prune(p: PruneConfig) -> None:
-    for field in ("steps", "seeds", "batch_pairs", "refine_trials", "evaluation_pairs", "random_draws"):
+    for field in ("steps", "seeds", "batch_pairs", "refine_trials", "refine_most", "evaluation_pairs", "random_draws"):
         _require(getattr(p, field) >= 1, f"prune.{field}", getattr(p, field), "must be at least 1")
     for field in ("target_loss", "learning_rate", "heaviside_temp", "grad_clip"):
         _require(getattr(p, field) > 0, f"prune.{field}", getattr(p, field), "must be positive")

@@ -93,9 +93,10 @@ def test_a_support_is_set_apart_where_it_can_be_and_pays(monkeypatch: pytest.Mon
     frozen = dataclasses.replace(gated, frozen=True)
     turning = dataclasses.replace(gated, draws={site: value[None] for site, value in gated.ablation.items()})
 
-    def apart(model: GatedModel) -> bool:
-        return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, 0.3)).support is not None
+    def apart(model: GatedModel, share: float = 0.05) -> bool:
+        return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, share)).support is not None
 
     assert not apart(gated)  # compiling would take far longer than all candidates of this small model
     monkeypatch.setattr(evaluate, "WORTH_COMPILING", 0)
     assert [apart(model) for model in (gated, frozen, turning)] == [True, False, False]
+    assert not apart(gated, share=0.3)  # nearly the whole model

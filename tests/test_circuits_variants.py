@@ -12,11 +12,11 @@ import pytest
 from sparse_gpt.circuits import SearchResult, TaskBatch, discretise, find_circuit, search
 from sparse_gpt.circuits.ablation import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, task_loss
+from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, Scores, task_loss
 from sparse_gpt.circuits.gated import gated_model, joined, rows
 from sparse_gpt.circuits.gates import GateArrays, from_vector, partners, searchable, to_vector
 from sparse_gpt.circuits.samples import TaskSamples, by_task, in_turn, shared
-from sparse_gpt.circuits.trials import Support, Weights, refined, refined_nodes
+from sparse_gpt.circuits.trials import Support, Trials, Weights, refined, refined_nodes, smallest
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
@@ -242,6 +242,39 @@ def test_what_ends_at_the_same_nodes_has_its_edges_refined_once() -> None:
         np.testing.assert_array_equal(np.flatnonzero(stages["edges"].gates), np.sort(needed))
         assert set(stages["edges"].kept_edges(weights)) == set(weights.edges(stages["nodes"].gates))
     assert on.refinements == 1
+
+
+def test_large_supports_are_not_refined() -> None:
+    """Loss: the first node is needed. Three supports hold it and 4, 9 or 19 others."""
+    weights = Weights(CONFIG.model, PARAMS)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(to_vector(searchable(CONFIG.model, PARAMS))))
+    gates = np.zeros((3, len(weights.partners)), np.float32)
+    for row, size in zip(gates, (20, 10, 5), strict=True):
+        row[order[:size]] = 1
+    counts = np.array([weights.count(row) for row in gates])
+    scores = Scores(np.zeros((2, 1, 2)), np.ones(2), np.zeros((2, 0)), np.zeros(2))
+    trials = Trials(np.stack([order] * 2), np.array([20, 10]), counts[:2], gates[:2], np.ones(2, bool), scores)
+
+    class NeedsFirst:
+        def within_support(self, gates: np.ndarray) -> "NeedsFirst":
+            return self
+
+        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+            return 1 - candidates.gates[:, order[0]]
+
+        def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
+
+    on: Any = NeedsFirst()
+
+    def found(most: int, others: dict[str, np.ndarray]) -> tuple[int, str, dict[str, int]]:
+        prune = dataclasses.replace(PRUNE, refine_trials=3, refine_most=most)
+        best, name, stages = smallest(trials, others, on, weights, 0.5, prune, lambda _: None)
+        return best, name, {stage: int(support.gates.sum()) for stage, support in stages.items()}
+
+    assert found(10, {}) == (1, "trial 1", {"search": 10, "nodes": 1, "edges": 1})
+    assert found(9, {}) == (1, "trial 1", {"search": 10})  # the one with the fewest edges, as it is
+    assert found(9, {"other": gates[2]}) == (1, "other", {"search": 5, "nodes": 1, "edges": 1})
 
 
 def _widths() -> dict[str, int]:

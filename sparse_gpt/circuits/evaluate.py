@@ -21,6 +21,7 @@ from sparse_gpt.config import ModelConfig
 
 CANDIDATES, ROWS = 8, 128
 WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
+FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 
@@ -135,13 +136,15 @@ class Evaluator:
         """An evaluator of candidates without any node that is closed in `gates` (nodes,): up to rounding the same, and
         several times faster where few are open, once its own programs are compiled.
 
-        It is this one where it serves already, where norms are frozen or ablation values take turns, and where
-        compiling would take longer than what is gained.
+        It is this one where it serves already, where norms are frozen or ablation values take turns, where compiling
+        would take longer than what is gained, and where more than a share FEW of all nodes is open.
         """
         opened, config = int(np.sum(gates)), self.gated.model.config
         if self.gated.frozen or self.gated.draws is not None:
             return self
         if self.support is not None and opened > self.support.nodes / 2:
+            return self
+        if opened > FEW * self.nodes:
             return self
         if weight_count(config) * self.batch.tokens.size * opened < WORTH_COMPILING:
             return self

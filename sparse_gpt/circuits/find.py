@@ -141,9 +141,7 @@ def find_circuit(
     _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         ranked, cut = baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed)
-        best, start, supports = smallest(
-            trials, cut, selection, weights, stricter, prune.refine_trials, prune.edges, bar.set_postfix_str
-        )
+        best, start, supports = smallest(trials, cut, selection, weights, stricter, prune, bar.set_postfix_str)
     support = list(supports.values())[-1]
     own, reached = _calibration(support, selection, weights, prune.target_loss)
     controls = record.random_circuits(support.gates, selection, heldout, prune.random_draws, prune.seed)

@@ -16,7 +16,7 @@ from sparse_gpt.circuits.evaluate import Candidates, Evaluator, Scores
 from sparse_gpt.circuits.gates import from_vector, partners, to_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found
-from sparse_gpt.config import ModelConfig
+from sparse_gpt.config import ModelConfig, PruneConfig
 from sparse_gpt.model.parameters import Params
 
 Report = Callable[[str], None]  # told what was reached, for a progress line
@@ -167,8 +167,7 @@ def smallest(
     selection: Evaluator,
     weights: Weights,
     target: float,
-    refine_trials: int,
-    edges: bool,
+    prune: PruneConfig,
     report: Report,
 ) -> tuple[int, str, dict[str, Support]]:
     """The best trial, and the smallest circuit that refinement makes of the smallest supports at hand.
@@ -180,30 +179,32 @@ def smallest(
       selection: where losses are measured.
       weights: of the model.
       target: task loss in nats.
-      refine_trials: how many of the supports with the fewest edges are refined.
-      edges: whether single edges are removed too.
+      prune: how many of the supports with the fewest edges are refined, of how many nodes at most, and whether single
+        edges are removed too.
       report: told of the progress.
 
     Returns:
       the index of the best trial, the name of the support that was refined to the fewest edges ("trial 3", or one of
       `others`), and its supports by stage: "search", "nodes" (minimal in nodes) and, if asked for, "edges" (minimal in
-      nodes and edges). When nothing reached the target, the trial with the lowest loss as it is.
+      nodes and edges). Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or
+      when everything is too large to be refined, which leaves the support with the fewest edges.
     """
     names = {f"trial {i}": i for i in np.argsort(trials.edges, kind="stable").tolist() if trials.reached[i]}
     lowest = int(np.argmin(trials.scores.calibrated))
     starts = {name: trials.gates[i] for name, i in names.items()} | dict(others)
     if not starts:
         return lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])}
-    first = sorted(starts, key=lambda name: weights.count(starts[name]))[:refine_trials]
-    on = selection.within_support(np.max([starts[name] for name in first], axis=0))
-    results: dict[str, dict[str, Support]] = {}
+    by_size = sorted(starts, key=lambda name: weights.count(starts[name]))
+    first = [name for name in by_size if starts[name].sum() <= prune.refine_most][: prune.refine_trials]
+    results = {} if first else {by_size[0]: {"search": Support(starts[by_size[0]])}}
+    on = selection.within_support(np.max([starts[name] for name in first or by_size], axis=0))
     known: dict[bytes, Support] = {}
     for name in first:
 
         def told(text: str, name: str = name) -> None:
             report(f"{name}: {text}")
 
-        results[name] = refined(starts[name], on, weights, target, edges, told, known)
+        results[name] = refined(starts[name], on, weights, target, prune.edges, told, known)
     chosen = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(weights)))
     return names.get(chosen, next(iter(names.values()), lowest)), chosen, results[chosen]
 
