@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -66,11 +67,14 @@ def laptop_circuits(folder: Path) -> list[Figure]:
     figures.write_csv(folder / "laptop-circuits.csv", rows)
     for row in rows:
         print(f"{row['task']:28}{row['nodes']:5} nodes{row['edges']:5} edges, task loss {row['task_loss']:.3f}")
-    means = {name: figures.geometric_mean([row[f"{stage}_edges"] for row in rows]) for stage, name in STAGES.items()}
+    refined = [row for row in rows if row["edges_edges"] is not None]
+    means = {name: figures.geometric_mean([row[f"{stage}_edges"] for row in refined]) for stage, name in STAGES.items()}
+    large = [f"{row['task']}: {row['search_edges']}" for row in rows if row not in refined]
     return [
         at_least("tasks with a circuit", len(rows), 16),
         at_most("edges of the quote circuit", quote, 25),
-        *(reported(f"edges {name}, geometric mean over tasks", value) for name, value in means.items()),
+        *(reported(f"edges {name}, geometric mean over {len(refined)} tasks", mean) for name, mean in means.items()),
+        reported("edges of circuits too large to be refined", ", ".join(large) or "none is"),
     ]
 
 
@@ -79,8 +83,9 @@ def _sizes(path: Path) -> dict[str, Any]:
     circuit, search = (json.loads((path.parent / name).read_text()) for name in ("circuit.json", "search.json"))
     shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
     row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
-    for stage in search["stages"]:
-        row |= {f"{stage['stage']}_{key}": stage[key] for key in ("nodes", "edges")}
+    stages = {stage["stage"]: stage for stage in search["stages"]}
+    for stage, key in itertools.product(STAGES, ("nodes", "edges")):
+        row[f"{stage}_{key}"] = stages.get(stage, {}).get(key)  # None where the circuit was too large to be refined
     return row
 
 
