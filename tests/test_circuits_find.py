@@ -3,23 +3,26 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from launch import comparisons
 from sparse_gpt.circuits import (
     SearchResult,
     baselines,
     calibrate,
+    discretise,
     find_circuit,
     full_task_loss,
     pretraining_means,
     resume,
 )
 from sparse_gpt.circuits.circuit import matrix, nodes_of
-from sparse_gpt.circuits.evaluate import agreement, calibrated, task_loss
-from sparse_gpt.circuits.find import prepared
+from sparse_gpt.circuits.evaluate import Candidates, agreement, calibrated, task_loss
+from sparse_gpt.circuits.find import prepared, searched
 from sparse_gpt.circuits.gated import TaskBatch, by_length, joined, rows, without_longest
 from sparse_gpt.circuits.gates import empty, from_vector, to_vector
 from sparse_gpt.circuits.record import loss_versus_size, redrawn
@@ -171,6 +174,35 @@ def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
     few = sorted(starts.values())[PRUNE.refine_trials - 1]  # what is refined has few edges, wherever it came from
     assert result.search["stages"][0]["edges"] == starts[result.search["refined_from"]] <= few
     assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
+
+
+def test_the_searches_alone(
+    result: SearchResult, means: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the frontier compares is the smallest of a search's trials, found once."""
+    opened: list[Path] = []
+
+    def run(folder: Path) -> SimpleNamespace:
+        opened.append(folder)
+        known = means if len(opened) == 1 else None  # without which nothing can be searched
+        return SimpleNamespace(config=CONFIG, params=PARAMS, tokenizer=None, pretraining_activations=lambda: known)
+
+    monkeypatch.setattr(comparisons, "Workdir", run)
+    monkeypatch.setattr(comparisons, "task_samples", lambda *_: SAMPLES)
+    monkeypatch.setattr(comparisons, "QUICK", {})
+    rows = comparisons.searched_sizes(tmp_path, ["copy"])
+    assert rows == comparisons.searched_sizes(tmp_path, ["copy"])
+    assert len(opened) == 2
+    assert [row["target_loss"] for row in rows] == [0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005]
+    ready = prepared(CONFIG, PARAMS, SAMPLES, means)
+    _, _, trials = searched(ready, PRUNE, progress=False)
+    assert trials.edges.tolist() == [trial["edges"] for trial in result.search["trials"]]
+    order, cut = trials.orders[np.argmin(trials.edges)], rows[2]
+    assert (cut["task"], cut["reached"]) == ("copy", True)
+    gates = discretise.cut([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.weights.partners)
+    assert cut["edges"] == ready.weights.count(gates[0])
+    enough, fewer = ready.selection(Candidates(gates)).calibrated
+    assert enough <= 0.15 < fewer
 
 
 def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 """launch.reproduce: the table, the exit codes, and kills that hit and are counted."""
 
+import itertools
 import json
 import math
 import random
@@ -197,6 +198,45 @@ def test_sizes_are_drawn_and_written(tmp_path: Path) -> None:
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
     assert seen["sparse: geometric mean of 2 tasks"] == pytest.approx(10)
     assert seen["dense: geometric mean of 2 tasks"] == pytest.approx(200)
+
+
+def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nine models; loss falls with width and with nonzeros, edges grow with both: so half of the figures hold."""
+    trained: list[tuple[str, ...]] = []
+
+    def place(workdir: Path) -> tuple[int, int]:
+        width, nonzeros = workdir.name[1:].split("_n")
+        return int(width), int(nonzeros)
+
+    monkeypatch.setattr(comparisons, "finish", lambda name, *flags: trained.append((name, *flags)))
+    monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
+    monkeypatch.setattr(figures, "validation_loss", lambda workdir: 5 - sum(place(workdir)) / 1e5)
+    monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
+    monkeypatch.setattr(comparisons, "kurtosis", lambda workdir: 3.0 + place(workdir)[0])
+    monkeypatch.setattr(
+        comparisons,
+        "searched_sizes",
+        lambda workdir, tasks: [
+            {"model": "", "task": task, "target_loss": 0.15, "edges": place(workdir)[0] * 2**i}
+            for i, task in enumerate(tasks)
+        ],
+    )
+    found = comparisons.frontier(tmp_path)
+    assert [figure.holds for figure in found] == [True] + 3 * [True, False]
+    assert [figure.measured for figure in found[:3]] == [3, pytest.approx(-64e-5), pytest.approx(2)]
+    lines = (tmp_path / "frontier.csv").read_text().splitlines()
+    assert lines[0] == "width,nonzeros,val_loss,edges,kurtosis"
+    assert [float(cell) for cell in lines[9].split(",")] == pytest.approx([128, 49_152, 4.5072, 256, 131])
+    assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in ("frontier", "kurtosis"))
+    assert len(trained) == 9
+    block_weights = {64: 98_304, 96: 221_184, 128: 393_216}
+    for (name, *flags), (width, nonzeros) in zip(
+        trained, itertools.product(comparisons.WIDTHS, comparisons.NONZEROS), strict=True
+    ):
+        given = dict(flag.split("=", 1) for flag in flags)
+        assert (name, given["--config.model.d_model"]) == ("train", str(width))
+        assert float(given["--config.sparsity.density"]) * block_weights[width] == pytest.approx(nonzeros)
+    assert ["corpus" in " ".join(flags) for flags in trained] == [False] + 8 * [True]  # that of the first
 
 
 def test_the_figures_of_bridges(tmp_path: Path) -> None:

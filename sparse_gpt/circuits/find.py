@@ -49,7 +49,7 @@ from sparse_gpt.circuits.samples import TaskSamples, by_task
 from sparse_gpt.circuits.search import Found, Hyperparameters, search
 from sparse_gpt.circuits.traces import traces
 from sparse_gpt.circuits.trials import Support, Trials, Weights, discretised, smallest
-from sparse_gpt.config import Config, k_coefs
+from sparse_gpt.config import Config, PruneConfig, k_coefs
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params
 
@@ -131,14 +131,10 @@ def find_circuit(
     prune = config.prune
     for name, batch in by_task(samples.validation, samples.names or (task,)):
         require_solved(config, params, name, batch)
-    gated, train, selection, heldout, weights, may_open, others = prepared(config, params, samples, activations)
+    ready = prepared(config, params, samples, activations)
+    _, _, selection, heldout, weights, may_open, others = ready
+    h, found, trials = searched(ready, prune, params_sha256, unfinished, progress)
     stricter = prune.selection_margin * prune.target_loss
-
-    def run(h: Hyperparameters) -> tuple[Found, Trials]:
-        found = search(gated, may_open, h, train, prune.steps, prune.batch_pairs, progress, tie_qk=prune.tie_qk)
-        return found, discretised(found, to_vector(may_open), selection, weights, stricter)
-
-    _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         ranked, cut = baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed)
         best, start, supports = smallest(trials, cut, selection, weights, stricter, prune, bar.set_postfix_str)
@@ -197,6 +193,25 @@ def prepared(config: Config, params: Params, samples: TaskSamples, activations: 
     return Prepared(
         gated, samples.train, *_evaluators(gated, samples), weights, searchable(config.model, params), others
     )
+
+
+def searched(
+    ready: Prepared,
+    prune: PruneConfig,
+    params_sha256: str = "",
+    unfinished: Path | None = None,
+    progress: bool = True,
+) -> tuple[Hyperparameters, Found, Trials]:
+    """The searches alone, each cut at `prune.selection_margin` of the target. Arguments as of `find_circuit`."""
+    target = prune.selection_margin * prune.target_loss
+
+    def run(h: Hyperparameters) -> tuple[Found, Trials]:
+        settings = prune.steps, prune.batch_pairs, progress
+        found = search(ready.gated, ready.may_open, h, ready.train, *settings, tie_qk=prune.tie_qk)
+        return found, discretised(found, to_vector(ready.may_open), ready.selection, ready.weights, target)
+
+    _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
+    return h, found, trials
 
 
 def _evaluators(gated: GatedModel, samples: TaskSamples) -> tuple[Evaluator, Evaluator]:
