@@ -342,6 +342,10 @@ def test_random_circuits_have_the_same_counts() -> None:
     for site, value in gates.items():
         np.testing.assert_array_equal(drawn[site].sum(axis=2), np.repeat(value.sum(axis=1)[None], 7, axis=0))
     assert len({vector.tobytes() for vector in to_vector(drawn)}) == 7
+    gates["attn_k"] = gates["attn_q"]
+    tied = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0, tie_qk=True), CONFIG.model)
+    np.testing.assert_array_equal(tied["attn_k"], tied["attn_q"])
+    np.testing.assert_array_equal(tied["attn_k"].sum(axis=2), np.repeat(gates["attn_k"].sum(axis=1)[None], 7, axis=0))
 
 
 def test_slopes_foretell_the_removal_of_one_item() -> None:

@@ -12,7 +12,7 @@ import pytest
 from sparse_gpt.circuits import SearchResult, TaskBatch, discretise, find_circuit, search
 from sparse_gpt.circuits.ablation import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, Scores, task_loss
+from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, Scores, random_gates, task_loss
 from sparse_gpt.circuits.gated import gated_model, joined, rows
 from sparse_gpt.circuits.gates import GateArrays, from_vector, partners, searchable, to_vector
 from sparse_gpt.circuits.samples import TaskSamples, by_task, in_turn, shared
@@ -154,6 +154,14 @@ def test_the_circuit_is_recomputed_from_its_files(result: SearchResult, draws: G
     others = [loss(TOGETHER.heldout, _draw(draws, 1 + RESAMPLED + i)) for i in range(PRUNE.random_draws)]
     assert result.search["resampled"]["task_loss"] == pytest.approx(others, abs=5e-3)
     assert metrics["resampled_task_loss"] == pytest.approx(np.mean(others), abs=5e-3)
+
+
+def test_random_circuits_are_tied_as_the_circuit_is(result: SearchResult, draws: GateArrays) -> None:
+    gates = to_vector(result.circuit.gates(CONFIG.model))
+    drawn = random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
+    assert not np.array_equal(drawn, random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
+    logits = [_reference(TOGETHER.heldout, from_vector(each, CONFIG.model), _draw(draws, 0)) for each in drawn]
+    assert result.search["random_circuit"]["task_loss"] == pytest.approx([task_loss(x) for x in logits], abs=2e-3)
 
 
 def test_every_task_reaches_the_target_where_sizes_are_chosen(result: SearchResult, draws: GateArrays) -> None:

@@ -282,12 +282,13 @@ def agreement(logits: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean((logits[:, 0] > logits[:, 1]) == (other[:, 0] > other[:, 1])))
 
 
-def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int) -> np.ndarray:
-    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels."""
+def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, tie_qk: bool = False) -> np.ndarray:
+    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels; with
+    tied gates at the same ones of q and k."""
     rng = np.random.default_rng(seed)
     layered = from_vector(gates, config)
     drawn = {
         site: np.stack([[rng.permutation(row) for row in value] for _ in range(draws)])
         for site, value in layered.items()
     }
-    return to_vector(drawn)
+    return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)

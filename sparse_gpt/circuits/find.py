@@ -140,7 +140,7 @@ def find_circuit(
         best, start, supports = smallest(trials, cut, selection, weights, stricter, prune, bar.set_postfix_str)
     support = list(supports.values())[-1]
     own, reached = _calibration(support, selection, weights, prune.target_loss)
-    controls = record.random_circuits(support.gates, selection, heldout, prune.random_draws, prune.seed)
+    controls = record.random_circuits(support.gates, selection, heldout, weights, prune.random_draws, prune.seed)
     metrics, each = _metrics(support, own, heldout, weights, samples.names)
     if samples.shifted is not None:
         metrics |= _shifted_metrics(support, own, _like(heldout, samples.shifted), weights)
@@ -170,7 +170,8 @@ def find_circuit(
         "loss_versus_size": curve,
         "size_versus_target": record.size_versus_target(trials.orders[best], curve, selection, heldout, weights),
         "baselines": ranked,
-        "overlap": overlap(trials.gates[:untuned], config.model, prune.seed),  # tuned searches share their seed
+        # Tuned searches share their seed.
+        "overlap": overlap(trials.gates[:untuned], config.model, prune.seed, prune.tie_qk),
         "random_circuit": controls,
         "redrawn_values": other_values,
         **resampled,

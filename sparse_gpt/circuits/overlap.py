@@ -11,13 +11,14 @@ LEAST = 5  # searches for an interval
 RESAMPLES, RANDOM_DRAWS = 2000, 20
 
 
-def overlap(gates: np.ndarray, model: ModelConfig, seed: int) -> dict[str, Any]:
+def overlap(gates: np.ndarray, model: ModelConfig, seed: int, tie_qk: bool = False) -> dict[str, Any]:
     """Mean Jaccard overlap over all pairs of S circuits.
 
     Args:
       gates: (S, nodes) of 0 and 1.
       model: for the sites and layers that nodes belong to.
       seed: of the bootstrap and of the random circuits.
+      tie_qk: whether q and k share their gates.
 
     Returns:
       searches: S; mean_jaccard: None with fewer than two; interval: bootstrap 95 % interval of it over searches, None
@@ -27,7 +28,8 @@ def overlap(gates: np.ndarray, model: ModelConfig, seed: int) -> dict[str, Any]:
     if searches < 2:
         return {"searches": searches, "mean_jaccard": None, "interval": None, "random_jaccard": None}
     shared = jaccard(gates)
-    drawn = np.stack([random_gates(each, model, RANDOM_DRAWS, seed + i) for i, each in enumerate(gates)], axis=1)
+    each = [random_gates(own, model, RANDOM_DRAWS, seed + i, tie_qk) for i, own in enumerate(gates)]
+    drawn = np.stack(each, axis=1)
     interval = bootstrap_interval(shared, np.random.default_rng(seed)) if searches >= LEAST else None
     return {
         "searches": searches,

@@ -133,10 +133,11 @@ def area(points: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def random_circuits(
-    gates: np.ndarray, selection: Evaluator, heldout: Evaluator, draws: int, seed: int
+    gates: np.ndarray, selection: Evaluator, heldout: Evaluator, weights: Weights, draws: int, seed: int
 ) -> dict[str, Any]:
     """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
-    return _control(Candidates(random_gates(gates, heldout.gated.model.config, draws, seed)), selection, heldout)
+    drawn = random_gates(gates, weights.config, draws, seed, weights.tie_qk)
+    return _control(Candidates(drawn), selection, heldout)
 
 
 def redrawn_circuits(
