@@ -1,5 +1,6 @@
 """Gates, ablation values and the gated model."""
 
+import copy
 import dataclasses
 import functools
 
@@ -106,6 +107,47 @@ def test_frozen_norms_are_those_of_the_full_model() -> None:
     run = jax.jit(lambda model, gates: model.logits(batch, model.tap(gates, batch.tokens, batch.positions)))
     found = run(model, layered)
     np.testing.assert_allclose(found, expected[np.arange(16), batch.positions], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "options"),
+    [
+        (0.5, {}),
+        (0.0, {"bias": False, "residual_activation": "relu", "bigram": True}),
+        (0.5, {"norm": "layer", "attention_sink": False, "position": "additive"}),
+        (0.0, {"position": "concat", "d_position": 4}),
+    ],
+    ids=["AbsTopK", "ReLU stream, bigram", "LayerNorm, positions", "concatenated positions"],
+)
+@pytest.mark.parametrize("frozen", [False, True], ids=["live", "frozen"])
+def test_sublayers_without_an_open_output_are_left_out(
+    fraction: float, options: dict[str, object], frozen: bool
+) -> None:
+    config = circuits_model.config(fraction, **options)
+    model, batch = dataclasses.replace(circuits_model.gated(config), frozen=frozen), circuits_model.batch(16, seed=2)
+    every = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
+    needed = jax.jit(lambda model, gates: model.answer_logits_of_one(gates, batch))
+    broken = copy.deepcopy(jax.device_get(model.params))
+    broken["h_1"]["attn"]["c_proj"]["kernel"][:] = np.nan
+    broken["h_0"]["mlp"]["c_fc"]["kernel"][:] = np.nan
+    left_out = [
+        set(),
+        {("attn_out", 1), ("mlp_out", 0)},
+        {(site, i) for site in ("attn_out", "mlp_out") for i in (0, 1)},
+    ]
+    for out in left_out:
+        layered = circuits_model.random_gates(config, seed=4)
+        for site, layer in out:
+            layered[site][layer] = 0
+        expected = every(model, layered)
+        np.testing.assert_allclose(needed(model, layered), expected, rtol=1e-4, atol=1e-4)
+        if frozen or config.model.d_position:
+            continue
+        found = needed(dataclasses.replace(model, params=broken), layered)
+        if out:  # what is not computed cannot be NaN
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        else:
+            assert np.isnan(found).all()
 
 
 def test_means_are_those_of_the_reference_model() -> None:

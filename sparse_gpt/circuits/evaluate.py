@@ -25,15 +25,6 @@ FEW = 0.1  # share of all nodes up to which a support of its own runs faster tha
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 
-def _answer_logits(
-    model: GatedModel | Restricted, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch
-) -> jax.Array:
-    """(B, 2) of one candidate."""
-    if isinstance(model, Restricted):
-        return model.answer_logits(gates, places, kept, batch)
-    return rewired(model, gates, places, kept).answer_logits(gates, batch)
-
-
 @jax.jit
 def _logits(
     model: GatedModel | Restricted,
@@ -52,7 +43,9 @@ def _logits(
         gates, kept, place = candidate
 
         def run() -> jax.Array:
-            return _answer_logits(model, gates, places, kept, batch)
+            if isinstance(model, Restricted):
+                return model.answer_logits(gates, places, kept, batch)
+            return rewired(model, gates, places, kept).answer_logits_of_one(gates, batch)
 
         return jax.lax.cond(place < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
 
@@ -72,7 +65,10 @@ def _slopes(
     """Gradient of one candidate's calibrated task loss with respect to its gates and its edges."""
 
     def loss(gates: Gates, kept: jax.Array) -> jax.Array:
-        logits = _answer_logits(model, gates, places, kept, batch)
+        if isinstance(model, Restricted):
+            logits = model.answer_logits(gates, places, kept, batch)
+        else:
+            logits = rewired(model, gates, places, kept).answer_logits(gates, batch)
         return binary_loss(calibrate.apply(own, logits, index))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)

@@ -5,6 +5,7 @@ functions (closing over the weights would bake them into every program as consta
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 from sparse_gpt.circuits.gates import Gates
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.model.parameters import Params, flatten, parameter_table, unflatten
-from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
+from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, closed, gate, identity, recorder, substitute
 from sparse_gpt.model.transformer import Transformer, build
 
 
@@ -137,8 +138,35 @@ class GatedModel:
     def answer_logits(self, gates: Gates | None, batch: TaskBatch) -> jax.Array:
         """(B, 2) logits of answer and foil; gates None runs the full model."""
         tap = identity if gates is None else self.tap(gates, batch.tokens, batch.positions)
-        choices = jnp.stack([batch.answer, batch.foil], axis=1)
-        return jnp.take_along_axis(self.logits(batch, tap), choices, axis=1)
+        return _chosen(self.logits(batch, tap), batch)
+
+    def answer_logits_of_one(self, gates: Gates, batch: TaskBatch) -> jax.Array:
+        """The same, but sublayers of which no output is open are not computed. For small circuits that is most of them.
+
+        Under `vmap` and in gradients it gains nothing: there both branches run, or closed nodes are asked about too.
+        """
+        if self.model.config.d_position:  # a sublayer alone would not know its positions
+            return self.answer_logits(gates, batch)
+        model, variables, positions = self.model, {"params": self.params}, batch.positions
+        tap = self.tap(gates, batch.tokens, positions)
+        h: Any = model.apply(variables, batch.tokens, method="embed")
+        for i in range(2 * model.config.n_layer):
+            layer, site = i // 2, ("attn_out", "mlp_out")[i % 2]
+
+            def run(h: jax.Array, tap: Tap, i: int = i) -> jax.Array:
+                after: Any = model.apply(variables, h, i, i + 1, tap, positions, method="run")
+                return jnp.asarray(after)
+
+            computed, constant = (functools.partial(run, tap=t) for t in (tap, closed(site, self.ablation[site])))
+            h = jax.lax.cond(jnp.any(gates[site][layer] > 0), computed, constant, h)
+        at = jnp.take_along_axis(batch.tokens, positions[:, None], axis=1)
+        logits: Any = model.apply(variables, h, at, tap, method="unembed")
+        return _chosen(jnp.asarray(logits)[:, 0], batch)
+
+
+def _chosen(logits: jax.Array, batch: TaskBatch) -> jax.Array:
+    """(B, 2) of (B, V): answer and foil."""
+    return jnp.take_along_axis(logits, jnp.stack([batch.answer, batch.foil], axis=1), axis=1)
 
 
 def gated_model(config: Config, params: Params, ablation: Gates, draws: Gates | None = None) -> GatedModel:
