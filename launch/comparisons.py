@@ -1,5 +1,6 @@
 """Experiments that compare circuits between models: sparse against dense, and over widths and numbers of nonzeros."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 
 from launch import figures
 from launch.figures import TARGET
-from launch.runs import Figure, at_least, at_most, finish, prune, reported
+from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from launch.samples import task_samples
 from sparse_gpt import config as configs
 from sparse_gpt import presets
@@ -28,7 +29,7 @@ from tasks import TaskError
 PRESET = "quickstart"
 RATES = (0.1, 0.03, 0.01)  # learning rates for the dense models; the sparse one's was chosen among as many
 MOST_TASKS = 6  # compared: the first of the suite that every model solves
-QUICK = {"prune.edges": False, "prune.selection_margin": 1.0}  # the same, where nothing is to be refined
+AT_TARGET = {"prune.selection_margin": 1.0}  # of searches without refinement
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together
 
@@ -109,12 +110,13 @@ def frontier(folder: Path) -> list[Figure]:
         corpus = next(iter(runs.values())) / "corpus" if runs else None
         runs[width, nonzeros] = _trained(folder, width, nonzeros, corpus)
     tasks = _common(list(runs.values()))
+    sizes = {place: searched_sizes(workdir, tasks) for place, workdir in runs.items()}
     rows = [
         {
             "width": width,
             "nonzeros": nonzeros,
             "val_loss": figures.validation_loss(workdir),
-            "edges": figures.geometric_mean(_edges(searched_sizes(workdir, tasks), "", tasks)),
+            "edges": figures.geometric_mean(_edges(sizes[width, nonzeros], "", tasks)),
             "kurtosis": kurtosis(Workdir(workdir)),
         }
         for (width, nonzeros), workdir in runs.items()
@@ -134,7 +136,11 @@ def frontier(folder: Path) -> list[Figure]:
         "kurtosis over channels (3: normal)",
         lambda axes: _lines(rows, "nonzeros", "kurtosis", axes),
     )
-    found = [at_least("tasks compared", len(tasks), 3)]
+    reached = [row["reached"] for each in sizes.values() for row in each if row["target_loss"] == TARGET]
+    found = [
+        at_least("tasks compared", len(tasks), 3),
+        equal(f"searches that reached {TARGET}", sum(reached), len(reached)),
+    ]
     for nonzeros in NONZEROS:
         narrow, wide = (
             next(row for row in rows if (row["width"], row["nonzeros"]) == (width, nonzeros))
@@ -150,20 +156,29 @@ def frontier(folder: Path) -> list[Figure]:
 
 def searched_sizes(workdir: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
     """A row per task and target loss: how much of the best search's ranking it takes, as `figures.points` has it. What
-    launch.prune does besides is not done. Kept in WORKDIR/sizes/TASK.json."""
+    launch.prune does besides is not done. Kept in WORKDIR/sizes/TASK.json, for these weights and settings."""
     run = Workdir(workdir)
-    config = configs.replace(run.config, QUICK)
+    config = configs.replace(run.config, AT_TARGET)
+    made_for = {"params_sha256": run.params_sha256, **dataclasses.asdict(config.prune)}
     paths = {task: workdir / "sizes" / f"{task}.json" for task in tasks}
-    missing = {task: path for task, path in paths.items() if not path.is_file()}
+    missing = {task: path for task, path in paths.items() if _read(path).get("made_for") != made_for}
     activations = run.pretraining_activations() if missing else None
     for task, path in missing.items():
         ready = prepared(config, run.params, task_samples(task, run.tokenizer, config), activations)
         _, _, trials = searched(ready, config.prune)
-        best = min(range(len(trials.orders)), key=lambda i: (not trials.reached[i], trials.edges[i]))
-        order, measured = trials.orders[best], (ready.selection, ready.heldout, ready.weights)
-        write_json(path, size_versus_target(order, loss_versus_size(order, *measured), *measured))
-    found = {task: json.loads(path.read_text())["points"] for task, path in paths.items()}
+        badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
+        order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.calibrated)]
+        measured = ready.selection, ready.heldout, ready.weights
+        sizes = size_versus_target(order, loss_versus_size(order, *measured), *measured)
+        write_json(path, {"made_for": made_for, **sizes})
+    found = {task: _read(path)["points"] for task, path in paths.items()}
     return [{"model": "", "task": task, **point} for task, points in found.items() for point in points]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file's content; nothing where there is none."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
 
 
 def _trained(folder: Path, width: int, nonzeros: int, corpus: Path | None) -> Path:

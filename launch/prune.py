@@ -10,7 +10,7 @@ search again), and an unfinished search continues from the populations in WORKDI
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,7 @@ def _print_summary(result: SearchResult, folder: Path) -> None:
     if not result.reached:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
     elif len(result.search["stages"]) == 1:
-        most = result.search["hyperparameters"]["refine_most"]
-        print(f"{circuit.task}: not refined, for it has more than --config.prune.refine_most={most} nodes")
+        print(f"{circuit.task}: not refined, for {_why_not_refined(m['nodes'], result.search['hyperparameters'])}")
     each = "".join(f"  {x['task']}: held-out task loss {x['task_loss']:.3f}\n" for x in circuit.tasks)
     shifted = ""
     if "shifted_task_loss" in m:
@@ -153,6 +152,12 @@ def _print_summary(result: SearchResult, folder: Path) -> None:
         f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
         f"  -> {folder}"
     )
+
+
+def _why_not_refined(nodes: float, prune: Mapping[str, Any]) -> str:
+    if nodes > prune["refine_most"]:
+        return f"it has more than --config.prune.refine_most={prune['refine_most']} nodes"
+    return f"nothing reached {prune['selection_margin'] * prune['target_loss']:g} on the samples it was chosen on"
 
 
 if __name__ == "__main__":

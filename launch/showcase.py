@@ -68,13 +68,16 @@ def laptop_circuits(folder: Path) -> list[Figure]:
     for row in rows:
         print(f"{row['task']:28}{row['nodes']:5} nodes{row['edges']:5} edges, task loss {row['task_loss']:.3f}")
     refined = [row for row in rows if row["edges_edges"] is not None]
-    means = {name: figures.geometric_mean([row[f"{stage}_edges"] for row in refined]) for stage, name in STAGES.items()}
-    large = [f"{row['task']}: {row['search_edges']}" for row in rows if row not in refined]
+    means = {
+        name: figures.geometric_mean([row[f"{stage}_edges"] for row in refined]) if refined else "none was refined"
+        for stage, name in STAGES.items()
+    }
+    others = [f"{row['task']}: {row['search_edges']}" for row in rows if row not in refined]
     return [
         at_least("tasks with a circuit", len(rows), 16),
         at_most("edges of the quote circuit", quote, 25),
         *(reported(f"edges {name}, geometric mean over {len(refined)} tasks", mean) for name, mean in means.items()),
-        reported("edges of circuits too large to be refined", ", ".join(large) or "none is"),
+        reported("edges of circuits that were not refined", ", ".join(others) or "all were"),
     ]
 
 
@@ -85,7 +88,7 @@ def _sizes(path: Path) -> dict[str, Any]:
     row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
     stages = {stage["stage"]: stage for stage in search["stages"]}
     for stage, key in itertools.product(STAGES, ("nodes", "edges")):
-        row[f"{stage}_{key}"] = stages.get(stage, {}).get(key)  # None where the circuit was too large to be refined
+        row[f"{stage}_{key}"] = stages.get(stage, {}).get(key)  # None where it was not refined
     return row
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from sparse_gpt.circuits import (
     baselines,
     calibrate,
     discretise,
+    evaluate,
     find_circuit,
     full_task_loss,
     pretraining_means,
@@ -26,6 +28,7 @@ from sparse_gpt.circuits.find import prepared, searched
 from sparse_gpt.circuits.gated import TaskBatch, by_length, joined, rows, without_longest
 from sparse_gpt.circuits.gates import empty, from_vector, to_vector
 from sparse_gpt.circuits.record import loss_versus_size, redrawn
+from sparse_gpt.circuits.restricted import restrict
 from sparse_gpt.circuits.trials import Support, Weights
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.transformer import build
@@ -179,30 +182,60 @@ def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
 def test_the_searches_alone(
     result: SearchResult, means: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the frontier compares is the smallest of a search's trials, found once."""
-    opened: list[Path] = []
+    """What the frontier compares is the smallest of a search's trials, found once for these weights."""
+    opened: list[str] = []
 
     def run(folder: Path) -> SimpleNamespace:
-        opened.append(folder)
-        known = means if len(opened) == 1 else None  # without which nothing can be searched
-        return SimpleNamespace(config=CONFIG, params=PARAMS, tokenizer=None, pretraining_activations=lambda: known)
+        del folder
+        opened.append("" if len(opened) < 2 else "other weights")
+
+        def activations() -> dict[str, np.ndarray]:
+            if len(opened) == 2:
+                raise AssertionError("searched again")
+            return means
+
+        return SimpleNamespace(
+            config=CONFIG, params=PARAMS, params_sha256=opened[-1], tokenizer=None, pretraining_activations=activations
+        )
 
     monkeypatch.setattr(comparisons, "Workdir", run)
     monkeypatch.setattr(comparisons, "task_samples", lambda *_: SAMPLES)
-    monkeypatch.setattr(comparisons, "QUICK", {})
-    rows = comparisons.searched_sizes(tmp_path, ["copy"])
-    assert rows == comparisons.searched_sizes(tmp_path, ["copy"])
-    assert len(opened) == 2
+    rows, again, anew = (comparisons.searched_sizes(tmp_path, ["copy"]) for _ in range(3))
+    assert rows == again == anew
+    assert json.loads((tmp_path / "sizes" / "copy.json").read_text())["made_for"]["params_sha256"] == "other weights"
     assert [row["target_loss"] for row in rows] == [0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005]
     ready = prepared(CONFIG, PARAMS, SAMPLES, means)
-    _, _, trials = searched(ready, PRUNE, progress=False)
-    assert trials.edges.tolist() == [trial["edges"] for trial in result.search["trials"]]
-    order, cut = trials.orders[np.argmin(trials.edges)], rows[2]
+    _, _, trials = searched(ready, dataclasses.replace(PRUNE, selection_margin=1.0), progress=False)
+    order, cut = trials.orders[np.argmin(trials.edges)], rows[1]  # trials are cut at PRUNE's target, 0.3
     assert (cut["task"], cut["reached"]) == ("copy", True)
     gates = discretise.cut([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.weights.partners)
     assert cut["edges"] == ready.weights.count(gates[0])
     enough, fewer = ready.selection(Candidates(gates)).calibrated
-    assert enough <= 0.15 < fewer
+    assert enough <= 0.3 < fewer
+    _, _, trials = searched(ready, PRUNE, progress=False)
+    assert trials.edges.tolist() == [trial["edges"] for trial in result.search["trials"]]
+
+
+def test_evidence_is_the_same_within_the_support(
+    result: SearchResult, means: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart: list[int] = []
+
+    def restricted(*args: Any) -> Any:
+        apart.append(1)
+        return restrict(*args)
+
+    monkeypatch.setattr(evaluate, "restrict", restricted)
+    monkeypatch.setattr(evaluate, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(evaluate, "FEW", 1)
+    found = find_circuit(CONFIG, PARAMS, "toy", SAMPLES, means, progress=False)
+    assert len(apart) >= 3
+    assert found.circuit.nodes == result.circuit.nodes
+    for part in ("nodes", "edges"):
+        losses = [[item["task_loss"] for item in each.search["importance"][part]] for each in (found, result)]
+        np.testing.assert_allclose(*losses, atol=1e-4)
+    losses = [each.search["redrawn_values"]["task_loss"] for each in (found, result)]
+    np.testing.assert_allclose(*losses, atol=1e-4)
 
 
 def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndarray]) -> None:

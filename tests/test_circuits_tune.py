@@ -134,7 +134,9 @@ def test_an_interrupted_study_goes_on(
 def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Path) -> None:
     untuned = dataclasses.replace(PRUNE, tune_trials=0)
     frozen = dataclasses.replace(untuned, norm="frozen")
-    for prune, sha, runs in ((untuned, "ab", 1), (PRUNE, "ab", 2), (untuned, "cd", 1), (frozen, "cd", 1)):
+    unrefined = dataclasses.replace(frozen, refine_most=1, edges=False)  # which no search depends on
+    steps = ((untuned, "ab", 1), (PRUNE, "ab", 2), (untuned, "cd", 1), (frozen, "cd", 1), (unrefined, "cd", 0))
+    for prune, sha, runs in steps:
         run = Runner()
         tune.searches(prune, run, sha, tmp_path / "task")
         assert len(run.given) == runs

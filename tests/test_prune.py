@@ -70,6 +70,13 @@ def test_prune_writes_the_files(launch: Launch, untrained: Path) -> None:
     assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == before
 
 
+def test_prune_says_why_a_circuit_is_not_refined(launch: Launch, untrained: Path) -> None:
+    flags = (*SMALL, "--config.prune.tune_trials=0", "--config.prune.target_loss=50")
+    strict = "--config.prune.selection_margin=1e-9"
+    done = launch("prune", f"--workdir={untrained}", "--task=for_while", *flags, strict)
+    assert "for_while: not refined, for nothing reached 5e-08 on the samples it was chosen on\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

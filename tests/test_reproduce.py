@@ -217,13 +217,19 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         comparisons,
         "searched_sizes",
         lambda workdir, tasks: [
-            {"model": "", "task": task, "target_loss": 0.15, "edges": place(workdir)[0] * 2**i}
+            {
+                "model": "",
+                "task": task,
+                "target_loss": 0.15,
+                "edges": place(workdir)[0] * 2**i,
+                "reached": place(workdir) != (64, 12_288),
+            }
             for i, task in enumerate(tasks)
         ],
     )
     found = comparisons.frontier(tmp_path)
-    assert [figure.holds for figure in found] == [True] + 3 * [True, False]
-    assert [figure.measured for figure in found[:3]] == [3, pytest.approx(-64e-5), pytest.approx(2)]
+    assert [figure.holds for figure in found] == [True, False] + 3 * [True, False]
+    assert [figure.measured for figure in found[:4]] == [3, 24, pytest.approx(-64e-5), pytest.approx(2)]
     lines = (tmp_path / "frontier.csv").read_text().splitlines()
     assert lines[0] == "width,nonzeros,val_loss,edges,kurtosis"
     assert [float(cell) for cell in lines[9].split(",")] == pytest.approx([128, 49_152, 4.5072, 256, 131])

@@ -85,7 +85,7 @@ def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(showcase, "prune", prune)
     found = {x.name: (x.measured, x.holds) for x in showcase.laptop_circuits(tmp_path)}
     assert found["tasks with a circuit"] == (3, False)
-    assert found["edges of circuits too large to be refined"] == ("class_init: 999", True)
+    assert found["edges of circuits that were not refined"] == ("class_init: 999", True)
     assert found["edges of the quote circuit"] == (26, False)
     means = [value for name, (value, _) in found.items() if "geometric mean" in name]
     assert means == pytest.approx([60, 40, 20])

@@ -68,7 +68,7 @@ def _slopes(
         if isinstance(model, Restricted):
             logits = model.answer_logits(gates, places, kept, batch)
         else:
-            logits = rewired(model, gates, places, kept).answer_logits(gates, batch)
+            logits = rewired(model, gates, places, kept).answer_logits(gates, batch)  # closed gates have slopes, too
         return binary_loss(calibrate.apply(own, logits, index))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)

@@ -143,7 +143,7 @@ class GatedModel:
     def answer_logits_of_one(self, gates: Gates, batch: TaskBatch) -> jax.Array:
         """The same, but sublayers of which no output is open are not computed. For small circuits that is most of them.
 
-        Under `vmap` and in gradients it gains nothing: there both branches run, or closed nodes are asked about too.
+        Not for gradients: all gates of such a sublayer would get zeros. Under `vmap` both branches would run.
         """
         if self.model.config.d_position:  # a sublayer alone would not know its positions
             return self.answer_logits(gates, batch)

@@ -196,15 +196,19 @@ def smallest(
         return lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])}
     by_size = sorted(starts, key=lambda name: weights.count(starts[name]))
     first = [name for name in by_size if starts[name].sum() <= prune.refine_most][: prune.refine_trials]
-    results = {} if first else {by_size[0]: {"search": Support(starts[by_size[0]])}}
-    on = selection.within_support(np.max([starts[name] for name in first or by_size], axis=0))
+    if not first:
+        chosen = by_size[0]
+        return names.get(chosen, next(iter(names.values()), lowest)), chosen, {"search": Support(starts[chosen])}
+    on = selection.within_support(np.max([starts[name] for name in first], axis=0))
+    results: dict[str, dict[str, Support]] = {}
     known: dict[bytes, Support] = {}
     for name in first:
 
         def told(text: str, name: str = name) -> None:
             report(f"{name}: {text}")
 
-        results[name] = refined(starts[name], on, weights, target, prune.edges, told, known)
+        own = on.within_support(starts[name])  # all of them together may be too many
+        results[name] = refined(starts[name], own, weights, target, prune.edges, told, known)
     chosen = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(weights)))
     return names.get(chosen, next(iter(names.values()), lowest)), chosen, results[chosen]
 

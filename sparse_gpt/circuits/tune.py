@@ -38,6 +38,7 @@ FACTORS = {
     "init_noise_bias": 5,
     "heaviside_temp": 5,
 }
+AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges")  # of the prune group, what no search depends on
 SHARES = {"1-beta2", "warmup"}  # must stay below 1
 
 
@@ -61,10 +62,11 @@ def searches(prune: PruneConfig, run: Run, params_sha256: str = "", unfinished: 
       run: searches and discretises one population.
       params_sha256: of the weights.
       unfinished: a folder for the study and for every finished population. A call that finds it there, made for the
-        same weights and the same prune group (the number of trials aside), goes on instead of beginning anew.
+        same weights and the same prune group (AFTERWARDS aside), goes on instead of beginning anew.
     """
     if unfinished is not None:
-        _prepare(unfinished, {"params_sha256": params_sha256, **dataclasses.asdict(prune), "tune_trials": None})
+        settings = {name: value for name, value in dataclasses.asdict(prune).items() if name not in AFTERWARDS}
+        _prepare(unfinished, {"params_sha256": params_sha256, **settings})
     done = _stored(unfinished)
     if not done:
         h = population(prune)
