@@ -183,7 +183,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         showcase.laptop_circuits,
     ),
     "predictions": Experiment(
-        "what the readings of five circuits of the laptop model say about unusual inputs, against the full model",
+        "what the readings of six circuits of the laptop model say about unusual inputs, against the full model",
         "40 min on 2 cores",
         showcase.predictions,
     ),

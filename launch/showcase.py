@@ -165,6 +165,13 @@ def beginnings(level: int, source: random.Random) -> tasks.Pair:
     return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
 
 
+def distances(level: int, source: random.Random) -> tasks.Pair:
+    """A loop of two variables, the second a name of `level` + 1 words, or of one variable of all these words."""
+    one, *names = _words(source, level + 2)
+    name = "_".join(names)
+    return _pair(f"for {one}, {name} in", f"for {one}_{name} in", " enumerate", " range")
+
+
 def swaps(level: int, source: random.Random) -> tasks.Pair:
     """An exchange of two variables that is still to be finished, after `level` finished ones of other variables."""
     names = source.sample(COPIED, 2 * level + 2)
@@ -202,6 +209,15 @@ PREDICTIONS = (
         beginnings,
         SHORTER,
         side=1,
+    ),
+    Prediction(
+        "enumerate_range",
+        "A head looks for a comma among the last tokens: the longer the second name, the less certain is enumerate.",
+        "further words in the second name",
+        (0, 1, 2, 3, 4, 6),
+        distances,
+        SHORTER,
+        side=0,
     ),
     Prediction(
         "bracket_counting",

@@ -34,6 +34,9 @@ def test_levels_count_what_they_say() -> None:
     pair = showcase.brackets(5, random.Random(1))
     assert pair.first.prompt.count(",") == 4
     assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
+    pair = showcase.distances(3, random.Random(1))
+    assert pair.first.prompt.replace(", ", "_") == pair.second.prompt
+    assert pair.first.prompt.split(", ")[1].count("_") == 3
     pair = showcase.swaps(3, random.Random(1))
     lines, others = pair.first.prompt.splitlines(), pair.second.prompt.splitlines()
     assert lines[:-1] == others[:-1]
