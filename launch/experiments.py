@@ -164,7 +164,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "frontier": Experiment(
         "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
-        "100 min on 2 cores",
+        "90 min on 2 cores",
         comparisons.frontier,
     ),
     "bridge": Experiment(
@@ -179,7 +179,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
-        "3 h on 2 cores, a good part of them for class_init",
+        "2 h on 2 cores",
         showcase.laptop_circuits,
     ),
     "predictions": Experiment(
