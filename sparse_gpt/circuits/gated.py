@@ -17,7 +17,7 @@ import numpy as np
 from sparse_gpt.circuits.gates import Gates
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.model.parameters import Params, flatten, parameter_table, unflatten
-from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, closed, gate, identity, recorder, substitute
+from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
 from sparse_gpt.model.transformer import Transformer, build
 
 
@@ -157,7 +157,8 @@ class GatedModel:
                 after: Any = model.apply(variables, h, i, i + 1, tap, positions, method="run")
                 return jnp.asarray(after)
 
-            computed, constant = (functools.partial(run, tap=t) for t in (tap, closed(site, self.ablation[site])))
+            shut = substitute({(site, layer): self.ablation[site][layer]})  # leaves what is computed for it dead
+            computed, constant = (functools.partial(run, tap=each) for each in (tap, shut))
             h = jax.lax.cond(jnp.any(gates[site][layer] > 0), computed, constant, h)
         at = jnp.take_along_axis(batch.tokens, positions[:, None], axis=1)
         logits: Any = model.apply(variables, h, at, tap, method="unembed")

@@ -75,15 +75,6 @@ def gate(gates: Mapping[str, jax.Array], ablation: Mapping[str, jax.Array]) -> T
     return tap
 
 
-def closed(site: str, values: jax.Array) -> Tap:
-    """A tap that puts `values` (n_layer, width) in place of a whole site: what the model computes there is dead."""
-
-    def tap(at: str, layer: int, x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(values[layer].astype(x.dtype), x.shape) if at == site else x
-
-    return tap
-
-
 def substitute(values: Mapping[tuple[str, int], jax.Array]) -> Tap:
     """A tap that puts the given arrays, by (site, layer), in place of what the model computed."""
 
