@@ -162,6 +162,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "90 min on 2 cores",
         comparisons.sparse_vs_dense,
     ),
+    "sparse-vs-dense-laptop": Experiment(
+        "the same for the stored laptop model and a dense one trained for as many steps",
+        "90 min on 2 cores",
+        comparisons.sparse_vs_dense_laptop,
+    ),
     "frontier": Experiment(
         "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
         "90 min on 2 cores",

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import tasks
+from launch import comparisons, figures
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.model.taps import recorder
 from sparse_gpt.workdir import Workdir
 from tests import reference_model
 
@@ -189,3 +191,20 @@ def test_a_corpus_without_files_is_named(launch: Launch, tmp_path: Path) -> None
     done = launch("train", f"--workdir={tmp_path / 'run'}", *TINY, sources)
     assert done.returncode == 2, done.stderr
     assert "empty" in done.stderr.splitlines()[-1]
+
+
+def test_what_comparisons_measure_of_a_model(trained: Path) -> None:
+    """The loss that training logged, and kurtosis by its definition, in float64."""
+    run = Workdir(trained)
+    assert comparisons._loss_on(run, run.corpus) == pytest.approx(figures.validation_loss(trained), rel=1e-5)
+    found = []
+    for step in range(2):
+        tokens = run.corpus.batch("validation", run.config.data.seed, step, run.config.train.batch_size, 112)
+        seen: dict[tuple[str, int], Any] = {}
+        run.model.apply(
+            {"params": run.params}, tokens[:, :-1].astype(np.int32), tap=recorder(seen, ("resid_post_mlp",))
+        )
+        for stream in seen.values():
+            vectors = np.asarray(stream, np.float64).reshape(-1, run.config.model.d_model)
+            found += [np.mean((v - v.mean()) ** 4) / np.var(v) ** 2 for v in vectors]
+    assert comparisons.kurtosis(run, batches=2) == pytest.approx(np.mean(found), rel=1e-4)

@@ -133,12 +133,13 @@ def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.M
     """As wide as it takes for the wanted loss at that rate; a bad rate is tried at one width only."""
     trained = []
 
-    def dense_loss(folder: Path, width: int, rate: float) -> float:
+    def dense_loss(folder: Path, preset: str, width: int, rate: float, corpus: Path) -> float:
+        assert (preset, corpus) == ("tiny", tmp_path / "corpus")
         trained.append((width, rate))
         return 2 + 30 / width + abs(rate - 0.03)
 
     monkeypatch.setattr(comparisons, "_dense_loss", dense_loss)
-    found, width = comparisons._matched(tmp_path, 2 + 30 / 40)
+    found, width = comparisons._matched(tmp_path, 2 + 30 / 40, "tiny", 64, (0.1, 0.03, 0.01), tmp_path / "corpus")
     assert abs((2 + 30 / width) / (2 + 30 / 40) - 1) <= 0.02
     assert found == comparisons._dense(tmp_path, width, 0.03)
     assert len(trained) == len(set(trained))
@@ -167,6 +168,48 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     able["two"] = ["f"]
     with pytest.raises(InputError, match="no task is solved by all models"):
         comparisons._common(folders)
+
+
+def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The stored model and a dense one in its tokens: losses on the same text, one search for both, and its figures."""
+    done: list[tuple[str, ...]] = []
+    losses = {"sparse": 1.5, "dense_48_rate_0.03": 1.6, "dense_96_rate_0.03": 1.4, "dense_68_rate_0.03": 1.51}
+    unreached = {"sparse": 0.02, "dense_68_rate_0.03": 0.15}  # the target that task b misses
+
+    def sizes(workdir: Path, tasks: list[str], settings: dict[str, object]) -> list[dict[str, object]]:
+        assert settings["prune.k_coefs"] == "3e-4,1e-3,3e-3,1e-2"
+        times = 1 if workdir.name == "sparse" else 20
+        return [
+            {"model": "", "task": task, "target_loss": target, "nodes": 9, "edges": times * edges, "reached": reached}
+            for task, edges in zip(tasks, (10, 40, 20), strict=True)
+            for target in (0.15, 0.02)
+            for reached in [task != "b" or unreached[workdir.name] != target]
+        ]
+
+    monkeypatch.setattr(comparisons.stored, "unpack", lambda name, folder: done.append((name, folder.name)))
+    monkeypatch.setattr(comparisons, "finish", lambda name, *flags: done.append((name, *flags)))
+    monkeypatch.setattr(comparisons, "Corpus", SimpleNamespace(open=lambda folder: folder))
+    monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
+    monkeypatch.setattr(comparisons, "_loss_on", lambda run, corpus: losses[run.name])
+    monkeypatch.setattr(figures, "validation_loss", lambda workdir: losses[workdir.name])
+    monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
+    monkeypatch.setattr(comparisons, "searched_sizes", sizes)
+    found = {figure.name.split(" of edges")[0]: figure for figure in comparisons.sparse_vs_dense_laptop(tmp_path)}
+    assert [figure.holds for figure in found.values()] == [True, True, True, True, False]
+    assert found["pretraining losses apart by"].measured == pytest.approx(1 / 150)
+    assert found["ratio"].measured == pytest.approx(20)
+    assert found["searches that reached 0.15"].measured == 5
+    assert done[:2] == [
+        ("laptop", "sparse"),
+        ("data", "--preset=laptop", f"--workdir={tmp_path}", f"--config.data.tokenizer={tmp_path}/sparse/tokenizer"),
+    ]
+    trained = [dict(flag.split("=", 1) for flag in flags) for name, *flags in done[2:]]
+    assert [flags["--config.model.d_model"] for flags in trained] == ["48", "96", "68"]
+    assert {flags["--config.data.corpus"] for flags in trained} == {str(tmp_path / "corpus")}
+    assert {flags["--config.sparsity.density"] for flags in trained} == {"1"}
+    lines = (tmp_path / "sparse-vs-dense.csv").read_text().splitlines()
+    assert lines[:2] == ["model,task,target_loss,nodes,edges,reached", "sparse,a,0.15,9,10,True"]
+    assert len(lines) == 13
 
 
 def test_ratio_of_geometric_means_and_its_interval() -> None:
