@@ -35,6 +35,7 @@ AT_TARGET: Mapping[str, Any] = {"prune.selection_margin": 1.0}  # of searches wi
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 FOUR_PENALTIES = {**AT_TARGET, "prune.seeds": 1, "prune.k_coefs": "3e-4,1e-3,3e-3,1e-2"}  # either side takes its best
 WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together
+DENSER = 0.12  # density from which on a model of the frontier has two learning rates to choose from
 
 
 def sparse_vs_dense(folder: Path) -> list[Figure]:
@@ -159,10 +160,7 @@ def _dense_loss(folder: Path, preset: str, width: int, rate: float, corpus: Path
 
 def frontier(folder: Path) -> list[Figure]:
     """Pretraining loss against circuit size, and kurtosis, for all of WIDTHS x NONZEROS."""
-    runs: dict[tuple[int, int], Path] = {}
-    for width, nonzeros in itertools.product(WIDTHS, NONZEROS):
-        corpus = next(iter(runs.values())) / "corpus" if runs else None
-        runs[width, nonzeros] = _trained(folder, width, nonzeros, corpus)
+    runs = {place: _trained(folder, *place) for place in itertools.product(WIDTHS, NONZEROS)}
     tasks = _common(list(runs.values()))
     sizes = {place: searched_sizes(workdir, tasks) for place, workdir in runs.items()}
     rows = [
@@ -237,24 +235,31 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _trained(folder: Path, width: int, nonzeros: int, corpus: Path | None) -> Path:
-    """A model of the frontier: `nonzeros` in all block matrices together, as many per token in every embedding."""
-    base, workdir = presets.preset(PRESET), folder / f"d{width}_n{nonzeros}"
+def _trained(folder: Path, width: int, nonzeros: int) -> Path:
+    """A model of the frontier: `nonzeros` in all block matrices together, as many per token in every embedding. Denser
+    ones are trained at half the preset's learning rate, too, and the better one counts: dense models need a third."""
+    base, corpus = presets.preset(PRESET), folder / f"d{WIDTHS[0]}_n{NONZEROS[0]}" / "corpus"  # that of the first model
     density = nonzeros / (12 * width * width * base.model.n_layer)
     embedding = min(1.0, base.sparsity.embedding_density * base.model.d_model / width)
-    finish(
-        "train",
-        f"--preset={PRESET}",
-        f"--workdir={workdir}",
-        *([f"--config.data.corpus={corpus}"] if corpus else []),
-        f"--config.model.d_model={width}",
-        f"--config.model.n_head={width // 16}",
-        f"--config.model.d_mlp={4 * width}",
-        f"--config.sparsity.density={density}",
-        f"--config.sparsity.embedding_density={embedding}",
-        "--config.sparsity.min_alive=2",
-    )
-    return workdir
+    own = base.optimizer.learning_rate
+    runs = {folder / f"d{width}_n{nonzeros}": own}
+    if density > DENSER:
+        runs[folder / f"d{width}_n{nonzeros}_rate_{own / 2:g}"] = own / 2
+    for workdir, rate in runs.items():
+        finish(
+            "train",
+            f"--preset={PRESET}",
+            f"--workdir={workdir}",
+            *([] if workdir == corpus.parent else [f"--config.data.corpus={corpus}"]),
+            f"--config.model.d_model={width}",
+            f"--config.model.n_head={width // 16}",
+            f"--config.model.d_mlp={4 * width}",
+            f"--config.optimizer.learning_rate={rate}",
+            f"--config.sparsity.density={density}",
+            f"--config.sparsity.embedding_density={embedding}",
+            "--config.sparsity.min_alive=2",
+        )
+    return min(runs, key=figures.validation_loss)
 
 
 def kurtosis(run: Workdir, batches: int = 4) -> float:

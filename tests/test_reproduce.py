@@ -248,12 +248,16 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     trained: list[tuple[str, ...]] = []
 
     def place(workdir: Path) -> tuple[int, int]:
-        width, nonzeros = workdir.name[1:].split("_n")
+        width, nonzeros = workdir.name[1:].removesuffix("_rate_0.05").split("_n")
         return int(width), int(nonzeros)
+
+    def loss(workdir: Path) -> float:
+        half = workdir.name.endswith("_rate_0.05")  # better for one model, and worse for the other four
+        return 5 - sum(place(workdir)) / 1e5 + half * (-0.1 if place(workdir) == (96, 49_152) else 0.1)
 
     monkeypatch.setattr(comparisons, "finish", lambda name, *flags: trained.append((name, *flags)))
     monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
-    monkeypatch.setattr(figures, "validation_loss", lambda workdir: 5 - sum(place(workdir)) / 1e5)
+    monkeypatch.setattr(figures, "validation_loss", loss)
     monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
     monkeypatch.setattr(comparisons, "kurtosis", lambda workdir: 3.0 + place(workdir)[0])
     monkeypatch.setattr(
@@ -277,15 +281,20 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert lines[0] == "width,nonzeros,val_loss,edges,kurtosis"
     assert [float(cell) for cell in lines[9].split(",")] == pytest.approx([128, 49_152, 4.5072, 256, 131])
     assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in ("frontier", "kurtosis"))
-    assert len(trained) == 9
+    assert [float(line.split(",")[2]) for line in lines[6:8]] == pytest.approx([4.40752, 4.87584])
     block_weights = {64: 98_304, 96: 221_184, 128: 393_216}
-    for (name, *flags), (width, nonzeros) in zip(
-        trained, itertools.product(comparisons.WIDTHS, comparisons.NONZEROS), strict=True
-    ):
-        given = dict(flag.split("=", 1) for flag in flags)
-        assert (name, given["--config.model.d_model"]) == ("train", str(width))
+    flags = {Path(given["--workdir"]): given for given in (dict(f.split("=", 1) for f in made[1:]) for made in trained)}
+    rates: dict[tuple[int, int], list[str]] = {}
+    for workdir, given in flags.items():
+        width, nonzeros = place(workdir)
+        rates.setdefault((width, nonzeros), []).append(given["--config.optimizer.learning_rate"])
+        assert given["--config.model.d_model"] == str(width)
         assert float(given["--config.sparsity.density"]) * block_weights[width] == pytest.approx(nonzeros)
-    assert ["corpus" in " ".join(flags) for flags in trained] == [False] + 8 * [True]  # that of the first
+        first = tmp_path / "d64_n12288"
+        assert given.get("--config.data.corpus") == (None if workdir == first else str(first / "corpus"))
+    assert list(rates) == list(itertools.product(comparisons.WIDTHS, comparisons.NONZEROS))
+    both = {(64, 12_288), (64, 24_576), (64, 49_152), (96, 49_152), (128, 49_152)}
+    assert rates == {key: ["0.1", "0.05"] if key in both else ["0.1"] for key in rates}
 
 
 def test_the_figures_of_bridges(tmp_path: Path) -> None:
