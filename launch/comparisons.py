@@ -186,7 +186,7 @@ def frontier(folder: Path) -> list[Figure]:
         "Kurtosis of the residual stream",
         "nonzero weights in all block matrices",
         "kurtosis over channels (3: normal)",
-        lambda axes: _lines(rows, "nonzeros", "kurtosis", axes),
+        lambda axes: _kurtosis_lines(rows, axes),
     )
     reached = [row["reached"] for each in sizes.values() for row in each if row["target_loss"] == TARGET]
     found = [
@@ -320,8 +320,17 @@ def _edges(rows: Sequence[Mapping[str, Any]], model: str, tasks: Sequence[str]) 
 
 def _lines(rows: Sequence[Mapping[str, Any]], x: str, y: str, axes: Axes) -> None:
     """One line per number of nonzeros (equal L0) through widths, and a thin one per width (equal parameters)."""
+    axes.set_yscale("linear")  # all of it is within one decade
     _series(rows, "nonzeros", lambda n: f"{n:,} nonzeros", 2.0, x, y, axes)
     _series(rows, "width", lambda w: f"width {w}", 0.7, x, y, axes)
+
+
+def _kurtosis_lines(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+    """Kurtosis against nonzeros, a line per width."""
+    axes.set_yscale("linear")
+    axes.minorticks_off()
+    axes.set_xticks(NONZEROS, [f"{nonzeros:,}" for nonzeros in NONZEROS])
+    _series(rows, "width", lambda w: f"width {w}", 2.0, "nonzeros", "kurtosis", axes)
 
 
 def _series(

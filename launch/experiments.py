@@ -169,7 +169,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "frontier": Experiment(
         "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
-        "90 min on 2 cores",
+        "2 h on 2 cores",
         comparisons.frontier,
     ),
     "bridge": Experiment(

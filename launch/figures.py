@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogFormatter
 
 mpl.use("agg")
 
@@ -105,6 +106,9 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
     axes.set(xlabel=x, ylabel=y)
     if logarithmic:
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):  # 20 and 0.5 instead of powers of ten
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.set_title(textwrap.fill(title, 85), loc="left", fontsize=11)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
