@@ -164,7 +164,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "sparse-vs-dense-laptop": Experiment(
         "the same for the stored laptop model and a dense one trained for as many steps",
-        "90 min on 2 cores",
+        "2 h on 2 cores",
         comparisons.sparse_vs_dense_laptop,
     ),
     "frontier": Experiment(

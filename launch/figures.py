@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 mpl.use("agg")
 
@@ -106,9 +106,10 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
     axes.set(xlabel=x, ylabel=y)
     if logarithmic:
         axes.set(xscale="log", yscale="log")
-        for axis in (axes.xaxis, axes.yaxis):  # 20 and 0.5 instead of powers of ten
-            axis.set_major_formatter(LogFormatter())
-            axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        for axis in (axes.xaxis, axes.yaxis):  # 0.02, 20 and 2,000 instead of powers of ten
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+            axis.set_minor_formatter(NullFormatter())
     axes.set_title(textwrap.fill(title, 85), loc="left", fontsize=11)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
