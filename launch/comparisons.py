@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ AT_TARGET: Mapping[str, Any] = {"prune.selection_margin": 1.0}  # of searches wi
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 FOUR_PENALTIES = {**AT_TARGET, "prune.seeds": 1, "prune.k_coefs": "3e-4,1e-3,3e-3,1e-2"}  # either side takes its best
 WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together
-DENSER = 0.12  # density from which on a model of the frontier has two learning rates to choose from
 
 
 def sparse_vs_dense(folder: Path) -> list[Figure]:
@@ -236,15 +236,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _trained(folder: Path, width: int, nonzeros: int) -> Path:
-    """A model of the frontier: `nonzeros` in all block matrices together, as many per token in every embedding. Denser
-    ones are trained at half the preset's learning rate, too, and the better one counts: dense models need a third."""
+    """A model of the frontier: `nonzeros` in all block matrices together, as many per token in every embedding.
+
+    The preset's learning rate was chosen at the preset's density, and denser models want a lower one: so a model is the
+    best of several, one more at half the rate for every doubling of that density.
+    """
     base, corpus = presets.preset(PRESET), folder / f"d{WIDTHS[0]}_n{NONZEROS[0]}" / "corpus"  # that of the first model
     density = nonzeros / (12 * width * width * base.model.n_layer)
     embedding = min(1.0, base.sparsity.embedding_density * base.model.d_model / width)
-    own = base.optimizer.learning_rate
-    runs = {folder / f"d{width}_n{nonzeros}": own}
-    if density > DENSER:
-        runs[folder / f"d{width}_n{nonzeros}_rate_{own / 2:g}"] = own / 2
+    doublings = max(0, math.floor(math.log2(density / base.sparsity.density)))
+    rates = [base.optimizer.learning_rate / 2**times for times in range(doublings + 1)]
+    first = folder / f"d{width}_n{nonzeros}"
+    runs = {first: rates[0], **{first.with_name(f"{first.name}_rate_{rate:g}"): rate for rate in rates[1:]}}
     for workdir, rate in runs.items():
         finish(
             "train",
