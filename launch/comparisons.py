@@ -238,8 +238,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _trained(folder: Path, width: int, nonzeros: int) -> Path:
     """A model of the frontier: `nonzeros` in all block matrices together, as many per token in every embedding.
 
-    The preset's learning rate was chosen at the preset's density, and denser models may want a lower one: so a model is the
-    best of several, one more at half the rate for every doubling of that density.
+    The preset's learning rate was chosen at the preset's density, and denser models may want a lower one: so a model
+    is the best of several, one more at half the rate for every doubling of that density.
     """
     base, corpus = presets.preset(PRESET), folder / f"d{WIDTHS[0]}_n{NONZEROS[0]}" / "corpus"  # that of the first model
     density = nonzeros / (12 * width * width * base.model.n_layer)
