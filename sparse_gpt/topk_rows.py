@@ -108,14 +108,16 @@ def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
         falling = jnp.where(abreast == threshold[:, None], falling, 0)
         return jnp.where(phase == 0, upper, jnp.where(phase == 1, lower, falling)).astype(jnp.int16)
 
-    def search(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def search(state: Any) -> Any:
         phase, threshold, bound, need, _ = state
         values = lax.optimization_barrier(looked_at(phase, threshold))
         bits = jnp.where(phase == 2, width.bit_length(), 15 + phase)
         start = jnp.where(phase == 1, _LOWEST16, 0).astype(jnp.int16)
         found, above, reached = _largest16(values, need, bits, start)
         digit = found.astype(jnp.int32)
-        threshold = jnp.where(phase == 0, digit << 16, jnp.where(phase == 1, threshold | (digit - _LOWEST16), threshold))
+        threshold = jnp.where(
+            phase == 0, digit << 16, jnp.where(phase == 1, threshold | (digit - _LOWEST16), threshold)
+        )
         bound = jnp.where(phase == 2, width + 1 - digit, bound)
         # At the start itself all values count, also those that stand for none: so nothing is known yet.
         undecided = jnp.any((reached != need) | (found == start))

@@ -8,6 +8,7 @@ their indices: compiling the counting once and not five times is a quarter of a 
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,14 +64,14 @@ def cut(
       reduce_counts: sums counts (1, n) over shards.
     """
     places = SideBySide([each.size for each in keys])
-    keys = places.arrange(keys, _LOWEST)
+    arranged = places.arrange(keys, _LOWEST)
     # Falling with the index, so that the lowest indices are the largest; 0 for none.
     falling = largest - jnp.minimum(places.arrange(index, largest), largest)
 
-    def search(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def search(state: Any) -> Any:
         phase, key, bound, need, _ = state
-        equal = jnp.where(keys == places.spread(key)[None], falling, 0)
-        values = lax.optimization_barrier(jnp.where(phase == 0, keys, equal))
+        equal = jnp.where(arranged == places.spread(key)[None], falling, 0)
+        values = lax.optimization_barrier(jnp.where(phase == 0, arranged, equal))
         bits = jnp.where(phase == 0, _KEY_BITS, (largest + 1).bit_length())
         found, above, reached = _largest(lambda c: reduce_counts(places.at_least(values, c)[None])[0], need, bits)
         key = jnp.where(phase == 0, found, key)
