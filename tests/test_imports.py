@@ -30,13 +30,15 @@ ROOMS: dict[str, set[str]] = {
         "sparse_gpt.config_checks",
     },
     "sparse_gpt.presets": BASE,
+    "sparse_gpt.machine": set(),
+    "sparse_gpt.estimate": {*BASE, "sparse_gpt.fields", "sparse_gpt.machine"},
     "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows"},
     "sparse_gpt.topk_rows": set(),
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only
-    "sparse_gpt.training": {*MODEL, "sparse_gpt.data"},
-    "sparse_gpt.circuits": MODEL,
+    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate"},
+    "sparse_gpt.circuits": {*MODEL, "sparse_gpt.estimate"},
     "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
     # Reads and writes the tokenizers and workdirs that data and training make.
     "sparse_gpt.interop": {*MODEL, "sparse_gpt.data", "sparse_gpt.training"},

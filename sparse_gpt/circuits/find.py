@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from sparse_gpt import estimate
 from sparse_gpt.circuits import calibrate, record, tune
 from sparse_gpt.circuits.ablation import RESAMPLED, task_means
 from sparse_gpt.circuits.baselines import baselines
@@ -125,10 +126,11 @@ def find_circuit(
       unfinished: a folder that keeps finished searches until the circuit is found, see `tune.searches`.
 
     Raises:
-      InputError: the model cannot do the task, or `activations` are needed and missing.
+      InputError: the model cannot do the task, `activations` are needed and missing, or this machine is too small.
     """
     started = time.perf_counter()
     prune = config.prune
+    estimate.check_here(config, "prune")
     for name, batch in by_task(samples.validation, samples.names or (task,)):
         require_solved(config, params, name, batch)
     ready = prepared(config, params, samples, activations)
