@@ -250,6 +250,11 @@ def _ablation_values(
     if activations is None:
         kind = "mean activations over" if ablation == "mean" else "draws of activations at random positions of"
         raise InputError(f"--config.prune.ablation={ablation}: needs {kind} pretraining tokens; give `activations`")
+    if not all(np.isfinite(value).all() for value in activations.values()):
+        raise InputError(
+            f"--config.prune.ablation={ablation}: the model's activations on pretraining text are not finite, so its "
+            "weights are too large; choose zero, or another checkpoint"
+        )
     if ablation == "mean":
         return activations, None, None
     parts = (slice(1, 1 + RESAMPLED), slice(1 + RESAMPLED, None))
@@ -268,7 +273,7 @@ def require_solved(config: Config, params: Params, task: str, batch: TaskBatch) 
     loss, target = full_task_loss(config, params, batch), config.prune.target_loss
     if not loss <= target:
         raise InputError(
-            f"task {task}: the model itself has task loss {loss:.3f} (chance is {math.log(2):.3f}), above "
+            f"task {task}: the model itself has task loss {loss:.4g} (chance is {math.log(2):.3f}), above "
             f"--config.prune.target_loss={target:g}; train it longer or raise the target"
         )
 
