@@ -24,7 +24,7 @@ LARGE = 1e6  # of factors whose square must be a float32
 class ModelConfig:
     """Decoder-only, GPT-2 style, pre-norm transformer (paper, section 2 and appendix; sizes are channel counts)."""
 
-    n_layer: int = whole(2, 1, 1 << 16, "blocks")
+    n_layer: int = whole(2, 1, 1 << 12, "blocks")
     d_model: int = whole(128, 1, WIDEST, "width of the residual stream")
     n_head: int = whole(8, 1, 1 << 16, "attention heads")
     d_head: int = whole(16, 1, 1 << 16, "channels of each of q, k and v per head")
