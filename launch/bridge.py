@@ -20,7 +20,7 @@ from absl import flags
 from launch import cli
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
-from sparse_gpt import stored
+from sparse_gpt import estimate, stored
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.config import Config
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
     del argv
     config, workdir = cli.new_config("bridge_quickstart"), cli.workdir()
     cli.join_processes()
-    sharding.make_mesh(config)  # before anything is written
+    sharding.make_mesh(config)  # before anything is written, like the next one
+    estimate.check_here(config, "bridge")
     initial = _initial(config, workdir)
     params = load_params(initial, config.model)[0] if initial else None
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial

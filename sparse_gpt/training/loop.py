@@ -29,6 +29,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from sparse_gpt import config as configs
+from sparse_gpt import estimate
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
@@ -154,11 +155,12 @@ def train(
       make_program: what is trained, and how.
 
     Raises:
-      InputError: the workdir belongs to another configuration, the mesh does not fit, the disk is full, the
-        checkpoints are all damaged or of another model.
+      InputError: the workdir belongs to another configuration, the mesh does not fit, this machine is too small, the
+        disk is full, the checkpoints are all damaged or of another model.
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
     """
     mesh = sharding.make_mesh(config) if mesh is None else mesh
+    estimate.check_here(config)
     devices = None if mesh.size == 1 else mesh  # one device needs no shardings
     seeds = {"seeds": {"train": config.train.seed, "data": config.data.seed}}
 
