@@ -77,7 +77,7 @@ class OptimizerConfig:
 class DataConfig:
     """The corpus: sources mixed by weight, tokenised once into shards (see data/corpus.py)."""
 
-    sources: str = "idioms:0.75,python_source:0.25"  # comma list of kind[=location][#column][:weight]
+    sources: str = "idioms:0.75,pinned_source:0.25"  # comma list of kind[=location][#column][:weight]
     seed: int = 0
     tokens: int = 4_000_000  # tokens to prepare; 0 takes everything the sources have
     corpus: str = ""  # folder of a prepared corpus; empty: prepare one in WORKDIR/corpus

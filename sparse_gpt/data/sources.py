@@ -59,10 +59,11 @@ class Source(abc.ABC):
 
 def open_source(spec: SourceSpec, seed: int, max_bytes: int) -> Source:
     """The source that `spec` describes. `max_bytes` limits one document; `seed` orders files and generates idioms."""
-    from sparse_gpt.data import tables  # reads rows; imports optional packages only when used
+    from sparse_gpt.data import pinned, tables  # built on this module
 
     kinds: dict[str, type[Source]] = {
         "idioms": Idioms,
+        "pinned_source": pinned.PinnedSource,
         "python_source": PythonSource,
         "text": TextFiles,
         "jsonl": tables.JsonLines,
@@ -141,7 +142,10 @@ class WholeFiles(Files):
 
 
 class PythonSource(WholeFiles):
-    """The .py files below some folders (separated by ";"); by default the standard library and installed packages."""
+    """The .py files below some folders (separated by ";"); by default the standard library and installed packages.
+
+    The default is another corpus on every machine; `pinned.PinnedSource` is the same one everywhere.
+    """
 
     def _find(self) -> list[File]:
         if self.spec.location:

@@ -6,7 +6,7 @@ import re
 
 from sparse_gpt.errors import InputError
 
-KINDS = ("idioms", "python_source", "text", "jsonl", "parquet", "hf")
+KINDS = ("idioms", "pinned_source", "python_source", "text", "jsonl", "parquet", "hf")
 _NEEDS_LOCATION = ("text", "jsonl", "parquet", "hf")
 _TAKES_COLUMN = ("jsonl", "parquet", "hf")
 _WEIGHT = re.compile(r"^(?P<rest>.*):(?P<weight>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)$")
@@ -36,7 +36,7 @@ def parse_sources(text: str) -> tuple[SourceSpec, ...]:
     """
     specs = tuple(_parse_item(item.strip()) for item in text.split(",") if item.strip())
     if not specs:
-        raise InputError(f"data.sources={text!r}: no source in it; try idioms:0.75,python_source:0.25")
+        raise InputError(f"data.sources={text!r}: no source in it; try idioms:0.75,pinned_source:0.25")
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
@@ -63,6 +63,8 @@ def _parse_item(item: str) -> SourceSpec:
         raise InputError(f"data.sources: {item}: needs a location, such as {kind}=LOCATION")
     if kind == "idioms" and location:
         raise InputError(f"data.sources: {item}: idioms are generated and take no location")
+    if kind == "pinned_source" and location:
+        raise InputError(f"data.sources: {item}: a fixed list of files; for a folder write python_source={location}")
     if column and kind not in _TAKES_COLUMN:
         raise InputError(f"data.sources: {item}: {kind} has no columns; drop #{column}")
     return SourceSpec(kind, location, column or ("text" if kind in _TAKES_COLUMN else ""), weight)
