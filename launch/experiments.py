@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import bridging, comparisons, rankings, showcase
+from launch import bridging, comparisons, expected, rankings, showcase
 from launch.runs import (
     Experiment,
     Figure,
@@ -26,6 +26,7 @@ from launch.runs import (
     script,
 )
 from sparse_gpt import presets
+from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import flatten
 from sparse_gpt.training.manifest import write_json
@@ -48,6 +49,17 @@ def quickstart(folder: Path) -> list[Figure]:
             at_least(f"seed {seed}: task loss without the circuit", found["ablated_task_loss"], 0.69),
             at_least(f"seed {seed}: task loss of random circuits", found["random_circuit_task_loss"], 0.69),
         ]
+    return figures
+
+
+def hashes(folder: Path) -> list[Figure]:
+    """Corpora and tokenizers of presets against the hashes they have everywhere."""
+    figures = []
+    for preset, wanted in expected.CORPORA.items():
+        finish("data", f"--preset={preset}", f"--workdir={folder / preset}")
+        corpus = Corpus.open(folder / preset / "corpus")
+        figures.append(equal(f"{preset}: corpus SHA-256", corpus.sha256, wanted.corpus))
+        figures.append(equal(f"{preset}: tokenizer SHA-256", corpus.tokenizer.sha256, wanted.tokenizer))
     return figures
 
 
@@ -203,6 +215,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "10 min a task",
         rankings.necessity,
         of_a_model=True,
+    ),
+    "hashes": Experiment(
+        "corpora of presets tiny and quickstart have the same bytes on every machine and Python version",
+        "1 min on 2 cores",
+        hashes,
     ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",

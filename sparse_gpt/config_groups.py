@@ -88,7 +88,7 @@ class OptimizerConfig:
 class DataConfig:
     """The corpus: sources mixed by weight, tokenised once into shards (see data/prepare.py)."""
 
-    sources: str = text("idioms:0.75,python_source:0.25", "comma list of kind[=location][#column][:weight]")
+    sources: str = text("idioms:0.75,pinned_source:0.25", "comma list of kind[=location][#column][:weight]")
     seed: int = whole(0, 0, 2**63 - 1, "orders files, generates idioms and shuffles windows")
     tokens: int = whole(4_000_000, 0, 2**63 - 1, "tokens to prepare; 0 takes everything the sources have")
     corpus: str = text("", "folder of a prepared corpus; empty: prepare one in WORKDIR/corpus")
