@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tasks
-from launch.store import with_short_bigrams
+from launch.jobs.store import with_short_bigrams
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
 from sparse_gpt.circuits import full_task_loss, task_batch
