@@ -21,7 +21,6 @@ from sparse_gpt.errors import InputError
 from tasks import TaskError
 
 BAD_INPUT, INTERRUPTED = 2, 75
-_ABSL = ("help", "helpshort", "helpfull", "helpxml", "?")  # defined by app.run, once
 
 
 def define_workdir(required: bool = True) -> None:
@@ -123,15 +122,17 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     compiled.keep_programs()
     logging.set_verbosity(logging.WARNING)
-    before = set(flags.FLAGS)
+    before, own = set(flags.FLAGS), set()
     try:
         define_flags()
-        for flag in set(flags.FLAGS) - before:  # so that --help shows those that another module defines, too
+        own = set(flags.FLAGS) - before
+        for flag in own:  # so that --help shows those that another module defines, too
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
         app.run(lambda argv: _guarded(main), flags_parser=_parse)
     finally:
-        for name in set(flags.FLAGS) - before - set(_ABSL):
-            delattr(flags.FLAGS, name)
+        for name in set(flags.FLAGS):  # not what imported packages have defined meanwhile
+            if name in own or name.startswith("config."):
+                delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
 
 
