@@ -204,6 +204,16 @@ def test_locations_that_name_no_text_files(tmp_path: Path, location: str, told: 
         read(f"text={location.format(tmp_path)}")
 
 
+@pytest.mark.parametrize("kind", ["python_source", "text", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "location", ["~nobody/x", "a" * 5000, "a\0b", "nowhere/\udce9", "http://", "zip://a", "s3:/", "::"]
+)
+def test_paths_that_cannot_be(kind: str, location: str) -> None:
+    with pytest.raises(InputError) as told:
+        read(f"{kind}={location}")
+    assert "\n" not in str(told.value)
+
+
 def test_paths_with_signs_that_mean_something_elsewhere(tmp_path: Path) -> None:
     odd = tmp_path / """a [1] {b}, c#d=e: 'f' "g";5"""
     odd.mkdir()

@@ -111,9 +111,13 @@ def test_python_source_takes_only_python_files(tmp_path: Path) -> None:
     assert len(contents(both.read())) == 2  # a file below two folders is read once
 
 
-def test_default_folders_are_the_interpreters() -> None:
-    names = {file.name for file in source("python_source").files}  # type: ignore[attr-defined]
-    assert {"argparse.py", "json/decoder.py", "numpy/__init__.py"} <= names
+def test_default_folders_are_the_interpreters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = sources_module._interpreter_folders()
+    for name in ("argparse.py", "json/decoder.py", "numpy/__init__.py"):
+        assert any((folder / name).is_file() for folder in folders), name
+    write_tree(tmp_path, ["lib/a.py", "lib/site-packages/b.py", "site/c.py"])
+    monkeypatch.setattr(sources_module, "_interpreter_folders", lambda: [tmp_path / "lib", tmp_path / "site"])
+    assert sorted(contents(source("python_source").read())) == [b"# lib/a.py\n", b"# site/c.py\n"]
 
 
 def test_too_large_and_unreadable_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,14 +147,14 @@ class PythonSource(WholeFiles):
 
     def _find(self) -> list[File]:
         if self.spec.location:
-            whole = Path(self.spec.location).expanduser()  # a folder's name may have a ";" in it
-            parts = self.spec.location.split(";")
-            roots = [whole] if whole.is_dir() else [Path(part).expanduser() for part in parts if part]
+            whole = os.path.expanduser(self.spec.location)  # a folder's name may have a ";" in it
+            parts = [os.path.expanduser(part) for part in self.spec.location.split(";") if part]
+            roots = [Path(part) for part in ([whole] if os.path.isdir(whole) else parts)]
         else:
             roots = _interpreter_folders()
         found: dict[Path, File] = {}
         for root in roots:
-            if not root.is_dir():
+            if not os.path.isdir(root):  # also where a path cannot be: too long, or with a zero in it
                 raise InputError(f"data.sources: {self.spec.name}: {root} is not a folder")
             for path, size in _python_files(root):
                 found.setdefault(path, File(str(path), path.relative_to(root).as_posix(), size))
