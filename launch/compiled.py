@@ -16,8 +16,8 @@ def keep_programs() -> None:
     if folder is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     place = folder / "sparse_gpt" / "jax" / processor()
-    existing = next(path for path in (place, *place.parents) if path.exists())
-    if os.access(existing, os.W_OK):  # else JAX would complain of every program
+    existing = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if existing.is_dir() and os.access(existing, os.W_OK):  # else JAX would complain of every program
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
 
 
@@ -36,6 +36,7 @@ def _user_folder() -> Path | None:
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given).absolute()
     try:
-        return Path.home() / ".cache"
+        home = Path.home()
     except RuntimeError:
         return None
+    return home / ".cache" if os.environ.get("HOME") != "" else None
