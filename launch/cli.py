@@ -49,7 +49,7 @@ def define_config() -> None:
     config_flags.DEFINE_config_dict(
         "config",
         ConfigDict(configs.to_dict(configs.Config())),
-        "Override any field, such as --config.model.d_model=256.",
+        configs.help_text(),
     )
 
 

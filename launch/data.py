@@ -3,6 +3,15 @@
 python -m launch.data --workdir=DIR [--preset=P] [--config.data.field=value …]   prepares DIR/corpus (or continues)
 python -m launch.data --workdir=DIR --inspect                                    statistics and samples of it
 
+--config.data.sources is a comma list of KIND[=LOCATION][#COLUMN][:WEIGHT]:
+  idioms                       generated programs
+  pinned_source                Python files of packages in requirements.txt, the same on every machine
+  python_source[=FOLDER;…]     the .py files of folders, else of the standard library and of installed packages
+  text=PATTERN                 text files, local or in a bucket (gs://, s3://)
+  jsonl=PATTERN, parquet=PATTERN   rows of files; the document stands in #COLUMN (text)
+  hf=NAME[@CONFIG][?data_dir=…&revision=…&split=…]   a dataset of the Hugging Face hub
+A location with a comma or # in it goes in quotes: text="a, b/*.txt":0.5
+
 In the workdir of a model, and without --preset, it takes the model's configuration and tokenizer.
 """
 

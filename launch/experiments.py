@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from launch import expected
 from launch.runs import (
     Experiment,
     Figure,
@@ -46,6 +47,19 @@ def quickstart(folder: Path) -> list[Figure]:
             at_least(f"seed {seed}: task loss without the circuit", found["ablated_task_loss"], 0.69),
             at_least(f"seed {seed}: task loss of random circuits", found["random_circuit_task_loss"], 0.69),
         ]
+    return figures
+
+
+def hashes(folder: Path) -> list[Figure]:
+    """Corpora and tokenizers of presets against the hashes they have everywhere."""
+    from sparse_gpt.data import Corpus  # here, because it takes a second to import
+
+    figures = []
+    for preset, wanted in expected.CORPORA.items():
+        finish("data", f"--preset={preset}", f"--workdir={folder / preset}")
+        corpus = Corpus.open(folder / preset / "corpus")
+        figures.append(equal(f"{preset}: corpus SHA-256", corpus.sha256, wanted.corpus))
+        figures.append(equal(f"{preset}: tokenizer SHA-256", corpus.tokenizer.sha256, wanted.tokenizer))
     return figures
 
 
@@ -215,6 +229,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "10 min a task",
         _later("rankings", "necessity"),
         of_a_model=True,
+    ),
+    "hashes": Experiment(
+        "corpora of presets tiny and quickstart have the same bytes on every machine and Python version",
+        "1 min on 2 cores",
+        hashes,
     ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",

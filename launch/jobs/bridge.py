@@ -12,7 +12,7 @@ from absl import flags
 from launch import cli
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
-from sparse_gpt import stored
+from sparse_gpt import estimate, stored
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.config import Config
@@ -29,7 +29,8 @@ def main(config: Config) -> int:
     """Dense model, bridged run, bridge.json."""
     workdir = cli.workdir()
     cli.join_processes()
-    sharding.make_mesh(config)  # before anything is written
+    sharding.make_mesh(config)  # before anything is written, like the next one
+    estimate.check_here(config, "bridge")
     initial = _initial(config, workdir)
     params = load_params(initial, config.model)[0] if initial else None
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial

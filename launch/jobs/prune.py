@@ -10,6 +10,7 @@ from absl import flags
 import tasks
 from launch import cli, stored
 from launch.samples import task_samples
+from sparse_gpt import estimate
 from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
 from sparse_gpt.circuits.contexts import contexts
 from sparse_gpt.circuits.samples import shared
@@ -27,6 +28,7 @@ def main(names: list[str], all_that_work: bool) -> None:
     """
     folder = stored.existing_workdir(written=True)
     config = cli.stored_config(folder, ("prune",))
+    estimate.check_here(config, "prune")
     wanted = _wanted(names, config)
     run = Workdir(folder, config)
     todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
