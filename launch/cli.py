@@ -46,6 +46,7 @@ def define_workdir(required: bool = True) -> None:
 def define_config() -> None:
     """--preset and --config.group.field overrides."""
     flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(presets.PRESETS)}.")
+    _check_names(sys.argv[1:])  # before the next one reads them
     config_flags.DEFINE_config_dict(
         "config",
         ConfigDict(configs.to_dict(configs.Config())),
@@ -142,8 +143,10 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
     logging.set_verbosity(logging.WARNING)
     before, own = set(flags.FLAGS), set()
     try:
-        define_flags()
-        own = set(flags.FLAGS) - before
+        try:
+            define_flags()
+        finally:
+            own = set(flags.FLAGS) - before
         for flag in own:  # so that --help shows those that another module defines, too
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
         app.run(lambda argv: _guarded(main), flags_parser=_parse)
@@ -155,7 +158,6 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
 
 
 def _parse(argv: list[str]) -> list[str]:
-    _check_names(argv[1:])
     wants_help = any(arg.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull", "h", "?") for arg in argv[1:])
     try:
         rest: list[str] = flags.FLAGS(argv)
