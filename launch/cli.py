@@ -186,8 +186,8 @@ def _guarded(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except Exception:
-        if fault := surroundings.fault():
+    except Exception as error:
+        if fault := surroundings.fault(error):
             _fail(fault)
         raise
     sys.exit(code or 0)

@@ -27,14 +27,16 @@ def silence() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def fault() -> str:
-    """Why JAX cannot start in this environment, in one line; "" when it can."""
+def fault(error: Exception) -> str:
+    """One line for an error whose cause is that JAX cannot start in this environment; "" when it can."""
     try:
         import jax
 
         jax.devices()
-    except Exception as error:
-        given = " ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("JAX_PLAT"))
+    except Exception:
+        ours = "JAX_COMPILATION_CACHE_DIR"
+        names = [name for name in sorted(os.environ) if name.startswith("JAX_") and name != ours]
+        given = " ".join(f"{name}={os.environ[name]}" for name in names)
         told = str(error).partition("\n")[0] or type(error).__name__
-        return f"{given or 'JAX'}: JAX does not start here ({told}); JAX_PLATFORMS=cpu runs on the processor alone"
+        return f"{given or 'JAX'}: JAX does not start here ({told}); unset these, or choose JAX_PLATFORMS=cpu"
     return ""

@@ -74,7 +74,7 @@ def test_a_jax_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(report, "main", lambda: raises(error))
     monkeypatch.setattr(jax, "devices", lambda: raises(error))
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    one_line(launch_here("report", "--workdir=x"), "JAX_PLATFORMS=cuda: JAX does not start here", "JAX_PLATFORMS=cpu")
+    one_line(launch_here("report", "--workdir=x"), "JAX_PLATFORMS=cuda", "JAX does not start here", "JAX_PLATFORMS=cpu")
 
 
 @pytest.mark.parametrize("home", ["", "missing", "closed", "file"])
