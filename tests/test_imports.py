@@ -14,11 +14,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = ("sparse_gpt", "tasks", "launch", "tests")
 
 # What each room may import besides itself. A room is a folder or module of sparse_gpt, or another top-level folder.
-BASE = {"sparse_gpt.config", "sparse_gpt.errors"}
+BASE = {"sparse_gpt.config", "sparse_gpt.errors", "sparse_gpt.visible"}
 MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
     "sparse_gpt.errors": set(),
+    "sparse_gpt.visible": set(),
     "sparse_gpt.fields": {"sparse_gpt.errors"},
     "sparse_gpt.config_groups": {"sparse_gpt.fields"},
     "sparse_gpt.config_checks": {"sparse_gpt.errors", "sparse_gpt.fields", "sparse_gpt.config_groups"},

@@ -26,7 +26,7 @@ def main(names: list[str], all_that_work: bool) -> None:
 
     `names` are those of the tasks; with `all_that_work` the ones that the model does not solve are left out.
     """
-    folder = stored.existing_workdir()
+    folder = stored.existing_workdir(written=True)
     config = cli.stored_config(folder, ("prune",))
     estimate.check_here(config, "prune")
     wanted = _wanted(names, config)

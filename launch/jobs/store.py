@@ -18,9 +18,8 @@ from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256, update
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, output: Path) -> None:
     """Prepares the small corpus, stores, and prints the size."""
-    output = Path(flags.FLAGS.output).expanduser()
     config = configs.load(folder)
     few = {"data.tokens": flags.FLAGS.tokens, "data.tokenizer": str(folder / "tokenizer"), "data.corpus": ""}
     data = configs.replace(config, few).data

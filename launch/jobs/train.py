@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from launch import cli, evaluation
+from launch import cli, evaluation, paths
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt import stored
@@ -88,11 +88,10 @@ class _ParamsWriter:
 
     def __init__(self, config: Config):
         self.config, self.at = config, flags.FLAGS.params_at
-        self.path = Path(flags.FLAGS.params_out).expanduser() if flags.FLAGS.params_out else None
+        out = flags.FLAGS.params_out
+        self.path = paths.output_file("params_out", out) if out else None
         if self.at is not None and self.path is None:
             raise InputError(f"--params_at={self.at}: needs --params_out=FILE.npz")
-        if self.path is not None and not self.path.absolute().parent.is_dir():
-            raise InputError(f"--params_out={self.path}: the folder {self.path.absolute().parent} does not exist")
 
     def __call__(self, finished: int, params: Params) -> None:
         if self.path is not None and finished == self.at:
