@@ -29,6 +29,7 @@ def main(argv: list[str]) -> None:
     """Flags to calls of launch.measure, a table, and a JSON file."""
     del argv
     jobs = _jobs()
+    cli.hold(cli.workdir())
     result: dict[str, Any] = {
         "format": "sparse_gpt.benchmark/1",
         "date": datetime.date.today().isoformat(),

@@ -4,11 +4,12 @@ Exit codes: 0 success, 2 bad input (one line on stderr), 75 interrupted and save
 of `reproduce` missed, 1 a defect.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -16,11 +17,12 @@ from ml_collections.config_flags import config_flags
 
 from launch import compiled
 from sparse_gpt import config as configs
-from sparse_gpt import presets
+from sparse_gpt import interruption, locks, presets
 from sparse_gpt.errors import InputError
 from tasks import TaskError
 
-BAD_INPUT, INTERRUPTED = 2, 75
+BAD_INPUT, INTERRUPTED = 2, interruption.EXIT_CODE
+_held = contextlib.ExitStack()  # what a script holds until it ends
 
 
 def define_workdir(required: bool = True) -> None:
@@ -91,6 +93,18 @@ def existing_workdir() -> Path:
     return folder
 
 
+def hold(folder: Path) -> Path:
+    """Takes the lock of a folder that this script writes to, until it ends, and returns the folder. Process 0 does so
+    for all that have joined. InputError if another process holds it."""
+    if "distributed" in flags.FLAGS:
+        from sparse_gpt.training import distributed  # here, because not every script uses JAX
+
+        _held.enter_context(distributed.writing(folder))
+    else:
+        _held.enter_context(locks.writing(folder))
+    return folder
+
+
 def overrides() -> Mapping[str, Any]:
     """Dotted field -> value for every --config.… flag on the command line."""
     return config_flags.get_override_values(flags.FLAGS["config"])
@@ -116,7 +130,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     for flag in flags.FLAGS.get_flags_for_module("launch.cli"):  # so that --help shows them with the script's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    with interruption.installed():
+        app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -134,15 +149,30 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> None:
     try:
-        code = main(argv)
+        with interruption.raising(), _held:
+            code = main(argv)
     except (InputError, TaskError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
+    except OSError:  # of a closed terminal, when one tells that all is saved
+        if not interruption.requested():
+            raise
+        _interrupted()
     sys.exit(code or 0)
 
 
-def _fail(message: str) -> None:
+def _interrupted() -> NoReturn:
+    try:
+        print(interruption.LINE, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:  # nobody listens any more; what is left in the buffers must not fail again
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+    sys.exit(INTERRUPTED)
+
+
+def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(BAD_INPUT)

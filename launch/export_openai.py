@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import cli
+from sparse_gpt import locks
 from sparse_gpt.interop.workdirs import export_openai
 
 cli.define_workdir()
@@ -20,6 +21,7 @@ def main(argv: list[str]) -> None:
     """Exports and lists the files."""
     del argv
     output = Path(flags.FLAGS.output).expanduser().absolute()
+    locks.refuse_while_written(cli.existing_workdir())
     export_openai(cli.existing_workdir(), output, flags.FLAGS.safetensors, say=print)
     for path in sorted(output.iterdir()):
         print(f"{path.stat().st_size:>15,}  {path}")

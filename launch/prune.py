@@ -21,9 +21,11 @@ from launch import cli, stored
 from launch.samples import task_samples
 from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
 from sparse_gpt.circuits.contexts import contexts
+from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.circuits.samples import shared
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.folders import Before
 from sparse_gpt.workdir import Workdir
 
 ALL = "all-that-work"
@@ -38,21 +40,9 @@ flags.DEFINE_string("task", "single_double_quote", f"Task, comma list of tasks, 
 def main(argv: list[str]) -> None:
     """Checks everything, then searches circuit after circuit and writes WORKDIR/circuits/TASK/."""
     del argv
-    folder = stored.existing_workdir()
-    config = cli.stored_config(folder, ("prune",))
-    wanted = _wanted(_task_names(flags.FLAGS.task), config)
-    run = Workdir(folder, config)
-    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
-    if not todo:
-        return
-    activations = run.pretraining_activations()
-    solved = _solved([task for members in todo.values() for task in members], run, skip=flags.FLAGS.task == ALL)
-    if not solved and len(todo) == len(wanted):
-        raise InputError(
-            f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
-        )
-    if flags.FLAGS.shared:
-        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
+    with Before(cli.workdir()).unless():
+        config, run, activations, solved = _asked()
+    folder = run.folder
     for name, samples in solved.items():
         unfinished = folder / "searches" / name
         result = find_circuit(
@@ -68,6 +58,27 @@ def main(argv: list[str]) -> None:
         result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
         resume.finish(result, unfinished, folder / "circuits" / name)
         _print_summary(result, folder / "circuits" / name)
+
+
+def _asked() -> tuple[Config, Workdir, GateArrays | None, dict[str, TaskSamples]]:
+    """What flags ask for, checked: settings, the model, its activations on pretraining text, and the samples of each
+    circuit that is not there yet."""
+    folder = cli.hold(stored.existing_workdir())
+    config = cli.stored_config(folder, ("prune",))
+    wanted = _wanted(_task_names(flags.FLAGS.task), config)
+    run = Workdir(folder, config)
+    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
+    if not todo:
+        return config, run, None, {}
+    activations = run.pretraining_activations()
+    solved = _solved([task for members in todo.values() for task in members], run, skip=flags.FLAGS.task == ALL)
+    if not solved and len(todo) == len(wanted):
+        raise InputError(
+            f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
+        )
+    if flags.FLAGS.shared:
+        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
+    return config, run, activations, solved
 
 
 def _contexts(run: Workdir, nodes: Sequence[Node]) -> dict[str, Any] | None:

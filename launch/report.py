@@ -6,6 +6,7 @@ python -m launch.report --workdir=runs/quickstart
 from absl import flags
 
 from launch import cli, stored
+from sparse_gpt.folders import Before
 from sparse_gpt.report import build_report
 from sparse_gpt.report.files import read_workdir
 
@@ -16,8 +17,9 @@ flags.adopt_module_key_flags(cli)  # so that --help shows --workdir
 def main(argv: list[str]) -> None:
     """Builds the page and prints where it is."""
     del argv
-    folder = stored.existing_workdir()
-    path = build_report(folder)
+    with Before(cli.workdir()).unless():
+        folder = cli.hold(stored.existing_workdir())
+        path = build_report(folder)
     held = read_workdir(folder)
     print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"  {len(held.metrics)} logged steps; circuits: {', '.join(c.folder.name for c in held.circuits) or 'none'}")

@@ -34,7 +34,8 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--experiment={f.experiment}: choose one of {', '.join(EXPERIMENTS)}")
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
-    figures = EXPERIMENTS[f.experiment].run(cli.workdir(), *_subject(EXPERIMENTS[f.experiment]))
+    subject = _subject(EXPERIMENTS[f.experiment])
+    figures = EXPERIMENTS[f.experiment].run(cli.hold(cli.workdir()), *subject)
     return 0 if settle(f.experiment, figures, cli.workdir() / "reproduce.json") else MISSED
 
 

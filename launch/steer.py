@@ -45,7 +45,7 @@ flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Task by task."""
     del argv
-    folder = cli.existing_workdir()
+    folder = cli.hold(cli.existing_workdir())
     config, chosen = configs.load(folder), _node(flags.FLAGS.node)
     names = _tasks(folder, flags.FLAGS.task)
     models, facts = _models(folder, config)
