@@ -4,7 +4,6 @@ import sys
 
 from sparse_gpt import interruption
 
-if sys.argv[:1] == [
-    "-m"
-]:  # one of them is being started: a signal that comes while it imports ends it like a later one
+# One of them is being started: a signal that comes while it imports ends it as a later one does.
+if sys.argv[:1] == ["-m"]:
     interruption.install()

@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_gpt import config as configs
+from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params
-from sparse_gpt.training.checkpoint import load_params
-from sparse_gpt.training.manifest import write_json
+
+if TYPE_CHECKING:
+    from sparse_gpt.model.parameters import Params
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -49,9 +51,28 @@ def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Pop
 
 def finish(name: str, *args: str, devices: int | None = None) -> None:
     """Runs a launch script to its end. InputError when it fails; its own message stands above."""
-    code = script(name, *args, devices=devices).wait()
+    code = waited(script(name, *args, devices=devices))
+    if code == interruption.EXIT_CODE:
+        raise interruption.Interrupted(interruption.LINE)
     if code:
         raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
+
+
+def waited(process: "subprocess.Popen[bytes]") -> int:
+    """Exit code of a script that has ended. A signal to this process is passed on to it, so that it saves, and raised
+    here once it has ended."""
+    passed_on = False
+    with interruption.deferred():
+        while True:
+            try:
+                code = process.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if interruption.requested() and not passed_on:
+                    process.send_signal(signal.SIGTERM)
+                    passed_on = True
+        interruption.check()
+    return code
 
 
 def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
@@ -73,8 +94,10 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
 
 
-def params(workdir: Path) -> Params:
+def params(workdir: Path) -> "Params":
     """Parameters of a run's newest checkpoint."""
+    from sparse_gpt.training.checkpoint import load_params  # here, so that the table of experiments does without JAX
+
     return load_params(workdir, configs.load(workdir).model)[0]
 
 
@@ -97,6 +120,8 @@ def reported(name: str, measured: Any) -> Figure:
 
 def settle(name: str, figures: list[Figure], path: Path) -> bool:
     """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
+    from sparse_gpt.training.manifest import write_json
+
     rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
     write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
     for figure in figures:
