@@ -49,7 +49,10 @@ def unwritable(folder: Path, error: OSError) -> InputError:
 
 
 class Before:
-    """What a folder, which need not be there, holds before a script works in it; with `empty`, nothing."""
+    """What a folder, which need not be there, holds before a script works in it; with `empty`, nothing.
+
+    To be made by the process that holds the folder's lock, or what another one writes meanwhile would be taken for new.
+    """
 
     def __init__(self, folder: Path, empty: bool = False):
         self.folder = Path(folder).absolute()
@@ -59,7 +62,8 @@ class Before:
     def restore(self) -> None:
         """Removes what has come into the folder since, and the folder itself if it was not there."""
         if self.folder.is_dir():
-            for name in set(os.listdir(self.folder)) - self._names - KEPT:
+            kept = self._names if self.folder in self._missing else self._names | KEPT
+            for name in set(os.listdir(self.folder)) - kept:
                 path = self.folder / name
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)

@@ -142,13 +142,12 @@ def test_installed_is_undone() -> None:
 
 
 def test_a_script_turns_a_signal_into_one_line_and_75(capsys: pytest.CaptureFixture[str]) -> None:
-    def main(argv: list[str]) -> None:
-        del argv
+    def main() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         raise AssertionError("goes on")
 
     with interruption.installed(), pytest.raises(SystemExit) as ended:
-        cli._guarded(main, [])
+        cli._guarded(main)
     assert ended.value.code == 75
     assert capsys.readouterr().err == LINE + "\n"
 

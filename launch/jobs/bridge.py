@@ -30,8 +30,8 @@ def main(config: Config) -> int:
     workdir = cli.workdir()
     cli.join_processes()
     sharding.make_mesh(config)  # before anything is written
-    with loop.as_it_was(workdir, parts=("dense",)):
-        return _bridge(config, cli.hold(workdir))
+    with loop.as_it_was(cli.hold(workdir), parts=("dense",)):
+        return _bridge(config, workdir)
 
 
 def _bridge(config: Config, workdir: Path) -> int:

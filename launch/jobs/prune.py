@@ -16,7 +16,6 @@ from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.circuits.samples import shared
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.folders import Before
 from sparse_gpt.workdir import Workdir
 
 CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
@@ -27,8 +26,8 @@ def main(names: list[str], all_that_work: bool) -> None:
 
     `names` are those of the tasks; with `all_that_work` the ones that the model does not solve are left out.
     """
-    with Before(cli.workdir()).unless():
-        run, activations, solved = _asked(names, all_that_work)
+    with stored.workdir() as folder:
+        run, activations, solved = _asked(folder, names, all_that_work)
     for name, samples in solved.items():
         unfinished = run.folder / "searches" / name
         result = find_circuit(
@@ -46,10 +45,11 @@ def main(names: list[str], all_that_work: bool) -> None:
         _print_summary(result, run.folder / "circuits" / name)
 
 
-def _asked(names: list[str], all_that_work: bool) -> tuple[Workdir, GateArrays | None, dict[str, TaskSamples]]:
+def _asked(
+    folder: Path, names: list[str], all_that_work: bool
+) -> tuple[Workdir, GateArrays | None, dict[str, TaskSamples]]:
     """What flags ask for, checked: the model, its activations on pretraining text, and the samples of every circuit
     that is not there yet."""
-    folder = cli.hold(stored.existing_workdir())
     config = cli.stored_config(folder, ("prune",))
     wanted = _wanted(names, config)
     run = Workdir(folder, config)

@@ -1,15 +1,13 @@
 """The work of launch.report."""
 
-from launch import cli, stored
-from sparse_gpt.folders import Before
+from launch import stored
 from sparse_gpt.report import build_report
 from sparse_gpt.report.files import read_workdir
 
 
 def main() -> None:
     """Builds the page and prints where it is."""
-    with Before(cli.workdir()).unless():
-        folder = cli.hold(stored.existing_workdir())
+    with stored.workdir() as folder:
         path = build_report(folder)
     held = read_workdir(folder)
     print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")

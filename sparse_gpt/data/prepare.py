@@ -128,8 +128,7 @@ def prepare_corpus(
     fingerprints = [source.fingerprint() for source in opened]  # raises before anything is written
     rules = Rules(max_file_bytes, validation_fraction, near_duplicates, reject)
     _check_folder(folder)
-    before = Before(folder)
-    with locks.writing(folder, keep=True), before.unless(lambda: (folder / PROGRESS).is_file()):
+    with locks.writing(folder, keep=True), Before(folder).unless(lambda: (folder / PROGRESS).is_file()):
         if not (folder / MANIFEST).is_file():
             run = Preparation(folder, settings, opened, fingerprints, rules, given)
             run.run(workers or os.cpu_count() or 1, checkpoint_bytes, progress)

@@ -97,13 +97,13 @@ def _tokenizer(source: Path, given: Path | None, model: openai.Imported) -> Toke
 @contextlib.contextmanager
 def new_folder(target: Path, flag: str) -> Iterator[Path]:
     """A scratch folder that becomes `target` when all went well, and is removed otherwise."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{flag}={target}: is there already and not empty; choose a new folder")
+    _check_new(target, flag)
     scratch, above = target.with_name(f".{target.name}.partial"), missing(target.parent)
     try:
         with locks.writing(scratch):  # whatever is in it, a killed process has left
             Before(scratch, empty=True).restore()
             try:
+                _check_new(target, flag)  # nobody else has made it since
                 with disk_errors(target):
                     yield scratch
                     (scratch / locks.NAME).unlink(missing_ok=True)
@@ -112,3 +112,8 @@ def new_folder(target: Path, flag: str) -> Iterator[Path]:
                 Before(scratch, empty=True).restore()
     finally:
         remove_empty([scratch, *above])
+
+
+def _check_new(target: Path, flag: str) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{flag}={target}: is there already and not empty; choose a new folder")

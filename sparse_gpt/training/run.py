@@ -38,8 +38,8 @@ def train_on_corpus(
       init_from, at_step, progress, make_program, facts: see loop.train.
     """
     mesh = sharding.make_mesh(config)  # before anything is written
-    before = Before(workdir)
     with distributed.writing(workdir):
+        before = Before(workdir)
         corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
         facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
         with loop.as_it_was(workdir, before):
