@@ -409,6 +409,8 @@ def test_a_signal_is_passed_on_to_the_script_that_runs_and_75_of_a_script_is_no_
         runs.waited(process)
     thread.join()
     assert process.returncode == 75
-    monkeypatch.setattr(runs, "script", lambda *_, **__: subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(75)"]))
+    monkeypatch.setattr(
+        runs, "script", lambda *_, **__: subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(75)"])
+    )
     with pytest.raises(Interrupted):
         runs.finish("train")
