@@ -15,6 +15,7 @@ only `deferred` listens, as long as it runs and if it runs in the main thread.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import select
@@ -24,10 +25,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL: try again
 LINE = "interrupted; saved; the same command resumes"
-PATIENCE = 5.0  # seconds from the signal to the end, where nothing is at stake
+PATIENCE = 3.0  # seconds from the signal to the end, where nothing is at stake
 AGAIN = 1.0  # seconds: a closed terminal sends two SIGHUP and some schedulers two signals at once, which count as one
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
@@ -114,13 +116,14 @@ def installed() -> Iterator[None]:
     if _state.handlers or threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     wakeup = install()
     try:
         yield
     finally:
         signal.set_wakeup_fd(wakeup)
         os.close(_state.tell)
+        sys.unraisablehook = hook
         for number, handler in previous.items():
             if handler is not None:
                 signal.signal(number, handler)
@@ -133,6 +136,7 @@ def install() -> int:
     the process ends. Returns the file descriptor that `signal.set_wakeup_fd` had before, -1 for none."""
     handle()
     _state.handlers = True
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     told, _state.tell = os.pipe()
     os.set_blocking(_state.tell, False)
     before = signal.set_wakeup_fd(_state.tell, warn_on_full_buffer=False)
@@ -163,6 +167,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         _end()
     _state.raised = True
     raise Interrupted(LINE)
+
+
+def _unraisable(otherwise: Callable[[Any], object], unraisable: Any) -> None:
+    """Interrupted that was raised where Python has to drop it (a callback of the garbage collector, a destructor)."""
+    if unraisable.exc_type is Interrupted:
+        _end()
+    otherwise(unraisable)
 
 
 def _watch(told: int) -> None:
