@@ -4,11 +4,12 @@ Exit codes: 0 success, 2 bad input (one line on stderr), 75 interrupted and save
 of `reproduce` missed, 1 a defect.
 """
 
+import contextlib
 import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -16,11 +17,12 @@ from ml_collections.config_flags import config_flags
 
 from launch import compiled, paths, surroundings
 from sparse_gpt import config as configs
-from sparse_gpt import presets
+from sparse_gpt import interruption, locks, presets
 from sparse_gpt.errors import InputError
 from tasks import TaskError
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 75, 141
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
+_held = contextlib.ExitStack()  # what a script holds until it ends
 
 # What a user can mend of what the system refuses, and how.
 DISK = {
@@ -107,6 +109,18 @@ def existing_workdir(written: bool = False) -> Path:
     return folder
 
 
+def hold(folder: Path) -> Path:
+    """Takes the lock of a folder that this script writes to, until it ends, and returns the folder. Process 0 does so
+    for all that have joined. InputError if another process holds it."""
+    if "distributed" in flags.FLAGS:
+        from sparse_gpt.training import distributed  # here, because not every script uses JAX
+
+        _held.enter_context(distributed.writing(folder))
+    else:
+        _held.enter_context(locks.writing(folder))
+    return folder
+
+
 def check_overrides(groups: tuple[str, ...]) -> None:
     """InputError for a --config.… flag outside `groups`: the rest belongs to the trained model."""
     for name in overrides():
@@ -149,7 +163,8 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
             own = set(flags.FLAGS) - before
         for flag in own:  # so that --help shows those that another module defines, too
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
-        app.run(lambda argv: _guarded(main), flags_parser=_parse)
+        with interruption.installed():
+            app.run(lambda argv: _guarded(main), flags_parser=_parse)
     finally:
         for name in set(flags.FLAGS):  # not what imported packages have defined meanwhile
             if name in own or name.startswith("config."):
@@ -172,20 +187,24 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _guarded(main: Callable[[], int | None]) -> None:
     try:
-        code = main()
+        with interruption.raising(), _held:
+            code = main()
         sys.stdout.flush()
     except (InputError, TaskError) as error:
         _fail(str(error))
     except BrokenPipeError:
-        surroundings.silence()
+        if interruption.requested():  # a closed terminal, when one tells that all is saved
+            _interrupted()
+        surroundings.silence(sys.stdout)
         sys.exit(BROKEN_PIPE)
     except OSError as error:
+        if interruption.requested():
+            _interrupted()
         if error.errno not in DISK:
             raise
         _fail(f"{error.filename or 'a file'}: {error.strerror}; {DISK[error.errno]}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     except Exception as error:
         if fault := surroundings.fault(error):
             _fail(fault)
@@ -193,6 +212,15 @@ def _guarded(main: Callable[[], int | None]) -> None:
     sys.exit(code or 0)
 
 
-def _fail(message: str) -> None:
+def _interrupted() -> NoReturn:
+    try:
+        print(interruption.LINE, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:  # nobody listens any more; what is left in the buffers must not fail again
+        surroundings.silence(sys.stdout, sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(BAD_INPUT)

@@ -38,7 +38,8 @@ def main() -> int:
         raise InputError(f"--experiment={f.experiment}: choose one of {', '.join(EXPERIMENTS)}")
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
-    figures = EXPERIMENTS[f.experiment].run(cli.new_workdir(), *_subject(EXPERIMENTS[f.experiment]))
+    subject = _subject(EXPERIMENTS[f.experiment])
+    figures = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)
     return 0 if settle(f.experiment, figures, cli.workdir() / "reproduce.json") else MISSED
 
 

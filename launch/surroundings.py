@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+from typing import TextIO
 
 # They change the numbers that a run ends with, and no manifest names them.
 CHANGE_BITS = ("JAX_ENABLE_X64", "JAX_DEFAULT_DTYPE_BITS", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE")
@@ -21,10 +22,11 @@ def settle() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal without a sign shows its number
 
 
-def silence() -> None:
-    """For a reader that has gone, as `head` does: nothing more is written, not even when Python ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def silence(*streams: TextIO) -> None:
+    """For readers that have gone, as `head` does: nothing more is written, not even when Python ends."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fault(error: Exception) -> str:

@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = ("sparse_gpt", "tasks", "launch", "tests")
 
 # What each room may import besides itself. A room is a folder or module of sparse_gpt, or another top-level folder.
-BASE = {"sparse_gpt.config", "sparse_gpt.errors", "sparse_gpt.visible"}
+PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}  # standard library only
+BASE = {"sparse_gpt.config", "sparse_gpt.errors", "sparse_gpt.visible", *PROCESS}
 MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
@@ -30,6 +31,9 @@ ROOMS: dict[str, set[str]] = {
         "sparse_gpt.config_groups",
         "sparse_gpt.config_checks",
     },
+    "sparse_gpt.folders": {"sparse_gpt.errors"},
+    "sparse_gpt.interruption": set(),
+    "sparse_gpt.locks": {"sparse_gpt.errors", "sparse_gpt.folders"},
     "sparse_gpt.presets": BASE,
     "sparse_gpt.machine": set(),
     "sparse_gpt.estimate": {*BASE, "sparse_gpt.fields", "sparse_gpt.machine"},

@@ -11,7 +11,7 @@ from absl import flags
 from launch import cli, evaluation, paths
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
-from sparse_gpt import stored
+from sparse_gpt import locks, stored
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
@@ -31,6 +31,7 @@ def main(config: Config) -> int:
         batches = run.read_batches(Path(flags.FLAGS.batches), config)
     init_from = _initial_params(flags.FLAGS.init_from, config)
     writer = _ParamsWriter(config)
+    cli.hold(cli.workdir())
     if batches is None:
         reject, rule = heldout_rule()
         result = run.train_on_corpus(
@@ -76,6 +77,7 @@ def _initial_params(source: str | None, config: Config) -> Params | None:
             raise InputError(f"--init_from={source}: not a readable .npz file ({error})") from error
         params = openai_weights.to_params(config.model, tensors, str(path))
     elif path.is_dir():
+        locks.refuse_while_written(path)
         params, _ = load_params(path, configs.load(path).model)
     else:
         params = stored.load(source)[1]
