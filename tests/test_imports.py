@@ -15,7 +15,7 @@ OURS = ("sparse_gpt", "tasks", "launch", "tests")
 
 # What each room may import besides itself. A room is a folder or module of sparse_gpt, or another top-level folder.
 PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}  # standard library only
-BASE = {"sparse_gpt.config", "sparse_gpt.errors", "sparse_gpt.visible", *PROCESS}
+BASE = {"sparse_gpt.config", "sparse_gpt.errors", "sparse_gpt.visible", "sparse_gpt.progress", *PROCESS}
 MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
@@ -37,8 +37,10 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.presets": BASE,
     "sparse_gpt.machine": set(),
     "sparse_gpt.estimate": {*BASE, "sparse_gpt.fields", "sparse_gpt.machine"},
-    "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows"},
+    "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows", "sparse_gpt.topk_tensors"},
     "sparse_gpt.topk_rows": set(),
+    "sparse_gpt.topk_tensors": set(),
+    "sparse_gpt.progress": set(),
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only

@@ -23,7 +23,6 @@ import atexit, hashlib, math, os, signal, sys, threading, time
 from sparse_gpt import interruption
 from sparse_gpt.interruption import *
 interruption.PATIENCE = 0.2
-interruption.install()
 ready = lambda: print("ready", flush=True)
 """
 LONG = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # a call outside of Python of minutes, as a compilation is
@@ -38,15 +37,14 @@ with deferred():
 """
 
 
-def start(body: str, **options: object) -> "subprocess.Popen[str]":
-    """A process with the handlers installed, which runs `body`."""
+def start(body: str, before: str = "") -> "subprocess.Popen[str]":
+    """A process with the handlers installed, after `before`, which runs `body`."""
     process = subprocess.Popen(  # without site-packages it starts in milliseconds
-        [sys.executable, "-S", "-c", HEAD + body],
+        [sys.executable, "-S", "-c", f"{HEAD}{before}\ninterruption.install()\n{body}"],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
     )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
@@ -76,7 +74,7 @@ def test_every_signal_ends_a_script_with_75(number: signal.Signals) -> None:
         (SAVES + "sys.exit(75)", "stored\n"),
         (SAVES + "time.sleep(60)", "stored\n"),  # whatever comes after it has PATIENCE, no more
         (SAVES + "try:\n  with raising():\n    print('never')\nexcept Interrupted:\n  sys.exit(75)", "stored\n"),
-        (f"with raising():\n    ready(); {LONG}", ""),
+        (f"try:\n  with raising():\n    ready(); {LONG}\nexcept Interrupted:\n  sys.exit(75)", ""),
         (f"with deferred(lambda at: 0.0):\n    ready(); {LONG}", ""),
         (f"try:\n  with raising():\n{SLEEPS}\nexcept Interrupted:\n  time.sleep(60)", ""),
         (f"class Gone:\n  def __del__(self):\n{SLEEPS}\nwith raising():\n  Gone()\n  time.sleep(60)", ""),
@@ -107,13 +105,10 @@ def test_a_second_signal_ends_at_once_and_a_closed_terminal_counts_once() -> Non
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
-    process = start("ready(); time.sleep(60)", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    assert stop(process, signal.SIGHUP, signal.SIGUSR1)[0] == 75
-    code, out, _ = stop(
-        start("ready(); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)",
-              preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    )  # fmt: skip
-    assert (code, out) == (0, "True\n")
+    ignoring = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    assert stop(start("ready(); time.sleep(60)", ignoring), signal.SIGHUP, signal.SIGUSR1)[0] == 75
+    process = start("ready(); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)", ignoring)
+    assert stop(process)[:2] == (0, "True\n")
 
 
 def test_deferred_listens_in_a_notebook_and_leaves_nothing_behind() -> None:

@@ -10,6 +10,7 @@ from absl import flags
 import tasks
 from launch import cli, stored
 from launch.samples import task_samples
+from sparse_gpt import estimate
 from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
 from sparse_gpt.circuits.contexts import contexts
 from sparse_gpt.circuits.gates import GateArrays
