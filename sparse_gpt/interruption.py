@@ -51,6 +51,7 @@ class _State:
     raising: bool = False  # whether anybody would catch Interrupted
     raised: bool = False  # once: another one could break into what cleans up after the first
     tell: int = -1  # file descriptor by which the watching thread is told of signals
+    watching: threading.Thread | None = None
     patience: list[Patience] = dataclasses.field(default_factory=list)  # of the `deferred` bodies, innermost last
 
     def note(self, number: int) -> bool:
@@ -123,6 +124,8 @@ def installed() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(wakeup)
         os.close(_state.tell)
+        if _state.watching:
+            _state.watching.join()  # it may still be about to take down a signal, which would be the next script's
         sys.unraisablehook = hook
         for number, handler in previous.items():
             if handler is not None:
@@ -140,7 +143,8 @@ def install() -> int:
     told, _state.tell = os.pipe()
     os.set_blocking(_state.tell, False)
     before = signal.set_wakeup_fd(_state.tell, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(told,), name="signals", daemon=True).start()
+    _state.watching = threading.Thread(target=_watch, args=(told,), name="signals", daemon=True)
+    _state.watching.start()
     return before
 
 
