@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
@@ -213,6 +213,8 @@ def search(
         h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
     states = initial_states(h, searchable)
+    if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
+        states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
     history = []
     with tqdm(total=steps, desc=f"search x{size}", unit="step", disable=not progress) as bar:
