@@ -25,7 +25,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import parameter_table
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
-from sparse_gpt.training import optimizer, schedules, sharding, step
+from sparse_gpt.training import optimizer, sharding, step
 
 PROJECTION = "projection"  # the named scope of training/projection.py
 
@@ -38,10 +38,8 @@ Shape = jax.ShapeDtypeStruct
 def compile_train(config: Config, mesh: Mesh, project: bool = True) -> Any:
     """The compiled train step; without the projection for comparison."""
     state = step.abstract_state(config, mesh)
-    tokens = Shape((config.train.batch_size, config.model.context + 1), jnp.int32)
-    keep = Shape((len(schedules.projected_tensors(config)),), jnp.int32)
     function: Any = step.compile_step(config, mesh) if project else _unprojected(config, mesh)
-    return function.lower(state, tokens, Shape((), jnp.float32), keep).compile()
+    return function.lower(state, *step.abstract_inputs(config)).compile()
 
 
 def _unprojected(config: Config, mesh: Mesh) -> Any:
@@ -67,10 +65,8 @@ def _unprojected(config: Config, mesh: Mesh) -> Any:
 def compile_bridge(config: Config, mesh: Mesh) -> Any:
     """The compiled step of a bridged run, with the dense model that launch.bridge would train for it."""
     program = BridgeProgram(config, mesh, dense_config(config))
-    tokens = Shape((config.train.batch_size, config.model.context + 1), jnp.int32)
-    keep = Shape((len(schedules.projected_tensors(config)),), jnp.int32)
     state, dense = program.abstract_state(), program.abstract_dense()
-    return program.compile_step().lower(state, dense, tokens, Shape((), jnp.float32), keep).compile()
+    return program.compile_step().lower(state, dense, *step.abstract_inputs(config)).compile()
 
 
 def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -> Any:

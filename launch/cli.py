@@ -35,11 +35,10 @@ def define_workdir(required: bool = True) -> None:
 def define_config() -> None:
     """--preset and --config.group.field overrides."""
     flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(presets.PRESETS)}.")
-    _check_names(sys.argv[1:])
     config_flags.DEFINE_config_dict(
         "config",
         ConfigDict(configs.to_dict(configs.Config())),
-        "Override any field, such as --config.model.d_model=256.",
+        configs.help_text(),
     )
 
 
@@ -56,11 +55,11 @@ def define_distributed() -> None:
 
 def join_processes() -> None:
     """What --distributed asks for; its companions without it are a mistake."""
-    from sparse_gpt.training import distributed  # here, because not every script uses JAX
-
     f = flags.FLAGS
     given = [f"--{name}" for name in ("coordinator", "process_count", "process_index") if f[name].value is not None]
     if f.distributed:
+        from sparse_gpt.training import distributed  # here, because not every script uses JAX
+
         distributed.initialize(f.coordinator, f.process_count, f.process_index, f.wait)
     elif given:
         raise InputError(f"{', '.join(given)}: only together with --distributed")
@@ -91,6 +90,13 @@ def existing_workdir() -> Path:
     return folder
 
 
+def check_overrides(groups: tuple[str, ...]) -> None:
+    """InputError for a --config.… flag outside `groups`: the rest belongs to the trained model."""
+    for name in overrides():
+        if name.partition(".")[0] not in groups:
+            raise InputError(f"--config.{name}: fixed by the trained model; here only {', '.join(groups)} can change")
+
+
 def overrides() -> Mapping[str, Any]:
     """Dotted field -> value for every --config.… flag on the command line."""
     return config_flags.get_override_values(flags.FLAGS["config"])
@@ -103,23 +109,35 @@ def new_config(default: str = "quickstart") -> configs.Config:
 
 def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
     """The workdir's configuration with overrides, which may touch only `groups`: the rest belongs to the model."""
-    for name in overrides():
-        if name.partition(".")[0] not in groups:
-            raise InputError(f"--config.{name}: fixed by the trained model; here only {', '.join(groups)} can change")
+    check_overrides(groups)
     return configs.validate(configs.replace(configs.load(folder), overrides()))
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Parses flags, runs `main`, and turns bad input into one line and exit code 2."""
+def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> None:
+    """Defines and parses flags, runs `main`, and turns bad input into one line and exit code 2.
+
+    `main` checks what can be checked quickly, then imports launch.jobs.NAME and does the work: `--help` and mistakes in
+    flags are answered before JAX is imported. The flags are gone afterwards, so that one process can run many scripts.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     compiled.keep_programs()
-    for flag in flags.FLAGS.get_flags_for_module("launch.cli"):  # so that --help shows them with the script's own
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    before, own = set(flags.FLAGS), set()
+    try:
+        define_flags()
+        own = set(flags.FLAGS) - before
+        for flag in own:  # so that --help shows those that another module defines, too
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
+        app.run(lambda argv: _guarded(main), flags_parser=_parse)
+    finally:
+        for name in set(flags.FLAGS):  # not what imported packages have defined meanwhile
+            if name in own or name.startswith("config."):
+                delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
 
 
 def _parse(argv: list[str]) -> list[str]:
+    _check_names(argv[1:])
     wants_help = any(arg.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull", "h", "?") for arg in argv[1:])
     try:
         rest: list[str] = flags.FLAGS(argv)
@@ -132,9 +150,9 @@ def _parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> None:
+def _guarded(main: Callable[[], int | None]) -> None:
     try:
-        code = main(argv)
+        code = main()
     except (InputError, TaskError) as error:
         _fail(str(error))
     except KeyboardInterrupt:

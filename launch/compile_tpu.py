@@ -11,77 +11,39 @@ With --workdir, DIR/compile_tpu.json holds everything; without --preset, that wo
 
 import os
 
-# Before JAX is imported: arrays, if any, live on the host; programs for absent chips cannot be read back from a cache.
-os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-
-import time
-from typing import Any
-
 from absl import flags
 
-from launch import aot, chips, cli
+from launch import chips, cli
 from sparse_gpt import config as configs
-from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
-from sparse_gpt.errors import InputError
-from sparse_gpt.training import manifest, sharding
-
-cli.define_workdir(required=False)
-cli.define_config()
-flags.DEFINE_string("topology", "v5e:16x16", "Slice to compile for: v5e:16x16, v5p:4x4x8, v6e:16x16, ...")
-flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-center network.", lower_bound=1)
-flags.DEFINE_string("mesh", None, "Short for --config.train.mesh, such as data=16,fsdp=16.")
-flags.DEFINE_enum(
-    "program",
-    "train",
-    ["train", "bridge", "search"],
-    "The train step, that of a bridged run (with a dense model of bridge.dense_d_model), or one of the mask search.",
-)
-flags.DEFINE_integer("searches", 0, "Population of the mask search; 0: one per chip.", lower_bound=0)
-flags.DEFINE_integer("tokens", 64, "Tokens per sample of the mask search.", lower_bound=1)
-flags.DEFINE_bool("compare", False, "Compile the train step a second time without the projection, and tell both.")
 
 
-def main(argv: list[str]) -> None:
-    """Flags to one compile, a summary, and compile_tpu.json."""
-    del argv
-    f = flags.FLAGS
-    chip = chips.chip(f.topology)
-    config = _config()
-    devices = chips.devices(f.topology, f.slices)
-    searches = f.searches or len(devices)
-    if f.program == "search":
-        config = _spread_over_all(config, len(devices), searches)
-    mesh = sharding.make_mesh(config, devices)
-    started = time.perf_counter()
-    result: dict[str, Any] = {
-        "format": "sparse_gpt.compile_tpu/1",
-        "program": f.program,
-        "preset": f.preset or "",
-        "config": configs.to_dict(config),
-        "topology": f.topology,
-        "slices": f.slices,
-        "chips": len(devices),
-        "mesh": dict(mesh.shape),
-        "parameters": aot.parameter_count(config),
-    }
-    if f.program == "train":
-        result |= _train(config, mesh, chip)
-    elif f.program == "bridge":
-        result |= _bridge(config, mesh, chip)
-    else:
-        result |= _search(config, mesh, chip, searches)
-    result["compile_seconds"] = time.perf_counter() - started
-    print(summary(result))
-    if f.workdir is not None:
-        path = cli.workdir() / "compile_tpu.json"
-        manifest.write_json(path, result)
-        print(f"-> {path}")
-    if not result["memory"]["fits"]:
-        raise InputError(
-            f"--topology={f.topology}: {result['memory']['total'] / 1e9:.1f} GB per chip do not fit into "
-            f"{chip.hbm / 1e9:.0f} GB; {aot.WAYS_OUT}"
-        )
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir(required=False)
+    cli.define_config()
+    flags.DEFINE_string("topology", "v5e:16x16", "Slice to compile for: v5e:16x16, v5p:4x4x8, v6e:16x16, ...")
+    flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-center network.", lower_bound=1)
+    flags.DEFINE_string("mesh", None, "Short for --config.train.mesh, such as data=16,fsdp=16.")
+    flags.DEFINE_enum(
+        "program",
+        "train",
+        ["train", "bridge", "search"],
+        "The train step, that of a bridged run (with a dense model of bridge.dense_d_model), or one of the search.",
+    )
+    flags.DEFINE_integer("searches", 0, "Population of the mask search; 0: one per chip.", lower_bound=0)
+    flags.DEFINE_integer("tokens", 64, "Tokens per sample of the mask search.", lower_bound=1)
+    flags.DEFINE_bool("compare", False, "Compile the train step a second time without the projection, and tell both.")
+
+
+def main() -> None:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    chip, config = chips.chip(flags.FLAGS.topology), _config()
+    # Arrays, if any, live on the host; programs for absent chips cannot be read back from a cache.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    from launch.jobs import compile_tpu as job
+
+    job.main(config, chip)
 
 
 def _config() -> Config:
@@ -94,91 +56,5 @@ def _config() -> Config:
     return config if f.mesh is None else configs.replace(config, {"train.mesh": f.mesh})
 
 
-def _spread_over_all(config: Config, chip_count: int, searches: int) -> Config:
-    """The mask search cuts its population over all chips, whatever the mesh and batch of training."""
-    if searches % chip_count:
-        raise InputError(f"--searches={searches}: must be a multiple of the {chip_count} chips")
-    return configs.replace(config, {"train.mesh": "", "train.batch_size": chip_count, "train.microbatches": 1})
-
-
-def _train(config: Config, mesh: Any, chip: chips.Chip) -> dict[str, Any]:
-    slices = flags.FLAGS.slices
-    result = aot.describe(aot.fitting(lambda: aot.compile_train(config, mesh), chip), chip, slices)
-    tokens = config.train.batch_size * config.model.context
-    result["tokens_per_second"] = tokens / result["seconds"]
-    result["model_flops_utilization"] = (
-        6 * aot.parameter_count(config) * tokens / mesh.size / chip.matmul / result["seconds"]
-    )
-    if flags.FLAGS.compare:
-        without = aot.fitting(lambda: aot.compile_train(config, mesh, project=False), chip)
-        result["without_projection"] = aot.describe(without, chip, slices)
-    return result
-
-
-def _bridge(config: Config, mesh: Any, chip: chips.Chip) -> dict[str, Any]:
-    dense = dense_config(config)
-    check_pair(dense, config)
-    result = aot.describe(aot.fitting(lambda: aot.compile_bridge(config, mesh), chip), chip, flags.FLAGS.slices)
-    tokens = config.train.batch_size * config.model.context
-    return result | {
-        "dense_parameters": aot.parameter_count(dense),
-        "tokens_per_second": tokens / result["seconds"],
-    }
-
-
-def _search(config: Config, mesh: Any, chip: chips.Chip, searches: int) -> dict[str, Any]:
-    time_steps = flags.FLAGS.tokens
-    program = aot.fitting(lambda: aot.compile_search(config, mesh, searches, time_steps), chip)
-    result = aot.describe(program, chip, flags.FLAGS.slices)
-    return result | {"searches": searches, "tokens_per_sample": time_steps}
-
-
-def summary(result: dict[str, Any]) -> str:
-    """A few lines for people."""
-    memory, rest = result["memory"], result["rest"]
-    gb = {key: memory[key] / 1e9 for key in ("total", "arguments", "temporaries", "outputs", "chip")}
-    mesh = ",".join(f"{axis}={size}" for axis, size in result["mesh"].items())
-    sizes = f"{result['parameters'] / 1e6:.0f}M parameters"
-    if "dense_parameters" in result:
-        sizes += f" and a dense one of {result['dense_parameters'] / 1e6:.0f}M"
-    lines = [
-        f"{result['program']}, {result['preset'] or 'model'} of {sizes}, on "
-        f"{result['slices']} x {result['topology']} ({result['chips']} chips, {mesh})",
-        f"memory per chip  {gb['total']:.2f} of {gb['chip']:.0f} GB (arguments {gb['arguments']:.2f}, temporaries "
-        f"{gb['temporaries']:.2f}): {'fits' if memory['fits'] else 'DOES NOT FIT'}",
-        f"work per chip    {result['matmul_operations'] / 1e12:.3f} TFLOP of matrix products, "
-        f"{result['vector_operations'] / 1e9:.1f}G vector operations, {result['bytes_accessed'] / 1e9:.2f} GB of HBM "
-        "traffic",
-        *_collective_lines(result["collectives"]),
-        f"step, at best    {1e3 * result['seconds']:.2f} ms (matrix units {1e3 * rest['matmul']:.2f}, vector units "
-        f"{1e3 * rest['vector']:.2f}, HBM {1e3 * rest['memory']:.2f}, network {1e3 * rest['communication']:.2f} and "
-        f"{1e3 * rest['overlapped']:.2f} overlapped); {1e3 * result['seconds_by_compiler']:.2f} ms by the compiler's "
-        "own estimate",
-    ]
-    if "tokens_per_second" in result:
-        lines += [_projection_line(result), f"at best          {result['tokens_per_second'] / 1e6:.2f}M tokens/s"]
-    else:
-        lines.append(f"searches         {result['searches']}, samples of {result['tokens_per_sample']} tokens")
-    return "\n".join(lines)
-
-
-def _collective_lines(total: dict[str, dict[str, int]]) -> list[str]:
-    return [
-        f"{kind:<16} {sums['count']} x, {sums['bytes'] / 1e6:.2f} MB in all" for kind, sums in sorted(total.items())
-    ]
-
-
-def _projection_line(result: dict[str, Any]) -> str:
-    own = result["projection"]
-    reductions, with_ties = (
-        own[key].get("all-reduce", {"count": 0})["count"] for key in ("collectives", "collectives_with_ties")
-    )
-    return (
-        f"projection       {own['share']:.1%} of the step ({own['share_by_compiler']:.1%} by the compiler's estimate), "
-        f"{1e3 * own['roofline']['seconds']:.2f} ms; {len(own['moved_weights'])} gathers of weights, {reductions} "
-        f"all-reduces of counts ({with_ties} with ties)"
-    )
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

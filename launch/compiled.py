@@ -3,22 +3,18 @@
 import hashlib
 import os
 import platform
-import sys
 from pathlib import Path
 
 
 def keep_programs() -> None:
-    """Turns JAX's persistent compilation cache on, if the script uses JAX.
+    """Turns JAX's persistent compilation cache on, for a JAX that is not imported yet.
 
     JAX's own variables rule: JAX_COMPILATION_CACHE_DIR puts programs elsewhere, JAX_ENABLE_COMPILATION_CACHE=false
     keeps none. Only programs that took JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS (default 1) to compile are kept.
     """
     folder = _user_folder()
-    if "jax" not in sys.modules or "JAX_COMPILATION_CACHE_DIR" in os.environ or folder is None:
-        return
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(folder / "sparse_gpt" / "jax" / processor()))
+    if folder is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "sparse_gpt" / "jax" / processor())
 
 
 def processor() -> str:

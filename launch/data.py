@@ -3,63 +3,43 @@
 python -m launch.data --workdir=DIR [--preset=P] [--config.data.field=value …]   prepares DIR/corpus (or continues)
 python -m launch.data --workdir=DIR --inspect                                    statistics and samples of it
 
+--config.data.sources is a comma list of KIND[=LOCATION][#COLUMN][:WEIGHT]:
+  idioms                       generated programs
+  pinned_source                Python files of packages in requirements.txt, the same on every machine
+  python_source[=FOLDER;…]     the .py files of folders, else of the standard library and of installed packages
+  text=PATTERN                 text files, local or in a bucket (gs://, s3://)
+  jsonl=PATTERN, parquet=PATTERN   rows of files; the document stands in #COLUMN (text)
+  hf=NAME[@CONFIG][?data_dir=…&revision=…&split=…]   a dataset of the Hugging Face hub
+A location with a comma or # in it goes in quotes: text="a, b/*.txt":0.5
+
 In the workdir of a model, and without --preset, it takes the model's configuration and tokenizer.
 """
-
-import time
-from pathlib import Path
 
 from absl import flags
 
 from launch import cli
-from launch.heldout import heldout_rule
-from sparse_gpt import config as configs
-from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
-from sparse_gpt.data.inspection import construct_table, samples, summary
-from sparse_gpt.errors import InputError
-
-cli.define_workdir()
-cli.define_config()
-INSPECT = flags.DEFINE_bool("inspect", False, "Show statistics and samples of the corpus instead of preparing one.")
-SHOW = flags.DEFINE_integer("show", 3, "Number of samples that --inspect shows.", lower_bound=0)
-SPLIT = flags.DEFINE_enum("split", "train", ["train", "validation", "test"], "Split that --inspect takes samples of.")
-VERIFY = flags.DEFINE_bool("verify", False, "Hash every shard, also those found right before.")
 
 
-def main(argv: list[str]) -> None:
-    """Flags to calls; everything it does is in sparse_gpt.data."""
-    del argv
-    config = _config(cli.workdir())
-    folder = cli.workdir() / "corpus"
-    if INSPECT.value:
-        corpus = Corpus.open(config.data.corpus or folder, verify="full" if VERIFY.value else "auto")
-        print(summary(corpus))
-        print(construct_table(corpus))
-        for sample in samples(corpus, SPLIT.value, SHOW.value, config.model.context, config.data.seed):
-            print(sample)
-        return
-    if config.data.corpus:
-        raise InputError(f"--config.data.corpus={config.data.corpus}: names a prepared corpus; add --inspect to see it")
-    started = time.monotonic()
-    reject, rule = heldout_rule()
-    corpus = corpus_from_config(config.data, config.model.vocab_size, folder, reject, rule)
-    if VERIFY.value:
-        Corpus.open(folder, verify="full")
-    print(summary(corpus))
-    print(f"{folder}: ready after {time.monotonic() - started:.1f} s; SHA-256 of its manifest {corpus.sha256}")
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir()
+    cli.define_config()
+    flags.DEFINE_bool("inspect", False, "Show statistics and samples of the corpus instead of preparing one.")
+    flags.DEFINE_integer("show", 3, "Number of samples that --inspect shows.", lower_bound=0)
+    flags.DEFINE_enum("split", "train", ["train", "validation", "test"], "Split that --inspect takes samples of.")
+    flags.DEFINE_bool("verify", False, "Hash every shard, also those found right before.")
 
 
-def _config(workdir: Path) -> Config:
-    """From preset and flags; in the workdir of a model from its configuration, with the tokenizer that is there."""
-    if flags.FLAGS.preset or not (workdir / "config.json").is_file():
-        return cli.new_config()
-    config, tokenizer = cli.stored_config(workdir, ("data",)), workdir / "tokenizer"
-    if config.data.tokenizer or not tokenizer.is_dir():
-        return config
-    entries = Tokenizer.load(tokenizer).vocab_size  # an imported model may have room for more
-    return configs.replace(config, {"data.tokenizer": str(tokenizer), "model.vocab_size": entries})
+def main() -> None:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    if flags.FLAGS.preset or not (cli.workdir() / "config.json").is_file():
+        cli.new_config()
+    else:
+        cli.stored_config(cli.workdir(), ("data",))
+    from launch.jobs import data as job
+
+    job.main()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

@@ -19,6 +19,7 @@ from sparse_gpt.training.manifest import write_json
 from tasks import EncodedTask, TaskError
 
 FORMAT = "sparse_gpt.evaluation/1"
+IMPOSSIBLE = -1e30  # log-probability of what overflowed: JSON has finite numbers only
 PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
 
 
@@ -76,7 +77,7 @@ def _scores(model: Transformer, params: Params, encoded: EncodedTask, context: i
     for first in range(0, len(tokens), ROWS):
         at = slice(first, first + ROWS)
         pieces.append(_log_probabilities(model, params, tokens[at], encoded.lengths[at] - 1))
-    logs = np.concatenate(pieces).astype(np.float64)
+    logs = np.nan_to_num(np.concatenate(pieces).astype(np.float64), nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
     each = np.arange(len(logs))
     answer, foil = logs[each, encoded.answer_id], logs[each, encoded.foil_id]
     return {

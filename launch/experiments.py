@@ -1,17 +1,18 @@
 """The experiments of launch/reproduce: each runs launch scripts in processes of their own and returns figures."""
 
-import functools
+import importlib
 import json
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from launch import bridging, comparisons, rankings, showcase
+from launch import expected
 from launch.runs import (
     Experiment,
     Figure,
@@ -27,8 +28,6 @@ from launch.runs import (
 )
 from sparse_gpt import presets
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import flatten
-from sparse_gpt.training.manifest import write_json
 
 INTERRUPTED = 75  # exit code of a script that saved and stopped
 
@@ -48,6 +47,19 @@ def quickstart(folder: Path) -> list[Figure]:
             at_least(f"seed {seed}: task loss without the circuit", found["ablated_task_loss"], 0.69),
             at_least(f"seed {seed}: task loss of random circuits", found["random_circuit_task_loss"], 0.69),
         ]
+    return figures
+
+
+def hashes(folder: Path) -> list[Figure]:
+    """Corpora and tokenizers of presets against the hashes they have everywhere."""
+    from sparse_gpt.data import Corpus  # here, because it takes a second to import
+
+    figures = []
+    for preset, wanted in expected.CORPORA.items():
+        finish("data", f"--preset={preset}", f"--workdir={folder / preset}")
+        corpus = Corpus.open(folder / preset / "corpus")
+        figures.append(equal(f"{preset}: corpus SHA-256", corpus.sha256, wanted.corpus))
+        figures.append(equal(f"{preset}: tokenizer SHA-256", corpus.tokenizer.sha256, wanted.tokenizer))
     return figures
 
 
@@ -84,6 +96,8 @@ def same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Figure]:
 
 def scale_equality(folder: Path) -> list[Figure]:
     """Ten steps on one device and on two meshes of eight."""
+    from sparse_gpt.model.parameters import flatten
+
     flags = ["--preset=tiny", given_tokens(folder, 10)]
     finish("train", f"--workdir={folder / 'one'}", *flags, devices=1)
     one = flatten(params(folder / "one"))
@@ -123,6 +137,8 @@ def disturbed(
     a random moment after it has written a new checkpoint, so that the run gets on: while it trains, or writes the next.
     Done once, it is not done again: the number is kept beside the run.
     """
+    from sparse_gpt.training.manifest import write_json
+
     record = workdir / "kills.json"
     if record.is_file():
         return int(json.loads(record.read_text())["hits"])
@@ -156,53 +172,68 @@ def _newest(workdir: Path) -> int:
     return max(steps, default=-1)
 
 
+def _later(module: str, function: str, **options: str) -> Callable[..., list[Figure]]:
+    """launch.MODULE's function, imported when it is called: the table is shown, and names are checked, without JAX."""
+
+    def run(*args: Any) -> list[Figure]:
+        found: list[Figure] = getattr(importlib.import_module(f"launch.{module}"), function)(*args, **options)
+        return found
+
+    return run
+
+
 EXPERIMENTS: Mapping[str, Experiment] = {
     "sparse-vs-dense": Experiment(
         "a sparse model's circuits are many times smaller than those of a dense model with equal pretraining loss",
         "90 min on 2 cores",
-        comparisons.sparse_vs_dense,
+        _later("comparisons", "sparse_vs_dense"),
     ),
     "sparse-vs-dense-laptop": Experiment(
         "the same for the stored laptop model and a dense one trained for as many steps",
         "2 h on 2 cores",
-        comparisons.sparse_vs_dense_laptop,
+        _later("comparisons", "sparse_vs_dense_laptop"),
     ),
     "frontier": Experiment(
         "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
         "2 h on 2 cores",
-        comparisons.frontier,
+        _later("comparisons", "frontier"),
     ),
     "bridge": Experiment(
         "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
         "90 min on 2 cores",
-        bridging.bridge,
+        _later("bridging", "bridge"),
     ),
     "bridge-quickstart": Experiment(
         "the same with preset bridge_quickstart",
         "40 min on 2 cores",
-        functools.partial(bridging.bridge, preset="bridge_quickstart", sparse_preset="quickstart"),
+        _later("bridging", "bridge", preset="bridge_quickstart", sparse_preset="quickstart"),
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
         "2 h on 2 cores",
-        showcase.laptop_circuits,
+        _later("showcase", "laptop_circuits"),
     ),
     "predictions": Experiment(
         "what the readings of six circuits of the laptop model say about unusual inputs, against the full model",
         "40 min on 2 cores",
-        showcase.predictions,
+        _later("showcase", "predictions"),
     ),
     "attribution-vs-learned": Experiment(
         "the mask search's circuits of one model are smaller, at every loss, than those of rankings by attribution",
         "10 min a task",
-        rankings.attribution_vs_learned,
+        _later("rankings", "attribution_vs_learned"),
         of_a_model=True,
     ),
     "necessity": Experiment(
         "task loss of one model without its first nodes, as the mask search and other rankings order them",
         "10 min a task",
-        rankings.necessity,
+        _later("rankings", "necessity"),
         of_a_model=True,
+    ),
+    "hashes": Experiment(
+        "corpora of presets tiny and quickstart have the same bytes on every machine and Python version",
+        "1 min on 2 cores",
+        hashes,
     ),
     "quickstart": Experiment(
         "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",

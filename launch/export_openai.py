@@ -3,27 +3,26 @@
 python -m launch.export_openai --workdir=runs/quickstart --output=exported
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch import cli
-from sparse_gpt.interop.workdirs import export_openai
-
-cli.define_workdir()
-flags.DEFINE_string("output", None, "New folder for the exported files.")
-flags.DEFINE_bool("safetensors", True, "Also write model.safetensors (the same tensors a second time).")
-flags.mark_flag_as_required("output")
 
 
-def main(argv: list[str]) -> None:
-    """Exports and lists the files."""
-    del argv
-    output = Path(flags.FLAGS.output).expanduser().absolute()
-    export_openai(cli.existing_workdir(), output, flags.FLAGS.safetensors, say=print)
-    for path in sorted(output.iterdir()):
-        print(f"{path.stat().st_size:>15,}  {path}")
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir()
+    flags.DEFINE_string("output", None, "New folder for the exported files.")
+    flags.DEFINE_bool("safetensors", True, "Also write model.safetensors (the same tensors a second time).")
+    flags.mark_flag_as_required("output")
+
+
+def main() -> None:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    folder = cli.existing_workdir()
+    from launch.jobs import export_openai as job
+
+    job.main(folder)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

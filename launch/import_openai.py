@@ -3,35 +3,25 @@
 python -m launch.import_openai --source=csp_yolo1 --workdir=runs/csp_yolo1
 """
 
-import json
-from pathlib import Path
-
 from absl import flags
 
 from launch import cli
-from sparse_gpt.interop.workdirs import import_openai
-from sparse_gpt.model.parameters import parameter_table
-
-cli.define_workdir()
-flags.DEFINE_string("source", None, "Folder with beeg_config.json and final_model.pt.")
-flags.DEFINE_string("tokenizer", None, "Folder with encoder.json and vocab.bpe, unless they are in --source.")
-flags.mark_flag_as_required("source")
 
 
-def main(argv: list[str]) -> None:
-    """Imports and prints what was found."""
-    del argv
-    given = flags.FLAGS.tokenizer
-    source = Path(flags.FLAGS.source).expanduser()
-    model = import_openai(source, cli.workdir(), Path(given).expanduser() if given else None, say=print)
-    kept = json.loads((cli.workdir() / "manifest.json").read_text())["nonzeros"].values()
-    total = sum(spec.size for spec in parameter_table(model.config.model).values())
-    m = model.config.model
-    print(f"{m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}")
-    print(f"{total:,} parameters in {len(kept)} tensors, {sum(kept):,} of them nonzero -> {cli.workdir()}")
-    for note in model.notes:
-        print(f"note: {note}")
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir()
+    flags.DEFINE_string("source", None, "Folder with beeg_config.json and final_model.pt.")
+    flags.DEFINE_string("tokenizer", None, "Folder with encoder.json and vocab.bpe, unless they are in --source.")
+    flags.mark_flag_as_required("source")
+
+
+def main() -> None:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    from launch.jobs import import_openai as job
+
+    job.main()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

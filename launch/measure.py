@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from launch.sizes import SIZES
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.circuits import TaskBatch
@@ -32,13 +33,6 @@ from sparse_gpt.topk import joint_cut, keep_mask, magnitude_keys
 from sparse_gpt.training import loop, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.run import corpus_batches, prepared_corpus
-
-SIZES: Mapping[str, Mapping[str, Any]] = {
-    "small": {"model.d_model": 128, "model.n_layer": 2, "model.n_head": 8, "model.d_mlp": 512, "model.vocab_size": 512,
-              "model.context": 128, "train.batch_size": 32},
-    "medium": {"model.d_model": 256, "model.n_layer": 4, "model.n_head": 16, "model.d_mlp": 1024,
-               "model.vocab_size": 2048, "model.context": 256, "train.batch_size": 16},
-}  # fmt: skip
 
 PYTORCH = {"small": 19_000, "medium": 2_600}  # tokens/s of a PyTorch implementation on two cores of such a machine
 

@@ -170,7 +170,9 @@ def _sizes(workdir: Path, task: str) -> list[Json]:
 
 def rankings(workdir: Path, search: Json) -> list[Json]:
     """Sizes at every target loss by the search's ranking, and by the others on the same samples and settings."""
-    config = dataclasses.replace(configs.load(workdir), prune=PruneConfig(**search["hyperparameters"]))
+    plain = dataclasses.replace(configs.load(workdir), prune=PruneConfig())
+    held = {f"prune.{name}": value for name, value in search["hyperparameters"].items()}
+    config = configs.replace(plain, held, f"{workdir}: search.json of {search['task']}: ")
     run = Workdir(workdir, config)
     if run.params_sha256 != search["params_sha256"]:
         raise InputError(f"{workdir}: its circuit of {search['task']} belongs to other weights; prune this model")

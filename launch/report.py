@@ -3,25 +3,21 @@
 python -m launch.report --workdir=runs/quickstart
 """
 
-from absl import flags
-
 from launch import cli, stored
-from sparse_gpt.report import build_report
-from sparse_gpt.report.files import read_workdir
-
-cli.define_workdir()
-flags.adopt_module_key_flags(cli)  # so that --help shows --workdir
 
 
-def main(argv: list[str]) -> None:
-    """Builds the page and prints where it is."""
-    del argv
-    folder = stored.existing_workdir()
-    path = build_report(folder)
-    held = read_workdir(folder)
-    print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    print(f"  {len(held.metrics)} logged steps; circuits: {', '.join(c.folder.name for c in held.circuits) or 'none'}")
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir()
+    stored.define_init_from()
+
+
+def main() -> None:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    from launch.jobs import report as job
+
+    job.main()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

@@ -15,16 +15,20 @@ from sparse_gpt.errors import InputError
 
 MISSED = 3  # exit code: everything ran, but a figure is not what it should be
 
-flags.DEFINE_string("workdir", None, "Folder for the experiment's runs; what is finished there is not done again.")
-flags.DEFINE_string("experiment", None, "Which experiment; --list shows them.")
-flags.DEFINE_string("model", None, "A finished workdir or a stored model, for experiments on one (default: laptop).")
-flags.DEFINE_string("task", None, "Comma list of tasks, for experiments on one model (default: single_double_quote).")
-flags.DEFINE_bool("list", False, "Show all experiments: what each proves and what it costs.")
+
+def define_flags() -> None:
+    """The flags of this script."""
+    flags.DEFINE_string("workdir", None, "Folder for the experiment's runs; what is finished there is not done again.")
+    flags.DEFINE_string("experiment", None, "Which experiment; --list shows them.")
+    flags.DEFINE_string("model", None, "A workdir or a stored model, for experiments on one (default: laptop).")
+    flags.DEFINE_string(
+        "task", None, "Tasks, commas between, for experiments on one model (default: single_double_quote)."
+    )
+    flags.DEFINE_bool("list", False, "Show all experiments: what each proves and what it costs.")
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Flags to one experiment and a table."""
-    del argv
     f = flags.FLAGS
     if f.list:
         for name, experiment in EXPERIMENTS.items():
@@ -50,4 +54,4 @@ def _subject(experiment: Experiment) -> tuple[str, list[str]] | tuple[()]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

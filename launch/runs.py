@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params
-from sparse_gpt.training.checkpoint import load_params
-from sparse_gpt.training.manifest import write_json
+
+if TYPE_CHECKING:
+    from sparse_gpt.model.parameters import Params
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -73,8 +73,10 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
 
 
-def params(workdir: Path) -> Params:
+def params(workdir: Path) -> "Params":
     """Parameters of a run's newest checkpoint."""
+    from sparse_gpt.training.checkpoint import load_params  # here, so that the table of experiments does without JAX
+
     return load_params(workdir, configs.load(workdir).model)[0]
 
 
@@ -97,6 +99,8 @@ def reported(name: str, measured: Any) -> Figure:
 
 def settle(name: str, figures: list[Figure], path: Path) -> bool:
     """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
+    from sparse_gpt.training.manifest import write_json
+
     rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
     write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
     for figure in figures:

@@ -4,129 +4,36 @@ python -m launch.train --preset=quickstart --workdir=runs/quickstart
 python -m launch.train --preset=quickstart --workdir=runs/wide --config.model.d_model=256 --config.model.d_mlp=1024
 """
 
-import dataclasses
-import json
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 from absl import flags
 
-from launch import cli, evaluation
-from launch.heldout import heldout_rule
-from sparse_gpt import config as configs
-from sparse_gpt import stored
-from sparse_gpt.config import Config
-from sparse_gpt.errors import InputError
-from sparse_gpt.interop import openai_weights
-from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import distributed, loop, run, sharding
-from sparse_gpt.training.checkpoint import load_params
-
-cli.define_workdir()
-cli.define_config()
-flags.DEFINE_string(
-    "init_from", None, "Initial parameters: another workdir, a stored model, or an .npz under the reference's names."
-)
-flags.DEFINE_string("batches", None, "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus.")
-flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
-flags.DEFINE_string("params_out", None, "Write the parameters, under the reference's names, to this .npz file ...")
-flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
-cli.define_distributed()
+from launch import cli
 
 
-def main(argv: list[str]) -> int:
-    """Flags to one call of sparse_gpt.training.run."""
-    del argv
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir()
+    cli.define_config()
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "Initial parameters: another workdir, a stored model, or an .npz under the reference's names.",
+    )
+    flags.DEFINE_string(
+        "batches", None, "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus."
+    )
+    flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
+    flags.DEFINE_string("params_out", None, "Write the parameters, under the reference's names, to this .npz file ...")
+    flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
+    cli.define_distributed()
+
+
+def main() -> int:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     config = cli.new_config()
-    cli.join_processes()
-    if flags.FLAGS.dtype:
-        config = configs.replace(config, {"train.dtype": flags.FLAGS.dtype})
-    batches = None
-    if flags.FLAGS.batches:
-        config = _fitted_to_batches(config, Path(flags.FLAGS.batches))
-        batches = run.read_batches(Path(flags.FLAGS.batches), config)
-    init_from = _initial_params(flags.FLAGS.init_from, config)
-    writer = _ParamsWriter(config)
-    if batches is None:
-        reject, rule = heldout_rule()
-        result = run.train_on_corpus(
-            config, cli.workdir(), reject=reject, reject_name=rule, init_from=init_from, at_step=writer
-        )
-    else:
-        mesh = sharding.make_mesh(config)
-        given = run.given_batches(batches, mesh)
-        result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer, mesh=mesh)
-    writer.finish(result)
-    if distributed.is_first():
-        facts = json.loads((cli.workdir() / "manifest.json").read_text())
-        print(run.describe(result, facts))
-        if config.train.evaluate_tasks and batches is None and not result.interrupted:
-            print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))
-    return cli.INTERRUPTED if result.interrupted else 0
+    from launch.jobs import train as job
 
-
-def _fitted_to_batches(config: Config, path: Path) -> Config:
-    """Batch size, and the number of steps unless it was given, from the array of batches."""
-    try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError) as error:
-        raise InputError(f"--batches={path}: not a readable .npy array ({error})") from error
-    if len(shape) != 3:
-        raise InputError(f"--batches={path}: shape {shape}; expected (steps, batch, time + 1)")
-    extra = config.optimizer.recipe == "openai_reference"  # it takes steps + 1 iterations
-    steps = config.train.steps if "train.steps" in cli.overrides() else shape[0] - extra
-    train = dataclasses.replace(config.train, steps=steps, batch_size=shape[1])
-    return configs.validate(dataclasses.replace(config, train=train))
-
-
-def _initial_params(source: str | None, config: Config) -> Params | None:
-    """Parameters named by --init_from, checked against the configured model."""
-    if not source:
-        return None
-    path = Path(source).expanduser()
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                tensors = {name: np.asarray(file[name], np.float32) for name in file.files}
-        except (OSError, ValueError) as error:
-            raise InputError(f"--init_from={source}: not a readable .npz file ({error})") from error
-        params = openai_weights.to_params(config.model, tensors, str(path))
-    elif path.is_dir():
-        params, _ = load_params(path, configs.load(path).model)
-    else:
-        params = stored.load(source)[1]
-    loop.check_params(config, params)
-    return params
-
-
-class _ParamsWriter:
-    """Writes --params_out once --params_at steps are done."""
-
-    def __init__(self, config: Config):
-        self.config, self.at = config, flags.FLAGS.params_at
-        self.path = Path(flags.FLAGS.params_out).expanduser() if flags.FLAGS.params_out else None
-        if self.at is not None and self.path is None:
-            raise InputError(f"--params_at={self.at}: needs --params_out=FILE.npz")
-        if self.path is not None and not self.path.absolute().parent.is_dir():
-            raise InputError(f"--params_out={self.path}: the folder {self.path.absolute().parent} does not exist")
-
-    def __call__(self, finished: int, params: Params) -> None:
-        if self.path is not None and finished == self.at:
-            self._write(sharding.to_host(params))
-
-    def finish(self, result: loop.Result) -> None:
-        if self.path is not None and self.at is None and not result.interrupted:
-            self._write(result.params)
-
-    def _write(self, params: Params) -> None:
-        if self.path is None or not distributed.is_first():
-            return
-        temporary = self.path.with_suffix(".tmp.npz")
-        tensors: dict[str, Any] = openai_weights.to_tensors(self.config.model, params)
-        np.savez(temporary, **tensors)
-        temporary.replace(self.path)
+    return job.main(config)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(define_flags, main)

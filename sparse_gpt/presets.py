@@ -32,7 +32,7 @@ def quickstart() -> Config:
     return Config(
         sparsity=SparsityConfig(density=1 / 16, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.1),
-        data=DataConfig(sources="idioms:0.75,python_source:0.25", tokens=5_400_000),
+        data=DataConfig(sources="idioms:0.75,pinned_source:0.25", tokens=5_400_000),
         train=TrainConfig(
             steps=2600, batch_size=16, checkpoint_every=400, log_every=20, eval_every=200, eval_batches=16
         ),
@@ -53,7 +53,7 @@ def laptop() -> Config:
         ),
         sparsity=SparsityConfig(density=1 / 16),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.06),
-        data=DataConfig(sources="idioms:0.95,python_source:0.05", tokens=36_500_000),
+        data=DataConfig(sources="idioms:0.95,pinned_source:0.05", tokens=36_500_000),
         train=TrainConfig(
             steps=16_000, batch_size=16, checkpoint_every=500, log_every=20, eval_every=1000, eval_batches=16
         ),

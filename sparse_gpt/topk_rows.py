@@ -18,7 +18,7 @@ _ROWS_ABREAST = 32
 _CHAIN = 16  # additions in a row before a partial count is stored; with 32, widths of 256 to 480 are four times slower
 _ENTRIES_AT_ONCE = 2**19  # keys worked on at a time, so that they stay in cache
 _WORTH_ARRANGING = 2**16  # keys; below, the plain way is fast enough and compiles in a fraction of the time
-_LOWEST16 = -(2**15)
+_LOWEST16, _HIGHEST16 = -(2**15), 2**15 - 1
 
 
 @functools.cache
@@ -90,45 +90,64 @@ def _abreast(keys: Array, k: int, half: bool) -> Array:
 
 def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
     """Threshold and index bound of every row (rows,), for keys (rows, width) with a whole number of row groups
-    and of chains; negative keys count for nothing."""
+    and of chains; negative keys count for nothing.
+
+    Three searches of 16-bit numbers, each for what the one before left open: the upper half of the threshold, its lower
+    half, and among equals the index. One loop does them all, because compiling the counting costs more than anything
+    else here, and it ends as soon as no row has more candidates than it may keep.
+    """
     width = keys.shape[1]
     # (groups, width, rows abreast); barriers keep XLA from recomputing the rearranged keys in every round
     abreast = lax.optimization_barrier(keys.reshape(-1, _ROWS_ABREAST, width).transpose(0, 2, 1))
-    upper = lax.optimization_barrier((abreast >> 16).astype(jnp.int16))
-    wanted = jnp.full(upper[:, 0].shape, k, jnp.int16)
-    digit = _largest16(upper, wanted, 15, 0)
-    need = wanted - _count(upper, digit + 1)
-    if half:
-        threshold, last, exact = digit.astype(jnp.int32) << 16, digit, _count(upper, digit) == wanted
-    else:
-        among = upper == digit[:, None]
-        lower = lax.optimization_barrier(
-            jnp.where(among, ((abreast & 0xFFFF) + _LOWEST16).astype(jnp.int16), jnp.int16(_LOWEST16))
+
+    def looked_at(phase: Array, threshold: Array) -> Array:
+        """Int16: upper halves; lower halves among equal upper ones; what falls with the index among equals."""
+        upper = abreast >> 16
+        lower = jnp.where(upper == (threshold >> 16)[:, None], (abreast & 0xFFFF) + _LOWEST16, _LOWEST16)
+        falling = width - lax.broadcasted_iota(jnp.int32, abreast.shape, 1)
+        falling = jnp.where(abreast == threshold[:, None], falling, 0)
+        return jnp.where(phase == 0, upper, jnp.where(phase == 1, lower, falling)).astype(jnp.int16)
+
+    def search(state: Any) -> Any:
+        phase, threshold, bound, need, _ = state
+        values = lax.optimization_barrier(looked_at(phase, threshold))
+        bits = jnp.where(phase == 2, width.bit_length(), 15 + phase)
+        start = jnp.where(phase == 1, _LOWEST16, 0).astype(jnp.int16)
+        found, above, reached = _largest16(values, need, bits, start)
+        digit = found.astype(jnp.int32)
+        threshold = jnp.where(
+            phase == 0, digit << 16, jnp.where(phase == 1, threshold | (digit - _LOWEST16), threshold)
         )
-        last = _largest16(lower, need, 16, _LOWEST16)
-        threshold = (digit.astype(jnp.int32) << 16) | (last.astype(jnp.int32) - _LOWEST16)
-        # At the lowest value the entries outside `among` count too, so nothing is known: look closer.
-        exact = (_count(lower, last) == need) & (last != _LOWEST16)
+        bound = jnp.where(phase == 2, width + 1 - digit, bound)
+        # At the start itself all values count, also those that stand for none: so nothing is known yet.
+        undecided = jnp.any((reached != need) | (found == start))
+        # Keys of bfloat16 numbers have no lower half.
+        return phase + (2 if half else 1), threshold, bound, need - above, undecided
 
-    def look_closer() -> Array:
-        above = _count(abreast, threshold + 1)
-        backwards = (width - lax.broadcasted_iota(jnp.int32, abreast.shape, 1)).astype(jnp.int16)  # width ... 1
-        equal = lax.optimization_barrier(jnp.where(abreast == threshold[:, None], backwards, jnp.int16(0)))
-        last = _largest16(equal, wanted - above, width.bit_length(), 0)
-        return (width + 1 - last.astype(jnp.int32)).astype(jnp.int32)
-
-    bound = lax.cond(jnp.all(exact), lambda: jnp.full(threshold.shape, width, jnp.int32), look_closer)
+    zeros = abreast[:, 0] * 0  # a loop's carry must vary over the mesh and over pieces as the keys do
+    before = (jnp.int32(0), zeros, zeros + width, (zeros + k).astype(jnp.int16), jnp.bool(True))
+    _, threshold, bound, _, _ = lax.while_loop(lambda state: (state[0] < 3) & state[4], search, before)
     return threshold.reshape(-1), bound.reshape(-1)
 
 
-def _largest16(values: Array, need: Array, bits: int, start: int) -> Array:
-    """Largest t in [start, start + 2**bits) with at least `need` values >= t along axis 1; t is `start` at least."""
+def _largest16(values: Array, need: Array, bits: Array, start: Array) -> tuple[Array, Array, Array]:
+    """Largest t in [start, start + 2**bits) with at least `need` values >= t along axis 1; t is `start` at least.
 
-    def step(i: Array, t: Array) -> Array:
-        candidate = t + (jnp.int32(1) << (bits - 1 - i)).astype(jnp.int16)
-        return jnp.where(_count(values, candidate) >= need, candidate, t)
+    Also how many values lie above t, and how many are t or above. `bits` may be traced.
 
-    return lax.fori_loop(0, bits, step, jnp.full(need.shape, start, jnp.int16))
+    Every round counts once, and what follows from a count is drawn in the next round: XLA would fuse the counting into
+    everything that reads it in the same round, and do it again for each.
+    """
+
+    def count_next(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        t, above, count = state
+        step = jnp.where(i < bits, jnp.int32(1) << (bits - 1 - i), jnp.where(i == bits, 1, 0)).astype(jnp.int16)
+        last_step = (jnp.int32(1) << (bits - i)).astype(jnp.int16)
+        t = jnp.where((i > 0) & (i <= bits) & (count >= need), t + last_step, t)
+        above = jnp.where(i == bits + 1, jnp.where(t == _HIGHEST16, 0, count), above)  # t + 1 has overflown there
+        return t, above, _count(values, t + step)
+
+    return lax.fori_loop(0, bits + 2, count_next, (need * 0 + start, need * 0, need * 0))
 
 
 def _count(values: Array, threshold: Array) -> Array:

@@ -13,6 +13,7 @@ import pytest
 from launch import comparisons
 from sparse_gpt.circuits import (
     SearchResult,
+    TaskSamples,
     baselines,
     calibrate,
     discretise,
@@ -425,6 +426,67 @@ def test_a_task_beyond_the_model_is_refused(means: dict[str, np.ndarray]) -> Non
         InputError, match=r"task toy: the model itself has task loss .* above --config.prune.target_loss=0.3"
     ):
         find_circuit(CONFIG, PARAMS, "toy", dataclasses.replace(SAMPLES, validation=swapped), means, progress=False)
+
+
+def strict(text: str) -> object:
+    """Parsed JSON; NaN and infinities, which JSON has none of, fail."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_circuit(
+    means: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    prune = dataclasses.replace(PRUNE, target_loss=1e6, k_coefs="1e6,1e9")
+    config = dataclasses.replace(CONFIG, prune=prune)
+    found = find_circuit(config, PARAMS, "toy", SAMPLES, means, token_text=lambda i: f"<{i}>", progress=False)
+    assert found.reached
+    assert (found.circuit.nodes, found.circuit.edges) == ((), ())
+    assert found.search["history"][-1]["open_nodes"] == [0] * 4
+    assert found.circuit.metrics["random_circuit_task_loss"] == found.circuit.metrics["task_loss_uncalibrated"]
+    found.save(tmp_path)
+    for path in tmp_path.glob("*.json"):
+        strict(path.read_text())
+
+
+def test_logits_that_overflow_where_nothing_is_chosen_give_a_result(
+    means: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """The last token of reported samples has logits at the end of float32, and a calibration scales them further."""
+    config = dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, target_loss=1e6))
+    bigram = np.array(PARAMS["bigram"])
+    bigram[0, list(circuits_model.ANSWERS)] = np.float32([3.3e38, -3.3e38])
+
+    def ending(name: str, token: int) -> TaskBatch:
+        batch = getattr(SAMPLES, name)
+        tokens = np.array(batch.tokens)
+        tokens[np.arange(len(tokens)), batch.positions] = token
+        return batch._replace(tokens=tokens)
+
+    samples = TaskSamples(ending("train", 1), ending("validation", 1), ending("heldout", 0), ending("shifted", 0))
+    params = {**PARAMS, "bigram": bigram}
+    found = find_circuit(config, params, "toy", samples, means, progress=False, token_text=lambda i: f"<{i}>")
+    for name in ("task_loss", "shifted_task_loss"):
+        assert 1e29 < found.circuit.metrics[name] < 1e32
+    found.save(tmp_path)
+    for path in tmp_path.glob("*.json"):
+        strict(path.read_text())
+
+
+def test_a_model_whose_logits_are_not_numbers_solves_nothing(means: dict[str, np.ndarray]) -> None:
+    infinite = {**PARAMS, "final_logits_bias": np.full_like(PARAMS["final_logits_bias"], np.inf)}
+    broken = {**infinite, "bigram": np.full_like(PARAMS["bigram"], -np.inf)}
+    with pytest.raises(InputError, match=r"the model itself has task loss 2e\+30 .* above"):
+        find_circuit(CONFIG, broken, "toy", SAMPLES, means, progress=False)
+
+
+def test_activations_that_are_not_finite_are_refused(means: dict[str, np.ndarray]) -> None:
+    broken = {**means, "mlp_out": np.full_like(means["mlp_out"], np.nan)}
+    with pytest.raises(InputError, match="activations on pretraining text are not finite"):
+        find_circuit(CONFIG, PARAMS, "toy", SAMPLES, broken, progress=False)
 
 
 def test_mean_ablation_needs_means() -> None:

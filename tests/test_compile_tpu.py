@@ -25,6 +25,7 @@ from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules, sharding, step
+from tests.inprocess import launch_here
 
 Launch = Callable[..., CompletedProcess[str]]
 
@@ -251,8 +252,8 @@ def test_topologies_that_do_not_exist(topology: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"), [(["--topology=v5e:banana"], "v5e:banana"), (["--preset=tiny", "--program=sing"], "search")]
 )
-def test_bad_flags_are_one_line(launch: Launch, workdir: Path, flags: list[str], says: str) -> None:
-    done = launch("compile_tpu", f"--workdir={workdir}", *flags)
+def test_bad_flags_are_one_line(workdir: Path, flags: list[str], says: str) -> None:
+    done = launch_here("compile_tpu", f"--workdir={workdir}", *flags)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1

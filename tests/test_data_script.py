@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparse_gpt.data import Corpus, idioms
+from tests.inprocess import launch_here
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = ("--preset=tiny", "--config.data.tokens=30000", "--config.model.vocab_size=300")
@@ -29,7 +30,7 @@ def test_prepare_then_inspect(launch: Launch, workdir: Path) -> None:
     assert "idioms" in made.stdout
     assert f"{corpus.tokens('train'):,}" in made.stdout
 
-    seen = launch("data", f"--workdir={workdir}", "--inspect", "--show=2", "--split=validation", *SMALL)
+    seen = launch_here("data", f"--workdir={workdir}", "--inspect", "--show=2", "--split=validation", *SMALL)
     assert seen.returncode == 0, seen.stderr
     assert seen.stdout.count("--- validation window") == 2
     first = corpus.windows("validation", 0, 64)[0][:-1].tolist()
@@ -37,7 +38,7 @@ def test_prepare_then_inspect(launch: Launch, workdir: Path) -> None:
     assert sample.count("│") == len(first) - 1
     assert sample.replace("│", "").replace("⏎", "").rstrip("\n") == corpus.tokenizer.decode(first).rstrip("\n")
 
-    refused(launch("data", f"--workdir={workdir}", *SMALL, "--config.data.tokens=31000"), "tokens=30000", "31000")
+    refused(launch_here("data", f"--workdir={workdir}", *SMALL, "--config.data.tokens=31000"), "tokens=30000", "31000")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def test_prepare_then_inspect(launch: Launch, workdir: Path) -> None:
         (("--show=-1", "--inspect"), ("show",)),
     ],
 )
-def test_bad_input_is_one_line(launch: Launch, tmp_path: Path, flags: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_bad_input_is_one_line(tmp_path: Path, flags: tuple[str, ...], words: tuple[str, ...]) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": idioms.generate(0, 0)}) + "\n")
     workdir = tmp_path / "workdir"
-    refused(launch("data", f"--workdir={workdir}", *SMALL, *(flag.format(tmp_path) for flag in flags)), *words)
+    refused(launch_here("data", f"--workdir={workdir}", *SMALL, *(flag.format(tmp_path) for flag in flags)), *words)
     assert not workdir.exists()

@@ -46,6 +46,24 @@ def test_parse() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('text="/a,b/*.txt":0.5', SourceSpec("text", "/a,b/*.txt")),
+        ("text='/a#b/[x]{y}=z: 5.txt'", SourceSpec("text", "/a#b/[x]{y}=z: 5.txt")),
+        ("text=/a[b]{c}=d e.txt", SourceSpec("text", "/a[b]{c}=d e.txt")),
+        ('text="a:5"', SourceSpec("text", "a:5")),
+        ('text=" say ""hi"" "', SourceSpec("text", ' say "hi" ')),
+        ('jsonl="a,b"#"c,d"', SourceSpec("jsonl", "a,b", "c,d")),
+        ("jsonl=a#b#c", SourceSpec("jsonl", "a", "b#c")),
+        ("hf=a/b@c?data_dir=d&revision=e#f", SourceSpec("hf", "a/b@c?data_dir=d&revision=e", "f")),
+    ],
+)
+def test_any_path_can_be_written(text: str, wanted: SourceSpec) -> None:
+    assert parse_sources(text) == (wanted,)
+    assert parse_sources(f"{wanted.name}:1") == (wanted,)  # as it is stored in a corpus's manifest
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "no source"),
@@ -58,6 +76,11 @@ def test_parse() -> None:
         ("idioms=here", "take no location"),
         ("text=*.txt#body", "has no columns"),
         ("idioms:1,idioms:2", "listed twice"),
+        ("idioms:1e308,text=a:1e308", "too large"),
+        ("pinned_source=here", "python_source=here"),
+        ("text=a,b.txt", "unknown kind 'b.txt'.*a path with , or # in it goes in quotes"),
+        ('text="a.txt', 'the quote " is not closed'),
+        ("text='a'b.txt", "'b.txt' after the closing quote"),
     ],
 )
 def test_bad_descriptions(text: str, message: str) -> None:
@@ -88,9 +111,13 @@ def test_python_source_takes_only_python_files(tmp_path: Path) -> None:
     assert len(contents(both.read())) == 2  # a file below two folders is read once
 
 
-def test_default_folders_are_the_interpreters() -> None:
-    names = {file.name for file in source("python_source").files}  # type: ignore[attr-defined]
-    assert {"argparse.py", "json/decoder.py", "numpy/__init__.py"} <= names
+def test_default_folders_are_the_interpreters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = sources_module._interpreter_folders()
+    for name in ("argparse.py", "json/decoder.py", "numpy/__init__.py"):
+        assert any((folder / name).is_file() for folder in folders), name
+    write_tree(tmp_path, ["lib/a.py", "lib/site-packages/b.py", "site/c.py"])
+    monkeypatch.setattr(sources_module, "_interpreter_folders", lambda: [tmp_path / "lib", tmp_path / "site"])
+    assert sorted(contents(source("python_source").read())) == [b"# lib/a.py\n", b"# site/c.py\n"]
 
 
 def test_too_large_and_unreadable_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +185,7 @@ def json_lines(folder: Path) -> str:
 def test_json_lines(tmp_path: Path) -> None:
     found = contents(source(json_lines(tmp_path)).read())
     assert sorted(found) == sorted(
-        [*(f"row {i}" for i in range(6)), "packed", "unreadable", "unreadable", "no_text", "no_text", "too_large"]
+        [*(f"row {i}" for i in range(6)), "packed", "not_json", "not_object", "no_column", "no_text", "too_large"]
     )
 
 
@@ -188,7 +215,7 @@ def test_parquet(tmp_path: Path) -> None:
     whole = list(one.read())
     for i in (0, 150, 199, 200, 555, 700):
         assert list(one.read(whole[i].after)) == whole[i + 1 :]
-    assert "unreadable" in contents(source(f"parquet={tmp_path}/*.parquet#code").read())
+    assert "damaged" in contents(source(f"parquet={tmp_path}/*.parquet#code").read())
     with pytest.raises(InputError, match="there are: code, n"):
         source(f"parquet={tmp_path}/a.parquet#text").fingerprint()
     with pytest.raises(InputError, match="not a Parquet file"):

@@ -19,15 +19,26 @@ MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
     "sparse_gpt.errors": set(),
-    "sparse_gpt.config": {"sparse_gpt.errors"},
+    "sparse_gpt.fields": {"sparse_gpt.errors"},
+    "sparse_gpt.config_groups": {"sparse_gpt.fields"},
+    "sparse_gpt.config_checks": {"sparse_gpt.errors", "sparse_gpt.fields", "sparse_gpt.config_groups"},
+    # The front of the three above: everyone else imports this one.
+    "sparse_gpt.config": {
+        "sparse_gpt.errors",
+        "sparse_gpt.fields",
+        "sparse_gpt.config_groups",
+        "sparse_gpt.config_checks",
+    },
     "sparse_gpt.presets": BASE,
+    "sparse_gpt.machine": set(),
+    "sparse_gpt.estimate": {*BASE, "sparse_gpt.fields", "sparse_gpt.machine"},
     "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows"},
     "sparse_gpt.topk_rows": set(),
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only
-    "sparse_gpt.training": {*MODEL, "sparse_gpt.data"},
-    "sparse_gpt.circuits": MODEL,
+    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate"},
+    "sparse_gpt.circuits": {*MODEL, "sparse_gpt.estimate"},
     "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
     # Reads and writes the tokenizers and workdirs that data and training make.
     "sparse_gpt.interop": {*MODEL, "sparse_gpt.data", "sparse_gpt.training"},
@@ -39,7 +50,11 @@ ROOMS: dict[str, set[str]] = {
 }
 # Outer packages, for rooms that are to stay free of most.
 ONLY_OUTER = {"tasks": {"numpy"}}
-NEVER_OUTER = {"sparse_gpt.report": {"jax", "flax", "optax", "orbax"}, "sparse_gpt.config": {"jax", "flax", "optax"}}
+SLOW = {"jax", "flax", "optax", "orbax"}  # to import: not before flags are checked
+NEVER_OUTER = {
+    "sparse_gpt.report": SLOW,
+    **dict.fromkeys((f"sparse_gpt.{name}" for name in ("fields", "config", "config_groups", "config_checks")), SLOW),
+}
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags", "argparse")
 # Imported inside the function that needs them; their absence gives one clear line.
 OPTIONAL = {"datasets", "pyarrow", "torch"}

@@ -22,6 +22,7 @@ from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
 from tests import reference_files as files
 from tests import reference_model as reference
+from tests.inprocess import launch_here
 
 SMALL: dict[str, Any] = {
     "block_size": 12,
@@ -478,11 +479,9 @@ def test_scripts_from_a_downloaded_folder_to_logits_and_back(tmp_path: Path, lau
         ("logits", ("--workdir=.", "--tokens=a.npy"), "--logits"),
     ],
 )
-def test_bad_flags_end_with_one_line(
-    tmp_path: Path, launch: Any, script: str, flags: tuple[str, ...], part: str
-) -> None:
+def test_bad_flags_end_with_one_line(tmp_path: Path, script: str, flags: tuple[str, ...], part: str) -> None:
     flags = tuple(flag.replace("=", f"={tmp_path}/") for flag in flags)
-    done = launch(script, *flags)
+    done = launch_here(script, *flags)
     assert done.returncode == 2, done.stderr
     assert part in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -19,6 +19,7 @@ from sparse_gpt.interop.openai_weights import to_tensors
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.workdir import Workdir
 from tests import reference_model
+from tests.inprocess import launch_here
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -167,9 +168,9 @@ def test_logits_of_a_workdir(launch: Launch, trained: Path, tmp_path: Path) -> N
     ],
     ids=lambda value: " ".join(value[-1:]) if isinstance(value, list) else value[:20],
 )
-def test_bad_input_is_one_line(launch: Launch, trained: Path, script: str, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(trained: Path, script: str, arguments: list[str], message: str) -> None:
     before = sorted(path.name for path in trained.rglob("*"))
-    done = launch(script, f"--workdir={trained}", *arguments)
+    done = launch_here(script, f"--workdir={trained}", *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
@@ -185,10 +186,10 @@ def test_help_reads_well(launch: Launch) -> None:
     assert "Trains a (sparse) transformer" in done.stdout
 
 
-def test_a_corpus_without_files_is_named(launch: Launch, tmp_path: Path) -> None:
+def test_a_corpus_without_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     sources = f"--config.data.sources=python_source={tmp_path / 'empty'}:1"
-    done = launch("train", f"--workdir={tmp_path / 'run'}", *TINY, sources)
+    done = launch_here("train", f"--workdir={tmp_path / 'run'}", *TINY, sources)
     assert done.returncode == 2, done.stderr
     assert "empty" in done.stderr.splitlines()[-1]
 

@@ -13,6 +13,7 @@ from sparse_gpt.data import train_tokenizer
 from sparse_gpt.training.checkpoint import save_params
 from sparse_gpt.training.manifest import params_sha256
 from tests import circuits_model
+from tests.inprocess import launch_here
 
 Launch = Callable[..., CompletedProcess[str]]
 
@@ -90,8 +91,8 @@ def test_prune_says_why_a_circuit_is_not_refined(launch: Launch, untrained: Path
         (("--task=for_while",), "corpus"),  # mean ablation needs one
     ],
 )
-def test_prune_refuses(launch: Launch, untrained: Path, flags: tuple[str, ...], message: str) -> None:
-    done = launch("prune", f"--workdir={untrained}", *flags)
+def test_prune_refuses(untrained: Path, flags: tuple[str, ...], message: str) -> None:
+    done = launch_here("prune", f"--workdir={untrained}", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")

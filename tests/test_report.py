@@ -23,6 +23,7 @@ from sparse_gpt.report.files import read_metrics, read_workdir
 from sparse_gpt.report.page import render
 from sparse_gpt.report.text import compact, number, script_json, visible_token, weight
 from tests import report_workdirs as workdirs
+from tests.inprocess import launch_here
 
 
 class Page(HTMLParser):
@@ -383,7 +384,7 @@ def test_script_explains_itself() -> None:
 
 def test_script_refuses_a_folder_that_is_no_workdir(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        done = _launch(folder)
+        done = launch_here("report", f"--workdir={folder}")
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert f"--workdir={folder}" in done.stderr

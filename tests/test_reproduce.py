@@ -15,20 +15,20 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from launch import bridge_figures, bridging, comparisons, experiments, figures, runs
+from launch import bridge_figures, bridging, comparisons, experiments, figures, reproduce, runs
 from launch.experiments import EXPERIMENTS, disturbed
 from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
 from sparse_gpt.report.mixture_grids import mixture_grids
 from tasks import TaskError
 from tests import report_workdirs
+from tests.inprocess import launch_here
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_the_table_is_shown(launch: Launch) -> None:
-    done = launch("reproduce", "--list")
+def test_the_table_is_shown() -> None:
+    done = launch_here("reproduce", "--list")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
@@ -48,8 +48,8 @@ def test_the_table_is_shown(launch: Launch) -> None:
         ),
     ],
 )
-def test_bad_input_is_one_line(launch: Launch, flags: tuple[str, ...], told: str) -> None:
-    done = launch("reproduce", *flags)
+def test_bad_input_is_one_line(flags: tuple[str, ...], told: str) -> None:
+    done = launch_here("reproduce", *flags)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert told in done.stderr
@@ -57,17 +57,12 @@ def test_bad_input_is_one_line(launch: Launch, flags: tuple[str, ...], told: str
 
 @pytest.mark.parametrize(("measured", "code"), [(0.1, 0), (0.2, 3)])
 def test_a_miss_is_printed_written_and_ends_with_an_exit_code_of_its_own(
-    tmp_path: Path, measured: float, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: float, code: int
 ) -> None:
-    script = (
-        "from launch import cli, experiments as e, runs as r\n"
-        f"run = lambda folder: [r.equal('bits', 1, 1), r.at_most('loss', {measured}, 0.15)]\n"
-        "e.EXPERIMENTS = {'fake': e.Experiment('nothing', 'none', run)}\n"
-        "from launch import reproduce\n"
-        "cli.run(reproduce.main)\n"
-    )
-    command = [sys.executable, "-c", script, "--experiment=fake", f"--workdir={tmp_path}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    made = [equal("bits", 1, 1), at_most("loss", measured, 0.15)]
+    fake = runs.Experiment("nothing", "none", lambda folder: made)
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"fake": fake})
+    done = launch_here("reproduce", "--experiment=fake", f"--workdir={tmp_path}")
     assert done.returncode == code, done.stderr
     word = "ok  " if code == 0 else "MISS"
     assert f"{word}  loss: {measured} (expected at most 0.15)" in done.stdout.splitlines()

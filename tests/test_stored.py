@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import tasks
-from launch.store import with_short_bigrams
+from launch.jobs.store import with_short_bigrams
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
 from sparse_gpt.circuits import full_task_loss, task_batch
@@ -23,6 +22,7 @@ from sparse_gpt.model.parameters import abstract_params, flatten
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.workdir import Workdir
+from tests.inprocess import launch_here
 
 SPARSE = [("wte",), ("lm_head",)] + [
     (f"h_{layer}", part, name, "kernel")
@@ -154,10 +154,10 @@ def test_damage_is_named(original: tuple[Path, Params], file: Path, workdir: Pat
         stored.store(original[0], file, original[0])
 
 
-def test_scripts_refuse_a_model_that_is_not_stored(launch: Callable[..., object], workdir: Path) -> None:
-    done = launch("report", f"--workdir={workdir}", "--init_from=nosuch")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)  # type: ignore[attr-defined]
-    assert "nosuch" in done.stderr  # type: ignore[attr-defined]
+def test_scripts_refuse_a_model_that_is_not_stored(workdir: Path) -> None:
+    done = launch_here("report", f"--workdir={workdir}", "--init_from=nosuch")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "nosuch" in done.stderr
     assert not workdir.exists()
 
 

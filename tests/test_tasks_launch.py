@@ -11,6 +11,7 @@ import pytest
 from sparse_gpt.data import idioms
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from tasks import SPLITS, VARIANTS
+from tests.inprocess import launch_here
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIELDS = ["task", "split", "variant", "pair", "prompt", "answer", "foil", "tokens", "answer_id", "foil_id"]
@@ -24,7 +25,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    return launch_here("tasks", *map(str, arguments))
+
+
+def _run_alone(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """As `_run`, in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "launch.tasks", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=300)
@@ -45,8 +51,8 @@ def test_show_prints_prompts_with_token_borders(folder: Path) -> None:
 def test_export_writes_pairs_that_follow_the_rule(folder: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(folder / "tokenizer")
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
-    for target in (first, second):
-        done = _run(f"--workdir={folder}", "--task=for_while", f"--export={target}", "--pairs=3")
+    for target, run in ((first, _run), (second, _run_alone)):
+        done = run(f"--workdir={folder}", "--task=for_while", f"--export={target}", "--pairs=3")
         assert (done.returncode, done.stderr) == (0, "")
     assert first.read_bytes() == second.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["first.jsonl", "second.jsonl"]

@@ -1,5 +1,9 @@
 """The arrangement for CPUs keeps the same entries as the plain bisection, and both the same as sorting."""
 
+import re
+from collections import Counter
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +32,7 @@ def nasty_rows(rows: int, width: int) -> np.ndarray:
     x[5::7] *= np.float32(1e-42)  # subnormal
     x[6::7, :3] = [np.nan, np.inf, -np.inf]
     x[0::7] = 1 + x[0::7] * np.float32(1e-6)  # equal in the upper half, different below
+    x[0::14].view(np.int32)[:, ::3] |= 0xFFFF  # the highest lower half
     return x
 
 
@@ -52,11 +57,18 @@ def test_pieces_and_batches_are_rows_like_any_other(monkeypatch: pytest.MonkeyPa
     keep_rows.cache_clear()
 
 
-def test_ties_are_a_branch_also_under_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_vmap_the_batch_is_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the rounds that only ties need stay a decision at run time, and nothing is computed for both outcomes."""
     monkeypatch.setattr("jax.device_count", lambda: 1)
-    x = jnp.ones((2, 600, 128))
-    text = jax.jit(jax.vmap(lambda row: abs_topk(row, 32))).lower(x).compile().as_text()
-    assert "conditional" in text
+
+    def operations(function: Callable[[jax.Array], jax.Array], *shape: int) -> Counter[str]:
+        text = jax.jit(function).lower(jax.ShapeDtypeStruct(shape, jnp.float32)).as_text()
+        return Counter(re.findall(r"stablehlo\.(while|select|case|reduce)\b", text))
+
+    assert operations(jax.vmap(lambda x: abs_topk(x, 32)), 2, 600, 128) == operations(
+        lambda x: abs_topk(x, 32), 1200, 128
+    )
+    assert operations(lambda x: abs_topk(x, 32), 1200, 128)["while"] == 2
 
 
 def test_gradient_flows_through_kept_entries_of_large_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

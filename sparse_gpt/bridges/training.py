@@ -22,7 +22,7 @@ from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.terms import Bridged, objective
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params, abstract_params, flatten, parameter_table
+from sparse_gpt.model.parameters import Params, abstract_params, parameter_table
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
 from sparse_gpt.training import loop, optimizer, schedules, sharding, step
@@ -62,15 +62,20 @@ class BridgeProgram:
     def program(self, dense_params: Params, start: Start | None = None) -> loop.Program:
         """For loop.train; `dense_params` are numpy arrays, whole on every process. `start`, see `make_program`."""
         held = self.place(dense_params)
-        compiled = self.compile_step()
 
-        def advance(state: step.TrainState, tokens: Any, lr: Any, keep: Any) -> Any:
-            return compiled(state, held, tokens, lr, keep)
+        def compile_step() -> loop.Advance:
+            dense = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), held)
+            inputs = step.abstract_inputs(self.config)
+            compiled = self.compile_step().lower(abstract_state(), dense, *inputs).compile()
+            return lambda state, tokens, lr, keep: compiled(state, held, tokens, lr, keep)
+
+        def abstract_state() -> step.TrainState:
+            return step.on_one_device(self.abstract_state()) if self.mesh is None else self.abstract_state()
 
         def make_state() -> step.TrainState:
             return self.make_state() if start is None else self._starting_with(start())
 
-        return loop.Program(self.abstract_state, make_state, advance, self.evaluation(held))
+        return loop.Program(abstract_state, make_state, compile_step, self.evaluation(held))
 
     # -- The dense model
 
@@ -182,8 +187,7 @@ class BridgeProgram:
             self.config, trained, held.moments, gradients, lr, lambda p: projection(p, keep), self.trained_table
         )
         params, bridges = self._split(trained)
-        counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in flatten(params).values()])
-        metrics = {"objective": value, "grad_rms": rms, "nonzeros": counts, **self._by_bridge(terms, chosen)}
+        metrics = {"objective": value, "grad_rms": rms, **self._by_bridge(terms, chosen)}
         return step.TrainState(params, BridgeState(bridges, moments)), metrics
 
     def _split(self, trained: Params) -> tuple[Params, Params]:

@@ -234,7 +234,13 @@ def unembedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> 
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name, then renames."""
+    """Writes JSON under a temporary name, then renames. InputError where a number is not finite: JSON has none."""
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: a result is not finite ({error}); the model's weights or activations overflow"
+        ) from error
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(text + "\n")
     os.replace(temporary, path)

@@ -80,7 +80,8 @@ def _shown(
         tokens = tuple(int(token) for token in read[row, first:last])
         if tokens not in shown:
             texts = [token_text(token) for token in tokens]
-            shown[tokens] = {"tokens": texts, "at": int(at[row]) - first, "value": float(f"{value[row]:.5g}")}
+            number = float(f"{np.nan_to_num(value[row]):.5g}")
+            shown[tokens] = {"tokens": texts, "at": int(at[row]) - first, "value": number}
         if len(shown) == SHOWN:
             break
     return list(shown.values())

@@ -20,6 +20,7 @@ from sparse_gpt.circuits.rewire import NOWHERE, PADDING, rewired, weight_count
 from sparse_gpt.config import ModelConfig
 
 CANDIDATES, ROWS = 8, 128
+LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
 WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
@@ -161,7 +162,7 @@ class Evaluator:
         return to_vector(empty(self.gated.model.config)).size
 
     def logits(self, candidates: Candidates) -> np.ndarray:
-        """(N, B, 2) answer and foil logits."""
+        """(N, B, 2) answer and foil logits, `bounded`."""
         starts = range(0, len(self.batch.positions), ROWS)
         pieces = [(self._model(self.turn + i // ROWS), rows(self.batch, slice(i, i + ROWS))) for i in starts]
         found: list[np.ndarray] = []
@@ -169,7 +170,7 @@ class Evaluator:
             left, places = np.int32(len(candidates.gates) - CANDIDATES * len(found)), candidates.places
             parts = [_logits(model, gates, places, kept, trimmed(_filled(piece)), left) for model, piece in pieces]
             found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
-        return np.concatenate(found)[: len(candidates.gates)]
+        return bounded(np.concatenate(found)[: len(candidates.gates)])
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
@@ -231,7 +232,8 @@ class Evaluator:
         return self._slopes(candidate, own)
 
     def uncalibrated_slopes(self, candidate: Candidates) -> np.ndarray:
-        """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size."""
+        """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size. Where it is
+        not a number, 0."""
         own = calibrate.Calibration(jnp.float32(1), jnp.zeros(len(self.shifted), jnp.float32))
         return self._slopes(candidate, own)[0]
 
@@ -242,12 +244,24 @@ class Evaluator:
         some = np.linspace(0, count - 1, min(ROWS, count)).astype(int)  # none of them twice
         batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
         slopes = jax.device_get(_slopes(self._model(self.turn), one, candidate.places, kept[0], batch, index, own))
-        return to_vector(slopes[0]), slopes[1]
+        gates, edges = (
+            np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
+        )
+        return gates, edges
 
 
 def _filled(batch: TaskBatch) -> TaskBatch:
     """A batch repeated to ROWS rows, without what tells its tasks apart: one program serves all."""
     return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))._replace(task=None)
+
+
+def bounded(logits: np.ndarray) -> np.ndarray:
+    """Answer and foil logits (..., 2) within LARGEST either way, so that every loss is finite. Where one of them is not
+    a number, the answer is as wrong as can be: what overflowed tells nothing, and must not pass for a success."""
+    unknown = np.isnan(logits).any(axis=-1)
+    limited = np.clip(logits, -LARGEST, LARGEST)
+    limited[unknown] = (-LARGEST, LARGEST)
+    return limited
 
 
 def calibrated(logits: np.ndarray, calibration: calibrate.Calibration, index: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from sparse_gpt import estimate
 from sparse_gpt.circuits import calibrate, record, tune
 from sparse_gpt.circuits.ablation import RESAMPLED, task_means
 from sparse_gpt.circuits.baselines import baselines
@@ -125,10 +126,11 @@ def find_circuit(
       unfinished: a folder that keeps finished searches until the circuit is found, see `tune.searches`.
 
     Raises:
-      InputError: the model cannot do the task, or `activations` are needed and missing.
+      InputError: the model cannot do the task, `activations` are needed and missing, or this machine is too small.
     """
     started = time.perf_counter()
     prune = config.prune
+    estimate.check_here(config, "prune")
     for name, batch in by_task(samples.validation, samples.names or (task,)):
         require_solved(config, params, name, batch)
     ready = prepared(config, params, samples, activations)
@@ -248,6 +250,11 @@ def _ablation_values(
     if activations is None:
         kind = "mean activations over" if ablation == "mean" else "draws of activations at random positions of"
         raise InputError(f"--config.prune.ablation={ablation}: needs {kind} pretraining tokens; give `activations`")
+    if not all(np.isfinite(value).all() for value in activations.values()):
+        raise InputError(
+            f"--config.prune.ablation={ablation}: the model's activations on pretraining text are not finite, so its "
+            "weights are too large; choose zero, or another checkpoint"
+        )
     if ablation == "mean":
         return activations, None, None
     parts = (slice(1, 1 + RESAMPLED), slice(1 + RESAMPLED, None))
@@ -266,7 +273,7 @@ def require_solved(config: Config, params: Params, task: str, batch: TaskBatch) 
     loss, target = full_task_loss(config, params, batch), config.prune.target_loss
     if not loss <= target:
         raise InputError(
-            f"task {task}: the model itself has task loss {loss:.3f} (chance is {math.log(2):.3f}), above "
+            f"task {task}: the model itself has task loss {loss:.4g} (chance is {math.log(2):.3f}), above "
             f"--config.prune.target_loss={target:g}; train it longer or raise the target"
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from sparse_gpt.circuits import discretise
 from sparse_gpt.circuits.calibrate import Calibration
 from sparse_gpt.circuits.circuit import matrix
-from sparse_gpt.circuits.evaluate import Candidates, Evaluator, calibrated, random_gates, task_loss
+from sparse_gpt.circuits.evaluate import LARGEST, Candidates, Evaluator, calibrated, random_gates, task_loss
 from sparse_gpt.circuits.gates import GateArrays, from_vector
 from sparse_gpt.circuits.rewire import edge_places, removable
 from sparse_gpt.circuits.search import Found, Hyperparameters
@@ -37,11 +37,12 @@ def trial_records(h: Hyperparameters, trials: Trials, heldout: Evaluator) -> lis
 
 
 def history(found: Found) -> list[dict[str, Any]]:
-    """At most HISTORY_POINTS steps of all searches: loss of the step's training batch, open gates."""
-    steps = found.loss.shape[1]
+    """At most HISTORY_POINTS steps of all searches: loss of the step's training batch (LARGEST where it is not finite),
+    open gates."""
+    steps, loss = found.loss.shape[1], np.nan_to_num(found.loss, nan=LARGEST, posinf=LARGEST)
     at = np.unique(np.linspace(0, steps - 1, min(steps, HISTORY_POINTS)).round().astype(int))
     return [
-        {"step": int(s), "loss": found.loss[:, s].tolist(), "open_nodes": found.open_nodes[:, s].astype(int).tolist()}
+        {"step": int(s), "loss": loss[:, s].tolist(), "open_nodes": found.open_nodes[:, s].astype(int).tolist()}
         for s in at
     ]
 

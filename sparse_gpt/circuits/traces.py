@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
-from sparse_gpt.circuits.evaluate import NO_TOKENS, Evaluator
+from sparse_gpt.circuits.evaluate import LARGEST, NO_TOKENS, Evaluator, bounded
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch
 from sparse_gpt.circuits.gates import Gates
 from sparse_gpt.circuits.rewire import without_pruned_edges
@@ -39,7 +39,9 @@ def traces(
     for row in range(len(samples.positions)):
         length = int(samples.positions[row]) + 1
         answer, foil = int(samples.answer[row]), int(samples.foil[row])
-        calibrated = circuit.scale * gated_logits[row] + np.array([shift.get(answer, 0.0), shift.get(foil, 0.0)])
+        calibrated = circuit.scale * bounded(gated_logits[row]) + np.array(
+            [shift.get(answer, 0.0), shift.get(foil, 0.0)]
+        )
         entries.append(
             {
                 "split": split,
@@ -139,5 +141,5 @@ def _vocabulary_entries(
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """Floats short enough for a file that people open."""
-    return [float(f"{value:.5g}") for value in values]
+    """Floats short enough for a file that people open, and finite."""
+    return [float(f"{value:.5g}") for value in np.nan_to_num(values, posinf=LARGEST, neginf=-LARGEST)]

@@ -13,17 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-REASONS = (
-    *("unreadable", "no_text", "too_large", "too_small", "binary", "not_utf8"),
-    *("secret", "rejected", "duplicate", "near_duplicate"),
-)
 SMALLEST_DOCUMENT = 16  # bytes; empty __init__.py files and the like teach nothing
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, also the beginning of UTF-32's
 
 Reject = Callable[[str], bool]
 
 
 class Cleaned(NamedTuple):
-    """One document after the stateless checks; `problem` is "" or one of REASONS, and then the rest is empty."""
+    """One document after the stateless checks; `problem` is "", or a key of problems.PROBLEMS and the rest is empty."""
 
     problem: str
     text: str = ""
@@ -46,6 +44,8 @@ def clean(
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     if len(data) > max_bytes:
         return Cleaned("too_large")
+    if data.startswith(_UTF_16):  # would count as binary, for the zeros in it
+        return Cleaned("not_utf8")
     if b"\0" in data:
         return Cleaned("binary")
     try:

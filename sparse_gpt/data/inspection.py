@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sparse_gpt.data import problems
 from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.idioms import CONSTRUCTS, construct_counts
 from sparse_gpt.data.pipeline import Corpus
@@ -24,9 +25,10 @@ def summary(corpus: Corpus) -> str:
                 f"{source['source'][:40]:40} {split:10} {counts['documents']:10,} {counts['bytes'] / 1e6:9.2f} "
                 f"{counts['tokens']:12,} {ratio:11.2f}"
             )
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in source["dropped"].items()) or "nothing"
+        dropped = problems.counts(source["dropped"]) or "nothing"
         whole = " (all there is)" if source["exhausted"] else ""
         lines.append(f"  weight {source['weight']:.3g}; read {source['documents_read']:,}{whole}; left out: {dropped}")
+        lines += [f"    {line}" for line in problems.advice(source["dropped"])]
     total = ", ".join(f"{split} {corpus.tokens(split):,}" for split in SPLITS)
     lines.append(f"tokens: {total}; vocabulary {corpus.tokenizer.vocab_size}; {len(corpus.manifest['shards'])} shards")
     return "\n".join(lines)

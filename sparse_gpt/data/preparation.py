@@ -9,6 +9,7 @@ from typing import Any
 
 import tqdm
 
+from sparse_gpt.data import problems
 from sparse_gpt.data.files import disk_errors, read_json, write_json
 from sparse_gpt.data.shards import FORMAT, MANIFEST, Shard, token_dtype
 from sparse_gpt.data.sources import Source
@@ -46,13 +47,14 @@ def compare(folder: Path, wanted: Settings, found: dict[str, Any], what: str = "
             )
 
 
-class _Unusable(InputError):
+class UnusableSources(InputError):
     """No corpus can come of these sources: what was written of it is removed."""
 
 
-def _nothing_left(source: Source, dropped: Mapping[str, int]) -> _Unusable:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "nothing read"
-    return _Unusable(f"data.sources: {source.spec.name}: no training document left after cleaning ({reasons})")
+def _nothing_left(source: Source, dropped: Mapping[str, int]) -> UnusableSources:
+    reasons = problems.counts(dropped) or "nothing read"
+    told = "; ".join([f"no training document left after cleaning ({reasons})", *problems.advice(dropped)])
+    return UnusableSources(f"data.sources: {source.spec.name}: {told}")
 
 
 class Preparation:
@@ -118,7 +120,7 @@ class Preparation:
                 if self._current:
                     self._current.abandon()
             self._finish(tokenizer)
-        except _Unusable:
+        except UnusableSources:
             for name in ("tokenizer", "shards"):
                 shutil.rmtree(self._folder / name, ignore_errors=True)
             for name in (PROGRESS, "seen.bin"):
@@ -149,19 +151,19 @@ class Preparation:
         texts = []
         for source in self._sources:
             dropped: collections.Counter[str] = collections.Counter()
-            sample = list(sample_texts(source, self._rules, int(size * source.spec.weight), dropped))
+            sample = list(sample_texts(source, self._rules, max(1, int(size * source.spec.weight)), dropped))
             if not sample:
                 raise _nothing_left(source, dropped)
             texts.extend(sample)
         try:
             return train_tokenizer(texts, self._settings.vocab_size)
         except InputError as error:
-            raise _Unusable(str(error)) from error
+            raise UnusableSources(str(error)) from error
 
     def _target(self, number: int) -> int:
         source, tokens = self._sources[number], self._settings.tokens
         if tokens or not source.endless:
-            return round(tokens * source.spec.weight)
+            return max(1, round(tokens * source.spec.weight)) if tokens else 0  # 0: everything
         finite = [n for n, other in enumerate(self._sources) if not other.endless]
         have = sum(self._done[str(n)]["manifest"]["splits"]["train"]["tokens"] for n in finite)
         return max(1, round(have * source.spec.weight / sum(self._sources[n].spec.weight for n in finite)))

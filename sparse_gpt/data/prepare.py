@@ -16,7 +16,7 @@ from sparse_gpt.config import DataConfig
 from sparse_gpt.data.cleaning import Reject
 from sparse_gpt.data.files import disk_errors
 from sparse_gpt.data.pipeline import Corpus
-from sparse_gpt.data.preparation import Preparation, Settings, compare
+from sparse_gpt.data.preparation import Preparation, Settings, UnusableSources, compare
 from sparse_gpt.data.shards import MANIFEST, SHARD_TOKENS, read_manifest
 from sparse_gpt.data.sources import open_source
 from sparse_gpt.data.spec import parse_sources
@@ -130,12 +130,17 @@ def prepare_corpus(
     fingerprints = [source.fingerprint() for source in opened]  # raises before anything is written
     rules = Rules(max_file_bytes, validation_fraction, near_duplicates, reject)
     _check_folder(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
-        if not (folder / MANIFEST).is_file():
-            run = Preparation(folder, settings, opened, fingerprints, rules, given)
-            run.run(workers or os.cpu_count() or 1, checkpoint_bytes, progress)
+    try:
+        with _lock(folder):
+            if not (folder / MANIFEST).is_file():
+                run = Preparation(folder, settings, opened, fingerprints, rules, given)
+                run.run(workers or os.cpu_count() or 1, checkpoint_bytes, progress)
+    except UnusableSources:
+        _leave_as_found(folder, made)
+        raise
     return Corpus.open(folder, verify="sizes")
 
 
@@ -153,6 +158,14 @@ def _check_folder(folder: Path) -> None:
     """A preparation clears what it finds half-made, so it only ever works in an empty folder or one of its own."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _LOCK).exists():
         raise InputError(f"{folder}: holds other files and no corpus; choose an empty or a new folder")
+
+
+def _leave_as_found(folder: Path, made: list[Path]) -> None:
+    """Removes the lock, and the folders that were made, the innermost first, as far as nobody else uses them."""
+    with contextlib.suppress(OSError):
+        (folder / _LOCK).unlink()
+        for path in made:
+            path.rmdir()
 
 
 @contextlib.contextmanager

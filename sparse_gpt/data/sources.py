@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
-
 from sparse_gpt.data.spec import SourceSpec
 from sparse_gpt.errors import InputError
 
@@ -24,7 +22,7 @@ START: Position = (0, 0)
 
 
 class Document(NamedTuple):
-    """One document as read. `content` is None when `problem` ("unreadable", "too_large" or "no_text") says why."""
+    """One document as read. `content` is None when `problem` (a key of `problems.PROBLEMS`) says why."""
 
     content: str | bytes | None
     after: Position  # where to continue
@@ -59,15 +57,16 @@ class Source(abc.ABC):
 
 def open_source(spec: SourceSpec, seed: int, max_bytes: int) -> Source:
     """The source that `spec` describes. `max_bytes` limits one document; `seed` orders files and generates idioms."""
-    from sparse_gpt.data import tables  # reads rows; imports optional packages only when used
+    from sparse_gpt.data import globbed, hub, pinned, tables  # built on this module
 
     kinds: dict[str, type[Source]] = {
         "idioms": Idioms,
+        "pinned_source": pinned.PinnedSource,
         "python_source": PythonSource,
-        "text": TextFiles,
+        "text": globbed.TextFiles,
         "jsonl": tables.JsonLines,
         "parquet": tables.Parquet,
-        "hf": tables.HuggingFace,
+        "hf": hub.HuggingFace,
     }
     return kinds[spec.kind](spec, seed, max_bytes)
 
@@ -141,16 +140,21 @@ class WholeFiles(Files):
 
 
 class PythonSource(WholeFiles):
-    """The .py files below some folders (separated by ";"); by default the standard library and installed packages."""
+    """The .py files below some folders (separated by ";"); by default the standard library and installed packages.
+
+    The default is another corpus on every machine; `pinned.PinnedSource` is the same one everywhere.
+    """
 
     def _find(self) -> list[File]:
         if self.spec.location:
-            roots = [Path(part).expanduser() for part in self.spec.location.split(";") if part]
+            whole = os.path.expanduser(self.spec.location)  # a folder's name may have a ";" in it
+            parts = [os.path.expanduser(part) for part in self.spec.location.split(";") if part]
+            roots = [Path(part) for part in ([whole] if os.path.isdir(whole) else parts)]
         else:
             roots = _interpreter_folders()
         found: dict[Path, File] = {}
         for root in roots:
-            if not root.is_dir():
+            if not os.path.isdir(root):  # also where a path cannot be: too long, or with a zero in it
                 raise InputError(f"data.sources: {self.spec.name}: {root} is not a folder")
             for path, size in _python_files(root):
                 found.setdefault(path, File(str(path), path.relative_to(root).as_posix(), size))
@@ -178,39 +182,3 @@ def _python_files(root: Path) -> Iterator[tuple[Path, int]]:
             path = Path(folder, name)
             if name.endswith(".py") and path.is_file():
                 yield path, path.stat().st_size
-
-
-class Globbed(Files):
-    """Files matching a glob, local or on any file system of fsspec (gs://, s3://, …)."""
-
-    @functools.cached_property
-    def filesystem(self) -> Any:
-        """The fsspec file system of the location."""
-        return self._resolve()[0]
-
-    def _resolve(self) -> tuple[Any, str]:
-        try:
-            return fsspec.core.url_to_fs(self.spec.location)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"data.sources: {self.spec.name}: {error}") from error
-
-    def _find(self) -> list[File]:
-        filesystem, pattern = self._resolve()
-        try:
-            found = filesystem.glob(pattern, detail=True)
-        except OSError as error:
-            raise InputError(f"data.sources: {self.spec.name}: {error}") from error
-        fixed = pattern.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-        return [
-            File(path, path[len(fixed) :].lstrip("/"), int(info.get("size") or 0))
-            for path, info in found.items()
-            if info.get("type") != "directory"
-        ]
-
-
-class TextFiles(Globbed, WholeFiles):
-    """Text files by glob, one document each; compressed ones (.gz, .bz2, .xz) are unpacked."""
-
-    def _content(self, file: File) -> bytes:
-        with self.filesystem.open(file.path, "rb", compression="infer") as stream:
-            return stream.read(self.max_bytes + 1)

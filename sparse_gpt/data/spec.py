@@ -1,4 +1,8 @@
-"""The one-line description of a mixture of sources: ``idioms:0.7,python_source=src:0.2,jsonl=*.jsonl#text:0.1``."""
+"""The one-line description of a mixture of sources: ``idioms:0.7,python_source=src:0.2,jsonl=*.jsonl#text:0.1``.
+
+A location or column with a comma, "#" or a number after its last colon is written in quotes, single or double, with a
+quote of that kind in it doubled: ``text="a, b.txt":0.5``.
+"""
 
 import dataclasses
 import math
@@ -6,10 +10,14 @@ import re
 
 from sparse_gpt.errors import InputError
 
-KINDS = ("idioms", "python_source", "text", "jsonl", "parquet", "hf")
+KINDS = ("idioms", "pinned_source", "python_source", "text", "jsonl", "parquet", "hf")
 _NEEDS_LOCATION = ("text", "jsonl", "parquet", "hf")
 _TAKES_COLUMN = ("jsonl", "parquet", "hf")
-_WEIGHT = re.compile(r"^(?P<rest>.*):(?P<weight>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)$")
+_QUOTED = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*')"""
+_ITEM = re.compile(rf"(?:[=#]{_QUOTED}|[^,])+")
+_PART = re.compile(rf"(?P<quoted>{_QUOTED})|[^#]*")
+_IN_QUOTES = """a path with , or # in it goes in quotes: text="a,b.txt" (a quote in it is doubled)"""
+_WEIGHT = re.compile(r"^(?P<rest>.*):(?P<weight>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)$", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +32,15 @@ class SourceSpec:
     @property
     def name(self) -> str:
         """The item without its weight, as used in messages and manifests."""
-        return self.kind + (f"={self.location}" if self.location else "") + (f"#{self.column}" if self.column else "")
+        location = f"={_quote(self.location, ',#')}" if self.location else ""
+        return self.kind + location + (f"#{_quote(self.column, ',')}" if self.column else "")
+
+
+def _quote(text: str, special: str) -> str:
+    """In quotes if it could not be read otherwise; a colon is no reason, for every item of a mixture has a weight."""
+    if any(sign in text for sign in special) or text[0] in "\"'" or text != text.strip():
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def parse_sources(text: str) -> tuple[SourceSpec, ...]:
@@ -34,14 +50,16 @@ def parse_sources(text: str) -> tuple[SourceSpec, ...]:
         InputError: nothing in it, an unknown kind, a missing location, a weight that is not a positive number, or the
             same source twice.
     """
-    specs = tuple(_parse_item(item.strip()) for item in text.split(",") if item.strip())
+    specs = tuple(_parse_item(item.strip()) for item in _ITEM.findall(text) if item.strip())
     if not specs:
-        raise InputError(f"data.sources={text!r}: no source in it; try idioms:0.75,python_source:0.25")
+        raise InputError(f"data.sources={text!r}: no source in it; try idioms:0.75,pinned_source:0.25")
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"data.sources: {name} is listed twice; give it once, with the sum of the weights")
     total = sum(spec.weight for spec in specs)
+    if not math.isfinite(total):
+        raise InputError("data.sources: the sum of the weights is too large; give shares of 1")
     return tuple(dataclasses.replace(spec, weight=spec.weight / total) for spec in specs)
 
 
@@ -55,14 +73,33 @@ def _parse_item(item: str) -> SourceSpec:
             weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
         raise InputError(f"data.sources: {item}: the weight after the last colon must be a positive number")
-    kind, _, location = body.partition("=")
-    location, _, column = location.partition("#")
+    kind, _, rest = body.partition("=")
+    location, rest = _take(item, rest)
+    column, rest = _take(item, rest[1:])
+    column += rest  # a "#" in a column needs no quotes
+    kind = kind.strip()
     if kind not in KINDS:
-        raise InputError(f"data.sources: {item}: unknown kind {kind!r}; choose one of {', '.join(KINDS)}")
+        raise InputError(f"data.sources: {item}: unknown kind {kind!r}; choose one of {', '.join(KINDS)}; {_IN_QUOTES}")
     if kind in _NEEDS_LOCATION and not location:
         raise InputError(f"data.sources: {item}: needs a location, such as {kind}=LOCATION")
     if kind == "idioms" and location:
         raise InputError(f"data.sources: {item}: idioms are generated and take no location")
+    if kind == "pinned_source" and location:
+        raise InputError(f"data.sources: {item}: a fixed list of files; for a folder write python_source={location}")
     if column and kind not in _TAKES_COLUMN:
         raise InputError(f"data.sources: {item}: {kind} has no columns; drop #{column}")
     return SourceSpec(kind, location, column or ("text" if kind in _TAKES_COLUMN else ""), weight)
+
+
+def _take(item: str, text: str) -> tuple[str, str]:
+    """The location or column at the start of `text`, without its quotes, and what comes after it."""
+    match = _PART.match(text)
+    assert match  # it matches nothing at least
+    taken, rest = match[0], text[match.end() :]
+    if not match["quoted"]:
+        if taken[:1] in ('"', "'"):
+            raise InputError(f"data.sources: {item}: the quote {taken[0]} is not closed; {_IN_QUOTES}")
+        return taken, rest
+    if rest and not rest.startswith("#"):
+        raise InputError(f"data.sources: {item}: {rest!r} after the closing quote; {_IN_QUOTES}")
+    return taken[1:-1].replace(taken[0] * 2, taken[0]), rest

@@ -1,35 +1,69 @@
-"""Sources whose documents are one text column of many rows: JSONL, Parquet, Hugging Face datasets."""
+"""Sources whose documents are one column of many rows in files: JSONL, Parquet."""
 
+import collections
+import contextlib
 import functools
 import importlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sparse_gpt.data.sources import START, Document, Globbed, Position, Source
+from sparse_gpt.data import problems
+from sparse_gpt.data.compressed import READ_ERRORS, Damaged, library_errors
+from sparse_gpt.data.globbed import Globbed
+from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.errors import InputError
 
-
-def _wrong_column(source: Source, columns: list[str]) -> InputError:
-    listed = ", ".join(sorted(columns)) or "none"
-    return InputError(f"data.sources: {source.spec.name}: no column {source.spec.column!r}; there are: {listed}")
+_FILES_LOOKED_AT, _ROWS_LOOKED_AT = 16, 200  # for the column, before a source is used: a first row may be a bad one
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, also the beginning of UTF-32's
 
 
-def _row(value: Any, after: Position) -> Document:
-    return Document(value, after) if isinstance(value, str) else Document(None, after, "no_text")
+def wrong_column(source: Source, columns: Iterable[str]) -> InputError:
+    """The error that names the columns there are."""
+    listed = ", ".join(sorted(map(str, columns))) or "none"
+    return InputError(
+        f"data.sources: {source.spec.name}: no column {source.spec.column!r}; there are: {listed} "
+        f"(name one: {source.spec.kind}=LOCATION#COLUMN)"
+    )
+
+
+def missing_package(source: Source, package: str) -> InputError:
+    """The error that says how to install an optional package."""
+    return InputError(f"data.sources: {source.spec.name}: needs the optional package {package}: pip install {package}")
+
+
+def row_document(value: Any, after: Position) -> Document:
+    """The document of a column's value; text that is stored as bytes is text too."""
+    return Document(value, after) if isinstance(value, str | bytes) else Document(None, after, "no_text")
 
 
 class JsonLines(Globbed):
-    """JSONL files by glob (also .gz, .bz2, .xz): one object per line, the document in one of its fields."""
+    """JSONL files by glob (also compressed): one object per line, the document in one of its fields."""
 
     def fingerprint(self) -> dict[str, Any]:
-        for line in self._lines(0):
-            first = _parse(line)
-            if first is not None:
-                if self.spec.column not in first:
-                    raise _wrong_column(self, list(first))
-                break
-        return super().fingerprint()
+        found = super().fingerprint()
+        columns: set[str] = set()
+        dropped: collections.Counter[str] = collections.Counter()
+        for index in range(min(_FILES_LOOKED_AT, len(self.files))):
+            for line in itertools.islice(self._readable_lines(index, dropped), _ROWS_LOOKED_AT):
+                record, problem = _parse(line)
+                dropped.update([problem] * bool(problem))
+                columns.update(record)
+                if self.spec.column in columns:
+                    return found
+        if columns:
+            raise wrong_column(self, columns)
+        if dropped:
+            told = "; ".join([problems.counts(dropped), *problems.advice(dropped)])
+            raise self.error(f"no JSON object in the first rows ({told})")
+        return found
+
+    def _readable_lines(self, index: int, dropped: "collections.Counter[str]") -> Iterator[bytes | None]:
+        try:
+            yield from self._lines(index)
+        except READ_ERRORS as error:
+            dropped[self.skip(self.files[index], START, error).problem] += 1
 
     def read(self, start: Position = START) -> Iterator[Document]:
         for index in range(start[0], len(self.files)):
@@ -38,43 +72,56 @@ class JsonLines(Globbed):
                 for row, line in enumerate(self._lines(index), 1):
                     if row > skip:
                         yield self._document(line, (index, row))
-            except (OSError, EOFError):
-                yield Document(None, (index + 1, 0), "unreadable")
+            except READ_ERRORS as error:
+                yield self.skip(self.files[index], (index + 1, 0), error)
 
     def _document(self, line: bytes | None, after: Position) -> Document:
         if line is None:
             return Document(None, after, "too_large")
-        record = _parse(line)
-        if record is None:
-            return Document(None, after, "unreadable")
-        return _row(record.get(self.spec.column), after)
+        record, problem = _parse(line)
+        if not problem and self.spec.column not in record:
+            problem = "no_column"
+        return Document(None, after, problem) if problem else row_document(record[self.spec.column], after)
 
     def _lines(self, index: int) -> Iterator[bytes | None]:
-        """Lines of a file in bounded memory: one that cannot hold a document within the limit is given as None."""
+        """Lines that are not blank, in bounded memory: one that cannot hold a document within the limit is None."""
         limit = 8 * self.max_bytes + 65536  # an escaped character takes up to six bytes, other fields some more
-        with self.filesystem.open(self.files[index].path, "rb", compression="infer") as stream:
-            while line := stream.readline(limit):
-                whole = line.endswith(b"\n") or len(line) < limit
-                while not whole:
-                    rest = stream.readline(limit)
-                    whole = not rest or rest.endswith(b"\n")
-                    line = b""
-                if not line:
-                    yield None
-                elif line.strip():
-                    yield line
+        for line in split_lines(self.chunks(self.files[index]), limit):
+            if line is None or line.strip():
+                yield line
 
 
-def _parse(line: bytes | None) -> dict[str, Any] | None:
+def split_lines(chunks: Iterator[bytes], limit: int) -> Iterator[bytes | None]:
+    r"""Lines without their ends (\n, \r\n or \r); one longer than `limit` bytes is None."""
+    pending, too_long = b"", False
+    for chunk in itertools.chain(chunks, [None]):
+        last = chunk is None
+        lines = (pending + (chunk or b"")).splitlines(keepends=True)
+        # What may go on: a line without an end, or one whose "\r" may be half of "\r\n".
+        pending = lines.pop() if lines and not last and not lines[-1].endswith(b"\n") else b""
+        for line in lines:
+            text = line.rstrip(b"\r\n")
+            yield None if too_long or len(text) > limit else text
+            too_long = False
+        if len(pending) > limit:
+            pending, too_long = b"\r" if pending.endswith(b"\r") else b"", True
+    if too_long:
+        yield None
+
+
+def _parse(line: bytes | None) -> tuple[dict[str, Any], str]:
+    """(object, "") or ({}, what is wrong)."""
+    if line is None:
+        return {}, "too_large"
+    if line.startswith(_UTF_16):
+        return {}, "not_utf8"
     try:
-        record = json.loads(line or b"")
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _extra(source: Source, package: str) -> InputError:
-    return InputError(f"data.sources: {source.spec.name}: needs the optional package {package}: pip install {package}")
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return {}, "not_utf8"
+    except (ValueError, RecursionError):
+        return {}, "not_json"
+    return (record, "") if isinstance(record, dict) else ({}, "not_object")
 
 
 class Parquet(Globbed):
@@ -85,65 +132,73 @@ class Parquet(Globbed):
         try:
             return importlib.import_module("pyarrow.parquet")
         except ImportError as error:
-            raise _extra(self, "pyarrow") from error
+            raise missing_package(self, "pyarrow") from error
+
+    @functools.cached_property
+    def _damages(self) -> tuple[type[Exception], ...]:
+        """What pyarrow raises for damaged files, besides OSError without a number; sizes in them may be nonsense."""
+        arrow = importlib.import_module("pyarrow")
+        return (arrow.ArrowException, ValueError, TypeError, KeyError, IndexError, NotImplementedError, MemoryError)
 
     def fingerprint(self) -> dict[str, Any]:
-        library = self._parquet
-        with self.filesystem.open(self.files[0].path, "rb") as stream:
+        found = super().fingerprint()
+        columns: set[str] = set()
+        damage: Exception | None = None
+        for index in range(min(_FILES_LOOKED_AT, len(self.files))):
             try:
-                columns = library.ParquetFile(stream).schema_arrow.names
-            except (OSError, ValueError) as error:
-                raise InputError(f"{self.files[0].path}: not a Parquet file ({error})") from error
-        if self.spec.column not in columns:
-            raise _wrong_column(self, columns)
-        return super().fingerprint()
+                with self._open(index) as file:
+                    columns.update(file.schema_arrow.names)
+            except READ_ERRORS as error:
+                self.skip(self.files[index], START, error)
+                damage = damage or error
+            if self.spec.column in columns:
+                return found
+        if columns or not damage:
+            raise wrong_column(self, columns)
+        raise self.error(f"{self.files[0].path}: not a Parquet file ({' '.join(str(damage).split())})") from damage
 
     def read(self, start: Position = START) -> Iterator[Document]:
         for index in range(start[0], len(self.files)):
             row = start[1] if index == start[0] else 0
             try:
-                with self.filesystem.open(self.files[index].path, "rb") as stream:
-                    for value in self._values(stream, row):
+                with self._open(index) as file:
+                    if self.spec.column not in file.schema_arrow.names:
+                        yield Document(None, (index + 1, 0), "no_column")
+                        continue
+                    for value in self._values(file, row):
                         row += 1
-                        yield _row(value, (index, row))
-            except (OSError, ValueError, KeyError):
-                yield Document(None, (index + 1, 0), "unreadable")
+                        yield _scalar_document(value, (index, row))
+            except READ_ERRORS as error:
+                yield self.skip(self.files[index], (index + 1, 0), error)
 
-    def _values(self, stream: Any, skip: int) -> Iterator[Any]:
-        """Values of the column from row `skip` on, one small batch in memory; whole row groups are skipped unread."""
-        file = self._parquet.ParquetFile(stream)
+    @contextlib.contextmanager
+    def _open(self, index: int) -> Iterator[Any]:
+        """A pyarrow.parquet.ParquetFile; what is wrong with its content, also while it is read, raises Damaged."""
+        library = self._parquet
+        if self.local and not self.files[index].size:
+            raise Damaged("it is empty")
+        with library_errors(), self.filesystem.open(self.files[index].path, "rb") as stream:
+            try:
+                yield library.ParquetFile(stream)
+            except self._damages as error:
+                raise Damaged(str(error)) from error
+            except OSError as error:
+                if error.errno is None and self.local:  # so pyarrow says "corrupt"
+                    raise Damaged(str(error)) from error
+                raise
+
+    def _values(self, file: Any, skip: int) -> Iterator[Any]:
+        """Scalars of the column from row `skip` on, one small batch in memory; whole row groups are skipped unread."""
         groups = list(range(file.num_row_groups))
         while groups and skip >= file.metadata.row_group(groups[0]).num_rows:
             skip -= file.metadata.row_group(groups.pop(0)).num_rows
         for batch in file.iter_batches(batch_size=128, row_groups=groups, columns=[self.spec.column]):
-            for value in batch.column(0).slice(min(skip, len(batch))):
-                yield value.as_py()
+            yield from batch.column(0).slice(min(skip, len(batch)))
             skip = max(0, skip - len(batch))
 
 
-class HuggingFace(Source):
-    """A dataset of the Hugging Face hub, streamed: ``hf=NAME`` or ``hf=NAME@CONFIG``. Needs the package datasets."""
-
-    @functools.cached_property
-    def _rows(self) -> Any:
-        try:
-            datasets = importlib.import_module("datasets")
-        except ImportError as error:
-            raise _extra(self, "datasets") from error
-        name, _, config = self.spec.location.partition("@")
-        try:
-            return datasets.load_dataset(name, config or None, split="train", streaming=True)
-        except (OSError, ValueError) as error:
-            raise InputError(f"data.sources: {self.spec.name}: cannot be opened ({error})") from error
-
-    def fingerprint(self) -> dict[str, Any]:
-        first = next(iter(self._rows), None)
-        if first is None:
-            raise InputError(f"data.sources: {self.spec.name}: the dataset is empty")
-        if self.spec.column not in first:
-            raise _wrong_column(self, list(first))
-        return {"version": str(getattr(self._rows.info, "version", ""))}
-
-    def read(self, start: Position = START) -> Iterator[Document]:
-        for row, record in enumerate(self._rows.skip(start[1]), start[1] + 1):
-            yield _row(record.get(self.spec.column), (0, row))
+def _scalar_document(value: Any, after: Position) -> Document:
+    try:
+        return row_document(value.as_py(), after)
+    except UnicodeDecodeError:  # pyarrow does not check what it reads as text
+        return Document(None, after, "not_utf8")

@@ -19,7 +19,7 @@ from jax import lax
 
 MASKED = -1e30  # finite, so that arithmetic on hidden scores stays finite
 _BLOCKS = 4
-_SHORTEST_BLOCK = 32
+_SHORTEST_BLOCK = 64
 _SCORES_AT_ONCE = 2**19  # score entries worked on at a time on a CPU: two megabytes
 
 

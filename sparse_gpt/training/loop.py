@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,16 +24,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from sparse_gpt import config as configs
+from sparse_gpt import estimate
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params, abstract_params, flatten, parameter_table, unflatten
+from sparse_gpt.model.parameters import Params, abstract_params, flatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
+from sparse_gpt.progress import ProgressBar, compiling
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 
@@ -55,6 +58,9 @@ class Batches:
     validation: list[np.ndarray]  # fixed batches
 
 
+Advance = Callable[..., tuple[step.TrainState, dict[str, jax.Array]]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """What the loop runs on the devices.
@@ -62,14 +68,15 @@ class Program:
     Attributes:
       abstract_state: shapes, dtypes and (on a mesh) shardings of the state, without computing anything.
       make_state: a fresh state from config.train.seed.
-      advance: ``advance(state, tokens, lr, keep) -> (state, metrics)``, see step.train_step; further metrics (numbers
-        or vectors) are logged under their own names.
+      compile_step: ``advance(state, tokens, lr, keep) -> (state, metrics)``, compiled for states that lie as
+        `abstract_state` says, see step.train_step; further metrics (numbers or vectors) are logged under their own
+        names.
       evaluate: entries for metrics.jsonl from a state and the validation batches: val_loss, dead_neurons, …
     """
 
     abstract_state: Callable[[], step.TrainState]
     make_state: Callable[[], step.TrainState]
-    advance: Callable[..., tuple[step.TrainState, dict[str, jax.Array]]]
+    compile_step: Callable[[], Advance]
     evaluate: Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]
 
 
@@ -78,12 +85,17 @@ MakeProgram = Callable[[Config, Mesh | None], Program]
 
 def language_model(config: Config, mesh: Mesh | None) -> Program:
     """Training of a (sparse) language model; `mesh` is None on a single device."""
-    return Program(
-        lambda: step.abstract_state(config, mesh),
-        lambda: step.make_state(config, mesh),
-        step.compile_step(config, mesh),
-        _evaluation(config, mesh),
-    )
+
+    def abstract_state() -> step.TrainState:
+        state = step.abstract_state(config, mesh)
+        return step.on_one_device(state) if mesh is None else state
+
+    def compile_step() -> Advance:
+        lowered = step.compile_step(config, mesh).lower(abstract_state(), *step.abstract_inputs(config))
+        compiled: Advance = lowered.compile()
+        return compiled
+
+    return Program(abstract_state, lambda: step.make_state(config, mesh), compile_step, _evaluation(config, mesh))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,11 +155,12 @@ def train(
       make_program: what is trained, and how.
 
     Raises:
-      InputError: the workdir belongs to another configuration, the mesh does not fit, the disk is full, the
-        checkpoints are all damaged or of another model.
+      InputError: the workdir belongs to another configuration, the mesh does not fit, this machine is too small, the
+        disk is full, the checkpoints are all damaged or of another model.
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
     """
     mesh = sharding.make_mesh(config) if mesh is None else mesh
+    estimate.check_here(config)
     devices = None if mesh.size == 1 else mesh  # one device needs no shardings
     seeds = {"seeds": {"train": config.train.seed, "data": config.data.seed}}
 
@@ -161,8 +174,9 @@ def train(
         Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints,
     ):
         program = make_program(config, devices)
-        start, state = _starting_point(config, checkpoints, init_from, program, devices)
-        result = _Run(config, workdir, batches, checkpoints, at_step, progress, program, devices).run(start, state)
+        start, state, advance = _ready(config, checkpoints, init_from, program, devices, progress)
+        running = _Run(config, workdir, batches, checkpoints, at_step, progress, advance, program.evaluate, devices)
+        result = running.run(start, state)
         checkpoints.wait()
     if not result.interrupted and distributed.is_first():
         counts = manifest.nonzeros(result.params)
@@ -172,14 +186,30 @@ def train(
     return result
 
 
+def _ready(
+    config: Config,
+    checkpoints: Checkpoints,
+    init_from: Params | None,
+    program: Program,
+    mesh: Mesh | None,
+    progress: bool,
+) -> tuple[int, step.TrainState, Advance]:
+    """(finished steps, state, compiled step). The step compiles while the state is made or read."""
+    steps = checkpoints.steps()
+    if steps and steps[-1] >= schedules.iterations(config):  # nothing is left to do
+        return *_starting_point(config, checkpoints, init_from, program), step.compile_step(config, mesh)
+    with ThreadPoolExecutor(1) as pool:
+        compiled = pool.submit(program.compile_step)
+        start, state = _starting_point(config, checkpoints, init_from, program)
+        with compiling("the train step", progress and distributed.is_first()):
+            return start, state, compiled.result()
+
+
 def _starting_point(
-    config: Config, checkpoints: Checkpoints, init_from: Params | None, program: Program, mesh: Mesh | None
+    config: Config, checkpoints: Checkpoints, init_from: Params | None, program: Program
 ) -> tuple[int, step.TrainState]:
     """(finished steps, state), by the precedence at the top of this file."""
     abstract = program.abstract_state()
-    if mesh is None:
-        here = SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract)
     restored = checkpoints.restore_newest(abstract.params, abstract.optimizer)
     if restored is not None:
         finished, params, moments, notes = restored
@@ -221,7 +251,8 @@ class _Run:
         checkpoints: Checkpoints,
         at_step: Callable[[int, Params], None] | None,
         progress: bool,
-        program: Program,
+        advance: Advance,
+        evaluate: Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]],
         mesh: Mesh | None,
     ):
         self.config, self.batches, self.checkpoints = config, batches, checkpoints
@@ -230,7 +261,7 @@ class _Run:
         self.progress = progress and self.writes
         self.metrics_path = workdir / "metrics.jsonl"
         self.tensorboard = SummaryWriter(str(workdir / "tensorboard")) if self.writes else None
-        self.program = program
+        self.advance, self.evaluate = advance, evaluate
         self.pending: list[tuple[int, dict[str, Any]]] = []  # device metrics of steps not yet looked at
         self.dead_neurons: int | None = None
         self.stop_signal = 0
@@ -240,7 +271,7 @@ class _Run:
         if self.writes:
             self._forget_metrics_after(start)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=not self.progress, smoothing=0.05)
+        bar = ProgressBar(total=total, initial=start, unit="step", desc="train", disable=not self.progress)
         try:
             finished, state = self._steps(start, total, state, bar)
         finally:
@@ -258,15 +289,15 @@ class _Run:
         for s in range(start, total):
             told = schedules.settings(self.config, s)
             tokens = sharding.put_batch(self.mesh, t.batch_size, next(stream))
-            state, metrics = self.program.advance(state, tokens, np.float32(told.learning_rate), told.keep)
+            state, metrics = self.advance(state, tokens, np.float32(told.learning_rate), told.keep)
             self.pending.append((s, metrics))
             if self.at_step:
                 self.at_step(s + 1, state.params)
             last = s + 1 == total
             if s % t.log_every == 0 or last:
                 evaluates = self._evaluates(s, total)
-                evaluated = self.program.evaluate(state, self.batches.validation) if evaluates else {}
-                self._log(s, told, evaluated, bar)
+                evaluated = self.evaluate(state, self.batches.validation) if evaluates else {}
+                self._log(s, told, step.nonzeros(state.params, self.mesh), evaluated, bar)
             bar.update()
             stop = self._stops(s)
             if (s + 1) % t.checkpoint_every == 0 or last or stop:
@@ -285,9 +316,11 @@ class _Run:
 
     def _evaluates(self, s: int, total: int) -> bool:
         every = math.ceil(self.config.train.eval_every / self.config.train.log_every) * self.config.train.log_every
-        return s % every == 0 or s + 1 == total
+        return (s % every == 0 and s > 0) or s + 1 == total  # untrained parameters tell nothing
 
-    def _log(self, s: int, told: schedules.StepSettings, evaluated: dict[str, Any], bar: Any) -> None:
+    def _log(
+        self, s: int, told: schedules.StepSettings, nonzeros: dict[str, int], evaluated: dict[str, Any], bar: Any
+    ) -> None:
         newest = self._check_finite()
         now, tokens_per_step = time.perf_counter(), self.config.train.batch_size * self.config.model.context
         entry = {
@@ -298,9 +331,9 @@ class _Run:
             "density": told.density,
             "grad_rms": float(newest["grad_rms"]),
             "tokens_per_second": (s + 1 - self.marked_step) * tokens_per_step / max(now - self.mark, 1e-9),
-            "nonzeros": {name: int(n) for name, n in zip(_names(self.config), newest["nonzeros"], strict=True)},
+            "nonzeros": nonzeros,
         }
-        entry |= {name: _plain(newest[name]) for name in sorted(newest.keys() - {"loss", "grad_rms", "nonzeros"})}
+        entry |= {name: _plain(newest[name]) for name in sorted(newest.keys() - {"loss", "grad_rms"})}
         self.dead_neurons = evaluated.get("dead_neurons", self.dead_neurons)
         entry |= {**evaluated, "dead_neurons": self.dead_neurons}
         self.mark, self.marked_step = time.perf_counter(), s + 1
@@ -353,11 +386,6 @@ class _Run:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.stop_signal = number
-
-
-def _names(config: Config) -> list[str]:
-    """Parameter names in the order of the step's `nonzeros` metric."""
-    return ["/".join(path) for path in flatten(unflatten(dict(parameter_table(config.model))))]
 
 
 def _plain(value: Any) -> Any:

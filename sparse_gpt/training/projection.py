@@ -36,7 +36,8 @@ class Projection:
     def __call__(self, params: Params, keep: Array) -> Params:
         """`keep` is (projected tensors,) int32 in the order of `tensors`, each within [0, size]."""
         leaves = flatten(params)
-        weights = [leaves[path] for path in self.tensors]
+        # Without the barrier XLA does the optimizer's update again in every pass of the search over the weights.
+        weights = jax.lax.optimization_barrier([leaves[path] for path in self.tensors])
         select = self._local
         if self.mesh is not None:
             specs = [self.specs[path] for path in self.tensors]
@@ -61,8 +62,9 @@ class Projection:
 
     def _cut(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Cut:
         """Counts are added up over the mesh axes that cut some tensor; along the others all devices count the same."""
+        sizes = [spec.size for spec in self.tensors.values()]
         if self.mesh is None:
-            return joint_cut(keys, keep, index=index)
+            return joint_cut(keys, keep, index=index, sizes=sizes)
         cutting = {name for shard in shards for axes in shard.axes for name in axes}
         axes = tuple(name for name in self.mesh.axis_names if name in cutting)
         counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)
@@ -70,7 +72,7 @@ class Projection:
             keys,
             keep,
             index=index,
-            sizes=[spec.size for spec in self.tensors.values()],
+            sizes=sizes,
             bits_per_round=4,
             reduce_counts=lambda counts: jax.lax.psum(counts * counts_it[None], axes),
         )

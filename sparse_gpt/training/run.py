@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from sparse_gpt import estimate
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
@@ -35,8 +36,14 @@ def train_on_corpus(
       workdir: see loop.train; additionally receives corpus/ (unless config.data.corpus names one) and tokenizer/.
       reject, reject_name: documents to leave out of the corpus (the held-out samples of tasks), and the rule's name.
       init_from, at_step, progress, make_program, facts: see loop.train.
+
+    Raises:
+      InputError: as loop.train and `data.prepare_corpus`; also, before anything is written, if this machine is too
+        small for the run.
     """
-    mesh = sharding.make_mesh(config)  # before anything is written
+    mesh = sharding.make_mesh(config)  # before anything is written, like the next two
+    estimate.check_here(config)
+    estimate.check_corpus(config, workdir)
     corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
     facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
     batches = corpus_batches(config, corpus, mesh)

@@ -1,14 +1,17 @@
 """The train step: loss, gradients, optimizer recipe and projection in one compiled, donated program."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
 
-from sparse_gpt.config import Config
+from sparse_gpt.config import Config, TrainConfig
 from sparse_gpt.model.parameters import Params, flatten
 from sparse_gpt.model.transformer import Transformer, build
 from sparse_gpt.training import optimizer, schedules, sharding
@@ -91,14 +94,30 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step. `tokens` (B, T + 1), `lr` float32 scalar, `keep` (projected tensors,) int32.
 
-    Returns the new state and metrics: loss, grad_rms, nonzeros (one count per parameter, sorted by path).
+    Returns the new state and metrics: loss, grad_rms.
     """
     loss, gradients = loss_and_gradients(model, state.params, tokens, config.train.microbatches)
     params, moments, rms = optimizer.update(
         config, state.params, state.optimizer, gradients, lr, lambda p: projection(p, keep)
     )
-    counts = jnp.stack([jnp.count_nonzero(leaf) for leaf in flatten(params).values()])
-    return TrainState(params, moments), {"loss": loss, "grad_rms": rms, "nonzeros": counts}
+    return TrainState(params, moments), {"loss": loss, "grad_rms": rms}
+
+
+def nonzeros(params: Params, mesh: Mesh | None = None) -> dict[str, int]:
+    """Nonzero entries of every parameter, by path, sorted. Not part of the step: it is asked for at logged steps only,
+    and on a CPU NumPy counts at once what would take a second to compile."""
+    leaves = flatten(params)
+    if mesh is None and jax.default_backend() == "cpu":
+        counts = [np.count_nonzero(np.asarray(leaf)) for leaf in leaves.values()]
+    else:
+        counts = jax.device_get(_counter(mesh)(list(leaves.values())))
+    return {"/".join(path): int(count) for path, count in zip(leaves, counts, strict=True)}
+
+
+@functools.cache
+def _counter(mesh: Mesh | None) -> Callable[[list[jax.Array]], list[jax.Array]]:
+    layout = None if mesh is None else sharding.replicated(mesh)
+    return jax.jit(lambda leaves: [jnp.count_nonzero(leaf) for leaf in leaves], out_shardings=layout)
 
 
 def abstract_state(config: Config, mesh: Mesh | None = None) -> TrainState:
@@ -110,20 +129,61 @@ def abstract_state(config: Config, mesh: Mesh | None = None) -> TrainState:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
 
 
+def on_one_device(shapes: Any) -> Any:
+    """A tree of shapes as arrays have them that lie on this process's first device."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+
+
+def abstract_inputs(config: Config) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """What a step takes beside the state: tokens, learning rate and entries to keep."""
+    return (
+        jax.ShapeDtypeStruct((config.train.batch_size, config.model.context + 1), jnp.int32),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.ShapeDtypeStruct((len(schedules.projected_tensors(config)),), jnp.int32),
+    )
+
+
 def make_state(config: Config, mesh: Mesh | None = None) -> TrainState:
     """Fresh state from config.train.seed, made where it will lie: no device ever holds more than its part."""
-    layout = None if mesh is None else sharding.state_shardings(config, mesh, abstract_state(config))
-    state: TrainState = jax.jit(lambda: init_state(config), out_shardings=layout)()
+    seed = dataclasses.replace(TrainConfig(), seed=config.train.seed)
+    state: TrainState = _maker(dataclasses.replace(_computed_by(config), train=seed), mesh)()
     return state
 
 
-def compile_step(config: Config, mesh: Mesh | None = None) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """``step(state, tokens, lr, keep)``, jitted with the state donated.
+@functools.cache
+def _maker(config: Config, mesh: Mesh | None) -> Callable[[], TrainState]:
+    layout = None if mesh is None else sharding.state_shardings(config, mesh, abstract_state(config))
+    return jax.jit(lambda: init_state(config), out_shardings=layout)
+
+
+def compile_step(config: Config, mesh: Mesh | None = None) -> Any:
+    """``step(state, tokens, lr, keep)``, jitted with the state donated; the same function for configurations that
+    differ in nothing that a step computes.
 
     With a mesh the state lies as `sharding.state_shardings` says, tokens as `sharding.batch_sharding`, and lr, keep and
     the metrics are whole on every device. It can be lowered without devices: `compile_step(config, mesh).lower(
-    abstract_state(config, mesh), tokens, lr, keep)` with ShapeDtypeStructs.
+    abstract_state(config, mesh), *abstract_inputs(config))`.
     """
+    return _compiled(_computed_by(config), mesh)
+
+
+def _computed_by(config: Config) -> Config:
+    """`config` with everything at its default that decides nothing within one step: schedules, data, searches."""
+    t, o, s, default = config.train, config.optimizer, config.sparsity, Config()
+    return dataclasses.replace(
+        default,
+        model=config.model,
+        sparsity=dataclasses.replace(
+            s, density=1.0, embedding_density=0.0, anneal_start=default.sparsity.anneal_start, anneal_stop=1.0
+        ),
+        optimizer=dataclasses.replace(o, learning_rate=1.0, warmup=0.0, sharkfin=False),
+        train=dataclasses.replace(default.train, microbatches=t.microbatches, dtype=t.dtype, remat=t.remat),
+    )
+
+
+@functools.cache
+def _compiled(config: Config, mesh: Mesh | None) -> Any:
     tensors = schedules.projected_tensors(config)
     specs = {} if mesh is None else sharding.partition_specs(config.model, mesh)
     model = build(config)

@@ -1,0 +1,29 @@
+"""Hashes that a preset gives on every machine and Python version; `launch.reproduce --experiment=hashes` compares them.
+
+A change of the generated programs, the cleaning, the tokenizer or the held-out samples changes them, and so does a
+pin that `python -m tests.pin_sources` has followed. Then the experiment prints the new ones, to be put here with the
+reason in the commit; otherwise a difference is a fault.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class CorpusHashes(NamedTuple):
+    """SHA-256 of a corpus's manifest.json, which holds the hash of every shard, and of its tokenizer."""
+
+    corpus: str
+    tokenizer: str
+
+
+CORPORA: Mapping[str, CorpusHashes] = {
+    "tiny": CorpusHashes(
+        corpus="a8421df632976a9bddb9c29920c355c4c3310c52c65e5f6409160533e996b84c",
+        tokenizer="f5aea8914d05d6ce82424788df8030c3bcb20c85004e746ef3f6e99f9846a1ec",
+    ),
+    "quickstart": CorpusHashes(
+        corpus="9a16c91376d3797de2b1bdac3002209e9c1befd994477742bb1368ab72732518",
+        tokenizer="905b5fbe43047dcee424273181eb6c916eb71c462b31084d8d0ad498d8241011",
+    ),
+}
+"""By preset."""

@@ -1,0 +1,62 @@
+"""The work of launch.benchmark."""
+
+import datetime
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+from tqdm import tqdm
+
+from launch import cli, measure
+from sparse_gpt.training import manifest
+
+
+def main(parts: Sequence[str]) -> None:
+    """Flags to calls of launch.measure, a table with `parts` in their order, and a JSON file."""
+    jobs = _jobs()
+    result: dict[str, Any] = {
+        "format": "sparse_gpt.benchmark/1",
+        "date": datetime.date.today().isoformat(),
+        "machine": {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count()},
+        "rounds": flags.FLAGS.rounds,
+    }
+    for name, job in tqdm(jobs, desc="benchmark", unit="part"):
+        result.setdefault(name, []).extend(job())
+    path = cli.workdir() / "benchmark.json"
+    manifest.write_json(path, result)
+    for name in parts:
+        if name in result:
+            print(f"\n{name}")
+            _print_table(result[name])
+    print(f"\n-> {path}")
+
+
+def _jobs() -> list[tuple[str, Any]]:
+    """(part, call that returns rows) for everything asked for."""
+    f = flags.FLAGS
+    jobs: list[tuple[str, Any]] = []
+    if "train" in f.parts:
+        for size in f.sizes:
+            for dtype in f.dtypes:
+                jobs.append(("train", lambda size=size, dtype=dtype: [measure.train_step(size, dtype, f.rounds)]))
+    if "selection" in f.parts:
+        jobs += [("selection", lambda n=n: [measure.selection(f.rounds, n)]) for n in (4, 16, 32, 256)]
+    if "search" in f.parts:
+        jobs.append(("search", lambda: measure.search_steps((1, 4, 8), 16, f.rounds)))
+    if "circuit" in f.parts:
+        jobs += [("circuit", lambda n=n: [measure.circuit_alone(f.rounds, n)]) for n in (1, 3, 8)]
+    if "checkpoints" in f.parts:
+        jobs.append(("checkpoints", lambda: [measure.checkpoints(f.rounds)]))
+    if "data" in f.parts:
+        jobs.append(("data", lambda: [measure.data_wait(f.rounds)]))
+    return jobs
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Aligned columns."""
+    cells = [list(rows[0])] + [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

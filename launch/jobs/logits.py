@@ -1,0 +1,36 @@
+"""The work of launch.logits."""
+
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from launch import stored
+from sparse_gpt import config as configs
+from sparse_gpt.interop import hooks, inference
+from sparse_gpt.training.checkpoint import load_params
+
+
+def main(logits_path: Path, activations_path: Path) -> None:
+    """Checks everything, runs the model, and puts the files in place when all are complete."""
+    workdir = stored.existing_workdir()
+    config = configs.replace(configs.load(workdir), {"train.dtype": "float32"})
+    places = hooks.select(config.model, flags.FLAGS.activations)
+    tokens = inference.read_tokens(flags.FLAGS.tokens, config.model)
+    params, step = load_params(workdir, config.model)
+    with tqdm(total=len(tokens), unit="sequence", desc="logits", disable=len(tokens) <= flags.FLAGS.batch_size) as bar:
+        inference.write_files(
+            config,
+            params,
+            tokens,
+            logits_path,
+            activations_path if places else None,
+            places,
+            openai_names=flags.FLAGS.names == "openai",
+            batch_size=flags.FLAGS.batch_size,
+            done=bar.update,
+        )
+    shape = (*tokens.shape, config.model.vocab_size)
+    print(f"logits {shape} float32 of the model at step {step} -> {logits_path}")
+    if places:
+        print(f"{len(places)} activations -> {activations_path}")

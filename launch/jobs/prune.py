@@ -1,0 +1,137 @@
+"""The work of launch.prune."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+import tasks
+from launch import cli, stored
+from launch.samples import task_samples
+from sparse_gpt import estimate
+from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
+from sparse_gpt.circuits.contexts import contexts
+from sparse_gpt.circuits.samples import shared
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.workdir import Workdir
+
+CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
+
+
+def main(names: list[str], all_that_work: bool) -> None:
+    """Checks everything, then searches circuit after circuit and writes WORKDIR/circuits/TASK/.
+
+    `names` are those of the tasks; with `all_that_work` the ones that the model does not solve are left out.
+    """
+    folder = stored.existing_workdir()
+    config = cli.stored_config(folder, ("prune",))
+    estimate.check_here(config, "prune")
+    wanted = _wanted(names, config)
+    run = Workdir(folder, config)
+    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
+    if not todo:
+        return
+    activations = run.pretraining_activations()
+    solved = _solved([task for members in todo.values() for task in members], run, skip=all_that_work)
+    if not solved and len(todo) == len(wanted):
+        raise InputError(
+            f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
+        )
+    if flags.FLAGS.shared:
+        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
+    for name, samples in solved.items():
+        unfinished = folder / "searches" / name
+        result = find_circuit(
+            config,
+            run.params,
+            name,
+            samples,
+            activations,
+            params_sha256=run.params_sha256,
+            token_text=run.token_text,
+            unfinished=unfinished,
+        )
+        result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
+        resume.finish(result, unfinished, folder / "circuits" / name)
+        _print_summary(result, folder / "circuits" / name)
+
+
+def _contexts(run: Workdir, nodes: Sequence[Node]) -> dict[str, Any] | None:
+    """Contents of contexts.json; None, and told, where the workdir has no text."""
+    try:
+        windows = run.text("validation", CONTEXT_BATCHES)
+    except InputError as error:
+        print(f"no contexts of the circuit's nodes: {error}")
+        return None
+    return contexts(run.model, run.params, nodes, windows, "validation", run.token_text)
+
+
+def _wanted(names: list[str], config: Config) -> dict[str, list[str]]:
+    """Name of each circuit to find -> its tasks. InputError when --shared asks for what cannot be."""
+    if not flags.FLAGS.shared:
+        return {name: [name] for name in names}
+    if config.prune.batch_pairs % len(names):
+        raise InputError(
+            f"--config.prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(names)} tasks that "
+            "are --shared, so that every batch has equally many pairs of each"
+        )
+    return {"+".join(names): names}
+
+
+def _kept(name: str, run: Workdir) -> bool:
+    """Whether the task's circuit is there already; says so."""
+    folder = run.folder / "circuits" / name
+    complete = resume.is_complete(folder, run.params_sha256, run.config.prune)
+    if complete:
+        print(f"{name}: {folder} is complete for these weights and settings; delete it to search again")
+    return complete
+
+
+def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples]:
+    """Samples of the tasks that the tokenizer can express and the model can do; the others raise, or are told and
+    skipped."""
+    found = {}
+    for name in names:
+        try:
+            samples = task_samples(name, run.tokenizer, run.config)
+            require_solved(run.config, run.params, name, samples.validation)
+            found[name] = samples
+        except (InputError, tasks.TaskError) as error:
+            if not skip:
+                raise
+            print(f"left out: {error}")
+    return found
+
+
+def _print_summary(result: SearchResult, folder: Path) -> None:
+    circuit, m = result.circuit, result.circuit.metrics
+    if not result.reached:
+        print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
+    elif len(result.search["stages"]) == 1:
+        print(f"{circuit.task}: not refined, for {_why_not_refined(m['nodes'], result.search['hyperparameters'])}")
+    each = "".join(f"  {x['task']}: held-out task loss {x['task_loss']:.3f}\n" for x in circuit.tasks)
+    shifted = ""
+    if "shifted_task_loss" in m:
+        shifted = (
+            f"  other templates: task loss {m['shifted_task_loss']:.3f} (full model "
+            f"{m['shifted_full_model_task_loss']:.3f}), agreement {m['shifted_agreement']:.3f}\n"
+        )
+    print(
+        f"{circuit.task}: {m['nodes']} nodes, {m['edges']} edges ({m['embedding_edges']} embedding, "
+        f"{m['unembedding_edges']} unembedding), found in {result.search['seconds']:.0f} s\n"
+        f"  held-out task loss {m['task_loss']:.3f} (uncalibrated {m['task_loss_uncalibrated']:.3f}, "
+        f"logits scaled by {circuit.scale:.3g}, full model {m['full_model_task_loss']:.3f}), "
+        f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}\n"
+        f"{each}{shifted}  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
+        f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
+        f"  -> {folder}"
+    )
+
+
+def _why_not_refined(nodes: float, prune: Mapping[str, Any]) -> str:
+    if nodes > prune["refine_most"]:
+        return f"it has more than --config.prune.refine_most={prune['refine_most']} nodes"
+    return f"nothing reached {prune['selection_margin'] * prune['target_loss']:g} on the samples it was chosen on"

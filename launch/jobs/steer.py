@@ -1,0 +1,140 @@
+"""The work of launch.steer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+import tasks
+from sparse_gpt import config as configs
+from sparse_gpt.bridges import dense as dense_models
+from sparse_gpt.bridges import steering, transport
+from sparse_gpt.bridges.steering import Models, Node
+from sparse_gpt.bridges.training import BridgeProgram, restore
+from sparse_gpt.circuits import TaskBatch, task_batch
+from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.circuits.gated import padded, rows, without_longest
+from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, Tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.training.manifest import params_sha256, write_json
+
+PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
+DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
+MEAN_BATCHES = 16  # of pretraining text
+
+
+def main(folder: Path, chosen: Node | None) -> None:
+    """Task by task; the node `chosen`, or the best of each circuit."""
+    config = configs.load(folder)
+    names = _tasks(folder, flags.FLAGS.task)
+    models, facts = _models(folder, config)
+    circuits = {name: load(folder / "circuits" / name, facts["params_sha256"]) for name in names}
+    corpus = Corpus.open(config.data.corpus or folder / "corpus")
+    found = transport.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
+    text = _text(config, corpus, "validation", 0)
+    for name, circuit in circuits.items():
+        place = folder / "circuits" / name
+        samples = _samples(name, corpus.tokenizer, config)
+        steered = _steer(models, circuit, place, samples, chosen)
+        carried = transport.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
+        carried["sparse"] = {key: circuit.metrics.get(key) for key in ("full_model_task_loss", "ablated_task_loss")}
+        for kind, result in (("steering", steered), ("transport", carried)):
+            write_json(place / f"{kind}.json", {"format": f"sparse_gpt.{kind}/1", "task": name, **facts, **result})
+        print(_describe(name, steered, carried, place))
+
+
+def _tasks(folder: Path, flag: str) -> list[str]:
+    """Names in --task, or of all circuits of one task in the workdir; InputError when there are none."""
+    if flag:
+        return [task.name for task in tasks.select(flag)]
+    found = sorted(path.parent.name for path in (folder / "circuits").glob("*/circuit.json"))
+    found = [name for name in found if name in tasks.TASKS]  # those that several tasks share have a name of their own
+    if not found:
+        raise InputError(
+            f"--workdir={folder}: no circuits; python -m launch.prune --workdir={folder} --task=single_double_quote "
+            "finds one"
+        )
+    return found
+
+
+def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
+    """The two models of a finished bridged run and the bridges, and the fingerprints of both models."""
+    path = folder / "manifest.json"
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    if "dense_params_sha256" not in held:
+        raise InputError(f"--workdir={folder}: not a bridged run; python -m launch.bridge makes one")
+    beside = folder / "dense"  # still right when the folder has been moved
+    dense = dense_models.load_dense(beside if beside.is_dir() else Path(held["dense"]), config)
+    if dense.params_sha256 != held["dense_params_sha256"]:
+        raise InputError(f"--workdir={folder}: the dense model in {held['dense']} is not the one it was bridged to")
+    program = BridgeProgram(config, None, dense.config)
+    _, state = restore(folder, program)
+    models = Models(program.bridged, program.place(dense.params), state.params, state.optimizer.bridges)
+    return models, {"params_sha256": params_sha256(state.params), "dense_params_sha256": dense.params_sha256}
+
+
+def _text(config: Config, corpus: Corpus, split: str, step: int) -> np.ndarray:
+    return corpus.batch(split, config.data.seed, step, config.train.batch_size, config.model.context)
+
+
+def _samples(name: str, tokenizer: Tokenizer, config: Config) -> dict[str, TaskBatch]:
+    """Pairs of a task whose prompts have one length, by split; of one shape, so that both splits share programs.
+
+    TaskError if the tokenizer or the context does not allow the task.
+    """
+    task, seed, context = tasks.TASKS[name], config.prune.seed, config.model.context
+    tasks.check(task, tokenizer)
+    found = {
+        split: task_batch(tasks.sample(task, tokenizer, split, DRAWN, seed, context=context))
+        for split in ("validation", "heldout")
+    }
+    kept = {split: steering.comparable(without_longest(batch), name) for split, batch in found.items()}
+    length = max(batch.tokens.shape[1] for batch in kept.values())
+    return {split: padded(rows(batch, slice(2 * PAIRS)), length) for split, batch in kept.items()}
+
+
+def _steer(
+    models: Models, circuit: Circuit, place: Path, samples: dict[str, TaskBatch], chosen: Node | None
+) -> dict[str, Any]:
+    """steering.json: the candidates on validation samples, the curves of one node on held-out ones."""
+    trial, final = (steering.Steering(models, samples[split]) for split in ("validation", "heldout"))
+    tried = steering.candidates(trial, circuit.nodes, _importance(place, circuit))
+    if chosen is None:
+        if not tried:
+            raise InputError(
+                f"--task={circuit.task}: no node of its circuit lies at a bridged read; name one by --node"
+            )
+        chosen = tried[0]["layer"], tried[0]["site"], tried[0]["channel"]
+    return {**steering.record(final, chosen, 0), "candidates": tried}
+
+
+def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
+    """What the task loss gains without each node, from search.json; {} when it is not there."""
+    path = place / "search.json"
+    entries = json.loads(path.read_text()).get("importance", {}).get("nodes", []) if path.is_file() else []
+    whole = circuit.metrics["task_loss"]
+    return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}
+
+
+def _describe(name: str, steered: dict[str, Any], carried: dict[str, Any], place: Path) -> str:
+    curves, node = steered["curves"], ".".join(map(str, steered["node"].values()))
+
+    def moved(curve: str) -> str:
+        return f"{curves[curve]['share'][0]:.3f} -> {curves[curve]['share'][-1]:.3f}"
+
+    random = max(curve["share"][-1] for curve in (*curves["random"], *curves["random_stream"]))
+    losses = [f"{carried['dense']['task_loss']:.3f} as it is"]
+    if carried["image"]:
+        losses.append(f"{carried['image']['task_loss']:.3f} without the circuit's image")
+    if carried["random"]:
+        losses.append(f"{np.mean([draw['task_loss'] for draw in carried['random']]):.3f} without random images")
+    return (
+        f"{name}: node {node} steered on {steered['pairs']} held-out pairs, foil's share of both answers "
+        f"{moved('sparse')} in the sparse model, {moved('stream')} in the dense one by its stream, {moved('dense')} by "
+        f"one read, at most {random:.3f} in random directions\n"
+        f"  task loss of the dense model {', '.join(losses)}\n"
+        f"  -> {place}"
+    )

@@ -1,0 +1,273 @@
+"""What a field of a configuration may hold, declared once, beside the field: its kind, its range and what it is for.
+
+`whole`, `real`, `flag`, `text`, `choice`, `numbers` and `names` make dataclass fields that carry a `Rule`. Flags,
+files and help texts all ask that rule; nothing else says what the range of a field is.
+"""
+
+import dataclasses
+import math
+import struct
+from typing import Any
+
+from sparse_gpt.errors import InputError
+
+RULE = "rule"  # the entry of a field's metadata
+SMALLEST = 2.0**-126  # normal float32: what is nearer to 0 is lost on the way to a device
+LONGEST = 1 << 16  # characters of a text
+SHOWN = 60  # characters of a value in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Kind and range of one field. `help` is one line for a person, without the range."""
+
+    help: str
+
+    @property
+    def range(self) -> str:
+        """What may be given, for help texts."""
+        raise NotImplementedError
+
+    def read(self, value: Any) -> Any:
+        """`value` in the type of the field. Raises ValueError, whose text is what the field takes instead."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole(Rule):
+    """An int. Floats that are whole numbers will do, since JSON writers differ in how they write 1e6."""
+
+    at_least: int
+    at_most: int
+
+    @property
+    def range(self) -> str:
+        return f"whole number, {self.at_least} to {self.at_most}"
+
+    def read(self, value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError("expected int, a whole number")
+        if not self.at_least <= value <= self.at_most:
+            raise ValueError(f"must be at least {self.at_least} and at most {self.at_most}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Real(Rule):
+    """A float that is finite and not denormal, also as a float32; `above` and `below` are exclusive."""
+
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    @property
+    def interval(self) -> str:
+        """Such as "(0, 1]"."""
+        low = f"({self.above:g}" if self.above is not None else f"[{self.at_least:g}"
+        high = f"{self.below:g})" if self.below is not None else f"{self.at_most:g}]"
+        return f"{low}, {high}"
+
+    @property
+    def range(self) -> str:
+        return f"number in {self.interval}"
+
+    def read(self, value: Any) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ValueError("expected float, a number")
+        try:
+            value = float(value) + 0.0  # -0.0 becomes 0.0
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise ValueError(f"must be a finite number, {self._bounds}")
+        if not self._holds(value):
+            raise ValueError(f"must be {self._bounds}")
+        if value and abs(value) < SMALLEST:
+            raise ValueError(f"is too near to 0 for float32 (below {SMALLEST:.3g}); must be {self._bounds}")
+        return value
+
+    @property
+    def _bounds(self) -> str:
+        if self.above is None and self.below is None:
+            return f"at least {self.at_least:g} and at most {self.at_most:g}"
+        return f"in {self.interval}"
+
+    def _holds(self, value: float) -> bool:
+        as_float32 = _float32(value)  # devices see this: 1 - 1e-9 is 1 there
+        return (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or max(value, as_float32) < self.below)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag(Rule):
+    """A bool."""
+
+    @property
+    def range(self) -> str:
+        return "true or false"
+
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("expected bool, true or false")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Rule):
+    """A str that can be printed, written to a file and read again."""
+
+    @property
+    def range(self) -> str:
+        return "text"
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("expected str, a text")
+        if len(value) > LONGEST:
+            raise ValueError(f"has {len(value)} characters, at most {LONGEST} can be taken")
+        if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in value):
+            raise ValueError("holds a control character or half of a surrogate pair; leave it out")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(Text):
+    """One of a few words."""
+
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        return " or ".join(self.allowed)
+
+    def read(self, value: Any) -> str:
+        if super().read(value) not in self.allowed:
+            raise ValueError(f"choose one of {', '.join(self.allowed)}")
+        return str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Names(Choice):
+    """A comma list of words, each one of a few; perhaps empty."""
+
+    @property
+    def range(self) -> str:
+        return f"comma list of {', '.join(self.allowed)}"
+
+    def read(self, value: Any) -> str:
+        value = Text.read(self, value)
+        unknown = [name for name in parts(value) if name not in self.allowed]
+        if unknown:
+            raise ValueError(f"{shown(unknown[0])} is unknown; choose from {', '.join(self.allowed)}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Text):
+    """A comma list of at least one number within [at_least, at_most]."""
+
+    at_least: float = 0.0
+    at_most: float = 1.0
+
+    @property
+    def range(self) -> str:
+        return f"comma list of numbers in [{self.at_least:g}, {self.at_most:g}]"
+
+    def read(self, value: Any) -> str:
+        value = super().read(value)
+        one = Real(self.help, at_least=self.at_least, at_most=self.at_most)
+        try:
+            found = [one.read(float(part)) for part in parts(value)]
+        except ValueError:
+            found = []
+        if not found:
+            raise ValueError(f"expected a {self.range}, such as 1e-4,3e-4")
+        return value
+
+
+def whole(default: int, at_least: int, at_most: int, help: str) -> Any:
+    """A field that holds an int."""
+    return _field(default, Whole(help, at_least, at_most))
+
+
+def real(default: float, help: str, **bounds: float) -> Any:
+    """A field that holds a float; bounds are those of `Real`, one at either end."""
+    return _field(default, Real(help, **bounds))
+
+
+def flag(default: bool, help: str) -> Any:
+    """A field that holds a bool."""
+    return _field(default, Flag(help))
+
+
+def text(default: str, help: str) -> Any:
+    """A field that holds a str."""
+    return _field(default, Text(help))
+
+
+def choice(default: str, allowed: tuple[str, ...], help: str) -> Any:
+    """A field that holds one of a few words."""
+    return _field(default, Choice(help, allowed))
+
+
+def names(default: str, allowed: tuple[str, ...], help: str) -> Any:
+    """A field that holds a comma list of words."""
+    return _field(default, Names(help, allowed))
+
+
+def numbers(default: str, at_least: float, at_most: float, help: str) -> Any:
+    """A field that holds a comma list of numbers."""
+    return _field(default, Numbers(help, at_least, at_most))
+
+
+def rules(group: Any) -> dict[str, Rule]:
+    """Field -> rule of a group (the dataclass or an instance)."""
+    return {field.name: field.metadata[RULE] for field in dataclasses.fields(group)}
+
+
+def read(rule: Rule, name: str, value: Any) -> Any:
+    """`value` in the type of the field. Raises InputError, which names the field as `name` and what it takes."""
+    try:
+        return rule.read(value)
+    except ValueError as error:
+        plain = isinstance(rule, Text) and isinstance(value, str) and value.isprintable()
+        raise InputError(f"{name}={shown(value, plain)}: {error}") from None
+
+
+def parts(value: str) -> tuple[str, ...]:
+    """The entries of a comma list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def shown(value: Any, plain: bool = False) -> str:
+    """A value as a message shows it: ASCII on one line, shortened; a `plain` text without quotes."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
+    if isinstance(value, str):
+        whole_text, value = value, value[: SHOWN + 1]
+        written = value if plain else ascii(value)
+        return written if len(whole_text) <= SHOWN else f"{written[:SHOWN]}… ({len(whole_text)} characters)"
+    if isinstance(value, list | tuple | dict | set):
+        return f"a {type(value).__name__} of {len(value)} entries"
+    written = ascii(value)
+    return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"
+
+
+def _field(default: Any, rule: Rule) -> Any:
+    return dataclasses.field(default=default, metadata={RULE: rule})
+
+
+def _float32(value: float) -> float:
+    """The float32 next to `value`; infinite beyond its range."""
+    try:
+        nearest: float = struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return nearest
