@@ -36,6 +36,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.transformer import build
 from tests import circuits_model
 
+SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
 PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs="1e-3,1e-2", refine_trials=2, seed=4)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
@@ -445,6 +446,7 @@ def strict(text: str) -> object:
     return json.loads(text, parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_circuit(
     means: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -460,6 +462,7 @@ def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_c
         strict(path.read_text())
 
 
+@pytest.mark.slow
 def test_logits_that_overflow_where_nothing_is_chosen_give_a_result(
     means: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -474,9 +477,9 @@ def test_logits_that_overflow_where_nothing_is_chosen_give_a_result(
         tokens[np.arange(len(tokens)), batch.positions] = token
         return batch._replace(tokens=tokens)
 
-    samples = TaskSamples(ending("train", 1), ending("validation", 1), ending("heldout", 0), ending("shifted", 0))
+    overflowing = TaskSamples(ending("train", 1), ending("validation", 1), ending("heldout", 0), ending("shifted", 0))
     params = {**PARAMS, "bigram": bigram}
-    found = find_circuit(config, params, "toy", samples, means, progress=False, token_text=lambda i: f"<{i}>")
+    found = find_circuit(config, params, "toy", overflowing, means, progress=False, token_text=lambda i: f"<{i}>")
     for name in ("task_loss", "shifted_task_loss"):
         assert 1e29 < found.circuit.metrics[name] < 1e32
     found.save(tmp_path)

@@ -24,6 +24,7 @@ from sparse_gpt.interop.openai_weights import to_tensors
 from sparse_gpt.model.transformer import build
 from tests import circuits_model, reference_model
 
+SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
 PRUNE = dataclasses.replace(circuits_model.SEARCH, random_draws=3, refine_trials=1, ablation="resample", tie_qk=True)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
