@@ -21,6 +21,8 @@ from sparse_gpt.training import loop, manifest, optimizer, schedules, sharding, 
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.projection import Projection
 
+pytestmark = pytest.mark.optimised
+
 
 def small(**overrides: Any) -> Config:
     """A configuration that trains in about a second once compiled."""
