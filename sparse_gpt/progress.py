@@ -40,7 +40,7 @@ class ProgressBar(tqdm):
         if not really or self.disable:
             yield
             return
-        with compiling(f"for {self.desc.removesuffix(': ')}"):
+        with compiling(self.desc.removesuffix(": ")):
             yield
         self.start_t = self._time()
         self._since, self._units = time.monotonic(), 0.0
