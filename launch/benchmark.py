@@ -28,6 +28,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    cli.new_workdir()
     for flag, choices in CHOICES.items():
         for value in getattr(flags.FLAGS, flag):
             if value not in choices:

@@ -8,9 +8,7 @@ python -m launch.bridge --workdir=runs/bridge --preset=bridge_laptop   # the spa
 A finished run is only evaluated again.
 """
 
-from absl import flags
-
-from launch import cli
+from launch import cli, paths
 
 
 def define_flags() -> None:
@@ -18,12 +16,9 @@ def define_flags() -> None:
     cli.define_workdir()
     cli.define_config()
     cli.define_distributed()
-    flags.DEFINE_string(
-        "dense", None, "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense."
-    )
-    flags.DEFINE_string(
+    paths.define_path("dense", "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense.")
+    paths.define_path(
         "independent",
-        None,
         "Workdir of a sparse model trained without bridges on the same tokenizer; the best linear maps to it are the "
         "second control in bridge.json. Default: the model of config.bridge.init_from; without it, none.",
     )
@@ -31,6 +26,7 @@ def define_flags() -> None:
 
 def main() -> int:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    cli.new_workdir()
     config = cli.new_config("bridge_quickstart")
     from launch.jobs import bridge as job
 

@@ -4,37 +4,51 @@ Exit codes: 0 success, 2 bad input (one line on stderr), 75 interrupted and save
 of `reproduce` missed, 1 a defect.
 """
 
-import os
+import contextlib
+import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from launch import compiled
+from launch import compiled, paths, surroundings
 from sparse_gpt import config as configs
-from sparse_gpt import presets
+from sparse_gpt import interruption, locks, presets
 from sparse_gpt.errors import InputError
 from tasks import TaskError
 
-BAD_INPUT, INTERRUPTED = 2, 75
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
+_held = contextlib.ExitStack()  # what a script holds until it ends
+
+# What a user can mend of what the system refuses, and how.
+DISK = {
+    errno.EACCES: "change its permissions or name another place",
+    errno.EPERM: "change its permissions or name another place",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOSPC: "make room, then run the same command again",
+    errno.EDQUOT: "make room, then run the same command again",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOTDIR: "a file stands where a folder is needed; name another",
+    errno.EISDIR: "a folder stands where a file is needed; name another",
+    errno.ELOOP: "its links lead in a circle; name another",
+}
 
 
 def define_workdir(required: bool = True) -> None:
     """--workdir."""
-    flags.DEFINE_string(
-        "workdir", None, "Folder that holds the run: configuration, checkpoints, metrics, circuits, report."
+    paths.define_path(
+        "workdir", "Folder that holds the run: configuration, checkpoints, metrics, circuits, report.", required
     )
-    if required:
-        flags.mark_flag_as_required("workdir")
 
 
 def define_config() -> None:
     """--preset and --config.group.field overrides."""
     flags.DEFINE_string("preset", None, f"Named configuration to start from: {', '.join(presets.PRESETS)}.")
+    _check_names(sys.argv[1:])  # before the next one reads them
     config_flags.DEFINE_config_dict(
         "config",
         ConfigDict(configs.to_dict(configs.Config())),
@@ -82,11 +96,28 @@ def workdir() -> Path:
     return Path(flags.FLAGS.workdir).expanduser().absolute()
 
 
-def existing_workdir() -> Path:
-    """The --workdir flag; InputError unless the folder is there."""
-    folder = workdir()
+def new_workdir() -> Path:
+    """The --workdir flag; InputError unless it is a folder that can be written to, or can be made."""
+    return paths.writable_folder("workdir", workdir())
+
+
+def existing_workdir(written: bool = False) -> Path:
+    """The --workdir flag; InputError unless the folder is there, and can be `written` to if it is to be."""
+    folder = new_workdir() if written else workdir()
     if not folder.is_dir():
         raise InputError(f"--workdir={flags.FLAGS.workdir}: no such folder; train or import a model into it first")
+    return folder
+
+
+def hold(folder: Path) -> Path:
+    """Takes the lock of a folder that this script writes to, until it ends, and returns the folder. Process 0 does so
+    for all that have joined. InputError if another process holds it."""
+    if "distributed" in flags.FLAGS:
+        from sparse_gpt.training import distributed  # here, because not every script uses JAX
+
+        _held.enter_context(distributed.writing(folder))
+    else:
+        _held.enter_context(locks.writing(folder))
     return folder
 
 
@@ -104,12 +135,14 @@ def overrides() -> Mapping[str, Any]:
 
 def new_config(default: str = "quickstart") -> configs.Config:
     """Preset (or the default one) plus overrides, validated."""
+    paths.check_config(overrides())
     return configs.validate(configs.replace(presets.preset(flags.FLAGS.preset or default), overrides()))
 
 
 def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
     """The workdir's configuration with overrides, which may touch only `groups`: the rest belongs to the model."""
     check_overrides(groups)
+    paths.check_config(overrides())
     return configs.validate(configs.replace(configs.load(folder), overrides()))
 
 
@@ -119,16 +152,19 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
     `main` checks what can be checked quickly, then imports launch.jobs.NAME and does the work: `--help` and mistakes in
     flags are answered before JAX is imported. The flags are gone afterwards, so that one process can run many scripts.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    surroundings.settle()
     compiled.keep_programs()
     logging.set_verbosity(logging.WARNING)
     before, own = set(flags.FLAGS), set()
     try:
-        define_flags()
-        own = set(flags.FLAGS) - before
+        try:
+            define_flags()
+        finally:
+            own = set(flags.FLAGS) - before
         for flag in own:  # so that --help shows those that another module defines, too
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
-        app.run(lambda argv: _guarded(main), flags_parser=_parse)
+        with interruption.installed():
+            app.run(lambda argv: _guarded(main), flags_parser=_parse)
     finally:
         for name in set(flags.FLAGS):  # not what imported packages have defined meanwhile
             if name in own or name.startswith("config."):
@@ -137,7 +173,6 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
 
 
 def _parse(argv: list[str]) -> list[str]:
-    _check_names(argv[1:])
     wants_help = any(arg.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull", "h", "?") for arg in argv[1:])
     try:
         rest: list[str] = flags.FLAGS(argv)
@@ -152,15 +187,40 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _guarded(main: Callable[[], int | None]) -> None:
     try:
-        code = main()
+        with interruption.raising(), _held:
+            code = main()
+        sys.stdout.flush()
     except (InputError, TaskError) as error:
         _fail(str(error))
+    except BrokenPipeError:
+        if interruption.requested():  # a closed terminal, when one tells that all is saved
+            _interrupted()
+        surroundings.silence(sys.stdout)
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        if interruption.requested():
+            _interrupted()
+        if error.errno not in DISK:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}; {DISK[error.errno]}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
+    except Exception as error:
+        if fault := surroundings.fault(error):
+            _fail(fault)
+        raise
     sys.exit(code or 0)
 
 
-def _fail(message: str) -> None:
+def _interrupted() -> NoReturn:
+    try:
+        print(interruption.LINE, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:  # nobody listens any more; what is left in the buffers must not fail again
+        surroundings.silence(sys.stdout, sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(BAD_INPUT)

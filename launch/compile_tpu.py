@@ -38,6 +38,8 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    if flags.FLAGS.workdir:
+        cli.new_workdir()
     chip, config = chips.chip(flags.FLAGS.topology), _config()
     # Arrays, if any, live on the host; programs for absent chips cannot be read back from a cache.
     os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}

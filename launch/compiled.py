@@ -13,8 +13,12 @@ def keep_programs() -> None:
     keeps none. Only programs that took JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS (default 1) to compile are kept.
     """
     folder = _user_folder()
-    if folder is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "sparse_gpt" / "jax" / processor())
+    if folder is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    place = folder / "sparse_gpt" / "jax" / processor()
+    existing = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if existing.is_dir() and os.access(existing, os.W_OK):  # else JAX would complain of every program
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
 
 
 def processor() -> str:
@@ -30,8 +34,9 @@ def processor() -> str:
 def _user_folder() -> Path | None:
     """The user's folder for caches; None for a user who has no home, as in some containers."""
     if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given)
+        return Path(given).absolute()
     try:
-        return Path.home() / ".cache"
+        home = Path.home()
     except RuntimeError:
         return None
+    return home / ".cache" if os.environ.get("HOME") != "" else None

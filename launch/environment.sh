@@ -17,6 +17,12 @@ fail() {
     exit 1
 }
 
+# What would put packages elsewhere than into the folder, or bring other ones along. Where pip gets them from stays yours.
+unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_REQUIREMENT PIP_NO_DEPS PIP_DRY_RUN PIP_PYTHON PIP_REQUIRE_VIRTUALENV
+unset PYTHONPATH PYTHONHOME PYTHONUSERBASE PYTHONSTARTUP PYTHONWARNINGS
+export PIP_USER=0 PYTHONNOUSERSITE=1 # these rule over pip.conf, too
+[ -d "${TMPDIR:-/}" ] || unset TMPDIR
+
 # --- Which Python -------------------------------------------------------------------------------------------------------
 
 # Prints "3.12" for a Python that runs (a shim on PATH need not) and that we support.
@@ -66,21 +72,25 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
+# The way out that needs no root and no package of the system.
+uv='without root: uv python install 3.13, then PYTHON="$(uv python find 3.13)" bash launch/environment.sh'
+
 install_python() {
     local packages found output
     found=$(python3 --version 2>/dev/null) || found='no Python'
+    case $found in *\ 3.1[4-9]*) found="$found, which JAX as we pin it does not run on" ;; esac
     [ -z "$python_without_venv" ] || found="$python_without_venv without venv"
     if [ -n "${PYTHON:-}" ]; then
         fail "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13 with venv; name another or unset PYTHON"
     elif ! command -v apt-get >/dev/null; then
-        fail "found $found; install Python 3.11, 3.12 or 3.13 with venv, then run this again (or name it: PYTHON=/path/to/python)"
+        fail "found $found; install Python 3.11, 3.12 or 3.13 with venv, then run this again (or name it: PYTHON=/path/to/python); $uv"
     elif [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>/dev/null; then
         packages=$(missing_packages) || packages='python3 python3-venv'
-        fail "found $found; install what is missing, then run this again: sudo apt-get update && sudo apt-get install $packages"
+        fail "found $found; install what is missing, then run this again: sudo apt-get update && sudo apt-get install $packages; $uv"
     fi
     say "found $found; fetching the list of Debian packages"
     as_root apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are there"
-    packages=$(missing_packages) || fail "found $found, and this system's packages hold no Python 3.11, 3.12 or 3.13"
+    packages=$(missing_packages) || fail "found $found, and this system's packages hold no Python 3.11, 3.12 or 3.13; $uv"
     say "installing $packages"
     # shellcheck disable=SC2086  # a list of package names, split on purpose
     if ! output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages 2>&1); then

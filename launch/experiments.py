@@ -25,11 +25,13 @@ from launch.runs import (
     params,
     prune,
     script,
+    waited,
 )
-from sparse_gpt import presets
+from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
 
-INTERRUPTED = 75  # exit code of a script that saved and stopped
+INTERRUPTED = interruption.EXIT_CODE  # of a script that saved and stopped
+KILLS = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 
 
 def quickstart(folder: Path) -> list[Figure]:
@@ -120,7 +122,7 @@ def torture(folder: Path, kills: int = 50, steps: int = 1200) -> list[Figure]:
     flags = ["--preset=tiny", given_tokens(folder, steps), "--config.train.checkpoint_every=10"]
     finish("train", f"--workdir={folder / 'straight'}", *flags)
     draw = random.Random(0)
-    signals = [draw.choice((signal.SIGKILL, signal.SIGTERM)) for _ in range(kills)]
+    signals = [draw.choice(KILLS) for _ in range(kills)]
     hits = disturbed(folder / "disturbed", flags, signals, draw)
     return [
         *same_run(folder / "disturbed", folder / "straight"),
@@ -145,13 +147,16 @@ def disturbed(
     hits = 0
     for number in signals:
         process = script("train", f"--workdir={workdir}", *flags)
-        if draw.random() < early:
-            time.sleep(draw.uniform(0, 8))
-        else:
-            _until_new_checkpoint(process, workdir)
-            time.sleep(draw.uniform(0, 0.1))
-        process.send_signal(number)
-        code = process.wait()
+        try:
+            if draw.random() < early:
+                time.sleep(draw.uniform(0, 8))
+            else:
+                _until_new_checkpoint(process, workdir)
+                time.sleep(draw.uniform(0, 0.1))
+            process.send_signal(number)
+            code = waited(process)
+        finally:  # this process may be told to end, too
+            process.kill()
         hits += code in (-number, INTERRUPTED)
         if code not in (-number, INTERRUPTED, 0):
             raise InputError(f"launch.train ended with exit code {code} after {number.name}; its message stands above")
@@ -249,6 +254,6 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "a mesh of eight devices trains what one device trains", "3 min on 2 cores", scale_equality
     ),
     "torture": Experiment(
-        "50 kills at random moments (SIGKILL and SIGTERM) change nothing", "15 min on 2 cores", torture
+        "50 kills at random moments (SIGKILL, SIGTERM, SIGHUP, SIGUSR1) change nothing", "15 min on 2 cores", torture
     ),
 }

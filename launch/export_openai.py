@@ -3,22 +3,24 @@
 python -m launch.export_openai --workdir=runs/quickstart --output=exported
 """
 
+from pathlib import Path
+
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    flags.DEFINE_string("output", None, "New folder for the exported files.")
+    paths.define_path("output", "New folder for the exported files.", required=True)
     flags.DEFINE_bool("safetensors", True, "Also write model.safetensors (the same tensors a second time).")
-    flags.mark_flag_as_required("output")
 
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     folder = cli.existing_workdir()
+    paths.writable_folder("output", Path(flags.FLAGS.output).expanduser().absolute())
     from launch.jobs import export_openai as job
 
     job.main(folder)

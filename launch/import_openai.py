@@ -3,21 +3,19 @@
 python -m launch.import_openai --source=csp_yolo1 --workdir=runs/csp_yolo1
 """
 
-from absl import flags
-
-from launch import cli
+from launch import cli, paths
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    flags.DEFINE_string("source", None, "Folder with beeg_config.json and final_model.pt.")
-    flags.DEFINE_string("tokenizer", None, "Folder with encoder.json and vocab.bpe, unless they are in --source.")
-    flags.mark_flag_as_required("source")
+    paths.define_path("source", "Folder with beeg_config.json and final_model.pt.", required=True)
+    paths.define_path("tokenizer", "Folder with encoder.json and vocab.bpe, unless they are in --source.")
 
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    cli.new_workdir()
     from launch.jobs import import_openai as job
 
     job.main()

@@ -8,7 +8,7 @@ python -m launch.reproduce --experiment=necessity --workdir=runs/necessity --mod
 from absl import flags
 
 import tasks
-from launch import cli
+from launch import cli, paths
 from launch.experiments import EXPERIMENTS
 from launch.runs import Experiment, settle
 from sparse_gpt.errors import InputError
@@ -18,9 +18,9 @@ MISSED = 3  # exit code: everything ran, but a figure is not what it should be
 
 def define_flags() -> None:
     """The flags of this script."""
-    flags.DEFINE_string("workdir", None, "Folder for the experiment's runs; what is finished there is not done again.")
+    paths.define_path("workdir", "Folder for the experiment's runs; what is finished there is not done again.")
     flags.DEFINE_string("experiment", None, "Which experiment; --list shows them.")
-    flags.DEFINE_string("model", None, "A workdir or a stored model, for experiments on one (default: laptop).")
+    paths.define_path("model", "A workdir or a stored model, for experiments on one (default: laptop).")
     flags.DEFINE_string(
         "task", None, "Tasks, commas between, for experiments on one model (default: single_double_quote)."
     )
@@ -38,7 +38,8 @@ def main() -> int:
         raise InputError(f"--experiment={f.experiment}: choose one of {', '.join(EXPERIMENTS)}")
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
-    figures = EXPERIMENTS[f.experiment].run(cli.workdir(), *_subject(EXPERIMENTS[f.experiment]))
+    subject = _subject(EXPERIMENTS[f.experiment])
+    figures = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)
     return 0 if settle(f.experiment, figures, cli.workdir() / "reproduce.json") else MISSED
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_gpt import config as configs
+from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,9 +51,28 @@ def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Pop
 
 def finish(name: str, *args: str, devices: int | None = None) -> None:
     """Runs a launch script to its end. InputError when it fails; its own message stands above."""
-    code = script(name, *args, devices=devices).wait()
+    code = waited(script(name, *args, devices=devices))
+    if code == interruption.EXIT_CODE:
+        raise interruption.Interrupted(interruption.LINE)
     if code:
         raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
+
+
+def waited(process: "subprocess.Popen[bytes]") -> int:
+    """Exit code of a script that has ended. A signal to this process is passed on to it, so that it saves, and raised
+    here once it has ended."""
+    passed_on = False
+    with interruption.deferred():
+        while True:
+            try:
+                code = process.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if interruption.requested() and not passed_on:
+                    process.send_signal(signal.SIGTERM)
+                    passed_on = True
+        interruption.check()
+    return code
 
 
 def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    folder, node = cli.existing_workdir(), _node(flags.FLAGS.node)
+    folder, node = cli.existing_workdir(written=True), _node(flags.FLAGS.node)
     if flags.FLAGS.task:
         tasks.select(flags.FLAGS.task)
     from launch.jobs import steer as job

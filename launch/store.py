@@ -8,23 +8,22 @@ a fingerprint and an evaluation of its own, and its manifest names the fingerpri
 
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    flags.DEFINE_string("output", None, "The file to write, ending in .zip.")
+    paths.define_path("output", "The file to write, ending in .zip.", required=True)
     flags.DEFINE_integer("tokens", 400_000, "Tokens of the same sources to store beside it.", lower_bound=1)
-    flags.mark_flag_as_required("output")
 
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    folder = cli.existing_workdir()
+    folder, output = cli.existing_workdir(), paths.output_file("output", flags.FLAGS.output)
     from launch.jobs import store as job
 
-    job.main(folder)
+    job.main(folder, output)
 
 
 if __name__ == "__main__":

@@ -11,28 +11,27 @@ from pathlib import Path
 from absl import flags
 
 import tasks
-from launch import cli
+from launch import cli, paths
 from sparse_gpt.errors import InputError
 
 
 def define_flags() -> None:
     """The flags of this script."""
-    flags.DEFINE_string("tokenizer", None, "Folder of the tokenizer: tokenizer.json, or encoder.json and vocab.bpe.")
-    flags.DEFINE_string("workdir", None, "Folder of a run, whose tokenizer is used (instead of --tokenizer).")
+    paths.define_path("tokenizer", "Folder of the tokenizer: tokenizer.json, or encoder.json and vocab.bpe.")
+    paths.define_path("workdir", "Folder of a run, whose tokenizer is used (instead of --tokenizer).")
     flags.DEFINE_string("task", "all", "Name of a task, several with commas between, or all.")
     flags.DEFINE_integer("show", None, "Print this many pairs per task, token borders visible.", lower_bound=0)
     flags.DEFINE_enum("split", "train", tasks.SPLITS, "Split of the pairs shown.")
     flags.DEFINE_enum("variant", "main", tasks.VARIANTS, "Variant of the pairs shown.")
-    flags.DEFINE_string(
-        "export", None, "Write samples of every split and variant to this file, one JSON object a line."
-    )
+    paths.define_path("export", "Write samples of every split and variant to this file, one JSON object a line.")
     flags.DEFINE_integer("pairs", 64, "Pairs per task, split and variant in --export.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the pairs shown and exported.")
 
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    chosen, folder, target = tasks.select(flags.FLAGS.task), _tokenizer_folder(), _export_target()
+    chosen, folder, export = tasks.select(flags.FLAGS.task), _tokenizer_folder(), flags.FLAGS.export
+    target = paths.output_file("export", export) if export else None
     from launch.jobs import tasks as job
 
     job.main(chosen, folder, target)
@@ -45,15 +44,6 @@ def _tokenizer_folder() -> Path:
             "give either --tokenizer=DIR, the folder of a tokenizer, or --workdir=DIR, the folder of a run"
         )
     return Path(given).expanduser() if given else cli.existing_workdir() / "tokenizer"
-
-
-def _export_target() -> Path | None:
-    if flags.FLAGS.export is None:
-        return None
-    target = Path(flags.FLAGS.export).expanduser()
-    if target.is_dir() or not target.parent.is_dir():
-        raise InputError(f"--export={flags.FLAGS.export}: not a file in an existing folder")
-    return target
 
 
 if __name__ == "__main__":

@@ -6,29 +6,26 @@ python -m launch.train --preset=quickstart --workdir=runs/wide --config.model.d_
 
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
     cli.define_config()
-    flags.DEFINE_string(
-        "init_from",
-        None,
-        "Initial parameters: another workdir, a stored model, or an .npz under the reference's names.",
+    paths.define_path(
+        "init_from", "Initial parameters: another workdir, a stored model, or an .npz under the reference's names."
     )
-    flags.DEFINE_string(
-        "batches", None, "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus."
-    )
+    paths.define_path("batches", "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus.")
     flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
-    flags.DEFINE_string("params_out", None, "Write the parameters, under the reference's names, to this .npz file ...")
+    paths.define_path("params_out", "Write the parameters, under the reference's names, to this .npz file ...")
     flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
     cli.define_distributed()
 
 
 def main() -> int:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    cli.new_workdir()
     config = cli.new_config()
     from launch.jobs import train as job
 

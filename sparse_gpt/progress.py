@@ -10,34 +10,47 @@ from typing import Any
 
 from tqdm import tqdm
 
-_RECENT = 50  # updates whose median says how fast the work goes
+_RECENT = 20  # spans of time whose median says how fast the work goes
+_SHORTEST = 0.5  # seconds of a span: devices run behind, so that many updates come at once and then none
 
 
 class ProgressBar(tqdm):
-    """A tqdm bar whose rate, and time left, come from the median of recent updates.
+    """A tqdm bar whose rate, and time left, come from the median of recent spans of time.
 
     So one slow update (a checkpoint, an evaluation, another program that takes the processor for a while) does not
-    change what is promised, and a lasting change does within fifty.
+    change what is promised, and a lasting change soon does.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._durations: deque[float] = deque(maxlen=_RECENT)
-        self._updated = time.monotonic()
+        self._spans: deque[float] = deque(maxlen=_RECENT)  # seconds per unit
+        self._since, self._units = time.monotonic(), 0.0
         super().__init__(*args, **kwargs)
 
     def update(self, n: float | None = 1) -> Any:
+        self._units += n or 0
         now = time.monotonic()
-        if n:
-            self._durations.append((now - self._updated) / n)
-            self._updated = now
+        if self._units and now - self._since >= _SHORTEST:
+            self._spans.append((now - self._since) / self._units)
+            self._since, self._units = now, 0.0
         return super().update(n)
+
+    @contextlib.contextmanager
+    def compiling(self, really: bool = True) -> Iterator[None]:
+        """The bar says that something compiles, for as many seconds as the body takes, which count for nothing else."""
+        if not really or self.disable:
+            yield
+            return
+        with compiling(f"for {self.desc.removesuffix(': ')}"):
+            yield
+        self.start_t = self._time()
+        self._since, self._units = time.monotonic(), 0.0
+        self.refresh()
 
     @property
     def format_dict(self) -> dict[str, Any]:
         """What tqdm draws the bar from."""
         facts: dict[str, Any] = super().format_dict
-        median = statistics.median(self._durations) if self._durations else 0.0
-        return facts | {"rate": 1 / median if median > 0 else None}
+        return facts | ({"rate": 1 / statistics.median(self._spans)} if self._spans else {})
 
 
 @contextlib.contextmanager

@@ -56,8 +56,8 @@ class Workdir:
         return Corpus.open(self.config.data.corpus or self.folder / "corpus")
 
     def token_text(self, token: int) -> str:
-        """Text of one token id."""
-        return self.tokenizer.decode([token])
+        """Text of one token id; bytes that are only a part of a character stand as ``<E2>``."""
+        return self.tokenizer.token_text(token)
 
     def node_means(self) -> GateArrays:
         """Mean activation of every node over training text: site -> (n_layer, width)."""

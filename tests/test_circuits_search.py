@@ -1,6 +1,7 @@
 """The mask search, discretisation, calibration and greedy minimality."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from launch import hlo
-from sparse_gpt.circuits import calibrate, discretise, refine, search
+from sparse_gpt import interruption
+from sparse_gpt.circuits import calibrate, discretise, pause, refine, search
 from sparse_gpt.circuits.circuit import edges_between
 from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator, random_gates
 from sparse_gpt.circuits.gated import binary_loss, padded, trimmed
@@ -16,6 +18,7 @@ from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
 from sparse_gpt.circuits.record import area
 from sparse_gpt.circuits.rewire import edge_places, rewired
 from sparse_gpt.config import PruneConfig
+from sparse_gpt.interruption import Interrupted
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -27,10 +30,12 @@ def _may_open() -> dict[str, np.ndarray]:
     return {site: value & (np.arange(value.shape[1]) % 5 > 0)[None, :] for site, value in may_open.items()}
 
 
-def _find(hyperparameters: search.Hyperparameters, steps: int = PRUNE.steps) -> search.Found:
+def _find(
+    hyperparameters: search.Hyperparameters, steps: int = PRUNE.steps, paused: Path | None = None
+) -> search.Found:
     model, may_open = circuits_model.gated(CONFIG), _may_open()
     batch, one = circuits_model.batch(24, seed=1), jax.devices()[:1]
-    return search.search(model, may_open, hyperparameters, batch, steps, PRUNE.batch_pairs, False, one)
+    return search.search(model, may_open, hyperparameters, batch, steps, PRUNE.batch_pairs, False, one, paused=paused)
 
 
 def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
@@ -74,6 +79,29 @@ def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
     assert found[:, may_open].max() == 1
     assert found.min() == -1
     np.testing.assert_array_equal(found[:, ~may_open], -1)
+
+
+def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after each of two chunks; what is there for other searches, or is torn, is not gone on with."""
+    h, paused = search.population(PRUNE), tmp_path / "paused.npz"
+    monkeypatch.setattr(search, "CHUNK", PRUNE.steps // 2)
+    straight = _find(h)
+    for done in (PRUNE.steps // 2, PRUNE.steps):
+        with monkeypatch.context() as told:
+            told.setattr(interruption, "requested", lambda: True)
+            told.setattr(interruption, "check", _interrupt)
+            with pytest.raises(Interrupted):
+                _find(h, paused=paused)
+        assert pause.read(paused, h, search.initial_states(h, _may_open()))[0] == done
+    jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
+    other = h._replace(k_coef=2 * h.k_coef)
+    assert pause.read(paused, other, search.initial_states(other, _may_open()))[0] == 0
+    paused.write_bytes(paused.read_bytes()[:100])
+    jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
+
+
+def _interrupt() -> None:
+    raise Interrupted
 
 
 def test_a_price_on_nodes_closes_them() -> None:

@@ -36,7 +36,7 @@ def test_prepare_then_inspect(launch: Launch, workdir: Path) -> None:
     first = corpus.windows("validation", 0, 64)[0][:-1].tolist()
     sample = seen.stdout.split("tokens)\n")[1].split("--- ")[0]
     assert sample.count("│") == len(first) - 1
-    assert sample.replace("│", "").replace("⏎", "").rstrip("\n") == corpus.tokenizer.decode(first).rstrip("\n")
+    assert sample.replace("│", "").replace("↵", "").rstrip("\n") == corpus.tokenizer.decode(first).rstrip("\n")
 
     refused(launch_here("data", f"--workdir={workdir}", *SMALL, "--config.data.tokens=31000"), "tokens=30000", "31000")
 

@@ -14,11 +14,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = ("sparse_gpt", "tasks", "launch", "tests")
 
 # What each room may import besides itself. A room is a folder or module of sparse_gpt, or another top-level folder.
-BASE = {"sparse_gpt.config", "sparse_gpt.errors"}
+PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}  # standard library only
+BASE = {"sparse_gpt.config", "sparse_gpt.errors", "sparse_gpt.visible", "sparse_gpt.progress", *PROCESS}
 MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
     "sparse_gpt.errors": set(),
+    "sparse_gpt.visible": set(),
     "sparse_gpt.fields": {"sparse_gpt.errors"},
     "sparse_gpt.config_groups": {"sparse_gpt.fields"},
     "sparse_gpt.config_checks": {"sparse_gpt.errors", "sparse_gpt.fields", "sparse_gpt.config_groups"},
@@ -29,11 +31,16 @@ ROOMS: dict[str, set[str]] = {
         "sparse_gpt.config_groups",
         "sparse_gpt.config_checks",
     },
+    "sparse_gpt.folders": {"sparse_gpt.errors"},
+    "sparse_gpt.interruption": set(),
+    "sparse_gpt.locks": {"sparse_gpt.errors", "sparse_gpt.folders"},
     "sparse_gpt.presets": BASE,
     "sparse_gpt.machine": set(),
     "sparse_gpt.estimate": {*BASE, "sparse_gpt.fields", "sparse_gpt.machine"},
-    "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows"},
+    "sparse_gpt.topk": {*BASE, "sparse_gpt.topk_rows", "sparse_gpt.topk_tensors"},
     "sparse_gpt.topk_rows": set(),
+    "sparse_gpt.topk_tensors": set(),
+    "sparse_gpt.progress": set(),
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only

@@ -51,6 +51,8 @@ def test_an_argument_that_is_no_flag_is_one_line() -> None:
 def test_one_run_leaves_no_flags_to_the_next(tmp_path: Path) -> None:
     """Values given once are not there in the next run of the same process, nor are another script's flags."""
     one_line(launch_here("train", f"--workdir={tmp_path}", "--config.model.d_model=-1"), "d_model=-1")
+    one_line(launch_here("train", f"--workdir={tmp_path}", "--config.model.depth=3"), "depth: no such field")
+    one_line(launch_here("train", f"--workdir={tmp_path}", "--config.model.n_layer=two"), "n_layer")
     one_line(launch_here("train", "--config.model.n_head=3"), "workdir")
     one_line(launch_here("report", f"--workdir={tmp_path}", "--preset=tiny"), "preset")
     one_line(launch_here("train", f"--workdir={tmp_path}", "--preset=nosuch"), "nosuch")

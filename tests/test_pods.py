@@ -76,6 +76,7 @@ def test_stopping_and_starting_again_keeps_the_workdir_and_takes_up_no_second_pl
     assert "train.pid" in stop
     script = recipe("slurm", "train", *REQUIRED["slurm"], "--dry_run").stdout
     assert "#SBATCH --requeue" in script
+    assert "#SBATCH --signal=USR1@" in script  # to the processes of all nodes, which save
     assert "75" in script  # the exit code of a run that was interrupted and saved
     assert "run.stop" in recipe("slurm", "stop", *REQUIRED["slurm"], "--dry_run").stdout
 

@@ -3,10 +3,13 @@
 import itertools
 import json
 import math
+import os
 import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +22,7 @@ from launch import bridge_figures, bridging, comparisons, experiments, figures, 
 from launch.experiments import EXPERIMENTS, disturbed
 from launch.runs import at_least, at_most, equal
 from sparse_gpt.errors import InputError
+from sparse_gpt.interruption import Interrupted
 from sparse_gpt.report.mixture_grids import mixture_grids
 from tasks import TaskError
 from tests import report_workdirs
@@ -385,3 +389,28 @@ def test_the_pictures_of_bridges(tmp_path: Path) -> None:
     ]
     assert axes.images[0].get_array()[1, 2] == pytest.approx(0.02)  # the sparse model alone runs attention
     assert len(axes.texts) == 20
+
+
+def test_a_signal_is_passed_on_to_the_script_that_runs_and_75_of_a_script_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, tmp_path, code=75, stops=1)
+    parent = os.getpid()
+
+    def tell() -> None:
+        while not list((tmp_path / "checkpoints").glob("*")):
+            time.sleep(0.01)
+        os.kill(parent, signal.SIGTERM)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    process = runs.script("train")
+    with pytest.raises(Interrupted):
+        runs.waited(process)
+    thread.join()
+    assert process.returncode == 75
+    monkeypatch.setattr(
+        runs, "script", lambda *_, **__: subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(75)"])
+    )
+    with pytest.raises(Interrupted):
+        runs.finish("train")

@@ -41,10 +41,10 @@ def test_show_prints_prompts_with_token_borders(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("for_while: ")
-    assert "  train, main, pair 1: answer ·in   foil :⏎" in lines
-    assert "  train, main, pair 2: answer :⏎   foil ·in" in lines
+    assert "  train, main, pair 1: answer ·in   foil :↵" in lines
+    assert "  train, main, pair 2: answer :↵   foil ·in" in lines
     assert sum(line.endswith(" → ·in") for line in lines) == 2
-    assert sum(line.endswith("|·True → ⏎") for line in lines) == 2
+    assert sum(line.endswith("|·True → ↵") for line in lines) == 2
     assert "\033" not in done.stdout
 
 

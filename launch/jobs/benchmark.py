@@ -16,6 +16,7 @@ from sparse_gpt.training import manifest
 def main(parts: Sequence[str]) -> None:
     """Flags to calls of launch.measure, a table with `parts` in their order, and a JSON file."""
     jobs = _jobs()
+    cli.hold(cli.workdir())
     result: dict[str, Any] = {
         "format": "sparse_gpt.benchmark/1",
         "date": datetime.date.today().isoformat(),

@@ -12,7 +12,7 @@ from absl import flags
 from launch import cli
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
-from sparse_gpt import estimate, stored
+from sparse_gpt import estimate, locks, stored
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.config import Config
@@ -31,6 +31,12 @@ def main(config: Config) -> int:
     cli.join_processes()
     sharding.make_mesh(config)  # before anything is written, like the next one
     estimate.check_here(config, "bridge")
+    with loop.as_it_was(cli.hold(workdir), parts=("dense",)):
+        return _bridge(config, workdir)
+
+
+def _bridge(config: Config, workdir: Path) -> int:
+    """Everything that is done in the workdir. Returns an exit code."""
     initial = _initial(config, workdir)
     params = load_params(initial, config.model)[0] if initial else None
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial
@@ -87,7 +93,10 @@ def _tell(result: loop.Result, workdir: Path, prefix: str = "") -> None:
 
 
 def _folder(flag: str) -> Path:
-    return Path(flag).expanduser().absolute()
+    """The workdir that a flag names; InputError while another process writes to it."""
+    folder = Path(flag).expanduser().absolute()
+    locks.refuse_while_written(folder)
+    return folder
 
 
 def _initial(config: Config, workdir: Path) -> Path | None:

@@ -28,6 +28,7 @@ def main() -> None:
         return
     if config.data.corpus:
         raise InputError(f"--config.data.corpus={config.data.corpus}: names a prepared corpus; add --inspect to see it")
+    cli.hold(cli.workdir())
     started = time.monotonic()
     reject, rule = heldout_rule()
     corpus = corpus_from_config(config.data, config.model.vocab_size, folder, reject, rule)

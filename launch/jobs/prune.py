@@ -13,6 +13,7 @@ from launch.samples import task_samples
 from sparse_gpt import estimate
 from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
 from sparse_gpt.circuits.contexts import contexts
+from sparse_gpt.circuits.gates import GateArrays
 from sparse_gpt.circuits.samples import shared
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -26,26 +27,12 @@ def main(names: list[str], all_that_work: bool) -> None:
 
     `names` are those of the tasks; with `all_that_work` the ones that the model does not solve are left out.
     """
-    folder = stored.existing_workdir()
-    config = cli.stored_config(folder, ("prune",))
-    estimate.check_here(config, "prune")
-    wanted = _wanted(names, config)
-    run = Workdir(folder, config)
-    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
-    if not todo:
-        return
-    activations = run.pretraining_activations()
-    solved = _solved([task for members in todo.values() for task in members], run, skip=all_that_work)
-    if not solved and len(todo) == len(wanted):
-        raise InputError(
-            f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
-        )
-    if flags.FLAGS.shared:
-        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
+    with stored.workdir() as folder:
+        run, activations, solved = _asked(folder, names, all_that_work)
     for name, samples in solved.items():
-        unfinished = folder / "searches" / name
+        unfinished = run.folder / "searches" / name
         result = find_circuit(
-            config,
+            run.config,
             run.params,
             name,
             samples,
@@ -55,8 +42,31 @@ def main(names: list[str], all_that_work: bool) -> None:
             unfinished=unfinished,
         )
         result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
-        resume.finish(result, unfinished, folder / "circuits" / name)
-        _print_summary(result, folder / "circuits" / name)
+        resume.finish(result, unfinished, run.folder / "circuits" / name)
+        _print_summary(result, run.folder / "circuits" / name)
+
+
+def _asked(
+    folder: Path, names: list[str], all_that_work: bool
+) -> tuple[Workdir, GateArrays | None, dict[str, TaskSamples]]:
+    """What flags ask for, checked: the model, its activations on pretraining text, and the samples of every circuit
+    that is not there yet."""
+    config = cli.stored_config(folder, ("prune",))
+    estimate.check_here(config, "prune")
+    wanted = _wanted(names, config)
+    run = Workdir(folder, config)
+    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
+    if not todo:
+        return run, None, {}
+    activations = run.pretraining_activations()
+    solved = _solved([task for members in todo.values() for task in members], run, skip=all_that_work)
+    if not solved and len(todo) == len(wanted):
+        raise InputError(
+            f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
+        )
+    if flags.FLAGS.shared:
+        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
+    return run, activations, solved
 
 
 def _contexts(run: Workdir, nodes: Sequence[Node]) -> dict[str, Any] | None:

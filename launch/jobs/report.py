@@ -7,8 +7,8 @@ from sparse_gpt.report.files import read_workdir
 
 def main() -> None:
     """Builds the page and prints where it is."""
-    folder = stored.existing_workdir()
-    path = build_report(folder)
+    with stored.workdir() as folder:
+        path = build_report(folder)
     held = read_workdir(folder)
     print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"  {len(held.metrics)} logged steps; circuits: {', '.join(c.folder.name for c in held.circuits) or 'none'}")

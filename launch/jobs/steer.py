@@ -8,6 +8,7 @@ import numpy as np
 from absl import flags
 
 import tasks
+from launch import cli
 from sparse_gpt import config as configs
 from sparse_gpt.bridges import dense as dense_models
 from sparse_gpt.bridges import steering, transport
@@ -28,6 +29,7 @@ MEAN_BATCHES = 16  # of pretraining text
 
 def main(folder: Path, chosen: Node | None) -> None:
     """Task by task; the node `chosen`, or the best of each circuit."""
+    cli.hold(folder)
     config = configs.load(folder)
     names = _tasks(folder, flags.FLAGS.task)
     models, facts = _models(folder, config)

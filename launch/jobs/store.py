@@ -12,15 +12,15 @@ from absl import flags
 from launch import evaluation
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
-from sparse_gpt import stored
+from sparse_gpt import locks, stored
 from sparse_gpt.data import corpus_from_config
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256, update
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, output: Path) -> None:
     """Prepares the small corpus, stores, and prints the size."""
-    output = Path(flags.FLAGS.output).expanduser()
+    locks.refuse_while_written(folder)
     config = configs.load(folder)
     few = {"data.tokens": flags.FLAGS.tokens, "data.tokenizer": str(folder / "tokenizer"), "data.corpus": ""}
     data = configs.replace(config, few).data

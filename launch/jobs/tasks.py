@@ -13,10 +13,12 @@ from tqdm import tqdm
 import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.visible import SIGNS, visible
 from tasks import Sample, Task, TaskError
 
 _STRIPES = ("\033[48;5;254;38;5;16m", "\033[48;5;250;38;5;16m")
 _PLAIN = "\033[0m"
+_BREAK = SIGNS["\n"]
 
 
 def main(chosen: list[Task], folder: Path, target: Path | None) -> None:
@@ -52,12 +54,12 @@ def _require_all(chosen: list[Task], tokenizer: Tokenizer, folder: Path) -> None
 
 
 def _shown(task: Task, tokenizer: Tokenizer, in_color: bool) -> str:
-    """The first pairs of a task, tokens marked off by | or by stripes of colour, spaces as · and line breaks as ⏎."""
+    """The first pairs of a task, tokens marked off by | or by stripes of colour, white space as signs."""
     split, variant, count = flags.FLAGS.split, flags.FLAGS.variant, flags.FLAGS.show
     lines = [f"{task.name}: {task.description}"]
     for number, pair in enumerate(task.pairs(split, count, flags.FLAGS.seed, variant, tokenizer), 1):
         for sample in (pair.first, pair.second):
-            answer, foil = (_visible(text) for text in (sample.answer, sample.foil))
+            answer, foil = (visible(text) for text in (sample.answer, sample.foil))
             lines.append(f"  {split}, {variant}, pair {number}: answer {answer}   foil {foil}")
             lines.extend("    " + line for line in _bordered(sample, tokenizer, in_color).split("\n"))
     return "\n".join(lines) + "\n"
@@ -65,16 +67,12 @@ def _shown(task: Task, tokenizer: Tokenizer, in_color: bool) -> str:
 
 def _bordered(sample: Sample, tokenizer: Tokenizer, in_color: bool) -> str:
     ids, answer, _ = tasks.encode_sample(sample, tokenizer)
-    tokens = [_visible(tokenizer.decode([i])) for i in ids]
+    tokens = [visible(tokenizer.token_text(i)) for i in ids]
     if in_color:
         tokens = [_STRIPES[i % 2] + token + _PLAIN for i, token in enumerate(tokens)]
-        text = "".join(tokens).replace("⏎" + _PLAIN, "⏎" + _PLAIN + "\n")
-        return f"{text} → {_visible(tokenizer.decode([answer]))}"
-    return "|".join(tokens).replace("⏎|", "⏎\n") + f" → {_visible(tokenizer.decode([answer]))}"
-
-
-def _visible(text: str) -> str:
-    return text.replace(" ", "·").replace("\n", "⏎")
+        text = "".join(tokens).replace(_BREAK + _PLAIN, _BREAK + _PLAIN + "\n")
+        return f"{text} → {visible(tokenizer.token_text(answer))}"
+    return "|".join(tokens).replace(_BREAK + "|", _BREAK + "\n") + f" → {visible(tokenizer.token_text(answer))}"
 
 
 def _objects(chosen: list[Task], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:

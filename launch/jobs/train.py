@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from launch import cli, evaluation
+from launch import cli, evaluation, paths
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
-from sparse_gpt import stored
+from sparse_gpt import locks, stored
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
@@ -31,6 +31,7 @@ def main(config: Config) -> int:
         batches = run.read_batches(Path(flags.FLAGS.batches), config)
     init_from = _initial_params(flags.FLAGS.init_from, config)
     writer = _ParamsWriter(config)
+    cli.hold(cli.workdir())
     if batches is None:
         reject, rule = heldout_rule()
         result = run.train_on_corpus(
@@ -76,6 +77,7 @@ def _initial_params(source: str | None, config: Config) -> Params | None:
             raise InputError(f"--init_from={source}: not a readable .npz file ({error})") from error
         params = openai_weights.to_params(config.model, tensors, str(path))
     elif path.is_dir():
+        locks.refuse_while_written(path)
         params, _ = load_params(path, configs.load(path).model)
     else:
         params = stored.load(source)[1]
@@ -88,11 +90,10 @@ class _ParamsWriter:
 
     def __init__(self, config: Config):
         self.config, self.at = config, flags.FLAGS.params_at
-        self.path = Path(flags.FLAGS.params_out).expanduser() if flags.FLAGS.params_out else None
+        out = flags.FLAGS.params_out
+        self.path = paths.output_file("params_out", out) if out else None
         if self.at is not None and self.path is None:
             raise InputError(f"--params_at={self.at}: needs --params_out=FILE.npz")
-        if self.path is not None and not self.path.absolute().parent.is_dir():
-            raise InputError(f"--params_out={self.path}: the folder {self.path.absolute().parent} does not exist")
 
     def __call__(self, finished: int, params: Params) -> None:
         if self.path is not None and finished == self.at:

@@ -5,8 +5,8 @@
 #
 # ACTION:
 #   install  the environment with the CUDA wheels, once
-#   train    submit; Slurm warns with SIGTERM before the time limit or a preemption, training saves, and the job queues
-#            itself again and resumes    (--nodes=4 --gpus=8 --time=24:00:00 --partition=P --preset=paper_475m
+#   train    submit; Slurm warns with SIGUSR1 before the time limit, with SIGTERM before a preemption; training saves, and
+#            the job queues itself again and resumes    (--nodes=4 --gpus=8 --time=24:00:00 --partition=P --preset=paper_475m
 #            --workdir=/shared/DIR --mesh=data=4,fsdp=8)
 #   logs     follow the log
 #   stop     cancel; SIGTERM lets training save first
@@ -30,7 +30,7 @@ batch_script() {
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=$gpus
 #SBATCH --time=$time
-#SBATCH --signal=TERM@300
+#SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=$name.log

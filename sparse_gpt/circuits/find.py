@@ -210,7 +210,8 @@ def searched(
 
     def run(h: Hyperparameters) -> tuple[Found, Trials]:
         settings = prune.steps, prune.batch_pairs, progress
-        found = search(ready.gated, ready.may_open, h, ready.train, *settings, tie_qk=prune.tie_qk)
+        paused = None if unfinished is None else unfinished / "paused.npz"
+        found = search(ready.gated, ready.may_open, h, ready.train, *settings, tie_qk=prune.tie_qk, paused=paused)
         return found, discretised(found, to_vector(ready.may_open), ready.selection, ready.weights, target)
 
     _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)

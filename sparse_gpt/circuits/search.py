@@ -7,7 +7,9 @@ share the searches out among themselves and need not communicate.
 """
 
 import functools
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
+from sparse_gpt import interruption
+from sparse_gpt.circuits import pause
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
 from sparse_gpt.circuits.gates import LIMIT, Gates, clamp, heaviside
 from sparse_gpt.config import NODE_SITES, PruneConfig, k_coefs
+from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
 ATTRIBUTION_DECAY = 0.95  # of the running mean of the task loss's gradient with respect to a gate
@@ -192,8 +196,11 @@ def search(
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
     tie_qk: bool = False,
+    paused: Path | None = None,
 ) -> Found:
     """Runs S searches side by side, shared out over the devices.
+
+    A signal (see interruption.py) stops them after the chunk of steps that is running.
 
     Args:
       gated: the model.
@@ -205,6 +212,7 @@ def search(
       progress: whether to show a bar.
       devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
       tie_qk: whether the q and the k channel of the same index share a gate; they then share tau and attribution.
+      paused: a file for what a stopped search has done; a call that finds it there, for the same searches, goes on.
     """
     size = len(h.seed)
     mesh = _mesh(size, jax.local_devices() if devices is None else devices)
@@ -212,16 +220,25 @@ def search(
         repeated = np.arange(-(-size // mesh.size) * mesh.size) % size
         h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
-    states = initial_states(h, searchable)
+    done, states, history = pause.read(paused, h, initial_states(h, searchable))
     if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
-    history = []
-    with tqdm(total=steps, desc=f"search x{size}", unit="step", disable=not progress) as bar:
-        for first in range(0, steps, chunk):
+    with (
+        interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
+        ProgressBar(total=steps, initial=done, desc=f"search x{size}", unit="step", disable=not progress) as bar,
+    ):
+        for first in range(done, steps, chunk):
             batches = _batches(train, first, chunk, batch_pairs)
-            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh, tie_qk)
-            history.append(jax.device_get(metrics))
+            with bar.compiling(worked_since is None):
+                states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh, tie_qk)
+                history.append(jax.device_get(metrics))
+            worked_since = worked_since or time.monotonic()
+            if interruption.requested():
+                if paused is not None:
+                    pause.write(paused, first + chunk, h, states, history)
+                interruption.check()
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
     loss, opened = (np.concatenate(values).T[:size] for values in zip(*history, strict=True))

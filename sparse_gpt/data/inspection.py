@@ -10,6 +10,7 @@ from sparse_gpt.data import problems
 from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.idioms import CONSTRUCTS, construct_counts
 from sparse_gpt.data.pipeline import Corpus
+from sparse_gpt.visible import SIGNS, visible
 
 BORDER = "│"
 
@@ -70,9 +71,9 @@ def construct_table(corpus: Corpus, count: int = 200) -> str:
 
 
 def show_tokens(corpus: Corpus, ids: list[int]) -> str:
-    """Text with a border after every token; a line break is shown as ⏎ and kept."""
-    pieces = (corpus.tokenizer.token_bytes(i).decode("utf-8", "backslashreplace") for i in ids)
-    return BORDER.join(piece.replace("\r", "␍").replace("\n", "⏎\n") for piece in pieces)
+    """Text with a border after every token; spaces and printed characters stand as they are, line breaks are kept."""
+    pieces = (visible(corpus.tokenizer.token_text(i)) for i in ids)
+    return BORDER.join(piece.replace(SIGNS[" "], " ").replace(SIGNS["\n"], SIGNS["\n"] + "\n") for piece in pieces)
 
 
 def samples(corpus: Corpus, split: str, count: int, context: int, seed: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tqdm
 
+from sparse_gpt import interruption
 from sparse_gpt.data import problems
 from sparse_gpt.data.files import disk_errors, read_json, write_json
 from sparse_gpt.data.shards import FORMAT, MANIFEST, Shard, token_dtype
@@ -182,7 +183,13 @@ class Preparation:
             self._restored,
         )
         self._restored = {}
-        run.run(self._target(number), self._rules, self._seen, workers, self._save, checkpoint_bytes, bar.update)
+        with interruption.deferred(lambda at: 0.0):
+            run.run(self._target(number), self._rules, self._seen, workers, self._save, checkpoint_bytes, bar.update)
+            self._close(number, source, run)
+            interruption.check()
+
+    def _close(self, number: int, source: Source, run: SourceRun) -> None:
+        """Takes up a source that has been read."""
         if not run.splits["train"]["documents"]:
             raise _nothing_left(source, run.dropped)
         self._done[str(number)] = {

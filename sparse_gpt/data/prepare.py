@@ -6,25 +6,22 @@ state is written to ``progress.json`` every now and then; a later start cuts off
 on, and ends with the same bytes. ``manifest.json`` comes last: where it is, the corpus is complete.
 """
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from sparse_gpt import locks
 from sparse_gpt.config import DataConfig
 from sparse_gpt.data.cleaning import Reject
-from sparse_gpt.data.files import disk_errors
 from sparse_gpt.data.pipeline import Corpus
-from sparse_gpt.data.preparation import Preparation, Settings, UnusableSources, compare
+from sparse_gpt.data.preparation import PROGRESS, Preparation, Settings, UnusableSources, compare
 from sparse_gpt.data.shards import MANIFEST, SHARD_TOKENS, read_manifest
 from sparse_gpt.data.sources import open_source
 from sparse_gpt.data.spec import parse_sources
 from sparse_gpt.data.tokenise import Rules
 from sparse_gpt.data.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.folders import Before
 
-_LOCK = ".lock"
 _CHECKPOINT_BYTES = 2**26  # of text between two writings of the state
 
 
@@ -102,8 +99,9 @@ def prepare_corpus(
         shard_tokens, checkpoint_bytes: size of shards, and of text between two states to continue from.
 
     Raises:
-        InputError: unusable sources or tokenizer, a folder that holds a corpus of other settings, no documents left
-            after cleaning, a full disk (run again to continue).
+        InputError: unusable sources or tokenizer, a folder that holds a corpus of other settings or that another
+            process is writing to, no documents left after cleaning, a full disk (run again to continue). The folder is
+            left as it was, unless the same call could go on with what is in it.
     """
     folder = Path(folder)
     specs = parse_sources(sources)
@@ -130,17 +128,18 @@ def prepare_corpus(
     fingerprints = [source.fingerprint() for source in opened]  # raises before anything is written
     rules = Rules(max_file_bytes, validation_fraction, near_duplicates, reject)
     _check_folder(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with _lock(folder):
-            if not (folder / MANIFEST).is_file():
-                run = Preparation(folder, settings, opened, fingerprints, rules, given)
+    unusable = False
+    with (
+        locks.writing(folder, keep=True),
+        Before(folder).unless(lambda: (folder / PROGRESS).is_file() and not unusable),
+    ):
+        if not (folder / MANIFEST).is_file():
+            run = Preparation(folder, settings, opened, fingerprints, rules, given)
+            try:
                 run.run(workers or os.cpu_count() or 1, checkpoint_bytes, progress)
-    except UnusableSources:
-        _leave_as_found(folder, made)
-        raise
+            except UnusableSources:
+                unusable = True
+                raise
     return Corpus.open(folder, verify="sizes")
 
 
@@ -156,23 +155,5 @@ def _check_vocabulary(vocab_size: int, given: Tokenizer | None, folder: str | Pa
 
 def _check_folder(folder: Path) -> None:
     """A preparation clears what it finds half-made, so it only ever works in an empty folder or one of its own."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _LOCK).exists():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / locks.NAME).exists():
         raise InputError(f"{folder}: holds other files and no corpus; choose an empty or a new folder")
-
-
-def _leave_as_found(folder: Path, made: list[Path]) -> None:
-    """Removes the lock, and the folders that were made, the innermost first, as far as nobody else uses them."""
-    with contextlib.suppress(OSError):
-        (folder / _LOCK).unlink()
-        for path in made:
-            path.rmdir()
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    with disk_errors(folder), (folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another process is preparing this corpus; wait for it") from error
-        yield

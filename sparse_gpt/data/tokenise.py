@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_gpt import interruption
 from sparse_gpt.data.cleaning import SPLITS, Cleaned, Reject, SeenTable, clean, duplicate_problem
 from sparse_gpt.data.files import disk_errors
 from sparse_gpt.data.shards import Shard, ShardWriter
@@ -183,8 +184,8 @@ class SourceRun:
     ) -> None:
         """Reads on until `target` training tokens are written (0: everything there is).
 
-        checkpoint: called after every `every_bytes` bytes of text; report: called with the tokens of each training
-        document.
+        checkpoint: called after every `every_bytes` bytes of text, and when a signal asks to end; report: called with
+        the tokens of each training document.
         """
         separator = np.array([self._tokenizer.eot_id], self._dtype)
         unsaved = 0
@@ -203,8 +204,9 @@ class SourceRun:
             if not self._wants_more(target):
                 return
             unsaved += ready.cleaned.bytes
-            if unsaved >= every_bytes:
+            if unsaved >= every_bytes or interruption.requested():
                 checkpoint()
+                interruption.check()
                 unsaved = 0
         self.exhausted = True
 

@@ -20,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sparse_gpt.data.files import disk_errors, read_json, write_atomic
 from sparse_gpt.errors import InputError
+from sparse_gpt.visible import token_text
 
 # GPT-4's split pattern without its rule for English contractions (as the reference uses it).
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -128,6 +129,10 @@ class Tokenizer:
         if token not in self._bytes_of:
             raise InputError(f"token {token}: outside the vocabulary of {self.vocab_size} entries")
         return self._bytes_of[token]
+
+    def token_text(self, token: int) -> str:
+        """The text of one id as people read it: bytes that are only a part of a character stand as ``<E2>``."""
+        return token_text(self.token_bytes(token))
 
     # -- files ----------------------------------------------------------------------------------------------------
 

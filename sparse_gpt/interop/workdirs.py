@@ -3,16 +3,17 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sparse_gpt import config as configs
+from sparse_gpt import locks
 from sparse_gpt.config import Config
 from sparse_gpt.data.files import disk_errors, sha256_file
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.folders import Before, missing, remove_empty
 from sparse_gpt.interop import huggingface, openai, openai_weights
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
@@ -96,14 +97,23 @@ def _tokenizer(source: Path, given: Path | None, model: openai.Imported) -> Toke
 @contextlib.contextmanager
 def new_folder(target: Path, flag: str) -> Iterator[Path]:
     """A scratch folder that becomes `target` when all went well, and is removed otherwise."""
+    _check_new(target, flag)
+    scratch, above = target.with_name(f".{target.name}.partial"), missing(target.parent)
+    try:
+        with locks.writing(scratch):  # whatever is in it, a killed process has left
+            Before(scratch, empty=True).restore()
+            try:
+                _check_new(target, flag)  # nobody else has made it since
+                with disk_errors(target):
+                    yield scratch
+                    (scratch / locks.NAME).unlink(missing_ok=True)
+                    os.replace(scratch, target)
+            finally:
+                Before(scratch, empty=True).restore()
+    finally:
+        remove_empty([scratch, *above])
+
+
+def _check_new(target: Path, flag: str) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{flag}={target}: is there already and not empty; choose a new folder")
-    scratch = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        with disk_errors(target):
-            scratch.mkdir(parents=True)
-            yield scratch
-            os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -20,17 +20,25 @@ from jax import lax
 MASKED = -1e30  # finite, so that arithmetic on hidden scores stays finite
 _BLOCKS = 4
 _SHORTEST_BLOCK = 64
+_UNROLLED = range(17, 64)  # numbers of keys for which LLVM unrolls whole rows of exponentials: six seconds to compile
 _SCORES_AT_ONCE = 2**19  # score entries worked on at a time on a CPU: two megabytes
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, sink_H: jax.Array, query_positions: jax.Array) -> jax.Array:
     """Attention of a few queries (B, H, Q, K) at given positions (B, Q) to all keys (B, H, T, K): (B, H, Q, K)."""
+    k, v = _with_more_keys(k), _with_more_keys(v)
     scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     scores = jnp.einsum("bhqk,bhtk->bhqt", q * scale, k, preferred_element_type=jnp.float32)
     visible = query_positions[:, None, :, None] >= jnp.arange(k.shape[2])[None, None, None, :]
     scores, sink = jnp.where(visible, scores, MASKED), sink_H[None, :, None, None]
     weights = jnp.exp(scores - jnp.logaddexp(jax.nn.logsumexp(scores, axis=-1, keepdims=True), sink))
     return jnp.einsum("bhqt,bhtk->bhqk", weights.astype(v.dtype), v)
+
+
+def _with_more_keys(x: jax.Array) -> jax.Array:
+    """(B, H, T, K) with so many zeros at the end that no row of scores is unrolled; no query sees what comes after."""
+    time = x.shape[2]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, _UNROLLED.stop - time), (0, 0))) if time in _UNROLLED else x
 
 
 def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, sink_H: jax.Array) -> jax.Array:
@@ -46,13 +54,14 @@ def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, sink_H: jax.Array
     batch, heads, time, width = q.shape
     scale = jnp.asarray(width**-0.5, q.dtype)
     sink = jnp.broadcast_to(sink_H[None, :], (batch, heads)).reshape(-1)
-    q, k, v = (x.reshape(batch * heads, time, width) for x in (q * scale, k, v))
+    k, v = _with_more_keys(k), _with_more_keys(v)
+    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q * scale, k, v))
     return _attention(q, k, v, sink).reshape(batch, heads, time, width)
 
 
 @jax.custom_vjp
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) -> jax.Array:
-    """As `causal_attention`, for scaled q and k, v of shape (G, T, K) and sink (G,)."""
+    """As `causal_attention`, for scaled q (G, Q, K), k and v (G, T, K) with T >= Q, and sink (G,)."""
     return _forward(q, k, v, sink)[0]
 
 
@@ -88,10 +97,11 @@ def _in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     return lax.platform_dependent(*arrays, cpu=by_piece, default=function)
 
 
-def _blocks(time: int) -> list[tuple[int, int]]:
-    """(start, stop) of the query blocks; few when they would get very short."""
-    count = max(1, min(_BLOCKS, time // _SHORTEST_BLOCK))
-    return list(itertools.pairwise(time * i // count for i in range(count + 1)))
+def _blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
+    """(start, stop) of the query blocks and how many keys each looks at; few when they would get very short."""
+    count = max(1, min(_BLOCKS, queries // _SHORTEST_BLOCK))
+    ends = itertools.pairwise(queries * i // count for i in range(count + 1))
+    return [(start, stop, keys if stop == queries else stop) for start, stop in ends]
 
 
 def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
@@ -99,19 +109,19 @@ def _dot(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     return lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((0,), (0,))), preferred_element_type=jnp.float32)
 
 
-def _visible(start: int, stop: int) -> jax.Array:
-    return (jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None, :])[None]
+def _visible(start: int, stop: int, keys: int) -> jax.Array:
+    return (jnp.arange(start, stop)[:, None] >= jnp.arange(keys)[None, :])[None]
 
 
 def _forward_piece(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Output (G, T, K) and the log of every softmax denominator (G, T)."""
     outputs, log_sums = [], []
-    for start, stop in _blocks(q.shape[1]):
-        scores = jnp.where(_visible(start, stop), _dot(q[:, start:stop], k[:, :stop], 2, 2), MASKED)
+    for start, stop, keys in _blocks(q.shape[1], k.shape[1]):
+        scores = jnp.where(_visible(start, stop, keys), _dot(q[:, start:stop], k[:, :keys], 2, 2), MASKED)
         top = jnp.maximum(jnp.max(scores, axis=-1), sink[:, None])
         unnormalised = jnp.exp(scores - top[..., None])
         total = jnp.sum(unnormalised, axis=-1) + jnp.exp(sink[:, None] - top)
-        outputs.append(_dot(unnormalised.astype(v.dtype), v[:, :stop], 2, 1) / total[..., None])
+        outputs.append(_dot(unnormalised.astype(v.dtype), v[:, :keys], 2, 1) / total[..., None])
         log_sums.append(top + jnp.log(total))
     return jnp.concatenate(outputs, axis=1).astype(v.dtype), jnp.concatenate(log_sums, axis=1)
 
@@ -123,16 +133,16 @@ def _backward_piece(
     # What the softmax takes off every key's gradient: the mean of those gradients under the weights.
     mean = jnp.sum(g.astype(jnp.float32) * output.astype(jnp.float32), axis=-1)
     dq = []
-    dk = dv = jnp.zeros((q.shape[0], q.shape[2], q.shape[1]), jnp.float32)  # (G, K, T): this way round is faster
-    for start, stop in _blocks(q.shape[1]):
+    dk = dv = jnp.zeros((q.shape[0], q.shape[2], k.shape[1]), jnp.float32)  # (G, K, T): this way round is faster
+    for start, stop, keys in _blocks(q.shape[1], k.shape[1]):
         block = slice(start, stop)
-        scores = _dot(q[:, block], k[:, :stop], 2, 2)
-        weights = jnp.where(_visible(start, stop), jnp.exp(scores - log_sum[:, block, None]), 0)
-        ds = weights * (_dot(g[:, block], v[:, :stop], 2, 2) - mean[:, block, None])
+        scores = _dot(q[:, block], k[:, :keys], 2, 2)
+        weights = jnp.where(_visible(start, stop, keys), jnp.exp(scores - log_sum[:, block, None]), 0)
+        ds = weights * (_dot(g[:, block], v[:, :keys], 2, 2) - mean[:, block, None])
         weights, ds = weights.astype(v.dtype), ds.astype(q.dtype)
-        dq.append(_dot(ds, k[:, :stop], 2, 1))
-        dv = dv.at[:, :, :stop].add(_dot(g[:, block], weights, 1, 1))
-        dk = dk.at[:, :, :stop].add(_dot(q[:, block], ds, 1, 1))
+        dq.append(_dot(ds, k[:, :keys], 2, 1))
+        dv = dv.at[:, :, :keys].add(_dot(g[:, block], weights, 1, 1))
+        dk = dk.at[:, :, :keys].add(_dot(q[:, block], ds, 1, 1))
     dsink = -jnp.sum(jnp.exp(sink[:, None] - log_sum) * mean, axis=1)
     turn = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
     return jnp.concatenate(dq, axis=1).astype(q.dtype), turn(dk).astype(k.dtype), turn(dv).astype(v.dtype), dsink

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-_VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥", " ": "·"}
+from sparse_gpt.visible import visible
 
 
 def escape(text: object) -> str:
@@ -16,12 +16,8 @@ def escape(text: object) -> str:
 
 def visible_token(token: str, limit: int = 0) -> str:
     """A token with white space and control characters made visible; longer than `limit` (if given) is cut with "…"."""
-    shown = "".join(_VISIBLE.get(character) or _printable(character) for character in token) or "∅"
+    shown = visible(token)
     return shown[: limit - 1] + "…" if limit and len(shown) > limit else shown
-
-
-def _printable(character: str) -> str:
-    return character if character.isprintable() else f"\\x{ord(character):02x}"
 
 
 def number(value: object, digits: int = 3) -> str:

@@ -98,20 +98,21 @@ def load(name: str) -> tuple[configs.Config, Params]:
     return config, params
 
 
-def unpack(name: str, workdir: Path) -> None:
-    """Makes a workdir of a stored model. A workdir that holds this model already is left as it is.
+def unpack(name: str, workdir: Path) -> bool:
+    """Makes a workdir of a stored model, and says so. A workdir that holds this model already is left as it is.
 
     Raises:
       InputError: as `load`; or the workdir holds something else.
     """
     if _holds(workdir, fingerprint(name)):
-        return
+        return False
     _, params = load(name)
     with new_folder(workdir, "--workdir") as folder, _opened(name) as archive:
         for entry in archive.namelist():
             if entry.split("/")[0] in FILES + FOLDERS:
                 archive.extract(entry, folder)
         save_params(folder, params, json.loads((folder / "manifest.json").read_text()).get("step", 0))
+    return True
 
 
 @contextlib.contextmanager

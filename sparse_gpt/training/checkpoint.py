@@ -5,8 +5,6 @@ metadata hold the format's number and, of trained models, the configuration. Of 
 """
 
 import contextlib
-import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from sparse_gpt.config import Config, ModelConfig, to_dict
 from sparse_gpt.errors import InputError
+from sparse_gpt.folders import disk_full
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
 
 FORMAT = 1  # raise it when older code can no longer read what is written
@@ -27,6 +26,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep_last: int = 2, keep_every: int = 0, config: Config | None = None):
         self.folder = workdir / "checkpoints"
+        self._saving = False
         self._metadata: dict[str, Any] = {"sparse_gpt_format": FORMAT}
         if config is not None:
             self._metadata["config"] = to_dict(config)
@@ -56,7 +56,15 @@ class Checkpoints:
         items: dict[str, Any] = {"params": ocp.args.StandardSave(params)}
         if optimizer is not None:
             items["optimizer"] = ocp.args.StandardSave(optimizer)
-        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=self._metadata)
+        self._saving = True
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=self._metadata)
+        finally:
+            self._saving = False
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is not on disk yet. Of several processes, for all of them to ask together."""
+        return self._saving or self._manager.is_saving_in_progress()
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -122,23 +130,12 @@ def full_disk(workdir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _no_space(error):
+        if not disk_full(error):
             raise
         raise InputError(
             f"{workdir}: the disk is full; finished checkpoints are intact: free some space and run the same command "
             "again, it resumes from the newest"
         ) from error
-
-
-def _no_space(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that the disk (or a quota) is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _first_line(error: Exception) -> str:

@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sparse_gpt import interruption, locks
 from sparse_gpt.errors import InputError
 
 
@@ -64,6 +66,8 @@ def initialize(
         ) from error
     except RuntimeError as error:
         raise InputError(f"{late} ({_first_line(error)})") from error
+    if interruption.is_installed():
+        interruption.handle()  # JAX has put a handler of its own in the place of ours
 
 
 @contextlib.contextmanager
@@ -138,6 +142,14 @@ def first_does(work: Callable[[], object]) -> None:
         raise failure
     if failed:
         raise InputError("process 0 could not go on; its own message says why")
+
+
+@contextlib.contextmanager
+def writing(workdir: Path) -> Iterator[None]:
+    """`locks.writing` by process 0, for all of them."""
+    with contextlib.ExitStack() as stack:
+        first_does(lambda: stack.enter_context(locks.writing(workdir)))
+        yield
 
 
 def any_process(flag: bool) -> bool:

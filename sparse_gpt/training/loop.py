@@ -9,16 +9,15 @@ Batch s is a pure function of the corpus, the data seed and s, so resuming needs
 The same loop runs on one device, on a mesh of them, and as one of several processes, where process 0 writes the files.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -29,9 +28,10 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from sparse_gpt import config as configs
-from sparse_gpt import estimate
+from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.folders import Before
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
@@ -110,9 +110,14 @@ class Result:
 
 def claim_workdir(config: Config, workdir: Path) -> None:
     """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        manifest.write_json(path, configs.to_dict(config))
+    check_workdir(config, workdir)
+    if not (workdir / "config.json").is_file():
+        manifest.write_json(workdir / "config.json", configs.to_dict(config))
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """InputError if the workdir holds a run of another configuration."""
+    if not (workdir / "config.json").is_file():
         return
     held, wanted = (_flat(configs.to_dict(c)) for c in (configs.load(workdir), config))
     differing = [
@@ -123,6 +128,25 @@ def claim_workdir(config: Config, workdir: Path) -> None:
         raise InputError(
             f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir"
         )
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether the workdir holds work that the same command goes on with: a logged step, a checkpoint, or a part of the
+    corpus."""
+    metrics, part = workdir / "metrics.jsonl", workdir / "corpus" / "progress.json"
+    logged = metrics.is_file() and metrics.stat().st_size > 0
+    return logged or part.is_file() or any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+@contextlib.contextmanager
+def as_it_was(workdir: Path, before: Before | None = None, parts: Sequence[str] = ()) -> Iterator[None]:
+    """The workdir is left as it was (`before`, or on entering) when the body raises InputError before there is work to
+    go on with, in it or in the workdirs within it that `parts` names."""
+    if not distributed.is_first():
+        yield
+        return
+    with (before or Before(workdir)).unless(lambda: any(has_begun(workdir / part) for part in ("", *parts))):
+        yield
 
 
 def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,7 +165,9 @@ def train(
     mesh: Mesh | None = None,
     make_program: MakeProgram = language_model,
 ) -> Result:
-    """Trains to the end, or until SIGTERM / SIGINT, when it saves and returns with `interrupted` set.
+    """Trains to the end, or until a signal (see interruption.py), when it saves and returns with `interrupted` set.
+
+    What it refuses before the first step leaves the workdir as it was.
 
     Args:
       config: validated.
@@ -155,9 +181,10 @@ def train(
       make_program: what is trained, and how.
 
     Raises:
-      InputError: the workdir belongs to another configuration, the mesh does not fit, this machine is too small, the
-        disk is full, the checkpoints are all damaged or of another model.
+      InputError: the workdir belongs to another configuration or another process is writing to it, the mesh does not
+        fit, this machine is too small, the disk is full, the checkpoints are all damaged or of another model.
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
+      interruption.Interrupted: a signal came when there was nothing to save.
     """
     mesh = sharding.make_mesh(config) if mesh is None else mesh
     estimate.check_here(config)
@@ -168,22 +195,26 @@ def train(
         claim_workdir(config, workdir)
         manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
 
-    distributed.first_does(claim)
-    with (
-        full_disk(workdir),
-        Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints,
-    ):
-        program = make_program(config, devices)
-        start, state, advance = _ready(config, checkpoints, init_from, program, devices, progress)
-        running = _Run(config, workdir, batches, checkpoints, at_step, progress, advance, program.evaluate, devices)
-        result = running.run(start, state)
-        checkpoints.wait()
-    if not result.interrupted and distributed.is_first():
-        counts = manifest.nonzeros(result.params)
-        manifest.update(
-            workdir, {"params_sha256": manifest.params_sha256(result.params), "step": result.step, "nonzeros": counts}
-        )
+    with distributed.writing(workdir), as_it_was(workdir), full_disk(workdir):
+        distributed.first_does(claim)
+        with Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints:
+            program = make_program(config, devices)
+            start, state, advance = _ready(config, checkpoints, init_from, program, devices, progress)
+            running = _Run(config, workdir, batches, checkpoints, at_step, progress, advance, program.evaluate, devices)
+            with interruption.deferred(running.patience):
+                result = running.run(start, state)
+                checkpoints.wait()
+        if not result.interrupted:
+            if distributed.is_first():
+                manifest.update(workdir, _ending(result))
+            interruption.check()  # a signal after the last step
     return result
+
+
+def _ending(result: Result) -> dict[str, Any]:
+    """What the manifest says of a finished run."""
+    counts, sha256 = manifest.nonzeros(result.params), manifest.params_sha256(result.params)
+    return {"params_sha256": sha256, "step": result.step, "nonzeros": counts}
 
 
 def _ready(
@@ -264,13 +295,12 @@ class _Run:
         self.advance, self.evaluate = advance, evaluate
         self.pending: list[tuple[int, dict[str, Any]]] = []  # device metrics of steps not yet looked at
         self.dead_neurons: int | None = None
-        self.stop_signal = 0
+        self.unsaved_since: float | None = None  # time.monotonic() of the first step that no checkpoint has
 
     def run(self, start: int, state: step.TrainState) -> Result:
         total = schedules.iterations(self.config)
         if self.writes:
             self._forget_metrics_after(start)
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         bar = ProgressBar(total=total, initial=start, unit="step", desc="train", disable=not self.progress)
         try:
             finished, state = self._steps(start, total, state, bar)
@@ -278,8 +308,6 @@ class _Run:
             bar.close()
             if self.tensorboard:
                 self.tensorboard.close()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
         return Result(sharding.to_host(state.params), finished, finished < total)
 
     def _steps(self, start: int, total: int, state: step.TrainState, bar: Any) -> tuple[int, step.TrainState]:
@@ -290,6 +318,7 @@ class _Run:
             told = schedules.settings(self.config, s)
             tokens = sharding.put_batch(self.mesh, t.batch_size, next(stream))
             state, metrics = self.advance(state, tokens, np.float32(told.learning_rate), told.keep)
+            self.unsaved_since = self.unsaved_since or time.monotonic()
             self.pending.append((s, metrics))
             if self.at_step:
                 self.at_step(s + 1, state.params)
@@ -303,6 +332,7 @@ class _Run:
             if (s + 1) % t.checkpoint_every == 0 or last or stop:
                 self._check_finite()
                 self.checkpoints.save(s + 1, state.params, state.optimizer)
+                self.unsaved_since = None
             if stop:
                 return s + 1, state
         return total, state
@@ -311,8 +341,17 @@ class _Run:
         """Whether a signal asks to stop after step s. Several processes agree on it, but only at logged steps, where
         they wait for the devices anyhow."""
         if jax.process_count() == 1:
-            return bool(self.stop_signal)
-        return s % self.config.train.log_every == 0 and distributed.any_process(bool(self.stop_signal))
+            return interruption.requested()
+        return s % self.config.train.log_every == 0 and distributed.any_process(interruption.requested())
+
+    def patience(self, at: float) -> float:
+        """Seconds that a process told to end at `at` waits for a checkpoint: as long as the work took that it would
+        have. Several processes have to end together, and wait for each other."""
+        if jax.process_count() > 1:
+            return math.inf
+        if self.checkpoints.is_saving():
+            return math.inf
+        return at - self.unsaved_since if self.unsaved_since else 0.0
 
     def _evaluates(self, s: int, total: int) -> bool:
         every = math.ceil(self.config.train.eval_every / self.config.train.log_every) * self.config.train.log_every
@@ -382,10 +421,6 @@ class _Run:
         temporary = self.metrics_path.with_suffix(".tmp")
         temporary.write_text("".join(kept))
         os.replace(temporary, self.metrics_path)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.stop_signal = number
 
 
 def _plain(value: Any) -> Any:

@@ -33,11 +33,23 @@ def nonzeros(params: Params) -> dict[str, int]:
     return {"/".join(path): int(np.count_nonzero(np.asarray(leaf))) for path, leaf in flatten(params).items()}
 
 
-def git_revision() -> str:
-    """Revision of the checkout this code runs from, "" outside a checkout."""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def git_revision() -> tuple[str, str]:
+    """Revision of the checkout this code runs from, and why there is none where it is "": no git, no checkout of this
+    project, or one that git does not open (such as another user's)."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, check=False, errors="replace", timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", f"git does not run: {error}"
+    lines = done.stdout.splitlines()
+    if done.returncode or len(lines) != 2:
+        return "", (done.stderr.strip().splitlines() or ["git found no revision"])[0]
+    if Path(lines[0]).resolve() != here.parents[1]:
+        return "", f"unpacked inside the checkout of something else, {lines[0]}"
+    return lines[1], ""
 
 
 def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,11 +60,13 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = ""
+    revision, reason = git_revision()
     return {
         "format": "sparse_gpt.manifest/1",
         "packages": versions,
         "python": platform.python_version(),
-        "git_revision": git_revision(),
+        "git_revision": revision,
+        **({"git_revision_missing": reason} if reason else {}),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         **facts,

@@ -11,6 +11,7 @@ from sparse_gpt import estimate
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
+from sparse_gpt.folders import Before
 from sparse_gpt.model.parameters import Params
 from sparse_gpt.training import distributed, loop, schedules, sharding
 
@@ -44,20 +45,24 @@ def train_on_corpus(
     mesh = sharding.make_mesh(config)  # before anything is written, like the next two
     estimate.check_here(config)
     estimate.check_corpus(config, workdir)
-    corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
-    facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
-    batches = corpus_batches(config, corpus, mesh)
-    return loop.train(
-        config,
-        workdir,
-        batches,
-        init_from=init_from,
-        facts=facts,
-        at_step=at_step,
-        progress=progress,
-        mesh=mesh,
-        make_program=make_program,
-    )
+    with distributed.writing(workdir):
+        before = Before(workdir)
+        corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
+        facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
+        with loop.as_it_was(workdir, before):
+            batches = corpus_batches(config, corpus, mesh)
+            distributed.first_does(lambda: corpus.tokenizer.save(workdir / "tokenizer"))
+            return loop.train(
+                config,
+                workdir,
+                batches,
+                init_from=init_from,
+                facts=facts,
+                at_step=at_step,
+                progress=progress,
+                mesh=mesh,
+                make_program=make_program,
+            )
 
 
 def prepared_corpus(
@@ -68,14 +73,13 @@ def prepared_corpus(
     reject_name: str = "",
     progress: bool = True,
 ) -> Corpus:
-    """The corpus of a run, which process 0 prepares while the others wait; it also claims the workdir and writes the
-    tokenizer there. Arguments and errors as in `train_on_corpus`."""
+    """The corpus of a run, which process 0 prepares while the others wait. Arguments and errors as in
+    `train_on_corpus`; a preparation that fails is not undone where the same command can go on with it."""
     corpora: list[Corpus] = []
 
     def prepare() -> None:
-        loop.claim_workdir(config, workdir)
+        loop.check_workdir(config, workdir)
         corpora.append(opened())
-        corpora[0].tokenizer.save(workdir / "tokenizer")
 
     def opened() -> Corpus:
         return corpus_from_config(
@@ -87,7 +91,8 @@ def prepared_corpus(
             progress=progress and distributed.is_first(),
         )
 
-    distributed.first_does(prepare)
+    with distributed.writing(workdir):
+        distributed.first_does(prepare)
     return corpora[0] if corpora else opened()
 
 

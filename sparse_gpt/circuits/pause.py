@@ -1,0 +1,48 @@
+"""A search that a signal stops between two chunks of steps: a file keeps what it has done, until it goes on."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> None:
+    """Writes a file, whole or not at all.
+
+    Args:
+      path: an .npz file.
+      done: finished steps.
+      h: hyperparameters of the searches: what the file is for.
+      states: pytree of arrays after `done` steps.
+      history: chunk by chunk, a tuple of arrays with the leading axis steps.
+    """
+    joined = [np.concatenate(parts) for parts in zip(*history, strict=True)]
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
+    os.replace(temporary, path)
+
+
+def read(path: Path | None, h: Any, states: Any) -> tuple[int, Any, list[Any]]:
+    """(finished steps, states, history) to go on from: of the file if it is there and for these searches, else 0, the
+    given states and no history. A file that cannot be read is as none."""
+    fresh: tuple[int, Any, list[Any]] = (0, states, [])
+    if path is None or not path.is_file():
+        return fresh
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            leaves = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return fresh
+    ours, like = jax.tree.leaves(h), jax.tree.leaves(states)
+    if len(leaves) <= 1 + len(ours) + len(like):
+        return fresh
+    done, theirs, rest = int(leaves[0]), leaves[1 : 1 + len(ours)], leaves[1 + len(ours) :]
+    found, history = rest[: len(like)], rest[len(like) :]
+    same = all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
+    if not same or any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(found, like, strict=True)):
+        return fresh
+    there = jax.tree.map(jax.numpy.array, jax.tree.unflatten(jax.tree.structure(states), found))
+    return done, there, [tuple(history)]
