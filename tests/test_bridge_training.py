@@ -279,19 +279,19 @@ def test_launch_bridge(launch: Launch, workdir: Path) -> None:
     assert given.returncode == 0, given.stderr
     second = json.loads((Path(f"{workdir}-2") / "bridge.json").read_text())
     assert second == first, "the same dense model, batches and seeds"
-    starts_from_a_trained_model(workdir)
+    starts_from_a_trained_model(launch, workdir)
     other = launch_here("bridge", f"--workdir={workdir / 'dense'}", f"--dense={workdir / 'dense'}", *TINY)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "holds a run without bridges" in other.stderr
-    takes_a_circuit_to_the_dense_model(workdir)
+    takes_a_circuit_to_the_dense_model(launch, workdir)
 
 
-def starts_from_a_trained_model(workdir: Path) -> None:
+def starts_from_a_trained_model(launch: Launch, workdir: Path) -> None:
     """With a learning rate of nearly nothing the sparse model stays what it was; it is the linear control too."""
     begun = Path(f"{workdir}-3")
     still = ("--config.optimizer.learning_rate=1e-12", "--config.train.log_every=1")
     flags = (f"--workdir={begun}", f"--dense={workdir / 'dense'}", *TINY, *still)
-    done = launch_here("bridge", *flags, f"--config.bridge.init_from={workdir}")
+    done = launch("bridge", *flags, f"--config.bridge.init_from={workdir}")
     assert done.returncode == 0, done.stderr
     before, after = (flatten(load_params(place, configs.load(workdir).model)[0]) for place in (workdir, begun))
     for path, leaf in before.items():
@@ -304,7 +304,7 @@ def starts_from_a_trained_model(workdir: Path) -> None:
     assert "--config.bridge.init_from=nothing: no workdir" in unknown.stderr
 
 
-def takes_a_circuit_to_the_dense_model(workdir: Path) -> None:
+def takes_a_circuit_to_the_dense_model(launch: Launch, workdir: Path) -> None:
     """launch.steer, without a circuit of one task and with one of three nodes; the report reads what it writes."""
     c, task = configs.load(workdir), "single_double_quote"
     circuit = Circuit(
@@ -327,7 +327,7 @@ def takes_a_circuit_to_the_dense_model(workdir: Path) -> None:
     assert "no circuits; python -m launch.prune" in none.stderr
     shutil.rmtree(workdir / "circuits")
     circuit.save(workdir / "circuits" / task)
-    done = launch_here("steer", f"--workdir={workdir}")
+    done = launch("steer", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     head, losses, place = done.stdout.splitlines()
     assert head.startswith(f"{task}: node 0.")

@@ -81,17 +81,17 @@ def test_the_notebook_of_the_readme(trained: Path) -> None:
     assert "<svg" in drawing._repr_html_()
 
 
-def test_a_finished_run_is_not_done_again(trained: Path) -> None:
+def test_a_finished_run_is_not_done_again(launch: Launch, trained: Path) -> None:
     before = [(trained / name).read_text() for name in ("metrics.jsonl", "evaluation.json")]
-    again = launch_here("train", f"--workdir={trained}", *TINY)
+    again = launch("train", f"--workdir={trained}", *TINY)
     assert again.returncode == 0, again.stderr
     assert [(trained / name).read_text() for name in ("metrics.jsonl", "evaluation.json")] == before
 
 
-def test_from_a_folder_of_the_reference_to_a_circuit(trained: Path, tmp_path: Path) -> None:
+def test_from_a_folder_of_the_reference_to_a_circuit(launch: Launch, trained: Path, tmp_path: Path) -> None:
     """The three lines of the README, on an export of our own model; corpus and search are smaller."""
     lines = README.read_text().split("## Models of the reference")[1].split("```")[1]
-    exported = launch_here("export_openai", f"--workdir={trained}", f"--output={tmp_path / 'csp_yolo1'}")
+    exported = launch("export_openai", f"--workdir={trained}", f"--output={tmp_path / 'csp_yolo1'}")
     assert exported.returncode == 0, exported.stderr
     env = {**os.environ, "PYTHONPATH": str(README.parent)}
     small = {"data": ["tokens=60000", "sources=idioms"], "prune": ["target_loss=5", "steps=4", "evaluation_pairs=8"]}
@@ -101,7 +101,7 @@ def test_from_a_folder_of_the_reference_to_a_circuit(trained: Path, tmp_path: Pa
             line.replace("runs/yolo1", "yolo1").replace("FOLDER", "csp_yolo1"), comments=True
         )
         fields = [f"--config.{script}.{value}" for value in small.get(script, [])]
-        done = launch_here(script, *arguments, *fields, cwd=tmp_path, env=env)
+        done = launch(script, *arguments, *fields, cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
     circuit = json.loads((tmp_path / "yolo1/circuits/single_double_quote/circuit.json").read_text())
     assert circuit["params_sha256"] == json.loads((trained / "manifest.json").read_text())["params_sha256"]
@@ -129,10 +129,10 @@ def test_training_evaluates_the_tasks(trained: Path) -> None:
         assert row[f"{prefix}accuracy"] == pytest.approx(np.mean(answer > foil), abs=0.02)
 
 
-def test_logits_of_a_workdir(trained: Path, tmp_path: Path) -> None:
+def test_logits_of_a_workdir(launch: Launch, trained: Path, tmp_path: Path) -> None:
     tokens = np.random.default_rng(0).integers(0, 1024, (3, 20))
     np.save(tmp_path / "tokens.npy", tokens)
-    done = launch_here(
+    done = launch(
         "logits",
         f"--workdir={trained}",
         f"--tokens={tmp_path / 'tokens.npy'}",
