@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only
-    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate"},
+    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate", "sparse_gpt.machine"},
     "sparse_gpt.circuits": {*MODEL, "sparse_gpt.estimate"},
     "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
     # Reads and writes the tokenizers and workdirs that data and training make.

@@ -193,6 +193,8 @@ def train(
 
     def claim() -> None:
         claim_workdir(config, workdir)
+        if has_begun(workdir) and (note := manifest.other_machine(workdir)):
+            tqdm.write(note)
         manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
 
     with distributed.writing(workdir), as_it_was(workdir), full_disk(workdir):

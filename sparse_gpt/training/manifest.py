@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sparse_gpt import machine
 from sparse_gpt.model.parameters import Params, flatten
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
@@ -69,8 +70,26 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
         **({"git_revision_missing": reason} if reason else {}),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        "machine": machine.numerics(),
         **facts,
     }
+
+
+def other_machine(workdir: Path) -> str:
+    """One line if the manifest of a run names another machine than this one; "" if it does not, or cannot be read."""
+    try:
+        held = json.loads((workdir / "manifest.json").read_text())["machine"]
+        here = machine.numerics()
+        differing = [
+            f"{name} {held[name]} there, {here[name]} here"
+            for name in ("processor", "vector_extensions", "threads", "xla_flags")
+            if held[name] != here[name]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    if not differing:
+        return ""
+    return f"{workdir}: goes on where other bits may come out than where it began ({'; '.join(differing)})"
 
 
 def write_json(path: Path, value: Any) -> None:
