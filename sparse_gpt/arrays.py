@@ -12,6 +12,7 @@ import math
 import stat
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -152,7 +153,8 @@ def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype, bool
     if version not in readers:
         raise ValueError(f"version {version[0]}.{version[1]} of the format is not read here")
     counted = _Counted(file)
-    shape, fortran, dtype = readers[version](counted)
+    with warnings.catch_warnings(action="ignore"):  # about old names of types, beside the line that refuses them
+        shape, fortran, dtype = readers[version](counted)
     if dtype.kind not in _NUMBERS:
         raise ValueError(f"its type is {dtype}; expected numbers")
     if min(shape, default=0) < 0:

@@ -1,61 +1,19 @@
 """Damaged archives and arrays: every reader of one refuses each damage with one line that names the file."""
 
-import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from launch.jobs.train import _fitted_to_batches
-from sparse_gpt import arrays, presets, stored
-from sparse_gpt.circuits import circuit, pause, tune
+from sparse_gpt import arrays
+from sparse_gpt.circuits import circuit, pause
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import torch_format
-from sparse_gpt.interop.inference import read_tokens
-from sparse_gpt.training.run import read_batches
-from tests.damaged_archives import NPY, OBSTACLES, ZIP, Damage, Obstacle, npy, zipped, zipped_again
-
-TINY = presets.preset("tiny")
-
-
-class Reader(NamedTuple):
-    """A function that reads a file, and what a sound one holds."""
-
-    name: str
-    file: str
-    read: Callable[[Path], Any]
-    sound: bytes
-    damages: tuple[Damage, ...]
-
-
-def _npz(**named: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **named)
-    return file.getvalue()
-
-
-def _saved_tensors() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", torch_format.emit({}))
-    return file.getvalue()
-
-
-READERS = (
-    Reader("read_npy", "a.npy", arrays.read_npy, npy(), NPY),
-    Reader("npy_shape", "a.npy", arrays.npy_shape, npy(), NPY),
-    Reader("logits --tokens", "t.npy", lambda path: read_tokens(path, TINY.model), npy(), NPY),
-    Reader("train --batches", "b.npy", lambda path: read_batches(path, TINY), npy(), NPY),
-    Reader("shape of --batches", "b.npy", lambda path: _fitted_to_batches(TINY, path), npy(), NPY),
-    Reader("read_npz", "a.npz", lambda path: arrays.read_npz(path, names=("a",)), _npz(a=np.ones(9)), ZIP),
-    Reader("searches", "searches_000.npz", tune._load, _npz(arr_0=np.ones(9)), ZIP),
-    Reader("torch.save", "final_model.pt", torch_format.read_tensors, _saved_tensors(), ZIP),
-    Reader("stored model", "laptop.zip", lambda path: stored.load(str(path)), zipped({"manifest.json": b"{}"}), ZIP),
-)
+from tests.archive_readers import READERS, Reader, npz
+from tests.damaged_archives import OBSTACLES, ZIP, Damage, Obstacle, zipped_again
 
 
 def refused(reader: Reader, path: Path) -> None:
@@ -94,7 +52,7 @@ def test_what_is_no_file_is_one_line(reader: Reader, obstacle: Obstacle, tmp_pat
 @pytest.mark.parametrize("damage", ZIP, ids=lambda damage: damage.name)
 def test_a_circuit_with_damaged_values_is_one_line(damage: Damage, tmp_path: Path) -> None:
     (tmp_path / "circuit.json").write_text(f'{{"format": "{circuit.FORMAT}"}}')
-    (tmp_path / "ablation.npz").write_bytes(damage.of(_npz(**dict.fromkeys(NODE_SITES, np.ones(9)))))
+    (tmp_path / "ablation.npz").write_bytes(damage.of(npz(**dict.fromkeys(NODE_SITES, np.ones(9)))))
     with pytest.raises(InputError, match=r"ablation\.npz"):
         circuit.load(tmp_path)
 
@@ -118,7 +76,7 @@ def test_sound_arrays_come_back(order: Any, tmp_path: Path) -> None:
     assert read.flags.writeable
     assert arrays.npy_shape(tmp_path / "a.npy") == (2, 3, 4)
     np.savez_compressed(tmp_path / "a.npz", a=array, b=np.float32(3), c=np.zeros((0, 2)))
-    read_all = arrays.read_npz(tmp_path / "a.npz")
+    read_all = arrays.readnpz(tmp_path / "a.npz")
     assert set(read_all) == {"a", "b", "c"}
     assert np.array_equal(read_all["a"], array)
     assert read_all["b"].shape == ()
