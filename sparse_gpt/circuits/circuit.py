@@ -12,13 +12,13 @@ Counted beside the edges, over the whole vocabulary:
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_gpt.arrays import read_npz
 from sparse_gpt.circuits.gates import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.errors import InputError
@@ -133,10 +133,12 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
         tree = read_json(path)
         if tree["format"] != FORMAT:
             raise InputError(f"{path}: format {tree['format']!r}, expected {FORMAT!r}")
-        with (folder / "ablation.npz").open("rb") as file, np.load(file) as stored:
-            values = {site: stored[site] for site in NODE_SITES}
+        stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
+        values = {site: stored[site] for site in NODE_SITES}
         circuit = from_dict(tree, values)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: not a circuit ({type(error).__name__}: {error})") from error
     if params_sha256 is not None and circuit.params_sha256 != params_sha256:
         raise InputError(

@@ -19,6 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from sparse_gpt.arrays import read_npz, told
 from sparse_gpt.circuits.evaluate import Scores
 from sparse_gpt.circuits.search import Found, Hyperparameters, population
 from sparse_gpt.circuits.trials import Trials
@@ -189,8 +190,11 @@ def _load(path: Path) -> Searches:
     h, found = Hyperparameters(*Hyperparameters._fields), Found(sites, sites, leaf, leaf)
     trials = Trials(leaf, leaf, leaf, leaf, leaf, Scores(leaf, leaf, leaf, leaf))
     structure = jax.tree.structure(Searches(leaf, h, found, trials))
-    with np.load(path) as stored:
-        return jax.tree.unflatten(structure, [stored[f"arr_{i}"] for i in range(len(stored.files))])
+    names = tuple(f"arr_{i}" for i in range(len(jax.tree.leaves(Searches(leaf, h, found, trials)))))
+    way_out = f"remove {path.parent} to do its searches again"
+    with told(f"{path}: not a file of finished searches", way_out):
+        stored = read_npz(path, names=names)
+        return jax.tree.unflatten(structure, [stored[name] for name in names])
 
 
 def _kept(batch: Searches, folder: Path | None, index: int) -> Searches:
