@@ -27,6 +27,12 @@ def k_coefs(p: PruneConfig) -> tuple[float, ...]:
 
 def check_rules(config: Config, prefix: str) -> None:
     """Raises InputError on the first rule between fields that does not hold, naming the field as `prefix` + name."""
+    _require(
+        config.model.position != "sinusoidal" or config.model.d_position % 2 == 0,
+        f"{prefix}model.d_position",
+        config.model.d_position,
+        "must be even with position=sinusoidal (sin half, cos half)",
+    )
     check_model(config.model, prefix)
     _check_annealing(config.sparsity, prefix)
     _check_tensors(config, prefix)
@@ -58,12 +64,6 @@ def check_model(m: ModelConfig, prefix: str) -> None:
         f"{prefix}model.d_position",
         m.d_position,
         "must be positive with position=concat or sinusoidal, and 0 otherwise",
-    )
-    _require(
-        m.position != "sinusoidal" or m.d_position % 2 == 0,
-        f"{prefix}model.d_position",
-        m.d_position,
-        "must be even with position=sinusoidal (sin half, cos half)",
     )
 
 

@@ -15,6 +15,7 @@ from sparse_gpt.data import Corpus
 pytestmark = pytest.mark.optimised
 
 
+@pytest.mark.slow
 def test_data_wait_is_what_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that sleeps is seen in the loop, and only there."""
     seconds = 0.05

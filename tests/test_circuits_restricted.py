@@ -65,6 +65,7 @@ def test_parts_of_a_support_have_the_logits_of_the_whole_model(
     np.testing.assert_allclose(within.logits(parts), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_of_a_support_have_the_slopes_of_the_whole_model() -> None:
     whole, within, parts = _both(circuits_model.config(0.5), 0.4)
     part = parts.only(np.array([5]))

@@ -38,6 +38,7 @@ def _find(
     return search.search(model, may_open, hyperparameters, batch, steps, PRUNE.batch_pairs, False, one, paused=paused)
 
 
+@pytest.mark.slow
 def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     """Three searches over two devices: one is done twice, and left out of the result."""
     h = search.Hyperparameters(*(value[:3] for value in search.population(PRUNE)))

@@ -300,4 +300,4 @@ def test_the_step_lowers_for_cuda_and_cpu() -> None:
     told = jax.ShapeDtypeStruct((), np.float32)
     exported = jax.export.export(jax.jit(flat), platforms=["cpu", "cuda"])(leaves, tokens, told, keep)
     assert exported.platforms == ("cpu", "cuda")
-    assert len(exported.out_avals) == len(leaves) + 3
+    assert len(exported.out_avals) == len(leaves) + 2

@@ -15,6 +15,7 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
+@pytest.mark.slow
 def test_programs_are_kept_and_give_the_same_bits(launch: Launch, tmp_path: Path) -> None:
     np.save(tmp_path / "batches.npy", np.random.default_rng(0).integers(0, 32, (4, 4, 9)).astype(np.int32))
     model = {"n_layer": 1, "d_model": 16, "d_mlp": 32, "vocab_size": 32, "context": 8}

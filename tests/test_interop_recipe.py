@@ -73,6 +73,7 @@ def test_schedules_are_the_references_to_the_last_bit(golden: Golden) -> None:
             assert counts[name] == reference_run.keep_count(name, spec.size, expected), (i, name)
 
 
+@pytest.mark.slow
 def test_training_follows_pytorch(golden: Golden) -> None:
     """Losses to 1e-5, counts exactly, parameters to 1e-4 of each tensor's scale apart from a few threshold flips."""
     config = our_config()

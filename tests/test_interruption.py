@@ -23,6 +23,8 @@ import atexit, hashlib, math, os, signal, sys, threading, time
 from sparse_gpt import interruption
 from sparse_gpt.interruption import *
 interruption.PATIENCE = 0.2
+for number in SIGNALS:  # a shell lets what it starts in the background ignore some
+    signal.signal(number, signal.SIG_DFL)
 ready = lambda: print("ready", flush=True)
 """
 LONG = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # a call outside of Python of minutes, as a compilation is

@@ -49,6 +49,7 @@ def trained(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_train_prune_report(launch: Launch, trained: Path) -> None:
     pruned = launch("prune", f"--workdir={trained}", "--task=for_while")
     assert pruned.returncode == 0, pruned.stderr
@@ -65,6 +66,7 @@ def test_train_prune_report(launch: Launch, trained: Path) -> None:
     assert "<svg" in page
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_readme(trained: Path) -> None:
     """The lines as they stand, on a smaller model and fewer samples."""
     (lines,) = (
@@ -88,6 +90,7 @@ def test_a_finished_run_is_not_done_again(launch: Launch, trained: Path) -> None
     assert [(trained / name).read_text() for name in ("metrics.jsonl", "evaluation.json")] == before
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_the_reference_to_a_circuit(launch: Launch, trained: Path, tmp_path: Path) -> None:
     """The three lines of the README, on an export of our own model; corpus and search are smaller."""
     lines = README.read_text().split("## Models of the reference")[1].split("```")[1]
@@ -194,6 +197,7 @@ def test_a_corpus_without_files_is_named(tmp_path: Path) -> None:
     assert "empty" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_what_comparisons_measure_of_a_model(trained: Path) -> None:
     """The loss that training logged, and kurtosis by its definition, in float64."""
     run = Workdir(trained)

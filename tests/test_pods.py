@@ -61,7 +61,7 @@ def test_training_is_started_distributed_in_the_given_workdir(name: str) -> None
 
 def test_recipes_give_train_flags_that_it_has() -> None:
     script = (PODS.parent / "train.py").read_text() + (PODS.parent / "cli.py").read_text()
-    known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', script))
+    known = set(re.findall(r'(?:DEFINE_\w+|define_path)\(\s*"(\w+)"', script))
     fields = {f"config.{group}.{name}" for group, held in configs.to_dict(configs.Config()).items() for name in held}
     for name in ACTIONS:
         text = recipe(name, "train", *REQUIRED[name], "--dry_run").stdout.replace("\\ ", " ")

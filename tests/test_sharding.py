@@ -44,6 +44,7 @@ def one_device() -> Mesh:
     return sharding.make_mesh(small(), jax.devices()[:1])
 
 
+@pytest.mark.slow
 def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
     config = small(MESH)
     mesh, told, batch = sharding.make_mesh(config), schedules.settings(config, 3), tokens(config)[0]
@@ -95,6 +96,7 @@ def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
     assert hlo.total(hlo.collectives(compiled.as_text())) == {"all-reduce": {"count": 16, "bytes": 15 * 4 * 15 + 8}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_text", [MESH, "data=8"])
 def test_sharded_projection_keeps_the_bits_of_one_device_ties_included(mesh_text: str) -> None:
     config = small(mesh_text)
@@ -112,6 +114,7 @@ def test_sharded_projection_keeps_the_bits_of_one_device_ties_included(mesh_text
         assert np.count_nonzero(one[path]) == min(int(0.4 * table[path].size), np.count_nonzero(arrays[path]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [(False, True), (True, False)], ids=["1 to 8 devices", "8 to 1"])
 def test_a_run_goes_on_on_another_mesh(workdir: Path, first: bool, then: bool) -> None:
     config = small(MESH)
