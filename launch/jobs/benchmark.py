@@ -10,7 +10,7 @@ from absl import flags
 from tqdm import tqdm
 
 from launch import cli, measure
-from sparse_gpt.training import manifest
+from sparse_gpt.io import write_json
 
 
 def main(parts: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ def main(parts: Sequence[str]) -> None:
     for name, job in tqdm(jobs, desc="benchmark", unit="part"):
         result.setdefault(name, []).extend(job())
     path = cli.workdir() / "benchmark.json"
-    manifest.write_json(path, result)
+    write_json(path, result)
     for name in parts:
         if name in result:
             print(f"\n{name}")

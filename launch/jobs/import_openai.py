@@ -1,6 +1,5 @@
 """The work of launch.import_openai."""
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -8,6 +7,8 @@ from absl import flags
 from launch import cli
 from sparse_gpt.interop.workdirs import import_openai
 from sparse_gpt.model.parameters import parameter_table
+from sparse_gpt.records import TRAINED
+from sparse_gpt.training import manifest
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     given = flags.FLAGS.tokenizer
     source = Path(flags.FLAGS.source).expanduser()
     model = import_openai(source, cli.workdir(), Path(given).expanduser() if given else None, say=print)
-    kept = json.loads((cli.workdir() / "manifest.json").read_text())["nonzeros"].values()
+    kept = manifest.read(cli.workdir(), TRAINED)["nonzeros"].values()
     total = sum(spec.size for spec in parameter_table(model.config.model).values())
     m = model.config.model
     print(f"{m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}")

@@ -1,6 +1,5 @@
 """The work of launch.store."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -44,7 +43,7 @@ def with_short_bigrams(folder: Path, config: configs.Config, output: Path) -> Pa
             shutil.copy(folder / name, output)
     shutil.copytree(folder / "tokenizer", output / "tokenizer")
     save_params(output, rounded, step)
-    trained = json.loads((folder / "manifest.json").read_text())["params_sha256"]
+    trained = params_sha256(params)
     found = update(output, {"params_sha256": params_sha256(rounded), "trained_params_sha256": trained})
     print(evaluation.write(output, config, rounded, found["params_sha256"]))
     return output

@@ -1,7 +1,6 @@
 """The work of launch.train."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from sparse_gpt import locks, stored
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
+from sparse_gpt.io import replacing
 from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import distributed, loop, run, sharding
+from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
 
@@ -43,7 +43,7 @@ def main(config: Config) -> int:
         result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer, mesh=mesh)
     writer.finish(result)
     if distributed.is_first():
-        facts = json.loads((cli.workdir() / "manifest.json").read_text())
+        facts = manifest.read(cli.workdir())
         print(run.describe(result, facts))
         if config.train.evaluate_tasks and batches is None and not result.interrupted:
             print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))
@@ -106,7 +106,6 @@ class _ParamsWriter:
     def _write(self, params: Params) -> None:
         if self.path is None or not distributed.is_first():
             return
-        temporary = self.path.with_suffix(".tmp.npz")
         tensors: dict[str, Any] = openai_weights.to_tensors(self.config.model, params)
-        np.savez(temporary, **tensors)
-        temporary.replace(self.path)
+        with replacing(self.path) as temporary:
+            np.savez(temporary, **tensors)

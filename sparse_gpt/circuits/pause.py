@@ -1,12 +1,13 @@
 """A search that a signal stops between two chunks of steps: a file keeps what it has done, until it goes on."""
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+from sparse_gpt.io import replacing
 
 
 def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> None:
@@ -20,9 +21,8 @@ def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> Non
       history: chunk by chunk, a tuple of arrays with the leading axis steps.
     """
     joined = [np.concatenate(parts) for parts in zip(*history, strict=True)]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
 
 
 def read(path: Path | None, h: Any, states: Any) -> tuple[int, Any, list[Any]]:

@@ -7,8 +7,6 @@ interrupted proposes what it would have proposed anyway.
 """
 
 import dataclasses
-import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +18,12 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sparse_gpt.circuits.circuit import write_json
 from sparse_gpt.circuits.evaluate import Scores
 from sparse_gpt.circuits.search import Found, Hyperparameters, population
 from sparse_gpt.circuits.trials import Trials
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json_if_any, replacing, write_json
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -164,7 +163,11 @@ def _tell(study: optuna.Study, batch: Searches, prune: PruneConfig) -> None:
 def _prepare(folder: Path, made_for: dict[str, Any]) -> None:
     """Empties a folder that was made for something else."""
     label = folder / "made_for.json"
-    if not label.is_file() or json.loads(label.read_text()) != made_for:
+    try:
+        held = read_json_if_any(label)
+    except InputError:  # damaged: begun anew
+        held = {}
+    if held != made_for:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(label, made_for)
@@ -188,7 +191,6 @@ def _load(path: Path) -> Searches:
 def _kept(batch: Searches, folder: Path | None, index: int) -> Searches:
     """`batch`, after it was written whole under a temporary name and renamed."""
     if folder is not None:
-        temporary = folder / f".searches.{os.getpid()}.npz"
-        np.savez_compressed(temporary, *jax.tree.leaves(batch))
-        os.replace(temporary, folder / f"searches_{index:03d}.npz")
+        with replacing(folder / f"searches_{index:03d}.npz") as temporary:
+            np.savez_compressed(temporary, *jax.tree.leaves(batch))
     return batch

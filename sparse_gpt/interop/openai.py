@@ -1,7 +1,6 @@
 """Folders in the reference's format: beeg_config.json and final_model.pt."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_config, openai_weights
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
 
 WEIGHTS = "final_model.pt"
@@ -42,7 +42,7 @@ def read_model(folder: str | Path) -> Imported:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with {openai_config.FILE} and {WEIGHTS}")
-    fields = _read_json(folder / openai_config.FILE)
+    fields = read_json(folder / openai_config.FILE)
     config, notes = openai_config.from_fields(fields, str(folder / openai_config.FILE))
     tensors = read_tensors(folder / WEIGHTS)
     source = str(folder / WEIGHTS)
@@ -57,20 +57,8 @@ def read_model(folder: str | Path) -> Imported:
 def write_model(folder: str | Path, config: Config, params: Params) -> None:
     """Writes beeg_config.json and final_model.pt into an existing folder. Equal models give equal bytes."""
     folder = Path(folder)
-    (folder / openai_config.FILE).write_text(json.dumps(openai_config.to_fields(config), indent=1) + "\n")
+    write_json(folder / openai_config.FILE, openai_config.to_fields(config))
     write_tensors(folder / WEIGHTS, openai_weights.to_tensors(config.model, params))
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: not found")
-    try:
-        fields = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: holds a {type(fields).__name__}, expected an object of fields")
-    return fields
 
 
 def _own_config(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Config | None:
@@ -79,7 +67,7 @@ def _own_config(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, n
     if not path.is_file():
         return None
     try:
-        own = configs.validate(configs.from_dict(json.loads(path.read_text())[OWN_KEY]))
+        own = configs.validate(configs.from_dict(read_json(path)[OWN_KEY], str(path)))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # somebody else's config.json
     if openai_config.to_fields(own) != dict(fields):

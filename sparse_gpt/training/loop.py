@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,10 +31,12 @@ from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before
+from sparse_gpt.io import LARGE, parse_json, read_bytes, write_atomic, write_json
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
 from sparse_gpt.progress import ProgressBar, compiling
+from sparse_gpt.records import METRICS_ROW
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 
@@ -112,7 +113,7 @@ def claim_workdir(config: Config, workdir: Path) -> None:
     """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
     check_workdir(config, workdir)
     if not (workdir / "config.json").is_file():
-        manifest.write_json(workdir / "config.json", configs.to_dict(config))
+        write_json(workdir / "config.json", configs.to_dict(config))
 
 
 def check_workdir(config: Config, workdir: Path) -> None:
@@ -374,12 +375,12 @@ class _Run:
         }
         entry |= {name: _plain(newest[name]) for name in sorted(newest.keys() - {"loss", "grad_rms"})}
         self.dead_neurons = evaluated.get("dead_neurons", self.dead_neurons)
-        entry |= {**evaluated, "dead_neurons": self.dead_neurons}
+        entry |= {**{name: _plain(value) for name, value in evaluated.items()}, "dead_neurons": self.dead_neurons}
         self.mark, self.marked_step = time.perf_counter(), s + 1
         if self.tensorboard is None:
             return
         with self.metrics_path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
         for name, value in entry.items():
             if isinstance(value, int | float) and name != "step":
                 self.tensorboard.add_scalar(name, value, s)
@@ -409,18 +410,20 @@ class _Run:
         """Drops log lines of steps that will be done again, and a line cut short by a kill."""
         if not self.metrics_path.is_file():
             return
-        kept = []
-        for line in self.metrics_path.read_text().splitlines():
+        kept, dropped = [], 0
+        lines = read_bytes(self.metrics_path, LARGE).split(b"\n")
+        for number, line in enumerate(lines, start=1):
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
+                entry = parse_json(line, f"{self.metrics_path}: line {number}", METRICS_ROW, nan_as_null=True)
+            except InputError:
+                dropped += number < len(lines)  # what is after the last line break was cut short by a kill
                 continue
             if entry["step"] < start:
-                kept.append(line + "\n")
+                kept.append(json.dumps(entry, allow_nan=False) + "\n")
                 self.dead_neurons = entry.get("dead_neurons")
-        temporary = self.metrics_path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.metrics_path)
+        if dropped:
+            tqdm.write(f"{self.metrics_path}: {dropped} damaged lines are left out")
+        write_atomic(self.metrics_path, "".join(kept).encode())
 
 
 def _plain(value: Any) -> Any:

@@ -2,18 +2,20 @@
 
 import hashlib
 import importlib.metadata
-import json
-import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json, read_json_if_any, write_json
 from sparse_gpt.model.parameters import Params, flatten
+from sparse_gpt.records import MANIFEST
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
 
@@ -73,18 +75,23 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name, then renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+def read(workdir: Path, schema: Any = MANIFEST) -> dict[str, Any]:
+    """A workdir's manifest.json; InputError if there is none, or one that is damaged or not as the schema says."""
+    found: dict[str, Any] = read_json(workdir / "manifest.json", schema)
+    return found
 
 
-def update(workdir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds facts to a workdir's manifest.json and returns it whole."""
+def update(workdir: Path, facts: Mapping[str, Any], say: Callable[[str], object] = tqdm.write) -> dict[str, Any]:
+    """Adds facts to a workdir's manifest.json and returns it whole.
+
+    One that is damaged is begun anew, and `say` is told so: a run that goes on finds everything out again.
+    """
     path = workdir / "manifest.json"
-    manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        manifest: dict[str, Any] = read_json_if_any(path, MANIFEST)
+    except InputError as error:
+        say(f"{error}: it is written anew")
+        manifest = {}
     manifest |= facts
     write_json(path, manifest)
     return manifest
