@@ -6,7 +6,7 @@ from typing import Any
 from launch import bridge_figures, figures
 from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, read_json
+from sparse_gpt.io import read_json
 from sparse_gpt.report import schemas
 
 PRESET = "bridge_laptop"
@@ -24,7 +24,7 @@ def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[
         finish("train", f"--preset={sparse_preset}", f"--workdir={sparse}")
         given = [f"--config.bridge.init_from={sparse}", f"--config.data.corpus={sparse / 'corpus'}"]
     finish("bridge", f"--preset={preset}", f"--workdir={bridged}", *given)
-    held = read_json(bridged / "bridge.json", schemas.BRIDGE, most_bytes=LARGE)
+    held = read_json(bridged / "bridge.json", schemas.BRIDGE)
     results = {task: _carried(bridged, task) for task in TASKS}
     found = [*filter(None, results.values())]
     write_tables(folder, held, found)
@@ -44,7 +44,7 @@ def _carried(bridged: Path, task: str) -> tuple[Json, Json] | None:
     finish("steer", f"--workdir={bridged}", f"--task={task}")
     place = bridged / "circuits" / task
     steering, transport = (
-        read_json(place / f"{kind}.json", schema, most_bytes=LARGE)
+        read_json(place / f"{kind}.json", schema)
         for kind, schema in (("steering", schemas.STEERING), ("transport", schemas.TRANSPORT))
     )
     return steering, transport

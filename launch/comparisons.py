@@ -22,7 +22,7 @@ from sparse_gpt.circuits.find import full_task_loss, prepared, searched
 from sparse_gpt.circuits.record import loss_versus_size, size_versus_target
 from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, read_json_if_any, write_json
+from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
@@ -230,7 +230,7 @@ def searched_sizes(
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file's content; nothing where there is none."""
-    content: dict[str, Any] = read_json_if_any(path, {"points": POINTS}, most_bytes=LARGE)
+    content: dict[str, Any] = read_json_if_any(path, {"points": POINTS})
     return content
 
 

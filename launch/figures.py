@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from launch.runs import CIRCUIT, POINTS, metrics_rows
-from sparse_gpt.io import LARGE, read_json
+from sparse_gpt.io import read_json
 from sparse_gpt.records import MAYBE, TEXT
 
 mpl.use("agg")
@@ -48,16 +48,14 @@ def solved(workdir: Path, target: float) -> list[str]:
 
 def points(workdir: Path, task: str) -> list[dict[str, Any]]:
     """Sizes of a task's circuit at each target loss: the best ranking's first nodes, before any refinement."""
-    search = read_json(
-        workdir / "circuits" / task / "search.json", {"size_versus_target": {"points": POINTS}}, most_bytes=LARGE
-    )
+    search = read_json(workdir / "circuits" / task / "search.json", {"size_versus_target": {"points": POINTS}})
     found: list[dict[str, Any]] = search["size_versus_target"]["points"]
     return found
 
 
 def minimal_size(workdir: Path, task: str) -> tuple[int, int]:
     """Nodes and edges of a task's circuit after refinement."""
-    metrics = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT, most_bytes=LARGE)["metrics"]
+    metrics = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
     return int(metrics["nodes"]), int(metrics["edges"])
 
 

@@ -3,7 +3,12 @@
 python -m launch.import_openai --source=csp_yolo1 --workdir=runs/csp_yolo1
 """
 
+from pathlib import Path
+
+from absl import flags
+
 from launch import cli, paths
+from sparse_gpt.interop import layouts
 
 
 def define_flags() -> None:
@@ -16,6 +21,7 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
+    layouts.check_folder(Path(flags.FLAGS.source).expanduser())
     from launch.jobs import import_openai as job
 
     job.main()

@@ -81,6 +81,8 @@ def output_file(flag: str, value: str) -> Path:
     path = Path(value).expanduser().absolute()
     if path.is_dir():
         raise InputError(f"--{flag}={value}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # it would be replaced, not written to
+        raise InputError(f"--{flag}={value}: is a pipe or a device; name a file")
     if not path.parent.is_dir():
         raise InputError(f"--{flag}={value}: not a file in an existing folder; create {path.parent} first")
     writable_folder(flag, path.parent)

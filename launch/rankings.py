@@ -21,7 +21,7 @@ from sparse_gpt.circuits.find import prepared
 from sparse_gpt.circuits.gates import to_vector
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, read_json, read_json_if_any, write_json
+from sparse_gpt.io import read_json, read_json_if_any, write_json
 from sparse_gpt.records import MAYBE, NUMBER, PLAIN, TEXT
 from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.workdir import Workdir
@@ -116,7 +116,7 @@ def lost(search: Json, task: str, workdir: Path) -> list[Figure]:
     enough = next(p["nodes"] for p in search["size_versus_target"]["points"] if p["target_loss"] == TARGET)
     curve = search["loss_versus_size"]
     row = next((point for point in curve if point["nodes"] >= enough), curve[-1])
-    circuit = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT, most_bytes=LARGE)["metrics"]
+    circuit = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
     return [
         at_least(
             f"{task}: task loss without its circuit of {circuit['nodes']} nodes", circuit["ablated_task_loss"], 0.69
@@ -159,7 +159,7 @@ def _search(workdir: Path, task: str) -> Json:
     path = workdir / "circuits" / task / "search.json"
     if not path.is_file():
         prune(workdir, task, *QUICK)
-    found: Json = read_json(path, _SEARCH, most_bytes=LARGE)
+    found: Json = read_json(path, _SEARCH)
     return found
 
 
@@ -167,7 +167,7 @@ def _sizes(workdir: Path, task: str) -> list[Json]:
     """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
     search, path = _search(workdir, task), workdir / "circuits" / task / "rankings.json"
     made_for = {key: search[key] for key in ("task", "params_sha256", "hyperparameters")}
-    held = read_json_if_any(path, _RANKINGS, most_bytes=LARGE)
+    held = read_json_if_any(path, _RANKINGS)
     if {key: held.get(key) for key in made_for} != made_for:
         held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search)}
         write_json(path, held)

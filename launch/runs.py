@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_gpt import config as configs
 from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, parse_json, read_bytes, read_json, write_json
+from sparse_gpt.io import parse_json, read_bytes, read_json, write_json
 from sparse_gpt.records import LOSSES, METRICS_ROW, NUMBER, PLAIN, TRAINED
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def waited(process: "subprocess.Popen[bytes]") -> int:
 def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
     """circuit.json of a task; launch.prune keeps one that is there for these parameters and settings."""
     finish("prune", f"--workdir={workdir}", f"--task={task}", *flags)
-    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT, most_bytes=LARGE)
+    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)
     return found
 
 
@@ -100,7 +100,7 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
 def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl; InputError names the one that is damaged."""
     path = workdir / "metrics.jsonl"
-    lines = read_bytes(path, LARGE).splitlines()
+    lines = read_bytes(path).splitlines()
     return [parse_json(line, f"{path}: line {number}", METRICS_ROW) for number, line in enumerate(lines, start=1)]
 
 

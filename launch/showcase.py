@@ -20,7 +20,7 @@ from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.gated import GatedModel, gated_model
 from sparse_gpt.circuits.rewire import without_pruned_edges
-from sparse_gpt.io import LARGE, read_json
+from sparse_gpt.io import read_json
 from sparse_gpt.records import MAYBE, TEXT
 from sparse_gpt.workdir import Workdir
 from tasks.words import VOCABULARY
@@ -88,7 +88,7 @@ def laptop_circuits(folder: Path) -> list[Figure]:
 
 def _sizes(path: Path) -> dict[str, Any]:
     """One task's row."""
-    circuit, search = (read_json(path.parent / name, schema, most_bytes=LARGE) for name, schema in _FILES)
+    circuit, search = (read_json(path.parent / name, schema) for name, schema in _FILES)
     shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
     row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
     stages = {stage["stage"]: stage for stage in search["stages"]}

@@ -14,8 +14,7 @@ from typing import Any
 from sparse_gpt import records
 from sparse_gpt.errors import InputError
 
-MOST_BYTES = 64 << 20  # of a JSON file, unless its reader says otherwise
-LARGE = 1 << 30  # bytes of a result that grows with the model: circuits, traces, corpora
+MOST_BYTES = 256 << 20  # of a JSON file: the largest that is written, traces of a large circuit, has a tenth
 MOST_LEVELS = 100  # of objects and lists in each other
 MOST_INTEGER = 1 << 63  # exclusive, and so is its negative: what an int64 holds
 
@@ -97,7 +96,7 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
             raise InputError(f"{path}: is {what}, expected a file; remove or rename it")
         if found.st_size > most_bytes:
-            raise InputError(f"{path}: {found.st_size} bytes, expected at most {most_bytes}; {_AGAIN}")
+            raise InputError(f"{path}: {found.st_size:,} bytes, more than the {most_bytes:,} that are read")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(most_bytes)
     except OSError as error:
@@ -136,26 +135,21 @@ def read_json_if_any(path: Path, schema: Any = None, **options: Any) -> Any:
 
 
 def parse_json(
-    data: bytes, where: str, schema: Any = None, *, kind: type | tuple[type, ...] = dict, nan_as_null: bool = False
+    data: bytes | str,
+    where: str,
+    schema: Any = None,
+    *,
+    kind: type | tuple[type, ...] = dict,
+    nan_as_null: bool = False,
 ) -> Any:
-    """As `read_json`, from the bytes of a file that messages call `where`."""
+    """As `read_json`, from the content of a file that messages call `where`."""
     try:
-        text = data.decode("utf-8-sig")
-        hooks: dict[str, Any] = {"parse_constant": _none if nan_as_null else _constant}
-        if _EXTREME.search(text):
-            hooks |= {"parse_int": _integer, "parse_float": _none_if_infinite if nan_as_null else _real}
-        value = json.loads(text, **hooks)
-        if _deeper(value, MOST_LEVELS):
-            raise RecursionError
-    except RecursionError as error:
-        raise InputError(f"{where}: not readable as JSON (nested over {MOST_LEVELS} levels); {_AGAIN}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not readable as JSON (not UTF-8 at byte {error.start}); {_AGAIN}") from error
-    except ValueError as error:
-        reason = str(error) if data.strip() else "it is empty"
-        raise InputError(f"{where}: not readable as JSON ({reason}); {_AGAIN}") from error
-    if not isinstance(value, kind):
-        wanted = " or ".join(map(_kind_name, kind if isinstance(kind, tuple) else (kind,)))
+        value = _parsed(data, nan_as_null)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not readable as JSON ({_reason(error, data)}); {_AGAIN}") from error
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(map(_kind_name, kinds))
         raise InputError(f"{where}: holds {_kind_name(type(value))}, expected {wanted}; {_AGAIN}")
     if schema is not None:
         try:
@@ -165,8 +159,40 @@ def parse_json(
     return value
 
 
+def _parsed(data: bytes | str, nan_as_null: bool) -> Any:
+    """The value of JSON text. ValueError or RecursionError beyond the limits above."""
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    hooks: dict[str, Any] = {"parse_constant": _none if nan_as_null else _constant}
+    if _EXTREME.search(text):
+        hooks |= {"parse_int": _integer, "parse_float": _none_if_infinite if nan_as_null else _real}
+    value = json.loads(text, **hooks)
+    if _deeper(value, MOST_LEVELS):
+        raise RecursionError
+    if "\\u" in text:  # half a surrogate pair could be printed nowhere
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _reason(error: ValueError | RecursionError, data: bytes | str) -> str:
+    """Why text is not taken, for a person."""
+    if isinstance(error, RecursionError):
+        return f"nested too deep, over {MOST_LEVELS} levels"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    if isinstance(error, UnicodeEncodeError):
+        return "half of a surrogate pair"
+    return str(error) if data.strip() else "it is empty"
+
+
 def _kind_name(kind: type) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        type(None): "null",
+        int: "a whole number",
+    }
     return names.get(kind, "a number")
 
 
@@ -175,20 +201,20 @@ def _none(name: str) -> None:
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _integer(digits: str) -> int:
     value = int(digits) if len(digits) <= 20 else MOST_INTEGER  # Python refuses to convert thousands of digits
     if not -MOST_INTEGER < value < MOST_INTEGER:
-        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits is beyond 64 bits")
+        raise ValueError(f"the number {digits[:12]}... of {len(digits)} digits is too large, beyond 64 bits")
     return value
 
 
 def _real(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise ValueError(f"{digits[:20]} is beyond a 64-bit float")
+        raise ValueError(f"the number {digits[:20]} is too large, beyond a 64-bit float")
     return value
 
 

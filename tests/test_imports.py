@@ -16,13 +16,14 @@ OURS = ("sparse_gpt", "tasks", "launch", "tests")
 # What each room may import besides itself. A room is a folder or module of sparse_gpt, or another top-level folder.
 PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}  # standard library only
 FILES = {"sparse_gpt.errors", "sparse_gpt.io", "sparse_gpt.records"}  # standard library only
-BASE = {"sparse_gpt.config", "sparse_gpt.visible", "sparse_gpt.progress", *FILES, *PROCESS}
+BASE = {"sparse_gpt.arrays", "sparse_gpt.config", "sparse_gpt.visible", "sparse_gpt.progress", *FILES, *PROCESS}
 MODEL = {*BASE, "sparse_gpt.topk", "sparse_gpt.model"}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt": set(),  # the package's own __init__
     "sparse_gpt.errors": set(),
     "sparse_gpt.records": {"sparse_gpt.errors"},
     "sparse_gpt.io": {"sparse_gpt.errors", "sparse_gpt.records"},
+    "sparse_gpt.arrays": {"sparse_gpt.errors"},
     "sparse_gpt.visible": set(),
     "sparse_gpt.fields": {"sparse_gpt.errors"},
     "sparse_gpt.config_groups": {"sparse_gpt.fields"},
@@ -47,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only
-    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate"},
+    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate", "sparse_gpt.machine"},
     "sparse_gpt.circuits": {*MODEL, "sparse_gpt.estimate"},
     "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
     # Reads and writes the tokenizers and workdirs that data and training make.
@@ -59,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "tasks": set(),
 }
 # Outer packages, for rooms that are to stay free of most.
-ONLY_OUTER = {"tasks": {"numpy"}}
+ONLY_OUTER = {"tasks": {"numpy"}, "sparse_gpt.arrays": {"numpy"}}
 SLOW = {"jax", "flax", "optax", "orbax"}  # to import: not before flags are checked
 NEVER_OUTER = {
     "sparse_gpt.report": SLOW,

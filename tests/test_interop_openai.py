@@ -406,7 +406,7 @@ def test_activations_are_chosen_by_any_of_their_names() -> None:
         (np.zeros((1, 13), np.int32), "context of 12"),
         (np.array([[0, 18], [19, 0]]), r"token 19 at \[1, 0\]"),
         (np.array([[-1]]), "token -1"),
-        (np.array([["a"]], object), "not an .npy"),
+        (np.array([["a"]], object), "not a readable .npy"),
     ],
 )
 def test_tokens_that_cannot_be_are_refused(tmp_path: Path, tokens: np.ndarray, part: str) -> None:
@@ -419,7 +419,7 @@ def test_tokens_that_cannot_be_are_refused(tmp_path: Path, tokens: np.ndarray, p
 def test_files_that_hold_no_tokens_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("1 2 3")
     np.savez(tmp_path / "many.npz", a=np.zeros((1, 1), np.int32))
-    for name, part in (("text.npy", "not an .npy"), ("many.npz", "npz archive"), ("absent.npy", "not found")):
+    for name, part in (("text.npy", "not a readable .npy"), ("many.npz", "zip archive"), ("absent.npy", "not found")):
         with pytest.raises(InputError, match=part):
             inference.read_tokens(tmp_path / name, configs.ModelConfig())
 

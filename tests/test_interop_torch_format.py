@@ -202,7 +202,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, part)
     refused(tmp_path / "absent.pt", "not found")
-    refused(tmp_path, "not found")
+    refused(tmp_path, "is a folder")
 
 
 def rewrite(source: Path, target: Path, change: dict[str, bytes | None]) -> Path:

@@ -10,6 +10,7 @@ from absl import flags
 from tqdm import tqdm
 
 from launch import cli, measure
+from launch.startup import quickstart, startup
 from sparse_gpt.io import write_json
 
 
@@ -38,6 +39,10 @@ def _jobs() -> list[tuple[str, Any]]:
     """(part, call that returns rows) for everything asked for."""
     f = flags.FLAGS
     jobs: list[tuple[str, Any]] = []
+    if "startup" in f.parts:
+        jobs.append(("startup", lambda: startup(f.rounds)))
+    if "quickstart" in f.parts:
+        jobs.append(("quickstart", lambda: [quickstart()]))
     if "train" in f.parts:
         for size in f.sizes:
             for dtype in f.dtypes:

@@ -18,7 +18,9 @@ from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import Params
+from sparse_gpt.records import MANIFEST
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
@@ -147,7 +149,7 @@ def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:
     path = workdir / "manifest.json"
     if not os.path.lexists(path):
         return
-    facts = manifest.read(workdir)
+    facts = read_json(path, MANIFEST)
     held = facts.get("dense_params_sha256")
     if held is None:
         raise InputError(f"{workdir}: holds a run without bridges; choose a new --workdir")

@@ -19,7 +19,7 @@ from sparse_gpt.circuits.gated import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, read_json_if_any, write_json
+from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.records import INDEX, MANIFEST, NUMBER, TEXT
 from sparse_gpt.training.manifest import params_sha256
 
@@ -119,7 +119,7 @@ def _steer(
 
 def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
     """What the task loss gains without each node, from search.json; {} when it is not there."""
-    search = read_json_if_any(place / "search.json", _IMPORTANCE, most_bytes=LARGE)
+    search = read_json_if_any(place / "search.json", _IMPORTANCE)
     entries = search.get("importance", {}).get("nodes", [])
     whole = circuit.metrics["task_loss"]
     return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}

@@ -11,6 +11,7 @@ from launch import cli, evaluation, paths
 from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
+from sparse_gpt.arrays import npy_shape, read_npz
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
@@ -52,10 +53,7 @@ def main(config: Config) -> int:
 
 def _fitted_to_batches(config: Config, path: Path) -> Config:
     """Batch size, and the number of steps unless it was given, from the array of batches."""
-    try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError) as error:
-        raise InputError(f"--batches={path}: not a readable .npy array ({error})") from error
+    shape = npy_shape(path, f"--batches={path}")
     if len(shape) != 3:
         raise InputError(f"--batches={path}: shape {shape}; expected (steps, batch, time + 1)")
     extra = config.optimizer.recipe == "openai_reference"  # it takes steps + 1 iterations
@@ -70,11 +68,10 @@ def _initial_params(source: str | None, config: Config) -> Params | None:
         return None
     path = Path(source).expanduser()
     if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                tensors = {name: np.asarray(file[name], np.float32) for name in file.files}
-        except (OSError, ValueError) as error:
-            raise InputError(f"--init_from={source}: not a readable .npz file ({error})") from error
+        arrays = read_npz(path, f"--init_from={source}")
+        tensors = {
+            name: array if array.dtype.kind == "c" else np.asarray(array, np.float32) for name, array in arrays.items()
+        }
         params = openai_weights.to_params(config.model, tensors, str(path))
     elif path.is_dir():
         locks.refuse_while_written(path)

@@ -12,17 +12,17 @@ Counted beside the edges, over the whole vocabulary:
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_gpt.arrays import read_npz
 from sparse_gpt.circuits.gates import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, read_json, replacing, write_json
+from sparse_gpt.io import read_json, replacing, write_json
 from sparse_gpt.model.parameters import Params
 from sparse_gpt.records import ANY, FLAG, INDEX, LOSSES, MAYBE, NUMBER, TEXT, Leaf, check, shown
 
@@ -143,18 +143,23 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     path = folder / "circuit.json"
     if not os.path.lexists(path):
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
-    tree = read_json(path, most_bytes=LARGE)
+    tree = read_json(path)
+    if tree.get("format") != FORMAT:
+        raise InputError(f"{path}: format {shown(tree.get('format'))}, expected {FORMAT!r}")
+    stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
     try:
-        if tree.get("format") != FORMAT:
-            raise InputError(f"{path}: format {shown(tree.get('format'))}, expected {FORMAT!r}")
         check(tree, SCHEMA)
-        with (folder / "ablation.npz").open("rb") as file, np.load(file) as stored:
-            values = {site: stored[site] for site in NODE_SITES}
+    except InputError as error:
+        raise InputError(f"{path}: {error}; prune again") from error
+    try:
+        values = {site: stored[site] for site in NODE_SITES}
         circuit = from_dict(tree, values)
         for node in circuit.nodes:
             if node.layer >= len(values[node.site]) or node.channel >= values[node.site].shape[1]:
                 raise InputError(f"{path}: node {'.'.join(map(str, node))} is outside of the values in ablation.npz")
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{folder}: not a circuit ({type(error).__name__}: {error})") from error
     if params_sha256 is not None and circuit.params_sha256 != params_sha256:
         raise InputError(

@@ -1,12 +1,13 @@
 """A search that a signal stops between two chunks of steps: a file keeps what it has done, until it goes on."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from sparse_gpt.arrays import read_npz
+from sparse_gpt.errors import InputError
 from sparse_gpt.io import replacing
 
 
@@ -32,12 +33,12 @@ def read(path: Path | None, h: Any, states: Any) -> tuple[int, Any, list[Any]]:
     if path is None or not path.is_file():
         return fresh
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            leaves = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = read_npz(path)
+    except InputError:
         return fresh
+    leaves = [arrays[name] for name in (f"arr_{i}" for i in range(len(arrays))) if name in arrays]
     ours, like = jax.tree.leaves(h), jax.tree.leaves(states)
-    if len(leaves) <= 1 + len(ours) + len(like):
+    if len(leaves) <= 1 + len(ours) + len(like) or leaves[0].size != 1 or leaves[0].dtype.kind not in "iu":
         return fresh
     done, theirs, rest = int(leaves[0]), leaves[1 : 1 + len(ours)], leaves[1 + len(ours) :]
     found, history = rest[: len(like)], rest[len(like) :]

@@ -18,12 +18,13 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from sparse_gpt.arrays import read_npz, told
 from sparse_gpt.circuits.evaluate import Scores
 from sparse_gpt.circuits.search import Found, Hyperparameters, population
 from sparse_gpt.circuits.trials import Trials
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json_if_any, replacing, write_json
+from sparse_gpt.io import read_json, replacing, write_json
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -163,14 +164,18 @@ def _tell(study: optuna.Study, batch: Searches, prune: PruneConfig) -> None:
 def _prepare(folder: Path, made_for: dict[str, Any]) -> None:
     """Empties a folder that was made for something else."""
     label = folder / "made_for.json"
-    try:
-        held = read_json_if_any(label)
-    except InputError:  # damaged: begun anew
-        held = {}
-    if held != made_for:
+    if _made_for(label) != made_for:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(label, made_for)
+
+
+def _made_for(label: Path) -> Any:
+    """What a folder was made for; None if that is not known."""
+    try:
+        return read_json(label)
+    except InputError:
+        return None
 
 
 def _stored(folder: Path | None) -> list[Searches]:
@@ -184,8 +189,11 @@ def _load(path: Path) -> Searches:
     h, found = Hyperparameters(*Hyperparameters._fields), Found(sites, sites, leaf, leaf)
     trials = Trials(leaf, leaf, leaf, leaf, leaf, Scores(leaf, leaf, leaf, leaf))
     structure = jax.tree.structure(Searches(leaf, h, found, trials))
-    with np.load(path) as stored:
-        return jax.tree.unflatten(structure, [stored[f"arr_{i}"] for i in range(len(stored.files))])
+    names = tuple(f"arr_{i}" for i in range(len(jax.tree.leaves(Searches(leaf, h, found, trials)))))
+    way_out = f"remove {path.parent} to do its searches again"
+    with told(f"{path}: not a file of finished searches", way_out):
+        stored = read_npz(path, names=names)
+        return jax.tree.unflatten(structure, [stored[name] for name in names])
 
 
 def _kept(batch: Searches, folder: Path | None, index: int) -> Searches:

@@ -16,12 +16,12 @@ from sparse_gpt.data.sources import Source
 from sparse_gpt.data.tokenise import Rules, Seen, SourceRun, sample_texts
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, disk_errors, read_json, write_json
+from sparse_gpt.io import disk_errors, read_json, write_json
 from sparse_gpt.records import ANY, FLAG, TEXT, WHOLE
 
 PROGRESS = "progress.json"
 _COUNTS = dict.fromkeys(("documents", "bytes", "tokens"), WHOLE)
-_SPLITS = {"train": _COUNTS, "validation": _COUNTS}
+_SPLITS = dict.fromkeys(SPLITS, _COUNTS)
 _SHARD = [TEXT, WHOLE, TEXT, WHOLE, TEXT]
 _PROGRESS_SCHEMA = {
     "settings": {"*": ANY},
@@ -99,7 +99,7 @@ class Preparation:
     def _restore(self) -> None:
         if not (self._folder / PROGRESS).is_file():
             return
-        state = read_json(self._folder / PROGRESS, _PROGRESS_SCHEMA, most_bytes=LARGE)
+        state = read_json(self._folder / PROGRESS, _PROGRESS_SCHEMA)
         compare(self._folder, self._settings, state["settings"], "an unfinished corpus")
         for source, now, before in zip(self._sources, self._fingerprints, state["fingerprints"], strict=True):
             if now != before:

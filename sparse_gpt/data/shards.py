@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.files import sha256_file
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import LARGE, disk_errors, read_json, read_json_if_any, write_json
+from sparse_gpt.io import disk_errors, read_json, read_json_if_any, write_json
 from sparse_gpt.records import ANY, NUMBER, TEXT, WHOLE, Leaf, check
 
 FORMAT = "sparse_gpt.corpus/1"
 MANIFEST = "manifest.json"
 _DTYPE = Leaf("<u2 or <u4", lambda value: value in ("<u2", "<u4"))
 _NAME = Leaf("a file's name", lambda value: isinstance(value, str) and Path(value).name == value and "\0" not in value)
-_SPLIT = Leaf("train or validation", lambda value: value in ("train", "validation"))
+_SPLIT = Leaf("one of " + ", ".join(SPLITS), lambda value: value in SPLITS)
 MANIFEST_SCHEMA = {
     "settings": {"*": ANY},
     "tokenizer": {"sha256": TEXT, "vocab_size": WHOLE},
@@ -32,7 +33,7 @@ MANIFEST_SCHEMA = {
             "weight": NUMBER,
             "dropped?": {"*": WHOLE},
             "documents_read?": WHOLE,
-            "splits": {"train": {"*": WHOLE}, "validation": {"*": WHOLE}},
+            "splits": dict.fromkeys(SPLITS, {"*": WHOLE}),
         }
     ],
     "shards": [{"name": _NAME, "source": WHOLE, "split": _SPLIT, "tokens": WHOLE, "sha256": TEXT}],
@@ -147,7 +148,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not os.path.lexists(path):
         raise InputError(f"{folder}: no corpus there ({MANIFEST} is missing); prepare one with launch.data")
-    manifest: dict[str, Any] = read_json(path, most_bytes=LARGE)
+    manifest: dict[str, Any] = read_json(path)
     if manifest.get("format") != FORMAT:
         raise InputError(f"{path}: not a corpus of format {FORMAT}; prepare it again")
     try:
@@ -196,7 +197,7 @@ def _check_size(path: Path, wanted: int) -> None:
 def _read_verified(folder: Path) -> dict[str, list[Any]]:
     path = folder / "verified.json"
     try:
-        found: dict[str, list[Any]] = read_json_if_any(path, most_bytes=LARGE)
+        found: dict[str, list[Any]] = read_json_if_any(path)
     except InputError:  # damaged: every shard is hashed, and it is written anew
         return {}
     return found

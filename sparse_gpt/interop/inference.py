@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_gpt.arrays import read_npy
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.hooks import Place, name
@@ -25,15 +26,9 @@ def read_tokens(path: str | Path, model: ModelConfig) -> np.ndarray:
       InputError: unless the file holds integers of that shape, within the model's vocabulary and context.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: not found")
-    try:
-        tokens = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not an .npy file of numbers ({error}); write it with numpy.save") from error
-    if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu":
-        kind = tokens.dtype if isinstance(tokens, np.ndarray) else "an .npz archive"
-        raise InputError(f"{path}: holds {kind}, expected integer token ids in an .npy file")
+    tokens = read_npy(path)
+    if tokens.dtype.kind not in "iu":
+        raise InputError(f"{path}: holds {tokens.dtype}, expected integer token ids; convert them with astype")
     if tokens.ndim != 2 or 0 in tokens.shape:
         raise InputError(f"{path}: shape {tokens.shape}, expected (sequences, time), both at least 1")
     if tokens.shape[1] > model.context:

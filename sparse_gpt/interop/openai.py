@@ -11,12 +11,12 @@ import numpy as np
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.interop import openai_config, openai_weights
+from sparse_gpt.interop import layouts, openai_config, openai_weights
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
 from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
 
-WEIGHTS = "final_model.pt"
+WEIGHTS = layouts.WEIGHTS
 OWN_CONFIG = "config.json"  # beside them in our exports; its entry OWN_KEY is our configuration
 OWN_KEY = "sparse_gpt"
 
@@ -40,8 +40,7 @@ def read_model(folder: str | Path) -> Imported:
       InputError: if a file is missing, damaged, or if configuration and weights contradict each other.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one with {openai_config.FILE} and {WEIGHTS}")
+    layouts.check_folder(folder)
     fields = read_json(folder / openai_config.FILE)
     config, notes = openai_config.from_fields(fields, str(folder / openai_config.FILE))
     tensors = read_tensors(folder / WEIGHTS)

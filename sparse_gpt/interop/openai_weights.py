@@ -12,6 +12,7 @@ import numpy as np
 
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
+from sparse_gpt.interop.layouts import check_names
 from sparse_gpt.model.parameters import Params, Path, flatten, parameter_table, unflatten
 from sparse_gpt.model.transformer import sinusoids
 
@@ -80,6 +81,7 @@ def to_params(m: ModelConfig, tensors: Mapping[str, np.ndarray], source: str) ->
       InputError: for a tensor that is missing, surplus, of another shape or kind than the configuration says, and for
         a tied unembedding that is not the embedding.
     """
+    check_names(tensors, source)
     leaves: dict[Path, np.ndarray] = {}
     remaining = {name: array for name, array in tensors.items() if not _is_causal_mask(name, array)}
     for path, spec in parameter_table(m).items():

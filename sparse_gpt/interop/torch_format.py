@@ -12,12 +12,14 @@ from typing import IO
 
 import numpy as np
 
+from sparse_gpt import arrays
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.tensor_pickle import STORAGE_NAMES, StorageRef, TensorRef, emit, parse
 
 ALIGNMENT = 64  # of every storage in the file, as torch.save does it, so that it can be memory-mapped
 MAX_PICKLE_BYTES = 256 * 2**20  # a state dict's pickle has about 200 bytes per tensor
 CHUNK_BYTES = 16 * 2**20
+_AGAIN = "download or save the file again"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # so that equal tensors give equal files
 
 
@@ -47,13 +49,12 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():
-        raise InputError(f"{path}: not found")
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        with path.open("rb") as file:
-            head = file.read(512)
+        return zipfile.ZipFile(arrays.regular_file(path))
+    except InputError:
+        raise
+    except arrays.DAMAGE as error:
+        head = _head(path)
         if head.startswith(b"PK\x03\x04"):
             problem = "is a truncated or damaged zip file; download or save it again"
         elif head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04") or head[257:262] == b"ustar":
@@ -62,8 +63,19 @@ def _open_archive(path: Path) -> zipfile.ZipFile:
                 "load and save it again with a current PyTorch"
             )
         else:
-            problem = f"is not a torch.save file ({error})"
+            problem = f"is not a torch.save file ({arrays.reason(error)})"
         raise InputError(f"{path}: {problem}") from error
+
+
+def _head(path: Path) -> bytes:
+    with arrays.told(f"{path}: cannot be read"), path.open("rb") as file:
+        return file.read(512)
+
+
+def _record_bytes(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    """A record as it is in the archive, decompressed if need be."""
+    with arrays.told(f"{path}: record {name} cannot be read", _AGAIN):
+        return archive.read(name)
 
 
 def _prefix(archive: zipfile.ZipFile, path: Path) -> str:
@@ -78,7 +90,7 @@ def _prefix(archive: zipfile.ZipFile, path: Path) -> str:
 
 def _check_byte_order(archive: zipfile.ZipFile, prefix: str, path: Path) -> None:
     name = f"{prefix}byteorder"
-    order = archive.read(name) if name in archive.namelist() else b"little"
+    order = _record_bytes(archive, name, path) if name in archive.namelist() else b"little"
     if order != b"little":
         raise InputError(
             f"{path}: byte order {order[:16]!r}, only little-endian files are read; save it on such a machine"
@@ -89,10 +101,7 @@ def _pickle_bytes(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     size = archive.getinfo(name).file_size
     if size > MAX_PICKLE_BYTES:
         raise InputError(f"{path}: its data.pkl has {size} bytes, more than a state dict of tensors can need")
-    try:
-        return archive.read(name)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise InputError(f"{path}: data.pkl cannot be read ({error}); download or save the file again") from error
+    return _record_bytes(archive, name, path)
 
 
 class _Storages:
@@ -129,7 +138,7 @@ class _Storages:
         except KeyError:
             raise InputError(f"{self.path}: record {name} is missing; download or save the file again") from None
         if info.compress_type != zipfile.ZIP_STORED:
-            return np.frombuffer(self.archive.read(info), np.uint8)
+            return np.frombuffer(_record_bytes(self.archive, name, self.path), np.uint8)
         # The local header repeats the name and has its own extra field (torch.save pads there).
         header = self.file[info.header_offset : info.header_offset + 30].tobytes()
         if len(header) < 30 or not header.startswith(b"PK\x03\x04"):

@@ -13,9 +13,8 @@ from sparse_gpt.data.files import sha256_file
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before, missing, remove_empty
-from sparse_gpt.interop import huggingface, openai, openai_weights
-from sparse_gpt.io import disk_errors, read_json_if_any, write_json
-from sparse_gpt.records import MANIFEST
+from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
+from sparse_gpt.io import disk_errors, write_json
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 
@@ -36,9 +35,11 @@ def import_openai(
     Raises:
       InputError: see openai.read_model; also if the tokenizer has more entries than the model. Nothing is written then.
     """
+    layouts.check_folder(source)
+    _check_new(workdir, "--workdir")
+    say("reading and checking the weights")
+    model = openai.read_model(source)
     with new_folder(workdir, "--workdir") as folder:
-        say("reading and checking the weights")
-        model = openai.read_model(source)
         facts: dict[str, Any] = {"imported": {"model_sha256": sha256_file(source / openai.WEIGHTS)}, "seeds": {}}
         found = _tokenizer(source, tokenizer, model)
         if found is not None:
@@ -65,11 +66,7 @@ def export_openai(
     config = configs.load(workdir)
     say("reading the checkpoint")
     params, step = load_params(workdir, config.model)
-    try:
-        facts = read_json_if_any(workdir / "manifest.json", MANIFEST)
-    except InputError as error:
-        say(f"{error}; the model is exported without what it says")
-        facts = {}
+    facts = manifest.read(workdir)
     facts |= {"params_sha256": manifest.params_sha256(params), "nonzeros": manifest.nonzeros(params), "step": step}
     with new_folder(output, "--output") as folder:
         say(f"writing {openai.WEIGHTS}")

@@ -83,7 +83,7 @@ def read_json(
     """
     if not os.path.lexists(path):
         return None
-    value: Json = io.read_json(path, most_bytes=io.LARGE, nan_as_null=True)  # older files have NaN
+    value: Json = io.read_json(path, nan_as_null=True)  # older files have NaN
     try:
         if wanted_format and value.get("format") != wanted_format:
             raise InputError(
@@ -105,7 +105,7 @@ def read_metrics(path: Path) -> list[Json]:
     if not os.path.lexists(path):
         return []
     rows = {}
-    for number, line in enumerate(io.read_bytes(path, io.LARGE).split(b"\n")[:-1], start=1):
+    for number, line in enumerate(io.read_bytes(path).split(b"\n")[:-1], start=1):
         row = io.parse_json(line, f"{path}: line {number}", records.METRICS_ROW, nan_as_null=True)
         rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]

@@ -9,17 +9,17 @@ that mean activations can be taken and contexts looked at without preparing the 
 import contextlib
 import io
 import json
-import lzma
+import math
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparse_gpt import arrays
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
@@ -124,12 +124,8 @@ def unpack(name: str, workdir: Path) -> bool:
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[zipfile.ZipFile]:
     """The archive of a stored model; what is wrong with it becomes one line."""
-    path = find(name)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
-        raise InputError(f"{path}: not a stored model, or damaged ({error})") from error
+    with arrays.open_zip(find(name), "stored model") as archive:
+        yield archive
 
 
 def _holds(workdir: Path, fingerprint: str) -> bool:
@@ -160,26 +156,29 @@ def _packed(params: Params) -> bytes:
 
     Values are four rows of bytes, first bytes first: like bytes beside each other compress better.
     """
-    arrays: dict[str, Any] = {}
+    packed: dict[str, Any] = {}
     for path, leaf in flatten(params).items():
         name, value = "/".join(path), np.asarray(leaf, np.float32)
         bits = value.ravel().view(np.uint32) != 0  # a negative zero is kept too: every bit comes back
-        arrays[name + ":shape"] = np.asarray(value.shape, np.int64)
-        arrays[name + ":nonzero"] = np.packbits(bits)
-        arrays[name + ":values"] = value.ravel()[bits].astype("<f4").view(np.uint8).reshape(-1, 4).T
+        packed[name + ":shape"] = np.asarray(value.shape, np.int64)
+        packed[name + ":nonzero"] = np.packbits(bits)
+        packed[name + ":values"] = value.ravel()[bits].astype("<f4").view(np.uint8).reshape(-1, 4).T
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **packed)
     return buffer.getvalue()
 
 
 def _unpacked(content: bytes) -> Params:
-    """Inverse of `_packed`."""
+    """Inverse of `_packed`; InputError, ValueError, TypeError, KeyError or IndexError if it is none of its."""
     flat = {}
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        for name in (key.removesuffix(":shape") for key in file.files if key.endswith(":shape")):
-            shape = tuple(file[name + ":shape"])
-            bits = np.unpackbits(file[name + ":nonzero"], count=int(np.prod(shape, dtype=np.int64))).astype(bool)
-            value = np.zeros(bits.size, np.float32)
-            value[bits] = np.ascontiguousarray(file[name + ":values"].T).view("<f4")[:, 0]
-            flat[tuple(name.split("/"))] = value.reshape(shape)
+    file = arrays.read_npz(content, PARAMS)
+    for name in (key.removesuffix(":shape") for key in file if key.endswith(":shape")):
+        shape, packed = tuple(map(int, file[name + ":shape"])), file[name + ":nonzero"]
+        size = math.prod(shape)
+        if min(shape, default=0) < 0 or len(packed) != -(-size // 8):
+            raise ValueError(f"{name}: {len(packed)} bytes of bits do not fit shape {shape}")
+        bits = np.unpackbits(packed, count=size).astype(bool)
+        value = np.zeros(size, np.float32)
+        value[bits] = np.ascontiguousarray(file[name + ":values"].T).view("<f4")[:, 0]
+        flat[tuple(name.split("/"))] = value.reshape(shape)
     return unflatten(flat)

@@ -31,7 +31,7 @@ from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before
-from sparse_gpt.io import LARGE, parse_json, read_bytes, write_atomic, write_json
+from sparse_gpt.io import parse_json, read_bytes, write_atomic, write_json
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
@@ -194,6 +194,8 @@ def train(
 
     def claim() -> None:
         claim_workdir(config, workdir)
+        if has_begun(workdir) and (note := manifest.other_machine(workdir)):
+            tqdm.write(note)
         manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
 
     with distributed.writing(workdir), as_it_was(workdir), full_disk(workdir):
@@ -411,7 +413,7 @@ class _Run:
         if not self.metrics_path.is_file():
             return
         kept, dropped = [], 0
-        lines = read_bytes(self.metrics_path, LARGE).split(b"\n")
+        lines = read_bytes(self.metrics_path).split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 entry = parse_json(line, f"{self.metrics_path}: line {number}", METRICS_ROW, nan_as_null=True)
@@ -427,11 +429,11 @@ class _Run:
 
 
 def _plain(value: Any) -> Any:
-    """A number or a list of numbers as JSON has them; None for what was not measured (NaN)."""
+    """A number or a list of numbers as JSON has them; None for what was not measured (NaN) or is infinite."""
     listed = np.asarray(value, np.float64).tolist()
     if isinstance(listed, list):
         return [_plain(number) for number in listed]
-    return None if math.isnan(listed) else listed
+    return listed if math.isfinite(listed) else None
 
 
 def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:

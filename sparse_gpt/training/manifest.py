@@ -4,16 +4,17 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from sparse_gpt import machine
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, read_json_if_any, write_json
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import Params, flatten
 from sparse_gpt.records import MANIFEST
 
@@ -71,27 +72,43 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
         **({"git_revision_missing": reason} if reason else {}),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        "machine": machine.numerics(),
         **facts,
     }
 
 
-def read(workdir: Path, schema: Any = MANIFEST) -> dict[str, Any]:
-    """A workdir's manifest.json; InputError if there is none, or one that is damaged or not as the schema says."""
-    found: dict[str, Any] = read_json(workdir / "manifest.json", schema)
-    return found
-
-
-def update(workdir: Path, facts: Mapping[str, Any], say: Callable[[str], object] = tqdm.write) -> dict[str, Any]:
-    """Adds facts to a workdir's manifest.json and returns it whole.
-
-    One that is damaged is begun anew, and `say` is told so: a run that goes on finds everything out again.
-    """
-    path = workdir / "manifest.json"
+def other_machine(workdir: Path) -> str:
+    """One line if the manifest of a run names another machine than this one; "" if it does not, or cannot be read."""
     try:
-        manifest: dict[str, Any] = read_json_if_any(path, MANIFEST)
+        held = read_json(workdir / "manifest.json")["machine"]
+        here = machine.numerics()
+        differing = [
+            f"{name} {held[name]} there, {here[name]} here"
+            for name in ("processor", "vector_extensions", "threads", "xla_flags")
+            if held[name] != here[name]
+        ]
+    except (InputError, KeyError, TypeError):
+        return ""
+    if not differing:
+        return ""
+    return f"{workdir}: goes on where other bits may come out than where it began ({'; '.join(differing)})"
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """A workdir's manifest; empty, and said, where it is missing or damaged: what it tells can be found out again."""
+    path = workdir / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        facts: dict[str, Any] = read_json(path, MANIFEST)
     except InputError as error:
-        say(f"{error}: it is written anew")
-        manifest = {}
-    manifest |= facts
-    write_json(path, manifest)
+        print(f"{error}; going on without it", file=sys.stderr)
+        return {}
+    return facts
+
+
+def update(workdir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds facts to a workdir's manifest.json and returns it whole."""
+    manifest = {**read(workdir), **facts}
+    write_json(workdir / "manifest.json", manifest)
     return manifest

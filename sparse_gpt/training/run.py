@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sparse_gpt import estimate
+from sparse_gpt.arrays import read_npy
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
@@ -114,10 +115,7 @@ def read_batches(path: Path, config: Config) -> np.ndarray:
     Raises:
       InputError: not such an array, ids outside the vocabulary, longer than the context, or too few for the run.
     """
-    try:
-        tokens = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--batches={path}: not a readable .npy array ({error})") from error
+    tokens = read_npy(path, f"--batches={path}")
     if tokens.ndim != 3 or not np.issubdtype(tokens.dtype, np.integer) or tokens.size == 0:
         raise InputError(f"--batches={path}: {tokens.dtype} {tokens.shape}; expected integers (steps, batch, time + 1)")
     if tokens.min() < 0 or tokens.max() >= config.model.vocab_size:
