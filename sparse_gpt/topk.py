@@ -102,7 +102,7 @@ def _abs_topk(x: Array, k: int) -> Array:
 
 def _abs_topk_forward(x: Array, k: int) -> tuple[Array, Array]:
     rows = magnitude_keys(x).reshape(-1, x.shape[-1])
-    keep = keep_rows(k, x.dtype == jnp.bfloat16)(rows).reshape(x.shape)
+    keep = keep_rows(k, x.dtype == jnp.bfloat16, jax.device_count() > 1)(rows).reshape(x.shape)
     return jnp.where(keep, x, jnp.zeros_like(x)), keep
 
 

@@ -22,18 +22,19 @@ _LOWEST16, _HIGHEST16 = -(2**15), 2**15 - 1
 
 
 @functools.cache
-def keep_rows(k: int, half: bool) -> Any:
+def keep_rows(k: int, half: bool, sharded: bool) -> Any:
     """``mask(keys)`` for keys (rows, width) int32 from `topk.magnitude_keys`, with 0 < k < width.
 
     Exactly k entries per row are true, ties going to the lowest index. `half` says that the lower 16 bits of all keys
-    are zero (keys of bfloat16 numbers). Batching with vmap puts the batch among the rows, so the way
-    taken for ties stays a branch.
+    are zero (keys of bfloat16 numbers), `sharded` that rows may be on several devices. Batching with vmap puts the
+    batch among the rows, so that what ties need stays a decision at run time. Jitted, so that it is traced once per
+    shape and not at every site of every layer.
     """
 
     @custom_vmap
     def mask(keys: Array) -> Array:
-        # On several devices the rows are sharded: pieces and a common branch would make them communicate.
-        if keys.size < _WORTH_ARRANGING or keys.shape[1] >= 2**15 or jax.device_count() > 1:
+        # Pieces, and a decision for all rows, would make the devices of sharded rows communicate.
+        if keys.size < _WORTH_ARRANGING or keys.shape[1] >= 2**15 or sharded:
             return _plain(keys, k)
         return lax.platform_dependent(
             keys, cpu=lambda keys: _abreast(keys, k, half), default=lambda keys: _plain(keys, k)
@@ -44,7 +45,7 @@ def keep_rows(k: int, half: bool) -> Any:
         del batched
         return mask(keys.reshape(size * keys.shape[1], keys.shape[2])).reshape(keys.shape), True
 
-    return mask
+    return jax.jit(mask)
 
 
 def _plain(keys: Array, k: int) -> Array:

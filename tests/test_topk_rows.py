@@ -55,7 +55,7 @@ def test_pieces_and_batches_are_rows_like_any_other(monkeypatch: pytest.MonkeyPa
     x = jnp.asarray(nasty_rows(3 * 70, 64)).reshape(3, 70, 64)
     keys = magnitude_keys(x)
     expected = slow_mask(np.asarray(keys).reshape(-1, 64), 13).reshape(x.shape)
-    np.testing.assert_array_equal(jax.jit(jax.vmap(keep_rows(13, False)))(keys), expected)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(keep_rows(13, False, False)))(keys), expected)
     keep_rows.cache_clear()
 
 
