@@ -11,6 +11,7 @@ import tqdm
 
 from sparse_gpt import interruption
 from sparse_gpt.data import problems
+from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.shards import FORMAT, MANIFEST, Shard, token_dtype
 from sparse_gpt.data.sources import Source
 from sparse_gpt.data.tokenise import Rules, Seen, SourceRun, sample_texts

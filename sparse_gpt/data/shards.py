@@ -33,7 +33,7 @@ MANIFEST_SCHEMA = {
             "weight": NUMBER,
             "dropped?": {"*": WHOLE},
             "documents_read?": WHOLE,
-            "splits": dict.fromkeys(SPLITS, {"*": WHOLE}),
+            "splits": {split: {"*": WHOLE} for split in SPLITS},
         }
     ],
     "shards": [{"name": _NAME, "source": WHOLE, "split": _SPLIT, "tokens": WHOLE, "sha256": TEXT}],
