@@ -17,8 +17,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from launch.runs import CIRCUIT, POINTS, metrics_rows
+from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json
-from sparse_gpt.records import MAYBE, TEXT
+from sparse_gpt.records import NUMBER, TEXT
 
 mpl.use("agg")
 
@@ -37,12 +38,15 @@ RANKING_COLOURS = {
 def validation_loss(workdir: Path) -> float:
     """The last held-out pretraining loss (nats per token) that training logged."""
     entries = metrics_rows(workdir)
-    return [float(entry["val_loss"]) for entry in entries if "val_loss" in entry][-1]
+    found = [float(entry["val_loss"]) for entry in entries if entry.get("val_loss") is not None]
+    if not found:
+        raise InputError(f"{workdir / 'metrics.jsonl'}: has no val_loss; finish the training first")
+    return found[-1]
 
 
 def solved(workdir: Path, target: float) -> list[str]:
     """Tasks whose held-out task loss is at most `target` for the whole model, in the order of the suite."""
-    rows = read_json(workdir / "evaluation.json", {"tasks": [{"task": TEXT, "task_loss?": MAYBE}]})["tasks"]
+    rows = read_json(workdir / "evaluation.json", {"tasks": [{"task": TEXT, "task_loss?": NUMBER}]})["tasks"]
     return [row["task"] for row in rows if row.get("task_loss", math.inf) <= target]
 
 

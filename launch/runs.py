@@ -18,7 +18,7 @@ from sparse_gpt.records import LOSSES, METRICS_ROW, NUMBER, PLAIN, TRAINED
 if TYPE_CHECKING:
     from sparse_gpt.model.parameters import Params
 
-CIRCUIT = {"metrics": {"*": LOSSES}}  # what experiments read of circuit.json
+CIRCUIT = {"metrics": {"nodes": NUMBER, "edges": NUMBER, "*": LOSSES}}  # what experiments read of circuit.json
 POINTS = [{"target_loss?": NUMBER, "nodes": NUMBER, "edges": NUMBER, "*": PLAIN}]  # and of files with sizes
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -60,7 +60,7 @@ MANIFEST = {  # of a run, which several rooms read
     "*": ANY,
 }
 TRAINED = {**MANIFEST, "params_sha256": TEXT, "nonzeros": {"*": WHOLE}}  # of one that has ended
-METRICS_ROW = {"step": WHOLE, "nonzeros?": COUNTS, "*": ANY}
+METRICS_ROW = {"step": WHOLE, "val_loss?": MAYBE, "nonzeros?": COUNTS, "*": ANY}
 
 
 def check(value: Any, schema: Any, place: str = "") -> None:

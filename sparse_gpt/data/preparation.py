@@ -102,6 +102,8 @@ class Preparation:
             return
         state = read_json(self._folder / PROGRESS, _PROGRESS_SCHEMA)
         compare(self._folder, self._settings, state["settings"], "an unfinished corpus")
+        if len(state["fingerprints"]) != len(self._sources):
+            raise InputError(f"{self._folder / PROGRESS}: damaged; delete {self._folder} to start over")
         for source, now, before in zip(self._sources, self._fingerprints, state["fingerprints"], strict=True):
             if now != before:
                 raise InputError(
