@@ -43,10 +43,14 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
     """A temporary name beside `path`, with its suffix; what is written there takes the place of `path` when the body
-    ends, and is removed when it fails. InputError as `disk_errors`."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    ends, and is removed when it fails. InputError as `disk_errors`.
+
+    Where nobody else can be writing (`alone`), the name is always the same, so that what a killed process has left is
+    written over.
+    """
+    temporary = path.with_name(f".{path.stem}{'' if alone else f'.{os.getpid()}'}.tmp{path.suffix}")
     try:
         with disk_errors(path):
             yield temporary
@@ -57,15 +61,15 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, alone: bool = False) -> None:
     """Writes `path` so that a reader, or a restart after a kill, sees the old file or the whole new one."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, alone) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, alone: bool = False) -> None:
     """Writes readable JSON, whole or not at all, in a folder that is made where it is missing.
 
     The same value gives the same bytes. InputError where a number is not finite, since JSON has no such numbers, and as
@@ -79,7 +83,7 @@ def write_json(path: Path, value: Any) -> None:
         ) from error
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (text + "\n").encode())
+    write_atomic(path, (text + "\n").encode(), alone)
 
 
 def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:

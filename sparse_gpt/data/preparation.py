@@ -236,7 +236,7 @@ class Preparation:
             "current": self._current.state() if self._current else {},
             "seen_keys": self._seen.flush(),
         }
-        write_json(self._folder / PROGRESS, state)
+        write_json(self._folder / PROGRESS, state, alone=True)
 
     def _finish(self, tokenizer: Tokenizer) -> None:
         numbers = [str(number) for number in range(len(self._sources))]
@@ -250,6 +250,7 @@ class Preparation:
                 "sources": [self._done[number]["manifest"] for number in numbers],
                 "shards": [Shard(*shard)._asdict() for number in numbers for shard in self._done[number]["shards"]],
             },
+            alone=True,
         )
         for name in (PROGRESS, "seen.bin"):
             (self._folder / name).unlink(missing_ok=True)

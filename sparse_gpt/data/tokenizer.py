@@ -142,9 +142,9 @@ class Tokenizer:
         folder = Path(folder)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "encoder.json", self._encoder_json())
-        write_atomic(folder / "vocab.bpe", self._vocab_bpe())
-        write_atomic(folder / "tokenizer.json", self.to_huggingface().to_str(pretty=False).encode())
+        write_atomic(folder / "encoder.json", self._encoder_json(), alone=True)
+        write_atomic(folder / "vocab.bpe", self._vocab_bpe(), alone=True)
+        write_atomic(folder / "tokenizer.json", self.to_huggingface().to_str(pretty=False).encode(), alone=True)
 
     def _vocabulary(self) -> dict[str, int]:
         entries = {_to_symbols(data): i for data, i in self._ranks.items()} | self._special
