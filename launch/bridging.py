@@ -7,6 +7,7 @@ from launch import bridge_figures, figures
 from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json
+from sparse_gpt.report import schemas
 
 PRESET = "bridge_laptop"
 TASKS = ("single_double_quote", "while_return_true")
@@ -23,7 +24,7 @@ def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[
         finish("train", f"--preset={sparse_preset}", f"--workdir={sparse}")
         given = [f"--config.bridge.init_from={sparse}", f"--config.data.corpus={sparse / 'corpus'}"]
     finish("bridge", f"--preset={preset}", f"--workdir={bridged}", *given)
-    held = read_json(bridged / "bridge.json")
+    held = read_json(bridged / "bridge.json", schemas.BRIDGE)
     results = {task: _carried(bridged, task) for task in TASKS}
     found = [*filter(None, results.values())]
     write_tables(folder, held, found)
@@ -42,7 +43,10 @@ def _carried(bridged: Path, task: str) -> tuple[Json, Json] | None:
         return None
     finish("steer", f"--workdir={bridged}", f"--task={task}")
     place = bridged / "circuits" / task
-    steering, transport = (read_json(place / f"{kind}.json") for kind in ("steering", "transport"))
+    steering, transport = (
+        read_json(place / f"{kind}.json", schema)
+        for kind, schema in (("steering", schemas.STEERING), ("transport", schemas.TRANSPORT))
+    )
     return steering, transport
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from launch import figures
 from launch.figures import TARGET
-from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
+from launch.runs import POINTS, Figure, at_least, at_most, equal, finish, prune, reported
 from launch.samples import task_samples
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
@@ -22,7 +22,7 @@ from sparse_gpt.circuits.find import full_task_loss, prepared, searched
 from sparse_gpt.circuits.record import loss_versus_size, size_versus_target
 from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
@@ -230,7 +230,7 @@ def searched_sizes(
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file's content; nothing where there is none."""
-    content: dict[str, Any] = read_json(path) if path.is_file() else {}
+    content: dict[str, Any] = read_json_if_any(path, {"points": POINTS})
     return content
 
 

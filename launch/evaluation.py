@@ -13,24 +13,37 @@ from tqdm import tqdm
 import tasks
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.model import Params, Transformer, build
+from sparse_gpt.records import NUMBER, PLAIN, TEXT
 from tasks import EncodedTask, TaskError
 
 FORMAT = "sparse_gpt.evaluation/1"
 IMPOSSIBLE = -1e30  # log-probability of what overflowed: JSON has finite numbers only
+SCHEMA = {"params_sha256": TEXT, "tasks": [{"task": TEXT, "task_loss?": NUMBER, "*": PLAIN}]}
 PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
 
 
 def write(workdir: Path, config: Config, params: Params, params_sha256: str) -> str:
     """Writes WORKDIR/evaluation.json unless it is there for these parameters. Returns one line for a person."""
     path = workdir / "evaluation.json"
-    found = read_json(path) if path.is_file() else {}
+    found = _held(path)
     if found.get("params_sha256") != params_sha256:
         scores = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"))
         found = {"format": FORMAT, "params_sha256": params_sha256, **scores}
         write_json(path, found)
     return summary(found)
+
+
+def _held(path: Path) -> dict[str, Any]:
+    """evaluation.json; {} where there is none, or one to be made again."""
+    try:
+        found: dict[str, Any] = read_json_if_any(path, SCHEMA)
+    except InputError as error:
+        print(f"{error}: it is made again")
+        return {}
+    return found
 
 
 def evaluate(

@@ -29,7 +29,8 @@ from launch.runs import (
 )
 from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json
+from sparse_gpt.io import read_json, write_json
+from sparse_gpt.records import WHOLE
 
 INTERRUPTED = interruption.EXIT_CODE  # of a script that saved and stopped
 KILLS = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
@@ -148,11 +149,9 @@ def disturbed(
     a random moment after it has written a new checkpoint, so that the run gets on: while it trains, or writes the next.
     Done once, it is not done again: the number is kept beside the run.
     """
-    from sparse_gpt.io import write_json
-
     record = workdir / "kills.json"
     if record.is_file():
-        return int(read_json(record)["hits"])
+        return int(read_json(record, {"hits": WHOLE})["hits"])
     hits = 0
     for number in signals:
         process = script("train", f"--workdir={workdir}", *flags)

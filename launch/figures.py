@@ -16,7 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from sparse_gpt.io import parse_json, read_json
+from launch.runs import CIRCUIT, POINTS, metrics_rows
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
+from sparse_gpt.records import NUMBER, TEXT
 
 mpl.use("agg")
 
@@ -34,26 +37,29 @@ RANKING_COLOURS = {
 
 def validation_loss(workdir: Path) -> float:
     """The last held-out pretraining loss (nats per token) that training logged."""
-    entries = (parse_json(line, "metrics.jsonl") for line in (workdir / "metrics.jsonl").read_text().splitlines())
-    return [float(entry["val_loss"]) for entry in entries if "val_loss" in entry][-1]
+    entries = metrics_rows(workdir)
+    found = [float(entry["val_loss"]) for entry in entries if entry.get("val_loss") is not None]
+    if not found:
+        raise InputError(f"{workdir / 'metrics.jsonl'}: has no val_loss; finish the training first")
+    return found[-1]
 
 
 def solved(workdir: Path, target: float) -> list[str]:
     """Tasks whose held-out task loss is at most `target` for the whole model, in the order of the suite."""
-    rows = read_json(workdir / "evaluation.json")["tasks"]
+    rows = read_json(workdir / "evaluation.json", {"tasks": [{"task": TEXT, "task_loss?": NUMBER}]})["tasks"]
     return [row["task"] for row in rows if row.get("task_loss", math.inf) <= target]
 
 
 def points(workdir: Path, task: str) -> list[dict[str, Any]]:
     """Sizes of a task's circuit at each target loss: the best ranking's first nodes, before any refinement."""
-    search = read_json(workdir / "circuits" / task / "search.json")
+    search = read_json(workdir / "circuits" / task / "search.json", {"size_versus_target": {"points": POINTS}})
     found: list[dict[str, Any]] = search["size_versus_target"]["points"]
     return found
 
 
 def minimal_size(workdir: Path, task: str) -> tuple[int, int]:
     """Nodes and edges of a task's circuit after refinement."""
-    metrics = read_json(workdir / "circuits" / task / "circuit.json")["metrics"]
+    metrics = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
     return int(metrics["nodes"]), int(metrics["edges"])
 
 

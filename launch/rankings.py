@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from launch import figures
 from launch.figures import TARGET
-from launch.runs import Figure, at_least, finish, prune
+from launch.runs import CIRCUIT, POINTS, Figure, at_least, finish, prune
 from launch.samples import task_samples
 from sparse_gpt import config as configs
 from sparse_gpt import stored
@@ -21,7 +21,8 @@ from sparse_gpt.circuits.find import prepared
 from sparse_gpt.circuits.gates import to_vector
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.io import read_json, read_json_if_any, write_json
+from sparse_gpt.records import MAYBE, NUMBER, PLAIN, TEXT
 from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.workdir import Workdir
 
@@ -29,6 +30,16 @@ FORMAT = "sparse_gpt.rankings/1"
 SEARCH = "mask search"
 QUICK = ("--config.prune.edges=false", "--config.prune.refine_trials=1")  # rankings are compared before refinement
 Json = dict[str, Any]
+_CURVE = [{"nodes": NUMBER, "edges": NUMBER, "ablated_task_loss?": MAYBE}]
+_SEARCH = {
+    "task": TEXT,
+    "params_sha256": TEXT,
+    "hyperparameters": {"*": PLAIN},
+    "size_versus_target?": {"points": POINTS},
+    "loss_versus_size?": _CURVE,
+    "baselines?": [{"ranking": TEXT, "loss_versus_size?": _CURVE}],
+}
+_RANKINGS = {"rankings": [{"ranking": TEXT, "points": POINTS}]}
 
 
 def attribution_vs_learned(folder: Path, model: str, names: list[str]) -> list[Figure]:
@@ -105,7 +116,7 @@ def lost(search: Json, task: str, workdir: Path) -> list[Figure]:
     enough = next(p["nodes"] for p in search["size_versus_target"]["points"] if p["target_loss"] == TARGET)
     curve = search["loss_versus_size"]
     row = next((point for point in curve if point["nodes"] >= enough), curve[-1])
-    circuit = read_json(workdir / "circuits" / task / "circuit.json")["metrics"]
+    circuit = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
     return [
         at_least(
             f"{task}: task loss without its circuit of {circuit['nodes']} nodes", circuit["ablated_task_loss"], 0.69
@@ -148,7 +159,7 @@ def _search(workdir: Path, task: str) -> Json:
     path = workdir / "circuits" / task / "search.json"
     if not path.is_file():
         prune(workdir, task, *QUICK)
-    found: Json = read_json(path)
+    found: Json = read_json(path, _SEARCH)
     return found
 
 
@@ -156,7 +167,7 @@ def _sizes(workdir: Path, task: str) -> list[Json]:
     """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
     search, path = _search(workdir, task), workdir / "circuits" / task / "rankings.json"
     made_for = {key: search[key] for key in ("task", "params_sha256", "hyperparameters")}
-    held = read_json(path) if path.is_file() else {}
+    held = read_json_if_any(path, _RANKINGS)
     if {key: held.get(key) for key in made_for} != made_for:
         held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search)}
         write_json(path, held)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from sparse_gpt import config as configs
 from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import parse_json, read_json
+from sparse_gpt.io import parse_json, read_bytes, read_json, write_json
+from sparse_gpt.records import LOSSES, METRICS_ROW, NUMBER, PLAIN, TRAINED
 
 if TYPE_CHECKING:
     from sparse_gpt.model.parameters import Params
 
+CIRCUIT = {"metrics": {"nodes": NUMBER, "edges": NUMBER, "*": LOSSES}}  # what experiments read of circuit.json
+POINTS = [{"target_loss?": NUMBER, "nodes": NUMBER, "edges": NUMBER, "*": PLAIN}]  # and of files with sizes
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -78,20 +81,27 @@ def waited(process: "subprocess.Popen[bytes]") -> int:
 def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
     """circuit.json of a task; launch.prune keeps one that is there for these parameters and settings."""
     finish("prune", f"--workdir={workdir}", f"--task={task}", *flags)
-    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json")
+    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)
     return found
 
 
 def manifest(workdir: Path) -> dict[str, Any]:
     """manifest.json of a finished run."""
-    held: dict[str, Any] = read_json(workdir / "manifest.json")
+    held: dict[str, Any] = read_json(workdir / "manifest.json", TRAINED)
     return held
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock decides."""
-    entries = [parse_json(line, "metrics.jsonl") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    entries = metrics_rows(workdir)
     return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
+
+
+def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl; InputError names the one that is damaged."""
+    path = workdir / "metrics.jsonl"
+    lines = read_bytes(path).splitlines()
+    return [parse_json(line, f"{path}: line {number}", METRICS_ROW) for number, line in enumerate(lines, start=1)]
 
 
 def params(workdir: Path) -> "Params":
@@ -120,8 +130,6 @@ def reported(name: str, measured: Any) -> Figure:
 
 def settle(name: str, figures: list[Figure], path: Path) -> bool:
     """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
-    from sparse_gpt.io import write_json
-
     rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
     write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
     for figure in figures:

@@ -14,13 +14,14 @@ from matplotlib.axes import Axes
 
 import tasks
 from launch import figures
-from launch.runs import Figure, at_least, at_most, finish, prune, reported
+from launch.runs import CIRCUIT, Figure, at_least, at_most, finish, prune, reported
 from sparse_gpt import stored
 from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.gated import GatedModel, gated_model
 from sparse_gpt.circuits.rewire import without_pruned_edges
 from sparse_gpt.io import read_json
+from sparse_gpt.records import MAYBE, TEXT
 from sparse_gpt.workdir import Workdir
 from tasks.words import VOCABULARY
 
@@ -29,6 +30,10 @@ SHORTER = (
     "--config.prune.seeds=1",
     "--config.prune.k_coefs=3e-4,1e-3,3e-3,1e-2",  # tasks differ in how many nodes they need, so in the right penalty
     "--config.prune.refine_trials=1",
+)
+_FILES = (
+    ("circuit.json", {**CIRCUIT, "task": TEXT}),
+    ("search.json", {"stages": [{"stage": TEXT, "nodes?": MAYBE, "edges?": MAYBE}]}),
 )
 STAGES = {"search": "after the search", "nodes": "after single nodes", "edges": "after single nodes and edges"}
 PAIRS = 64  # per level of a prediction
@@ -83,7 +88,7 @@ def laptop_circuits(folder: Path) -> list[Figure]:
 
 def _sizes(path: Path) -> dict[str, Any]:
     """One task's row."""
-    circuit, search = (read_json(path.parent / name) for name in ("circuit.json", "search.json"))
+    circuit, search = (read_json(path.parent / name, schema) for name, schema in _FILES)
     shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
     row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
     stages = {stage["stage"]: stage for stage in search["stages"]}

@@ -6,6 +6,7 @@ goes through the same rule, declared beside the field (see fields.py and config_
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def from_dict(tree: Any, where: str = "") -> Config:
 def load(workdir: str | Path) -> Config:
     """The configuration of a workdir. Raises InputError if it has none, or one that cannot be read or cannot be."""
     path = Path(workdir) / "config.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: not found; is {workdir} the workdir of a training run or an import?")
     return from_dict(read_json(path), str(path))
 

@@ -1,103 +1,79 @@
-"""Files as every part of the project reads and writes them: JSON with limits, and files that are whole or not there.
-
-Whatever is wrong with a file that is read becomes one InputError that names it: this is the one JSON reader.
-"""
+"""Files read and written whole: the one JSON reader of the project, and writes that are seen whole or not at all."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sparse_gpt import records
 from sparse_gpt.errors import InputError
 
-MOST_BYTES = 256 * 2**20  # of a JSON file: the largest that is written, traces of a large circuit, has a tenth
-MOST_DIGITS = 25  # of a whole number, before its value is looked at
-LARGEST = 2**63  # whole numbers are below it
+MOST_BYTES = 256 << 20  # of a JSON file: the largest that is written, traces of a large circuit, has a tenth
+MOST_LEVELS = 100  # of objects and lists in each other
+MOST_INTEGER = 1 << 63  # exclusive, and so is its negative: what an int64 holds
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
+)
+_AGAIN = "restore it, or delete it and make it again"
+_EXTREME = re.compile(r"(?<![.\d])\d{19}|[eE]\+?\d{3}")  # what every number has that is too large for int64 or float64
 
 
-def read_json(path: str | Path, kind: type | None = dict, most_bytes: int = MOST_BYTES) -> Any:
-    """The value in a JSON file.
-
-    Args:
-      path: a regular file.
-      kind: type that the value must have, None for any.
-      most_bytes: size of a larger file is an error.
-
-    Raises:
-      InputError: there is no such file, or it cannot be read, is no file, too large, not UTF-8, no JSON, nested too
-        deep, of another kind, or holds a number that is not finite or beyond 2**63.
-    """
-    return parse_json(read_bytes(path, most_bytes), str(path), kind)
-
-
-def parse_json(content: bytes | str, where: str, kind: type | None = dict) -> Any:
-    """As `read_json`, for content that is at hand; `where` is what messages begin with."""
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns "no space" and "not permitted" while writing `path` into InputError; other errors pass."""
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
-        value = json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_constant)
-        if "\\u" in text:  # half a surrogate pair could be printed nowhere
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 (byte {error.start})") from error
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: not JSON (half of a surrogate pair)") from error
-    except RecursionError as error:
-        raise InputError(f"{where}: not JSON of ours (nested too deep)") from error
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error})") from error
-    if kind is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
-        raise InputError(f"{where}: holds {_name(type(value))}, expected {_name(kind)}")
-    return value
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > MOST_DIGITS or abs(int(digits)) >= LARGEST:
-        raise ValueError(f"the number {digits[:12]}{'...' * (len(digits) > 12)} of {len(digits)} digits is too large")
-    return int(digits)
-
-
-def _real(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return value
-
-
-def _constant(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _name(kind: type) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", int: "a whole number", float: "a number"}
-    return {**names, bool: "true or false", type(None): "null"}.get(kind, kind.__name__)
-
-
-def read_bytes(path: str | Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Content of a regular file. InputError as for `read_json`; a pipe is never waited for."""
-    path = Path(path)
-    try:
-        facts = path.stat()
-        if stat.S_ISDIR(facts.st_mode):
-            raise InputError(f"{path}: a folder, expected a file")
-        if not stat.S_ISREG(facts.st_mode):
-            raise InputError(f"{path}: not a regular file")
-        if facts.st_size > most_bytes:
-            raise InputError(f"{path}: {facts.st_size:,} bytes, more than the {most_bytes:,} that are read")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: not found") from error
+        yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        if error.errno in _NO_SPACE:
+            raise InputError(
+                f"{path}: no space left on the device; free some and run the same command again, it continues"
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a value as readable JSON: the whole file or none, the same bytes for the same value.
+@contextlib.contextmanager
+def replacing(path: Path, alone: bool = False) -> Iterator[Path]:
+    """A temporary name beside `path`, with its suffix; what is written there takes the place of `path` when the body
+    ends, and is removed when it fails. InputError as `disk_errors`.
 
-    Raises:
-      InputError: a number is not finite, which JSON cannot say.
+    Where nobody else can be writing (`alone`), the name is always the same, so that what a killed process has left is
+    written over.
+    """
+    temporary = path.with_name(f".{path.stem}{'' if alone else f'.{os.getpid()}'}.tmp{path.suffix}")
+    try:
+        with disk_errors(path):
+            yield temporary
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes, alone: bool = False) -> None:
+    """Writes `path` so that a reader, or a restart after a kill, sees the old file or the whole new one."""
+    with replacing(path, alone) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any, alone: bool = False) -> None:
+    """Writes readable JSON, whole or not at all, in a folder that is made where it is missing.
+
+    The same value gives the same bytes. InputError where a number is not finite, since JSON has no such numbers, and as
+    `disk_errors`.
     """
     try:
         text = json.dumps(value, indent=1, allow_nan=False)
@@ -105,19 +81,158 @@ def write_json(path: Path, value: Any) -> None:
         raise InputError(
             f"{path}: a result is not finite ({error}); the model's weights or activations overflow"
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (text + "\n").encode(), alone)
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path`, with its suffix, for a file that takes the place of `path` when the body is done, and goes
-    when it fails: whoever reads `path` sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """All of a file. InputError if it is not there, no plain file (a pipe is not waited for), unreadable or larger."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not found") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+            raise InputError(f"{path}: is {what}, expected a file; remove or rename it")
+        if found.st_size > most_bytes:
+            raise InputError(f"{path}: {found.st_size:,} bytes, more than the {most_bytes:,} that are read")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most_bytes)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    finally:
+        os.close(descriptor)
+
+
+def read_json(
+    path: Path,
+    schema: Any = None,
+    *,
+    kind: type | tuple[type, ...] = dict,
+    most_bytes: int = MOST_BYTES,
+    nan_as_null: bool = False,
+) -> Any:
+    """What a JSON file holds.
+
+    Args:
+      path: the file.
+      schema: what its fields must be, see records.py; None for whatever they are.
+      kind: what it must be as a whole.
+      most_bytes: larger files are refused.
+      nan_as_null: whether NaN and infinities, which JSON does not have, are None rather than refused.
+
+    Raises:
+      InputError: one line that names the file and what is wrong: missing, no plain file, unreadable, too large, not
+        UTF-8, not JSON, nested deeper than MOST_LEVELS, numbers beyond int64 or float64, or not of the kind or schema.
+    """
+    return parse_json(read_bytes(path, most_bytes), str(path), schema, kind=kind, nan_as_null=nan_as_null)
+
+
+def read_json_if_any(path: Path, schema: Any = None, **options: Any) -> Any:
+    """As `read_json`, but {} if there is nothing of that name."""
+    return read_json(path, schema, **options) if os.path.lexists(path) else {}
+
+
+def parse_json(
+    data: bytes | str,
+    where: str,
+    schema: Any = None,
+    *,
+    kind: type | tuple[type, ...] = dict,
+    nan_as_null: bool = False,
+) -> Any:
+    """As `read_json`, from the content of a file that messages call `where`."""
+    try:
+        value = _parsed(data, nan_as_null)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not readable as JSON ({_reason(error, data)}); {_AGAIN}") from error
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(map(_kind_name, kinds))
+        raise InputError(f"{where}: holds {_kind_name(type(value))}, expected {wanted}; {_AGAIN}")
+    if schema is not None:
+        try:
+            records.check(value, schema)
+        except InputError as error:
+            raise InputError(f"{where}: {error}; {_AGAIN}") from error
+    return value
+
+
+def _parsed(data: bytes | str, nan_as_null: bool) -> Any:
+    """The value of JSON text. ValueError or RecursionError beyond the limits above."""
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    hooks: dict[str, Any] = {"parse_constant": _none if nan_as_null else _constant}
+    if _EXTREME.search(text):
+        hooks |= {"parse_int": _integer, "parse_float": _none_if_infinite if nan_as_null else _real}
+    value = json.loads(text, **hooks)
+    if _deeper(value, MOST_LEVELS):
+        raise RecursionError
+    if "\\u" in text:  # half a surrogate pair could be printed nowhere
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _reason(error: ValueError | RecursionError, data: bytes | str) -> str:
+    """Why text is not taken, for a person."""
+    if isinstance(error, RecursionError):
+        return f"nested too deep, over {MOST_LEVELS} levels"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    if isinstance(error, UnicodeEncodeError):
+        return "half of a surrogate pair"
+    return str(error) if data.strip() else "it is empty"
+
+
+def _kind_name(kind: type) -> str:
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        type(None): "null",
+        int: "a whole number",
+    }
+    return names.get(kind, "a number")
+
+
+def _none(name: str) -> None:
+    return None
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) <= 20 else MOST_INTEGER  # Python refuses to convert thousands of digits
+    if not -MOST_INTEGER < value < MOST_INTEGER:
+        raise ValueError(f"the number {digits[:12]}... of {len(digits)} digits is too large, beyond 64 bits")
+    return value
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:20]} is too large, beyond a 64-bit float")
+    return value
+
+
+def _none_if_infinite(digits: str) -> float | None:
+    value = float(digits)
+    return None if math.isinf(value) else value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie in each other deeper than `levels`."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [part for parts in inner for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True

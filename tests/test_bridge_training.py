@@ -26,12 +26,13 @@ from sparse_gpt.circuits.gates import empty
 from sparse_gpt.config import Config
 from sparse_gpt.data import idioms, train_tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_json
 from sparse_gpt.model import build
 from sparse_gpt.model.parameters import flatten
 from sparse_gpt.report.files import read_workdir
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params, save_params
-from sparse_gpt.training.manifest import params_sha256, write_json
+from sparse_gpt.training.manifest import params_sha256
 from tests.inprocess import launch_here
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]

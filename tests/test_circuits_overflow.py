@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits import calibrate, discretise, record
-from sparse_gpt.circuits.circuit import write_json
 from sparse_gpt.circuits.evaluate import LARGEST, accuracy, agreement, bounded, calibrated, task_loss
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_json
 
 INF, NAN = np.inf, np.nan
 EXTREMES = np.array(

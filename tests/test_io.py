@@ -75,7 +75,7 @@ def test_what_is_no_file_is_one_line(tmp_path: Path, name: str) -> None:
 )
 def test_each_limit_is_named(text: str, kind: type, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        io.parse_json(text, "here", kind)
+        io.parse_json(text, "here", kind=kind)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import locks, presets
-from sparse_gpt.training.manifest import write_json
+from sparse_gpt.io import write_json
 from tests.inprocess import launch_here
 from tests.test_locks import holder, tree
 

@@ -11,8 +11,8 @@ import pytest
 from launch import showcase
 from sparse_gpt import stored
 from sparse_gpt.circuits import Circuit, Node
+from sparse_gpt.io import write_json
 from sparse_gpt.model.taps import site_widths
-from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
 
 BY_TASK = {prediction.task: prediction for prediction in showcase.PREDICTIONS}

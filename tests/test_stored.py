@@ -17,6 +17,7 @@ from sparse_gpt import presets, stored
 from sparse_gpt.circuits import full_task_loss, task_batch
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_json
 from sparse_gpt.model import Params
 from sparse_gpt.model.parameters import abstract_params, flatten
 from sparse_gpt.training import manifest
@@ -52,8 +53,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     save_params(folder, params, 40)
     facts = {"params_sha256": manifest.params_sha256(params), "step": 40}
     elsewhere = configs.replace(config, {"data.corpus": "/some/corpus"})
-    manifest.write_json(folder / "config.json", configs.to_dict(elsewhere))
-    manifest.write_json(folder / "manifest.json", facts)
+    write_json(folder / "config.json", configs.to_dict(elsewhere))
+    write_json(folder / "manifest.json", facts)
     train_tokenizer(["def f(x):\n    return x\n"] * 9, 260).save(folder / "tokenizer")
     corpus = folder.with_name("small corpus")
     (corpus / "shards").mkdir(parents=True)
@@ -117,8 +118,8 @@ def test_a_bigram_table_is_stored_to_bfloat16(tmp_path: Path, original: tuple[Pa
     folder, config = tmp_path / "trained", configs.replace(presets.tiny(), {"model.bigram": True})
     params = sparse_params(config)
     save_params(folder, params, 40)
-    manifest.write_json(folder / "config.json", configs.to_dict(config))
-    manifest.write_json(folder / "manifest.json", {"params_sha256": manifest.params_sha256(params), "step": 40})
+    write_json(folder / "config.json", configs.to_dict(config))
+    write_json(folder / "manifest.json", {"params_sha256": manifest.params_sha256(params), "step": 40})
     shutil.copytree(original[0] / "tokenizer", folder / "tokenizer")
     short = with_short_bigrams(folder, config, tmp_path / "short")
     found, step = load_params(short, config.model)

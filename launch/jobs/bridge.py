@@ -1,6 +1,7 @@
 """The work of launch.bridge."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import distributed, loop, run, sharding
+from sparse_gpt.records import MANIFEST
+from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
 FITTED_TOKENS = 2**17  # behind the linear control: hundreds per parameter of a map's column
@@ -89,7 +91,7 @@ def _bridge(config: Config, workdir: Path) -> int:
 def _tell(result: loop.Result, workdir: Path, prefix: str = "") -> None:
     """One line about a run, from one of the processes."""
     if distributed.is_first():
-        print(prefix + run.describe(result, read_json(workdir / "manifest.json")))
+        print(prefix + run.describe(result, manifest.read(workdir)))
 
 
 def _folder(flag: str) -> Path:
@@ -145,14 +147,14 @@ def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:
     """InputError if the workdir holds a run without bridges, or one with bridges to another dense model. Without a hash
     the dense model is the workdir's own, which may not be trained yet."""
     path = workdir / "manifest.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return
-    facts = read_json(path)
+    facts = read_json(path, MANIFEST)
     held = facts.get("dense_params_sha256")
     if held is None:
         raise InputError(f"{workdir}: holds a run without bridges; choose a new --workdir")
     if dense_sha256 is None and not (workdir / "dense").is_dir():
-        raise InputError(f"{workdir}: its bridges lead to the model in {facts['dense']}; name it by --dense")
+        raise InputError(f"{workdir}: its bridges lead to the model in {facts.get('dense')}; name it by --dense")
     if dense_sha256 is not None and held != dense_sha256:
         raise InputError(
             f"{workdir}: its bridges lead to another dense model; choose a new --workdir, or give that one"

@@ -19,12 +19,15 @@ from sparse_gpt.circuits.gated import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.io import read_json_if_any, write_json
+from sparse_gpt.records import INDEX, MANIFEST, NUMBER, TEXT
 from sparse_gpt.training.manifest import params_sha256
 
 PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
 DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
 MEAN_BATCHES = 16  # of pretraining text
+_NODE = {"layer": INDEX, "site": TEXT, "channel": INDEX, "task_loss": NUMBER}
+_IMPORTANCE = {"importance?": {"nodes?": [_NODE]}}  # of search.json
 
 
 def main(folder: Path, chosen: Node | None) -> None:
@@ -64,14 +67,15 @@ def _tasks(folder: Path, flag: str) -> list[str]:
 
 def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
     """The two models of a finished bridged run and the bridges, and the fingerprints of both models."""
-    path = folder / "manifest.json"
-    held = read_json(path) if path.is_file() else {}
+    held = read_json_if_any(folder / "manifest.json", MANIFEST)
     if "dense_params_sha256" not in held:
         raise InputError(f"--workdir={folder}: not a bridged run; python -m launch.bridge makes one")
     beside = folder / "dense"  # still right when the folder has been moved
-    dense = dense_models.load_dense(beside if beside.is_dir() else Path(held["dense"]), config)
+    dense = dense_models.load_dense(beside if beside.is_dir() else Path(held.get("dense", "")), config)
     if dense.params_sha256 != held["dense_params_sha256"]:
-        raise InputError(f"--workdir={folder}: the dense model in {held['dense']} is not the one it was bridged to")
+        raise InputError(
+            f"--workdir={folder}: the dense model in {held.get('dense', '')} is not the one it was bridged to"
+        )
     program = BridgeProgram(config, None, dense.config)
     _, state = restore(folder, program)
     models = Models(program.bridged, program.place(dense.params), state.params, state.optimizer.bridges)
@@ -115,8 +119,8 @@ def _steer(
 
 def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
     """What the task loss gains without each node, from search.json; {} when it is not there."""
-    path = place / "search.json"
-    entries = read_json(path).get("importance", {}).get("nodes", []) if path.is_file() else []
+    search = read_json_if_any(place / "search.json", _IMPORTANCE)
+    entries = search.get("importance", {}).get("nodes", [])
     whole = circuit.metrics["task_loss"]
     return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}
 

@@ -15,9 +15,9 @@ from sparse_gpt.arrays import npy_shape, read_npz
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
-from sparse_gpt.io import read_json
+from sparse_gpt.io import replacing
 from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import distributed, loop, run, sharding
+from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
 
@@ -44,7 +44,7 @@ def main(config: Config) -> int:
         result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer, mesh=mesh)
     writer.finish(result)
     if distributed.is_first():
-        facts = read_json(cli.workdir() / "manifest.json")
+        facts = manifest.read(cli.workdir())
         print(run.describe(result, facts))
         if config.train.evaluate_tasks and batches is None and not result.interrupted:
             print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))
@@ -103,7 +103,6 @@ class _ParamsWriter:
     def _write(self, params: Params) -> None:
         if self.path is None or not distributed.is_first():
             return
-        temporary = self.path.with_suffix(".tmp.npz")
         tensors: dict[str, Any] = openai_weights.to_tensors(self.config.model, params)
-        np.savez(temporary, **tensors)
-        temporary.replace(self.path)
+        with replacing(self.path) as temporary:
+            np.savez(temporary, **tensors)

@@ -22,10 +22,25 @@ from sparse_gpt.arrays import read_npz
 from sparse_gpt.circuits.gates import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.io import read_json, replacing, write_json
 from sparse_gpt.model.parameters import Params
+from sparse_gpt.records import ANY, FLAG, INDEX, LOSSES, MAYBE, NUMBER, TEXT, Leaf, check, shown
 
 FORMAT = "sparse_gpt.circuit/1"
+_SITE = Leaf("one of " + ", ".join(NODE_SITES), lambda value: value in NODE_SITES)
+_END = [INDEX, _SITE, INDEX]
+SCHEMA = {
+    **dict.fromkeys(("task", "params_sha256", "ablation", "norm"), TEXT),
+    "target_loss": NUMBER,
+    "edge_pruned": FLAG,
+    "tie_qk?": FLAG,
+    "calibration": {"scale": NUMBER, "shift": [[INDEX, NUMBER]]},
+    "nodes": [{"layer": INDEX, "site": _SITE, "channel": INDEX}],
+    "edges": [{"from": _END, "to": _END, "weight": NUMBER}],
+    "metrics": {"task_loss?": MAYBE, "*": LOSSES},
+    "tasks?": [{"task": TEXT, "*": MAYBE}],
+    "bookkeeping?": {"*": ANY},
+}
 # Which weight matrix leads to a site: site it reads, path of the kernel in its block.
 SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
     "attn_q": ("attn_in", ("attn", "c_attn")),
@@ -117,9 +132,8 @@ class Circuit:
     def save(self, folder: Path) -> None:
         """Writes circuit.json and ablation.npz, each under a temporary name first."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".ablation.{os.getpid()}.npz"
-        np.savez(temporary, allow_pickle=False, **{site: self.values[site] for site in NODE_SITES})
-        os.replace(temporary, folder / "ablation.npz")
+        with replacing(folder / "ablation.npz") as temporary:
+            np.savez(temporary, allow_pickle=False, **{site: self.values[site] for site in NODE_SITES})
         write_json(folder / "circuit.json", self.to_dict())
 
 
@@ -127,18 +141,25 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     """Reads circuit.json and ablation.npz. InputError if they are missing, broken, or (when the fingerprint of the
     weights is given) belong to other weights."""
     path = folder / "circuit.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
+    tree = read_json(path)
+    if tree.get("format") != FORMAT:
+        raise InputError(f"{path}: format {shown(tree.get('format'))}, expected {FORMAT!r}")
+    stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
     try:
-        tree = read_json(path)
-        if tree["format"] != FORMAT:
-            raise InputError(f"{path}: format {tree['format']!r}, expected {FORMAT!r}")
-        stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
+        check(tree, SCHEMA)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; prune again") from error
+    try:
         values = {site: stored[site] for site in NODE_SITES}
         circuit = from_dict(tree, values)
+        for node in circuit.nodes:
+            if node.layer >= len(values[node.site]) or node.channel >= values[node.site].shape[1]:
+                raise InputError(f"{path}: node {'.'.join(map(str, node))} is outside of the values in ablation.npz")
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{folder}: not a circuit ({type(error).__name__}: {error})") from error
     if params_sha256 is not None and circuit.params_sha256 != params_sha256:
         raise InputError(

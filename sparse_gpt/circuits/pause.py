@@ -1,6 +1,5 @@
 """A search that a signal stops between two chunks of steps: a file keeps what it has done, until it goes on."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import replacing
 
 
 def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> None:
@@ -22,9 +22,8 @@ def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> Non
       history: chunk by chunk, a tuple of arrays with the leading axis steps.
     """
     joined = [np.concatenate(parts) for parts in zip(*history, strict=True)]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
 
 
 def read(path: Path | None, h: Any, states: Any) -> tuple[int, Any, list[Any]]:

@@ -7,7 +7,6 @@ interrupted proposes what it would have proposed anyway.
 """
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from sparse_gpt.circuits.search import Found, Hyperparameters, population
 from sparse_gpt.circuits.trials import Trials
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.io import read_json, replacing, write_json
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -200,7 +199,6 @@ def _load(path: Path) -> Searches:
 def _kept(batch: Searches, folder: Path | None, index: int) -> Searches:
     """`batch`, after it was written whole under a temporary name and renamed."""
     if folder is not None:
-        temporary = folder / f".searches.{os.getpid()}.npz"
-        np.savez_compressed(temporary, *jax.tree.leaves(batch))
-        os.replace(temporary, folder / f"searches_{index:03d}.npz")
+        with replacing(folder / f"searches_{index:03d}.npz") as temporary:
+            np.savez_compressed(temporary, *jax.tree.leaves(batch))
     return batch

@@ -11,15 +11,33 @@ import tqdm
 
 from sparse_gpt import interruption
 from sparse_gpt.data import problems
-from sparse_gpt.data.files import disk_errors, write_json
+from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.shards import FORMAT, MANIFEST, Shard, token_dtype
 from sparse_gpt.data.sources import Source
 from sparse_gpt.data.tokenise import Rules, Seen, SourceRun, sample_texts
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json
+from sparse_gpt.io import disk_errors, read_json, write_json
+from sparse_gpt.records import ANY, FLAG, TEXT, WHOLE
 
 PROGRESS = "progress.json"
+_COUNTS = dict.fromkeys(("documents", "bytes", "tokens"), WHOLE)
+_SPLITS = dict.fromkeys(SPLITS, _COUNTS)
+_SHARD = [TEXT, WHOLE, TEXT, WHOLE, TEXT]
+_PROGRESS_SCHEMA = {
+    "settings": {"*": ANY},
+    "fingerprints": [{"*": ANY}],
+    "done": {"*": {"shards": [_SHARD], "manifest": {"source": TEXT, "splits": _SPLITS}}},
+    "current": {
+        "position?": [WHOLE],
+        "documents_read?": WHOLE,
+        "dropped?": {"*": WHOLE},
+        "splits?": _SPLITS,
+        "exhausted?": FLAG,
+        "writers?": {"*": {"shards": [_SHARD], "open_tokens": WHOLE}},
+    },
+    "seen_keys": WHOLE,
+}
 _SAMPLE_BYTES = 2_000_000  # of text a tokenizer is trained on, or 2,000 per entry if that is more
 
 
@@ -82,8 +100,10 @@ class Preparation:
     def _restore(self) -> None:
         if not (self._folder / PROGRESS).is_file():
             return
-        state = read_json(self._folder / PROGRESS)
+        state = read_json(self._folder / PROGRESS, _PROGRESS_SCHEMA)
         compare(self._folder, self._settings, state["settings"], "an unfinished corpus")
+        if len(state["fingerprints"]) != len(self._sources):
+            raise InputError(f"{self._folder / PROGRESS}: damaged; delete {self._folder} to start over")
         for source, now, before in zip(self._sources, self._fingerprints, state["fingerprints"], strict=True):
             if now != before:
                 raise InputError(
@@ -216,7 +236,7 @@ class Preparation:
             "current": self._current.state() if self._current else {},
             "seen_keys": self._seen.flush(),
         }
-        write_json(self._folder / PROGRESS, state)
+        write_json(self._folder / PROGRESS, state, alone=True)
 
     def _finish(self, tokenizer: Tokenizer) -> None:
         numbers = [str(number) for number in range(len(self._sources))]
@@ -230,6 +250,7 @@ class Preparation:
                 "sources": [self._done[number]["manifest"] for number in numbers],
                 "shards": [Shard(*shard)._asdict() for number in numbers for shard in self._done[number]["shards"]],
             },
+            alone=True,
         )
         for name in (PROGRESS, "seen.bin"):
             (self._folder / name).unlink(missing_ok=True)

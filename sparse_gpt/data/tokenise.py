@@ -13,10 +13,10 @@ import numpy as np
 
 from sparse_gpt import interruption
 from sparse_gpt.data.cleaning import SPLITS, Cleaned, Reject, SeenTable, clean, duplicate_problem
-from sparse_gpt.data.files import disk_errors
 from sparse_gpt.data.shards import Shard, ShardWriter
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tokenizer import Tokenizer
+from sparse_gpt.io import disk_errors
 
 _GROUP_BYTES, _GROUP_DOCUMENTS = 2**18, 256  # what a thread is given at a time
 

@@ -18,9 +18,9 @@ import tiktoken
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sparse_gpt.data.files import disk_errors, write_atomic
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json
+from sparse_gpt.io import disk_errors, read_bytes, read_json, write_atomic
+from sparse_gpt.records import TEXT, WHOLE, Leaf
 from sparse_gpt.visible import token_text
 
 # GPT-4's split pattern without its rule for English contractions (as the reference uses it).
@@ -142,9 +142,9 @@ class Tokenizer:
         folder = Path(folder)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "encoder.json", self._encoder_json())
-        write_atomic(folder / "vocab.bpe", self._vocab_bpe())
-        write_atomic(folder / "tokenizer.json", self.to_huggingface().to_str(pretty=False).encode())
+        write_atomic(folder / "encoder.json", self._encoder_json(), alone=True)
+        write_atomic(folder / "vocab.bpe", self._vocab_bpe(), alone=True)
+        write_atomic(folder / "tokenizer.json", self.to_huggingface().to_str(pretty=False).encode(), alone=True)
 
     def _vocabulary(self) -> dict[str, int]:
         entries = {_to_symbols(data): i for data, i in self._ranks.items()} | self._special
@@ -246,6 +246,12 @@ def _has_surrogates(text: str) -> bool:
     return False
 
 
+def _is_merge(value: Any) -> bool:
+    """Whether a merge of tokenizer.json is "LEFT RIGHT" or [LEFT, RIGHT]."""
+    pair = value.split(" ") if isinstance(value, str) else value
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+
+
 def _parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, bytes]]:
     """Merges as byte pairs; a second merge that builds the same token is dropped: ids follow merges one to one."""
     result: dict[bytes, tuple[bytes, bytes]] = {}
@@ -255,8 +261,16 @@ def _parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, by
     return list(result.values())
 
 
+_ENTRIES = {"*": WHOLE}
+_HUGGINGFACE = {
+    "pre_tokenizer": {"pretokenizers": [{"type": TEXT, "pattern?": {"*": TEXT}}]},
+    "added_tokens": [{"content": TEXT, "id": WHOLE}],
+    "model": {"vocab": _ENTRIES, "merges": [Leaf("a pair of texts", _is_merge)]},
+}
+
+
 def _load_huggingface(path: Path) -> Tokenizer:
-    state: Any = read_json(path)
+    state: Any = read_json(path, _HUGGINGFACE)
     try:
         steps = state["pre_tokenizer"]["pretokenizers"]
         if not any(step["type"] == "Split" and step["pattern"].get("Regex") == PATTERN for step in steps):
@@ -268,14 +282,12 @@ def _load_huggingface(path: Path) -> Tokenizer:
 
 
 def _load_pair(encoder: Path, vocab: Path) -> Tokenizer:
-    entries: Any = read_json(encoder)
+    entries = read_json(encoder, _ENTRIES)
     try:
-        lines = vocab.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(vocab).decode().split("\n")
+    except UnicodeDecodeError as error:
         raise InputError(f"{vocab}: cannot be read ({error})") from error
     merges = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
-    if not isinstance(entries, dict):
-        raise InputError(f"{encoder}: not a table of tokens")
     return _build(encoder, entries, merges, {})
 
 

@@ -1,7 +1,6 @@
 """Folders in the reference's format: beeg_config.json and final_model.pt."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import layouts, openai_config, openai_weights
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
-from sparse_gpt.io import read_json
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
 
 WEIGHTS = layouts.WEIGHTS
@@ -42,7 +41,7 @@ def read_model(folder: str | Path) -> Imported:
     """
     folder = Path(folder)
     layouts.check_folder(folder)
-    fields = _read_json(folder / openai_config.FILE)
+    fields = read_json(folder / openai_config.FILE)
     config, notes = openai_config.from_fields(fields, str(folder / openai_config.FILE))
     tensors = read_tensors(folder / WEIGHTS)
     source = str(folder / WEIGHTS)
@@ -57,13 +56,8 @@ def read_model(folder: str | Path) -> Imported:
 def write_model(folder: str | Path, config: Config, params: Params) -> None:
     """Writes beeg_config.json and final_model.pt into an existing folder. Equal models give equal bytes."""
     folder = Path(folder)
-    (folder / openai_config.FILE).write_text(json.dumps(openai_config.to_fields(config), indent=1) + "\n")
+    write_json(folder / openai_config.FILE, openai_config.to_fields(config))
     write_tensors(folder / WEIGHTS, openai_weights.to_tensors(config.model, params))
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    fields: Mapping[str, Any] = read_json(path)
-    return fields
 
 
 def _own_config(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Config | None:

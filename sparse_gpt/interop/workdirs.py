@@ -9,12 +9,12 @@ from typing import Any
 from sparse_gpt import config as configs
 from sparse_gpt import locks
 from sparse_gpt.config import Config
-from sparse_gpt.data.files import disk_errors, sha256_file
+from sparse_gpt.data.files import sha256_file
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before, missing, remove_empty
 from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
-from sparse_gpt.io import write_json
+from sparse_gpt.io import disk_errors, write_json
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 

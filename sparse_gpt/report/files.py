@@ -5,13 +5,13 @@ broken raises InputError naming it.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sparse_gpt import io, records
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import parse_json
-from sparse_gpt.io import read_json as read_value
 from sparse_gpt.report import schemas
 
 Json = dict[str, Any]
@@ -65,7 +65,7 @@ def read_workdir(folder: str | Path) -> Workdir:
     return Workdir(
         folder=folder,
         config=config,
-        manifest=read_json(folder / "manifest.json", schemas.MANIFEST) or {},
+        manifest=read_json(folder / "manifest.json", records.MANIFEST) or {},
         metrics=read_metrics(folder / "metrics.jsonl"),
         circuits=[read_circuit(path.parent) for path in sorted(folder.glob("circuits/*/circuit.json"))],
         evaluation=read_json(folder / "evaluation.json", schemas.EVALUATION, EVALUATION_FORMAT),
@@ -81,16 +81,15 @@ def read_json(
     Raises InputError that names the file if it is anything else, has another "format" than `wanted_format`, is not as
     `schema` says, or if `further` raises one.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    value: Json = io.read_json(path, nan_as_null=True)  # older files have NaN
     try:
-        value = read_value(path)
-    except InputError as error:
-        raise InputError(f"{error}; delete it or make it again") from error
-    try:
-        if isinstance(value, dict) and wanted_format and value.get("format") != wanted_format:
-            raise InputError(f"format is {value.get('format')!r}, but this version reads {wanted_format!r}")
-        schemas.check(value, schema)
+        if wanted_format and value.get("format") != wanted_format:
+            raise InputError(
+                f"format is {records.shown(value.get('format'))}, but this version reads {wanted_format!r}"
+            )
+        records.check(value, schema)
         further(value)
     except InputError as error:
         raise InputError(f"{path}: {error}; delete it or make it again") from error
@@ -103,21 +102,11 @@ def read_metrics(path: Path) -> list[Json]:
     A resumed run repeats steps: the later row counts. A last line without its newline is still being written by a
     running training, and is left out. Raises InputError naming the line that is no JSON object with a step.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as text ({error})") from error
     rows = {}
-    for line_number, line in enumerate(lines, start=1):
-        try:
-            row = parse_json(line, "the line")
-            schemas.check(row, schemas.METRICS_ROW, "the line")
-        except InputError as error:
-            raise InputError(f"{path}: line {line_number}: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: line {line_number} is not JSON ({error})") from error
+    for number, line in enumerate(io.read_bytes(path).split(b"\n")[:-1], start=1):
+        row = io.parse_json(line, f"{path}: line {number}", records.METRICS_ROW, nan_as_null=True)
         rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]
 

@@ -8,6 +8,7 @@ of the forward pass, from the embedding over writes and reads to the unembedding
 import dataclasses
 from typing import Any
 
+from sparse_gpt import records
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.report import schemas
 from sparse_gpt.report.files import check_edges, check_lengths
@@ -82,10 +83,10 @@ def build_graph(circuit: Json, traces: Json | None = None, d_head: int = 0) -> G
     `d_head` groups q, k and v nodes into heads; by default it is taken from the files, and without it they stand alone.
     Raises InputError if they are not as their formats say, or an edge joins what is not a node.
     """
-    schemas.check(circuit, schemas.CIRCUIT)
+    records.check(circuit, schemas.CIRCUIT)
     check_edges(circuit)
     if traces is not None:
-        schemas.check(traces, schemas.TRACES)
+        records.check(traces, schemas.TRACES)
         check_lengths(traces)
     traces = traces or {}
     nodes = sorted({Node(n["layer"], n["site"], n["channel"]) for n in circuit["nodes"]}, key=_order)

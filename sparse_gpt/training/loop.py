@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +31,12 @@ from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before
-from sparse_gpt.io import parse_json, write_json
+from sparse_gpt.io import parse_json, read_bytes, write_atomic, write_json
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
 from sparse_gpt.progress import ProgressBar, compiling
+from sparse_gpt.records import METRICS_ROW
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 
@@ -377,7 +377,7 @@ class _Run:
         }
         entry |= {name: _plain(newest[name]) for name in sorted(newest.keys() - {"loss", "grad_rms"})}
         self.dead_neurons = evaluated.get("dead_neurons", self.dead_neurons)
-        entry |= {name: _plain(value) for name, value in evaluated.items()} | {"dead_neurons": self.dead_neurons}
+        entry |= {**{name: _plain(value) for name, value in evaluated.items()}, "dead_neurons": self.dead_neurons}
         self.mark, self.marked_step = time.perf_counter(), s + 1
         if self.tensorboard is None:
             return
@@ -412,19 +412,20 @@ class _Run:
         """Drops log lines of steps that will be done again, and a line cut short by a kill."""
         if not self.metrics_path.is_file():
             return
-        kept = []
-        for line in self.metrics_path.read_text(errors="replace").splitlines():
+        kept, dropped = [], 0
+        lines = read_bytes(self.metrics_path).split(b"\n")
+        for number, line in enumerate(lines, start=1):
             try:
-                entry = parse_json(line, "a line")
-                before = entry["step"] < start
-            except (InputError, KeyError, TypeError):
+                entry = parse_json(line, f"{self.metrics_path}: line {number}", METRICS_ROW, nan_as_null=True)
+            except InputError:
+                dropped += number < len(lines)  # what is after the last line break was cut short by a kill
                 continue
-            if before:
-                kept.append(line + "\n")
+            if entry["step"] < start:
+                kept.append(json.dumps(entry, allow_nan=False) + "\n")
                 self.dead_neurons = entry.get("dead_neurons")
-        temporary = self.metrics_path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.metrics_path)
+        if dropped:
+            tqdm.write(f"{self.metrics_path}: {dropped} damaged lines are left out")
+        write_atomic(self.metrics_path, "".join(kept).encode())
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from sparse_gpt import machine
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import Params, flatten
+from sparse_gpt.records import MANIFEST
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
 
@@ -99,7 +100,7 @@ def read(workdir: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        facts: dict[str, Any] = read_json(path)
+        facts: dict[str, Any] = read_json(path, MANIFEST)
     except InputError as error:
         print(f"{error}; going on without it", file=sys.stderr)
         return {}
