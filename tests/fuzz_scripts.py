@@ -133,15 +133,6 @@ CONTENTS = (
     *(b"", b"[]", b"null", b'{"model": {', b"\xff\xfe\x00", b"[" * 200_000),
     *(b'{"step": 1e999, "x": NaN}', b"7" * 6000),
 )
-    b"",
-    b"[]",
-    b"null",
-    b'{"model": {',
-    b"\xff\xfe\x00",
-    b"[" * 200_000,
-    b'{"step": 1e999, "x": NaN}',
-    b"7" * 6000,
-)
 
 
 def _with(name: str, put: Callable[[Path], object]) -> Callable[[Path], None]:
