@@ -11,7 +11,7 @@ from launch.sizes import SIZES
 from sparse_gpt.errors import InputError
 
 CHOICES = {
-    "parts": ("train", "selection", "search", "circuit", "checkpoints", "data"),
+    "parts": ("train", "selection", "search", "circuit", "checkpoints", "data", "startup", "quickstart"),
     "sizes": tuple(SIZES),
     "dtypes": ("float32", "bfloat16"),
 }
@@ -20,7 +20,8 @@ CHOICES = {
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    flags.DEFINE_list("parts", list(CHOICES["parts"]), f"What to measure: any of {', '.join(CHOICES['parts'])}.")
+    parts = CHOICES["parts"]
+    flags.DEFINE_list("parts", list(parts[:-1]), f"What to measure: any of {', '.join(parts)}.")
     flags.DEFINE_list("sizes", list(SIZES), f"Sizes of the train step: any of {', '.join(SIZES)}.")
     flags.DEFINE_list("dtypes", ["float32"], "Compute dtypes of the train step: float32, bfloat16.")
     flags.DEFINE_integer("rounds", 7, "Timed rounds; medians are reported.", lower_bound=1)

@@ -1,12 +1,12 @@
 """The experiment on bridges: hybrids against both controls, steering, and circuits transported."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from launch import bridge_figures, figures
 from launch.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 
 PRESET = "bridge_laptop"
 TASKS = ("single_double_quote", "while_return_true")
@@ -23,7 +23,7 @@ def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[
         finish("train", f"--preset={sparse_preset}", f"--workdir={sparse}")
         given = [f"--config.bridge.init_from={sparse}", f"--config.data.corpus={sparse / 'corpus'}"]
     finish("bridge", f"--preset={preset}", f"--workdir={bridged}", *given)
-    held = json.loads((bridged / "bridge.json").read_text())
+    held = read_json(bridged / "bridge.json")
     results = {task: _carried(bridged, task) for task in TASKS}
     found = [*filter(None, results.values())]
     write_tables(folder, held, found)
@@ -42,7 +42,7 @@ def _carried(bridged: Path, task: str) -> tuple[Json, Json] | None:
         return None
     finish("steer", f"--workdir={bridged}", f"--task={task}")
     place = bridged / "circuits" / task
-    steering, transport = (json.loads((place / f"{kind}.json").read_text()) for kind in ("steering", "transport"))
+    steering, transport = (read_json(place / f"{kind}.json") for kind in ("steering", "transport"))
     return steering, transport
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +22,8 @@ from sparse_gpt.circuits.find import full_task_loss, prepared, searched
 from sparse_gpt.circuits.record import loss_versus_size, size_versus_target
 from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.taps import recorder
-from sparse_gpt.training.manifest import write_json
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
 from tasks import TaskError
@@ -231,7 +230,7 @@ def searched_sizes(
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file's content; nothing where there is none."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
     return content
 
 

@@ -1,7 +1,6 @@
 """How a trained model does on every task its tokenizer can express: WORKDIR/evaluation.json, which training writes."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from tqdm import tqdm
 import tasks
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model import Params, Transformer, build
-from sparse_gpt.training.manifest import write_json
 from tasks import EncodedTask, TaskError
 
 FORMAT = "sparse_gpt.evaluation/1"
@@ -26,7 +25,7 @@ PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call o
 def write(workdir: Path, config: Config, params: Params, params_sha256: str) -> str:
     """Writes WORKDIR/evaluation.json unless it is there for these parameters. Returns one line for a person."""
     path = workdir / "evaluation.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
     if found.get("params_sha256") != params_sha256:
         scores = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"))
         found = {"format": FORMAT, "params_sha256": params_sha256, **scores}

@@ -1,4 +1,5 @@
-"""Hashes that a preset gives on every machine and Python version; `launch.reproduce --experiment=hashes` compares them.
+"""Hashes that a preset gives; `launch.reproduce --experiment=hashes` compares them. Corpora and tokenizers are the same
+on every machine and Python version, parameters on every machine of one kind.
 
 A change of the generated programs, the cleaning, the tokenizer or the held-out samples changes them, and so does a
 pin that `python -m tests.pin_sources` has followed. Then the experiment prints the new ones, to be put here with the
@@ -6,7 +7,7 @@ reason in the commit; otherwise a difference is a fault.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class CorpusHashes(NamedTuple):
@@ -27,3 +28,21 @@ CORPORA: Mapping[str, CorpusHashes] = {
     ),
 }
 """By preset."""
+
+
+class Platform(NamedTuple):
+    """What the last bits of a training depend on, beside configuration, corpus and code."""
+
+    vector_extensions: str  # those of `machine.VECTORS`, separated by spaces
+    jaxlib: str
+
+
+def platform(manifest: Mapping[str, Any]) -> Platform:
+    """Where a run was trained, from its manifest."""
+    return Platform(" ".join(manifest["machine"]["vector_extensions"]), manifest["packages"]["jaxlib"])
+
+
+PARAMETERS: Mapping[tuple[str, Platform], str] = {
+    ("tiny", Platform("avx avx2 fma", "0.10.2")): "TINY",
+}
+"""params_sha256 by preset and platform, on two to four threads (one core counts as two, see launch/surroundings.py)."""

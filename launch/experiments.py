@@ -1,7 +1,6 @@
 """The experiments of launch/reproduce: each runs launch scripts in processes of their own and returns figures."""
 
 import importlib
-import json
 import random
 import signal
 import subprocess
@@ -24,11 +23,13 @@ from launch.runs import (
     metrics,
     params,
     prune,
+    reported,
     script,
     waited,
 )
 from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 
 INTERRUPTED = interruption.EXIT_CODE  # of a script that saved and stopped
 KILLS = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
@@ -53,7 +54,8 @@ def quickstart(folder: Path) -> list[Figure]:
 
 
 def hashes(folder: Path) -> list[Figure]:
-    """Corpora and tokenizers of presets against the hashes they have everywhere."""
+    """Corpora and tokenizers of presets against the hashes they have everywhere, and parameters of preset tiny against
+    those that it has on machines of this kind, if one is known."""
     from sparse_gpt.data import Corpus  # here, because it takes a second to import
 
     figures = []
@@ -62,6 +64,13 @@ def hashes(folder: Path) -> list[Figure]:
         corpus = Corpus.open(folder / preset / "corpus")
         figures.append(equal(f"{preset}: corpus SHA-256", corpus.sha256, wanted.corpus))
         figures.append(equal(f"{preset}: tokenizer SHA-256", corpus.tokenizer.sha256, wanted.tokenizer))
+    trained = folder / "tiny_trained"
+    finish("train", "--preset=tiny", f"--workdir={trained}", f"--config.data.corpus={folder / 'tiny' / 'corpus'}")
+    facts = manifest(trained)
+    known = expected.PARAMETERS.get(("tiny", expected.platform(facts)))
+    name = f"tiny: params_sha256 on {' '.join(expected.platform(facts))}, {facts['machine']['threads']} threads"
+    sha256 = facts["params_sha256"]
+    figures.append(equal(name, sha256, known) if known else reported(name, sha256))
     return figures
 
 
@@ -139,11 +148,11 @@ def disturbed(
     a random moment after it has written a new checkpoint, so that the run gets on: while it trains, or writes the next.
     Done once, it is not done again: the number is kept beside the run.
     """
-    from sparse_gpt.training.manifest import write_json
+    from sparse_gpt.io import write_json
 
     record = workdir / "kills.json"
     if record.is_file():
-        return int(json.loads(record.read_text())["hits"])
+        return int(read_json(record)["hits"])
     hits = 0
     for number in signals:
         process = script("train", f"--workdir={workdir}", *flags)
@@ -236,8 +245,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         of_a_model=True,
     ),
     "hashes": Experiment(
-        "corpora of presets tiny and quickstart have the same bytes on every machine and Python version",
-        "1 min on 2 cores",
+        "corpora of two presets have the same bytes everywhere, a model of preset tiny on machines of its kind",
+        "2 min on 2 cores",
         hashes,
     ),
     "quickstart": Experiment(

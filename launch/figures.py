@@ -4,7 +4,6 @@ Everything is measured from files that launch scripts leave: evaluation.json, me
 """
 
 import csv
-import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
+
+from sparse_gpt.io import parse_json, read_json
 
 mpl.use("agg")
 
@@ -33,26 +34,26 @@ RANKING_COLOURS = {
 
 def validation_loss(workdir: Path) -> float:
     """The last held-out pretraining loss (nats per token) that training logged."""
-    entries = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
+    entries = (parse_json(line, "metrics.jsonl") for line in (workdir / "metrics.jsonl").read_text().splitlines())
     return [float(entry["val_loss"]) for entry in entries if "val_loss" in entry][-1]
 
 
 def solved(workdir: Path, target: float) -> list[str]:
     """Tasks whose held-out task loss is at most `target` for the whole model, in the order of the suite."""
-    rows = json.loads((workdir / "evaluation.json").read_text())["tasks"]
+    rows = read_json(workdir / "evaluation.json")["tasks"]
     return [row["task"] for row in rows if row.get("task_loss", math.inf) <= target]
 
 
 def points(workdir: Path, task: str) -> list[dict[str, Any]]:
     """Sizes of a task's circuit at each target loss: the best ranking's first nodes, before any refinement."""
-    search = json.loads((workdir / "circuits" / task / "search.json").read_text())
+    search = read_json(workdir / "circuits" / task / "search.json")
     found: list[dict[str, Any]] = search["size_versus_target"]["points"]
     return found
 
 
 def minimal_size(workdir: Path, task: str) -> tuple[int, int]:
     """Nodes and edges of a task's circuit after refinement."""
-    metrics = json.loads((workdir / "circuits" / task / "circuit.json").read_text())["metrics"]
+    metrics = read_json(workdir / "circuits" / task / "circuit.json")["metrics"]
     return int(metrics["nodes"]), int(metrics["edges"])
 
 

@@ -257,6 +257,24 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
     ]
 
 
+def first_chunk(time_steps: int = 32) -> None:
+    """The first chunk of the search of preset quickstart, on a random sparse model and random prompts."""
+    config, rng = presets.quickstart(), np.random.default_rng(0)
+    params = _random_sparse(config, rng)
+    ablation = {
+        site: np.zeros((config.model.n_layer, width), np.float32) for site, width in site_widths(config.model).items()
+    }
+    count = 2 * config.prune.batch_pairs
+
+    def ids(*shape: int) -> np.ndarray:
+        return rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
+
+    prompts = TaskBatch(ids(count, time_steps), np.full(count, time_steps - 1, np.int32), ids(count), ids(count))
+    h = mask_search.population(config.prune)
+    gated, nodes = gated_model(config, params, ablation), searchable(config.model, params)
+    mask_search.search(gated, nodes, h, prompts, mask_search.CHUNK, config.prune.batch_pairs, progress=False)
+
+
 def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:
     """Answer logits of a random circuit: the gated model against the circuit on its own. And of candidates that are
     parts of it, as refinement tries them: in the whole model against within the circuit's nodes."""

@@ -36,6 +36,11 @@ stage() {
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 python=.venv/bin/python
 stage environment bash launch/environment.sh
+if [ ! -e "$workdir/manifest.json" ]; then
+    scratch=$(mktemp -d)
+    stage 'how long it will take' "$python" -m launch.benchmark --parts=quickstart --workdir="$scratch"
+    rm -r "$scratch"
+fi
 stage train "$python" -m launch.train --preset=quickstart --workdir="$workdir"
 stage prune "$python" -m launch.prune --workdir="$workdir"
 stage report "$python" -m launch.report --workdir="$workdir"

@@ -5,7 +5,6 @@ are taken as they are; a task without one is searched first. What takes long is 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from sparse_gpt.circuits.find import prepared
 from sparse_gpt.circuits.gates import to_vector
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.report.charts import CHANCE
-from sparse_gpt.training.manifest import write_json
 from sparse_gpt.workdir import Workdir
 
 FORMAT = "sparse_gpt.rankings/1"
@@ -106,7 +105,7 @@ def lost(search: Json, task: str, workdir: Path) -> list[Figure]:
     enough = next(p["nodes"] for p in search["size_versus_target"]["points"] if p["target_loss"] == TARGET)
     curve = search["loss_versus_size"]
     row = next((point for point in curve if point["nodes"] >= enough), curve[-1])
-    circuit = json.loads((workdir / "circuits" / task / "circuit.json").read_text())["metrics"]
+    circuit = read_json(workdir / "circuits" / task / "circuit.json")["metrics"]
     return [
         at_least(
             f"{task}: task loss without its circuit of {circuit['nodes']} nodes", circuit["ablated_task_loss"], 0.69
@@ -149,7 +148,7 @@ def _search(workdir: Path, task: str) -> Json:
     path = workdir / "circuits" / task / "search.json"
     if not path.is_file():
         prune(workdir, task, *QUICK)
-    found: Json = json.loads(path.read_text())
+    found: Json = read_json(path)
     return found
 
 
@@ -157,7 +156,7 @@ def _sizes(workdir: Path, task: str) -> list[Json]:
     """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
     search, path = _search(workdir, task), workdir / "circuits" / task / "rankings.json"
     made_for = {key: search[key] for key in ("task", "params_sha256", "hyperparameters")}
-    held = json.loads(path.read_text()) if path.is_file() else {}
+    held = read_json(path) if path.is_file() else {}
     if {key: held.get(key) for key in made_for} != made_for:
         held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search)}
         write_json(path, held)

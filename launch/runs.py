@@ -1,7 +1,6 @@
 """What experiments are made of: figures to check, and launch scripts run in processes of their own."""
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_gpt import config as configs
 from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import parse_json, read_json
 
 if TYPE_CHECKING:
     from sparse_gpt.model.parameters import Params
@@ -78,19 +78,19 @@ def waited(process: "subprocess.Popen[bytes]") -> int:
 def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
     """circuit.json of a task; launch.prune keeps one that is there for these parameters and settings."""
     finish("prune", f"--workdir={workdir}", f"--task={task}", *flags)
-    found: dict[str, Any] = json.loads((workdir / "circuits" / task / "circuit.json").read_text())
+    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json")
     return found
 
 
 def manifest(workdir: Path) -> dict[str, Any]:
     """manifest.json of a finished run."""
-    held: dict[str, Any] = json.loads((workdir / "manifest.json").read_text())
+    held: dict[str, Any] = read_json(workdir / "manifest.json")
     return held
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock decides."""
-    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    entries = [parse_json(line, "metrics.jsonl") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
 
 
@@ -120,7 +120,7 @@ def reported(name: str, measured: Any) -> Figure:
 
 def settle(name: str, figures: list[Figure], path: Path) -> bool:
     """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
-    from sparse_gpt.training.manifest import write_json
+    from sparse_gpt.io import write_json
 
     rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
     write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.gated import GatedModel, gated_model
 from sparse_gpt.circuits.rewire import without_pruned_edges
+from sparse_gpt.io import read_json
 from sparse_gpt.workdir import Workdir
 from tasks.words import VOCABULARY
 
@@ -83,7 +83,7 @@ def laptop_circuits(folder: Path) -> list[Figure]:
 
 def _sizes(path: Path) -> dict[str, Any]:
     """One task's row."""
-    circuit, search = (json.loads((path.parent / name).read_text()) for name in ("circuit.json", "search.json"))
+    circuit, search = (read_json(path.parent / name) for name in ("circuit.json", "search.json"))
     shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
     row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
     stages = {stage["stage"]: stage for stage in search["stages"]}

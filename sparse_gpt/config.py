@@ -6,7 +6,6 @@ goes through the same rule, declared beside the field (see fields.py and config_
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from sparse_gpt.config_groups import (
     TrainConfig,
 )
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 
 __all__ = [
     "ALL_SITES",
@@ -119,11 +119,7 @@ def load(workdir: str | Path) -> Config:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"{path}: not found; is {workdir} the workdir of a training run or an import?")
-    try:
-        tree = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a configuration ({error})") from error
-    return from_dict(tree, str(path))
+    return from_dict(read_json(path), str(path))
 
 
 def validate(config: Config) -> Config:

@@ -1,10 +1,14 @@
-"""How much memory this process may use, from the operating system's files; nothing is allocated."""
+"""What this process runs on and how much of it it may use, from the operating system's files; nothing is allocated."""
 
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+THREADS = "PJRT_NPROC"  # the variable by which XLA is told how many threads a CPU program runs on
+VECTORS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "sve")
 UNLIMITED = 2**60  # cgroup v1 writes a number near 2 ** 63 for "no limit"
 
 
@@ -20,6 +24,28 @@ def memory(root: Path = Path("/")) -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def numerics(root: Path = Path("/")) -> dict[str, Any]:
+    """What the last bits of a computation on this machine's CPU depend on, beside the program.
+
+    Returns:
+      processor (model name), vector_extensions, cores that this process may use, threads of a compiled program,
+      xla_flags.
+    """
+    lines = []
+    if (root / "proc" / "cpuinfo").is_file():
+        lines = (root / "proc" / "cpuinfo").read_text(errors="replace").splitlines()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    has = set((facts.get("flags") or facts.get("Features") or "").split())
+    threads = os.environ.get(THREADS, "")
+    return {
+        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "vector_extensions": [name for name in VECTORS if name in has],
+        "cores": cores(),
+        "threads": int(threads) if threads.isdecimal() else cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
 
 
 def _limits(root: Path) -> Iterator[int]:

@@ -34,6 +34,18 @@ class ProgressBar(tqdm):
             self._since, self._units = now, 0.0
         return super().update(n)
 
+    @contextlib.contextmanager
+    def compiling(self, really: bool = True) -> Iterator[None]:
+        """The bar says that something compiles, for as many seconds as the body takes, which count for nothing else."""
+        if not really or self.disable:
+            yield
+            return
+        with compiling(self.desc.removesuffix(": ")):
+            yield
+        self.start_t = self._time()
+        self._since, self._units = time.monotonic(), 0.0
+        self.refresh()
+
     @property
     def format_dict(self) -> dict[str, Any]:
         """What tqdm draws the bar from."""

@@ -4,7 +4,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,27 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax" / processor()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# XLA's own passes run as ever; only LLVM does less: a third of the time to compile. Set it to 0 to compile all tests'
+# programs as users' are. Those of tests marked `optimised` always are: they are about bits.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402 (after the variables above)
 import optax  # noqa: E402
 import pytest  # noqa: E402
+
+from tests.budget import (  # noqa: E402
+    pytest_collection_modifyitems,
+    pytest_runtest_call,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+)
+
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_runtest_call",
+    "pytest_runtest_makereport",
+    "pytest_runtest_setup",
+]
 
 # Not in the environment: a script under test runs as its user would run it.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -40,6 +57,20 @@ def _allow_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # Adam raises a float decay to an integer step count.
 optax.tree.bias_correction = _allow_promotion(optax.tree.bias_correction)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimisation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Full optimisation for modules with the mark `optimised`, in this process and in those they start."""
+    if request.node.get_closest_marker("optimised") is None:
+        yield
+        return
+    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = before
+    jax.config.update("jax_disable_most_optimizations", before.lower() not in ("0", "false", ""))
 
 
 @pytest.fixture

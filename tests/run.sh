@@ -22,5 +22,5 @@ fi
 # Said here, because pytest's closing line is the last.
 [ ${#failed[@]} -eq 0 ] || printf '== FAILED: %s\n' "${failed[@]}"
 # Files side by side: most of their time is compiling, which keeps one core busy. (-n 0 runs them in one process.)
-check pytest -q -n 2 --dist loadfile --durations=10 --durations-min=1 "$@"
+check pytest -q -n auto --dist loadfile --durations=10 --durations-min=1 "$@"
 [ ${#failed[@]} -eq 0 ]

@@ -12,6 +12,8 @@ from launch import measure
 from sparse_gpt import presets
 from sparse_gpt.data import Corpus
 
+pytestmark = pytest.mark.optimised
+
 
 def test_data_wait_is_what_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that sleeps is seen in the loop, and only there."""

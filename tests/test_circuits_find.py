@@ -1,6 +1,7 @@
 """From weights and samples to circuit.json, and the prune script."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,10 +36,16 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.transformer import build
 from tests import circuits_model
 
+SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
 PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs="1e-3,1e-2", refine_trials=2, seed=4)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
-SAMPLES = circuits_model.samples(CONFIG, PARAMS)
+
+
+@functools.cache
+def samples() -> TaskSamples:
+    """Made when first asked for: not when tests are collected, by every process of a parallel run."""
+    return circuits_model.samples(CONFIG, PARAMS)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def means() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def result(means: dict[str, np.ndarray]) -> SearchResult:
     return find_circuit(
-        CONFIG, PARAMS, "toy", SAMPLES, means, params_sha256="ab" * 32, token_text=lambda i: f"<{i}>", progress=False
+        CONFIG, PARAMS, "toy", samples(), means, params_sha256="ab" * 32, token_text=lambda i: f"<{i}>", progress=False
     )
 
 
@@ -59,7 +66,7 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     circuit = json.loads((tmp_path / "circuit.json").read_text())
     with np.load(tmp_path / "ablation.npz") as stored:
         ablation = dict(stored)
-    metrics, heldout = circuit["metrics"], SAMPLES.heldout
+    metrics, heldout = circuit["metrics"], samples().heldout
     assert circuit["edge_pruned"]
 
     def loss(**changes: object) -> float:
@@ -83,8 +90,8 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     def logits(batch: TaskBatch, **changes: object) -> np.ndarray:
         return circuits_model.reference_answer_logits(CONFIG, PARAMS, batch, {**circuit, **changes}, ablation)
 
-    assert SAMPLES.shifted is not None
-    for prefix, batch in (("", SAMPLES.heldout), ("shifted_", SAMPLES.shifted)):
+    assert samples().shifted is not None
+    for prefix, batch in (("", samples().heldout), ("shifted_", samples().shifted)):
         own, full = logits(batch), logits(batch, nodes=every, **plain)
         same = np.mean((own[:, 0] > own[:, 1]) == (full[:, 0] > full[:, 1]))
         assert metrics[f"{prefix}agreement"] == same
@@ -100,7 +107,7 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -
     def loss(nodes: list[dict[str, object]], edges: list[dict[str, object]]) -> float:
         changed = {**tree, "nodes": nodes, "edges": edges}
         values = dict(result.circuit.values)
-        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, SAMPLES.heldout, changed, values))
+        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, samples().heldout, changed, values))
 
     assert [{k: n[k] for k in ("layer", "site", "channel")} for n in told["nodes"]] == tree["nodes"]
     for i, node in enumerate(told["nodes"]):
@@ -117,7 +124,7 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -
 
 
 def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
-    selection = joined([SAMPLES.validation, SAMPLES.train])
+    selection = joined([samples().validation, samples().train])
     target = PRUNE.selection_margin * PRUNE.target_loss
     circuit, stages = result.circuit, result.search["stages"]
     assert result.reached
@@ -200,12 +207,12 @@ def test_the_searches_alone(
         )
 
     monkeypatch.setattr(comparisons, "Workdir", run)
-    monkeypatch.setattr(comparisons, "task_samples", lambda *_: SAMPLES)
+    monkeypatch.setattr(comparisons, "task_samples", lambda *_: samples())
     rows, again, anew = (comparisons.searched_sizes(tmp_path, ["copy"]) for _ in range(3))
     assert rows == again == anew
     assert json.loads((tmp_path / "sizes" / "copy.json").read_text())["made_for"]["params_sha256"] == "other weights"
     assert [row["target_loss"] for row in rows] == [0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005]
-    ready = prepared(CONFIG, PARAMS, SAMPLES, means)
+    ready = prepared(CONFIG, PARAMS, samples(), means)
     _, _, trials = searched(ready, dataclasses.replace(PRUNE, selection_margin=1.0), progress=False)
     order, cut = trials.orders[np.argmin(trials.edges)], rows[1]  # trials are cut at PRUNE's target, 0.3
     assert (cut["task"], cut["reached"]) == ("copy", True)
@@ -222,7 +229,7 @@ def test_evidence_is_the_same_within_the_support(
 ) -> None:
     monkeypatch.setattr(evaluate, "WORTH_COMPILING", 0)
     monkeypatch.setattr(evaluate, "FEW", 1)
-    ready, circuit = prepared(CONFIG, PARAMS, SAMPLES, means), result.circuit
+    ready, circuit = prepared(CONFIG, PARAMS, samples(), means), result.circuit
     support = Support(to_vector(circuit.gates(CONFIG.model)), circuit.edges)
     chosen_on, inside = (on.within_support(support.gates) for on in (ready.selection, ready.heldout))
     assert None not in (chosen_on.support, inside.support)
@@ -238,7 +245,7 @@ def test_evidence_is_the_same_within_the_support(
 
 def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndarray]) -> None:
     """What the experiment finds for many targets is, at the search's own, what the search found."""
-    ready = prepared(CONFIG, PARAMS, SAMPLES, means)
+    ready = prepared(CONFIG, PARAMS, samples(), means)
     args = ready.selection, ready.heldout, ready.weights
     found = baselines.at_targets(*args, to_vector(ready.may_open), PRUNE.seed)
     told = {entry["ranking"]: entry for entry in result.search["baselines"]}
@@ -252,7 +259,7 @@ def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndar
 
 
 def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[str, np.ndarray]) -> None:
-    ready = prepared(CONFIG, PARAMS, SAMPLES, means)
+    ready = prepared(CONFIG, PARAMS, samples(), means)
     order = np.random.default_rng(0).permutation(ready.heldout.nodes)
     curve = loss_versus_size(order, ready.selection, ready.heldout, ready.weights, points=8)
     tree = {"norm": "live", "edge_pruned": False, "edges": [], "calibration": {"scale": 1.0, "shift": []}}
@@ -261,7 +268,9 @@ def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[s
         left = np.ones(len(order), np.float32)
         left[order[: point["nodes"]]] = 0
         nodes = [node._asdict() for node in nodes_of(from_vector(left, CONFIG.model))]
-        logits = circuits_model.reference_answer_logits(CONFIG, PARAMS, SAMPLES.heldout, tree | {"nodes": nodes}, means)
+        logits = circuits_model.reference_answer_logits(
+            CONFIG, PARAMS, samples().heldout, tree | {"nodes": nodes}, means
+        )
         assert point["ablated_task_loss"] == pytest.approx(task_loss(logits), abs=2e-3)
 
 
@@ -294,10 +303,10 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Sea
     drawn, every = redrawn(support, weights, PRUNE.random_draws, PRUNE.seed), weights.edges(support.gates)
     assert drawn.kept is not None
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
-    told, selection = result.search["redrawn_values"], joined([SAMPLES.validation, SAMPLES.train])
+    told, selection = result.search["redrawn_values"], joined([samples().validation, samples().train])
     shifted = np.array(sorted(circuits_model.ANSWERS), np.int32)
     index = {"selection": calibrate.choice_index(selection, shifted)}
-    index["heldout"] = calibrate.choice_index(SAMPLES.heldout, shifted)
+    index["heldout"] = calibrate.choice_index(samples().heldout, shifted)
     assert any(edge.target.site == "attn_out" for edge in every)  # what goes through attention is the hard part
     for draw, factors in enumerate(drawn.kept):
         edges = [
@@ -308,7 +317,7 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Sea
             circuits_model.reference_answer_logits(
                 CONFIG, PARAMS, batch, {**tree, "edges": edges}, dict(result.circuit.values)
             )
-            for batch in (SAMPLES.heldout, selection)
+            for batch in (samples().heldout, selection)
         )
         assert told["task_loss"][draw] == pytest.approx(task_loss(heldout), abs=2e-3)
         scale, shift, _ = calibrate.fit_many(chosen[None].astype(np.float32), index["selection"], len(shifted))
@@ -347,8 +356,8 @@ def test_used_edges_and_paths(result: SearchResult) -> None:
 def test_traces(result: SearchResult) -> None:
     assert result.traces is not None
     sample = result.traces["samples"][0]
-    length = SAMPLES.heldout.positions[0] + 1
-    assert sample["tokens"] == [f"<{token}>" for token in SAMPLES.heldout.tokens[0, :length]]
+    length = samples().heldout.positions[0] + 1
+    assert sample["tokens"] == [f"<{token}>" for token in samples().heldout.tokens[0, :length]]
     assert {len(row) for row in sample["values"].values()} == {length}
     assert set(sample["values"]) == {f"{n.layer}.{n.site}.{n.channel}" for n in result.circuit.nodes}
     for weights in sample["attention"].values():
@@ -363,7 +372,7 @@ def test_traces(result: SearchResult) -> None:
 def test_traces_agree_with_the_reported_logits(result: SearchResult) -> None:
     assert result.traces is not None
     tree = result.circuit.to_dict()
-    few = rows(SAMPLES.heldout, slice(6))
+    few = rows(samples().heldout, slice(6))
     expected = circuits_model.reference_answer_logits(CONFIG, PARAMS, few, tree, dict(result.circuit.values))
     found = [sample["logit_difference_circuit"] for sample in result.traces["samples"]]
     np.testing.assert_allclose(found, expected[:, 0] - expected[:, 1], rtol=1e-3, atol=1e-3)
@@ -415,17 +424,17 @@ def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monke
 
 
 def test_same_seed_same_circuit(result: SearchResult, means: dict[str, np.ndarray]) -> None:
-    again = find_circuit(CONFIG, PARAMS, "toy", SAMPLES, means, params_sha256="ab" * 32, progress=False)
+    again = find_circuit(CONFIG, PARAMS, "toy", samples(), means, params_sha256="ab" * 32, progress=False)
     assert again.circuit == result.circuit
     assert again.traces is None
 
 
 def test_a_task_beyond_the_model_is_refused(means: dict[str, np.ndarray]) -> None:
-    swapped = SAMPLES.validation._replace(answer=SAMPLES.validation.foil, foil=SAMPLES.validation.answer)
+    swapped = samples().validation._replace(answer=samples().validation.foil, foil=samples().validation.answer)
     with pytest.raises(
         InputError, match=r"task toy: the model itself has task loss .* above --config.prune.target_loss=0.3"
     ):
-        find_circuit(CONFIG, PARAMS, "toy", dataclasses.replace(SAMPLES, validation=swapped), means, progress=False)
+        find_circuit(CONFIG, PARAMS, "toy", dataclasses.replace(samples(), validation=swapped), means, progress=False)
 
 
 def strict(text: str) -> object:
@@ -437,12 +446,13 @@ def strict(text: str) -> object:
     return json.loads(text, parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_circuit(
     means: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     prune = dataclasses.replace(PRUNE, target_loss=1e6, k_coefs="1e6,1e9")
     config = dataclasses.replace(CONFIG, prune=prune)
-    found = find_circuit(config, PARAMS, "toy", SAMPLES, means, token_text=lambda i: f"<{i}>", progress=False)
+    found = find_circuit(config, PARAMS, "toy", samples(), means, token_text=lambda i: f"<{i}>", progress=False)
     assert found.reached
     assert (found.circuit.nodes, found.circuit.edges) == ((), ())
     assert found.search["history"][-1]["open_nodes"] == [0] * 4
@@ -452,6 +462,7 @@ def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_c
         strict(path.read_text())
 
 
+@pytest.mark.slow
 def test_logits_that_overflow_where_nothing_is_chosen_give_a_result(
     means: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -461,14 +472,14 @@ def test_logits_that_overflow_where_nothing_is_chosen_give_a_result(
     bigram[0, list(circuits_model.ANSWERS)] = np.float32([3.3e38, -3.3e38])
 
     def ending(name: str, token: int) -> TaskBatch:
-        batch = getattr(SAMPLES, name)
+        batch = getattr(samples(), name)
         tokens = np.array(batch.tokens)
         tokens[np.arange(len(tokens)), batch.positions] = token
         return batch._replace(tokens=tokens)
 
-    samples = TaskSamples(ending("train", 1), ending("validation", 1), ending("heldout", 0), ending("shifted", 0))
+    overflowing = TaskSamples(ending("train", 1), ending("validation", 1), ending("heldout", 0), ending("shifted", 0))
     params = {**PARAMS, "bigram": bigram}
-    found = find_circuit(config, params, "toy", samples, means, progress=False, token_text=lambda i: f"<{i}>")
+    found = find_circuit(config, params, "toy", overflowing, means, progress=False, token_text=lambda i: f"<{i}>")
     for name in ("task_loss", "shifted_task_loss"):
         assert 1e29 < found.circuit.metrics[name] < 1e32
     found.save(tmp_path)
@@ -480,18 +491,18 @@ def test_a_model_whose_logits_are_not_numbers_solves_nothing(means: dict[str, np
     infinite = {**PARAMS, "final_logits_bias": np.full_like(PARAMS["final_logits_bias"], np.inf)}
     broken = {**infinite, "bigram": np.full_like(PARAMS["bigram"], -np.inf)}
     with pytest.raises(InputError, match=r"the model itself has task loss 2e\+30 .* above"):
-        find_circuit(CONFIG, broken, "toy", SAMPLES, means, progress=False)
+        find_circuit(CONFIG, broken, "toy", samples(), means, progress=False)
 
 
 def test_activations_that_are_not_finite_are_refused(means: dict[str, np.ndarray]) -> None:
     broken = {**means, "mlp_out": np.full_like(means["mlp_out"], np.nan)}
     with pytest.raises(InputError, match="activations on pretraining text are not finite"):
-        find_circuit(CONFIG, PARAMS, "toy", SAMPLES, broken, progress=False)
+        find_circuit(CONFIG, PARAMS, "toy", samples(), broken, progress=False)
 
 
 def test_mean_ablation_needs_means() -> None:
     with pytest.raises(InputError, match="needs mean activations"):
-        find_circuit(CONFIG, PARAMS, "toy", SAMPLES, progress=False)
+        find_circuit(CONFIG, PARAMS, "toy", samples(), progress=False)
 
 
 def test_agreement_counts_equal_choices_right_or_wrong() -> None:
@@ -501,7 +512,7 @@ def test_agreement_counts_equal_choices_right_or_wrong() -> None:
 
 
 def test_full_task_loss() -> None:
-    assert full_task_loss(CONFIG, PARAMS, SAMPLES.heldout) < 0.1
+    assert full_task_loss(CONFIG, PARAMS, samples().heldout) < 0.1
 
 
 def test_samples_for_selection_and_search() -> None:

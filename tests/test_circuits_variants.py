@@ -1,6 +1,7 @@
 """Resample ablation, q and k with one gate, one mask for several tasks: a search with all three, and its parts."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,27 @@ from sparse_gpt.interop.openai_weights import to_tensors
 from sparse_gpt.model.transformer import build
 from tests import circuits_model, reference_model
 
+SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
 PRUNE = dataclasses.replace(circuits_model.SEARCH, random_draws=3, refine_trials=1, ablation="resample", tie_qk=True)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
 ANSWERS = {"one": (3, 7), "two": (5, 11)}
-APART = {
-    name: circuits_model.samples(CONFIG, PARAMS, 16, answers, shifted=name == "one")
-    for name, answers in ANSWERS.items()
-}
-TOGETHER = shared(APART)
 WINDOWS = np.random.default_rng(0).integers(0, circuits_model.VOCABULARY, (4, 8, 16)).astype(np.int32)
+
+
+@functools.cache
+def apart() -> dict[str, TaskSamples]:
+    """Samples of each task, made when first asked for: not when tests are collected."""
+    return {
+        name: circuits_model.samples(CONFIG, PARAMS, 16, answers, shifted=name == "one")
+        for name, answers in ANSWERS.items()
+    }
+
+
+@functools.cache
+def together() -> TaskSamples:
+    """Of both tasks."""
+    return shared(apart())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def draws() -> GateArrays:
 
 @pytest.fixture(scope="module")
 def result(draws: GateArrays) -> SearchResult:
-    return find_circuit(CONFIG, PARAMS, "one+two", TOGETHER, draws, params_sha256="ab" * 32, progress=False)
+    return find_circuit(CONFIG, PARAMS, "one+two", together(), draws, params_sha256="ab" * 32, progress=False)
 
 
 def _draw(draws: GateArrays, number: int) -> GateArrays:
@@ -115,7 +127,7 @@ def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> Non
 
 
 def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
-    batch = TOGETHER.heldout
+    batch = together().heldout
     evaluator = Evaluator(gated_model(CONFIG, PARAMS, _draw(draws, 0)), batch, np.array([3, 5], np.int32))
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(4)])
     scores = evaluator(Candidates(sets))
@@ -147,11 +159,11 @@ def test_the_circuit_is_recomputed_from_its_files(result: SearchResult, draws: G
 
     metrics = tree["metrics"]
     assert "shifted_task_loss" not in metrics  # one of the tasks has no other templates
-    for entry, (name, batch) in zip(tree["tasks"], by_task(TOGETHER.heldout, TOGETHER.names), strict=True):
+    for entry, (name, batch) in zip(tree["tasks"], by_task(together().heldout, together().names), strict=True):
         assert entry["task"] == name
         assert entry["task_loss"] == pytest.approx(loss(batch, values), abs=5e-4)
     assert metrics["task_loss"] == pytest.approx(np.mean([entry["task_loss"] for entry in tree["tasks"]]))
-    others = [loss(TOGETHER.heldout, _draw(draws, 1 + RESAMPLED + i)) for i in range(PRUNE.random_draws)]
+    others = [loss(together().heldout, _draw(draws, 1 + RESAMPLED + i)) for i in range(PRUNE.random_draws)]
     assert result.search["resampled"]["task_loss"] == pytest.approx(others, abs=5e-3)
     assert metrics["resampled_task_loss"] == pytest.approx(np.mean(others), abs=5e-3)
 
@@ -160,13 +172,13 @@ def test_random_circuits_are_tied_as_the_circuit_is(result: SearchResult, draws:
     gates = to_vector(result.circuit.gates(CONFIG.model))
     drawn = random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
     assert not np.array_equal(drawn, random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
-    logits = [_reference(TOGETHER.heldout, from_vector(each, CONFIG.model), _draw(draws, 0)) for each in drawn]
+    logits = [_reference(together().heldout, from_vector(each, CONFIG.model), _draw(draws, 0)) for each in drawn]
     assert result.search["random_circuit"]["task_loss"] == pytest.approx([task_loss(x) for x in logits], abs=2e-3)
 
 
 def test_every_task_reaches_the_target_where_sizes_are_chosen(result: SearchResult, draws: GateArrays) -> None:
     """On selection samples, whose first ROWS have the values of one draw and the others those of the next."""
-    selection = joined([TOGETHER.validation, TOGETHER.train])
+    selection = joined([together().validation, together().train])
     assert result.reached
     tree = result.circuit.to_dict()
     pieces = (slice(ROWS), slice(ROWS, None))
@@ -296,7 +308,7 @@ def test_tasks_take_turns_pair_by_pair() -> None:
     np.testing.assert_array_equal(both.answer[both.task == 0], first.answer[:6])
     np.testing.assert_array_equal(both.tokens[both.task == 1, :6], second.tokens[:, :6])
     assert not both.tokens[both.task == 1, 6:].any()
-    assert isinstance(TOGETHER, TaskSamples)
-    assert TOGETHER.shifted is None
-    for name, batch in by_task(TOGETHER.heldout, TOGETHER.names):
-        jax.tree.map(np.testing.assert_array_equal, batch, APART[name].heldout)
+    assert isinstance(together(), TaskSamples)
+    assert together().shifted is None
+    for name, batch in by_task(together().heldout, together().names):
+        jax.tree.map(np.testing.assert_array_equal, batch, apart()[name].heldout)

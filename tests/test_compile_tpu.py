@@ -27,6 +27,8 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules, sharding, step
 from tests.inprocess import launch_here
 
+pytestmark = pytest.mark.optimised
+
 Launch = Callable[..., CompletedProcess[str]]
 
 # What the TPU compiler writes, shortened: a loop of 8 rounds (known only from its condition) that counts keys in HBM

@@ -18,6 +18,7 @@ PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"} 
 BASE = {
     "sparse_gpt.config",
     "sparse_gpt.errors",
+    "sparse_gpt.io",
     "sparse_gpt.arrays",
     "sparse_gpt.visible",
     "sparse_gpt.progress",
@@ -29,12 +30,14 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.errors": set(),
     "sparse_gpt.arrays": {"sparse_gpt.errors"},
     "sparse_gpt.visible": set(),
+    "sparse_gpt.io": {"sparse_gpt.errors"},
     "sparse_gpt.fields": {"sparse_gpt.errors"},
     "sparse_gpt.config_groups": {"sparse_gpt.fields"},
     "sparse_gpt.config_checks": {"sparse_gpt.errors", "sparse_gpt.fields", "sparse_gpt.config_groups"},
     # The front of the three above: everyone else imports this one.
     "sparse_gpt.config": {
         "sparse_gpt.errors",
+        "sparse_gpt.io",
         "sparse_gpt.fields",
         "sparse_gpt.config_groups",
         "sparse_gpt.config_checks",
@@ -52,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.model": MODEL,
     "sparse_gpt.data": BASE,
     "sparse_gpt.report": BASE,  # reads files only
-    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate"},
+    "sparse_gpt.training": {*MODEL, "sparse_gpt.data", "sparse_gpt.estimate", "sparse_gpt.machine"},
     "sparse_gpt.circuits": {*MODEL, "sparse_gpt.estimate"},
     "sparse_gpt.bridges": {*MODEL, "sparse_gpt.training"},
     # Reads and writes the tokenizers and workdirs that data and training make.

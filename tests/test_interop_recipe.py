@@ -78,7 +78,7 @@ def test_training_follows_pytorch(golden: Golden) -> None:
     config = our_config()
     _, weights, batches, _ = reference_run.problem()
     params = jax.tree.map(jnp.asarray, openai_weights.to_params(config.model, weights, "problem"))
-    state = dataclasses.replace(jax.jit(lambda: step.init_state(config))(), params=params)
+    state = dataclasses.replace(step.make_state(config), params=params)
     advance = step.compile_step(config)
     names = [openai_weights.reference_name(path) for path in step.flatten(params)]
     for i in range(reference_run.EXACT_STEPS + 1):

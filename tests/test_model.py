@@ -1,6 +1,7 @@
 """The model: properties that hold for every option, and agreement of its entry points."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -39,10 +40,17 @@ def record(model: Transformer, params: Any, tokens: jax.Array) -> tuple[jax.Arra
 
 def make(options: dict[str, Any], fraction: float = 0.25, seed: int = 0) -> tuple[Transformer, Any, jax.Array]:
     """A small model, parameters large enough that every part matters, and tokens (3, 12)."""
+    model, params, tokens = _make(tuple(sorted(options.items())), fraction, seed)
+    return model, jax.tree.map(lambda x: x, params), tokens  # dictionaries of the test's own
+
+
+@functools.cache
+def _make(options: tuple[tuple[str, Any], ...], fraction: float, seed: int) -> tuple[Transformer, Any, jax.Array]:
+    """Compiled once for all tests of these options."""
     config = presets.tiny()
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, vocab_size=64, context=16, **options),
+        model=dataclasses.replace(config.model, vocab_size=64, context=16, **dict(options)),
         sparsity=dataclasses.replace(config.sparsity, activation_fraction=fraction),
     )
     model = build(configs.validate(config))

@@ -1,9 +1,7 @@
 """The prune script, on a model with random weights."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
@@ -14,8 +12,6 @@ from sparse_gpt.training.checkpoint import save_params
 from sparse_gpt.training.manifest import params_sha256
 from tests import circuits_model
 from tests.inprocess import launch_here
-
-Launch = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +37,10 @@ SMALL = (
 )
 
 
-def test_prune_writes_the_files(launch: Launch, untrained: Path) -> None:
+@pytest.mark.slow
+def test_prune_writes_the_files(untrained: Path) -> None:
     task = "for_while"
-    done = launch("prune", f"--workdir={untrained}", f"--task={task}", *SMALL, "--config.prune.target_loss=50")
+    done = launch_here("prune", f"--workdir={untrained}", f"--task={task}", *SMALL, "--config.prune.target_loss=50")
     assert done.returncode == 0, done.stderr
     assert f"{task}: " in done.stdout
     assert "held-out task loss" in done.stdout
@@ -65,16 +62,16 @@ def test_prune_writes_the_files(launch: Launch, untrained: Path) -> None:
     assert {"agreement", "shifted_task_loss", "shifted_agreement"} <= set(circuit.metrics)
     assert circuit.params_sha256 == params_sha256(circuits_model.params(config))
     before = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
-    again = launch("prune", f"--workdir={untrained}", f"--task={task}", *SMALL, "--config.prune.target_loss=50")
+    again = launch_here("prune", f"--workdir={untrained}", f"--task={task}", *SMALL, "--config.prune.target_loss=50")
     assert again.returncode == 0, again.stderr
     assert again.stdout == f"{task}: {folder} is complete for these weights and settings; delete it to search again\n"
     assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == before
 
 
-def test_prune_says_why_a_circuit_is_not_refined(launch: Launch, untrained: Path) -> None:
+def test_prune_says_why_a_circuit_is_not_refined(untrained: Path) -> None:
     flags = (*SMALL, "--config.prune.tune_trials=0", "--config.prune.target_loss=50")
     strict = "--config.prune.selection_margin=1e-9"
-    done = launch("prune", f"--workdir={untrained}", "--task=for_while", *flags, strict)
+    done = launch_here("prune", f"--workdir={untrained}", "--task=for_while", *flags, strict)
     assert "for_while: not refined, for nothing reached 5e-08 on the samples it was chosen on\n" in done.stdout
 
 

@@ -18,6 +18,8 @@ from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.projection import Projection
 
+pytestmark = pytest.mark.optimised
+
 MESH = "data=2,fsdp=2,tensor=2"
 
 

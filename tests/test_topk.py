@@ -10,6 +10,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 from sparse_gpt import topk
 
+pytestmark = pytest.mark.optimised
+
 
 def reference_order(x: np.ndarray) -> np.ndarray:
     """Indices of a flat array from largest to smallest magnitude: NaN, inf, ..., 0; equals by index."""

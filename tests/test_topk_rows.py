@@ -12,6 +12,8 @@ import pytest
 from sparse_gpt.topk import abs_topk, magnitude_keys
 from sparse_gpt.topk_rows import _abreast, _plain, keep_rows
 
+pytestmark = pytest.mark.optimised
+
 
 def slow_mask(keys: np.ndarray, k: int) -> np.ndarray:
     """By sorting: largest key first, then lowest index."""

@@ -21,6 +21,8 @@ from sparse_gpt.training import loop, manifest, optimizer, schedules, sharding, 
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.projection import Projection
 
+pytestmark = pytest.mark.optimised
+
 
 def small(**overrides: Any) -> Config:
     """A configuration that trains in about a second once compiled."""
@@ -120,7 +122,7 @@ def test_projection_keeps_exactly_what_sorting_keeps(keep: tuple[int, ...], devi
 
 def test_projection_leaves_other_tensors_alone() -> None:
     config = small()
-    state = jax.jit(lambda: step.init_state(config))()
+    state = step.make_state(config)
     params = jax.tree.map(lambda x: x + 1, state.params)
     projected = schedules.projected_tensors(config)
     result = jax.jit(Projection(projected, 4))(params, jnp.asarray(schedules.keep_counts(config, 11)))
@@ -158,7 +160,7 @@ def test_reference_schedule_is_zero_at_both_ends_and_spares_biases() -> None:
 @pytest.mark.parametrize("recipe", ["paper", "openai_reference"])
 def test_one_update_against_numpy(recipe: str) -> None:
     config = small(optimizer__recipe=recipe, model__position="additive")
-    params = jax.jit(lambda: step.init_state(config))().params
+    params = step.make_state(config).params
     rng = np.random.default_rng(1)
     grads = jax.tree.map(lambda x: jnp.asarray(3 * rng.normal(size=x.shape), jnp.float32), params)
     state = optimizer.adam(config.optimizer).init(params)
@@ -194,7 +196,7 @@ def test_one_update_against_numpy(recipe: str) -> None:
 
 def test_small_gradients_are_left_alone_by_the_paper_recipe() -> None:
     config = small()
-    params = jax.jit(lambda: step.init_state(config))().params
+    params = step.make_state(config).params
     grads = jax.tree.map(lambda x: jnp.full_like(x, 1e-3), params)
     state = optimizer.adam(config.optimizer).init(params)
     new, _, _ = optimizer.update(config, params, state, grads, jnp.float32(1.0), lambda p: p)
@@ -204,7 +206,7 @@ def test_small_gradients_are_left_alone_by_the_paper_recipe() -> None:
 
 def test_microbatches_give_the_gradients_of_the_whole_batch() -> None:
     config = small()
-    model, params = step.build(config), jax.jit(lambda: step.init_state(config))().params
+    model, params = step.build(config), step.make_state(config).params
     tokens = next(batches(config).train(0))
     whole, parts = (jax.jit(lambda n=n: step.loss_and_gradients(model, params, tokens, n))() for n in (1, 2))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), whole, parts)
@@ -277,7 +279,7 @@ def test_another_configuration_is_refused(workdir: Path) -> None:
 
 def test_a_non_finite_loss_stops_the_run_and_names_the_steps(workdir: Path) -> None:
     config = small(train__log_every=2)
-    params = jax.jit(lambda: step.init_state(config))().params
+    params = step.make_state(config).params
     bad = {**params, "ln_f": {"scale": params["ln_f"]["scale"].at[0].set(jnp.nan)}}
     with pytest.raises(loop.NonFiniteLossError, match="at step 0"):
         train(config, workdir, batches(config), init_from=bad)
@@ -286,7 +288,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_steps(workdir: Path) -> N
 
 def test_initial_parameters_must_fit(workdir: Path) -> None:
     config = small()
-    params = jax.jit(lambda: step.init_state(config))().params
+    params = step.make_state(config).params
     with pytest.raises(InputError, match="bigram is missing"):
         loop.check_params(config, {k: v for k, v in params.items() if k != "bigram"})
     with pytest.raises(InputError, match=r"wte has shape \(3, 3\), expected \(32, 16\)"):

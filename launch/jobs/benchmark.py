@@ -10,7 +10,8 @@ from absl import flags
 from tqdm import tqdm
 
 from launch import cli, measure
-from sparse_gpt.training import manifest
+from launch.startup import quickstart, startup
+from sparse_gpt.io import write_json
 
 
 def main(parts: Sequence[str]) -> None:
@@ -26,7 +27,7 @@ def main(parts: Sequence[str]) -> None:
     for name, job in tqdm(jobs, desc="benchmark", unit="part"):
         result.setdefault(name, []).extend(job())
     path = cli.workdir() / "benchmark.json"
-    manifest.write_json(path, result)
+    write_json(path, result)
     for name in parts:
         if name in result:
             print(f"\n{name}")
@@ -38,6 +39,10 @@ def _jobs() -> list[tuple[str, Any]]:
     """(part, call that returns rows) for everything asked for."""
     f = flags.FLAGS
     jobs: list[tuple[str, Any]] = []
+    if "startup" in f.parts:
+        jobs.append(("startup", lambda: startup(f.rounds)))
+    if "quickstart" in f.parts:
+        jobs.append(("quickstart", lambda: [quickstart()]))
     if "train" in f.parts:
         for size in f.sizes:
             for dtype in f.dtypes:

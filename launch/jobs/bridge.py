@@ -1,7 +1,6 @@
 """The work of launch.bridge."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sparse_gpt.bridges import linear, record, training
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import Params
 from sparse_gpt.training import distributed, loop, run, sharding
 from sparse_gpt.training.checkpoint import load_params
@@ -89,7 +89,7 @@ def _bridge(config: Config, workdir: Path) -> int:
 def _tell(result: loop.Result, workdir: Path, prefix: str = "") -> None:
     """One line about a run, from one of the processes."""
     if distributed.is_first():
-        print(prefix + run.describe(result, json.loads((workdir / "manifest.json").read_text())))
+        print(prefix + run.describe(result, read_json(workdir / "manifest.json")))
 
 
 def _folder(flag: str) -> Path:
@@ -147,7 +147,7 @@ def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:
     path = workdir / "manifest.json"
     if not path.is_file():
         return
-    facts = json.loads(path.read_text())
+    facts = read_json(path)
     held = facts.get("dense_params_sha256")
     if held is None:
         raise InputError(f"{workdir}: holds a run without bridges; choose a new --workdir")

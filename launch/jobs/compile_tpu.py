@@ -10,7 +10,8 @@ from sparse_gpt import config as configs
 from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.training import manifest, sharding
+from sparse_gpt.io import write_json
+from sparse_gpt.training import sharding
 
 
 def main(config: Config, chip: chips.Chip) -> None:
@@ -43,7 +44,7 @@ def main(config: Config, chip: chips.Chip) -> None:
     print(summary(result))
     if f.workdir is not None:
         path = cli.workdir() / "compile_tpu.json"
-        manifest.write_json(path, result)
+        write_json(path, result)
         print(f"-> {path}")
     if not result["memory"]["fits"]:
         raise InputError(

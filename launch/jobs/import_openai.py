@@ -1,12 +1,12 @@
 """The work of launch.import_openai."""
 
-import json
 from pathlib import Path
 
 from absl import flags
 
 from launch import cli
 from sparse_gpt.interop.workdirs import import_openai
+from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import parameter_table
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     given = flags.FLAGS.tokenizer
     source = Path(flags.FLAGS.source).expanduser()
     model = import_openai(source, cli.workdir(), Path(given).expanduser() if given else None, say=print)
-    kept = json.loads((cli.workdir() / "manifest.json").read_text())["nonzeros"].values()
+    kept = read_json(cli.workdir() / "manifest.json")["nonzeros"].values()
     total = sum(spec.size for spec in parameter_table(model.config.model).values())
     m = model.config.model
     print(f"{m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}")

@@ -1,6 +1,5 @@
 """The work of launch.steer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from sparse_gpt.circuits.gated import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.training.manifest import params_sha256, write_json
+from sparse_gpt.io import read_json, write_json
+from sparse_gpt.training.manifest import params_sha256
 
 PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
 DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
@@ -65,7 +65,7 @@ def _tasks(folder: Path, flag: str) -> list[str]:
 def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
     """The two models of a finished bridged run and the bridges, and the fingerprints of both models."""
     path = folder / "manifest.json"
-    held = json.loads(path.read_text()) if path.is_file() else {}
+    held = read_json(path) if path.is_file() else {}
     if "dense_params_sha256" not in held:
         raise InputError(f"--workdir={folder}: not a bridged run; python -m launch.bridge makes one")
     beside = folder / "dense"  # still right when the folder has been moved
@@ -116,7 +116,7 @@ def _steer(
 def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
     """What the task loss gains without each node, from search.json; {} when it is not there."""
     path = place / "search.json"
-    entries = json.loads(path.read_text()).get("importance", {}).get("nodes", []) if path.is_file() else []
+    entries = read_json(path).get("importance", {}).get("nodes", []) if path.is_file() else []
     whole = circuit.metrics["task_loss"]
     return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}
 

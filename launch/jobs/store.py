@@ -1,6 +1,5 @@
 """The work of launch.store."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
 from sparse_gpt.data import corpus_from_config
+from sparse_gpt.io import read_json
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256, update
 
@@ -44,7 +44,7 @@ def with_short_bigrams(folder: Path, config: configs.Config, output: Path) -> Pa
             shutil.copy(folder / name, output)
     shutil.copytree(folder / "tokenizer", output / "tokenizer")
     save_params(output, rounded, step)
-    trained = json.loads((folder / "manifest.json").read_text())["params_sha256"]
+    trained = read_json(folder / "manifest.json")["params_sha256"]
     found = update(output, {"params_sha256": params_sha256(rounded), "trained_params_sha256": trained})
     print(evaluation.write(output, config, rounded, found["params_sha256"]))
     return output

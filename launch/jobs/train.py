@@ -1,7 +1,6 @@
 """The work of launch.train."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sparse_gpt.arrays import npy_shape, read_npz
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
+from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import Params
 from sparse_gpt.training import distributed, loop, run, sharding
 from sparse_gpt.training.checkpoint import load_params
@@ -44,7 +44,7 @@ def main(config: Config) -> int:
         result = loop.train(config, cli.workdir(), given, init_from=init_from, at_step=writer, mesh=mesh)
     writer.finish(result)
     if distributed.is_first():
-        facts = json.loads((cli.workdir() / "manifest.json").read_text())
+        facts = read_json(cli.workdir() / "manifest.json")
         print(run.describe(result, facts))
         if config.train.evaluate_tasks and batches is None and not result.interrupted:
             print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))

@@ -25,7 +25,8 @@ from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.linear import Independent
 from sparse_gpt.bridges.training import PER_GROUP, BridgeProgram
 from sparse_gpt.config import Config
-from sparse_gpt.training.manifest import params_sha256, write_json
+from sparse_gpt.io import write_json
+from sparse_gpt.training.manifest import params_sha256
 from sparse_gpt.training.step import TrainState
 
 MEASURES = ("nmse_encoder", "nmse_decoder", *PER_GROUP)

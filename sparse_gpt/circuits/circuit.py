@@ -11,7 +11,6 @@ Counted beside the edges, over the whole vocabulary:
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from sparse_gpt.arrays import read_npz
 from sparse_gpt.circuits.gates import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import Params
 
 FORMAT = "sparse_gpt.circuit/1"
@@ -130,7 +130,7 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     if not path.is_file():
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
     try:
-        tree = json.loads(path.read_text())
+        tree = read_json(path)
         if tree["format"] != FORMAT:
             raise InputError(f"{path}: format {tree['format']!r}, expected {FORMAT!r}")
         stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
@@ -233,16 +233,3 @@ def unembedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> 
     """Number of unembedding edges, see the top of this file."""
     written = residual_channels(gates, ("attn_out", "mlp_out"), model.d_model)
     return int(np.count_nonzero(unembedding(model, params)[written]))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name, then renames. InputError where a number is not finite: JSON has none."""
-    try:
-        text = json.dumps(value, indent=1, allow_nan=False)
-    except ValueError as error:
-        raise InputError(
-            f"{path}: a result is not finite ({error}); the model's weights or activations overflow"
-        ) from error
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text + "\n")
-    os.replace(temporary, path)

@@ -22,7 +22,7 @@ from sparse_gpt.circuits import calibrate, record, tune
 from sparse_gpt.circuits.ablation import RESAMPLED, task_means
 from sparse_gpt.circuits.baselines import baselines
 from sparse_gpt.circuits.bookkeeping import bookkeeping
-from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges, write_json
+from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges
 from sparse_gpt.circuits.evaluate import (
     NO_TOKENS,
     Candidates,
@@ -52,6 +52,7 @@ from sparse_gpt.circuits.traces import traces
 from sparse_gpt.circuits.trials import Support, Trials, Weights, discretised, smallest
 from sparse_gpt.config import Config, PruneConfig, k_coefs
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_json
 from sparse_gpt.model.parameters import Params
 
 FORMAT = "sparse_gpt.search/1"

@@ -5,7 +5,6 @@ one search's files.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,13 +14,14 @@ from sparse_gpt.circuits.find import SearchResult
 from sparse_gpt.circuits.tune import STUDY
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 
 
 def is_complete(folder: Path, params_sha256: str, prune: PruneConfig) -> bool:
     """Whether a folder has the circuit of these weights, found with these settings, and everything beside it."""
     try:
         circuit.load(folder, params_sha256)
-        search = json.loads((folder / "search.json").read_text())
+        search = read_json(folder / "search.json")
         same = PruneConfig(**search["hyperparameters"]) == prune  # a field that is younger than the file: its default
         return same and search["params_sha256"] == params_sha256 and (folder / "traces.json").is_file()
     except (InputError, OSError, KeyError, TypeError, ValueError):

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, PartitionSpec
-from tqdm import tqdm
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import interruption
 from sparse_gpt.circuits import pause
 from sparse_gpt.circuits.gated import GatedModel, TaskBatch, binary_loss, rows
 from sparse_gpt.circuits.gates import LIMIT, Gates, clamp, heaviside
 from sparse_gpt.config import NODE_SITES, PruneConfig, k_coefs
+from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
 ATTRIBUTION_DECAY = 0.95  # of the running mean of the task loss's gradient with respect to a gate
@@ -221,16 +221,19 @@ def search(
         h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
     done, states, history = pause.read(paused, h, initial_states(h, searchable))
+    if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
+        states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
-        tqdm(total=steps, initial=done, desc=f"search x{size}", unit="step", disable=not progress) as bar,
+        ProgressBar(total=steps, initial=done, desc=f"search x{size}", unit="step", disable=not progress) as bar,
     ):
         for first in range(done, steps, chunk):
             batches = _batches(train, first, chunk, batch_pairs)
-            states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh, tie_qk)
-            history.append(jax.device_get(metrics))
+            with bar.compiling(worked_since is None):
+                states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh, tie_qk)
+                history.append(jax.device_get(metrics))
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:

@@ -7,7 +7,6 @@ interrupted proposes what it would have proposed anyway.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -21,11 +20,12 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from sparse_gpt.arrays import read_npz, told
-from sparse_gpt.circuits.circuit import write_json
 from sparse_gpt.circuits.evaluate import Scores
 from sparse_gpt.circuits.search import Found, Hyperparameters, population
 from sparse_gpt.circuits.trials import Trials
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json, write_json
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -165,10 +165,18 @@ def _tell(study: optuna.Study, batch: Searches, prune: PruneConfig) -> None:
 def _prepare(folder: Path, made_for: dict[str, Any]) -> None:
     """Empties a folder that was made for something else."""
     label = folder / "made_for.json"
-    if not label.is_file() or json.loads(label.read_text()) != made_for:
+    if _made_for(label) != made_for:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(label, made_for)
+
+
+def _made_for(label: Path) -> Any:
+    """What a folder was made for; None if that is not known."""
+    try:
+        return read_json(label)
+    except InputError:
+        return None
 
 
 def _stored(folder: Path | None) -> list[Searches]:

@@ -45,17 +45,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically and with the same bytes for the same value."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Parses a JSON file. Raises InputError if it is missing or damaged."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: not found") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def sha256_file(path: Path) -> str:

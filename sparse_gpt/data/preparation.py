@@ -11,12 +11,13 @@ import tqdm
 
 from sparse_gpt import interruption
 from sparse_gpt.data import problems
-from sparse_gpt.data.files import disk_errors, read_json, write_json
+from sparse_gpt.data.files import disk_errors, write_json
 from sparse_gpt.data.shards import FORMAT, MANIFEST, Shard, token_dtype
 from sparse_gpt.data.sources import Source
 from sparse_gpt.data.tokenise import Rules, Seen, SourceRun, sample_texts
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 
 PROGRESS = "progress.json"
 _SAMPLE_BYTES = 2_000_000  # of text a tokenizer is trained on, or 2,000 per entry if that is more

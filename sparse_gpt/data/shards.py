@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_gpt.data.files import disk_errors, read_json, sha256_file, write_json
+from sparse_gpt.data.files import disk_errors, sha256_file, write_json
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 
 FORMAT = "sparse_gpt.corpus/1"
 MANIFEST = "manifest.json"

@@ -18,8 +18,9 @@ import tiktoken
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sparse_gpt.data.files import disk_errors, read_json, write_atomic
+from sparse_gpt.data.files import disk_errors, write_atomic
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
 from sparse_gpt.visible import token_text
 
 # GPT-4's split pattern without its rule for English contractions (as the reference uses it).

@@ -1,11 +1,11 @@
 """What is in a folder or a state dict that is not quite the reference's, so that an error can name the way out."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.openai_config import FILE as CONFIG
+from sparse_gpt.io import read_json
 
 WEIGHTS = "final_model.pt"
 _HUGGING_FACE = "config.json"
@@ -73,8 +73,8 @@ def _instead(folder: Path, names: list[str], lacking: list[str]) -> str:
 def _parts(index: Path) -> int | str:
     """How many files an index of weights names."""
     try:
-        return len(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return len(set(read_json(index)["weight_map"].values()))
+    except (InputError, KeyError, TypeError, AttributeError):
         return "several"
 
 

@@ -14,6 +14,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import layouts, openai_config, openai_weights
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
+from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
 
 WEIGHTS = layouts.WEIGHTS
@@ -61,14 +62,7 @@ def write_model(folder: str | Path, config: Config, params: Params) -> None:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: not found")
-    try:
-        fields = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: holds a {type(fields).__name__}, expected an object of fields")
+    fields: Mapping[str, Any] = read_json(path)
     return fields
 
 
@@ -78,7 +72,7 @@ def _own_config(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, n
     if not path.is_file():
         return None
     try:
-        own = configs.validate(configs.from_dict(json.loads(path.read_text())[OWN_KEY]))
+        own = configs.validate(configs.from_dict(read_json(path)[OWN_KEY], str(path)))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # somebody else's config.json
     if openai_config.to_fields(own) != dict(fields):

@@ -1,7 +1,6 @@
 """Whole imports and exports: a folder in the reference's format to a workdir, and back."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before, missing, remove_empty
 from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
+from sparse_gpt.io import write_json
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 
@@ -50,8 +50,8 @@ def import_openai(
         say("taking fingerprints")
         facts |= {"params_sha256": manifest.params_sha256(model.params), "step": 0}
         facts |= {"nonzeros": manifest.nonzeros(model.params)}
-        manifest.write_json(folder / "config.json", configs.to_dict(model.config))
-        manifest.write_json(folder / "manifest.json", manifest.describe(facts))
+        write_json(folder / "config.json", configs.to_dict(model.config))
+        write_json(folder / "manifest.json", manifest.describe(facts))
     return model
 
 
@@ -66,8 +66,7 @@ def export_openai(
     config = configs.load(workdir)
     say("reading the checkpoint")
     params, step = load_params(workdir, config.model)
-    path = workdir / "manifest.json"
-    facts = json.loads(path.read_text()) if path.is_file() else {}
+    facts = manifest.read(workdir)
     facts |= {"params_sha256": manifest.params_sha256(params), "nonzeros": manifest.nonzeros(params), "step": step}
     with new_folder(output, "--output") as folder:
         say(f"writing {openai.WEIGHTS}")
@@ -77,7 +76,7 @@ def export_openai(
             tensors = openai_weights.to_tensors(config.model, params)
             metadata = {"format": "pt", "params_sha256": facts["params_sha256"]}
             huggingface.write_safetensors(folder / "model.safetensors", tensors, metadata)
-        manifest.write_json(folder / openai.OWN_CONFIG, huggingface.config_json(config))
+        write_json(folder / openai.OWN_CONFIG, huggingface.config_json(config))
         (folder / "README.md").write_text(huggingface.model_card(output.name, config, facts))
         if (workdir / "tokenizer").is_dir():
             Tokenizer.load(workdir / "tokenizer").save(folder)

@@ -5,12 +5,13 @@ broken raises InputError naming it.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import parse_json
+from sparse_gpt.io import read_json as read_value
 from sparse_gpt.report import schemas
 
 Json = dict[str, Any]
@@ -83,9 +84,9 @@ def read_json(
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); delete it or make it again") from error
+        value = read_value(path)
+    except InputError as error:
+        raise InputError(f"{error}; delete it or make it again") from error
     try:
         if isinstance(value, dict) and wanted_format and value.get("format") != wanted_format:
             raise InputError(f"format is {value.get('format')!r}, but this version reads {wanted_format!r}")
@@ -111,7 +112,7 @@ def read_metrics(path: Path) -> list[Json]:
     rows = {}
     for line_number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, "the line")
             schemas.check(row, schemas.METRICS_ROW, "the line")
         except InputError as error:
             raise InputError(f"{path}: line {line_number}: {error}") from error

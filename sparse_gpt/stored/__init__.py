@@ -24,6 +24,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.data.files import disk_errors
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
+from sparse_gpt.io import parse_json, read_json
 from sparse_gpt.model.parameters import Params, flatten, unflatten
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
@@ -81,7 +82,7 @@ def store(workdir: Path, output: Path, corpus: Path) -> None:
 def fingerprint(name: str) -> str:
     """params_sha256 of a stored model, as its manifest says. Raises InputError as `find`, or if the file is damaged."""
     with _opened(name) as archive:
-        return str(json.loads(archive.read("manifest.json"))["params_sha256"])
+        return str(_manifest(archive)["params_sha256"])
 
 
 def load(name: str) -> tuple[configs.Config, Params]:
@@ -92,7 +93,10 @@ def load(name: str) -> tuple[configs.Config, Params]:
     """
     wanted = fingerprint(name)
     with _opened(name) as archive:
-        config, params = configs.from_dict(json.loads(archive.read(CONFIG))), _unpacked(archive.read(PARAMS))
+        config, params = (
+            configs.from_dict(parse_json(archive.read(CONFIG), CONFIG), f"{find(name)}: {CONFIG}"),
+            _unpacked(archive.read(PARAMS)),
+        )
     if params_sha256(params) != wanted:
         raise InputError(f"{find(name)}: damaged; its parameters do not have the fingerprint in its manifest")
     return config, params
@@ -111,8 +115,21 @@ def unpack(name: str, workdir: Path) -> bool:
         for entry in archive.namelist():
             if entry.split("/")[0] in FILES + FOLDERS:
                 archive.extract(entry, folder)
-        save_params(folder, params, json.loads((folder / "manifest.json").read_text()).get("step", 0))
+        save_params(folder, params, _step(folder))
     return True
+
+
+def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
+    facts: dict[str, Any] = parse_json(archive.read("manifest.json"), "manifest.json")
+    return facts
+
+
+def _step(folder: Path) -> int:
+    """Finished steps, as the manifest says."""
+    step = read_json(folder / "manifest.json").get("step", 0)
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise ValueError(f"manifest.json: step={step!r} is no number of steps")
+    return step
 
 
 @contextlib.contextmanager
@@ -125,7 +142,7 @@ def _opened(name: str) -> Iterator[zipfile.ZipFile]:
 def _holds(workdir: Path, fingerprint: str) -> bool:
     """Whether a workdir's manifest names these parameters."""
     path = workdir / "manifest.json"
-    return path.is_file() and json.loads(path.read_text()).get("params_sha256") == fingerprint
+    return path.is_file() and bool(read_json(path).get("params_sha256") == fingerprint)
 
 
 def _belongings(workdir: Path, corpus: Path) -> Iterator[tuple[str, Path]]:

@@ -32,6 +32,7 @@ from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Before
+from sparse_gpt.io import parse_json, write_json
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
@@ -112,7 +113,7 @@ def claim_workdir(config: Config, workdir: Path) -> None:
     """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
     check_workdir(config, workdir)
     if not (workdir / "config.json").is_file():
-        manifest.write_json(workdir / "config.json", configs.to_dict(config))
+        write_json(workdir / "config.json", configs.to_dict(config))
 
 
 def check_workdir(config: Config, workdir: Path) -> None:
@@ -193,6 +194,8 @@ def train(
 
     def claim() -> None:
         claim_workdir(config, workdir)
+        if has_begun(workdir) and (note := manifest.other_machine(workdir)):
+            tqdm.write(note)
         manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
 
     with distributed.writing(workdir), as_it_was(workdir), full_disk(workdir):
@@ -374,12 +377,12 @@ class _Run:
         }
         entry |= {name: _plain(newest[name]) for name in sorted(newest.keys() - {"loss", "grad_rms"})}
         self.dead_neurons = evaluated.get("dead_neurons", self.dead_neurons)
-        entry |= {**evaluated, "dead_neurons": self.dead_neurons}
+        entry |= {name: _plain(value) for name, value in evaluated.items()} | {"dead_neurons": self.dead_neurons}
         self.mark, self.marked_step = time.perf_counter(), s + 1
         if self.tensorboard is None:
             return
         with self.metrics_path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
         for name, value in entry.items():
             if isinstance(value, int | float) and name != "step":
                 self.tensorboard.add_scalar(name, value, s)
@@ -410,12 +413,13 @@ class _Run:
         if not self.metrics_path.is_file():
             return
         kept = []
-        for line in self.metrics_path.read_text().splitlines():
+        for line in self.metrics_path.read_text(errors="replace").splitlines():
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
+                entry = parse_json(line, "a line")
+                before = entry["step"] < start
+            except (InputError, KeyError, TypeError):
                 continue
-            if entry["step"] < start:
+            if before:
                 kept.append(line + "\n")
                 self.dead_neurons = entry.get("dead_neurons")
         temporary = self.metrics_path.with_suffix(".tmp")
@@ -424,11 +428,11 @@ class _Run:
 
 
 def _plain(value: Any) -> Any:
-    """A number or a list of numbers as JSON has them; None for what was not measured (NaN)."""
+    """A number or a list of numbers as JSON has them; None for what was not measured (NaN) or is infinite."""
     listed = np.asarray(value, np.float64).tolist()
     if isinstance(listed, list):
         return [_plain(number) for number in listed]
-    return None if math.isnan(listed) else listed
+    return listed if math.isfinite(listed) else None
 
 
 def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:

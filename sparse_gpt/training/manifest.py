@@ -2,10 +2,9 @@
 
 import hashlib
 import importlib.metadata
-import json
-import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from sparse_gpt import machine
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json, write_json
 from sparse_gpt.model.parameters import Params, flatten
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
@@ -69,22 +71,43 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
         **({"git_revision_missing": reason} if reason else {}),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        "machine": machine.numerics(),
         **facts,
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name, then renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+def other_machine(workdir: Path) -> str:
+    """One line if the manifest of a run names another machine than this one; "" if it does not, or cannot be read."""
+    try:
+        held = read_json(workdir / "manifest.json")["machine"]
+        here = machine.numerics()
+        differing = [
+            f"{name} {held[name]} there, {here[name]} here"
+            for name in ("processor", "vector_extensions", "threads", "xla_flags")
+            if held[name] != here[name]
+        ]
+    except (InputError, KeyError, TypeError):
+        return ""
+    if not differing:
+        return ""
+    return f"{workdir}: goes on where other bits may come out than where it began ({'; '.join(differing)})"
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """A workdir's manifest; empty, and said, where it is missing or damaged: what it tells can be found out again."""
+    path = workdir / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        facts: dict[str, Any] = read_json(path)
+    except InputError as error:
+        print(f"{error}; going on without it", file=sys.stderr)
+        return {}
+    return facts
 
 
 def update(workdir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Adds facts to a workdir's manifest.json and returns it whole."""
-    path = workdir / "manifest.json"
-    manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    manifest |= facts
-    write_json(path, manifest)
+    manifest = {**read(workdir), **facts}
+    write_json(workdir / "manifest.json", manifest)
     return manifest
