@@ -128,7 +128,14 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # flags that na
 
 MAKES_WORKDIR = ("train", "bridge", "data", "import_openai", "benchmark", "reproduce")
 READS_WORKDIR = ("train", "prune", "report", "steer", "tasks", "logits", "store", "export_openai", "compile_tpu")
-INSIDE = ("config.json", "manifest.json", "metrics.jsonl", "tokenizer/tokenizer.json", "checkpoints", "evaluation.json")
+INSIDE = (
+    *("config.json", "manifest.json", "metrics.jsonl", "evaluation.json"),
+    *(
+        "tokenizer",
+        "tokenizer/tokenizer.json",
+        "checkpoints",
+    ),
+)
 CONTENTS = (
     *(b"", b"[]", b"null", b'{"model": {', b"\xff\xfe\x00", b"[" * 200_000),
     *(b'{"step": 1e999, "x": NaN}', b"7" * 6000),
@@ -176,6 +183,7 @@ def sound() -> Path:
     manifest.write_json(folder / "manifest.json", manifest.describe(facts))
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     save_params(folder, params, 7)
+    np.save(folder / "tokens.npy", np.zeros((1, 4), np.int32))
     train_tokenizer(["print('a')\n", 'x = "b"\n'] * 50, 260).save(folder / "tokenizer")
     return folder
 
@@ -197,7 +205,8 @@ def check(script: str, flag: str, hostile: Place | str, folder: Path) -> None:
     new = script in MAKES_WORKDIR
     given = {name: str(folder / "new") if new else str(sound()) for name in named if name == "workdir"}
     given |= {"tokenizer": str(sound() / "tokenizer")} if "tokenizer" in named and not new else {}
-    given |= {name: str(folder / name) for name in ("tokens", "logits", "output", "source") if name in named}
+    given |= {name: str(folder / name) for name in ("logits", "output", "source") if name in named}
+    given |= {"tokens": str(sound() / "tokens.npy")} if "tokens" in named else {}
     if isinstance(hostile, Place):
         hostile.make(folder / "place")
         given[flag] = str(folder / "place")
