@@ -76,7 +76,7 @@ def test_sound_arrays_come_back(order: Any, tmp_path: Path) -> None:
     assert read.flags.writeable
     assert arrays.npy_shape(tmp_path / "a.npy") == (2, 3, 4)
     np.savez_compressed(tmp_path / "a.npz", a=array, b=np.float32(3), c=np.zeros((0, 2)))
-    read_all = arrays.readnpz(tmp_path / "a.npz")
+    read_all = arrays.read_npz(tmp_path / "a.npz")
     assert set(read_all) == {"a", "b", "c"}
     assert np.array_equal(read_all["a"], array)
     assert read_all["b"].shape == ()
