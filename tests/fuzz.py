@@ -156,7 +156,10 @@ class _Script(NamedTuple):
     value: "fuzz_scripts.Place | str"
 
     def __call__(self, folder: Path) -> None:
-        fuzz_scripts.check(self.script, self.flag, self.value, folder)
+        try:
+            fuzz_scripts.check(self.script, self.flag, self.value, folder)
+        except InputError as error:  # of this test's own preparations
+            raise AssertionError(str(error)) from error
 
 
 def _from_flags(tree: dict[str, dict[str, Any]]) -> configs.Config:

@@ -1,16 +1,29 @@
 """Every script with hostile folders and paths, inside this process; what would train, search or measure is left out."""
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
+import numpy as np
+
 from launch import experiments
+from sparse_gpt import config as configs
+from sparse_gpt import presets
+from sparse_gpt.data.tokenizer import train_tokenizer
+from sparse_gpt.model.parameters import parameter_table, unflatten
+from sparse_gpt.training import manifest
+from sparse_gpt.training.checkpoint import save_params
+from tests.damaged_archives import OBSTACLES
 from tests.inprocess import launch_here
 
 LONG_WORK = (  # whoever comes so far has been accepted
@@ -100,7 +113,8 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # flags that na
     "report": (("workdir", "init_from"), ()),
     "bridge": (("workdir", "dense", "independent", "config.bridge.init_from"), ("--preset=bridge_quickstart",)),
     "steer": (("workdir",), ()),
-    "tasks": (("workdir", "tokenizer", "export"), (_TASK,)),
+    "tasks": (("workdir", "export"), (_TASK, "--show=1")),
+    "tasks ": (("tokenizer", "export"), (_TASK, "--show=1")),  # with one of the two
     "data": (("workdir", "config.data.corpus", "config.data.tokenizer"), ("--preset=tiny", "--inspect")),
     "logits": (("workdir", "tokens", "logits", "activations_out"), ()),
     "store": (("workdir", "output"), ()),
@@ -112,19 +126,87 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # flags that na
 }
 
 
+MAKES_WORKDIR = ("train", "bridge", "data", "import_openai", "benchmark", "reproduce")
+READS_WORKDIR = ("train", "prune", "report", "steer", "tasks", "logits", "store", "export_openai", "compile_tpu")
+INSIDE = (
+    *("config.json", "manifest.json", "metrics.jsonl", "evaluation.json"),
+    *(
+        "tokenizer",
+        "tokenizer/tokenizer.json",
+        "checkpoints",
+    ),
+)
+CONTENTS = (
+    *(b"", b"[]", b"null", b'{"model": {', b"\xff\xfe\x00", b"[" * 200_000),
+    *(b'{"step": 1e999, "x": NaN}', b"7" * 6000),
+)
+
+
+def _with(name: str, put: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A sound workdir with something else in the place of one of its parts."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(sound(), folder)
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        put(path)
+
+    return make
+
+
+def _damages() -> Iterator[Place]:
+    """Sound workdirs with one part of them damaged."""
+    for name in INSIDE:
+        for content in CONTENTS:
+            yield Place(f"{name} = {content[:12]!r}", _with(name, functools.partial(_write, content)))
+        for obstacle in OBSTACLES:
+            yield Place(f"{name}: {obstacle.name}", _with(name, obstacle.at))
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+@functools.cache
+def sound() -> Path:
+    """A workdir as a finished run leaves it, as far as scripts read it before they begin to work."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-workdir-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    config = presets.preset("tiny")
+    table = parameter_table(config.model)
+    params = unflatten({path: np.zeros(spec.shape, np.float32) for path, spec in table.items()})
+    manifest.write_json(folder / "config.json", configs.to_dict(config))
+    facts = {"params_sha256": manifest.params_sha256(params), "seeds": {}, "step": 7}
+    manifest.write_json(folder / "manifest.json", manifest.describe(facts))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    save_params(folder, params, 7)
+    np.save(folder / "tokens.npy", np.zeros((1, 4), np.int32))
+    train_tokenizer(["print('a')\n", 'x = "b"\n'] * 50, 260).save(folder / "tokenizer")
+    return folder
+
+
 def combinations() -> Iterator[tuple[str, str, Place | str]]:
     """Script, the flag that names something hostile, and what it names."""
     for script, (named, _) in SCRIPTS.items():
         for flag in named:
             yield from ((script, flag, place) for place in PLACES)
             yield from ((script, flag, value) for value in VALUES)
+    for script in READS_WORKDIR:
+        yield from ((script, "workdir", place) for place in _damages())
 
 
 def check(script: str, flag: str, hostile: Place | str, folder: Path) -> None:
     """Runs a script in an empty `folder`. AssertionError unless it takes what it is told or refuses it as promised."""
     named, others = SCRIPTS[script]
-    given = {name: str(folder / "new" / name) for name in named[:1]}
-    given |= {name: str(folder / name) for name in ("tokens", "logits", "output", "source") if name in named}
+    script = script.strip()
+    new = script in MAKES_WORKDIR
+    given = {name: str(folder / "new") if new else str(sound()) for name in named if name == "workdir"}
+    given |= {"tokenizer": str(sound() / "tokenizer")} if "tokenizer" in named and not new else {}
+    given |= {name: str(folder / name) for name in ("logits", "output", "source") if name in named}
+    given |= {"tokens": str(sound() / "tokens.npy")} if "tokens" in named else {}
     if isinstance(hostile, Place):
         hostile.make(folder / "place")
         given[flag] = str(folder / "place")
@@ -133,6 +215,7 @@ def check(script: str, flag: str, hostile: Place | str, folder: Path) -> None:
     before = listing(folder)
     with accepting(), contextlib.ExitStack() as stack:
         stack.callback(_writable, folder / "place")
+        held = listing(sound())
         done = launch_here(script, *(f"--{name}={value}" for name, value in given.items()), *others, cwd=folder)
     assert "Traceback" not in done.stderr, done.stderr[-600:]
     assert done.returncode in (0, 2), (done.returncode, done.stderr[-600:])
@@ -141,6 +224,7 @@ def check(script: str, flag: str, hostile: Place | str, folder: Path) -> None:
         usage = "FATAL Flags parsing error" in done.stderr
         assert len(errors) == 1 or usage, done.stderr[-600:]
         assert listing(folder) == before, f"left {sorted(set(listing(folder)) ^ set(before))[:5]}"
+        assert listing(sound()) == held
     for path in folder.rglob("*.json"):
         if str(path.relative_to(folder)) not in before and path.is_file():
             json.loads(path.read_text(), parse_constant=_not_finite)
