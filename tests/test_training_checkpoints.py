@@ -64,6 +64,13 @@ def test_resuming_goes_before_init_from_and_init_from_before_scratch(workdir: Pa
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(workdir: Path) -> None:
+    (workdir / "checkpoints" / "3" / "params").mkdir(parents=True)
+    os.mkfifo(workdir / "checkpoints" / "3" / "params" / "_METADATA")
+    with pytest.raises(InputError, match="_METADATA: not a regular file"):
+        load_params(workdir, small(5).model)
+
+
 def save(workdir: Path, at: int = 1, **shapes: tuple[int, ...]) -> dict[str, jax.Array]:
     params = {name: jnp.ones(shape) for name, shape in shapes.items()}
     with Checkpoints(workdir) as checkpoints:

@@ -26,6 +26,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep_last: int = 2, keep_every: int = 0, config: Config | None = None):
         self.folder = workdir / "checkpoints"
+        _refuse_pipes(self.folder)
         self._saving = False
         self._metadata: dict[str, Any] = {"sparse_gpt_format": FORMAT}
         if config is not None:
@@ -122,6 +123,16 @@ class Checkpoints:
         if notes:
             raise InputError(f"{self.folder}: no readable checkpoint; {'; '.join(notes)}")
         return None
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """InputError if something in the folder is neither file nor folder: what restores checkpoints would wait for it, and
+    no signal would end that."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone again, or a link to nowhere, which is told as damage
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise InputError(f"{path}: not a regular file; remove the checkpoint that it is in")
 
 
 @contextlib.contextmanager
