@@ -5,6 +5,7 @@ metadata hold the format's number and, of trained models, the configuration. Of 
 """
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,8 @@ class Checkpoints:
 
 
 def _refuse_pipes(folder: Path) -> None:
-    """InputError if something in the folder is neither file nor folder: what restores checkpoints would wait for it, and
-    no signal would end that."""
+    """InputError if something in the folder is neither file nor folder: what restores checkpoints would wait for it,
+    and no signal would end that."""
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # gone again, or a link to nowhere, which is told as damage
             mode = path.stat().st_mode
