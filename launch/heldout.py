@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable
 
 import tasks
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data.leakage import contains_any
 
 PAIRS = 256  # per task and variant
@@ -26,4 +27,11 @@ def heldout_rule() -> tuple[Callable[[str], bool], str]:
         }
     )
     digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
-    return contains_any(prompts), f"held-out task samples {digest[:16]}"
+    # Built when the first document comes: a corpus that is there already has none.
+    search = functools.cache(lambda: contains_any(prompts))
+    return lambda text: search()(text), f"held-out task samples {digest[:16]}"
+
+
+def heldout_rule_for(data: DataConfig) -> tuple[Callable[[str], bool] | None, str]:
+    """`heldout_rule`, or none for a corpus that the configuration names: it is not prepared here."""
+    return (None, "") if data.corpus else heldout_rule()

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from launch import cli
-from launch.heldout import heldout_rule
+from launch.heldout import heldout_rule_for
 from sparse_gpt import config as configs
 from sparse_gpt import estimate, locks, stored
 from sparse_gpt.bridges import dense as dense_models
@@ -64,7 +64,7 @@ def _bridge(config: Config, workdir: Path) -> int:
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
         return linear.starting(config, dense, params, _fitting(config, corpus))
 
-    reject, rule = heldout_rule()
+    reject, rule = heldout_rule_for(config.data)
     result = run.train_on_corpus(
         config,
         workdir,
@@ -165,7 +165,7 @@ def _train_dense(config: Config, workdir: Path) -> loop.Result:
     """Trains (or finds finished) the dense model in WORKDIR/dense, on the corpus that the bridged run uses too."""
     dense = dense_models.dense_config(config)
     dense_models.check_pair(dense, config)
-    reject, rule = heldout_rule()
+    reject, rule = heldout_rule_for(config.data)
     corpus = run.prepared_corpus(config, workdir, reject=reject, reject_name=rule)
     data = dataclasses.replace(dense.data, corpus=str(corpus.folder))
     result = run.train_on_corpus(dataclasses.replace(dense, data=data), workdir / "dense")

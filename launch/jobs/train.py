@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 from launch import cli, evaluation, paths
-from launch.heldout import heldout_rule
+from launch.heldout import heldout_rule_for
 from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
 from sparse_gpt.arrays import npy_shape, read_npz
@@ -34,7 +34,7 @@ def main(config: Config) -> int:
     writer = _ParamsWriter(config)
     cli.hold(cli.workdir())
     if batches is None:
-        reject, rule = heldout_rule()
+        reject, rule = heldout_rule_for(config.data)
         result = run.train_on_corpus(
             config, cli.workdir(), reject=reject, reject_name=rule, init_from=init_from, at_step=writer
         )
