@@ -8,7 +8,7 @@ from absl import flags
 
 import sparse_gpt
 from launch import cli, paths
-from sparse_gpt.folders import Before
+from sparse_gpt.folders import Snapshot
 
 
 def define_init_from() -> None:
@@ -31,9 +31,9 @@ def existing_workdir(written: bool = False) -> Path:
 def workdir() -> Iterator[Path]:
     """`existing_workdir` for scripts that write to it, which they hold until they end. One that --init_from has filled
     just now goes again if the body refuses its input."""
-    before, filled = Before(cli.workdir()), _fill()
+    before, filled = Snapshot(cli.workdir()), _fill()
     folder = cli.hold(cli.existing_workdir(written=True))
-    with before.unless(lambda: not filled):
+    with before.restore_if_refused(lambda: not filled):
         yield folder
 
 

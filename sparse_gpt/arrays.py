@@ -5,7 +5,6 @@ cannot ask for the machine's memory.
 """
 
 import contextlib
-import errno
 import io
 import lzma
 import math
@@ -22,6 +21,7 @@ from typing import IO
 import numpy as np
 
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import NO_SPACE
 
 # What zipfile, its decompressors and NumPy raise for bytes that are not what they claim to be.
 DAMAGE = (
@@ -31,7 +31,6 @@ DAMAGE = (
     *(RuntimeError, NotImplementedError),  # encrypted; a method of compression that Python does not know
 )
 SAVE_AGAIN = "copy or save it again"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NUMBERS = "biufc"  # kinds of dtype
 _MOST_DEFLATED = 1100  # Deflate's bytes per byte: 1032 at most
 
@@ -46,14 +45,14 @@ def read_npy(path: str | Path, label: str = "") -> np.ndarray:
       InputError: no such file, not an .npy file, one of other things than numbers, or shorter or longer than it claims.
     """
     path, label = Path(path), label or str(path)
-    with _told(label, ".npy array"), regular_file(path, label).open("rb") as file:
+    with _refuse(label, ".npy array"), regular_file(path, label).open("rb") as file:
         return _array(file, path.stat().st_size)
 
 
 def npy_shape(path: str | Path, label: str = "") -> tuple[int, ...]:
     """The shape of the array in an .npy file, whose values are not read. InputError as `read_npy`."""
     path, label = Path(path), label or str(path)
-    with _told(label, ".npy array"), regular_file(path, label).open("rb") as file:
+    with _refuse(label, ".npy array"), regular_file(path, label).open("rb") as file:
         return _header(file, path.stat().st_size)[0]
 
 
@@ -70,7 +69,7 @@ def read_npz(source: str | Path | bytes, label: str = "", names: tuple[str, ...]
     """
     label = label or (str(source) if not isinstance(source, bytes) else "arrays")
     opened = io.BytesIO(source) if isinstance(source, bytes) else regular_file(Path(source), label)
-    with _told(label, ".npz file"), zipfile.ZipFile(opened) as archive:
+    with _refuse(label, ".npz file"), zipfile.ZipFile(opened) as archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         arrays = {name: _member(archive, entry) for name, entry in entries.items()}
     lacking = [name for name in names if name not in arrays]
@@ -83,19 +82,19 @@ def read_npz(source: str | Path | bytes, label: str = "", names: tuple[str, ...]
 @contextlib.contextmanager
 def open_zip(path: Path, kind: str, way_out: str = SAVE_AGAIN) -> Iterator[zipfile.ZipFile]:
     """An archive to read from; what goes wrong in the body because it is damaged becomes "not a KIND, or damaged"."""
-    with told(f"{path}: not a {kind}, or damaged", way_out), zipfile.ZipFile(regular_file(path)) as archive:
+    with refuse_damage(f"{path}: not a {kind}, or damaged", way_out), zipfile.ZipFile(regular_file(path)) as archive:
         yield archive
 
 
 @contextlib.contextmanager
-def told(problem: str, way_out: str = SAVE_AGAIN) -> Iterator[None]:
+def refuse_damage(problem: str, way_out: str = SAVE_AGAIN) -> Iterator[None]:
     """Makes what damaged bytes raise in the body one line: PROBLEM (reason); WAY OUT. InputErrors pass."""
     try:
         yield
     except InputError:
         raise
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise  # of what the body writes
         raise InputError(f"{problem} ({reason(error)}); {way_out}") from error
 
@@ -128,8 +127,8 @@ def regular_file(path: Path, label: str = "") -> Path:
     return path
 
 
-def _told(label: str, kind: str) -> contextlib.AbstractContextManager[None]:
-    return told(f"{label}: not a readable {kind}")
+def _refuse(label: str, kind: str) -> contextlib.AbstractContextManager[None]:
+    return refuse_damage(f"{label}: not a readable {kind}")
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import NO_SPACE
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 KEPT = {".lock"}  # see locks.py: its holder removes it
 
 
@@ -43,12 +43,12 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 def unwritable(folder: Path, error: OSError) -> InputError:
     """One line about a folder that cannot be made or written."""
-    if error.errno in _FULL:
+    if error.errno in NO_SPACE:
         return InputError(f"{folder}: the disk is full ({error.strerror}); free some space and run the command again")
     return InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
 
 
-class Before:
+class Snapshot:
     """What a folder, which need not be there, holds before a script works in it; with `empty`, nothing.
 
     To be made by the process that holds the folder's lock, or what another one writes meanwhile would be taken for new.
@@ -72,7 +72,7 @@ class Before:
         remove_empty(self._missing)
 
     @contextlib.contextmanager
-    def unless(self, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def restore_if_refused(self, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Restores the folder when the body refuses its input (InputError) and the work proper has not `begun`.
 
         A full disk is no such refusal: the same command goes on with what is there.
@@ -88,7 +88,7 @@ class Before:
 def disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, says that the disk (or a quota) is full."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             return True
         if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
             return True

@@ -18,7 +18,7 @@ MOST_BYTES = 256 << 20  # of a JSON file: the largest that is written, traces of
 MOST_LEVELS = 100  # of objects and lists in each other
 MOST_INTEGER = 1 << 63  # exclusive, and so is its negative: what an int64 holds
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
@@ -33,7 +33,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise InputError(
                 f"{path}: no space left on the device; free some and run the same command again, it continues"
             ) from error

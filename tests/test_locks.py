@@ -12,7 +12,7 @@ import pytest
 
 from sparse_gpt import locks
 from sparse_gpt.errors import InputError
-from sparse_gpt.folders import Before
+from sparse_gpt.folders import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOLD = """
@@ -146,10 +146,10 @@ def test_what_came_since_goes_unless_work_has_begun(tmp_path: Path, there: bool,
     if there:
         folder.mkdir(parents=True)
         (folder / "mine").touch()
-    before, held = tree(tmp_path), Before(folder)
+    before, held = tree(tmp_path), Snapshot(folder)
 
     def work() -> None:
-        with held.unless(lambda: begun):
+        with held.restore_if_refused(lambda: begun):
             (folder / "c" / "d").mkdir(parents=True)
             (folder / "file").touch()
             (folder / "link").symlink_to(tmp_path)
@@ -162,7 +162,7 @@ def test_what_came_since_goes_unless_work_has_begun(tmp_path: Path, there: bool,
 
 def test_a_full_disk_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None:
     def work() -> None:
-        with Before(tmp_path).unless():
+        with Snapshot(tmp_path).restore_if_refused():
             (tmp_path / "file").touch()
             raise InputError("no room") from OSError(errno.ENOSPC, "full")
 

@@ -17,7 +17,7 @@ from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
-from sparse_gpt.training import loop, manifest, optimizer, schedules, sharding, step
+from sparse_gpt.training import claim, loop, manifest, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.projection import Projection
 
@@ -270,11 +270,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over(workdir: Path) -> None:
 
 def test_another_configuration_is_refused(workdir: Path) -> None:
     config = small()
-    loop.claim_workdir(config, workdir)
+    claim.claim_workdir(config, workdir)
     other = dataclasses.replace(config, sparsity=dataclasses.replace(config.sparsity, density=0.75))
     with pytest.raises(InputError, match=r"sparsity\.density is 0\.5 there, 0\.75 here"):
-        loop.claim_workdir(other, workdir)
-    loop.claim_workdir(configs.replace(config, {"prune.steps": 3}), workdir)
+        claim.claim_workdir(other, workdir)
+    claim.claim_workdir(configs.replace(config, {"prune.steps": 3}), workdir)
 
 
 def test_a_non_finite_loss_stops_the_run_and_names_the_steps(workdir: Path) -> None:

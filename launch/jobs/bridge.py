@@ -21,7 +21,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json
 from sparse_gpt.model.parameters import Params
 from sparse_gpt.records import MANIFEST
-from sparse_gpt.training import distributed, loop, manifest, run, sharding
+from sparse_gpt.training import claim, distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
 FITTED_TOKENS = 2**17  # behind the linear control: hundreds per parameter of a map's column
@@ -33,7 +33,7 @@ def main(config: Config) -> int:
     cli.join_processes()
     sharding.make_mesh(config)  # before anything is written, like the next one
     estimate.check_here(config, "bridge")
-    with loop.as_it_was(cli.hold(workdir), parts=("dense",)):
+    with claim.leave_as_found(cli.hold(workdir), parts=("dense",)):
         return _bridge(config, workdir)
 
 

@@ -18,7 +18,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sparse_gpt.arrays import read_npz, told
+from sparse_gpt.arrays import read_npz, refuse_damage
 from sparse_gpt.circuits.evaluate import Scores
 from sparse_gpt.circuits.search import Found, Hyperparameters, population
 from sparse_gpt.circuits.trials import Trials
@@ -191,7 +191,7 @@ def _load(path: Path) -> Searches:
     structure = jax.tree.structure(Searches(leaf, h, found, trials))
     names = tuple(f"arr_{i}" for i in range(len(jax.tree.leaves(Searches(leaf, h, found, trials)))))
     way_out = f"remove {path.parent} to do its searches again"
-    with told(f"{path}: not a file of finished searches", way_out):
+    with refuse_damage(f"{path}: not a file of finished searches", way_out):
         stored = read_npz(path, names=names)
         return jax.tree.unflatten(structure, [stored[name] for name in names])
 

@@ -9,7 +9,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from sparse_gpt.data.compressed import ARCHIVES, READ_ERRORS, Damaged, NeedsPackage, library_errors, read_chunks
-from sparse_gpt.data.sources import START, Document, File, Files, Position
+from sparse_gpt.data.sources import START, Document, File, Files, Position, WholeFiles
 from sparse_gpt.errors import InputError
 
 
@@ -105,19 +105,10 @@ class Globbed(Files):
         return super().fingerprint()
 
 
-class TextFiles(Globbed):
+class TextFiles(Globbed, WholeFiles):
     """Text files by glob, one document each; compressed ones (gzip, bzip2, xz, Zstandard) are unpacked."""
 
-    def read(self, start: Position = START) -> Iterator[Document]:
-        for index in range(start[0], len(self.files)):
-            file, after = self.files[index], (index + 1, 0)
-            if file.size > self.max_bytes:
-                yield Document(None, after, "too_large")
-                continue
-            try:
-                yield Document(self._content(file), after)
-            except READ_ERRORS as error:
-                yield self.skip(file, after, error)
+    errors = READ_ERRORS
 
     def _content(self, file: File) -> bytes:
         """The beginning of a file, by one chunk more than is allowed if there is more."""

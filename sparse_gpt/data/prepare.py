@@ -20,7 +20,7 @@ from sparse_gpt.data.spec import parse_sources
 from sparse_gpt.data.tokenise import Rules
 from sparse_gpt.data.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.folders import Before
+from sparse_gpt.folders import Snapshot
 
 _CHECKPOINT_BYTES = 2**26  # of text between two writings of the state
 
@@ -131,7 +131,7 @@ def prepare_corpus(
     unusable = False
     with (
         locks.writing(folder, keep=True),
-        Before(folder).unless(lambda: (folder / PROGRESS).is_file() and not unusable),
+        Snapshot(folder).restore_if_refused(lambda: (folder / PROGRESS).is_file() and not unusable),
     ):
         if not (folder / MANIFEST).is_file():
             run = Preparation(folder, settings, opened, fingerprints, rules, given)

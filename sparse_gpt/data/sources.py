@@ -124,6 +124,8 @@ def _scatter(seed: int, name: str) -> bytes:
 class WholeFiles(Files):
     """One document per file."""
 
+    errors: tuple[type[Exception], ...] = (OSError,)  # of files that cannot be read
+
     def read(self, start: Position = START) -> Iterator[Document]:
         for index in range(start[0], len(self.files)):
             file, after = self.files[index], (index + 1, 0)
@@ -132,8 +134,13 @@ class WholeFiles(Files):
                 continue
             try:
                 yield Document(self._content(file), after)
-            except OSError:
-                yield Document(None, after, "unreadable")
+            except self.errors as error:
+                yield self.skip(file, after, error)
+
+    def skip(self, file: File, after: Position, error: Exception) -> Document:
+        """The document that stands for a file that could not be read."""
+        del file, error
+        return Document(None, after, "unreadable")
 
     def _content(self, file: File) -> bytes:
         return Path(file.path).read_bytes()

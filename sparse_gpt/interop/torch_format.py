@@ -68,13 +68,13 @@ def _open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def _head(path: Path) -> bytes:
-    with arrays.told(f"{path}: cannot be read"), path.open("rb") as file:
+    with arrays.refuse_damage(f"{path}: cannot be read"), path.open("rb") as file:
         return file.read(512)
 
 
 def _record_bytes(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     """A record as it is in the archive, decompressed if need be."""
-    with arrays.told(f"{path}: record {name} cannot be read", _AGAIN):
+    with arrays.refuse_damage(f"{path}: record {name} cannot be read", _AGAIN):
         return archive.read(name)
 
 

@@ -12,7 +12,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.data.files import sha256_file
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.folders import Before, missing, remove_empty
+from sparse_gpt.folders import Snapshot, missing, remove_empty
 from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
 from sparse_gpt.io import disk_errors, write_json
 from sparse_gpt.training import manifest
@@ -102,7 +102,7 @@ def new_folder(target: Path, flag: str) -> Iterator[Path]:
     scratch, above = target.with_name(f".{target.name}.partial"), missing(target.parent)
     try:
         with locks.writing(scratch):  # whatever is in it, a killed process has left
-            Before(scratch, empty=True).restore()
+            Snapshot(scratch, empty=True).restore()
             try:
                 _check_new(target, flag)  # nobody else has made it since
                 with disk_errors(target):
@@ -110,7 +110,7 @@ def new_folder(target: Path, flag: str) -> Iterator[Path]:
                     (scratch / locks.NAME).unlink(missing_ok=True)
                     os.replace(scratch, target)
             finally:
-                Before(scratch, empty=True).restore()
+                Snapshot(scratch, empty=True).restore()
     finally:
         remove_empty([scratch, *above])
 

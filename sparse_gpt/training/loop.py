@@ -9,41 +9,32 @@ Batch s is a pure function of the corpus, the data seed and s, so resuming needs
 The same loop runs on one device, on a mesh of them, and as one of several processes, where process 0 writes the files.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from sparse_gpt import config as configs
 from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.folders import Before
-from sparse_gpt.io import parse_json, read_bytes, write_atomic, write_json
+from sparse_gpt.io import parse_json, read_bytes, write_atomic
 from sparse_gpt.model.parameters import Params, abstract_params, flatten
-from sparse_gpt.model.taps import recorder
-from sparse_gpt.model.transformer import build
 from sparse_gpt.progress import ProgressBar, compiling
 from sparse_gpt.records import METRICS_ROW
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
-
-UNBOUND_FIELDS = {  # may differ between a run and its resumption: they do not change what is computed
-    "train.checkpoint_every", "train.keep_last", "train.keep_every", "data.corpus",
-    "train.mesh",  # changes the order of sums, so the last bits, but any mesh can take over
-}  # fmt: skip
+from sparse_gpt.training.claim import claim_workdir, has_begun, leave_as_found
+from sparse_gpt.training.evaluation import Evaluate, evaluation
 
 
 class NonFiniteLossError(InputError):
@@ -78,7 +69,7 @@ class Program:
     abstract_state: Callable[[], step.TrainState]
     make_state: Callable[[], step.TrainState]
     compile_step: Callable[[], Advance]
-    evaluate: Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]
+    evaluate: Evaluate
 
 
 MakeProgram = Callable[[Config, Mesh | None], Program]
@@ -96,7 +87,7 @@ def language_model(config: Config, mesh: Mesh | None) -> Program:
         compiled: Advance = lowered.compile()
         return compiled
 
-    return Program(abstract_state, lambda: step.make_state(config, mesh), compile_step, _evaluation(config, mesh))
+    return Program(abstract_state, lambda: step.make_state(config, mesh), compile_step, evaluation(config, mesh))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,51 +98,6 @@ class Result:
     params: Params
     step: int
     interrupted: bool
-
-
-def claim_workdir(config: Config, workdir: Path) -> None:
-    """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
-    check_workdir(config, workdir)
-    if not (workdir / "config.json").is_file():
-        write_json(workdir / "config.json", configs.to_dict(config))
-
-
-def check_workdir(config: Config, workdir: Path) -> None:
-    """InputError if the workdir holds a run of another configuration."""
-    if not (workdir / "config.json").is_file():
-        return
-    held, wanted = (_flat(configs.to_dict(c)) for c in (configs.load(workdir), config))
-    differing = [
-        f"{name} is {held[name]!r} there, {wanted[name]!r} here" for name in held if held[name] != wanted[name]
-    ]
-    differing = [text for text in differing if not text.startswith(("prune.", *UNBOUND_FIELDS))]
-    if differing:
-        raise InputError(
-            f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir"
-        )
-
-
-def has_begun(workdir: Path) -> bool:
-    """Whether the workdir holds work that the same command goes on with: a logged step, a checkpoint, or a part of the
-    corpus."""
-    metrics, part = workdir / "metrics.jsonl", workdir / "corpus" / "progress.json"
-    logged = metrics.is_file() and metrics.stat().st_size > 0
-    return logged or part.is_file() or any((workdir / "checkpoints").glob("[0-9]*"))
-
-
-@contextlib.contextmanager
-def as_it_was(workdir: Path, before: Before | None = None, parts: Sequence[str] = ()) -> Iterator[None]:
-    """The workdir is left as it was (`before`, or on entering) when the body raises InputError before there is work to
-    go on with, in it or in the workdirs within it that `parts` names."""
-    if not distributed.is_first():
-        yield
-        return
-    with (before or Before(workdir)).unless(lambda: any(has_begun(workdir / part) for part in ("", *parts))):
-        yield
-
-
-def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {f"{group}.{field}": value for group, fields in tree.items() for field, value in fields.items()}
 
 
 def train(
@@ -198,11 +144,11 @@ def train(
             tqdm.write(note)
         manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
 
-    with distributed.writing(workdir), as_it_was(workdir), full_disk(workdir):
+    with distributed.writing(workdir), leave_as_found(workdir), full_disk(workdir):
         distributed.first_does(claim)
         with Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints:
             program = make_program(config, devices)
-            start, state, advance = _ready(config, checkpoints, init_from, program, devices, progress)
+            start, state, advance = _ready(config, checkpoints, init_from, program, progress)
             running = _Run(config, workdir, batches, checkpoints, at_step, progress, advance, program.evaluate, devices)
             with interruption.deferred(running.patience):
                 result = running.run(start, state)
@@ -225,13 +171,12 @@ def _ready(
     checkpoints: Checkpoints,
     init_from: Params | None,
     program: Program,
-    mesh: Mesh | None,
     progress: bool,
 ) -> tuple[int, step.TrainState, Advance]:
     """(finished steps, state, compiled step). The step compiles while the state is made or read."""
     steps = checkpoints.steps()
     if steps and steps[-1] >= schedules.iterations(config):  # nothing is left to do
-        return *_starting_point(config, checkpoints, init_from, program), step.compile_step(config, mesh)
+        return *_starting_point(config, checkpoints, init_from, program), lambda *args: program.compile_step()(*args)
     with ThreadPoolExecutor(1) as pool:
         compiled = pool.submit(program.compile_step)
         start, state = _starting_point(config, checkpoints, init_from, program)
@@ -286,7 +231,7 @@ class _Run:
         at_step: Callable[[int, Params], None] | None,
         progress: bool,
         advance: Advance,
-        evaluate: Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]],
+        evaluate: Evaluate,
         mesh: Mesh | None,
     ):
         self.config, self.batches, self.checkpoints = config, batches, checkpoints
@@ -434,25 +379,3 @@ def _plain(value: Any) -> Any:
     if isinstance(listed, list):
         return [_plain(number) for number in listed]
     return listed if math.isfinite(listed) else None
-
-
-def _evaluation(config: Config, mesh: Mesh | None) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:
-    """Mean loss over batches (val_loss), and how many MLP neurons were zero at every one of their tokens."""
-    model = build(config)
-
-    def evaluate(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        seen: dict[tuple[str, int], jax.Array] = {}
-        with sharding.activations_whole(mesh):
-            logits: Any = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
-        alive = jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
-        return step.cross_entropy(logits, tokens[:, 1:]), alive
-
-    compiled = jax.jit(evaluate, out_shardings=None if mesh is None else sharding.replicated(mesh))
-
-    def over_batches(state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
-        rows = config.train.batch_size
-        results = [jax.device_get(compiled(state.params, sharding.put_batch(mesh, rows, tokens))) for tokens in batches]
-        alive = np.logical_or.reduce([alive for _, alive in results])
-        return {"val_loss": float(np.mean([loss for loss, _ in results])), "dead_neurons": int(np.sum(~alive))}
-
-    return over_batches

@@ -12,9 +12,9 @@ from sparse_gpt.arrays import read_npy
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
-from sparse_gpt.folders import Before
+from sparse_gpt.folders import Snapshot
 from sparse_gpt.model.parameters import Params
-from sparse_gpt.training import distributed, loop, schedules, sharding
+from sparse_gpt.training import claim, distributed, loop, schedules, sharding
 
 AtStep = Callable[[int, Params], None]
 
@@ -47,10 +47,10 @@ def train_on_corpus(
     estimate.check_here(config)
     estimate.check_corpus(config, workdir)
     with distributed.writing(workdir):
-        before = Before(workdir)
+        before = Snapshot(workdir)
         corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
         facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
-        with loop.as_it_was(workdir, before):
+        with claim.leave_as_found(workdir, before):
             batches = corpus_batches(config, corpus, mesh)
             distributed.first_does(lambda: corpus.tokenizer.save(workdir / "tokenizer"))
             return loop.train(
@@ -79,7 +79,7 @@ def prepared_corpus(
     corpora: list[Corpus] = []
 
     def prepare() -> None:
-        loop.check_workdir(config, workdir)
+        claim.check_workdir(config, workdir)
         corpora.append(opened())
 
     def opened() -> Corpus:

@@ -8,13 +8,12 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from sparse_gpt.config import Config, TrainConfig
 from sparse_gpt.model.parameters import Params, flatten
 from sparse_gpt.model.transformer import Transformer, build
-from sparse_gpt.training import optimizer, schedules, sharding
+from sparse_gpt.training import manifest, optimizer, schedules, sharding
 from sparse_gpt.training.projection import Projection
 
 
@@ -104,13 +103,15 @@ def train_step(
 
 
 def nonzeros(params: Params, mesh: Mesh | None = None) -> dict[str, int]:
-    """Nonzero entries of every parameter, by path, sorted. Not part of the step: it is asked for at logged steps only,
-    and on a CPU NumPy counts at once what would take a second to compile."""
-    leaves = flatten(params)
+    """As `manifest.nonzeros`, of parameters where they are placed.
+
+    Not part of the step: it is asked for at logged steps only, and on a CPU NumPy counts at once what would take a
+    second to compile.
+    """
     if mesh is None and jax.default_backend() == "cpu":
-        counts = [np.count_nonzero(np.asarray(leaf)) for leaf in leaves.values()]
-    else:
-        counts = jax.device_get(_counter(mesh)(list(leaves.values())))
+        return manifest.nonzeros(params)
+    leaves = flatten(params)
+    counts = jax.device_get(_counter(mesh)(list(leaves.values())))
     return {"/".join(path): int(count) for path, count in zip(leaves, counts, strict=True)}
 
 

@@ -1,0 +1,65 @@
+"""A workdir as the home of one run: it belongs to one configuration, and is left as it was found by a run that is
+refused before there is anything to go on with."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparse_gpt import config as configs
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.folders import Snapshot
+from sparse_gpt.io import write_json
+from sparse_gpt.training import distributed
+
+UNBOUND_FIELDS = {  # may differ between a run and its resumption: they do not change what is computed
+    "train.checkpoint_every", "train.keep_last", "train.keep_every", "data.corpus",
+    "train.mesh",  # changes the order of sums, so the last bits, but any mesh can take over
+}  # fmt: skip
+
+
+def claim_workdir(config: Config, workdir: Path) -> None:
+    """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
+    check_workdir(config, workdir)
+    if not (workdir / "config.json").is_file():
+        write_json(workdir / "config.json", configs.to_dict(config))
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """InputError if the workdir holds a run of another configuration."""
+    if not (workdir / "config.json").is_file():
+        return
+    held, wanted = (_flat(configs.to_dict(c)) for c in (configs.load(workdir), config))
+    differing = [
+        f"{name} is {held[name]!r} there, {wanted[name]!r} here" for name in held if held[name] != wanted[name]
+    ]
+    differing = [text for text in differing if not text.startswith(("prune.", *UNBOUND_FIELDS))]
+    if differing:
+        raise InputError(
+            f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir"
+        )
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether the workdir holds work that the same command goes on with: a logged step, a checkpoint, or a part of the
+    corpus."""
+    metrics, part = workdir / "metrics.jsonl", workdir / "corpus" / "progress.json"
+    logged = metrics.is_file() and metrics.stat().st_size > 0
+    return logged or part.is_file() or any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+@contextlib.contextmanager
+def leave_as_found(workdir: Path, before: Snapshot | None = None, parts: Sequence[str] = ()) -> Iterator[None]:
+    """The workdir is left as it was (`before`, or on entering) when the body raises InputError before there is work to
+    go on with, in it or in the workdirs within it that `parts` names."""
+    if not distributed.is_first():
+        yield
+        return
+    snapshot = before or Snapshot(workdir)
+    with snapshot.restore_if_refused(lambda: any(has_begun(workdir / part) for part in ("", *parts))):
+        yield
+
+
+def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{group}.{field}": value for group, fields in tree.items() for field, value in fields.items()}
