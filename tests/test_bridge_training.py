@@ -35,6 +35,7 @@ from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
 from tests.inprocess import launch_here
 
+SLOW_FIXTURES = {"finished", "recorded"}  # a bridged run: tests/budget.py
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 STEPS = 12
 

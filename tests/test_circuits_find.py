@@ -423,6 +423,7 @@ def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "searches").iterdir()] == ["other"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_circuit(result: SearchResult, means: dict[str, np.ndarray]) -> None:
     again = find_circuit(CONFIG, PARAMS, "toy", samples(), means, params_sha256="ab" * 32, progress=False)
     assert again.circuit == result.circuit

@@ -21,6 +21,7 @@ from sparse_gpt.workdir import Workdir
 from tests import reference_model
 from tests.inprocess import launch_here
 
+SLOW_FIXTURES = {"trained"}  # a run by processes of their own: tests/budget.py
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # A tiny model does not learn a task, so the target is set above chance: the machinery is what is tested here.

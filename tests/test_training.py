@@ -216,6 +216,7 @@ def test_microbatches_give_the_gradients_of_the_whole_batch() -> None:
 # The loop
 
 
+@pytest.mark.slow
 def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
     config = small()
     result = train(config, workdir, batches(config))

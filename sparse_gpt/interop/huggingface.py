@@ -4,7 +4,6 @@ The tensors carry the reference's names, as in final_model.pt.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.interop.torch_format import pieces
+from sparse_gpt.io import replacing
 
 _SAFETENSORS_DTYPES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64"}
 
@@ -54,15 +54,10 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metad
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts on a multiple of 8
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for array in tensors.values():
-                file.writelines(pieces(array))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.writelines(pieces(array))
 
 
 def model_card(name: str, config: Config, manifest: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from sparse_gpt.arrays import read_npy
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.hooks import Place, name
+from sparse_gpt.io import replacing
 from sparse_gpt.model.parameters import Params
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
@@ -104,13 +105,8 @@ def write_files(
                 arrays[key][rows] = values
             done(rows.stop - rows.start)
         if activations_path is not None:
-            partial = activations_path.with_name(f".{activations_path.name}.partial")
-            try:
-                with partial.open("wb") as archive:
-                    named: dict[str, Any] = {name(place, openai_names): arrays[place] for place in places}
-                    np.savez(archive, **named)
-                os.replace(partial, activations_path)
-            finally:
-                partial.unlink(missing_ok=True)
+            named: dict[str, Any] = {name(place, openai_names): arrays[place] for place in places}
+            with replacing(activations_path) as temporary, temporary.open("wb") as archive:
+                np.savez(archive, **named)
         del arrays  # closes the mappings
         os.replace(Path(folder) / "0.npy", logits_path)

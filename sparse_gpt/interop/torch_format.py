@@ -4,7 +4,6 @@ An archive holds NAME/data.pkl (which tensors there are), NAME/data/KEY (their b
 records such as NAME/byteorder. Reading maps the file into memory and copies nothing; writing streams.
 """
 
-import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from sparse_gpt import arrays
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.tensor_pickle import STORAGE_NAMES, StorageRef, TensorRef, emit, parse
+from sparse_gpt.io import replacing
 
 ALIGNMENT = 64  # of every storage in the file, as torch.save does it, so that it can be memory-mapped
 MAX_PICKLE_BYTES = 256 * 2**20  # a state dict's pickle has about 200 bytes per tensor
@@ -159,21 +159,16 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     path = Path(path)
     keys: dict[int, str] = {}
     references = {name: _reference(array, keys) for name, array in tensors.items()}
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            _write_record(archive, "archive/data.pkl", [emit(references)])
-            _write_record(archive, "archive/byteorder", [b"little"])
-            written: set[str] = set()
-            for name, array in tensors.items():
-                key = references[name].storage.key
-                if key not in written:
-                    _write_record(archive, f"archive/data/{key}", pieces(array), array.nbytes)
-                    written.add(key)
-            _write_record(archive, "archive/version", [b"3\n"])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        _write_record(archive, "archive/data.pkl", [emit(references)])
+        _write_record(archive, "archive/byteorder", [b"little"])
+        written: set[str] = set()
+        for name, array in tensors.items():
+            key = references[name].storage.key
+            if key not in written:
+                _write_record(archive, f"archive/data/{key}", pieces(array), array.nbytes)
+                written.add(key)
+        _write_record(archive, "archive/version", [b"3\n"])
 
 
 def _reference(array: np.ndarray, keys: dict[int, str]) -> TensorRef:
