@@ -1,0 +1,59 @@
+"""Attention in blocks, with keys added for the compiler's sake, against the textbook's in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_gpt.model.attention import attend, causal_attention
+
+TIMES = (1, 5, 16, 17, 40, 63, 64, 130)
+
+
+def textbook(q: np.ndarray, k: np.ndarray, v: np.ndarray, sink: np.ndarray) -> np.ndarray:
+    """Softmax over visible keys and the sink, whose value is zero."""
+    scores = np.einsum("bhqk,bhtk->bhqt", q, k) / np.sqrt(q.shape[-1])
+    scores = np.where(np.tri(q.shape[2], dtype=bool), scores, -np.inf)
+    top = np.maximum(scores.max(-1, keepdims=True), sink[None, :, None, None])
+    weights = np.exp(scores - top)
+    weights /= weights.sum(-1, keepdims=True) + np.exp(sink[None, :, None, None] - top)
+    return np.einsum("bhqt,bhtk->bhqk", weights, v)
+
+
+def inputs(time: int) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(time)
+    return (*rng.normal(size=(3, 2, 3, time, 4)), rng.normal(size=3))
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_every_length_is_as_the_textbook_has_it(time: int) -> None:
+    q, k, v, sink = inputs(time)
+    found = jax.jit(causal_attention)(*(jnp.asarray(x, jnp.float32) for x in (q, k, v, sink)))
+    np.testing.assert_allclose(found, textbook(q, k, v, sink), atol=2e-6)
+
+
+@pytest.mark.parametrize("time", [17, 40, 63])
+def test_keys_added_at_the_end_change_no_gradient(time: int) -> None:
+    q, k, v, sink = (jnp.asarray(x, jnp.float32) for x in inputs(time))
+
+    def plain(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) -> jax.Array:
+        scores = jnp.einsum("bhqk,bhtk->bhqt", q, k) / 2
+        scores = jnp.where(jnp.tri(time, dtype=bool)[None, None], scores, -jnp.inf)
+        scores = jnp.concatenate([scores, jnp.broadcast_to(sink[None, :, None, None], (2, 3, time, 1))], axis=-1)
+        return jnp.sum(jnp.sin(jnp.einsum("bhqt,bhtk->bhqk", jax.nn.softmax(scores)[..., :-1], v)))
+
+    def ours(*inputs: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(causal_attention(*inputs)))
+
+    for found, wanted in zip(*(jax.jit(jax.grad(f, (0, 1, 2, 3)))(q, k, v, sink) for f in (ours, plain)), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=5e-6)
+
+
+@pytest.mark.parametrize("time", [16, 40, 64])
+def test_a_few_queries_are_rows_of_the_whole(time: int) -> None:
+    q, k, v, sink = (jnp.asarray(x, jnp.float32) for x in inputs(time))
+    positions = jnp.array([[time - 1], [time // 2]])
+    chosen = jnp.take_along_axis(q, positions[:, None, :, None], axis=2)
+    found = attend(chosen, k, v, sink, positions)
+    whole = causal_attention(q, k, v, sink)
+    np.testing.assert_allclose(found, jnp.take_along_axis(whole, positions[:, None, :, None], axis=2), atol=2e-6)
