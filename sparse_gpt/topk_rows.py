@@ -120,8 +120,8 @@ def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
             phase == 0, digit << 16, jnp.where(phase == 1, threshold | (digit - _LOWEST16), threshold)
         )
         bound = jnp.where(phase == 2, width + 1 - digit, bound)
-        # At the start itself all values count, also those that stand for none: so nothing is known yet.
-        undecided = jnp.any((reached != need) | (found == start))
+        # Where nothing but the start is reached, the whole row reaches it, which is more than any `need`.
+        undecided = jnp.any(reached != need)
         # Keys of bfloat16 numbers have no lower half.
         return phase + (2 if half else 1), threshold, bound, need - above, undecided
 

@@ -32,6 +32,13 @@ def test_every_length_is_as_the_textbook_has_it(time: int) -> None:
     np.testing.assert_allclose(found, textbook(q, k, v, sink), atol=2e-6)
 
 
+@pytest.mark.parametrize(("time", "keys"), [(16, 16), (40, 64), (64, 64)])
+def test_no_row_of_scores_has_a_length_that_is_unrolled(time: int, keys: int) -> None:
+    x = jax.ShapeDtypeStruct((2, 3, time, 4), jnp.float32)
+    text = jax.jit(causal_attention).lower(x, x, x, jax.ShapeDtypeStruct((3,), jnp.float32)).as_text()
+    assert f"tensor<6x{time}x{keys}xf32>" in text
+
+
 @pytest.mark.parametrize("time", [17, 40, 63])
 def test_keys_added_at_the_end_change_no_gradient(time: int) -> None:
     q, k, v, sink = (jnp.asarray(x, jnp.float32) for x in inputs(time))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,6 +147,20 @@ def test_installed_is_undone() -> None:
         assert interruption.is_installed()
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert not interruption.is_installed()
+
+
+def test_a_signal_seen_late_is_not_the_next_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_watch(told: int) -> None:
+        os.read(told, 1)  # until the pipe is closed
+        time.sleep(0.2)
+        interruption._state.note(signal.SIGTERM)
+        os.close(told)
+
+    monkeypatch.setattr(interruption, "_watch", slow_watch)
+    with interruption.installed():
+        watching = next(thread for thread in threading.enumerate() if thread.name == "signals")
+    watching.join()
+    assert not requested()
 
 
 def test_a_script_turns_a_signal_into_one_line_and_75(capsys: pytest.CaptureFixture[str]) -> None:
