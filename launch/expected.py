@@ -42,7 +42,9 @@ def platform(manifest: Mapping[str, Any]) -> Platform:
     return Platform(" ".join(manifest["machine"]["vector_extensions"]), manifest["packages"]["jaxlib"])
 
 
+AVX2 = Platform("avx avx2 fma", "0.10.2")
 PARAMETERS: Mapping[tuple[str, Platform], str] = {
-    ("tiny", Platform("avx avx2 fma", "0.10.2")): "a0acd94601d1d325555bbf35aeef2f03da886b51b0f52d4da36263b33ee91b0e",
+    ("tiny", AVX2): "a0acd94601d1d325555bbf35aeef2f03da886b51b0f52d4da36263b33ee91b0e",
+    ("quickstart", AVX2): "2af934243022afd25ff5d95824582fa566effe9917821b659a0f85120ef1bbb0",
 }
 """params_sha256 by preset and platform, on two to four threads (one core counts as two, see launch/surroundings.py)."""

@@ -43,6 +43,7 @@ def quickstart(folder: Path) -> list[Figure]:
         workdir = folder / f"seed_{seed}"
         corpus = [] if seed == 0 else [f"--config.data.corpus={folder / 'seed_0' / 'corpus'}"]
         finish("train", "--preset=quickstart", f"--workdir={workdir}", f"--config.train.seed={seed}", *corpus)
+        figures += [_parameters("quickstart", workdir)] if seed == 0 else []
         found = prune(workdir, "single_double_quote")["metrics"]
         figures += [
             at_most(f"seed {seed}: task loss of the full model", found["full_model_task_loss"], 0.05),
@@ -67,12 +68,16 @@ def hashes(folder: Path) -> list[Figure]:
         figures.append(equal(f"{preset}: tokenizer SHA-256", corpus.tokenizer.sha256, wanted.tokenizer))
     trained = folder / "tiny_trained"
     finish("train", "--preset=tiny", f"--workdir={trained}", f"--config.data.corpus={folder / 'tiny' / 'corpus'}")
-    facts = manifest(trained)
-    known = expected.PARAMETERS.get(("tiny", expected.platform(facts)))
-    name = f"tiny: params_sha256 on {' '.join(expected.platform(facts))}, {facts['machine']['threads']} threads"
-    sha256 = facts["params_sha256"]
-    figures.append(equal(name, sha256, known) if known else reported(name, sha256))
-    return figures
+    return [*figures, _parameters("tiny", trained)]
+
+
+def _parameters(preset: str, workdir: Path) -> Figure:
+    """Whether a trained preset has the parameters that it has on machines of this kind; reported if none are known."""
+    facts = manifest(workdir)
+    where, sha256 = expected.platform(facts), facts["params_sha256"]
+    name = f"{preset}: params_sha256 on {' '.join(where)}, {facts['machine']['threads']} threads"
+    known = expected.PARAMETERS.get((preset, where))
+    return equal(name, sha256, known) if known else reported(name, sha256)
 
 
 def given_tokens(folder: Path, steps: int) -> str:
