@@ -6,9 +6,10 @@ python -m launch.benchmark --workdir=runs/benchmark --parts=selection --rounds=3
 
 from absl import flags
 
-from launch import cli
-from launch.sizes import SIZES
+from sparse_gpt.costs.sizes import SIZES
 from sparse_gpt.errors import InputError
+
+from . import cli
 
 CHOICES = {
     "parts": ("train", "selection", "search", "circuit", "checkpoints", "data", "startup", "quickstart"),
@@ -34,7 +35,7 @@ def main() -> None:
         for value in getattr(flags.FLAGS, flag):
             if value not in choices:
                 raise InputError(f"--{flag}={value}: choose from {', '.join(choices)}")
-    from launch.jobs import benchmark as job
+    from .jobs import benchmark as job
 
     job.main(CHOICES["parts"])
 

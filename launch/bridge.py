@@ -8,7 +8,7 @@ python -m launch.bridge --workdir=runs/bridge --preset=bridge_laptop   # the spa
 A finished run is only evaluated again.
 """
 
-from launch import cli, paths
+from . import cli, paths
 
 
 def define_flags() -> None:
@@ -28,7 +28,7 @@ def main() -> int:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
     config = cli.new_config("bridge_quickstart")
-    from launch.jobs import bridge as job
+    from .jobs import bridge as job
 
     return job.main(config)
 

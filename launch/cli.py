@@ -15,11 +15,12 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from launch import compiled, paths, surroundings
 from sparse_gpt import config as configs
-from sparse_gpt import interruption, locks, presets
+from sparse_gpt import interruption, locks, presets, surroundings
 from sparse_gpt.errors import InputError
-from tasks import TaskError
+from sparse_gpt.tasks import TaskError
+
+from . import compilation_cache, paths
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
 _held = contextlib.ExitStack()  # what a script holds until it ends
@@ -153,7 +154,7 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
     flags are answered before JAX is imported. The flags are gone afterwards, so that one process can run many scripts.
     """
     surroundings.settle()
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     logging.set_verbosity(logging.WARNING)
     before, own = set(flags.FLAGS), set()
     try:

@@ -13,9 +13,11 @@ import os
 
 from absl import flags
 
-from launch import chips, cli
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
+from sparse_gpt.costs import chips
+
+from . import cli
 
 
 def define_flags() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     chip, config = chips.chip(flags.FLAGS.topology), _config()
     # Arrays, if any, live on the host; programs for absent chips cannot be read back from a cache.
     os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    from launch.jobs import compile_tpu as job
+    from .jobs import compile_tpu as job
 
     job.main(config, chip)
 

@@ -17,7 +17,7 @@ In the workdir of a model, and without --preset, it takes the model's configurat
 
 from absl import flags
 
-from launch import cli
+from . import cli
 
 
 def define_flags() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         cli.new_config()
     else:
         cli.stored_config(cli.workdir(), ("data",))
-    from launch.jobs import data as job
+    from .jobs import data as job
 
     job.main()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, paths
+from . import cli, paths
 
 
 def define_flags() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     folder = cli.existing_workdir()
     paths.writable_folder("output", Path(flags.FLAGS.output).expanduser().absolute())
-    from launch.jobs import export_openai as job
+    from .jobs import export_openai as job
 
     job.main(folder)
 

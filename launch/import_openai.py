@@ -7,8 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, paths
 from sparse_gpt.interop import layouts
+
+from . import cli, paths
 
 
 def define_flags() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
     layouts.check_folder(Path(flags.FLAGS.source).expanduser())
-    from launch.jobs import import_openai as job
+    from .jobs import import_openai as job
 
     job.main()
 

@@ -6,7 +6,7 @@ python -m launch.logits --workdir=runs/yolo --tokens=tokens.npy --logits=logits.
 
 from absl import flags
 
-from launch import cli, paths, stored
+from . import cli, paths, stored
 
 
 def define_flags() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     logits = paths.output_file("logits", flags.FLAGS.logits)
     beside = logits.with_name(f"{logits.stem}.activations.npz")
     activations = paths.output_file("activations_out", flags.FLAGS.activations_out or str(beside))
-    from launch.jobs import logits as job
+    from .jobs import logits as job
 
     job.main(logits, activations)
 

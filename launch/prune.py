@@ -11,9 +11,10 @@ search again), and an unfinished search continues from the populations in WORKDI
 
 from absl import flags
 
-import tasks
-from launch import cli, stored
+from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
+
+from . import cli, stored
 
 ALL = "all-that-work"
 
@@ -35,7 +36,7 @@ def main() -> None:
     names, everything = _task_names(flags.FLAGS.task), flags.FLAGS.task == ALL
     if flags.FLAGS.shared and (everything or len(names) < 2):
         raise InputError(f"--shared: needs a list of two or more tasks, but --task={flags.FLAGS.task}")
-    from launch.jobs import prune as job
+    from .jobs import prune as job
 
     job.main(names, everything)
 

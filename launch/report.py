@@ -3,7 +3,7 @@
 python -m launch.report --workdir=runs/quickstart
 """
 
-from launch import cli, stored
+from . import cli, stored
 
 
 def define_flags() -> None:
@@ -14,7 +14,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    from launch.jobs import report as job
+    from .jobs import report as job
 
     job.main()
 

@@ -7,11 +7,12 @@ python -m launch.reproduce --experiment=necessity --workdir=runs/necessity --mod
 
 from absl import flags
 
-import tasks
-from launch import cli, paths
-from launch.experiments import EXPERIMENTS
-from launch.runs import Experiment, settle
+from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
+from sparse_gpt.experiments.experiments import EXPERIMENTS
+from sparse_gpt.experiments.runs import Experiment, settle
+
+from . import cli, paths
 
 MISSED = 3  # exit code: everything ran, but a figure is not what it should be
 

@@ -8,9 +8,10 @@ Writes steering.json and transport.json beside the circuit, in WORKDIR/circuits/
 
 from absl import flags
 
-import tasks
-from launch import cli
+from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
+
+from . import cli
 
 
 def define_flags() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     folder, node = cli.existing_workdir(written=True), _node(flags.FLAGS.node)
     if flags.FLAGS.task:
         tasks.select(flags.FLAGS.task)
-    from launch.jobs import steer as job
+    from .jobs import steer as job
 
     job.main(folder, node)
 

@@ -8,7 +8,7 @@ a fingerprint and an evaluation of its own, and its manifest names the fingerpri
 
 from absl import flags
 
-from launch import cli, paths
+from . import cli, paths
 
 
 def define_flags() -> None:
@@ -21,7 +21,7 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     folder, output = cli.existing_workdir(), paths.output_file("output", flags.FLAGS.output)
-    from launch.jobs import store as job
+    from .jobs import store as job
 
     job.main(folder, output)
 

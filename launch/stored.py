@@ -7,8 +7,9 @@ from pathlib import Path
 from absl import flags
 
 import sparse_gpt
-from launch import cli, paths
 from sparse_gpt.folders import Snapshot
+
+from . import cli, paths
 
 
 def define_init_from() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from absl import flags
 
-import tasks
-from launch import cli, paths
+from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
+
+from . import cli, paths
 
 
 def define_flags() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     chosen, folder, export = tasks.select(flags.FLAGS.task), _tokenizer_folder(), flags.FLAGS.export
     target = paths.output_file("export", export) if export else None
-    from launch.jobs import tasks as job
+    from .jobs import tasks as job
 
     job.main(chosen, folder, target)
 

@@ -6,7 +6,7 @@ python -m launch.train --preset=quickstart --workdir=runs/wide --config.model.d_
 
 from absl import flags
 
-from launch import cli, paths
+from . import cli, paths
 
 
 def define_flags() -> None:
@@ -27,7 +27,7 @@ def main() -> int:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
     config = cli.new_config()
-    from launch.jobs import train as job
+    from .jobs import train as job
 
     return job.main(config)
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from sparse_gpt import machine
 from sparse_gpt.config import Config, ModelConfig, k_coefs
+from sparse_gpt.config.fields import shown
 from sparse_gpt.errors import InputError
-from sparse_gpt.fields import shown
 
 FLOAT, INT = 4, 4  # bytes
 CENTURY = 100 * 365 * 86_400  # seconds

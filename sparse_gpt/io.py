@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparse_gpt import records
 from sparse_gpt.errors import InputError
+from sparse_gpt.schema import check
 
 MOST_BYTES = 256 << 20  # of a JSON file: the largest that is written, traces of a large circuit, has a tenth
 MOST_LEVELS = 100  # of objects and lists in each other
@@ -121,7 +121,7 @@ def read_json(
 
     Args:
       path: the file.
-      schema: what its fields must be, see records.py; None for whatever they are.
+      schema: what its fields must be, see schema.py; None for whatever they are.
       kind: what it must be as a whole.
       most_bytes: larger files are refused.
       nan_as_null: whether NaN and infinities, which JSON does not have, are None rather than refused.
@@ -157,7 +157,7 @@ def parse_json(
         raise InputError(f"{where}: holds {_kind_name(type(value))}, expected {wanted}; {_AGAIN}")
     if schema is not None:
         try:
-            records.check(value, schema)
+            check(value, schema)
         except InputError as error:
             raise InputError(f"{where}: {error}; {_AGAIN}") from error
     return value

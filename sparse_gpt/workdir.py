@@ -7,8 +7,8 @@ import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits import pretraining_means
-from sparse_gpt.circuits.ablation import RESAMPLED, pretraining_draws
-from sparse_gpt.circuits.gates import GateArrays
+from sparse_gpt.circuits.nodes import GateArrays
+from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.model import Params, Transformer, build
@@ -64,8 +64,7 @@ class Workdir:
         return pretraining_means(self.model, self.params, self.text("train", MEAN_BATCHES))
 
     def pretraining_activations(self) -> GateArrays | None:
-        """What prune.ablation takes from training text: means, draws for a search (see circuits/ablation.py), or
-        nothing."""
+        """What prune.ablation takes from training text: means, draws, see ablation_values.py, or None."""
         prune = self.config.prune
         if prune.ablation != "resample":
             return self.node_means() if prune.ablation == "mean" else None

@@ -10,7 +10,7 @@ a tokenizer is any object with `encode`, `decode` and `vocab_size`.
 
 A further task is one table entry, here or in any program (templates: see tasks.template):
 
-    from tasks import TASKS, Task, Template
+    from sparse_gpt.tasks import TASKS, Task, Template
 
     TASKS["import_from"] = Task(
         name="import_from",
@@ -24,10 +24,10 @@ A further task is one table entry, here or in any program (templates: see tasks.
 train, validation and heldout, `answers` follow the left and the right prompt, and `rest` makes valid Python of both.
 """
 
-from tasks import conditions, delimiters, functions, loops, variables
-from tasks.encoding import EncodedTask, check, encode, encode_sample, sample
-from tasks.task import VARIANTS, Pair, Sample, Task, TaskError, Template, Tokenizer
-from tasks.words import SPLITS, has_heldout_word, heldout_words
+from . import conditions, delimiters, functions, loops, variables
+from .encoding import EncodedTask, check, encode, encode_sample, sample
+from .task import VARIANTS, Pair, Sample, Task, TaskError, Template, Tokenizer
+from .words import SPLITS, has_heldout_word, heldout_words
 
 _TABLES = (delimiters.TASKS, loops.TASKS, variables.TASKS, functions.TASKS, conditions.TASKS)
 TASKS: dict[str, Task] = {task.name: task for table in _TABLES for task in table}

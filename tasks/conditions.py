@@ -1,6 +1,6 @@
 """Tasks of conditions and assignments."""
 
-from tasks.task import Task, Template
+from .task import Task, Template
 
 ELSE_ELIF = Task(
     name="else_elif",

@@ -1,6 +1,6 @@
 """Tasks of strings, brackets and braces: how something goes on or closes depends on how it opened."""
 
-from tasks.task import Task, Template
+from .task import Task, Template
 
 SINGLE_DOUBLE_QUOTE = Task(
     name="single_double_quote",

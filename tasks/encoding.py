@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.task import VARIANTS, Pair, Sample, Task, TaskError, Tokenizer
-from tasks.words import SPLITS
+from .task import VARIANTS, Pair, Sample, Task, TaskError, Tokenizer
+from .words import SPLITS
 
 BUCKET = 8
 """Prompts are padded to a multiple of this length, so that few shapes are compiled."""

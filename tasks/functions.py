@@ -1,6 +1,6 @@
 """Tasks of functions and files."""
 
-from tasks.task import Task, Template
+from .task import Task, Template
 
 FINAL_KWARG = Task(
     name="final_kwarg",

@@ -1,6 +1,6 @@
 """Tasks of loops."""
 
-from tasks.task import Task, Template
+from .task import Task, Template
 
 FOR_WHILE = Task(
     name="for_while",

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from tasks.randomness import Randomness
-from tasks.template import SLOTS, Filler, kinds, sides
-from tasks.words import SPLITS, VOCABULARY, Vocabulary
+from .randomness import Randomness
+from .template import SLOTS, Filler, kinds, sides
+from .words import SPLITS, VOCABULARY, Vocabulary
 
 VARIANTS = ("main", "shifted")
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tasks.randomness import Randomness
-from tasks.words import Vocabulary
+from .randomness import Randomness
+from .words import Vocabulary
 
 _SLOT = re.compile(r"\{([A-Za-z]+)(\d*)\}")
 _CONTRAST = re.compile(r"<<(.*?)\|(.*?)>>", re.DOTALL)

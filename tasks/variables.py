@@ -1,6 +1,6 @@
 """Tasks in which a variable's name or first value decides."""
 
-from tasks.task import Task, Template
+from .task import Task, Template
 
 SET_OR_STRING = Task(
     name="set_or_string",

@@ -10,7 +10,7 @@ import numpy as np
 
 from launch.jobs.train import _fitted_to_batches
 from sparse_gpt import arrays, presets, stored
-from sparse_gpt.circuits import tune
+from sparse_gpt.circuits.search import populations
 from sparse_gpt.interop import torch_format
 from sparse_gpt.interop.inference import read_tokens
 from sparse_gpt.training.run import read_batches
@@ -49,7 +49,7 @@ READERS = (
     Reader("train --batches", "b.npy", lambda path: read_batches(path, TINY), npy(), NPY),
     Reader("shape of --batches", "b.npy", lambda path: _fitted_to_batches(TINY, path), npy(), NPY),
     Reader("read_npz", "a.npz", lambda path: arrays.read_npz(path, names=("a",)), npz(a=np.ones(9)), ZIP),
-    Reader("searches", "searches_000.npz", tune._load, npz(arr_0=np.ones(9)), ZIP),
+    Reader("searches", "searches_000.npz", populations._load, npz(arr_0=np.ones(9)), ZIP),
     Reader("torch.save", "final_model.pt", torch_format.read_tensors, _saved_tensors(), ZIP),
     Reader("stored model", "laptop.zip", lambda path: stored.load(str(path)), zipped({"manifest.json": b"{}"}), ZIP),
 )

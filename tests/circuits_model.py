@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits import TaskBatch, TaskSamples
-from sparse_gpt.circuits.gated import GatedModel, gated_model
-from sparse_gpt.circuits.gates import GateArrays, from_vector
+from sparse_gpt.circuits.nodes import GateArrays, from_vector
+from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.config import Config, ModelConfig, PruneConfig, SparsityConfig, TrainConfig
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
-from sparse_gpt.model.parameters import Params, parameter_table, unflatten
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
+from sparse_gpt.parameters import Params, parameter_table, unflatten
 from tests import reference_model
 
 VOCABULARY, TIME = 24, 8

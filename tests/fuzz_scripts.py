@@ -16,11 +16,11 @@ from unittest import mock
 
 import numpy as np
 
-from launch import experiments
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.data.tokenizer import train_tokenizer
-from sparse_gpt.model.parameters import parameter_table, unflatten
+from sparse_gpt.experiments import experiments
+from sparse_gpt.parameters import parameter_table, unflatten
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import save_params
 from tests.damaged_archives import OBSTACLES

@@ -12,20 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from launch import evaluation, figures, runs, showcase
 from launch.jobs import steer
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
-from sparse_gpt.circuits import circuit, resume, tune
+from sparse_gpt.circuits import circuit, storage
+from sparse_gpt.circuits.search import populations
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.data import shards
+from sparse_gpt.data.builder import PROGRESS, Preparation, Settings
 from sparse_gpt.data.cleaning import SPLITS
-from sparse_gpt.data.preparation import PROGRESS, Preparation, Settings
-from sparse_gpt.data.tokenise import Rules
+from sparse_gpt.data.ingest import Rules
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
+from sparse_gpt.evaluation import tasks_solved
+from sparse_gpt.experiments import laptop, plots, runs
 from sparse_gpt.interop import openai_config
 from sparse_gpt.io import read_json, write_json
-from sparse_gpt.report.files import read_circuit, read_workdir
+from sparse_gpt.records.files import read_circuit, read_workdir
 from sparse_gpt.training import manifest
 from sparse_gpt.training.loop import _Run
 from tests import report_workdirs
@@ -188,27 +190,27 @@ READERS = (
         lambda at: Preparation(at, SETTINGS, [], [], Rules(100, 0.01, True), None),
     ),
     Reader("circuit", "circuit.json", _circuit, lambda folder: circuit.load(folder, SHA)),
-    Reader("finished search", "search.json", _circuit, lambda at: resume.is_complete(at, SHA, TINY.prune)),
+    Reader("finished search", "search.json", _circuit, lambda at: storage.is_complete(at, SHA, TINY.prune)),
     Reader("importance", "search.json", _circuit, lambda at: steer._importance(at, circuit.load(at))),
-    Reader("sizes", f"{_OURS}search.json", _within(_circuit, *_PLACE), lambda at: figures.points(at, TASK)),
-    Reader("size", f"{_OURS}circuit.json", _within(_circuit, *_PLACE), lambda at: figures.minimal_size(at, TASK)),
-    Reader("showcase", "circuit.json", _circuit, lambda at: showcase._sizes(at / "circuit.json")),
-    Reader("showcase, search", "search.json", _circuit, lambda at: showcase._sizes(at / "circuit.json")),
-    Reader("study", "made_for.json", _write("made_for.json", {"a": 1}), lambda at: tune._prepare(at, {"a": 1})),
+    Reader("sizes", f"{_OURS}search.json", _within(_circuit, *_PLACE), lambda at: plots.points(at, TASK)),
+    Reader("size", f"{_OURS}circuit.json", _within(_circuit, *_PLACE), lambda at: plots.minimal_size(at, TASK)),
+    Reader("showcase", "circuit.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),
+    Reader("showcase, search", "search.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),
+    Reader("study", "made_for.json", _write("made_for.json", {"a": 1}), lambda at: populations._prepare(at, {"a": 1})),
     Reader("manifest", "manifest.json", _write("manifest.json", _MANIFEST), manifest.read),
     Reader("resumed", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: manifest.update(at, {"step": 4})),
     Reader("reproduce", "manifest.json", _write("manifest.json", _MANIFEST), runs.manifest),
     Reader("held", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: stored._holds(at, SHA)),
     Reader("metrics", "metrics.jsonl", _metrics, runs.metrics),
-    Reader("validation loss", "metrics.jsonl", _metrics, figures.validation_loss),
+    Reader("validation loss", "metrics.jsonl", _metrics, plots.validation_loss),
     Reader("metrics of a resumed run", "metrics.jsonl", _metrics, _resume),
     Reader(
         "evaluation",
         "evaluation.json",
         _write("evaluation.json", _EVALUATION),
-        lambda at: evaluation.summary(evaluation._held(at / "evaluation.json") or _EVALUATION),
+        lambda at: tasks_solved.summary(tasks_solved._held(at / "evaluation.json") or _EVALUATION),
     ),
-    Reader("solved", "evaluation.json", _write("evaluation.json", _EVALUATION), lambda at: figures.solved(at, 0.1)),
+    Reader("solved", "evaluation.json", _write("evaluation.json", _EVALUATION), lambda at: plots.solved(at, 0.1)),
     *(
         Reader(f"report, {name}", name, _report, read_workdir)
         for name in ("config.json", "manifest.json", "metrics.jsonl", "evaluation.json", "bridge.json")

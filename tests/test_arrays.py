@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sparse_gpt import arrays
-from sparse_gpt.circuits import circuit, pause
+from sparse_gpt.circuits import circuit
+from sparse_gpt.circuits.search import pause
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import torch_format

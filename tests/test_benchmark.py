@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from launch import measure
 from sparse_gpt import presets
+from sparse_gpt.costs import benchmark
 from sparse_gpt.data import Corpus
 
 pytestmark = pytest.mark.optimised
@@ -26,7 +26,7 @@ def test_data_wait_is_what_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> No
             yield self.batch(split, seed, index, rows, context)
 
     monkeypatch.setattr(Corpus, "loader", sleepy)
-    found = measure.data_wait(1, presets.tiny())
+    found = benchmark.data_wait(1, presets.tiny())
     assert found["steps"] == 20
     assert found["step_ms"] > found["waits_ms"] >= 1e3 * seconds
     assert found["share_of_step"] == pytest.approx(found["waits_ms"] / found["step_ms"])

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_gpt.bridges import steering, transport
+from sparse_gpt.bridges import image_ablation, steering
 from sparse_gpt.bridges.boundaries import boundary_map
+from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Place, Steering
-from sparse_gpt.bridges.terms import Bridged
 from sparse_gpt.circuits import Node, TaskBatch
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import abstract_params, build
@@ -142,15 +142,15 @@ def test_pairs_of_different_length_are_left_out(samples: TaskBatch) -> None:
 def test_an_ablated_image_is_the_circuits_channels_at_their_means(models: Models, samples: TaskBatch) -> None:
     """Rows that mix the channels of the circuit span the same image as the channels themselves."""
     nodes = [NODE, Node(0, "attn_out", 2), Node(0, "mlp_neuron", 1)]
-    channels = transport.channels(models, nodes)
+    channels = image_ablation.channels(models, nodes)
     assert {i: rows.tolist() for i, rows in channels.items()} == {1: [2, 5]}
     mixed = 2 * np.eye(WIDTH, dtype=np.float32)
     mixed[np.ix_([2, 5], [2, 5])] = [[1, 3], [0.5, -1]]
     models = models._replace(bridges={**models.bridges, "decoder_1": {"kernel": mixed}})
-    found = transport.means(models, [samples.tokens])
+    found = image_ablation.means(models, [samples.tokens])
     rows = np.pad(samples.tokens, ((0, 0), (0, 1)))
-    image = transport.images(models, {1: [channels[1]]})
-    (result,) = transport.outcomes(models, found.dense, image, samples, rows)
+    image = image_ablation.images(models, {1: [channels[1]]})
+    (result,) = image_ablation.outcomes(models, found.dense, image, samples, rows)
 
     def ablated(site: str, layer: int, x: jax.Array) -> jax.Array:
         return x.at[:, :, [2, 5]].set(x[:, :, [2, 5]].mean(axis=(0, 1))) if site == "resid_mid" else x
@@ -158,15 +158,17 @@ def test_an_ablated_image_is_the_circuits_channels_at_their_means(models: Models
     model = models.bridged.dense
     logs = np.log(probabilities(model, models.dense_params, samples, ablated))
     wanted = np.mean(np.logaddexp(0, logs[:, 1] - logs[:, 0]))
-    (whole,) = transport.outcomes(models, found.dense, {i: np.zeros_like(x) for i, x in image.items()}, samples, rows)
+    (whole,) = image_ablation.outcomes(
+        models, found.dense, {i: np.zeros_like(x) for i, x in image.items()}, samples, rows
+    )
     assert abs(whole["task_loss"] - wanted) > 0.01, "the image must matter"
     assert result["task_loss"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_random_images_are_of_other_channels(models: Models) -> None:
     own = {0: np.array([1, 2]), 2: np.array([3])}
-    found = transport.random_channels(own, [np.array([0, 1, 2, 5]), np.arange(9), np.array([3])], 4, 0)
+    found = image_ablation.random_channels(own, [np.array([0, 1, 2, 5]), np.arange(9), np.array([3])], 4, 0)
     assert {i: [sorted(draw) for draw in sets] for i, sets in found.items()} == {0: [[0, 5]] * 4}
-    bases = transport.images(models, {0: [np.array([0, 5]), np.array([3, 3])]})[0]
+    bases = image_ablation.images(models, {0: [np.array([0, 5]), np.array([3, 3])]})[0]
     assert bases.shape == (2, WIDTH, 2)
     assert [np.linalg.matrix_rank(basis) for basis in bases] == [2, 1]

@@ -12,24 +12,24 @@ import jax
 import numpy as np
 import pytest
 
-from launch import aot
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.bridges import dense as dense_models
-from sparse_gpt.bridges import linear, record, training
+from sparse_gpt.bridges import evaluation, least_squares, training
 from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.hybrids import plain_pass
-from sparse_gpt.bridges.linear import Independent, load_independent
+from sparse_gpt.bridges.least_squares import Independent, load_independent
 from sparse_gpt.circuits import Node
 from sparse_gpt.circuits.circuit import Circuit
-from sparse_gpt.circuits.gates import empty
+from sparse_gpt.circuits.nodes import empty
 from sparse_gpt.config import Config
+from sparse_gpt.costs import aot
 from sparse_gpt.data import idioms, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
 from sparse_gpt.model import build
-from sparse_gpt.model.parameters import flatten
-from sparse_gpt.report.files import read_workdir
+from sparse_gpt.parameters import flatten
+from sparse_gpt.records.files import read_workdir
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
@@ -158,7 +158,7 @@ def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
     params = jax.tree.map(np.asarray, step.make_state(configs.replace(config(), {"train.seed": 1})).params)
     independent = Independent(config(), params, "apart")
     restored = training.restore(finished, training.BridgeProgram(config(), None, dense.config))
-    found = record.write(finished, config(), dense, restored, [TOKENS[0]], independent, [TOKENS[0]])
+    found = evaluation.write(finished, config(), dense, restored, [TOKENS[0]], independent, [TOKENS[0]])
     assert found == json.loads((finished / "bridge.json").read_text())
     assert (found["independent_params_sha256"], found["step"]) == ("apart", STEPS)
     return found
@@ -172,7 +172,7 @@ def test_the_record_compares_with_untrained_bridges(finished: Path, recorded: di
             assert value == pytest.approx(logged[f"val_{name}"][i], rel=1e-5), name
         assert bridge["trained"]["nmse_encoder"] < bridge["untrained"]["nmse_encoder"]
     worst = max(max(b["trained"][n] for n in ("loss_to_sparse", "loss_to_dense")) for b in recorded["bridges"])
-    assert f"within {worst - recorded['dense_loss']:.3f} nats" in record.describe(recorded)
+    assert f"within {worst - recorded['dense_loss']:.3f} nats" in evaluation.describe(recorded)
 
 
 def test_mixtures_hold_the_single_switches(recorded: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def test_linear_maps_to_an_independent_model_have_the_least_error(recorded: dict
 
 def test_bridges_to_a_trained_model_start_as_least_squares_without_bias(dense: DenseModel) -> None:
     params = other_params()
-    maps = linear.starting(config(), dense, params, [TOKENS[0]])
+    maps = least_squares.starting(config(), dense, params, [TOKENS[0]])
     for i, (h_dense, h_sparse) in enumerate(zip(*streams(dense, params), strict=True)):
         for name, x, y in ((f"encoder_{i}", h_dense, h_sparse), (f"decoder_{i}", h_sparse, h_dense)):
             expected = x @ np.linalg.lstsq(x, y, rcond=None)[0]

@@ -11,10 +11,10 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
-from sparse_gpt.bridges import boundaries, mixtures, terms
+from sparse_gpt.bridges import boundaries, mixtures, objective
 from sparse_gpt.bridges.boundaries import Groups, Pair, boundary_map
 from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction
-from sparse_gpt.bridges.terms import Bridged, Terms
+from sparse_gpt.bridges.objective import Bridged, Terms
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.openai_config import to_fields
@@ -164,7 +164,7 @@ def test_gradients() -> None:
 
     def value(dense_params: Params, params: Params, bridges: Params) -> jax.Array:
         moved = case._replace(dense_params=dense_params, params=params, bridges=bridges)
-        return terms.objective(CONFIG, moved.terms(groups, chosen), groups)
+        return objective.objective(CONFIG, moved.terms(groups, chosen), groups)
 
     found, gradients = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))(*case[3:6])
     assert float(found) == pytest.approx(weighted(case.expected(), [3, 2], chosen), rel=1e-4)

@@ -11,13 +11,13 @@ import pytest
 
 from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits.circuit import Circuit, Edge, Node
-from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator
-from sparse_gpt.circuits.gated import gated_model
-from sparse_gpt.circuits.gates import GateArrays
-from sparse_gpt.circuits.rewire import edge_places, removable, rewired, without_pruned_edges
+from sparse_gpt.circuits.nodes import GateArrays
+from sparse_gpt.circuits.run.edge_ablation import edge_places, removable, rewired, without_pruned_edges
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Candidates, Evaluator
+from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params
+from sparse_gpt.parameters import Params
 from tests import circuits_model
 
 KERNELS = {  # target site -> source site, path of the kernel, which third of it

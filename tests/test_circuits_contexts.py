@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from sparse_gpt.circuits import Node
-from sparse_gpt.circuits.contexts import AFTER, BEFORE, SHOWN, contexts
+from sparse_gpt.circuits.evidence.max_activating import AFTER, BEFORE, SHOWN, contexts
 from sparse_gpt.model import build
 from sparse_gpt.model.taps import recorder
 from tests import circuits_model

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.baselines import path_gradient, weight_magnitudes
-from sparse_gpt.circuits.bookkeeping import paths
 from sparse_gpt.circuits.circuit import Edge, Node
-from sparse_gpt.circuits.evaluate import NO_TOKENS, Candidates, Evaluator, task_loss
-from sparse_gpt.circuits.overlap import overlap
-from sparse_gpt.circuits.trials import Weights
+from sparse_gpt.circuits.evidence.baselines import path_gradient, weight_magnitudes
+from sparse_gpt.circuits.evidence.paths import paths
+from sparse_gpt.circuits.evidence.seed_overlap import overlap
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Candidates, Evaluator, task_loss
+from sparse_gpt.circuits.search.select import Weights
 from sparse_gpt.model.taps import site_widths
 from tests import circuits_model
 from tests.circuits_model import VOCABULARY

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, edges_between, nodes_of
-from sparse_gpt.circuits.extract import extract
-from sparse_gpt.circuits.extracted import Contest, Extracted
-from sparse_gpt.circuits.gated import gated_model
+from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.standalone.build import extract
+from sparse_gpt.circuits.run.standalone.model import Contest, Extracted
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.topk import abs_topk
+from sparse_gpt.sparsity.topk import abs_topk
 from tests import circuits_model
 
 BATCH = circuits_model.batch(32, seed=3)

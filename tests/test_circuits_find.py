@@ -11,28 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import comparisons
 from sparse_gpt.circuits import (
     SearchResult,
     TaskSamples,
-    baselines,
-    calibrate,
-    discretise,
-    evaluate,
     find_circuit,
     full_task_loss,
     pretraining_means,
-    resume,
+    storage,
 )
 from sparse_gpt.circuits.circuit import matrix, nodes_of
-from sparse_gpt.circuits.evaluate import Candidates, agreement, calibrated, task_loss
-from sparse_gpt.circuits.find import prepared, searched
-from sparse_gpt.circuits.gated import TaskBatch, by_length, joined, rows, without_longest
-from sparse_gpt.circuits.gates import empty, from_vector, to_vector
-from sparse_gpt.circuits.importance import single_removals
-from sparse_gpt.circuits.record import loss_versus_size, redrawn, redrawn_circuits
-from sparse_gpt.circuits.trials import Support, Weights
+from sparse_gpt.circuits.evidence import baselines
+from sparse_gpt.circuits.evidence.leave_one_out import single_removals
+from sparse_gpt.circuits.evidence.record import loss_versus_size, redrawn, redrawn_circuits
+from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
+from sparse_gpt.circuits.pipeline import prepared, searched
+from sparse_gpt.circuits.run import calibration, evaluator
+from sparse_gpt.circuits.run.evaluator import Candidates, agreement, calibrated, task_loss
+from sparse_gpt.circuits.run.gated_model import TaskBatch, by_length, joined, rows, without_longest
+from sparse_gpt.circuits.search import ranking
+from sparse_gpt.circuits.search.select import Support, Weights
 from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import comparisons
 from sparse_gpt.model.transformer import build
 from tests import circuits_model
 
@@ -216,7 +215,7 @@ def test_the_searches_alone(
     _, _, trials = searched(ready, dataclasses.replace(PRUNE, selection_margin=1.0), progress=False)
     order, cut = trials.orders[np.argmin(trials.edges)], rows[1]  # trials are cut at PRUNE's target, 0.3
     assert (cut["task"], cut["reached"]) == ("copy", True)
-    gates = discretise.cut([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.weights.partners)
+    gates = ranking.cut([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.weights.partners)
     assert cut["edges"] == ready.weights.count(gates[0])
     enough, fewer = ready.selection(Candidates(gates)).calibrated
     assert enough <= 0.3 < fewer
@@ -227,13 +226,13 @@ def test_the_searches_alone(
 def test_evidence_is_the_same_within_the_support(
     result: SearchResult, means: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(evaluate, "FEW", 1)
+    monkeypatch.setattr(evaluator, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(evaluator, "FEW", 1)
     ready, circuit = prepared(CONFIG, PARAMS, samples(), means), result.circuit
     support = Support(to_vector(circuit.gates(CONFIG.model)), circuit.edges)
     chosen_on, inside = (on.within_support(support.gates) for on in (ready.selection, ready.heldout))
     assert None not in (chosen_on.support, inside.support)
-    own = calibrate.Calibration(jnp.float32(circuit.scale), jnp.array([value for _, value in circuit.shift]))
+    own = calibration.Calibration(jnp.float32(circuit.scale), jnp.array([value for _, value in circuit.shift]))
     worth, told = single_removals(support, own, inside, ready.weights), result.search
     for part in ("nodes", "edges"):
         losses = [[item["task_loss"] for item in each[part]] for each in (worth, told["importance"])]
@@ -305,8 +304,8 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Sea
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
     told, selection = result.search["redrawn_values"], joined([samples().validation, samples().train])
     shifted = np.array(sorted(circuits_model.ANSWERS), np.int32)
-    index = {"selection": calibrate.choice_index(selection, shifted)}
-    index["heldout"] = calibrate.choice_index(samples().heldout, shifted)
+    index = {"selection": calibration.choice_index(selection, shifted)}
+    index["heldout"] = calibration.choice_index(samples().heldout, shifted)
     assert any(edge.target.site == "attn_out" for edge in every)  # what goes through attention is the hard part
     for draw, factors in enumerate(drawn.kept):
         edges = [
@@ -320,8 +319,8 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Sea
             for batch in (samples().heldout, selection)
         )
         assert told["task_loss"][draw] == pytest.approx(task_loss(heldout), abs=2e-3)
-        scale, shift, _ = calibrate.fit_many(chosen[None].astype(np.float32), index["selection"], len(shifted))
-        corrected = calibrated(heldout, calibrate.Calibration(scale[0], shift[0]), index["heldout"])
+        scale, shift, _ = calibration.fit_many(chosen[None].astype(np.float32), index["selection"], len(shifted))
+        corrected = calibrated(heldout, calibration.Calibration(scale[0], shift[0]), index["heldout"])
         assert told["task_loss_calibrated"][draw] == pytest.approx(task_loss(corrected), abs=5e-3)
 
 
@@ -381,23 +380,23 @@ def test_traces_agree_with_the_reported_logits(result: SearchResult) -> None:
 def test_a_circuit_is_kept_only_for_the_same_weights_and_settings(result: SearchResult, tmp_path: Path) -> None:
     folder, unfinished = tmp_path / "circuits" / "toy", tmp_path / "searches" / "toy"
     unfinished.mkdir(parents=True)
-    assert not resume.is_complete(folder, "ab" * 32, PRUNE)
-    resume.finish(result, unfinished, folder)
+    assert not storage.is_complete(folder, "ab" * 32, PRUNE)
+    storage.finish(result, unfinished, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["circuits"]
-    assert resume.is_complete(folder, "ab" * 32, PRUNE)
-    assert not resume.is_complete(folder, "cd" * 32, PRUNE)
-    assert not resume.is_complete(folder, "ab" * 32, dataclasses.replace(PRUNE, target_loss=0.2))
+    assert storage.is_complete(folder, "ab" * 32, PRUNE)
+    assert not storage.is_complete(folder, "cd" * 32, PRUNE)
+    assert not storage.is_complete(folder, "ab" * 32, dataclasses.replace(PRUNE, target_loss=0.2))
     search = json.loads((folder / "search.json").read_text())
     del search["hyperparameters"]["tune_trials"]  # as a search wrote it before there was tuning
     (folder / "search.json").write_text(json.dumps(search))
-    assert resume.is_complete(folder, "ab" * 32, PRUNE)
-    assert not resume.is_complete(folder, "ab" * 32, dataclasses.replace(PRUNE, tune_trials=8))
+    assert storage.is_complete(folder, "ab" * 32, PRUNE)
+    assert not storage.is_complete(folder, "ab" * 32, dataclasses.replace(PRUNE, tune_trials=8))
     for name in ("circuit.json", "ablation.npz", "search.json", "traces.json"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
-        assert not resume.is_complete(folder, "ab" * 32, PRUNE) or name == "traces.json"
+        assert not storage.is_complete(folder, "ab" * 32, PRUNE) or name == "traces.json"
         (folder / name).unlink()
-        assert not resume.is_complete(folder, "ab" * 32, PRUNE)
+        assert not storage.is_complete(folder, "ab" * 32, PRUNE)
         (folder / name).write_bytes(whole)
 
 
@@ -414,12 +413,12 @@ def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(SearchResult, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            resume.finish(result, unfinished, folder)
+            storage.finish(result, unfinished, folder)
     assert (folder / "old.txt").exists()
     assert (unfinished / "old.txt").exists()
-    resume.finish(result, unfinished, folder)
+    storage.finish(result, unfinished, folder)
     assert not (folder / "old.txt").exists()
-    assert resume.is_complete(folder, "ab" * 32, PRUNE)
+    assert storage.is_complete(folder, "ab" * 32, PRUNE)
     assert [path.name for path in (tmp_path / "searches").iterdir()] == ["other"]
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import gates
-from sparse_gpt.circuits.ablation import pretraining_means, task_means
-from sparse_gpt.circuits.gated import GatedModel, TaskBatch, gated_model
+from sparse_gpt.circuits import nodes
+from sparse_gpt.circuits.run.ablation_values import pretraining_means, task_means
+from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch, gated_model
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
@@ -22,7 +22,7 @@ from tests import circuits_model, reference_model
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 def test_heaviside_is_a_step_forward_and_a_sigmoid_backward(temperature: float) -> None:
     tau = jnp.array([-1.0, -0.2, 0.0, 1e-6, 0.4, 1.0])
-    value, gradient = jax.jit(jax.vmap(jax.value_and_grad(gates.heaviside), in_axes=(0, None)))(
+    value, gradient = jax.jit(jax.vmap(jax.value_and_grad(nodes.heaviside), in_axes=(0, None)))(
         tau, jnp.float32(temperature)
     )
     np.testing.assert_array_equal(value, [0, 0, 0, 1, 1, 1])
@@ -31,16 +31,16 @@ def test_heaviside_is_a_step_forward_and_a_sigmoid_backward(temperature: float) 
 
 
 def test_clamp() -> None:
-    np.testing.assert_array_equal(gates.clamp({"x": jnp.array([-3.0, -1.0, 0.5, 2.0])})["x"], [-1, -1, 0.5, 1])
+    np.testing.assert_array_equal(nodes.clamp({"x": jnp.array([-3.0, -1.0, 0.5, 2.0])})["x"], [-1, -1, 0.5, 1])
 
 
 def test_vectors_hold_every_node_once() -> None:
     model = circuits_model.config(position="concat", d_position=4).model
-    vector = np.arange(gates.to_vector(gates.empty(model)).size)
-    layered = gates.from_vector(vector, model)
-    assert [layered[site].shape for site in NODE_SITES] == [gates.empty(model)[site].shape for site in NODE_SITES]
-    np.testing.assert_array_equal(gates.to_vector(layered), vector)
-    np.testing.assert_array_equal(gates.to_vector({s: np.stack([v, v]) for s, v in layered.items()}), [vector, vector])
+    vector = np.arange(nodes.to_vector(nodes.empty(model)).size)
+    layered = nodes.from_vector(vector, model)
+    assert [layered[site].shape for site in NODE_SITES] == [nodes.empty(model)[site].shape for site in NODE_SITES]
+    np.testing.assert_array_equal(nodes.to_vector(layered), vector)
+    np.testing.assert_array_equal(nodes.to_vector({s: np.stack([v, v]) for s, v in layered.items()}), [vector, vector])
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
         for layer in ("h_0", "h_1"):
             for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
                 weights[layer][part][name]["bias"][::2] = 0
-    found = gates.searchable(config.model, weights)
-    frozen = gated_model(config, weights, gates.empty(config.model))
+    found = nodes.searchable(config.model, weights)
+    frozen = gated_model(config, weights, nodes.empty(config.model))
     frozen = dataclasses.replace(frozen, frozen=True)
     batch = circuits_model.batch(64, seed=0)
     opened = {site: jnp.ones_like(value) for site, value in frozen.ablation.items()}
@@ -74,8 +74,8 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
     def slope(opened: dict[str, jax.Array], frozen: GatedModel) -> jax.Array:
         return jnp.sum(frozen.logits(batch, frozen.tap(opened, batch.tokens, batch.positions)) * weight)
 
-    effect = gates.to_vector({site: np.abs(value) for site, value in slope(opened, frozen).items()})
-    expected = gates.to_vector(found).astype(bool)
+    effect = nodes.to_vector({site: np.abs(value) for site, value in slope(opened, frozen).items()})
+    expected = nodes.to_vector(found).astype(bool)
     assert 0.1 < expected.mean() < 0.9
     assert effect[~expected].max() == 0
     assert (effect[expected] > 0).mean() > 0.97  # the rest are products of very small numbers
@@ -84,13 +84,13 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
 def test_open_gates_are_the_full_model_and_closed_gates_see_only_the_last_token() -> None:
     config = circuits_model.config()
     model, batch = circuits_model.gated(config), circuits_model.batch(32, seed=1)
-    answer = functools.partial(jax.jit(lambda model, gates, batch: model.answer_logits(gates, batch)), model)
-    opened = {site: np.ones_like(value) for site, value in gates.empty(config.model).items()}
+    answer = functools.partial(jax.jit(lambda model, gates, batch: model.answer_logits(nodes, batch)), model)
+    opened = {site: np.ones_like(value) for site, value in nodes.empty(config.model).items()}
     np.testing.assert_allclose(answer(opened, batch), answer(None, batch), rtol=1e-5, atol=1e-5)
 
     other = np.array(batch.tokens)
     other[np.arange(8)[None, :] < batch.positions[:, None]] = 0
-    closed = gates.empty(config.model)
+    closed = nodes.empty(config.model)
     same_end = batch._replace(tokens=other)
     assert not np.allclose(answer(None, batch), answer(None, same_end), atol=1e-2)
     np.testing.assert_allclose(answer(closed, batch), answer(closed, same_end), rtol=1e-5, atol=1e-5)
@@ -104,7 +104,7 @@ def test_frozen_norms_are_those_of_the_full_model() -> None:
     ablation = {site: np.asarray(value) for site, value in model.ablation.items()}
     support = reference_model.Support({s: v > 0 for s, v in layered.items()}, ablation, None, frozen=True)
     expected, _ = reference_model.forward(fields, to_tensors(config.model, weights), batch.tokens, support)
-    run = jax.jit(lambda model, gates: model.logits(batch, model.tap(gates, batch.tokens, batch.positions)))
+    run = jax.jit(lambda model, gates: model.logits(batch, model.tap(nodes, batch.tokens, batch.positions)))
     found = run(model, layered)
     np.testing.assert_allclose(found, expected[np.arange(16), batch.positions], rtol=1e-4, atol=1e-4)
 
@@ -125,8 +125,8 @@ def test_sublayers_without_an_open_output_are_left_out(
 ) -> None:
     config = circuits_model.config(fraction, **options)
     model, batch = dataclasses.replace(circuits_model.gated(config), frozen=frozen), circuits_model.batch(16, seed=2)
-    every = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
-    needed = jax.jit(lambda model, gates: model.answer_logits_of_one(gates, batch))
+    every = jax.jit(lambda model, gates: model.answer_logits(nodes, batch))
+    needed = jax.jit(lambda model, gates: model.answer_logits_of_one(nodes, batch))
     broken = copy.deepcopy(jax.device_get(model.params))
     broken["h_1"]["attn"]["c_proj"]["kernel"][:] = np.nan
     broken["h_0"]["mlp"]["c_fc"]["kernel"][:] = np.nan

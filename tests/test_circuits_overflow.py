@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import calibrate, discretise, record
-from sparse_gpt.circuits.evaluate import LARGEST, accuracy, agreement, bounded, calibrated, task_loss
+from sparse_gpt.circuits.evidence import record
+from sparse_gpt.circuits.run import calibration
+from sparse_gpt.circuits.run.evaluator import LARGEST, accuracy, agreement, bounded, calibrated, task_loss
+from sparse_gpt.circuits.search import ranking
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
 
@@ -36,11 +38,11 @@ def test_what_is_not_a_number_is_as_wrong_as_can_be() -> None:
 def test_calibration_of_extreme_logits_is_finite(tokens: int) -> None:
     logits = bounded(np.concatenate([EXTREMES, EXTREMES[:, ::-1]]))[None]
     index = np.tile(np.array([[0, 1], [1, 0]], np.int32), (9, 1)) if tokens else np.zeros((18, 2), np.int32)
-    scale, shift, loss = calibrate.fit_many(logits, index, tokens)
+    scale, shift, loss = calibration.fit_many(logits, index, tokens)
     assert np.isfinite(scale).all()
     assert np.isfinite(shift).all()
     assert np.isfinite(loss).all()
-    own = calibrate.Calibration(np.float32(calibrate.MAX_SCALE), np.zeros(tokens, np.float32))
+    own = calibration.Calibration(np.float32(calibration.MAX_SCALE), np.zeros(tokens, np.float32))
     corrected = calibrated(logits[0], own, index)
     assert np.isfinite(task_loss(corrected))
     assert 0 <= accuracy(corrected) <= 1
@@ -59,7 +61,7 @@ def test_sizes_are_found_where_every_gate_is_closed() -> None:
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         return np.where(sizes >= 5, 0.0, 2 * LARGEST)
 
-    sizes, reached = discretise.smallest_sizes(losses, np.zeros(2, int), np.array([9, 4]), 0.1)
+    sizes, reached = ranking.smallest_sizes(losses, np.zeros(2, int), np.array([9, 4]), 0.1)
     assert (sizes.tolist(), reached.tolist()) == ([5, 1], [True, False])
 
 

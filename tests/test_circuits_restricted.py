@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import evaluate
 from sparse_gpt.circuits.circuit import edges_between
-from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator
-from sparse_gpt.circuits.gated import GatedModel
-from sparse_gpt.circuits.gates import from_vector, to_vector
-from sparse_gpt.circuits.restricted import restrict
-from sparse_gpt.circuits.rewire import edge_places, removable
+from sparse_gpt.circuits.nodes import from_vector, to_vector
+from sparse_gpt.circuits.run import evaluator
+from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Candidates, Evaluator
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.subcircuits import restrict
 from sparse_gpt.config import Config
 from tests import circuits_model
 
@@ -98,6 +98,6 @@ def test_a_support_is_set_apart_where_it_can_be_and_pays(monkeypatch: pytest.Mon
         return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, share)).support is not None
 
     assert not apart(gated)  # compiling would take far longer than all candidates of this small model
-    monkeypatch.setattr(evaluate, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(evaluator, "WORTH_COMPILING", 0)
     assert [apart(model) for model in (gated, frozen, turning)] == [True, False, False]
     assert not apart(gated, share=0.3)  # nearly the whole model

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import hlo
 from sparse_gpt import interruption
-from sparse_gpt.circuits import calibrate, discretise, pause, refine, search
 from sparse_gpt.circuits.circuit import edges_between
-from sparse_gpt.circuits.evaluate import NO_TOKENS, ROWS, Candidates, Evaluator, random_gates
-from sparse_gpt.circuits.gated import binary_loss, padded, trimmed
-from sparse_gpt.circuits.gates import from_vector, searchable, to_vector
-from sparse_gpt.circuits.record import area
-from sparse_gpt.circuits.rewire import edge_places, rewired
+from sparse_gpt.circuits.evidence.record import area
+from sparse_gpt.circuits.nodes import from_vector, searchable, to_vector
+from sparse_gpt.circuits.run import calibration
+from sparse_gpt.circuits.run.edge_ablation import edge_places, rewired
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Candidates, Evaluator, random_gates
+from sparse_gpt.circuits.run.gated_model import binary_loss, padded, trimmed
+from sparse_gpt.circuits.search import mask_search, minimise, pause, ranking
 from sparse_gpt.config import PruneConfig
+from sparse_gpt.costs import hlo
 from sparse_gpt.interruption import Interrupted
 from tests import circuits_model
 
@@ -31,50 +32,52 @@ def _may_open() -> dict[str, np.ndarray]:
 
 
 def _find(
-    hyperparameters: search.Hyperparameters, steps: int = PRUNE.steps, paused: Path | None = None
-) -> search.Found:
+    hyperparameters: mask_search.Hyperparameters, steps: int = PRUNE.steps, paused: Path | None = None
+) -> mask_search.Found:
     model, may_open = circuits_model.gated(CONFIG), _may_open()
     batch, one = circuits_model.batch(24, seed=1), jax.devices()[:1]
-    return search.search(model, may_open, hyperparameters, batch, steps, PRUNE.batch_pairs, False, one, paused=paused)
+    return mask_search.search(
+        model, may_open, hyperparameters, batch, steps, PRUNE.batch_pairs, False, one, paused=paused
+    )
 
 
 @pytest.mark.slow
 def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     """Three searches over two devices: one is done twice, and left out of the result."""
-    h = search.Hyperparameters(*(value[:3] for value in search.population(PRUNE)))
+    h = mask_search.Hyperparameters(*(value[:3] for value in mask_search.population(PRUNE)))
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(24, seed=1)
 
-    def find(devices: int) -> search.Found:
-        return search.search(model, _may_open(), h, batch, 4, PRUNE.batch_pairs, False, jax.devices()[:devices])
+    def find(devices: int) -> mask_search.Found:
+        return mask_search.search(model, _may_open(), h, batch, 4, PRUNE.batch_pairs, False, jax.devices()[:devices])
 
     alone, shared = find(1), find(2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), shared, alone)
     np.testing.assert_array_equal(shared.open_nodes, alone.open_nodes)
 
-    mesh = search._mesh(4, jax.devices()[:2])
-    states = search.initial_states(search.population(PRUNE), _may_open())
-    batches = search._batches(batch, 0, 2, PRUNE.batch_pairs)
+    mesh = mask_search._mesh(4, jax.devices()[:2])
+    states = mask_search.initial_states(mask_search.population(PRUNE), _may_open())
+    batches = mask_search._batches(batch, 0, 2, PRUNE.batch_pairs)
     mask = {site: value.astype(np.float32) for site, value in _may_open().items()}
-    given = (model, mask, search.population(PRUNE), states, jnp.int32(0), batches)
-    text = search.advance.lower(*given, steps=4, mesh=mesh).compile().as_text()
+    given = (model, mask, mask_search.population(PRUNE), states, jnp.int32(0), batches)
+    text = mask_search.advance.lower(*given, steps=4, mesh=mesh).compile().as_text()
     assert "num_partitions=2" in text
     assert hlo.collectives(text) == []
 
 
 def test_searches_side_by_side_are_the_searches_alone() -> None:
-    h = search.population(PRUNE)._replace(
+    h = mask_search.population(PRUNE)._replace(
         learning_rate=np.array([1e-2, 2e-2, 3e-2, 4e-2], np.float32), beta2=np.array([0.9, 0.95, 0.99, 0.5], np.float32)
     )
     together = _find(h)
     for trial in range(4):
-        alone = _find(search.Hyperparameters(*(values[trial : trial + 1] for values in h)))
+        alone = _find(mask_search.Hyperparameters(*(values[trial : trial + 1] for values in h)))
         np.testing.assert_allclose(together.loss[trial], alone.loss[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(together.open_nodes[trial], alone.open_nodes[0])
         np.testing.assert_allclose(to_vector(together.tau)[trial], to_vector(alone.tau)[0], atol=1e-3)
 
 
 def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
-    h = search.population(dataclasses.replace(PRUNE, learning_rate=0.5))
+    h = mask_search.population(dataclasses.replace(PRUNE, learning_rate=0.5))
     found = to_vector(_find(h).tau)
     may_open = to_vector(_may_open()) > 0
     assert found[:, may_open].max() == 1
@@ -84,8 +87,8 @@ def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
 
 def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after each of two chunks; what is there for other searches, or is torn, is not gone on with."""
-    h, paused = search.population(PRUNE), tmp_path / "paused.npz"
-    monkeypatch.setattr(search, "CHUNK", PRUNE.steps // 2)
+    h, paused = mask_search.population(PRUNE), tmp_path / "paused.npz"
+    monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
     straight = _find(h)
     for done in (PRUNE.steps // 2, PRUNE.steps):
         with monkeypatch.context() as told:
@@ -93,10 +96,10 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
             told.setattr(interruption, "check", _interrupt)
             with pytest.raises(Interrupted):
                 _find(h, paused=paused)
-        assert pause.read(paused, h, search.initial_states(h, _may_open()))[0] == done
+        assert pause.read(paused, h, mask_search.initial_states(h, _may_open()))[0] == done
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
     other = h._replace(k_coef=2 * h.k_coef)
-    assert pause.read(paused, other, search.initial_states(other, _may_open()))[0] == 0
+    assert pause.read(paused, other, mask_search.initial_states(other, _may_open()))[0] == 0
     paused.write_bytes(paused.read_bytes()[:100])
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
 
@@ -106,30 +109,30 @@ def _interrupt() -> None:
 
 
 def test_a_price_on_nodes_closes_them() -> None:
-    h = search.population(dataclasses.replace(PRUNE, seeds=1, k_coefs="0,1"))
+    h = mask_search.population(dataclasses.replace(PRUNE, seeds=1, k_coefs="0,1"))
     free, dear = _find(h, steps=24).open_nodes[:, -1]
     assert dear < free / 2
 
 
 def test_population_has_every_seed_with_every_price() -> None:
-    h = search.population(PRUNE)
+    h = mask_search.population(PRUNE)
     np.testing.assert_array_equal(h.seed, [0, 0, 1, 1])
     np.testing.assert_allclose(h.k_coef, [0, 1e-2, 0, 1e-2])
     assert {len(values) for values in h} == {4}
 
 
 def test_learning_rate_rises_then_falls_to_nothing() -> None:
-    h = search.Hyperparameters(*(np.float32(0.5) for _ in search.Hyperparameters._fields))._replace(
+    h = mask_search.Hyperparameters(*(np.float32(0.5) for _ in mask_search.Hyperparameters._fields))._replace(
         warmup=np.float32(0.2)
     )
-    rates = np.array([search.learning_rate(h, jnp.int32(step), 100) for step in range(100)])
+    rates = np.array([mask_search.learning_rate(h, jnp.int32(step), 100) for step in range(100)])
     np.testing.assert_allclose(rates[:20], 0.5 * np.arange(1, 21) / 20, rtol=1e-6)
     np.testing.assert_allclose(rates[20:], 0.5 * np.arange(80, 0, -1) / 80, rtol=1e-5)
 
 
 def test_batches_go_around_the_pairs() -> None:
     batch = circuits_model.batch(10, seed=2)
-    stacked = search._batches(batch, first=3, count=2, batch_pairs=2)
+    stacked = mask_search._batches(batch, first=3, count=2, batch_pairs=2)
     np.testing.assert_array_equal(stacked.tokens[0], batch.tokens[[2, 3, 4, 5]])  # pairs 6, 7 of 5: 1, 2
     np.testing.assert_array_equal(stacked.answer[1], batch.answer[[6, 7, 8, 9]])
 
@@ -138,7 +141,7 @@ def test_ranking_breaks_ties_by_attribution_then_by_order() -> None:
     tau = np.array([1.0, 1.0, -1.0, 1.0, 0.5, 1.0])
     attribution = np.array([-0.1, -0.3, -9.0, -0.1, -9.0, -9.0])
     may_open = np.array([1, 1, 1, 1, 1, 0])
-    np.testing.assert_array_equal(discretise.ranking(tau, attribution, may_open), [1, 0, 3, 4, 2])
+    np.testing.assert_array_equal(ranking.ranking(tau, attribution, may_open), [1, 0, 3, 4, 2])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -154,7 +157,7 @@ def test_bisection_finds_what_a_linear_scan_finds(seed: int) -> None:
         return np.where(found > bounds, np.nextafter(bounds, 9), found)  # all that is promised above a bound
 
     limit = np.full(6, 40)
-    sizes, reached = discretise.smallest_sizes(losses, rng.integers(1, 41, 6), limit, 0.3)
+    sizes, reached = ranking.smallest_sizes(losses, rng.integers(1, 41, 6), limit, 0.3)
     assert not reached[0]
     assert reached[1:].all()
     np.testing.assert_array_equal(sizes[1:], [1 + np.flatnonzero(curve[1:] <= 0.3)[0] for curve in curves[1:]])
@@ -163,7 +166,7 @@ def test_bisection_finds_what_a_linear_scan_finds(seed: int) -> None:
 
 def test_sizes_that_do_not_reach_the_target_are_the_closest() -> None:
     curve = np.array([9, 5, 4, 3, 2, 6, 6, 6, 7.0])
-    sizes, reached = discretise.smallest_sizes(lambda _, k, bounds: curve[k], np.array([2]), np.array([8]), 1.0)
+    sizes, reached = ranking.smallest_sizes(lambda _, k, bounds: curve[k], np.array([2]), np.array([8]), 1.0)
     assert not reached[0]
     assert sizes[0] == 4
 
@@ -181,7 +184,7 @@ def test_bisection_at_several_targets_between_known_sizes(seed: int) -> None:
         tried.update((sizes - low[which]).tolist())
         return curve[sizes]
 
-    sizes, reached = discretise.smallest_sizes(losses, np.minimum(expected + 2, 40), np.full(4, 40), targets, low)
+    sizes, reached = ranking.smallest_sizes(losses, np.minimum(expected + 2, 40), np.full(4, 40), targets, low)
     np.testing.assert_array_equal(sizes, expected)
     np.testing.assert_array_equal(reached, [True, True, True, False])
     assert min(tried) > 0 or low.min() == 0
@@ -203,8 +206,8 @@ def test_area_under_sizes_and_targets() -> None:
 
 
 def test_size_grid() -> None:
-    np.testing.assert_array_equal(discretise.size_grid(1), [1])
-    grid = discretise.size_grid(500)
+    np.testing.assert_array_equal(ranking.size_grid(1), [1])
+    grid = ranking.size_grid(500)
     assert (grid[0], grid[-1]) == (1, 500)
     assert (np.diff(grid) > 0).all()
 
@@ -220,16 +223,16 @@ def _logits(seed: int, count: int = 3, scale: float = 5.0) -> tuple[np.ndarray, 
 def test_calibration_never_hurts_and_both_ways_agree(seed: int) -> None:
     logits, index = _logits(seed)
     index = np.minimum(index, 3)  # 3 stands for a token that is not shifted
-    scale, shift, loss = calibrate.fit_many(logits, index, 3)
+    scale, shift, loss = calibration.fit_many(logits, index, 3)
     for i, each in enumerate(logits):
-        own = calibrate.fitted(each, index, 3)
-        before, after = binary_loss(each), binary_loss(calibrate.apply(own, each, index))
+        own = calibration.fitted(each, index, 3)
+        before, after = binary_loss(each), binary_loss(calibration.apply(own, each, index))
         assert after <= before
         np.testing.assert_allclose(after, loss[i], rtol=1e-4)
         assert loss[i] <= after + 1e-6  # Newton's steps have converged
         assert after <= loss[i] + 1e-6  # and L-BFGS goes on from there
-        newton = calibrate.Calibration(np.float32(scale[i]), shift[i].astype(np.float32))
-        np.testing.assert_allclose(binary_loss(calibrate.apply(newton, each, index)), loss[i], rtol=1e-5)
+        newton = calibration.Calibration(np.float32(scale[i]), shift[i].astype(np.float32))
+        np.testing.assert_allclose(binary_loss(calibration.apply(newton, each, index)), loss[i], rtol=1e-5)
 
 
 def test_calibration_finds_what_little_tells_the_answers_apart() -> None:
@@ -238,13 +241,13 @@ def test_calibration_finds_what_little_tells_the_answers_apart() -> None:
     difference = 20 + np.where(first, 0.25, -0.25) + 0.05 * rng.standard_normal(512)
     logits = np.stack([difference, np.zeros(512)], axis=1).astype(np.float32)
     logits, index = np.where(first[:, None], logits, logits[:, ::-1]), np.where(first[:, None], [0, 1], [1, 0])
-    own = calibrate.fitted(logits[:256], index[:256], 2)
-    assert binary_loss(calibrate.apply(own, logits[:256], index[:256])) < 0.1
-    assert binary_loss(calibrate.apply(own, logits[256:], index[256:])) < 0.1
+    own = calibration.fitted(logits[:256], index[:256], 2)
+    assert binary_loss(calibration.apply(own, logits[:256], index[:256])) < 0.1
+    assert binary_loss(calibration.apply(own, logits[256:], index[256:])) < 0.1
     assert binary_loss(logits) > 2
 
 
-@pytest.mark.parametrize(("size", "bound"), [(0.01, calibrate.MAX_SCALE), (-2.0, 0.0)])
+@pytest.mark.parametrize(("size", "bound"), [(0.01, calibration.MAX_SCALE), (-2.0, 0.0)])
 def test_calibration_within_bounds(size: float, bound: float) -> None:
     """What hardly tells the answers apart is not blown up, what prefers the wrong one is not turned round; shifts are
     the best for that scale, by a search over a grid."""
@@ -253,7 +256,7 @@ def test_calibration_within_bounds(size: float, bound: float) -> None:
     own = 3 + np.where(first, size, -size) + 0.1 * abs(size) * rng.standard_normal(120)
     logits = np.stack([own, np.zeros(120)], axis=1).astype(np.float32)
     logits, index = np.where(first[:, None], logits, logits[:, ::-1]), np.where(first[:, None], [0, 1], [1, 0])
-    scale, shift, loss = calibrate.fit_many(logits[None], index, 2)
+    scale, shift, loss = calibration.fit_many(logits[None], index, 2)
     assert scale[0] == bound
 
     def at(difference: float) -> float:
@@ -262,18 +265,18 @@ def test_calibration_within_bounds(size: float, bound: float) -> None:
 
     assert loss[0] == pytest.approx(min(at(x) for x in np.linspace(-60, 60, 120_001)), abs=1e-6)
     assert loss[0] == pytest.approx(at(shift[0, 0] - shift[0, 1]), abs=1e-6)
-    fitted = calibrate.fitted(logits, index, 2)
-    assert 0 <= fitted.scale <= calibrate.MAX_SCALE
-    assert binary_loss(calibrate.apply(fitted, logits, index)) <= loss[0] + 1e-6
+    fitted = calibration.fitted(logits, index, 2)
+    assert 0 <= fitted.scale <= calibration.MAX_SCALE
+    assert binary_loss(calibration.apply(fitted, logits, index)) <= loss[0] + 1e-6
 
 
 def test_calibration_of_perfect_answers_stays_finite() -> None:
     logits, index = _logits(0)
     index = np.zeros_like(index)
     logits = np.sort(np.abs(logits), axis=2)[..., ::-1]
-    own = calibrate.fitted(logits[0], index, 0)
+    own = calibration.fitted(logits[0], index, 0)
     assert np.isfinite(own.scale)
-    scale, _, loss = calibrate.fit_many(logits, index, 0)
+    scale, _, loss = calibration.fit_many(logits, index, 0)
     assert np.isfinite(scale).all()
     assert (loss < 0.1).all()
 
@@ -281,11 +284,11 @@ def test_calibration_of_perfect_answers_stays_finite() -> None:
 def test_choices_without_a_shift() -> None:
     batch = circuits_model.batch(6, seed=3)._replace(answer=np.array([1, 5, 9] * 2), foil=np.array([5, 1, 1] * 2))
     tokens = np.array([1, 5], np.int32)
-    np.testing.assert_array_equal(calibrate.choice_index(batch, tokens)[:3], [[0, 1], [1, 0], [2, 0]])
-    assert not calibrate.choice_index(batch, tokens[:0]).any()
-    np.testing.assert_array_equal(calibrate.shifted_tokens(batch), [1, 5, 9])
+    np.testing.assert_array_equal(calibration.choice_index(batch, tokens)[:3], [[0, 1], [1, 0], [2, 0]])
+    assert not calibration.choice_index(batch, tokens[:0]).any()
+    np.testing.assert_array_equal(calibration.shifted_tokens(batch), [1, 5, 9])
     many = circuits_model.batch(200, seed=3)
-    assert len(calibrate.shifted_tokens(many)) == 0
+    assert len(calibration.shifted_tokens(many)) == 0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -301,7 +304,7 @@ def test_greedy_removal_ends_where_nothing_can_go(seed: int) -> None:
 
     target = 0.8
     costs = (lambda kept: rng.random(40)) if seed % 2 else None  # any order will do
-    kept = refine.minimal(losses, np.ones(40), target, costs)
+    kept = minimise.minimal(losses, np.ones(40), target, costs)
     assert losses(kept[None])[0] <= target
     for item in np.flatnonzero(kept):
         smaller = kept.copy()
@@ -318,14 +321,14 @@ def test_greedy_removal_tries_few_candidates() -> None:
         tried.append(len(sets))
         return (1 - sets[:, needed]).sum(axis=1)
 
-    kept = refine.minimal(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
+    kept = minimise.minimal(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
     np.testing.assert_array_equal(kept, needed)
     assert sum(tried) < 2.5 * needed.sum()
 
 
 def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
-    np.testing.assert_array_equal(refine.minimal(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
-    assert refine.minimal(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
+    np.testing.assert_array_equal(minimise.minimal(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
+    assert minimise.minimal(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
 
 
 def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
@@ -386,14 +389,14 @@ def test_slopes_foretell_the_removal_of_one_item() -> None:
     every = edges_between(CONFIG.model, circuits_model.params(CONFIG), gates)
     places, vector = edge_places(CONFIG.model, every), to_vector(gates)
     nodes, edges = evaluator.slopes(Candidates(vector[None], places))
-    own = calibrate.Calibration(
+    own = calibration.Calibration(
         *(np.float32(x) for x in evaluator(Candidates(vector[None])).scale), np.zeros(0, np.float32)
     )
 
     @jax.jit
     def loss(gates: dict[str, jax.Array], kept: jax.Array) -> jax.Array:
         logits = rewired(model, gates, jnp.asarray(places), kept).answer_logits(gates, batch)
-        return binary_loss(calibrate.apply(own, logits, jnp.zeros((ROWS, 2), jnp.int32)))
+        return binary_loss(calibration.apply(own, logits, jnp.zeros((ROWS, 2), jnp.int32)))
 
     kept, small = np.ones(len(places), np.float32), np.float32(2e-2)
     for edge in np.argsort(-np.abs(edges))[:5]:

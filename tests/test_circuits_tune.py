@@ -11,10 +11,10 @@ import optuna
 import pytest
 
 from sparse_gpt import config as configs
-from sparse_gpt.circuits import tune
-from sparse_gpt.circuits.evaluate import Scores
-from sparse_gpt.circuits.search import Found, Hyperparameters, population
-from sparse_gpt.circuits.trials import Trials
+from sparse_gpt.circuits.run.evaluator import Scores
+from sparse_gpt.circuits.search import populations
+from sparse_gpt.circuits.search.mask_search import Found, Hyperparameters, population
+from sparse_gpt.circuits.search.select import Trials
 from sparse_gpt.config import NODE_SITES, Config, PruneConfig
 from sparse_gpt.errors import InputError
 
@@ -52,12 +52,12 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[tune.Searches, list[Hyperparameters]]:
+def whole() -> tuple[populations.Searches, list[Hyperparameters]]:
     run = Runner()
-    return tune.searches(PRUNE, run), run.given
+    return populations.searches(PRUNE, run), run.given
 
 
-def test_tuned_searches_come_after_the_untuned_ones(whole: tuple[tune.Searches, list[Hyperparameters]]) -> None:
+def test_tuned_searches_come_after_the_untuned_ones(whole: tuple[populations.Searches, list[Hyperparameters]]) -> None:
     found, given = whole
     assert [len(h.seed) for h in given] == [4, 8, 8]
     assert_equal(given[0], population(PRUNE))
@@ -75,7 +75,7 @@ def test_tuned_searches_come_after_the_untuned_ones(whole: tuple[tune.Searches, 
 
 def test_unreached_is_worse_than_any_size() -> None:
     _, trials = Runner()(population(PRUNE)._replace(k_coef=np.array([1e-3, 1e-3, 1e-5, 1e-6], np.float32)))
-    value = tune.values(trials)
+    value = populations.values(trials)
     assert trials.reached.tolist() == [True, True, False, False]
     assert value[0] == trials.sizes[0] < NODES < value[2] < value[3]
 
@@ -105,7 +105,7 @@ def test_an_interrupted_study_goes_on(
     where: str,
     after: int,
     runs: int,
-    whole: tuple[tune.Searches, list[Hyperparameters]],
+    whole: tuple[populations.Searches, list[Hyperparameters]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -116,9 +116,9 @@ def test_an_interrupted_study_goes_on(
         elif where != "run":
             patch.setattr(optuna.Study, where, _dies(getattr(optuna.Study, where), after))
         with pytest.raises(Killed):
-            tune.searches(PRUNE, Runner(after if where == "run" else -1), "ab", folder)
+            populations.searches(PRUNE, Runner(after if where == "run" else -1), "ab", folder)
     again = Runner()
-    found = tune.searches(PRUNE, again, "ab", folder)
+    found = populations.searches(PRUNE, again, "ab", folder)
     assert len(again.given) == runs
     assert found.trials.sizes.shape == (20,)
     if where == "suggest":  # one proposal is lost, which moves the numbers of those after it
@@ -127,7 +127,7 @@ def test_an_interrupted_study_goes_on(
     else:
         assert_equal(found, whole[0])
     finished = Runner()
-    assert_equal(tune.searches(PRUNE, finished, "ab", folder), found)
+    assert_equal(populations.searches(PRUNE, finished, "ab", folder), found)
     assert not finished.given
 
 
@@ -138,13 +138,13 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
     steps = ((untuned, "ab", 1), (PRUNE, "ab", 2), (untuned, "cd", 1), (frozen, "cd", 1), (unrefined, "cd", 0))
     for prune, sha, runs in steps:
         run = Runner()
-        tune.searches(prune, run, sha, tmp_path / "task")
+        populations.searches(prune, run, sha, tmp_path / "task")
         assert len(run.given) == runs
 
 
 def test_values_at_zero_stay() -> None:
     prune = PruneConfig(weight_decay=0, init_noise_bias=-0.1, k_coefs="0,1e-3", beta2=0, tune_trials=8, seeds=1)
-    found = tune.searches(prune, Runner())
+    found = populations.searches(prune, Runner())
     assert (found.h.weight_decay == 0).all()
     assert (found.h.init_noise_bias == np.float32(-0.1)).all()
     assert ((found.h.beta2 >= 0) & (found.h.beta2 < 1)).all()

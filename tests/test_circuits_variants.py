@@ -10,14 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import SearchResult, TaskBatch, discretise, find_circuit, search
-from sparse_gpt.circuits.ablation import RESAMPLED, pretraining_draws
+from sparse_gpt.circuits import SearchResult, TaskBatch, find_circuit
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evaluate import ROWS, Candidates, Evaluator, Scores, random_gates, task_loss
-from sparse_gpt.circuits.gated import gated_model, joined, rows
-from sparse_gpt.circuits.gates import GateArrays, from_vector, partners, searchable, to_vector
-from sparse_gpt.circuits.samples import TaskSamples, by_task, in_turn, shared
-from sparse_gpt.circuits.trials import Support, Trials, Weights, refined, refined_nodes, smallest
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, partners, searchable, to_vector
+from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
+from sparse_gpt.circuits.run.evaluator import ROWS, Candidates, Evaluator, Scores, random_gates, task_loss
+from sparse_gpt.circuits.run.gated_model import gated_model, joined, rows
+from sparse_gpt.circuits.run.samples import TaskSamples, by_task, in_turn, shared
+from sparse_gpt.circuits.search import mask_search, ranking
+from sparse_gpt.circuits.search.select import Support, Trials, Weights, refined, refined_nodes, smallest
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
@@ -94,10 +95,10 @@ def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) 
     """Nothing is learned here, so each step's loss is that of the first gates, with the values of its own draw."""
     turns = {site: value[:3] for site, value in draws.items()}
     model = gated_model(CONFIG, PARAMS, _draw(draws, 9), turns)
-    batch, h = circuits_model.batch(24, seed=1), search.population(dataclasses.replace(PRUNE, learning_rate=1e-9))
+    batch, h = circuits_model.batch(24, seed=1), mask_search.population(dataclasses.replace(PRUNE, learning_rate=1e-9))
     h = h._replace(init_noise_scale=np.ones(2, np.float32), init_noise_bias=np.zeros(2, np.float32))
     may_open = searchable(CONFIG.model, PARAMS)
-    found = search.search(model, may_open, h, batch, 5, 4, False, jax.devices()[:1], tie_qk=True)
+    found = mask_search.search(model, may_open, h, batch, 5, 4, False, jax.devices()[:1], tie_qk=True)
     np.testing.assert_array_equal(found.tau["attn_k"], found.tau["attn_q"])
     np.testing.assert_array_equal(found.attribution["attn_k"], found.attribution["attn_q"])
     for trial in range(2):
@@ -105,7 +106,7 @@ def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) 
         assert 0 < gates["attn_q"].sum() < gates["attn_q"].size
         np.testing.assert_array_equal(found.open_nodes[trial], to_vector(gates).sum())
         expected = [
-            task_loss(_reference(rows(search._batches(batch, step, 1, 4), 0), gates, _draw(turns, step % 3)))
+            task_loss(_reference(rows(mask_search._batches(batch, step, 1, 4), 0), gates, _draw(turns, step % 3)))
             for step in range(5)
         ]
         np.testing.assert_allclose(found.loss[trial], expected, rtol=1e-3)
@@ -203,9 +204,9 @@ def test_q_and_k_stay_together(result: SearchResult) -> None:
 def test_a_ranking_has_partners_side_by_side_and_no_cut_parts_them() -> None:
     together = np.array([0, 3, 2, 1, 4])  # 1 and 3 share a gate
     tau, attribution = np.array([0.5, 1.0, 1.0, 1.0, -1.0]), np.zeros(5)
-    order = discretise.ranking(tau, attribution, np.ones(5), together)
+    order = ranking.ranking(tau, attribution, np.ones(5), together)
     np.testing.assert_array_equal(order, [1, 3, 2, 0, 4])
-    gates = discretise.cut([order] * 5, np.arange(1, 6), together)
+    gates = ranking.cut([order] * 5, np.arange(1, 6), together)
     np.testing.assert_array_equal(gates.sum(axis=1), [0, 2, 3, 4, 5])
     np.testing.assert_array_equal(gates[:, 1], gates[:, 3])
     found = partners(CONFIG.model, tie_qk=True)

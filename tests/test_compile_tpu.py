@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import aot, chips, hlo
-from launch.hlo_work import Work, work
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
+from sparse_gpt.costs import aot, chips, hlo
+from sparse_gpt.costs.hlo_work import Work, work
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules, sharding, step
 from tests.inprocess import launch_here

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import compiled
+from launch import compilation_cache
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
@@ -33,7 +33,7 @@ def test_programs_are_kept_and_give_the_same_bits(launch: Launch, tmp_path: Path
 
     fresh, programs = run("fresh")
     again, programs_again = run("again")
-    folder = tmp_path / "cache" / "sparse_gpt" / "jax" / compiled.processor()
+    folder = tmp_path / "cache" / "sparse_gpt" / "jax" / compilation_cache.processor()
     assert {path.parent for path in programs} == {folder}
     assert len(programs) == 1
     assert programs_again == programs, "the second run must find the train step, not compile it again"
@@ -46,9 +46,9 @@ def test_no_home_means_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", classmethod(homeless))
-    assert compiled._user_folder() is None
+    assert compilation_cache._user_folder() is None
 
 
 def test_tests_keep_their_programs_out_of_the_users_cache() -> None:
-    folder = compiled._user_folder()
+    folder = compilation_cache._user_folder()
     assert folder is None or not Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).is_relative_to(folder)

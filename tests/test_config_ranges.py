@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sparse_gpt import config as configs
-from sparse_gpt import fields, presets
-from sparse_gpt.config import Config
+from sparse_gpt import presets
+from sparse_gpt.config import Config, fields
 from sparse_gpt.errors import InputError
 from tests import hostile
 

@@ -3,10 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tasks
-from launch.heldout import heldout_rule
+from sparse_gpt import tasks
 from sparse_gpt.data import idioms
 from sparse_gpt.data.leakage import contains_any
+from sparse_gpt.evaluation.heldout import heldout_rule
 
 TEXT = st.text(alphabet="ab \n", min_size=8, max_size=14)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from launch import expected
 from sparse_gpt import presets
 from sparse_gpt.data import pinned, prepare_corpus
 from sparse_gpt.data.pinned import PinnedFile, PinnedSource, format_list, read_list
 from sparse_gpt.data.sources import open_source
 from sparse_gpt.data.spec import parse_sources
 from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import expected
 from tests.pin_sources import PACKAGES, pinned_versions
 
 TEXTS = {"ripple/a.py": b"x = 1\n", "ripple/deep/b.py": b"y = 2\r\n"}
@@ -97,7 +97,7 @@ def test_the_list_is_of_the_pinned_versions_and_they_are_installed() -> None:
 
 
 def test_a_corpus_has_the_same_bytes_everywhere(tmp_path: Path) -> None:
-    """Python 3.11, 3.12 and 3.13 gave this hash. When it moves, so do those of launch/expected.py: see there."""
+    """Python 3.11, 3.12 and 3.13 gave this hash. When it moves, so do those of experiments/expected.py: see there."""
     corpus = prepare_corpus(tmp_path, "idioms:1,pinned_source:1", 0, 20_000, 300, progress=False)
     assert corpus.sha256 == "9e9685ae3f5012de15c4f18b3a4ec23e1326bd38efcbff62ee084f1dd321df1f"
 

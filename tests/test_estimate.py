@@ -12,8 +12,8 @@ from sparse_gpt import estimate, machine, presets
 from sparse_gpt.circuits import find_circuit
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import parameter_table
 from sparse_gpt.model.taps import site_widths
+from sparse_gpt.parameters import parameter_table
 from sparse_gpt.training import run
 from tests import circuits_model
 

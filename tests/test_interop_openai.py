@@ -17,7 +17,7 @@ from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop import hooks, inference, openai, openai_config, openai_weights, workdirs
 from sparse_gpt.interop.torch_format import read_tensors
-from sparse_gpt.model.parameters import flatten, parameter_table, unflatten
+from sparse_gpt.parameters import flatten, parameter_table, unflatten
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
 from tests import reference_files as files

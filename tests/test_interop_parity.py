@@ -9,9 +9,9 @@ import pytest
 
 from sparse_gpt.config import NODE_SITES, RESIDUAL_SITES, Config
 from sparse_gpt.interop import hooks, inference, openai_config, openai_weights
-from sparse_gpt.model.parameters import Params
 from sparse_gpt.model.taps import NORM_TAPS, chain, gate, recorder, substitute
 from sparse_gpt.model.transformer import build
+from sparse_gpt.parameters import Params
 from tests import reference_model as reference
 
 ALL_SITES = ",".join(NODE_SITES)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from launch import rankings
-from launch.rankings import SEARCH
 from sparse_gpt.errors import InputError
-from sparse_gpt.report.files import read_workdir
+from sparse_gpt.experiments import rankings
+from sparse_gpt.experiments.rankings import SEARCH
+from sparse_gpt.records.files import read_workdir
 from sparse_gpt.report.page import render
 from tests import report_workdirs
 

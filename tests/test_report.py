@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from sparse_gpt.drawing.text import compact, number, script_json, visible_token, weight
 from sparse_gpt.errors import InputError
+from sparse_gpt.records.files import read_metrics, read_workdir
 from sparse_gpt.report import build_report
 from sparse_gpt.report.charts import loss_versus_size, search_history, training_charts
-from sparse_gpt.report.files import read_metrics, read_workdir
 from sparse_gpt.report.page import render
-from sparse_gpt.report.text import compact, number, script_json, visible_token, weight
 from tests import report_workdirs as workdirs
 from tests.inprocess import launch_here
 

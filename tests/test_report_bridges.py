@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sparse_gpt.drawing.text import number
 from sparse_gpt.errors import InputError
+from sparse_gpt.records.files import read_workdir
 from sparse_gpt.report.bridge_section import bridge_section, mixture_charts, steering_chart
-from sparse_gpt.report.files import read_workdir
 from sparse_gpt.report.page import render
-from sparse_gpt.report.text import number
 from tests import report_workdirs as workdirs
 
 

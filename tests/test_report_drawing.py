@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from sparse_gpt.drawing import placement
+from sparse_gpt.drawing.graph import build_graph
+from sparse_gpt.drawing.labels import CHARACTER, LINE, curves, place_labels
+from sparse_gpt.drawing.layout import LEGIBLE, NODE_HEIGHT, Layout, lay_out
+from sparse_gpt.drawing.text import number
 from sparse_gpt.errors import InputError
-from sparse_gpt.report import CircuitDrawing, draw_circuit, placement
-from sparse_gpt.report.graph import build_graph
-from sparse_gpt.report.labels import CHARACTER, LINE, curves, place_labels
-from sparse_gpt.report.layout import LEGIBLE, NODE_HEIGHT, Layout, lay_out
-from sparse_gpt.report.text import number
+from sparse_gpt.report import CircuitDrawing, draw_circuit
 from tests import report_workdirs as workdirs
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -18,13 +18,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from launch import bridge_figures, bridging, comparisons, experiments, figures, reproduce, runs
-from launch.experiments import EXPERIMENTS, disturbed
-from launch.runs import at_least, at_most, equal
+from launch import reproduce
 from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import bridge_plots, bridges, comparisons, experiments, plots, runs
+from sparse_gpt.experiments.experiments import EXPERIMENTS, disturbed
+from sparse_gpt.experiments.runs import at_least, at_most, equal
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.report.mixture_grids import mixture_grids
-from tasks import TaskError
+from sparse_gpt.tasks import TaskError
 from tests import report_workdirs
 from tests.inprocess import launch_here
 
@@ -122,10 +123,10 @@ def test_widths_are_tried_where_the_loss_is_expected() -> None:
     def loss(width: int) -> float:
         return 3.0 - 0.25 * math.log(width)
 
-    assert figures.next_width({32: loss(32), 64: loss(64)}, loss(48)) == 48
-    assert figures.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
-    assert figures.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
-    assert figures.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
+    assert plots.next_width({32: loss(32), 64: loss(64)}, loss(48)) == 48
+    assert plots.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
+    assert plots.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
+    assert plots.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
 
 
 def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             raise TaskError("not enough names")
         return SimpleNamespace(validation=task)
 
-    monkeypatch.setattr(figures, "solved", lambda workdir, target: able[workdir.name])
+    monkeypatch.setattr(plots, "solved", lambda workdir, target: able[workdir.name])
     monkeypatch.setattr(
         comparisons, "Workdir", lambda path: SimpleNamespace(config=path.name, params=0, tokenizer=None)
     )
@@ -190,7 +191,7 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(comparisons, "Corpus", SimpleNamespace(open=lambda folder: folder))
     monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
     monkeypatch.setattr(comparisons, "_loss_on", lambda run, corpus: losses[run.name])
-    monkeypatch.setattr(figures, "validation_loss", lambda workdir: losses[workdir.name])
+    monkeypatch.setattr(plots, "validation_loss", lambda workdir: losses[workdir.name])
     monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
     monkeypatch.setattr(comparisons, "searched_sizes", sizes)
     found = {figure.name.split(" of edges")[0]: figure for figure in comparisons.sparse_vs_dense_laptop(tmp_path)}
@@ -212,12 +213,12 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_ratio_of_geometric_means_and_its_interval() -> None:
-    ratio, low, high = figures.ratio_with_interval([160, 320, 80], [10, 20, 5])
+    ratio, low, high = plots.ratio_with_interval([160, 320, 80], [10, 20, 5])
     assert (ratio, low, high) == pytest.approx((16, 16, 16))
-    ratio, low, high = figures.ratio_with_interval([100, 400], [10, 10])
+    ratio, low, high = plots.ratio_with_interval([100, 400], [10, 10])
     assert ratio == pytest.approx(20)
     assert (low, high) == pytest.approx((10, 40))
-    assert figures.geometric_mean([0, 100]) == pytest.approx(10)  # no edge counts as one
+    assert plots.geometric_mean([0, 100]) == pytest.approx(10)  # no edge counts as one
 
 
 def test_sizes_are_drawn_and_written(tmp_path: Path) -> None:
@@ -227,16 +228,16 @@ def test_sizes_are_drawn_and_written(tmp_path: Path) -> None:
         for task in ("a", "b")
         for target in (0.5, 0.15)
     ]
-    figures.write_csv(tmp_path / "new" / "sizes.csv", rows)
+    plots.write_csv(tmp_path / "new" / "sizes.csv", rows)
     lines = (tmp_path / "new" / "sizes.csv").read_text().splitlines()
     assert lines[:2] == ["model,task,target_loss,nodes,edges,reached", "sparse,a,0.5,9,10,True"]
     seen = {}
 
     def plot(axes: Axes) -> None:
-        figures.sizes_against_targets(rows, axes)
+        plots.sizes_against_targets(rows, axes)
         seen.update({line.get_label(): line.get_ydata()[0] for line in axes.lines})
 
-    figures.draw(tmp_path / "sizes.png", "Sizes", "target", "edges", plot)
+    plots.draw(tmp_path / "sizes.png", "Sizes", "target", "edges", plot)
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
     assert seen["sparse: geometric mean of 2 tasks"] == pytest.approx(10)
     assert seen["dense: geometric mean of 2 tasks"] == pytest.approx(200)
@@ -256,7 +257,7 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(comparisons, "finish", lambda name, *flags: trained.append((name, *flags)))
     monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
-    monkeypatch.setattr(figures, "validation_loss", loss)
+    monkeypatch.setattr(plots, "validation_loss", loss)
     monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
     monkeypatch.setattr(comparisons, "kurtosis", lambda workdir: 3.0 + place(workdir)[0])
     monkeypatch.setattr(
@@ -303,9 +304,9 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
         each["trained"] |= {"loss_to_sparse": 2.02, "loss_to_dense": 1.99}
         each["untrained"] |= {"loss_to_sparse": 4.0, "loss_to_dense": 3.2}
     held["bridges"][1]["trained"]["loss_to_dense"] = 2.3
-    assert [(round(x.measured, 2), x.holds) for x in bridging.hybrid_figures(held)] == [(0.3, False), (4.0, False)]
+    assert [(round(x.measured, 2), x.holds) for x in bridges.hybrid_figures(held)] == [(0.3, False), (4.0, False)]
     found = report_workdirs.steering("quotes"), report_workdirs.transport("quotes")
-    assert [(round(x.measured, 2), x.holds) for x in bridging.task_figures("quotes", found)] == [
+    assert [(round(x.measured, 2), x.holds) for x in bridges.task_figures("quotes", found)] == [
         (0.76, True),
         (0.12, False),
         (0.77, True),
@@ -314,8 +315,8 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
         (0.77, True),
         (0.19, True),
     ]
-    assert [x.holds for x in bridging.task_figures("quotes", None)] == [False]
-    bridging.write_tables(tmp_path, held, [found])
+    assert [x.holds for x in bridges.task_figures("quotes", None)] == [False]
+    bridges.write_tables(tmp_path, held, [found])
     lines = {path.name: len(path.read_text().splitlines()) - 1 for path in tmp_path.iterdir()}
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 209, "transport.csv": 4}
 
@@ -340,8 +341,8 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
         if task != "single_double_quote":
             raise InputError("the model does not solve it")
 
-    monkeypatch.setattr(bridging, "finish", finish)
-    monkeypatch.setattr(bridging, "prune", prune)
+    monkeypatch.setattr(bridges, "finish", finish)
+    monkeypatch.setattr(bridges, "prune", prune)
     found = EXPERIMENTS["bridge-quickstart"].run(tmp_path)
     assert [name for name, _ in ran] == ["train", "bridge", "steer", "report"]
     assert [flags[0] for _, flags in ran[:2]] == ["--preset=quickstart", "--preset=bridge_quickstart"]
@@ -359,7 +360,7 @@ def test_the_pictures_of_bridges(tmp_path: Path) -> None:
     held = report_workdirs.bridge()
     found = report_workdirs.steering("quotes"), report_workdirs.transport("quotes")
     names = ("nmse", "hybrids", "mixtures", "all_mixtures", "steering_quotes", "transport")
-    assert [path.name for path in bridge_figures.write(tmp_path, held, [found])] == [f"{name}.png" for name in names]
+    assert [path.name for path in bridge_plots.write(tmp_path, held, [found])] == [f"{name}.png" for name in names]
     assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
 
     def drawn(plot: Callable[..., None], content: object) -> tuple[Axes, dict[str, list[float]]]:
@@ -367,19 +368,19 @@ def test_the_pictures_of_bridges(tmp_path: Path) -> None:
         plot(content, axes)
         return axes, {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in axes.lines}
 
-    _, lines = drawn(bridge_figures.nmse, held)
+    _, lines = drawn(bridge_plots.nmse, held)
     assert lines["linear, decoder"] == [each["linear"]["nmse_decoder"] for each in held["bridges"]]
-    _, lines = drawn(bridge_figures.hybrids, held)
+    _, lines = drawn(bridge_plots.hybrids, held)
     above = [each["trained"]["loss_to_dense"] - held["dense_loss"] for each in held["bridges"]]
     assert lines["trained, ends dense"] == above
-    assert len(drawn(bridge_figures.hybrids, report_workdirs.bridge(linear=False))[1]) == len(lines) - 2
-    _, lines = drawn(bridge_figures.curves, found[0])
+    assert len(drawn(bridge_plots.hybrids, report_workdirs.bridge(linear=False))[1]) == len(lines) - 2
+    _, lines = drawn(bridge_plots.curves, found[0])
     ends = [lines[name][-1] for name in ("sparse model", "dense model, its stream", "dense model, one read")]
     assert ends == pytest.approx([0.95 / 1.13, 0.85 / 1.11, 0.76 / 1.092])
-    _, lines = drawn(bridge_figures.transported, [found[1]])
+    _, lines = drawn(bridge_plots.transported, [found[1]])
     assert lines["without the circuit's image"] == [0.8125]
     (grid, _) = mixture_grids(held)
-    axes, _ = drawn(bridge_figures.heat_map, grid)
+    axes, _ = drawn(bridge_plots.heat_map, grid)
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "embedding",
         "attention 0",

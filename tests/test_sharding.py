@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from launch import hlo
 from sparse_gpt import config as configs
-from sparse_gpt import presets, topk
+from sparse_gpt import presets
 from sparse_gpt.config import Config
+from sparse_gpt.costs import hlo
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import flatten, parameter_table, unflatten
+from sparse_gpt.parameters import flatten, parameter_table, unflatten
+from sparse_gpt.sparsity import topk
+from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
-from sparse_gpt.training.projection import Projection
 
 pytestmark = pytest.mark.optimised
 

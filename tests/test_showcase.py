@@ -8,36 +8,36 @@ from typing import Any
 import numpy as np
 import pytest
 
-from launch import showcase
 from sparse_gpt import stored
 from sparse_gpt.circuits import Circuit, Node
+from sparse_gpt.experiments import laptop
 from sparse_gpt.io import write_json
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.workdir import Workdir
 
-BY_TASK = {prediction.task: prediction for prediction in showcase.PREDICTIONS}
+BY_TASK = {prediction.task: prediction for prediction in laptop.PREDICTIONS}
 
 
 def test_levels_count_what_they_say() -> None:
-    pair = showcase.quotes(2, random.Random(1))
+    pair = laptop.quotes(2, random.Random(1))
     assert (pair.first.prompt.count('"'), pair.first.prompt.count("'")) == (4, 1)
     assert (pair.second.prompt.count('"'), pair.second.prompt.count("'")) == (1, 4)
     assert pair.first.prompt.translate({39: 34}) == pair.second.prompt.translate({39: 34})
-    pair = showcase.entries(2, random.Random(1))
+    pair = laptop.entries(2, random.Random(1))
     assert (pair.first.prompt.count('": '), pair.second.prompt.count('", ')) == (2, 2)
     assert pair.first.prompt.replace("{", "[").replace('":', '",') == pair.second.prompt
     assert pair.first.prompt.count('"') == 5  # the last string is open
-    pair = showcase.beginnings(3, random.Random(1))
+    pair = laptop.beginnings(3, random.Random(1))
     assert (pair.first.prompt.count("set()"), pair.first.prompt.count('""')) == (1, 3)
     assert (pair.second.prompt.count("set()"), pair.second.prompt.count('""')) == (3, 1)
     assert 'current = ""\nfor ' in pair.second.prompt
-    pair = showcase.brackets(5, random.Random(1))
+    pair = laptop.brackets(5, random.Random(1))
     assert pair.first.prompt.count(",") == 4
     assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
-    pair = showcase.distances(3, random.Random(1))
+    pair = laptop.distances(3, random.Random(1))
     assert pair.first.prompt.replace(", ", "_") == pair.second.prompt
     assert pair.first.prompt.split(", ")[1].count("_") == 3
-    pair = showcase.swaps(3, random.Random(1))
+    pair = laptop.swaps(3, random.Random(1))
     lines, others = pair.first.prompt.splitlines(), pair.second.prompt.splitlines()
     assert lines[:-1] == others[:-1]
     assert len(lines) == 4
@@ -54,7 +54,7 @@ def test_the_margin_is_that_of_one_side_or_of_both() -> None:
         for model, values in (("circuit", (7.0, 7.0)), ("full model", (1.0, 3.0)))
         for value in values
     ]
-    assert [showcase._model_margin(rows, 1, side) for side in (None, 0, 1)] == [12.0, 11.0, 13.0]
+    assert [laptop._model_margin(rows, 1, side) for side in (None, 0, 1)] == [12.0, 11.0, 13.0]
 
 
 @pytest.mark.parametrize("task", BY_TASK)
@@ -71,10 +71,10 @@ def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tm
 
     def finish(name: str, *flags: str) -> None:
         if name == "prune":
-            assert set(showcase.SHORTER) < set(flags)
+            assert set(laptop.SHORTER) < set(flags)
             for task, sizes in edges.items():
                 place = tmp_path / "laptop" / "circuits" / task
-                stages = [{"stage": s, "nodes": 1, "edges": n} for s, n in zip(showcase.STAGES, sizes, strict=False)]
+                stages = [{"stage": s, "nodes": 1, "edges": n} for s, n in zip(laptop.STAGES, sizes, strict=False)]
                 write_json(
                     place / "circuit.json", {"task": task, "metrics": {"nodes": 1, "edges": 9, "task_loss": 0.1}}
                 )
@@ -84,9 +84,9 @@ def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tm
         assert (workdir, task, flags) == (tmp_path / "single_double_quote", "single_double_quote", ())
         return {"metrics": {"edges": 26}}
 
-    monkeypatch.setattr(showcase, "finish", finish)
-    monkeypatch.setattr(showcase, "prune", prune)
-    found = {x.name: (x.measured, x.holds) for x in showcase.laptop_circuits(tmp_path)}
+    monkeypatch.setattr(laptop, "finish", finish)
+    monkeypatch.setattr(laptop, "prune", prune)
+    found = {x.name: (x.measured, x.holds) for x in laptop.laptop_circuits(tmp_path)}
     assert found["tasks with a circuit"] == (3, False)
     assert found["edges of circuits that were not refined"] == ("class_init: 999", True)
     assert found["edges of the quote circuit"] == (26, False)
@@ -117,7 +117,7 @@ def test_a_circuit_of_all_nodes_is_the_model(workdir: Path) -> None:
         values={site: np.zeros((m.n_layer, width), np.float32) for site, width in widths.items()},
     )
     circuit.save(workdir / "circuits" / "single_double_quote")
-    rows = showcase.measured(dataclasses.replace(BY_TASK["single_double_quote"], levels=(0,)), run)
+    rows = laptop.measured(dataclasses.replace(BY_TASK["single_double_quote"], levels=(0,)), run)
     found = {(row["model"], row["answer"]): row["logit_difference"] for row in rows}
     for text, sign in (("')\n", 1), ('")\n', -1)):
         assert found["circuit", text] == pytest.approx(2 * found["full model", text] + sign * 0.5, rel=1e-4)

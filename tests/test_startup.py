@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import startup
+from sparse_gpt.costs import startup
 from sparse_gpt.errors import InputError
 
 

@@ -10,16 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-import tasks
 from launch.jobs.store import with_short_bigrams
 from sparse_gpt import config as configs
-from sparse_gpt import presets, stored
+from sparse_gpt import presets, stored, tasks
 from sparse_gpt.circuits import full_task_loss, task_batch
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
 from sparse_gpt.model import Params
-from sparse_gpt.model.parameters import abstract_params, flatten
+from sparse_gpt.parameters import abstract_params, flatten
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.workdir import Workdir

@@ -10,7 +10,7 @@ from typing import NoReturn
 import jax
 import pytest
 
-from launch import cli, compiled, report
+from launch import cli, compilation_cache, report
 from tests.inprocess import REPOSITORY, launch_here
 from tests.test_launch import one_line
 
@@ -86,7 +86,7 @@ def test_programs_are_kept_only_where_they_can_be(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / home) if home else "")
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     kept = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
     if home == "missing":
         assert Path(kept).is_relative_to(tmp_path / "missing" / ".cache" / "sparse_gpt")

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tasks
+from sparse_gpt import tasks
 from sparse_gpt.data import idioms
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
-from tasks import SPLITS, TASKS, VARIANTS, Pair, Sample, Task, TaskError, Template
-from tasks.randomness import Randomness
-from tasks.template import _CONTEXT_LINES, sides
-from tasks.words import VOCABULARY
+from sparse_gpt.tasks import SPLITS, TASKS, VARIANTS, Pair, Sample, Task, TaskError, Template
+from sparse_gpt.tasks.randomness import Randomness
+from sparse_gpt.tasks.template import _CONTEXT_LINES, sides
+from sparse_gpt.tasks.words import VOCABULARY
 
 NAMES = """
 single_double_quote bracket_counting set_or_string set_or_string_fixedvarname final_kwarg class_init with_as

@@ -10,7 +10,7 @@ import pytest
 
 from sparse_gpt.data import idioms
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
-from tasks import SPLITS, VARIANTS
+from sparse_gpt.tasks import SPLITS, VARIANTS
 from tests.inprocess import launch_here
 
 REPOSITORY = Path(__file__).resolve().parent.parent

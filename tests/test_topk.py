@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from sparse_gpt import topk
+from sparse_gpt.sparsity import topk
 
 pytestmark = pytest.mark.optimised
 

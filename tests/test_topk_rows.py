@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_gpt.topk import abs_topk, magnitude_keys
-from sparse_gpt.topk_rows import _abreast, _plain, keep_rows
+from sparse_gpt.sparsity.topk import abs_topk, magnitude_keys
+from sparse_gpt.sparsity.topk_rows import _abreast, _plain, keep_rows
 
 pytestmark = pytest.mark.optimised
 
@@ -48,8 +48,8 @@ def test_both_ways_keep_what_sorting_keeps(rows: int, width: int, k: int, dtype:
 
 
 def test_pieces_and_batches_are_rows_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparse_gpt.topk_rows._ENTRIES_AT_ONCE", 2**12)
-    monkeypatch.setattr("sparse_gpt.topk_rows._WORTH_ARRANGING", 0)
+    monkeypatch.setattr("sparse_gpt.sparsity.topk_rows._ENTRIES_AT_ONCE", 2**12)
+    monkeypatch.setattr("sparse_gpt.sparsity.topk_rows._WORTH_ARRANGING", 0)
     monkeypatch.setattr("jax.device_count", lambda: 1)
     keep_rows.cache_clear()
     x = jnp.asarray(nasty_rows(3 * 70, 64)).reshape(3, 70, 64)

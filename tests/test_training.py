@@ -16,10 +16,10 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
+from sparse_gpt.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
+from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import claim, loop, manifest, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
-from sparse_gpt.training.projection import Projection
 
 pytestmark = pytest.mark.optimised
 

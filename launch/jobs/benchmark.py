@@ -9,13 +9,15 @@ import jax
 from absl import flags
 from tqdm import tqdm
 
-from launch import cli, measure
-from launch.startup import quickstart, startup
+from sparse_gpt.costs import benchmark
+from sparse_gpt.costs.startup import quickstart, startup
 from sparse_gpt.io import write_json
+
+from .. import cli
 
 
 def main(parts: Sequence[str]) -> None:
-    """Flags to calls of launch.measure, a table with `parts` in their order, and a JSON file."""
+    """Flags to calls of sparse_gpt.costs.benchmark, a table with `parts` in their order, and a JSON file."""
     jobs = _jobs()
     cli.hold(cli.workdir())
     result: dict[str, Any] = {
@@ -46,17 +48,17 @@ def _jobs() -> list[tuple[str, Any]]:
     if "train" in f.parts:
         for size in f.sizes:
             for dtype in f.dtypes:
-                jobs.append(("train", lambda size=size, dtype=dtype: [measure.train_step(size, dtype, f.rounds)]))
+                jobs.append(("train", lambda size=size, dtype=dtype: [benchmark.train_step(size, dtype, f.rounds)]))
     if "selection" in f.parts:
-        jobs += [("selection", lambda n=n: [measure.selection(f.rounds, n)]) for n in (4, 16, 32, 256)]
+        jobs += [("selection", lambda n=n: [benchmark.selection(f.rounds, n)]) for n in (4, 16, 32, 256)]
     if "search" in f.parts:
-        jobs.append(("search", lambda: measure.search_steps((1, 4, 8), 16, f.rounds)))
+        jobs.append(("search", lambda: benchmark.search_steps((1, 4, 8), 16, f.rounds)))
     if "circuit" in f.parts:
-        jobs += [("circuit", lambda n=n: [measure.circuit_alone(f.rounds, n)]) for n in (1, 3, 8)]
+        jobs += [("circuit", lambda n=n: [benchmark.circuit_alone(f.rounds, n)]) for n in (1, 3, 8)]
     if "checkpoints" in f.parts:
-        jobs.append(("checkpoints", lambda: [measure.checkpoints(f.rounds)]))
+        jobs.append(("checkpoints", lambda: [benchmark.checkpoints(f.rounds)]))
     if "data" in f.parts:
-        jobs.append(("data", lambda: [measure.data_wait(f.rounds)]))
+        jobs.append(("data", lambda: [benchmark.data_wait(f.rounds)]))
     return jobs
 
 

@@ -9,20 +9,21 @@ import jax
 import numpy as np
 from absl import flags
 
-from launch import cli
-from launch.heldout import heldout_rule_for
 from sparse_gpt import config as configs
 from sparse_gpt import estimate, locks, stored
 from sparse_gpt.bridges import dense as dense_models
-from sparse_gpt.bridges import linear, record, training
+from sparse_gpt.bridges import evaluation, least_squares, training
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation.heldout import heldout_rule_for
 from sparse_gpt.io import read_json
-from sparse_gpt.model.parameters import Params
-from sparse_gpt.records import MANIFEST
+from sparse_gpt.parameters import Params
+from sparse_gpt.schema import MANIFEST
 from sparse_gpt.training import claim, distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
+
+from .. import cli
 
 FITTED_TOKENS = 2**17  # behind the linear control: hundreds per parameter of a map's column
 
@@ -42,7 +43,7 @@ def _bridge(config: Config, workdir: Path) -> int:
     initial = _initial(config, workdir)
     params = load_params(initial, config.model)[0] if initial else None
     apart = _folder(flags.FLAGS.independent) if flags.FLAGS.independent else initial
-    independent = linear.load_independent(apart, config) if apart else None
+    independent = least_squares.load_independent(apart, config) if apart else None
     if initial:
         config = _without_annealing(_in_its_tokens(config, initial, "initial sparse"))
     if flags.FLAGS.dense:
@@ -62,7 +63,7 @@ def _bridge(config: Config, workdir: Path) -> int:
 
     def start() -> Params:
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
-        return linear.starting(config, dense, params, _fitting(config, corpus))
+        return least_squares.starting(config, dense, params, _fitting(config, corpus))
 
     reject, rule = heldout_rule_for(config.data)
     result = run.train_on_corpus(
@@ -82,7 +83,7 @@ def _bridge(config: Config, workdir: Path) -> int:
     def evaluate() -> None:
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
         validation, fitting = _validation(config, corpus), _fitting(config, corpus)
-        print(record.describe(record.write(workdir, config, dense, restored, validation, independent, fitting)))
+        print(evaluation.describe(evaluation.write(workdir, config, dense, restored, validation, independent, fitting)))
 
     distributed.first_does(evaluate)
     return 0

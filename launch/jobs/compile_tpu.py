@@ -5,13 +5,15 @@ from typing import Any
 
 from absl import flags
 
-from launch import aot, chips, cli
 from sparse_gpt import config as configs
 from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
+from sparse_gpt.costs import aot, chips
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
 from sparse_gpt.training import sharding
+
+from .. import cli
 
 
 def main(config: Config, chip: chips.Chip) -> None:

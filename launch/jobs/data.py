@@ -5,13 +5,14 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
-from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
 from sparse_gpt.data.inspection import construct_table, samples, summary
 from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation.heldout import heldout_rule
+
+from .. import cli
 
 
 def main() -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
 from sparse_gpt.interop.workdirs import import_openai
 from sparse_gpt.io import read_json
-from sparse_gpt.model.parameters import parameter_table
-from sparse_gpt.records import TRAINED
+from sparse_gpt.parameters import parameter_table
+from sparse_gpt.schema import TRAINED
+
+from .. import cli
 
 
 def main() -> None:

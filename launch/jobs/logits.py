@@ -5,10 +5,11 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from launch import stored
 from sparse_gpt import config as configs
 from sparse_gpt.interop import hooks, inference
 from sparse_gpt.training.checkpoint import load_params
+
+from .. import stored
 
 
 def main(logits_path: Path, activations_path: Path) -> None:

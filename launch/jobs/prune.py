@@ -7,17 +7,17 @@ from typing import Any
 
 from absl import flags
 
-import tasks
-from launch import cli, stored
-from launch.samples import task_samples
-from sparse_gpt import estimate
-from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, resume
-from sparse_gpt.circuits.contexts import contexts
-from sparse_gpt.circuits.gates import GateArrays
-from sparse_gpt.circuits.samples import shared
+from sparse_gpt import estimate, tasks
+from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, storage
+from sparse_gpt.circuits.evidence.max_activating import contexts
+from sparse_gpt.circuits.nodes import GateArrays
+from sparse_gpt.circuits.run.samples import shared
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.workdir import Workdir
+
+from .. import cli, stored
 
 CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
 
@@ -42,7 +42,7 @@ def main(names: list[str], all_that_work: bool) -> None:
             unfinished=unfinished,
         )
         result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
-        resume.finish(result, unfinished, run.folder / "circuits" / name)
+        storage.finish(result, unfinished, run.folder / "circuits" / name)
         _print_summary(result, run.folder / "circuits" / name)
 
 
@@ -94,7 +94,7 @@ def _wanted(names: list[str], config: Config) -> dict[str, list[str]]:
 def _kept(name: str, run: Workdir) -> bool:
     """Whether the task's circuit is there already; says so."""
     folder = run.folder / "circuits" / name
-    complete = resume.is_complete(folder, run.params_sha256, run.config.prune)
+    complete = storage.is_complete(folder, run.params_sha256, run.config.prune)
     if complete:
         print(f"{name}: {folder} is complete for these weights and settings; delete it to search again")
     return complete

@@ -1,8 +1,9 @@
 """The work of launch.report."""
 
-from launch import stored
+from sparse_gpt.records.files import read_workdir
 from sparse_gpt.report import build_report
-from sparse_gpt.report.files import read_workdir
+
+from .. import stored
 
 
 def main() -> None:

@@ -6,22 +6,23 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-import tasks
-from launch import cli
 from sparse_gpt import config as configs
+from sparse_gpt import tasks
 from sparse_gpt.bridges import dense as dense_models
-from sparse_gpt.bridges import steering, transport
+from sparse_gpt.bridges import image_ablation, steering
 from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.bridges.training import BridgeProgram, restore
 from sparse_gpt.circuits import TaskBatch, task_batch
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.circuits.gated import padded, rows, without_longest
+from sparse_gpt.circuits.run.gated_model import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json_if_any, write_json
-from sparse_gpt.records import INDEX, MANIFEST, NUMBER, TEXT
+from sparse_gpt.schema import INDEX, MANIFEST, NUMBER, TEXT
 from sparse_gpt.training.manifest import params_sha256
+
+from .. import cli
 
 PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
 DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
@@ -38,13 +39,13 @@ def main(folder: Path, chosen: Node | None) -> None:
     models, facts = _models(folder, config)
     circuits = {name: load(folder / "circuits" / name, facts["params_sha256"]) for name in names}
     corpus = Corpus.open(config.data.corpus or folder / "corpus")
-    found = transport.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
+    found = image_ablation.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
     text = _text(config, corpus, "validation", 0)
     for name, circuit in circuits.items():
         place = folder / "circuits" / name
         samples = _samples(name, corpus.tokenizer, config)
         steered = _steer(models, circuit, place, samples, chosen)
-        carried = transport.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
+        carried = image_ablation.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
         carried["sparse"] = {key: circuit.metrics.get(key) for key in ("full_model_task_loss", "ablated_task_loss")}
         for kind, result in (("steering", steered), ("transport", carried)):
             write_json(place / f"{kind}.json", {"format": f"sparse_gpt.{kind}/1", "task": name, **facts, **result})

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from launch import evaluation
-from launch.heldout import heldout_rule
 from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
 from sparse_gpt.data import corpus_from_config
+from sparse_gpt.evaluation import tasks_solved
+from sparse_gpt.evaluation.heldout import heldout_rule
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256, update
 
@@ -45,5 +45,5 @@ def with_short_bigrams(folder: Path, config: configs.Config, output: Path) -> Pa
     save_params(output, rounded, step)
     trained = params_sha256(params)
     found = update(output, {"params_sha256": params_sha256(rounded), "trained_params_sha256": trained})
-    print(evaluation.write(output, config, rounded, found["params_sha256"]))
+    print(tasks_solved.write(output, config, rounded, found["params_sha256"]))
     return output

@@ -10,11 +10,11 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-import tasks
+from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.tasks import Sample, Task, TaskError
 from sparse_gpt.visible import SIGNS, visible
-from tasks import Sample, Task, TaskError
 
 _STRIPES = ("\033[48;5;254;38;5;16m", "\033[48;5;250;38;5;16m")
 _PLAIN = "\033[0m"

@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from launch import cli, evaluation, paths
-from launch.heldout import heldout_rule_for
 from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
 from sparse_gpt.arrays import npy_shape, read_npz
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation import tasks_solved
+from sparse_gpt.evaluation.heldout import heldout_rule_for
 from sparse_gpt.interop import openai_weights
 from sparse_gpt.io import replacing
-from sparse_gpt.model.parameters import Params
+from sparse_gpt.parameters import Params
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
+
+from .. import cli, paths
 
 
 def main(config: Config) -> int:
@@ -47,7 +49,7 @@ def main(config: Config) -> int:
         facts = manifest.read(cli.workdir())
         print(run.describe(result, facts))
         if config.train.evaluate_tasks and batches is None and not result.interrupted:
-            print(evaluation.write(cli.workdir(), config, result.params, facts["params_sha256"]))
+            print(tasks_solved.write(cli.workdir(), config, result.params, facts["params_sha256"]))
     return cli.INTERRUPTED if result.interrupted else 0
 
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_gpt.config import Config
-from sparse_gpt.model.parameters import ParameterSpec, Params, Path, unflatten
-from sparse_gpt.topk import abs_topk
+from sparse_gpt.parameters import ParameterSpec, Params, Path, unflatten
+from sparse_gpt.sparsity.topk import abs_topk
 
 BRIDGE = "bridge"  # kind of these tensors: never projected, decayed like other matrices
 

@@ -7,7 +7,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.bridges.boundaries import boundary_map, groups
 from sparse_gpt.config import Config, SparsityConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params
+from sparse_gpt.parameters import Params
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 

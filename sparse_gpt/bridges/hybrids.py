@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_gpt.bridges.boundaries import Groups
-from sparse_gpt.model.parameters import Params
 from sparse_gpt.model.taps import Tap, identity
 from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.parameters import Params
 
 
 def plain_pass(

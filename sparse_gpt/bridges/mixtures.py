@@ -18,8 +18,8 @@ import numpy as np
 
 from sparse_gpt.bridges import bridge
 from sparse_gpt.bridges.hybrids import plain_pass
-from sparse_gpt.bridges.terms import Bridged, divergences
-from sparse_gpt.model.parameters import Params
+from sparse_gpt.bridges.objective import Bridged, divergences
+from sparse_gpt.parameters import Params
 from sparse_gpt.training.step import cross_entropy
 
 MOST_PIECES = 8  # six sublayers, embedding and unembedding: 256 paths

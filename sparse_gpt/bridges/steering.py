@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.bridges.terms import Bridged
+from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params
 from sparse_gpt.model.taps import Tap, recorder
 from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.parameters import Params
 
 READS = ("attn_in", "mlp_in")
 NORMS = {"attn_in": ("attn_norm", "ln_1"), "mlp_in": ("mlp_norm", "ln_2")}  # tap and parameters of each read's norm

@@ -19,15 +19,15 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from sparse_gpt.bridges import boundaries
 from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction, init_bridges
 from sparse_gpt.bridges.dense import DenseModel
-from sparse_gpt.bridges.terms import Bridged, objective
+from sparse_gpt.bridges.objective import Bridged, objective
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import Params, abstract_params, parameter_table
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
+from sparse_gpt.parameters import Params, abstract_params, parameter_table
+from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import loop, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
-from sparse_gpt.training.projection import Projection
 
 BRIDGE_STREAM, CHOICE_STREAM = 2, 3  # random streams of config.train.seed, beside those of training/step.py
 Start = Callable[[], Params]

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_gpt.arrays import read_npz
-from sparse_gpt.circuits.gates import GateArrays, empty
+from sparse_gpt.circuits.nodes import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json, replacing, write_json
-from sparse_gpt.model.parameters import Params
-from sparse_gpt.records import ANY, FLAG, INDEX, LOSSES, MAYBE, NUMBER, TEXT, Leaf, check, shown
+from sparse_gpt.parameters import Params
+from sparse_gpt.schema import ANY, FLAG, INDEX, LOSSES, MAYBE, NUMBER, TEXT, Leaf, check, shown
 
 FORMAT = "sparse_gpt.circuit/1"
 _SITE = Leaf("one of " + ", ".join(NODE_SITES), lambda value: value in NODE_SITES)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparse_gpt.data import problems
+from sparse_gpt.data.batches import Corpus
 from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.idioms import CONSTRUCTS, construct_counts
-from sparse_gpt.data.pipeline import Corpus
 from sparse_gpt.visible import SIGNS, visible
 
 BORDER = "│"

@@ -16,7 +16,7 @@ from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.files import sha256_file
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import disk_errors, read_json, read_json_if_any, write_json
-from sparse_gpt.records import ANY, NUMBER, TEXT, WHOLE, Leaf, check
+from sparse_gpt.schema import ANY, NUMBER, TEXT, WHOLE, Leaf, check
 
 FORMAT = "sparse_gpt.corpus/1"
 MANIFEST = "manifest.json"

@@ -20,7 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import disk_errors, read_bytes, read_json, write_atomic
-from sparse_gpt.records import TEXT, WHOLE, Leaf
+from sparse_gpt.schema import TEXT, WHOLE, Leaf
 from sparse_gpt.visible import token_text
 
 # GPT-4's split pattern without its rule for English contractions (as the reference uses it).

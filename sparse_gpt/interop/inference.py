@@ -15,9 +15,9 @@ from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.hooks import Place, name
 from sparse_gpt.io import replacing
-from sparse_gpt.model.parameters import Params
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
+from sparse_gpt.parameters import Params
 
 
 def read_tokens(path: str | Path, model: ModelConfig) -> np.ndarray:

@@ -14,7 +14,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.interop import layouts, openai_config, openai_weights
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
 from sparse_gpt.io import read_json, write_json
-from sparse_gpt.model.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
+from sparse_gpt.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table
 
 WEIGHTS = layouts.WEIGHTS
 OWN_CONFIG = "config.json"  # beside them in our exports; its entry OWN_KEY is our configuration

@@ -13,8 +13,8 @@ import numpy as np
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.layouts import check_names
-from sparse_gpt.model.parameters import Params, Path, flatten, parameter_table, unflatten
 from sparse_gpt.model.transformer import sinusoids
+from sparse_gpt.parameters import Params, Path, flatten, parameter_table, unflatten
 
 Tensors = dict[str, np.ndarray]
 

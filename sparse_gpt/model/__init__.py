@@ -1,6 +1,6 @@
 """The transformer, its parameter table and its taps."""
 
-from sparse_gpt.model.parameters import Params, abstract_params, flatten, parameter_table, unflatten
 from sparse_gpt.model.transformer import Transformer, build
+from sparse_gpt.parameters import Params, abstract_params, flatten, parameter_table, unflatten
 
 __all__ = ["Params", "Transformer", "abstract_params", "build", "flatten", "parameter_table", "unflatten"]

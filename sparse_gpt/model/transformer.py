@@ -15,9 +15,9 @@ import numpy as np
 
 from sparse_gpt.config import Config, ModelConfig, activation_sites
 from sparse_gpt.model.attention import attend, causal_attention
-from sparse_gpt.model.parameters import parameter_table
 from sparse_gpt.model.taps import Tap, identity
-from sparse_gpt.topk import abs_topk
+from sparse_gpt.parameters import parameter_table
+from sparse_gpt.sparsity.topk import abs_topk
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # torch.nn.RMSNorm with eps=None; 1e-6 changes sparse models' logits
 LAYER_EPS = 1e-5

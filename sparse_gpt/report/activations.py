@@ -6,9 +6,9 @@ Samples come in pairs: 2i and 2i + 1 differ minimally and have each other's answ
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sparse_gpt.report.circuit_drawing import SITE_NAMES, responds_to
-from sparse_gpt.report.graph import Graph, Node
-from sparse_gpt.report.text import escape, number, visible_token, weight
+from sparse_gpt.drawing.graph import Graph, Node
+from sparse_gpt.drawing.svg import SITE_NAMES, responds_to
+from sparse_gpt.drawing.text import escape, number, visible_token, weight
 
 Json = dict[str, Any]
 

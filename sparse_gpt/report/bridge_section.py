@@ -4,11 +4,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sparse_gpt.drawing.text import escape, number, table
+from sparse_gpt.records.files import CircuitFiles, Workdir
 from sparse_gpt.report.charts import CHANCE, LINES, Chart, add_line, empty_figure
-from sparse_gpt.report.files import CircuitFiles, Workdir
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
 from sparse_gpt.report.sections import chart_grid, mean_of, missing, percent
-from sparse_gpt.report.text import escape, number, table
 
 Json = dict[str, Any]
 

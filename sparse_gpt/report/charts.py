@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sparse_gpt.report.text import escape, sparse_nonzeros
+from sparse_gpt.drawing.text import escape, sparse_nonzeros
 
 Json = dict[str, Any]
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from sparse_gpt.drawing.graph import Graph, Node, build_graph
+from sparse_gpt.drawing.svg import draw_circuit
+from sparse_gpt.drawing.text import cell, escape, number, script_json, table, visible_token, weight
+from sparse_gpt.records.files import CircuitFiles
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
 from sparse_gpt.report.charts import loss_versus_size, search_history, size_versus_target
-from sparse_gpt.report.circuit_drawing import draw_circuit
 from sparse_gpt.report.evidence import baseline_table, context_table, control_table, overlap_note, path_tables
-from sparse_gpt.report.files import CircuitFiles
-from sparse_gpt.report.graph import Graph, Node, build_graph
 from sparse_gpt.report.sections import calibrated, chart_grid, mean_of, missing, percent, section
-from sparse_gpt.report.text import cell, escape, number, script_json, table, visible_token, weight
 
 Json = dict[str, Any]
 

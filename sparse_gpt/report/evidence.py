@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from sparse_gpt.drawing.graph import Node
+from sparse_gpt.drawing.text import cell, escape, number, table, visible_token, weight
 from sparse_gpt.report.activations import short_name
-from sparse_gpt.report.graph import Node
 from sparse_gpt.report.sections import percent
-from sparse_gpt.report.text import cell, escape, number, table, visible_token, weight
 
 Json = dict[str, Any]
 SHOWN_CONTEXTS = 3  # at either end; contexts.json has more

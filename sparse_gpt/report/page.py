@@ -5,11 +5,12 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
+from sparse_gpt.drawing.text import escape
 from sparse_gpt.errors import InputError
+from sparse_gpt.records.files import Workdir, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section
 from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import circuit_section
-from sparse_gpt.report.files import Workdir, read_workdir
 from sparse_gpt.report.sections import (
     chart_grid,
     evaluation_table,
@@ -19,7 +20,6 @@ from sparse_gpt.report.sections import (
     section,
     summary,
 )
-from sparse_gpt.report.text import escape
 
 _HERE = Path(__file__).parent
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sparse_gpt.drawing.text import compact, escape, number, script_json, sparse_nonzeros, table
+from sparse_gpt.records.files import CircuitFiles, Workdir
 from sparse_gpt.report.charts import CHANCE, Chart
-from sparse_gpt.report.files import CircuitFiles, Workdir
-from sparse_gpt.report.text import compact, escape, number, script_json, sparse_nonzeros, table
 
 Json = dict[str, Any]
 

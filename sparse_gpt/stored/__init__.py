@@ -24,8 +24,8 @@ from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
 from sparse_gpt.io import disk_errors, parse_json, read_json_if_any
-from sparse_gpt.model.parameters import Params, flatten, unflatten
-from sparse_gpt.records import MANIFEST, TEXT
+from sparse_gpt.parameters import Params, flatten, unflatten
+from sparse_gpt.schema import MANIFEST, TEXT
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from sparse_gpt.config import Config, ModelConfig, to_dict
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import disk_full
-from sparse_gpt.model.parameters import Params, abstract_params, flatten
+from sparse_gpt.parameters import Params, abstract_params, flatten
 
 FORMAT = 1  # raise it when older code can no longer read what is written
 

@@ -28,9 +28,9 @@ from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import parse_json, read_bytes, write_atomic
-from sparse_gpt.model.parameters import Params, abstract_params, flatten
+from sparse_gpt.parameters import Params, abstract_params, flatten
 from sparse_gpt.progress import ProgressBar, compiling
-from sparse_gpt.records import METRICS_ROW
+from sparse_gpt.schema import METRICS_ROW
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 from sparse_gpt.training.claim import claim_workdir, has_begun, leave_as_found

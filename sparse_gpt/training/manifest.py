@@ -15,8 +15,8 @@ import numpy as np
 from sparse_gpt import machine
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json, write_json
-from sparse_gpt.model.parameters import Params, flatten
-from sparse_gpt.records import MANIFEST
+from sparse_gpt.parameters import Params, flatten
+from sparse_gpt.schema import MANIFEST
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
 

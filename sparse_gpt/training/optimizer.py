@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_gpt.config import Config, OptimizerConfig
-from sparse_gpt.model.parameters import BIGRAM, ParameterSpec, Params, Path, flatten, parameter_table, unflatten
+from sparse_gpt.parameters import BIGRAM, ParameterSpec, Params, Path, flatten, parameter_table, unflatten
 
 Project = Callable[[Params], Params]
 

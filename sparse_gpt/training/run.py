@@ -13,7 +13,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
-from sparse_gpt.model.parameters import Params
+from sparse_gpt.parameters import Params
 from sparse_gpt.training import claim, distributed, loop, schedules, sharding
 
 AtStep = Callable[[int, Params], None]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sparse_gpt.config import Config, embedding_density
-from sparse_gpt.model.parameters import BIAS, EMBEDDING, MATRIX, POSITION, ParameterSpec, Path, parameter_table
+from sparse_gpt.parameters import BIAS, EMBEDDING, MATRIX, POSITION, ParameterSpec, Path, parameter_table
 
 
 @dataclasses.dataclass(frozen=True)

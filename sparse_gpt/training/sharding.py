@@ -19,8 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.parameters import ParameterSpec, Params, Path, parameter_table, unflatten
 from sparse_gpt.model.transformer import Linear, Norm, Transformer
+from sparse_gpt.parameters import ParameterSpec, Params, Path, parameter_table, unflatten
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")

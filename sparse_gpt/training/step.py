@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from sparse_gpt.config import Config, TrainConfig
-from sparse_gpt.model.parameters import Params, flatten
 from sparse_gpt.model.transformer import Transformer, build
+from sparse_gpt.parameters import Params, flatten
+from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import manifest, optimizer, schedules, sharding
-from sparse_gpt.training.projection import Projection
 
 
 @flax.struct.dataclass

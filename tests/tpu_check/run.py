@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jax.sharding import Mesh
 
-from launch import chips
 from sparse_gpt import config as configs
 from sparse_gpt import presets
+from sparse_gpt.costs import chips
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import sharding
 

@@ -1,0 +1,145 @@
+"""What a circuit does on sample prompts, for drawing: the contents of traces.json ("sparse_gpt.traces/1")."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
+from sparse_gpt.circuits.nodes import Gates
+from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
+from sparse_gpt.circuits.run.evaluator import LARGEST, NO_TOKENS, Evaluator, bounded
+from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch
+from sparse_gpt.config import NODE_SITES, ModelConfig
+from sparse_gpt.model.taps import chain, recorder, site_widths
+
+FORMAT = "sparse_gpt.traces/1"
+
+
+def traces(
+    gated: GatedModel, circuit: Circuit, samples: TaskBatch, split: str, token_text: Callable[[int], str]
+) -> dict[str, Any]:
+    """The object in traces.json.
+
+    Args:
+      gated: the model the circuit lives in.
+      circuit: whose nodes are traced; its calibration enters `logit_difference_circuit`.
+      samples: a few prompts.
+      split: where they come from, as told in the file.
+      token_text: text of a token id.
+    """
+    gates = circuit.gates(gated.model.config)
+    full = Evaluator(gated, samples, NO_TOKENS).full_logits()
+    gated_logits, seen = jax.device_get(_record(without_pruned_edges(gated, circuit), gates, samples))
+    shift = dict(circuit.shift)
+    entries = []
+    for row in range(len(samples.positions)):
+        length = int(samples.positions[row]) + 1
+        answer, foil = int(samples.answer[row]), int(samples.foil[row])
+        calibrated = circuit.scale * bounded(gated_logits[row]) + np.array(
+            [shift.get(answer, 0.0), shift.get(foil, 0.0)]
+        )
+        entries.append(
+            {
+                "split": split,
+                "tokens": [token_text(int(token)) for token in samples.tokens[row, :length]],
+                "answer": token_text(answer),
+                "foil": token_text(foil),
+                "logit_difference_full": float(full[row, 0] - full[row, 1]),
+                "logit_difference_circuit": float(calibrated[0] - calibrated[1]),
+                "values": _values(circuit, seen, row, length),
+                "attention": _attention(gated, circuit, seen, row, length),
+            }
+        )
+    return {
+        "format": FORMAT,
+        "task": circuit.task,
+        "site_widths": site_widths(gated.model.config),
+        "d_head": gated.model.config.d_head,
+        "samples": entries,
+        **_vocabulary_entries(gated, gates, samples, token_text),
+    }
+
+
+@jax.jit
+def _record(gated: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
+    """Answer and foil logits (B, 2) of the gated model, and site -> per layer (B, T, width), gated."""
+    store: dict[tuple[str, int], jax.Array] = {}
+    tap = chain(gated.tap(gates, batch.tokens, None), recorder(store, NODE_SITES))
+    logits: Any = gated.model.apply({"params": gated.params}, batch.tokens, tap=tap)
+    rows = jnp.arange(batch.tokens.shape[0])
+    choices = jnp.stack([batch.answer, batch.foil], axis=1)
+    at_end = jnp.take_along_axis(jnp.asarray(logits)[rows, batch.positions], choices, axis=1)
+    layers = range(gated.model.config.n_layer)
+    return at_end, {site: [store[site, layer] for layer in layers] for site in NODE_SITES}
+
+
+def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int) -> dict[str, list[float]]:
+    """ "layer.site.channel" -> one value per token."""
+    return {
+        f"{node.layer}.{node.site}.{node.channel}": _rounded(seen[node.site][node.layer][row, :length, node.channel])
+        for node in circuit.nodes
+    }
+
+
+def _attention(
+    gated: GatedModel, circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int
+) -> dict[str, list[list[float]]]:
+    """ "layer.head" -> attention weights per query, for heads with a node in the circuit. Rows sum to less than one
+    where a sink takes its share."""
+    m = gated.model.config
+    heads = sorted(
+        {(n.layer, n.channel // m.d_head) for n in circuit.nodes if n.site in ("attn_q", "attn_k", "attn_v")}
+    )
+    found = {}
+    for layer, head in heads:
+        channels = slice(head * m.d_head, (head + 1) * m.d_head)
+        q, k = (seen[site][layer][row, :length, channels] for site in ("attn_q", "attn_k"))
+        sink = None
+        if m.attention_sink:
+            sink = float(np.asarray(gated.params[f"h_{layer}"]["attn"]["sink"])[head])
+        found[f"{layer}.{head}"] = [_rounded(weights) for weights in _pattern(q, k, sink, m)]
+    return found
+
+
+def _pattern(q: np.ndarray, k: np.ndarray, sink: float | None, m: ModelConfig) -> np.ndarray:
+    """Causal attention weights (T, T) of one head from its q and k (T, d_head)."""
+    scores = q @ k.T / math.sqrt(m.d_head)
+    scores = np.where(np.tril(np.ones_like(scores, bool)), scores, -np.inf)
+    top = np.maximum(scores.max(axis=1, keepdims=True), -np.inf if sink is None else sink)
+    weights = np.exp(scores - top)
+    return weights / (weights.sum(axis=1, keepdims=True) + (0.0 if sink is None else np.exp(sink - top)))
+
+
+def _vocabulary_entries(
+    gated: GatedModel, gates: dict[str, np.ndarray], samples: TaskBatch, token_text: Callable[[int], str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Embedding entries of the samples' tokens on channels the circuit reads, unembedding entries of answers and foils
+    on channels it writes or reads."""
+    m = gated.model.config
+    read = residual_channels(gates, ("attn_in", "mlp_in"), m.d_model)
+    written = residual_channels(gates, ("attn_out", "mlp_out"), m.d_model)
+    seen = np.arange(samples.tokens.shape[1])[None, :] <= samples.positions[:, None]
+    wte, head = np.asarray(gated.params["wte"]), unembedding(m, gated.params).T
+
+    def entries(table: np.ndarray, tokens: np.ndarray, channels: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {"token": token_text(int(t)), "token_id": int(t), "channel": int(c), "weight": float(table[t, c])}
+            for t in tokens
+            for c in channels
+            if table[t, c] != 0
+        ]
+
+    answers = np.unique(np.concatenate([samples.answer, samples.foil]))
+    return {
+        "embedding": entries(wte, np.unique(samples.tokens[seen]), read),
+        "unembedding": entries(head, answers, np.union1d(read, written)),
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Floats short enough for a file that people open, and finite."""
+    return [float(f"{value:.5g}") for value in np.nan_to_num(values, posinf=LARGEST, neginf=-LARGEST)]

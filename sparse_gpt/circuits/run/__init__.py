@@ -1,0 +1,1 @@
+"""The model seen through gates: losses of candidate circuits, ablation values, circuits that stand alone."""

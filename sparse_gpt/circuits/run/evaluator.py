@@ -1,0 +1,304 @@
+"""Losses of many candidate circuits: two compiled programs serve every number of candidates and samples.
+
+A candidate is a vector of gates over all nodes (see gates.to_vector), and a vector over a list of edges when some may
+be removed. Candidates go CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.nodes import Gates, empty, from_vector, to_vector
+from sparse_gpt.circuits.run.calibration import Calibration, apply, choice_index, fit_many
+from sparse_gpt.circuits.run.edge_ablation import NOWHERE, PADDING, rewired, weight_count
+from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch, binary_loss, rows, trimmed
+from sparse_gpt.circuits.run.subcircuits import Restricted, restrict
+from sparse_gpt.config import ModelConfig
+
+CANDIDATES, ROWS = 8, 128
+LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
+WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
+FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
+NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
+
+
+@jax.jit
+def _logits(
+    model: GatedModel | Restricted,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch,
+    count: jax.Array,
+) -> jax.Array:
+    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
+
+    Those from `count` on only fill up the shape: they are skipped, and get zeros.
+    """
+
+    def one(candidate: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
+        gates, kept, place = candidate
+
+        def run() -> jax.Array:
+            if isinstance(model, Restricted):
+                return model.answer_logits(gates, places, kept, batch)
+            return rewired(model, gates, places, kept).answer_logits_of_one(gates, batch)
+
+        return jax.lax.cond(place < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
+
+    return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
+
+
+@jax.jit
+def _slopes(
+    model: GatedModel | Restricted,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch,
+    index: jax.Array,
+    own: Calibration,
+) -> tuple[Gates, jax.Array]:
+    """Gradient of one candidate's calibrated task loss with respect to its gates and its edges."""
+
+    def loss(gates: Gates, kept: jax.Array) -> jax.Array:
+        if isinstance(model, Restricted):
+            logits = model.answer_logits(gates, places, kept, batch)
+        else:
+            logits = rewired(model, gates, places, kept).answer_logits(gates, batch)  # closed gates have slopes, too
+        return binary_loss(apply(own, logits, index))
+
+    return jax.grad(loss, argnums=(0, 1))(gates, kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """N candidates: gates (N, nodes) of 0 and 1, and which of the edges at `places` each keeps, (N, at most E)."""
+
+    gates: np.ndarray
+    places: np.ndarray = dataclasses.field(default_factory=lambda: np.full(PADDING, NOWHERE, np.int32))
+    kept: np.ndarray | None = None  # None: all
+
+    def only(self, index: np.ndarray) -> "Candidates":
+        """Those at `index`."""
+        kept = None if self.kept is None else self.kept[index]
+        return dataclasses.replace(self, gates=self.gates[index], kept=kept)
+
+    def chunks(self, config: ModelConfig) -> Iterator[tuple[Gates, np.ndarray]]:
+        """Pieces of CANDIDATES, the last one filled up with closed gates, as arguments of the compiled program."""
+        count, edges = len(self.gates), len(self.places)
+        total = -(-count // CANDIDATES) * CANDIDATES
+        gates = np.zeros((total, self.gates.shape[1]), np.float32)
+        gates[:count] = self.gates
+        kept = np.ones((total, edges), np.float32)
+        if self.kept is not None:
+            kept[:count, : self.kept.shape[1]] = self.kept
+        for i in range(0, total, CANDIDATES):
+            yield from_vector(gates[i : i + CANDIDATES], config), kept[i : i + CANDIDATES]
+
+
+@flax.struct.dataclass
+class Scores:
+    """Of N candidate circuits on one batch, each with the calibration that fits this batch best."""
+
+    logits: np.ndarray  # (N, B, 2)
+    scale: np.ndarray  # (N,)
+    shift: np.ndarray  # (N, K)
+    calibrated: np.ndarray  # (N,) task loss after calibration; of several tasks, the largest
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Evaluates candidate circuits on one fixed batch.
+
+    Attributes:
+      gated: the model.
+      batch: B samples.
+      shifted: (K,) tokens that calibration may shift.
+      turn: of the model's ablation values, for the first ROWS samples; each further ROWS have the next.
+      support: the model as it runs for candidates within a support, see `within_support`; None: for any candidate.
+    """
+
+    gated: GatedModel
+    batch: TaskBatch
+    shifted: np.ndarray
+    turn: int = 0
+    support: Restricted | None = None
+
+    def within_support(self, gates: np.ndarray) -> "Evaluator":
+        """An evaluator of candidates without any node that is closed in `gates` (nodes,): up to rounding the same, and
+        several times faster where few are open, once its own programs are compiled.
+
+        It is this one where it serves already, where norms are frozen or ablation values take turns, where compiling
+        would take longer than what is gained, and where more than a share FEW of all nodes is open.
+        """
+        opened, config = int(np.sum(gates)), self.gated.model.config
+        if self.gated.frozen or self.gated.draws is not None:
+            return self
+        if self.support is not None and opened > self.support.nodes / 2:
+            return self
+        if opened > FEW * self.nodes:
+            return self
+        if weight_count(config) * self.batch.tokens.size * opened < WORTH_COMPILING:
+            return self
+        support = restrict(self.gated, from_vector(gates, config))
+        return dataclasses.replace(self, support=jax.tree.map(jnp.asarray, support))
+
+    def _model(self, turn: int) -> GatedModel | Restricted:
+        return self.gated.drawn(turn) if self.support is None else self.support
+
+    @property
+    def index(self) -> np.ndarray:
+        """`calibration.choice_index` of the batch."""
+        return choice_index(self.batch, self.shifted)
+
+    @property
+    def nodes(self) -> int:
+        """Length of a gate vector."""
+        return to_vector(empty(self.gated.model.config)).size
+
+    def logits(self, candidates: Candidates) -> np.ndarray:
+        """(N, B, 2) answer and foil logits, `bounded`."""
+        starts = range(0, len(self.batch.positions), ROWS)
+        pieces = [(self._model(self.turn + i // ROWS), rows(self.batch, slice(i, i + ROWS))) for i in starts]
+        found: list[np.ndarray] = []
+        for gates, kept in candidates.chunks(self.gated.model.config):
+            left, places = np.int32(len(candidates.gates) - CANDIDATES * len(found)), candidates.places
+            parts = [_logits(model, gates, places, kept, trimmed(_filled(piece)), left) for model, piece in pieces]
+            found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
+        return bounded(np.concatenate(found)[: len(candidates.gates)])
+
+    def full_logits(self) -> np.ndarray:
+        """(B, 2) answer and foil logits of the model itself."""
+        return self.logits(Candidates(np.ones((1, self.nodes), np.float32)))[0]
+
+    def __call__(self, candidates: Candidates) -> Scores:
+        """Scores of candidates, each calibrated on this batch."""
+        logits = self.logits(candidates)
+        scale, shift, loss = fit_many(logits, self.index, len(self.shifted))
+        return Scores(logits, scale, shift, self._largest(logits, scale, shift, loss))
+
+    def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """(N,) the largest task loss of N candidates under their calibrations; `mean` (N,) when there is one task."""
+        if self.batch.task is None:
+            return mean
+        own = map(Calibration, scale, shift)
+        pairs = zip(logits, own, strict=True)
+        return np.array([largest_loss(calibrated(each, c, self.index), self.batch) for each, c in pairs])
+
+    def within(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
+        """(N,) calibrated task losses, exact where they are at most `bound` (one for all, or (N,)); elsewhere perhaps
+        only what they are at least, which is above it.
+
+        Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out,
+        whatever the others would say. Of several tasks' losses it is the largest, which is at least their mean.
+        """
+        index, total, left = self.index, len(self.batch.positions), np.arange(len(candidates.gates))
+        bounds = np.broadcast_to(bound, left.shape)
+        losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
+        for first in range(0, total, ROWS):
+            batch, turn = rows(self.batch, slice(first, first + ROWS)), self.turn + first // ROWS
+            piece = dataclasses.replace(self, batch=batch, turn=turn)
+            logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
+            seen = logits.shape[1]
+            scale, shift, loss = fit_many(logits, index[:seen], len(self.shifted))
+            losses[left] = seen / total * loss
+            if seen == total:
+                losses[left] = self._largest(logits, scale, shift, losses[left])
+            stays = losses[left] <= bounds[left]
+            left, logits = left[stays], logits[stays]
+            if not len(left):
+                break
+        return losses
+
+    def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
+        own = [Calibration(a, b) for a, b in zip(scale, shift, strict=True)]
+        pairs = zip(self.logits(candidates), own, strict=True)
+        return np.array([task_loss(calibrated(logits, c, self.index)) for logits, c in pairs])
+
+    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
+
+        What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
+        its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
+        """
+        scores = self(candidate)
+        own = Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
+        return self._slopes(candidate, own)
+
+    def uncalibrated_slopes(self, candidate: Candidates) -> np.ndarray:
+        """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size. Where it is
+        not a number, 0."""
+        own = Calibration(jnp.float32(1), jnp.zeros(len(self.shifted), jnp.float32))
+        return self._slopes(candidate, own)[0]
+
+    def _slopes(self, candidate: Candidates, own: Calibration) -> tuple[np.ndarray, np.ndarray]:
+        gates, kept = next(candidate.chunks(self.gated.model.config))
+        one = {site: value[0] for site, value in gates.items()}
+        count = len(self.batch.positions)
+        some = np.linspace(0, count - 1, min(ROWS, count)).astype(int)  # none of them twice
+        batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
+        slopes = jax.device_get(_slopes(self._model(self.turn), one, candidate.places, kept[0], batch, index, own))
+        gates, edges = (
+            np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
+        )
+        return gates, edges
+
+
+def _filled(batch: TaskBatch) -> TaskBatch:
+    """A batch repeated to ROWS rows, without what tells its tasks apart: one program serves all."""
+    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))._replace(task=None)
+
+
+def bounded(logits: np.ndarray) -> np.ndarray:
+    """Answer and foil logits (..., 2) within LARGEST either way, so that every loss is finite. Where one of them is not
+    a number, the answer is as wrong as can be: what overflowed tells nothing, and must not pass for a success."""
+    unknown = np.isnan(logits).any(axis=-1)
+    limited = np.clip(logits, -LARGEST, LARGEST)
+    limited[unknown] = (-LARGEST, LARGEST)
+    return limited
+
+
+def calibrated(logits: np.ndarray, calibration: Calibration, index: np.ndarray) -> np.ndarray:
+    """Logits (B, 2) after a calibration, in numpy."""
+    shift = np.append(np.asarray(calibration.shift), np.float32(0))
+    return np.asarray(calibration.scale) * logits + shift[index]
+
+
+def task_loss(logits: np.ndarray) -> float:
+    """Binary task loss in nats from (B, 2) logits of answer and foil; chance is ln 2."""
+    return float(np.mean(np.logaddexp(0.0, (logits[:, 1] - logits[:, 0]).astype(np.float64))))
+
+
+def largest_loss(logits: np.ndarray, batch: TaskBatch) -> float:
+    """The largest of the task losses of a batch's tasks, from (B, 2) logits."""
+    if batch.task is None:
+        return task_loss(logits)
+    return max(task_loss(logits[batch.task == i]) for i in np.unique(batch.task))
+
+
+def accuracy(logits: np.ndarray) -> float:
+    """Share of samples whose answer has the larger logit."""
+    return float(np.mean(logits[:, 0] > logits[:, 1]))
+
+
+def agreement(logits: np.ndarray, other: np.ndarray) -> float:
+    """Share of samples on which two sets of logits (B, 2) prefer the same one of answer and foil, right or wrong."""
+    return float(np.mean((logits[:, 0] > logits[:, 1]) == (other[:, 0] > other[:, 1])))
+
+
+def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, tie_qk: bool = False) -> np.ndarray:
+    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels; with
+    tied gates at the same ones of q and k."""
+    rng = np.random.default_rng(seed)
+    layered = from_vector(gates, config)
+    drawn = {
+        site: np.stack([[rng.permutation(row) for row in value] for _ in range(draws)])
+        for site, value in layered.items()
+    }
+    return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)

@@ -1,0 +1,144 @@
+"""Many circuits within one: the extracted form of a support, with gates and edges as arguments.
+
+Refinement asks for the losses of thousands of candidates that are all parts of one support. Whatever lies outside it is
+the same constant in all of them, so they run much faster in this form than in the whole model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.circuit import SOURCES
+from sparse_gpt.circuits.nodes import GateArrays, Gates
+from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
+from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch
+from sparse_gpt.circuits.run.standalone.build import extract_nodes
+from sparse_gpt.circuits.run.standalone.model import Attention, Contest, Extracted, Mlp, Site
+from sparse_gpt.model.taps import site_widths
+
+CONSTANT = -1  # the place of a weight that is no edge
+
+
+@flax.struct.dataclass
+class Restricted:
+    """A gated model of which no node outside a support can be open.
+
+    The weights of its sites lie end to end, in the order of `_sites` and row by row.
+
+    Attributes:
+      whole: the support with all its nodes and edges.
+      ablation: site -> (n_layer, width), what a closed node is.
+      places: (weights,) flat place of each weight, see `rewire.edge_places`, in ascending order.
+      order: (weights,) which weight stands at each of these places.
+      sources: for each site, (rows,) what the row's source is when it is closed; 0 where it is no node.
+      nodes: how many the support has.
+    """
+
+    whole: Extracted
+    ablation: Gates
+    places: Any
+    order: Any
+    sources: Any
+    nodes: int = flax.struct.field(pytree_node=False)
+
+    def answer_logits(self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
+        """(B, 2) logits of answer and foil of one candidate; pure.
+
+        Args:
+          gates: site -> (n_layer, width); nodes outside the support count as closed.
+          places: (E,) of edges between nodes of the support, from `rewire.edge_places`.
+          kept: (E,) 1 where the edge stays, 0 where it carries its source's ablation value.
+          batch: B samples.
+        """
+        at = jnp.minimum(jnp.searchsorted(self.places, places), len(self.places) - 1)
+        weight = jnp.where(self.places[at] == places, self.order[at], len(self.places))
+        removed = jnp.zeros(len(self.places)).at[weight].set(1 - kept, mode="drop")
+        cut, start = {}, 0
+        for (name, layer, site, heads), source in zip(_sites(self.whole), self.sources, strict=True):
+            part = removed[start : start + site.weights.size].reshape(site.weights.shape)
+            into = gates[name][layer][site.contest.index][None, :]
+            shut = site.weights * part * into  # what leads to a closed node stays
+            moved = _without(site, shut, source[:, None] * shut, heads)
+            cut[name, layer] = replace(moved, contest=self._gated(site.contest, gates, name, layer))
+            start += site.weights.size
+
+        def part_of(layer: int, part: Attention | Mlp | None) -> Attention | Mlp | None:
+            if part is None:
+                return None
+            kind = "attn" if isinstance(part, Attention) else "mlp"
+            read = replace(part.read, contest=self._gated(part.read.contest, gates, f"{kind}_in", layer))
+            out = cut[f"{kind}_out", layer]
+            if isinstance(part, Mlp):
+                return replace(part, read=read, neuron=cut["mlp_neuron", layer], out=out)
+            q, k, v = (cut[f"attn_{x}", layer] for x in "qkv")
+            return replace(part, read=read, q=q, k=k, v=v, out=out)
+
+        sublayers = (replace(s, part=part_of(i // 2, s.part)) for i, s in enumerate(self.whole.sublayers))
+        return replace(self.whole, sublayers=tuple(sublayers)).answer_logits(batch)
+
+    def _gated(self, contest: Contest, gates: Gates, site: str, layer: int) -> Contest:
+        channels = contest.index[contest.opened]
+        return replace(contest, gate=gates[site][layer][channels], value=self.ablation[site][layer][channels])
+
+
+def _sites(whole: Extracted) -> Iterator[tuple[str, int, Site, int]]:
+    """(name, layer, site, heads) of every site with weights that lead to it; heads whose slots it reads, or 0."""
+    for i, sublayer in enumerate(whole.sublayers):
+        part = sublayer.part
+        if isinstance(part, Attention):
+            yield from ((f"attn_{x}", i // 2, getattr(part, x), 0) for x in ("q", "k", "v"))
+            yield "attn_out", i // 2, part.out, len(part.sink)
+        elif part is not None:
+            yield from (("mlp_neuron", i // 2, part.neuron, 0), ("mlp_out", i // 2, part.out, 0))
+
+
+def _without(site: Site, shut: jax.Array, constants: jax.Array, heads: int) -> Site:
+    """A site without the weights `shut`; what they carry of closed sources, `constants` of the same shape, stays.
+
+    Behind attention it moves to the last slot of its head, which measures what the sink leaves.
+    """
+    weights = site.weights - shut
+    if not heads:
+        return replace(site, weights=weights, bias=site.bias + jnp.sum(constants, axis=0, keepdims=True))
+    slots = weights.reshape(heads, -1, weights.shape[1])
+    per_head = jnp.sum(constants.reshape(slots.shape), axis=1)
+    return replace(site, weights=slots.at[:, -1].add(per_head).reshape(weights.shape))
+
+
+def restrict(gated: GatedModel, gates: GateArrays) -> Restricted:
+    """The model restricted to the open nodes of `gates`. Its norms must be live and its ablation values one set."""
+    m, ablation = gated.model.config, {site: np.asarray(value) for site, value in gated.ablation.items()}
+    whole, offsets, widths = extract_nodes(gated, gates), matrix_offsets(m), site_widths(m)
+    places, sources = [np.zeros(0, int)], []
+    for name, layer, site, heads in _sites(whole):
+        source = SOURCES[name][0]
+        rows = _slots(gates, layer, m.n_head) if heads else np.flatnonzero(gates[source][layer] > 0)
+        entries = offsets[name, layer] + rows[:, None] * widths[name] + np.asarray(site.contest.index)[None, :]
+        places.append(np.where(rows[:, None] >= 0, entries, CONSTANT).reshape(-1))
+        sources.append(np.where(rows >= 0, ablation[source][layer][rows], 0).astype(np.float32))
+    flat = np.append(np.concatenate(places), CONSTANT)  # so that there is at least one
+    order = np.argsort(flat, kind="stable")
+    return Restricted(
+        whole=whole,
+        ablation=gated.ablation,
+        places=flat[order].astype(np.int32),
+        order=order.astype(np.int32),
+        sources=tuple(sources),
+        nodes=int(sum(np.sum(value > 0) for value in gates.values())),
+    )
+
+
+def _slots(gates: GateArrays, layer: int, n_head: int) -> np.ndarray:
+    """(heads with an open node x slots,) the v channel in each slot, CONSTANT in those without."""
+    q, k, v = (gates[f"attn_{x}"][layer].reshape(n_head, -1) > 0 for x in "qkv")
+    active = np.flatnonzero(np.any(q | k | v, axis=1))
+    slots = np.full((len(active), int(v[active].sum(axis=1).max(initial=0)) + 1), CONSTANT)
+    for row, head in zip(slots, active, strict=True):
+        channels = head * v.shape[1] + np.flatnonzero(v[head])
+        row[: len(channels)] = channels
+    return slots.reshape(-1)

@@ -1,0 +1,1 @@
+"""From a trained model to the smallest circuit: mask search, populations, ranking, minimality."""

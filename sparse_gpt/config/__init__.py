@@ -1,0 +1,146 @@
+"""Typed, frozen configuration; named ones are in presets.py.
+
+Every field is a plain int, float, bool or str, so that a configuration is a flat table a flag can override
+(``--config.model.d_model=256``), a JSON file can hold, and two runs can be compared by equality. A value from either
+goes through the same rule, declared beside the field (see fields.py and config_groups.py).
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparse_gpt.config import fields
+from sparse_gpt.config.checks import activation_sites, check_model, check_rules, embedding_density, k_coefs
+from sparse_gpt.config.groups import (
+    ALL_SITES,
+    NODE_SITES,
+    RESIDUAL_SITES,
+    TUNE_BATCH,
+    BridgeConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PruneConfig,
+    SparsityConfig,
+    TrainConfig,
+)
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import read_json
+
+__all__ = [
+    "ALL_SITES",
+    "FLAG",
+    "NODE_SITES",
+    "RESIDUAL_SITES",
+    "RULES",
+    "TUNE_BATCH",
+    "BridgeConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PruneConfig",
+    "SparsityConfig",
+    "TrainConfig",
+    "activation_sites",
+    "embedding_density",
+    "from_dict",
+    "help_text",
+    "k_coefs",
+    "load",
+    "replace",
+    "to_dict",
+    "validate",
+]
+
+FLAG = "--config."  # what messages put before the name of a field that was given as a flag
+RULES: Mapping[str, Mapping[str, fields.Rule]] = {
+    group.name: fields.rules(getattr(Config(), group.name)) for group in dataclasses.fields(Config)
+}
+"""Group -> field -> rule."""
+
+
+def replace(config: Config, overrides: Mapping[str, Any], prefix: str = FLAG) -> Config:
+    """Config with dotted fields replaced: ``{"model.d_model": 256}``; messages name a field as `prefix` + name.
+
+    Raises:
+      InputError: unknown fields, and values outside of a field's own range. Rules between fields are left to
+        `validate`, since a later override may mend them.
+    """
+    for name, value in overrides.items():
+        group, _, field = name.partition(".")
+        known = RULES.get(group, {})
+        if field not in known:
+            raise InputError(
+                f"{prefix}{fields.shown(name, name.isprintable())}: no such field; "
+                + (f"{group} has {', '.join(sorted(known))}" if known else f"the groups are {', '.join(RULES)}")
+            )
+        value = fields.read(known[field], f"{prefix}{name}", value)
+        config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{field: value})})
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain dict, as written to config.json."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(tree: Any, where: str = "") -> Config:
+    """Inverse of `to_dict`; groups and fields that are absent keep their defaults.
+
+    Args:
+      tree: what a JSON file held, of any type.
+      where: the file, for messages.
+
+    Raises:
+      InputError: not an object of groups of fields, unknown fields, values that their flags would refuse, or a model
+        that cannot be. How it was trained is not judged: an imported model may keep fewer nonzeros than ours must.
+    """
+    prefix = f"{where}: " if where else ""
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{prefix}a configuration is an object of groups, not {fields.shown(tree)}")
+    flat: dict[str, Any] = {}
+    for group, held in tree.items():
+        if not isinstance(held, Mapping):
+            raise InputError(
+                f"{prefix}{fields.shown(group, str(group).isprintable())}={fields.shown(held)}: expected an object of "
+                f"fields; the groups are {', '.join(RULES)}"
+            )
+        flat |= {f"{group}.{field}": value for field, value in held.items()}
+    config = replace(Config(), flat, prefix)
+    check_model(config.model, prefix)
+    return config
+
+
+def load(workdir: str | Path) -> Config:
+    """The configuration of a workdir. Raises InputError if it has none, or one that cannot be read or cannot be."""
+    path = Path(workdir) / "config.json"
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: not found; is {workdir} the workdir of a training run or an import?")
+    return from_dict(read_json(path), str(path))
+
+
+def validate(config: Config) -> Config:
+    """Returns `config` unchanged, or raises InputError on the first value or combination that is impossible."""
+    for group, rules in RULES.items():
+        for field, rule in rules.items():
+            fields.read(rule, f"{FLAG}{group}.{field}", getattr(getattr(config, group), field))
+    check_rules(config, FLAG)
+    return config
+
+
+def help_text() -> str:
+    """Every field with its default, range and meaning, one a line, for ``--help``."""
+    lines = ["Override any field of the preset, such as --config.model.d_model=256. Fields, and their plain defaults:"]
+    for group, rules in RULES.items():
+        held = getattr(Config(), group)
+        for field, rule in rules.items():
+            value = getattr(held, field)
+            shown = (
+                str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+            )
+            lines.append(f"{group}.{field}={shown}: {rule.help} ({rule.range})")
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""Rules between fields of a configuration. What one field may hold is declared beside it, in config_groups.py."""
+
+import math
+from typing import Any
+
+from sparse_gpt.config.fields import parts, shown
+from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, PruneConfig, SparsityConfig
+from sparse_gpt.errors import InputError
+
+SHORTEST_ANNEALING = 1e-6  # of training; below it the first and the last step of annealing can coincide
+
+
+def activation_sites(config: SparsityConfig) -> tuple[str, ...]:
+    """Names of the sites where AbsTopK acts; empty when it is off."""
+    return parts(config.activation_sites) if config.activation_fraction else ()
+
+
+def embedding_density(config: SparsityConfig) -> float:
+    """Target density of embedding and unembedding."""
+    return config.embedding_density or config.density
+
+
+def k_coefs(p: PruneConfig) -> tuple[float, ...]:
+    """The penalties per open gate, parsed."""
+    return tuple(float(value) for value in parts(p.k_coefs))
+
+
+def check_rules(config: Config, prefix: str) -> None:
+    """Raises InputError on the first rule between fields that does not hold, naming the field as `prefix` + name."""
+    _require(
+        config.model.position != "sinusoidal" or config.model.d_position % 2 == 0,
+        f"{prefix}model.d_position",
+        config.model.d_position,
+        "must be even with position=sinusoidal (sin half, cos half)",
+    )
+    check_model(config.model, prefix)
+    _check_annealing(config.sparsity, prefix)
+    _check_tensors(config, prefix)
+    t, p = config.train, config.prune
+    _require(
+        t.batch_size % t.microbatches == 0,
+        f"{prefix}train.microbatches",
+        t.microbatches,
+        f"must divide batch_size={t.batch_size}",
+    )
+    _require(
+        p.tune_trials % TUNE_BATCH == 0,
+        f"{prefix}prune.tune_trials",
+        p.tune_trials,
+        f"must be a multiple of {TUNE_BATCH}, or 0 for no tuning",
+    )
+
+
+def check_model(m: ModelConfig, prefix: str) -> None:
+    """The rules that decide whether there is such a model at all, trained or not."""
+    _require(
+        not (m.norm == "rms" and m.norm_bias),
+        f"{prefix}model.norm_bias",
+        m.norm_bias,
+        "RMSNorm has no bias; use norm=layer",
+    )
+    _require(
+        (m.d_position > 0) == (m.position in ("concat", "sinusoidal")),
+        f"{prefix}model.d_position",
+        m.d_position,
+        "must be positive with position=concat or sinusoidal, and 0 otherwise",
+    )
+
+
+def _check_annealing(s: SparsityConfig, prefix: str) -> None:
+    _require(
+        s.anneal_stop - s.anneal_start >= SHORTEST_ANNEALING,
+        f"{prefix}sparsity.anneal_start",
+        s.anneal_start,
+        f"must lie at least {SHORTEST_ANNEALING:g} below anneal_stop={s.anneal_stop:g}",
+    )
+
+
+def _check_tensors(config: Config, prefix: str) -> None:
+    """Entries that can be counted, and enough nonzeros for what min_alive protects."""
+    s, m = config.sparsity, config.model
+    heads, read = m.n_head * m.d_head, m.d_model + m.d_position
+    for name, size, neurons, other in (
+        ("attention c_attn", read * 3 * heads, 3 * heads, read),
+        ("attention c_proj", heads * m.d_model, heads, m.d_model),
+        ("mlp c_fc", read * m.d_mlp, m.d_mlp, read),
+        ("mlp c_proj", m.d_mlp * m.d_model, m.d_mlp, m.d_model),
+        ("wte", m.vocab_size * m.d_model, 0, 1),
+    ):
+        _require(
+            size <= MOST, f"{prefix}model.d_model", m.d_model, f"makes {size} entries of {name}, at most {MOST} can be"
+        )
+        kept = int(s.density * size)
+        need = min(s.min_alive, other) * neurons
+        _require(
+            need <= kept,
+            f"{prefix}sparsity.min_alive",
+            s.min_alive,
+            f"needs {need} nonzeros in {name}, but density {s.density:g} keeps {kept}; "
+            f"lower min_alive to {kept // max(1, neurons)} or raise density to {math.ceil(1e4 * need / size) / 1e4:g}",
+        )
+
+
+def _require(ok: bool, name: str, value: Any, rule: str) -> None:
+    if not ok:
+        raise InputError(f"{name}={shown(value)}: {rule}")

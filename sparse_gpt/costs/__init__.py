@@ -1,0 +1,1 @@
+"""What programs cost: compiling ahead of time, reading HLO, roofline estimates, benchmarks."""

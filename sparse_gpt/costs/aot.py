@@ -1,0 +1,239 @@
+"""Compiles the train step, that of a bridged run and the mask search for devices that need not exist, and says what a
+step costs there."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sparse_gpt.bridges.dense import dense_config
+from sparse_gpt.bridges.training import BridgeProgram
+from sparse_gpt.circuits import TaskBatch
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.search import mask_search as mask_search
+from sparse_gpt.config import NODE_SITES, Config
+from sparse_gpt.costs import hlo
+from sparse_gpt.costs.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip
+from sparse_gpt.costs.hlo_work import Work, work
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.taps import site_widths
+from sparse_gpt.model.transformer import build
+from sparse_gpt.parameters import parameter_table
+from sparse_gpt.training import optimizer, sharding, step
+
+PROJECTION = "projection"  # the named scope of sparsity/projection.py
+
+WAYS_OUT = "more fsdp in --mesh, --config.train.remat=true, more microbatches, or fewer --searches"
+MOST_COUNT_BYTES = 64 * 1024  # a round counts 15 candidates of every tensor: 9 kB for the presets' 150 tensors
+
+Shape = jax.ShapeDtypeStruct
+
+
+def compile_train(config: Config, mesh: Mesh, project: bool = True) -> Any:
+    """The compiled train step; without the projection for comparison."""
+    state = step.abstract_state(config, mesh)
+    function: Any = step.compile_step(config, mesh) if project else _unprojected(config, mesh)
+    return function.lower(state, *step.abstract_inputs(config)).compile()
+
+
+def _unprojected(config: Config, mesh: Mesh) -> Any:
+    """The step of training/step.py with nothing in the projection's place."""
+    model, whole = build(config), sharding.replicated(mesh)
+    layout = sharding.state_shardings(config, mesh, step.abstract_state(config))
+
+    def unprojected(state: step.TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
+        del keep
+        with sharding.activations_whole(mesh):
+            loss, gradients = step.loss_and_gradients(model, state.params, tokens, config.train.microbatches)
+            params, moments, rms = optimizer.update(
+                config, state.params, state.optimizer, gradients, lr, lambda params: params
+            )
+        return step.TrainState(params, moments), {"loss": loss, "grad_rms": rms}
+
+    rows = sharding.batch_sharding(mesh)
+    return jax.jit(
+        unprojected, donate_argnums=0, in_shardings=(layout, rows, whole, whole), out_shardings=(layout, whole)
+    )
+
+
+def compile_bridge(config: Config, mesh: Mesh) -> Any:
+    """The compiled step of a bridged run, with the dense model that launch.bridge would train for it."""
+    program = BridgeProgram(config, mesh, dense_config(config))
+    state, dense = program.abstract_state(), program.abstract_dense()
+    return program.compile_step().lower(state, dense, *step.abstract_inputs(config)).compile()
+
+
+def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -> Any:
+    """One step of the mask search, its population cut over all devices of the mesh, the weights whole on each.
+
+    Args:
+      config: the model, and prune.batch_pairs.
+      mesh: devices.
+      searches: size of the population; a multiple of the number of devices.
+      time_steps: tokens per sample.
+    """
+    whole = sharding.replicated(mesh)
+    spread = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
+    widths = site_widths(config.model)
+    gates = {site: Shape((config.model.n_layer, widths[site]), jnp.float32) for site in NODE_SITES}
+
+    def on(place: NamedSharding, tree: Any) -> Any:
+        return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=place), tree)
+
+    params = step.abstract_state(exact).params
+    h, states = _searches(config, gates, searches)
+    count = 2 * config.prune.batch_pairs
+    ids = Shape((1, count), jnp.int32)
+    batch = TaskBatch(Shape((1, count, time_steps), jnp.int32), ids, ids, ids)
+    gated = GatedModel(on(whole, params), on(whole, gates), build(exact), config.prune.norm == "frozen")
+    first = Shape((), jnp.int32, sharding=whole)
+    arguments = (gated, on(whole, gates), on(spread, h), on(spread, states), first, on(whole, batch))
+    return mask_search.advance.lower(*arguments, steps=config.prune.steps, mesh=mesh).compile()
+
+
+def _searches(config: Config, gates: Any, searches: int) -> tuple[Any, Any]:
+    """Shapes of the hyperparameters and states of a population: one search's, with another leading axis."""
+    one = jax.tree.map(lambda x: x[:1], mask_search.population(config.prune))
+    state = jax.eval_shape(
+        lambda: mask_search.initial_states(one, {site: np.ones(gate.shape, np.float32) for site, gate in gates.items()})
+    )
+    return jax.tree.map(lambda x: Shape((searches, *x.shape[1:]), x.dtype), (one, state))
+
+
+def fitting(compile_it: Callable[[], Any], chip: Chip) -> Any:
+    """What `compile_it` returns. InputError when the compiler itself finds that the program needs too much memory."""
+    try:
+        return compile_it()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = next((line for line in str(error).splitlines() if "hbm" in line.lower()), str(error)[:300])
+        raise InputError(f"does not fit into the {chip.hbm / 1e9:.0f} GB of a chip: {reason}; {WAYS_OUT}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Seconds on one chip with every unit at its peak. `matmul`, `vector` and `memory` are what each unit needs for all
+    of its work; `instructions` is the sum over instructions, which run one after another, of the slowest unit."""
+
+    matmul: float
+    vector: float
+    memory: float
+    instructions: float
+    overlapped: float  # communication while instructions run
+    communication: float  # communication that instructions wait for
+
+    @property
+    def seconds(self) -> float:
+        return max(self.instructions, self.memory, self.overlapped) + self.communication
+
+
+def describe(compiled: Any, chip: Chip, slices: int = 1) -> dict[str, Any]:
+    """Memory, work, collectives and roofline of a compiled program, per chip. Plain numbers for a JSON file.
+
+    What only a tie at a threshold sets in motion (the second search of `topk.joint_cut`) counts under "with_ties" only.
+    The projection comes after all gradients, so its time is added to that of the rest.
+    """
+    text = compiled.as_text()
+    done, found = [each for each in work(text) if not each.conditional], hlo.collectives(text)
+    usually = [each for each in found if not each.conditional]
+    projecting = [each for each in usually if PROJECTION in each.scope]
+    own = roofline([each for each in done if PROJECTION in each.scope], projecting, chip, slices)
+    rest = roofline(
+        [each for each in done if PROJECTION not in each.scope],
+        [each for each in usually if PROJECTION not in each.scope],
+        chip,
+        slices,
+    )
+    waiting = own.communication + rest.communication
+    by_compiler = {True: own.communication, False: waiting}
+    for each in done:
+        by_compiler[False] += each.cycles * each.times / chip.clock
+        by_compiler[True] += each.cycles * each.times / chip.clock * (PROJECTION in each.scope)
+    seconds = own.seconds + rest.seconds
+    return {
+        "memory": memory(compiled, chip),
+        "matmul_operations": sum(each.matmul * each.times for each in done),
+        "vector_operations": sum(each.vector * each.times for each in done),
+        "bytes_accessed": sum(each.bytes * each.times for each in done),
+        "collectives": hlo.total(usually),
+        "collectives_with_ties": hlo.total(found),
+        "projection": {
+            "collectives": hlo.total(projecting),
+            "collectives_with_ties": hlo.total([each for each in found if PROJECTION in each.scope]),
+            "moved_weights": [dataclasses.asdict(each) for each in found if PROJECTION in each.scope and _moves(each)],
+            "roofline": _times(own),
+            "share": own.seconds / seconds,
+            "share_by_compiler": by_compiler[True] / by_compiler[False],
+        },
+        "rest": _times(rest),
+        "seconds": seconds,
+        "seconds_by_compiler": by_compiler[False],  # its estimate of cycles, and the communication that is waited for
+    }
+
+
+def _times(cost: Cost) -> dict[str, float]:
+    return {**dataclasses.asdict(cost), "seconds": cost.seconds}
+
+
+def _moves(each: hlo.Collective) -> bool:
+    """Whether a collective of the projection hands on more than sums of counts."""
+    return each.kind != "all-reduce" or each.bytes > MOST_COUNT_BYTES
+
+
+def roofline(done: list[Work], found: list[hlo.Collective], chip: Chip, slices: int = 1) -> Cost:
+    """Lower bound of the time. An all-reduce passes its bytes twice, everything else once; between n slices every byte
+    leaves a chip 2 (n - 1) / n times."""
+    overlapped = sum(each.times * _seconds(each, chip, slices) for each in found if each.overlaps)
+    waiting = sum(each.times * _seconds(each, chip, slices) for each in found if not each.overlaps)
+    matmul = [each.times * each.matmul / chip.matmul for each in done]
+    vector = [each.times * each.vector / chip.vector for each in done]
+    traffic = [each.times * each.bytes / chip.hbm_bandwidth for each in done]
+    slowest = [
+        max(units)
+        for each, units in zip(done, zip(matmul, vector, traffic, strict=True), strict=True)
+        if not each.overlaps
+    ]
+    return Cost(sum(matmul), sum(vector), sum(traffic), sum(slowest), overlapped, waiting)
+
+
+def _seconds(each: hlo.Collective, chip: Chip, slices: int) -> float:
+    """One run of a collective."""
+    if each.kind == hlo.BETWEEN_SLICES:
+        return 2 * (slices - 1) / slices * each.bytes / chip.dcn + DCN_LATENCY
+    return each.bytes * (2 if each.kind == "all-reduce" else 1) / chip.ici + COLLECTIVE_LATENCY
+
+
+def memory(compiled: Any, chip: Chip) -> dict[str, Any]:
+    """Bytes on one chip; donated arguments and the outputs that take their place count once."""
+    stats = compiled.memory_analysis()
+    total = (
+        stats.argument_size_in_bytes
+        + stats.temp_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.generated_code_size_in_bytes
+    )
+    return {
+        "arguments": stats.argument_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+        "outputs": stats.output_size_in_bytes,
+        "aliased": stats.alias_size_in_bytes,
+        "code": stats.generated_code_size_in_bytes,
+        "total": total,
+        "chip": chip.hbm,
+        "fits": total <= chip.hbm,
+    }
+
+
+@functools.cache
+def parameter_count(config: Config) -> int:
+    """Parameters of the model."""
+    return sum(math.prod(spec.shape) for spec in parameter_table(config.model).values())

@@ -1,0 +1,1 @@
+"""A circuit as SVG. Knows no page."""

@@ -1,0 +1,221 @@
+"""A circuit as an SVG picture that stands alone: styles inside, light and dark, no script and nothing to load.
+
+In the report page, script.js adds highlighting; it finds nodes and wires by their data attributes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparse_gpt.drawing.graph import Graph, Wire, build_graph
+from sparse_gpt.drawing.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
+from sparse_gpt.drawing.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
+from sparse_gpt.drawing.text import escape, number, visible_token, weight
+from sparse_gpt.records import schemas
+from sparse_gpt.records.files import read_circuit, read_json
+
+Json = dict[str, Any]
+
+_STYLE = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
+SITE_NAMES = {
+    "attn_in": "attention reads residual channel",
+    "attn_q": "attention query channel",
+    "attn_k": "attention key channel",
+    "attn_v": "attention value channel",
+    "attn_out": "attention writes residual channel",
+    "mlp_in": "MLP reads residual channel",
+    "mlp_neuron": "MLP neuron",
+    "mlp_out": "MLP writes residual channel",
+}
+
+
+def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> str:
+    """SVG text of a circuit.json; with its traces.json also tokens, logits and what nodes respond to.
+
+    `d_head` (model.d_head of the run) groups q, k and v channels into heads when the traces do not say it.
+    Raises InputError if they are not as their formats say, or an edge joins what is not a node.
+    """
+    graph = build_graph(circuit, traces, d_head)
+    layout = lay_out(graph)
+    if not graph.nodes:
+        layout = dataclasses.replace(layout, width=240.0, height=60.0)
+    drawn = curves(graph.wires, layout.boxes)
+    labels = place_labels(drawn, layout.boxes.values())
+    pale = pale_wires(drawn)
+    heaviest = max((abs(wire.weight) for wire in graph.wires if wire.kind == "block"), default=1.0) or 1.0
+    title = f"Circuit of {circuit['task']}: {len(graph.nodes)} nodes, {len(circuit['edges'])} edges"
+    width, height = round(layout.width), round(layout.height)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="circuit-drawing" role="img" aria-label="{escape(title)}" '
+        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f'<rect class="paper" width="{width}" height="{height}" rx="8"/>',
+        *_headings(layout),
+        *_links(graph, layout),
+        *_frames(layout),
+        *(_wire(curve, heaviest, curve.wire in pale) for curve in sorted(drawn, key=lambda c: abs(c.wire.weight))),
+        *(_label(curve, labels[curve.wire], curve.wire in pale) for curve in drawn),
+        *_boxes(graph, layout, traces),
+        *_pale_note(len(pale), layout),
+        "" if graph.nodes else '<text x="120" y="30">This circuit has no nodes.</text>',
+        "</svg>",
+    ]
+    return "\n".join(parts)
+
+
+class CircuitDrawing:
+    """A circuit's drawing, shown inline by notebooks."""
+
+    def __init__(self, circuit: Json, traces: Json | None = None, d_head: int = 0) -> None:
+        self.svg = draw_circuit(circuit, traces, d_head)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "CircuitDrawing":
+        """The drawing of DIR/circuits/TASK. Raises InputError if its files are missing or broken."""
+        files = read_circuit(Path(folder))
+        config = read_json(Path(folder).resolve().parent.parent / "config.json", schemas.CONFIG) or {}
+        return cls(files.circuit, files.traces, config.get("model", {}).get("d_head", 0))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the SVG file, for a README or a slide. Returns its path."""
+        path = Path(path)
+        path.write_text(self.svg, encoding="utf-8")
+        return path
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x:auto">{self.svg}</div>'
+
+
+def _headings(layout: Layout) -> list[str]:
+    parts = []
+    for heading in layout.sublayers:
+        parts.append(f'<text class="sublayer" x="{heading.x:.1f}" y="22">{escape(heading.title)}</text>')
+        parts.append(f'<path class="rule" d="M{heading.left:.1f} 30H{heading.right:.1f}"/>')
+    for column in layout.columns:
+        parts.append(f'<text class="column" x="{column.x:.1f}" y="{HEADER - 16}">{escape(column.title)}</text>')
+    return parts
+
+
+def _links(graph: Graph, layout: Layout) -> list[str]:
+    """Lanes, as one dashed line per pair of neighbouring stations that some write-to-read link runs over."""
+    parts = []
+    for lane in graph.lanes:
+        for i, (a, b) in enumerate(zip(lane.stations, lane.stations[1:], strict=False)):
+            over = [f"{p}|{q}" for p, q in lane.links if lane.stations.index(p) <= i < lane.stations.index(q)]
+            if over:
+                start, end = layout.boxes[a], layout.boxes[b]
+                parts.append(
+                    f'<path class="link" data-links="{" ".join(over)}" '
+                    f'd="M{start.right:.1f} {start.y:.1f}H{end.left:.1f}">'
+                    f"<title>residual channel {lane.channel}</title></path>"
+                )
+    return parts
+
+
+def _frames(layout: Layout) -> list[str]:
+    """Outlines of heads, with brackets that join the q and k channels that are multiplied with each other."""
+    parts = []
+    for frame in layout.frames:
+        parts.append(
+            f'<rect class="head" x="{frame.x:.1f}" y="{frame.y:.1f}" width="{frame.width:.1f}" '
+            f'height="{frame.height:.1f}" rx="7"/>'
+        )
+        if frame.title:
+            x, y = frame.x + frame.width - 4, frame.y + 8
+            parts.append(f'<text class="head-title" x="{x:.1f}" y="{y:.1f}">{escape(frame.title)}</text>')
+        for q, k in frame.pairs:
+            x, y0, y1 = layout.boxes[q].right, layout.boxes[q].y, layout.boxes[k].y
+            parts.append(
+                f'<path class="pair" data-links="{q}|{k}" d="M{x:.1f} {y0:.1f}h7V{y1:.1f}h-7">'
+                "<title>query times key: their sum over the head's channels decides where it looks</title></path>"
+                f'<text class="times" x="{x + 7:.1f}" y="{(y0 + y1) / 2:.1f}">×</text>'
+            )
+    return parts
+
+
+def pale_wires(drawn: Sequence[Curve]) -> set[Wire]:
+    """All but the LEGIBLE heaviest of the wires that leave the same column.
+
+    They are drawn so faintly that the others can be followed, without a number; the report shows them in full around
+    the node that is pointed at.
+    """
+    leaving: dict[float, list[Wire]] = {}
+    for curve in drawn:
+        leaving.setdefault(curve.start[0], []).append(curve.wire)
+    heaviest_first = (sorted(wires, key=lambda w: -abs(w.weight)) for wires in leaving.values())
+    return {wire for wires in heaviest_first for wire in wires[LEGIBLE:]}
+
+
+def _pale_note(count: int, layout: Layout) -> list[str]:
+    if not count:
+        return []
+    told = f"Pale, without their numbers: {number(count)} weights not among the {LEGIBLE} largest between their columns"
+    return [f'<text class="column" x="{layout.width / 2:.1f}" y="{layout.height - 12:.1f}">{told}</text>']
+
+
+def _wire(curve: Curve, heaviest: float, pale: bool) -> str:
+    wire = curve.wire
+    width = 0.9 + 3.6 * min(1.0, abs(wire.weight) / heaviest)
+    sign = "positive" if wire.weight >= 0 else "negative"
+    faint = ' stroke-opacity="0.12"' if pale else ""
+    return (
+        f'<path class="wire {wire.kind} {sign}"{faint} data-from="{wire.source}" data-to="{wire.target}" '
+        f'stroke-width="{width:.2f}" d="{curve.path}"><title>weight {weight(wire.weight)}</title></path>'
+    )
+
+
+def _label(curve: Curve, label: Label, pale: bool) -> str:
+    wire = curve.wire
+    sign = "positive" if wire.weight >= 0 else "negative"
+    hidden = "" if label.shown and not pale else " crowded"
+    half = CHARACTER * len(label.text) / 2
+    return (
+        f'<g class="weight {sign}{hidden}" data-from="{wire.source}" data-to="{wire.target}">'
+        f'<rect x="{label.x - half:.1f}" y="{label.y - LINE / 2:.1f}" '
+        f'width="{2 * half:.1f}" height="{LINE:.0f}" rx="3"/>'
+        f'<text x="{label.x:.1f}" y="{label.y:.1f}">{label.text}</text></g>'
+    )
+
+
+def _boxes(graph: Graph, layout: Layout, traces: Json | None) -> list[str]:
+    names = {node.key: f"layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}" for node in graph.nodes}
+    names |= {key: f"token {visible_token(token)}" for key, token in graph.tokens.items()}
+    names |= {key: f"logit of {visible_token(token)}" for key, token in graph.answers.items()}
+    joined = {end for wire in graph.wires for end in (wire.source, wire.target)}
+    joined |= {end for frame in layout.frames for pair in frame.pairs for end in pair}
+    parts = []
+    for key, box in layout.boxes.items():
+        if box.kind == "port":
+            parts.append(f'<circle class="port" data-node="{key}" cx="{box.x:.1f}" cy="{box.y:.1f}" r="3"/>')
+            continue
+        loose = "" if key in joined else " loose"
+        responds = responds_to(key, traces)
+        title = names[key] + (f"\nstrongest on {responds}" if responds else "")
+        parts.append(
+            f'<g class="node {box.kind}{loose}" data-node="{escape(key)}"><title>{escape(title)}</title>{_shape(box)}'
+            f'<text x="{box.x:.1f}" y="{box.y:.1f}">{escape(box.label)}</text></g>'
+        )
+    return parts
+
+
+def _shape(box: Box) -> str:
+    corner = {"token": 3, "answer": 3, "mlp_neuron": NODE_HEIGHT / 2}.get(box.kind, 5)
+    return (
+        f'<rect x="{box.left:.1f}" y="{box.y - NODE_HEIGHT / 2:.1f}" width="{box.width:.1f}" '
+        f'height="{NODE_HEIGHT}" rx="{corner}"/>'
+    )
+
+
+def responds_to(node: str, traces: Json | None, count: int = 3) -> str:
+    """The distinct tokens of the samples at which a node's activation is largest in size, as "‹token› value, …"."""
+    found: dict[str, float] = {}
+    for sample in (traces or {}).get("samples", []):
+        for token, value in zip(sample["tokens"], sample["values"].get(node, []), strict=False):
+            if value is not None and abs(value) > abs(found.get(token, 0.0)):
+                found[token] = value
+    strongest = sorted(found.items(), key=lambda item: -abs(item[1]))[:count]
+    return ", ".join(f"‹{visible_token(token, 14)}› {weight(value)}" for token, value in strongest)

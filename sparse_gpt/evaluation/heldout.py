@@ -1,0 +1,37 @@
+"""The rule by which corpora leave out documents that contain held-out samples of the tasks."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+
+from sparse_gpt import tasks
+from sparse_gpt.config import DataConfig
+from sparse_gpt.data.leakage import contains_any
+
+PAIRS = 256  # per task and variant
+
+
+@functools.cache
+def heldout_rule() -> tuple[Callable[[str], bool], str]:
+    """(reject, name) for `prepare_corpus`: rejects documents with any of about 20,000 held-out prompts in them.
+
+    The name holds a hash of the prompts, so that a corpus prepared for other tasks or words is not taken for this one.
+    """
+    prompts = sorted(
+        {
+            sample.prompt
+            for task in tasks.TASKS.values()
+            for variant in ("main", "shifted")
+            for pair in task.pairs("heldout", PAIRS, 0, variant)
+            for sample in (pair.first, pair.second)
+        }
+    )
+    digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
+    # Built when the first document comes: a corpus that is there already has none.
+    search = functools.cache(lambda: contains_any(prompts))
+    return lambda text: search()(text), f"held-out task samples {digest[:16]}"
+
+
+def heldout_rule_for(data: DataConfig) -> tuple[Callable[[str], bool] | None, str]:
+    """`heldout_rule`, or none for a corpus that the configuration names: it is not prepared here."""
+    return (None, "") if data.corpus else heldout_rule()

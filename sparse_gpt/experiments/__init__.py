@@ -1,0 +1,1 @@
+"""What launch.reproduce runs: experiments, and the harness that checks their numbers."""

@@ -1,0 +1,50 @@
+"""Hashes that a preset gives; `launch.reproduce --experiment=hashes` compares them. Corpora and tokenizers are the same
+on every machine and Python version, parameters on every machine of one kind.
+
+A change of the generated programs, the cleaning, the tokenizer or the held-out samples changes them, and so does a
+pin that `python -m tests.pin_sources` has followed. Then the experiment prints the new ones, to be put here with the
+reason in the commit; otherwise a difference is a fault.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class CorpusHashes(NamedTuple):
+    """SHA-256 of a corpus's manifest.json, which holds the hash of every shard, and of its tokenizer."""
+
+    corpus: str
+    tokenizer: str
+
+
+CORPORA: Mapping[str, CorpusHashes] = {
+    "tiny": CorpusHashes(
+        corpus="a8421df632976a9bddb9c29920c355c4c3310c52c65e5f6409160533e996b84c",
+        tokenizer="f5aea8914d05d6ce82424788df8030c3bcb20c85004e746ef3f6e99f9846a1ec",
+    ),
+    "quickstart": CorpusHashes(
+        corpus="9a16c91376d3797de2b1bdac3002209e9c1befd994477742bb1368ab72732518",
+        tokenizer="905b5fbe43047dcee424273181eb6c916eb71c462b31084d8d0ad498d8241011",
+    ),
+}
+"""By preset."""
+
+
+class Platform(NamedTuple):
+    """What the last bits of a training depend on, beside configuration, corpus and code."""
+
+    vector_extensions: str  # those of `machine.VECTORS`, separated by spaces
+    jaxlib: str
+
+
+def platform(manifest: Mapping[str, Any]) -> Platform:
+    """Where a run was trained, from its manifest."""
+    return Platform(" ".join(manifest["machine"]["vector_extensions"]), manifest["packages"]["jaxlib"])
+
+
+AVX2 = Platform("avx avx2 fma", "0.10.2")
+PARAMETERS: Mapping[tuple[str, Platform], str] = {
+    ("tiny", AVX2): "a0acd94601d1d325555bbf35aeef2f03da886b51b0f52d4da36263b33ee91b0e",
+    ("quickstart", AVX2): "2af934243022afd25ff5d95824582fa566effe9917821b659a0f85120ef1bbb0",
+}
+"""params_sha256 by preset and platform, on two to four threads (one core counts as two, see surroundings.py)."""

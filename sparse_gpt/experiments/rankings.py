@@ -1,0 +1,197 @@
+"""Experiments on one model: the mask search against rankings that nobody searched, and what is left without a circuit.
+
+Both take a finished workdir, or a stored model that is unpacked into the experiment's folder. Circuits that are there
+are taken as they are; a task without one is searched first. What takes long is kept beside the circuit.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from sparse_gpt import config as configs
+from sparse_gpt import stored
+from sparse_gpt.circuits.evidence import baselines
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.pipeline import prepared
+from sparse_gpt.config import PruneConfig
+from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation.samples import task_samples
+from sparse_gpt.experiments import plots
+from sparse_gpt.experiments.plots import TARGET
+from sparse_gpt.experiments.runs import CIRCUIT, POINTS, Figure, at_least, finish, prune
+from sparse_gpt.io import read_json, read_json_if_any, write_json
+from sparse_gpt.report.charts import CHANCE
+from sparse_gpt.schema import MAYBE, NUMBER, PLAIN, TEXT
+from sparse_gpt.workdir import Workdir
+
+FORMAT = "sparse_gpt.rankings/1"
+SEARCH = "mask search"
+QUICK = ("--config.prune.edges=false", "--config.prune.refine_trials=1")  # rankings are compared before refinement
+Json = dict[str, Any]
+_CURVE = [{"nodes": NUMBER, "edges": NUMBER, "ablated_task_loss?": MAYBE}]
+_SEARCH = {
+    "task": TEXT,
+    "params_sha256": TEXT,
+    "hyperparameters": {"*": PLAIN},
+    "size_versus_target?": {"points": POINTS},
+    "loss_versus_size?": _CURVE,
+    "baselines?": [{"ranking": TEXT, "loss_versus_size?": _CURVE}],
+}
+_RANKINGS = {"rankings": [{"ranking": TEXT, "points": POINTS}]}
+
+
+def attribution_vs_learned(folder: Path, model: str, names: list[str]) -> list[Figure]:
+    """Edges that each ranking of nodes needs for target losses from 0.5 to 0.005."""
+    workdir = _workdir(folder, model)
+    rows = [row for task in names for row in _sizes(workdir, task)]
+    plots.write_csv(folder / "attribution-vs-learned.csv", rows)
+    plots.draw(
+        folder / "attribution-vs-learned.png",
+        "Circuits by the mask search and by rankings that nobody searched",
+        "target task loss (nats)",
+        "edges of the circuit",
+        lambda axes: plots.sizes_against_targets(rows, axes),
+    )
+    finish("report", f"--workdir={workdir}")
+    return ratios(rows)
+
+
+def ratios(rows: list[Json]) -> list[Figure]:
+    """Edges of every other ranking over those of the mask search at TARGET: geometric mean over the tasks for which
+    both reach it."""
+    found = {
+        (row["model"], row["task"]): row["edges"] for row in rows if row["target_loss"] == TARGET and row["reached"]
+    }
+    told = []
+    for ranking in dict.fromkeys(row["model"] for row in rows if row["model"] != SEARCH):
+        both = [task for name, task in found if name == SEARCH and (ranking, task) in found]
+        theirs, ours = ([found[name, task] for task in both] for name in (ranking, SEARCH))
+        ratio = plots.ratio_with_interval(theirs, ours)[0] if both else 0.0
+        told.append(at_least(f"edges at {TARGET} by {ranking} over the mask search's ({len(both)} tasks)", ratio, 1))
+    return told
+
+
+def necessity(folder: Path, model: str, names: list[str]) -> list[Figure]:
+    """Task loss of the model without the first nodes of each ranking."""
+    workdir = _workdir(folder, model)
+    searches = {task: _search(workdir, task) for task in names}
+    rows = [row for task, search in searches.items() for row in without(search, task)]
+    plots.write_csv(folder / "necessity.csv", rows)
+    plots.draw(
+        folder / "necessity.png",
+        "What is left of the model without a circuit of growing size",
+        "nodes ablated, most important first",
+        "task loss (nats)",
+        lambda axes: _losses_against_sizes(rows, axes),
+        logarithmic=False,
+    )
+    finish("report", f"--workdir={workdir}")
+    return [figure for task, search in searches.items() for figure in lost(search, task, workdir)]
+
+
+def without(search: Json, task: str) -> list[Json]:
+    """Rows of the table: loss after ablating the first nodes of the mask search's and of the other rankings.
+
+    Raises:
+      InputError: the search was recorded before there were such losses.
+    """
+    curves = {SEARCH: search["loss_versus_size"]}
+    curves |= {_spoken(entry["ranking"]): entry["loss_versus_size"] for entry in search["baselines"]}
+    if any("ablated_task_loss" not in point for curve in curves.values() for point in curve):
+        raise InputError(
+            f"circuits/{task}/search.json: has no losses after ablation; delete the folder to search again"
+        )
+    keys = ("nodes", "edges", "ablated_task_loss")
+    return [
+        {"ranking": ranking, "task": task, **{key: point[key] for key in keys}}
+        for ranking, curve in curves.items()
+        for point in curve
+    ]
+
+
+def lost(search: Json, task: str, workdir: Path) -> list[Figure]:
+    """Whether the task is gone without the circuit, and without the first nodes that reach TARGET by themselves."""
+    enough = next(p["nodes"] for p in search["size_versus_target"]["points"] if p["target_loss"] == TARGET)
+    curve = search["loss_versus_size"]
+    row = next((point for point in curve if point["nodes"] >= enough), curve[-1])
+    circuit = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
+    return [
+        at_least(
+            f"{task}: task loss without its circuit of {circuit['nodes']} nodes", circuit["ablated_task_loss"], 0.69
+        ),
+        at_least(f"{task}: task loss without the first {row['nodes']} nodes", row["ablated_task_loss"], 0.69),
+    ]
+
+
+def _losses_against_sizes(rows: list[Json], axes: Axes) -> None:
+    """A line per ranking and task; the mask search's are thick."""
+    axes.set(xscale="log")
+    for i, (ranking, task) in enumerate(dict.fromkeys((row["ranking"], row["task"]) for row in rows)):
+        own = [row for row in rows if (row["ranking"], row["task"]) == (ranking, task)]
+        line = [(max(1, row["nodes"]), row["ablated_task_loss"]) for row in own]
+        first = not any(row["ranking"] == ranking for row in rows[: rows.index(own[0])])
+        axes.plot(
+            *zip(*line, strict=True),
+            color=plots.RANKING_COLOURS[ranking],
+            linewidth=2.0 if ranking == SEARCH else 0.9,
+            zorder=100 - i,
+            label=ranking if first else None,
+        )
+    axes.axhline(CHANCE, color="#888888", linewidth=0.8, linestyle=":")
+    axes.set_ylim(bottom=0)
+
+
+def _workdir(folder: Path, model: str) -> Path:
+    """The model's workdir: its own, or one in the experiment's folder for a stored model."""
+    own = Path(model).expanduser().absolute()
+    if own.is_dir():
+        return own
+    if model not in stored.names() and own.suffix != stored.SUFFIX:
+        raise InputError(f"--model={model}: no such folder; stored models are {', '.join(stored.names()) or 'none'}")
+    stored.unpack(model, folder / own.stem)
+    return folder / own.stem
+
+
+def _search(workdir: Path, task: str) -> Json:
+    """search.json of a task's circuit, after a search if there is none."""
+    path = workdir / "circuits" / task / "search.json"
+    if not path.is_file():
+        prune(workdir, task, *QUICK)
+    found: Json = read_json(path, _SEARCH)
+    return found
+
+
+def _sizes(workdir: Path, task: str) -> list[Json]:
+    """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
+    search, path = _search(workdir, task), workdir / "circuits" / task / "rankings.json"
+    made_for = {key: search[key] for key in ("task", "params_sha256", "hyperparameters")}
+    held = read_json_if_any(path, _RANKINGS)
+    if {key: held.get(key) for key in made_for} != made_for:
+        held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search)}
+        write_json(path, held)
+    return [
+        {"model": _spoken(entry["ranking"]), "task": task, **point}
+        for entry in held["rankings"]
+        for point in entry["points"]
+    ]
+
+
+def rankings(workdir: Path, search: Json) -> list[Json]:
+    """Sizes at every target loss by the search's ranking, and by the others on the same samples and settings."""
+    plain = dataclasses.replace(configs.load(workdir), prune=PruneConfig())
+    held = {f"prune.{name}": value for name, value in search["hyperparameters"].items()}
+    config = configs.replace(plain, held, f"{workdir}: search.json of {search['task']}: ")
+    run = Workdir(workdir, config)
+    if run.params_sha256 != search["params_sha256"]:
+        raise InputError(f"{workdir}: its circuit of {search['task']} belongs to other weights; prune this model")
+    samples = task_samples(search["task"], run.tokenizer, config)
+    ready = prepared(config, run.params, samples, run.pretraining_activations())
+    may_open = to_vector(ready.may_open)
+    others = baselines.at_targets(ready.selection, ready.heldout, ready.weights, may_open, config.prune.seed)
+    return [{"ranking": SEARCH, **search["size_versus_target"]}, *others]
+
+
+def _spoken(ranking: str) -> str:
+    return ranking.replace("_", " ")

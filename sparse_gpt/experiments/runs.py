@@ -1,0 +1,139 @@
+"""What experiments are made of: figures to check, and launch scripts run in processes of their own."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_gpt import config as configs
+from sparse_gpt import interruption
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import parse_json, read_bytes, read_json, write_json
+from sparse_gpt.schema import LOSSES, METRICS_ROW, NUMBER, PLAIN, TRAINED
+
+if TYPE_CHECKING:
+    from sparse_gpt.parameters import Params
+
+CIRCUIT = {"metrics": {"nodes": NUMBER, "edges": NUMBER, "*": LOSSES}}  # what experiments read of circuit.json
+POINTS = [{"target_loss?": NUMBER, "nodes": NUMBER, "edges": NUMBER, "*": PLAIN}]  # and of files with sizes
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One measured number (or hash) against what was expected."""
+
+    name: str
+    measured: Any
+    expected: str
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """`run` takes a folder, does (or finishes) the work in it and returns the figures. With `of_a_model` it takes a
+    workdir or a stored model, and a list of tasks, too."""
+
+    proves: str
+    cost: str
+    run: Callable[..., list[Figure]]
+    of_a_model: bool = False
+
+
+def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Popen[bytes]":
+    """A launch script as a process of its own; `devices` sets how many CPU devices it sees."""
+    environment = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ  # the same few programs, many times
+    if devices is not None:
+        environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([sys.executable, "-m", f"sparse_gpt.launch.{name}", *args], cwd=REPOSITORY, env=environment)
+
+
+def finish(name: str, *args: str, devices: int | None = None) -> None:
+    """Runs a launch script to its end. InputError when it fails; its own message stands above."""
+    code = waited(script(name, *args, devices=devices))
+    if code == interruption.EXIT_CODE:
+        raise interruption.Interrupted(interruption.LINE)
+    if code:
+        raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
+
+
+def waited(process: "subprocess.Popen[bytes]") -> int:
+    """Exit code of a script that has ended. A signal to this process is passed on to it, so that it saves, and raised
+    here once it has ended."""
+    passed_on = False
+    with interruption.deferred():
+        while True:
+            try:
+                code = process.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if interruption.requested() and not passed_on:
+                    process.send_signal(signal.SIGTERM)
+                    passed_on = True
+        interruption.check()
+    return code
+
+
+def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
+    """circuit.json of a task; launch.prune keeps one that is there for these parameters and settings."""
+    finish("prune", f"--workdir={workdir}", f"--task={task}", *flags)
+    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)
+    return found
+
+
+def manifest(workdir: Path) -> dict[str, Any]:
+    """manifest.json of a finished run."""
+    held: dict[str, Any] = read_json(workdir / "manifest.json", TRAINED)
+    return held
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock decides."""
+    entries = metrics_rows(workdir)
+    return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
+
+
+def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl; InputError names the one that is damaged."""
+    path = workdir / "metrics.jsonl"
+    lines = read_bytes(path).splitlines()
+    return [parse_json(line, f"{path}: line {number}", METRICS_ROW) for number, line in enumerate(lines, start=1)]
+
+
+def params(workdir: Path) -> "Params":
+    """Parameters of a run's newest checkpoint."""
+    from sparse_gpt.training.checkpoint import load_params  # here, so that the table of experiments does without JAX
+
+    return load_params(workdir, configs.load(workdir).model)[0]
+
+
+def at_most(name: str, measured: float, limit: float) -> Figure:
+    return Figure(name, measured, f"at most {limit:g}", measured <= limit)
+
+
+def at_least(name: str, measured: float, limit: float) -> Figure:
+    return Figure(name, measured, f"at least {limit:g}", measured >= limit)
+
+
+def equal(name: str, measured: Any, wanted: Any) -> Figure:
+    return Figure(name, measured, str(wanted), measured == wanted)
+
+
+def reported(name: str, measured: Any) -> Figure:
+    """A figure without a limit."""
+    return Figure(name, measured, "reported", True)
+
+
+def settle(name: str, figures: list[Figure], path: Path) -> bool:
+    """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
+    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
+    write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
+    for figure in figures:
+        value = f"{figure.measured:.4g}" if isinstance(figure.measured, float) else figure.measured
+        print(f"{'ok  ' if figure.holds else 'MISS'}  {figure.name}: {value} (expected {figure.expected})")
+    print(f"-> {path}")
+    return all(figure.holds for figure in figures)
