@@ -84,7 +84,7 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
 def test_open_gates_are_the_full_model_and_closed_gates_see_only_the_last_token() -> None:
     config = circuits_model.config()
     model, batch = circuits_model.gated(config), circuits_model.batch(32, seed=1)
-    answer = functools.partial(jax.jit(lambda model, gates, batch: model.answer_logits(nodes, batch)), model)
+    answer = functools.partial(jax.jit(lambda model, gates, batch: model.answer_logits(gates, batch)), model)
     opened = {site: np.ones_like(value) for site, value in nodes.empty(config.model).items()}
     np.testing.assert_allclose(answer(opened, batch), answer(None, batch), rtol=1e-5, atol=1e-5)
 
@@ -104,7 +104,7 @@ def test_frozen_norms_are_those_of_the_full_model() -> None:
     ablation = {site: np.asarray(value) for site, value in model.ablation.items()}
     support = reference_model.Support({s: v > 0 for s, v in layered.items()}, ablation, None, frozen=True)
     expected, _ = reference_model.forward(fields, to_tensors(config.model, weights), batch.tokens, support)
-    run = jax.jit(lambda model, gates: model.logits(batch, model.tap(nodes, batch.tokens, batch.positions)))
+    run = jax.jit(lambda model, gates: model.logits(batch, model.tap(gates, batch.tokens, batch.positions)))
     found = run(model, layered)
     np.testing.assert_allclose(found, expected[np.arange(16), batch.positions], rtol=1e-4, atol=1e-4)
 
@@ -125,8 +125,8 @@ def test_sublayers_without_an_open_output_are_left_out(
 ) -> None:
     config = circuits_model.config(fraction, **options)
     model, batch = dataclasses.replace(circuits_model.gated(config), frozen=frozen), circuits_model.batch(16, seed=2)
-    every = jax.jit(lambda model, gates: model.answer_logits(nodes, batch))
-    needed = jax.jit(lambda model, gates: model.answer_logits_of_one(nodes, batch))
+    every = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
+    needed = jax.jit(lambda model, gates: model.answer_logits_of_one(gates, batch))
     broken = copy.deepcopy(jax.device_get(model.params))
     broken["h_1"]["attn"]["c_proj"]["kernel"][:] = np.nan
     broken["h_0"]["mlp"]["c_fc"]["kernel"][:] = np.nan

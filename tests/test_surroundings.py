@@ -29,7 +29,7 @@ def test_settings_that_change_bits_or_break_scripts_are_not_let_in() -> None:
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     }
     program = (
-        "from launch import surroundings\nsurroundings.settle()\nimport jax, matplotlib.figure\n"
+        "from sparse_gpt import surroundings\nsurroundings.settle()\nimport jax, matplotlib.figure\n"
         "matplotlib.figure.Figure().savefig('/dev/null', format='png')\n"
         "c = jax.config\nprint('·', c.jax_enable_x64, c.jax_default_prng_impl, c.jax_numpy_dtype_promotion)\n"
     )
