@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits import TaskBatch, TaskSamples
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, from_vector
+from sparse_gpt.circuits.problem import LoadedModel, Problem
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.config import Config, ModelConfig, PruneConfig, SparsityConfig, TrainConfig
 from sparse_gpt.interop.openai_config import to_fields
@@ -96,6 +99,14 @@ def gated(config: Config, seed: int = 0) -> GatedModel:
     return gated_model(config, params(config, seed), random_vectors(config, seed + 1))
 
 
+def search_problem(config: Config, searchable: GateArrays, train: TaskBatch) -> Problem:
+    """What a mask search alone needs: the random model, which of its nodes may be opened, and training samples."""
+    model, one = gated(config), LoadedModel(config, params(config))
+    evaluator = Evaluator(model, train, NO_TOKENS)
+    graph = ModelGraph(config.model, one.params, config.prune.tie_qk)
+    return Problem(one, TaskSamples(train, train, train), model, train, evaluator, evaluator, graph, searchable)
+
+
 def batch(size: int, seed: int) -> TaskBatch:
     """Random prompts of different lengths with random answers."""
     rng = np.random.default_rng(seed)
@@ -113,7 +124,8 @@ def samples(
 ) -> TaskSamples:
     """Samples of the task described above, for two answers."""
     seeds = (1, 2, 3, 4) if shifted else (1, 2, 3)
-    return TaskSamples(*(_decided(config, params, pairs, seed, answers) for seed in seeds))
+    parts = [_decided(config, params, pairs, seed, answers) for seed in seeds]
+    return TaskSamples(*parts[:3], parts[3] if shifted else None, ("toy",))
 
 
 def _decided(config: Config, params: Params, pairs: int, seed: int, answers: tuple[int, int]) -> TaskBatch:

@@ -16,7 +16,7 @@ from launch.jobs import steer
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
 from sparse_gpt.circuits import circuit, storage
-from sparse_gpt.circuits.search import populations
+from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.data import shards
 from sparse_gpt.data.builder import PROGRESS, Preparation, Settings
@@ -196,7 +196,7 @@ READERS = (
     Reader("size", f"{_OURS}circuit.json", _within(_circuit, *_PLACE), lambda at: plots.minimal_size(at, TASK)),
     Reader("showcase", "circuit.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),
     Reader("showcase, search", "search.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),
-    Reader("study", "made_for.json", _write("made_for.json", {"a": 1}), lambda at: populations._prepare(at, {"a": 1})),
+    Reader("study", "made_for.json", _write("made_for.json", {"a": 1}), lambda at: Stages(at, {"a": 1})),
     Reader("manifest", "manifest.json", _write("manifest.json", _MANIFEST), manifest.read),
     Reader("resumed", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: manifest.update(at, {"step": 4})),
     Reader("reproduce", "manifest.json", _write("manifest.json", _MANIFEST), runs.manifest),

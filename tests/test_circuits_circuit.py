@@ -12,8 +12,9 @@ import pytest
 from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits.circuit import Circuit, Edge, Node
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.edge_ablation import edge_places, removable, rewired, without_pruned_edges
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Candidates, Evaluator
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable, without_pruned_edges
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -168,7 +169,7 @@ def test_removed_edges_matter_and_no_removed_edge_changes_nothing() -> None:
     model = gated_model(config, params, circuits_model.random_vectors(config, 5))
     every = circuits.edges_between(config.model, params, gates)
     places = edge_places(config.model, every)
-    run = jax.jit(lambda model, gates, kept: rewired(model, gates, places, kept).answer_logits(gates, batch))
+    run = jax.jit(lambda model, gates, kept: ablate_edges(model, gates, places, kept).answer_logits(gates, batch))
     kept = np.ones(len(places), np.float32)
     plain = jax.jit(lambda model, gates: model.answer_logits(gates, batch))(model, gates)
     np.testing.assert_allclose(run(model, gates, kept), plain, rtol=1e-4, atol=1e-4)

@@ -7,8 +7,9 @@ from sparse_gpt.circuits.circuit import Edge, Node
 from sparse_gpt.circuits.evidence.baselines import path_gradient, weight_magnitudes
 from sparse_gpt.circuits.evidence.paths import paths
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Candidates, Evaluator, task_loss
-from sparse_gpt.circuits.search.select import Weights
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
 from sparse_gpt.model.taps import site_widths
 from tests import circuits_model
 from tests.circuits_model import VOCABULARY
@@ -32,7 +33,7 @@ def test_gradients_along_the_path_add_up_to_the_change_of_the_loss() -> None:
 def test_weight_magnitude_of_one_node() -> None:
     attention = PARAMS["h_1"]["attn"]
     into, out = attention["c_attn"]["kernel"][:, 2 * 8 + 3], attention["c_proj"]["kernel"][3]  # v of channel 3
-    found = weight_magnitudes(Weights(CONFIG.model, PARAMS))["attn_v"][1, 3]
+    found = weight_magnitudes(ModelGraph(CONFIG.model, PARAMS))["attn_v"][1, 3]
     assert found == pytest.approx(np.sqrt(np.sum(into**2) + np.sum(out**2)))
 
 
@@ -67,8 +68,8 @@ def test_paths_of_a_circuit_made_by_hand() -> None:
     wte[4, 5] = 0.25  # layer 1 reads a token itself
     wte[8, 1] = 100  # occurs in no prompt
     head[5, 3], head[6, [3, 7]] = 10, (1, -4)
-    weights = Weights(CONFIG.model, {**PARAMS, "wte": wte, "lm_head": head})
-    told = paths(nodes, edges, weights, np.array([2, 4, 9]), np.array([3, 7]))
+    graph = ModelGraph(CONFIG.model, {**PARAMS, "wte": wte, "lm_head": head})
+    told = paths(nodes, edges, graph, np.array([2, 4, 9]), np.array([3, 7]))
     # by q or v, from two tokens: to the logit of 3 at once, or by the neuron to both; and token 4 into the neuron
     assert (told["chains"], told["count"]) == (5, 2 * 2 * (1 + 2) + 2)
     strengths = [path["strength"] for path in told["strongest"]]

@@ -10,14 +10,14 @@ import pytest
 from sparse_gpt.circuits.circuit import Circuit, edges_between, nodes_of
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.standalone.build import extract
-from sparse_gpt.circuits.run.standalone.model import Contest, Extracted
+from sparse_gpt.circuits.run.standalone.model import StandaloneCircuit, TopKGate
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.sparsity.topk import abs_topk
 from tests import circuits_model
 
 BATCH = circuits_model.batch(32, seed=3)
-answer_logits = jax.jit(Extracted.answer_logits)
+answer_logits = jax.jit(StandaloneCircuit.answer_logits)
 
 
 def _circuit(config: Config, share: float, kept_share: float, seed: int = 4) -> Circuit:
@@ -89,7 +89,7 @@ def test_contest_is_abs_topk_with_its_ties(opened: int, constants: int) -> None:
     x[:, :, fixed] = x[:1, :1, fixed]
     live = np.setdiff1d(np.arange(32), fixed)
     mine = np.sort(rng.choice(len(live), opened, replace=False))
-    contest = Contest(*(np.asarray(a) for a in (live, x[0, 0, fixed], fixed, mine)), keep=10)
+    contest = TopKGate(*(np.asarray(a) for a in (live, x[0, 0, fixed], fixed, mine)), keep=10)
     np.testing.assert_array_equal(contest(x[:, :, live]), abs_topk(x, 10)[:, :, live[mine]])
 
 

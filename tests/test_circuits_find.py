@@ -3,16 +3,18 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_gpt import config as configs
 from sparse_gpt.circuits import (
-    SearchResult,
+    FoundCircuit,
+    Problem,
     TaskSamples,
     find_circuit,
     full_task_loss,
@@ -20,19 +22,23 @@ from sparse_gpt.circuits import (
     storage,
 )
 from sparse_gpt.circuits.circuit import matrix, nodes_of
-from sparse_gpt.circuits.evidence import baselines
-from sparse_gpt.circuits.evidence.leave_one_out import single_removals
-from sparse_gpt.circuits.evidence.record import loss_versus_size, redrawn, redrawn_circuits
+from sparse_gpt.circuits.evidence import baselines, controls
+from sparse_gpt.circuits.evidence.curves import loss_versus_size
+from sparse_gpt.circuits.evidence.leave_one_out import leave_one_out
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
-from sparse_gpt.circuits.pipeline import prepared, searched
+from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support
 from sparse_gpt.circuits.run import calibration, evaluator
-from sparse_gpt.circuits.run.evaluator import Candidates, agreement, calibrated, task_loss
-from sparse_gpt.circuits.run.gated_model import TaskBatch, by_length, joined, rows, without_longest
-from sparse_gpt.circuits.search import ranking
-from sparse_gpt.circuits.search.select import Support, Weights
+from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import agreement, task_loss
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, rows, without_longest
+from sparse_gpt.circuits.search import populations, ranking
+from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import comparisons
 from sparse_gpt.model.transformer import build
+from sparse_gpt.parameters import Params
 from tests import circuits_model
 
 SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
@@ -42,7 +48,7 @@ PARAMS = circuits_model.params(CONFIG)
 
 
 @functools.cache
-def samples() -> TaskSamples:
+def toy_samples() -> TaskSamples:
     """Made when first asked for: not when tests are collected, by every process of a parallel run."""
     return circuits_model.samples(CONFIG, PARAMS)
 
@@ -53,19 +59,32 @@ def means() -> dict[str, np.ndarray]:
     return pretraining_means(build(CONFIG), PARAMS, tokens)
 
 
+def token_text(token: int) -> str:
+    return f"<{token}>"
+
+
+def problem(
+    means: dict[str, np.ndarray],
+    config: Config = CONFIG,
+    params: Params = PARAMS,
+    samples: TaskSamples | None = None,
+    token_text: Callable[[int], str] | None = None,
+) -> Problem:
+    model = LoadedModel(config, params, "ab" * 32, token_text)
+    return Problem.build(model, samples or toy_samples(), means)
+
+
 @pytest.fixture(scope="module")
-def result(means: dict[str, np.ndarray]) -> SearchResult:
-    return find_circuit(
-        CONFIG, PARAMS, "toy", samples(), means, params_sha256="ab" * 32, token_text=lambda i: f"<{i}>", progress=False
-    )
+def result(means: dict[str, np.ndarray]) -> FoundCircuit:
+    return find_circuit(problem(means, token_text=token_text), progress=False)
 
 
-def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_path: Path) -> None:
+def test_every_loss_can_be_recomputed_from_the_files(result: FoundCircuit, tmp_path: Path) -> None:
     result.save(tmp_path)
     circuit = json.loads((tmp_path / "circuit.json").read_text())
     with np.load(tmp_path / "ablation.npz") as stored:
         ablation = dict(stored)
-    metrics, heldout = circuit["metrics"], samples().heldout
+    metrics, heldout = circuit["metrics"], toy_samples().heldout
     assert circuit["edge_pruned"]
 
     def loss(**changes: object) -> float:
@@ -89,8 +108,8 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     def logits(batch: TaskBatch, **changes: object) -> np.ndarray:
         return circuits_model.reference_answer_logits(CONFIG, PARAMS, batch, {**circuit, **changes}, ablation)
 
-    assert samples().shifted is not None
-    for prefix, batch in (("", samples().heldout), ("shifted_", samples().shifted)):
+    assert toy_samples().shifted is not None
+    for prefix, batch in (("", toy_samples().heldout), ("shifted_", toy_samples().shifted)):
         own, full = logits(batch), logits(batch, nodes=every, **plain)
         same = np.mean((own[:, 0] > own[:, 1]) == (full[:, 0] > full[:, 1]))
         assert metrics[f"{prefix}agreement"] == same
@@ -100,13 +119,13 @@ def test_every_loss_can_be_recomputed_from_the_files(result: SearchResult, tmp_p
     assert metrics["shifted_task_loss"] != metrics["task_loss"]
 
 
-def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -> None:
+def test_importance_is_the_loss_without_one_node_or_edge(result: FoundCircuit) -> None:
     tree, told = result.circuit.to_dict(), result.search["importance"]
 
     def loss(nodes: list[dict[str, object]], edges: list[dict[str, object]]) -> float:
         changed = {**tree, "nodes": nodes, "edges": edges}
         values = dict(result.circuit.values)
-        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, samples().heldout, changed, values))
+        return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, toy_samples().heldout, changed, values))
 
     assert [{k: n[k] for k in ("layer", "site", "channel")} for n in told["nodes"]] == tree["nodes"]
     for i, node in enumerate(told["nodes"]):
@@ -122,8 +141,8 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: SearchResult) -
     assert max(item["task_loss"] for item in told["nodes"]) > 2 * result.circuit.metrics["task_loss"]
 
 
-def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> None:
-    selection = joined([samples().validation, samples().train])
+def test_the_circuit_is_minimal_on_selection_samples(result: FoundCircuit) -> None:
+    selection = joined([toy_samples().validation, toy_samples().train])
     target = PRUNE.selection_margin * PRUNE.target_loss
     circuit, stages = result.circuit, result.search["stages"]
     assert result.reached
@@ -143,7 +162,7 @@ def test_the_circuit_is_minimal_on_selection_samples(result: SearchResult) -> No
         assert loss(tree["nodes"], [edge for edge in tree["edges"] if edge != gone]) > target - 1e-4
 
 
-def test_search_record(result: SearchResult) -> None:
+def test_search_record(result: FoundCircuit) -> None:
     record = result.search
     assert record["format"] == "sparse_gpt.search/1"
     assert [trial["k_coef"] for trial in record["trials"]] == pytest.approx([1e-3, 1e-2] * 2)
@@ -167,7 +186,7 @@ def test_search_record(result: SearchResult) -> None:
     json.dumps(record, allow_nan=False)
 
 
-def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
+def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
     told = {entry["ranking"]: entry for entry in result.search["baselines"]}
     assert list(told) == ["attribution", "integrated_gradients", "weight_magnitude", "random"]
     target = PRUNE.selection_margin * PRUNE.target_loss
@@ -187,13 +206,13 @@ def test_baselines_are_cut_at_the_same_target(result: SearchResult) -> None:
 
 
 def test_the_searches_alone(
-    result: SearchResult, means: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    result: FoundCircuit, means: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the frontier compares is the smallest of a search's trials, found once for these weights."""
     opened: list[str] = []
 
-    def run(folder: Path) -> SimpleNamespace:
-        del folder
+    def run(folder: Path, config: Config) -> SimpleNamespace:
+        del folder, config
         opened.append("" if len(opened) < 2 else "other weights")
 
         def activations() -> dict[str, np.ndarray]:
@@ -202,51 +221,56 @@ def test_the_searches_alone(
             return means
 
         return SimpleNamespace(
-            config=CONFIG, params=PARAMS, params_sha256=opened[-1], tokenizer=None, pretraining_activations=activations
+            config=dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, **AT_TARGET)),
+            params=PARAMS,
+            params_sha256=opened[-1],
+            tokenizer=None,
+            token_text=None,
+            pretraining_activations=activations,
         )
 
+    AT_TARGET = {name.removeprefix("prune."): value for name, value in comparisons.AT_TARGET.items()}
     monkeypatch.setattr(comparisons, "Workdir", run)
-    monkeypatch.setattr(comparisons, "task_samples", lambda *_: samples())
+    monkeypatch.setattr(configs, "load", lambda folder: CONFIG)
+    monkeypatch.setattr(comparisons, "task_samples", lambda *_: toy_samples())
     rows, again, anew = (comparisons.searched_sizes(tmp_path, ["copy"]) for _ in range(3))
     assert rows == again == anew
     assert json.loads((tmp_path / "sizes" / "copy.json").read_text())["made_for"]["params_sha256"] == "other weights"
     assert [row["target_loss"] for row in rows] == [0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005]
-    ready = prepared(CONFIG, PARAMS, samples(), means)
-    _, _, trials = searched(ready, dataclasses.replace(PRUNE, selection_margin=1.0), progress=False)
+    ready = problem(means, dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, selection_margin=1.0)))
+    trials = populations.search(ready, progress=False).trials
     order, cut = trials.orders[np.argmin(trials.edges)], rows[1]  # trials are cut at PRUNE's target, 0.3
     assert (cut["task"], cut["reached"]) == ("copy", True)
-    gates = ranking.cut([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.weights.partners)
-    assert cut["edges"] == ready.weights.count(gates[0])
+    gates = ranking.truncate([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.graph.tied)
+    assert cut["edges"] == ready.graph.count_edges(gates[0])
     enough, fewer = ready.selection(Candidates(gates)).calibrated
     assert enough <= 0.3 < fewer
-    _, _, trials = searched(ready, PRUNE, progress=False)
+    trials = populations.search(problem(means), progress=False).trials
     assert trials.edges.tolist() == [trial["edges"] for trial in result.search["trials"]]
 
 
 def test_evidence_is_the_same_within_the_support(
-    result: SearchResult, means: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    result: FoundCircuit, means: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluator, "WORTH_COMPILING", 0)
     monkeypatch.setattr(evaluator, "FEW", 1)
-    ready, circuit = prepared(CONFIG, PARAMS, samples(), means), result.circuit
+    ready, circuit = problem(means), result.circuit
     support = Support(to_vector(circuit.gates(CONFIG.model)), circuit.edges)
-    chosen_on, inside = (on.within_support(support.gates) for on in (ready.selection, ready.heldout))
-    assert None not in (chosen_on.support, inside.support)
-    own = calibration.Calibration(jnp.float32(circuit.scale), jnp.array([value for _, value in circuit.shift]))
-    worth, told = single_removals(support, own, inside, ready.weights), result.search
+    within = ready.within(support)
+    assert None not in (within.selection.subcircuits, within.heldout.subcircuits)
+    fitted = calibration.Calibration(np.float32(circuit.scale), np.array([value for _, value in circuit.shift]))
+    worth, told = leave_one_out(ready, Candidate(support, fitted, reached=True)), result.search
     for part in ("nodes", "edges"):
         losses = [[item["task_loss"] for item in each[part]] for each in (worth, told["importance"])]
         np.testing.assert_allclose(*losses, atol=1e-4)
-    drawn = redrawn_circuits(support, chosen_on, inside, ready.weights, PRUNE.random_draws, PRUNE.seed)
+    drawn = controls.redrawn_weights(ready, support)
     for part in ("task_loss", "task_loss_calibrated"):
         np.testing.assert_allclose(drawn[part], told["redrawn_values"][part], atol=1e-3)
 
 
-def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndarray]) -> None:
+def test_rankings_at_every_target(result: FoundCircuit, means: dict[str, np.ndarray]) -> None:
     """What the experiment finds for many targets is, at the search's own, what the search found."""
-    ready = prepared(CONFIG, PARAMS, samples(), means)
-    args = ready.selection, ready.heldout, ready.weights
-    found = baselines.at_targets(*args, to_vector(ready.may_open), PRUNE.seed)
+    found = baselines.at_targets(problem(means))
     told = {entry["ranking"]: entry for entry in result.search["baselines"]}
     assert [entry["ranking"] for entry in found] == list(told)
     for entry in found:
@@ -258,9 +282,9 @@ def test_rankings_at_every_target(result: SearchResult, means: dict[str, np.ndar
 
 
 def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[str, np.ndarray]) -> None:
-    ready = prepared(CONFIG, PARAMS, samples(), means)
+    ready = problem(means)
     order = np.random.default_rng(0).permutation(ready.heldout.nodes)
-    curve = loss_versus_size(order, ready.selection, ready.heldout, ready.weights, points=8)
+    curve = loss_versus_size(ready, order, points=8)
     tree = {"norm": "live", "edge_pruned": False, "edges": [], "calibration": {"scale": 1.0, "shift": []}}
     assert len({round(point["ablated_task_loss"], 3) for point in curve}) > 3
     for point in curve:
@@ -268,16 +292,16 @@ def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[s
         left[order[: point["nodes"]]] = 0
         nodes = [node._asdict() for node in nodes_of(from_vector(left, CONFIG.model))]
         logits = circuits_model.reference_answer_logits(
-            CONFIG, PARAMS, samples().heldout, tree | {"nodes": nodes}, means
+            CONFIG, PARAMS, toy_samples().heldout, tree | {"nodes": nodes}, means
         )
         assert point["ablated_task_loss"] == pytest.approx(task_loss(logits), abs=2e-3)
 
 
-def test_redrawn_values(result: SearchResult) -> None:
+def test_redrawn_values(result: FoundCircuit) -> None:
     """They stand at the circuit's edges, come from the same matrix, and the circuit does not survive them."""
-    weights = Weights(CONFIG.model, PARAMS)
+    graph = ModelGraph(CONFIG.model, PARAMS)
     support = Support(to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
-    drawn, every = redrawn(support, weights, draws=5, seed=1), weights.edges(support.gates)
+    drawn, every = controls.redraw_weights(support, graph, draws=5, seed=1), graph.edges(support.gates)
     assert drawn.kept is not None
     kept, changed = drawn.kept, 0
     for i, edge in enumerate(every):
@@ -295,17 +319,17 @@ def test_redrawn_values(result: SearchResult) -> None:
     assert metrics["redrawn_values_task_loss"] == told["quantiles"]["task_loss"][1] == np.median(told["task_loss"])
 
 
-def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: SearchResult) -> None:
+def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: FoundCircuit) -> None:
     """Every draw is run by the reference, whose edges carry the new value's multiple of what their source adds."""
-    weights = Weights(CONFIG.model, PARAMS)
+    graph = ModelGraph(CONFIG.model, PARAMS)
     support = Support(to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
-    drawn, every = redrawn(support, weights, PRUNE.random_draws, PRUNE.seed), weights.edges(support.gates)
+    drawn, every = controls.redraw_weights(support, graph, PRUNE.random_draws, PRUNE.seed), graph.edges(support.gates)
     assert drawn.kept is not None
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
-    told, selection = result.search["redrawn_values"], joined([samples().validation, samples().train])
+    told, selection = result.search["redrawn_values"], joined([toy_samples().validation, toy_samples().train])
     shifted = np.array(sorted(circuits_model.ANSWERS), np.int32)
     index = {"selection": calibration.choice_index(selection, shifted)}
-    index["heldout"] = calibration.choice_index(samples().heldout, shifted)
+    index["heldout"] = calibration.choice_index(toy_samples().heldout, shifted)
     assert any(edge.target.site == "attn_out" for edge in every)  # what goes through attention is the hard part
     for draw, factors in enumerate(drawn.kept):
         edges = [
@@ -316,27 +340,28 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Sea
             circuits_model.reference_answer_logits(
                 CONFIG, PARAMS, batch, {**tree, "edges": edges}, dict(result.circuit.values)
             )
-            for batch in (samples().heldout, selection)
+            for batch in (toy_samples().heldout, selection)
         )
         assert told["task_loss"][draw] == pytest.approx(task_loss(heldout), abs=2e-3)
         scale, shift, _ = calibration.fit_many(chosen[None].astype(np.float32), index["selection"], len(shifted))
-        corrected = calibrated(heldout, calibration.Calibration(scale[0], shift[0]), index["heldout"])
+        corrected = calibrate(heldout, calibration.Calibration(scale[0], shift[0]), index["heldout"])
         assert told["task_loss_calibrated"][draw] == pytest.approx(task_loss(corrected), abs=5e-3)
 
 
-def test_values_redrawn_from_equal_ones_change_nothing(result: SearchResult) -> None:
+def test_values_redrawn_from_equal_ones_change_nothing(result: FoundCircuit) -> None:
     """Every nonzero weight the same: then each draw is the circuit itself, edges removed and not."""
     flat = jax.tree.map(lambda x: np.where(x != 0, np.float32(0.5), 0), PARAMS)
-    weights, kept = Weights(CONFIG.model, flat), {(e.source, e.target) for e in result.circuit.edges}
-    every = weights.edges(to_vector(result.circuit.gates(CONFIG.model)))
+    graph, kept = ModelGraph(CONFIG.model, flat), {(e.source, e.target) for e in result.circuit.edges}
+    every = graph.edges(to_vector(result.circuit.gates(CONFIG.model)))
     edges = tuple(edge for edge in every if (edge.source, edge.target) in kept)
-    drawn = redrawn(Support(to_vector(result.circuit.gates(CONFIG.model)), edges), weights, draws=3, seed=0)
+    support = Support(to_vector(result.circuit.gates(CONFIG.model)), edges)
+    drawn = controls.redraw_weights(support, graph, draws=3, seed=0)
     expected = [(edge.source, edge.target) in kept for edge in every]
     assert 0 < sum(expected) < len(every)
     np.testing.assert_array_equal(drawn.kept, np.repeat([expected], 3, axis=0))
 
 
-def test_used_edges_and_paths(result: SearchResult) -> None:
+def test_used_edges_and_paths(result: FoundCircuit) -> None:
     told, circuit = result.circuit.to_dict()["bookkeeping"], result.circuit
     for entry, node in zip(told["nodes"], circuit.nodes, strict=True):
         assert (entry["layer"], entry["site"], entry["channel"]) == node
@@ -352,11 +377,11 @@ def test_used_edges_and_paths(result: SearchResult) -> None:
     assert all(path["token"] == f"<{path['token_id']}>" for path in told["paths"]["strongest"])
 
 
-def test_traces(result: SearchResult) -> None:
+def test_traces(result: FoundCircuit) -> None:
     assert result.traces is not None
     sample = result.traces["samples"][0]
-    length = samples().heldout.positions[0] + 1
-    assert sample["tokens"] == [f"<{token}>" for token in samples().heldout.tokens[0, :length]]
+    length = toy_samples().heldout.positions[0] + 1
+    assert sample["tokens"] == [f"<{token}>" for token in toy_samples().heldout.tokens[0, :length]]
     assert {len(row) for row in sample["values"].values()} == {length}
     assert set(sample["values"]) == {f"{n.layer}.{n.site}.{n.channel}" for n in result.circuit.nodes}
     for weights in sample["attention"].values():
@@ -368,16 +393,16 @@ def test_traces(result: SearchResult) -> None:
     json.dumps(result.traces, allow_nan=False)
 
 
-def test_traces_agree_with_the_reported_logits(result: SearchResult) -> None:
+def test_traces_agree_with_the_reported_logits(result: FoundCircuit) -> None:
     assert result.traces is not None
     tree = result.circuit.to_dict()
-    few = rows(samples().heldout, slice(6))
+    few = rows(toy_samples().heldout, slice(6))
     expected = circuits_model.reference_answer_logits(CONFIG, PARAMS, few, tree, dict(result.circuit.values))
     found = [sample["logit_difference_circuit"] for sample in result.traces["samples"]]
     np.testing.assert_allclose(found, expected[:, 0] - expected[:, 1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_circuit_is_kept_only_for_the_same_weights_and_settings(result: SearchResult, tmp_path: Path) -> None:
+def test_a_circuit_is_kept_only_for_the_same_weights_and_settings(result: FoundCircuit, tmp_path: Path) -> None:
     folder, unfinished = tmp_path / "circuits" / "toy", tmp_path / "searches" / "toy"
     unfinished.mkdir(parents=True)
     assert not storage.is_complete(folder, "ab" * 32, PRUNE)
@@ -400,7 +425,7 @@ def test_a_circuit_is_kept_only_for_the_same_weights_and_settings(result: Search
         (folder / name).write_bytes(whole)
 
 
-def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_circuit_is_replaced_whole(result: FoundCircuit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, unfinished = tmp_path / "circuits" / "toy", tmp_path / "searches" / "toy"
     (tmp_path / "searches" / "other").mkdir(parents=True)
     for directory in (folder, unfinished):
@@ -411,7 +436,7 @@ def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SearchResult, "save", interrupted)
+        patch.setattr(FoundCircuit, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             storage.finish(result, unfinished, folder)
     assert (folder / "old.txt").exists()
@@ -423,18 +448,20 @@ def test_a_circuit_is_replaced_whole(result: SearchResult, tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_same_seed_same_circuit(result: SearchResult, means: dict[str, np.ndarray]) -> None:
-    again = find_circuit(CONFIG, PARAMS, "toy", samples(), means, params_sha256="ab" * 32, progress=False)
+def test_same_seed_same_circuit(result: FoundCircuit, means: dict[str, np.ndarray]) -> None:
+    again = find_circuit(problem(means), progress=False)
     assert again.circuit == result.circuit
     assert again.traces is None
 
 
 def test_a_task_beyond_the_model_is_refused(means: dict[str, np.ndarray]) -> None:
-    swapped = samples().validation._replace(answer=samples().validation.foil, foil=samples().validation.answer)
+    swapped = toy_samples().validation._replace(
+        answer=toy_samples().validation.foil, foil=toy_samples().validation.answer
+    )
     with pytest.raises(
         InputError, match=r"task toy: the model itself has task loss .* above --config.prune.target_loss=0.3"
     ):
-        find_circuit(CONFIG, PARAMS, "toy", dataclasses.replace(samples(), validation=swapped), means, progress=False)
+        find_circuit(problem(means, samples=dataclasses.replace(toy_samples(), validation=swapped)), progress=False)
 
 
 def strict(text: str) -> object:
@@ -452,7 +479,7 @@ def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_c
 ) -> None:
     prune = dataclasses.replace(PRUNE, target_loss=1e6, k_coefs="1e6,1e9")
     config = dataclasses.replace(CONFIG, prune=prune)
-    found = find_circuit(config, PARAMS, "toy", samples(), means, token_text=lambda i: f"<{i}>", progress=False)
+    found = find_circuit(problem(means, config, token_text=token_text), progress=False)
     assert found.reached
     assert (found.circuit.nodes, found.circuit.edges) == ((), ())
     assert found.search["history"][-1]["open_nodes"] == [0] * 4
@@ -472,14 +499,14 @@ def test_logits_that_overflow_where_nothing_is_chosen_give_a_result(
     bigram[0, list(circuits_model.ANSWERS)] = np.float32([3.3e38, -3.3e38])
 
     def ending(name: str, token: int) -> TaskBatch:
-        batch = getattr(samples(), name)
+        batch = getattr(toy_samples(), name)
         tokens = np.array(batch.tokens)
         tokens[np.arange(len(tokens)), batch.positions] = token
         return batch._replace(tokens=tokens)
 
     overflowing = TaskSamples(ending("train", 1), ending("validation", 1), ending("heldout", 0), ending("shifted", 0))
     params = {**PARAMS, "bigram": bigram}
-    found = find_circuit(config, params, "toy", overflowing, means, progress=False, token_text=lambda i: f"<{i}>")
+    found = find_circuit(problem(means, config, params, overflowing, token_text), progress=False)
     for name in ("task_loss", "shifted_task_loss"):
         assert 1e29 < found.circuit.metrics[name] < 1e32
     found.save(tmp_path)
@@ -491,18 +518,18 @@ def test_a_model_whose_logits_are_not_numbers_solves_nothing(means: dict[str, np
     infinite = {**PARAMS, "final_logits_bias": np.full_like(PARAMS["final_logits_bias"], np.inf)}
     broken = {**infinite, "bigram": np.full_like(PARAMS["bigram"], -np.inf)}
     with pytest.raises(InputError, match=r"the model itself has task loss 2e\+30 .* above"):
-        find_circuit(CONFIG, broken, "toy", samples(), means, progress=False)
+        find_circuit(problem(means, params=broken), progress=False)
 
 
 def test_activations_that_are_not_finite_are_refused(means: dict[str, np.ndarray]) -> None:
     broken = {**means, "mlp_out": np.full_like(means["mlp_out"], np.nan)}
     with pytest.raises(InputError, match="activations on pretraining text are not finite"):
-        find_circuit(CONFIG, PARAMS, "toy", samples(), broken, progress=False)
+        problem(broken)
 
 
 def test_mean_ablation_needs_means() -> None:
     with pytest.raises(InputError, match="needs mean activations"):
-        find_circuit(CONFIG, PARAMS, "toy", samples(), progress=False)
+        Problem.build(LoadedModel(CONFIG, PARAMS), toy_samples())
 
 
 def test_agreement_counts_equal_choices_right_or_wrong() -> None:
@@ -512,7 +539,7 @@ def test_agreement_counts_equal_choices_right_or_wrong() -> None:
 
 
 def test_full_task_loss() -> None:
-    assert full_task_loss(CONFIG, PARAMS, samples().heldout) < 0.1
+    assert full_task_loss(CONFIG, PARAMS, toy_samples().heldout) < 0.1
 
 
 def test_samples_for_selection_and_search() -> None:

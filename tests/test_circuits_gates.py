@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits import nodes
+from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.run.ablation_values import pretraining_means, task_means
-from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch, gated_model
+from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
@@ -62,7 +64,7 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
         for layer in ("h_0", "h_1"):
             for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
                 weights[layer][part][name]["bias"][::2] = 0
-    found = nodes.searchable(config.model, weights)
+    found = searchable(config.model, weights)
     frozen = gated_model(config, weights, nodes.empty(config.model))
     frozen = dataclasses.replace(frozen, frozen=True)
     batch = circuits_model.batch(64, seed=0)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.evidence import record
+from sparse_gpt.circuits.evidence import search_record
 from sparse_gpt.circuits.run import calibration
-from sparse_gpt.circuits.run.evaluator import LARGEST, accuracy, agreement, bounded, calibrated, task_loss
+from sparse_gpt.circuits.run.evaluator import LARGEST, accuracy, agreement, bounded, task_loss
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
@@ -43,7 +43,7 @@ def test_calibration_of_extreme_logits_is_finite(tokens: int) -> None:
     assert np.isfinite(shift).all()
     assert np.isfinite(loss).all()
     own = calibration.Calibration(np.float32(calibration.MAX_SCALE), np.zeros(tokens, np.float32))
-    corrected = calibrated(logits[0], own, index)
+    corrected = calibration.calibrate(logits[0], own, index)
     assert np.isfinite(task_loss(corrected))
     assert 0 <= accuracy(corrected) <= 1
     assert agreement(corrected, logits[0]) == 1
@@ -52,7 +52,7 @@ def test_calibration_of_extreme_logits_is_finite(tokens: int) -> None:
 def test_history_has_no_losses_that_json_has_not() -> None:
     loss = np.array([[0.5, NAN, INF]], np.float32)
     found: Any = SimpleNamespace(loss=loss, open_nodes=np.array([[3, 2, 0]]))
-    entries = record.history(found)
+    entries = search_record.history(found)
     assert [entry["loss"][0] for entry in entries] == [0.5, np.float32(LARGEST), np.float32(LARGEST)]
     assert entries[-1]["open_nodes"] == [0]
 

@@ -9,10 +9,11 @@ import pytest
 from sparse_gpt.circuits.circuit import edges_between
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.run import evaluator
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Candidates, Evaluator
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.subcircuits import restrict
+from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.config import Config
 from tests import circuits_model
 
@@ -51,7 +52,7 @@ def _both(config: Config, share: float) -> tuple[Evaluator, Evaluator, Candidate
     """Evaluators on the whole model and within a support, and parts of that."""
     whole = Evaluator(circuits_model.gated(config), circuits_model.batch(ROWS, seed=3), NO_TOKENS)
     support = _support(config, share)
-    within = dataclasses.replace(whole, support=restrict(whole.gated, from_vector(support, config.model)))
+    within = dataclasses.replace(whole, subcircuits=build_subcircuits(whole.gated, from_vector(support, config.model)))
     return whole, within, _parts(config, support)
 
 
@@ -83,7 +84,7 @@ def test_an_empty_support_is_constant() -> None:
     config = circuits_model.config(0.5)
     whole = Evaluator(circuits_model.gated(config), circuits_model.batch(ROWS, seed=3), NO_TOKENS)
     closed = np.zeros(whole.nodes, np.float32)
-    within = dataclasses.replace(whole, support=restrict(whole.gated, from_vector(closed, config.model)))
+    within = dataclasses.replace(whole, subcircuits=build_subcircuits(whole.gated, from_vector(closed, config.model)))
     expected = whole.logits(Candidates(closed[None]))
     np.testing.assert_allclose(within.logits(Candidates(closed[None])), expected, rtol=1e-4, atol=1e-4)
 
@@ -95,7 +96,7 @@ def test_a_support_is_set_apart_where_it_can_be_and_pays(monkeypatch: pytest.Mon
     turning = dataclasses.replace(gated, draws={site: value[None] for site, value in gated.ablation.items()})
 
     def apart(model: GatedModel, share: float = 0.05) -> bool:
-        return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, share)).support is not None
+        return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, share)).subcircuits is not None
 
     assert not apart(gated)  # compiling would take far longer than all candidates of this small model
     monkeypatch.setattr(evaluator, "WORTH_COMPILING", 0)

@@ -13,8 +13,9 @@ import pytest
 from sparse_gpt import config as configs
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import populations
-from sparse_gpt.circuits.search.mask_search import Found, Hyperparameters, population
+from sparse_gpt.circuits.search.mask_search import Hyperparameters, SearchResult, population
 from sparse_gpt.circuits.search.select import Trials
+from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, Config, PruneConfig
 from sparse_gpt.errors import InputError
 
@@ -33,7 +34,7 @@ class Runner:
         self.given: list[Hyperparameters] = []
         self.dies_at = dies_at
 
-    def __call__(self, h: Hyperparameters) -> tuple[Found, Trials]:
+    def __call__(self, h: Hyperparameters) -> tuple[SearchResult, Trials]:
         if len(self.given) == self.dies_at:
             raise Killed
         self.given.append(h)
@@ -43,7 +44,7 @@ class Runner:
         gates = dict.fromkeys(NODE_SITES, row)
         scores = Scores(row[:, :, None], sizes * 1.0, row, off)
         trials = Trials(row, sizes, sizes, np.zeros((len(sizes), NODES)), off < 3, scores)
-        return Found(gates, gates, row, row), trials
+        return SearchResult(gates, gates, row, row), trials
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -54,7 +55,7 @@ def assert_equal(one: Any, other: Any) -> None:
 @pytest.fixture(scope="module")
 def whole() -> tuple[populations.Searches, list[Hyperparameters]]:
     run = Runner()
-    return populations.searches(PRUNE, run), run.given
+    return populations.tune(PRUNE, run), run.given
 
 
 def test_tuned_searches_come_after_the_untuned_ones(whole: tuple[populations.Searches, list[Hyperparameters]]) -> None:
@@ -110,15 +111,16 @@ def test_an_interrupted_study_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "some task"
+    folder.mkdir()
     with monkeypatch.context() as patch:
         if where == "suggest":
             patch.setattr(optuna.Trial, "_suggest", _dies(optuna.Trial._suggest, after))
         elif where != "run":
             patch.setattr(optuna.Study, where, _dies(getattr(optuna.Study, where), after))
         with pytest.raises(Killed):
-            populations.searches(PRUNE, Runner(after if where == "run" else -1), "ab", folder)
+            populations.tune(PRUNE, Runner(after if where == "run" else -1), folder)
     again = Runner()
-    found = populations.searches(PRUNE, again, "ab", folder)
+    found = populations.tune(PRUNE, again, folder)
     assert len(again.given) == runs
     assert found.trials.sizes.shape == (20,)
     if where == "suggest":  # one proposal is lost, which moves the numbers of those after it
@@ -127,7 +129,7 @@ def test_an_interrupted_study_goes_on(
     else:
         assert_equal(found, whole[0])
     finished = Runner()
-    assert_equal(populations.searches(PRUNE, finished, "ab", folder), found)
+    assert_equal(populations.tune(PRUNE, finished, folder), found)
     assert not finished.given
 
 
@@ -138,13 +140,14 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
     steps = ((untuned, "ab", 1), (PRUNE, "ab", 2), (untuned, "cd", 1), (frozen, "cd", 1), (unrefined, "cd", 0))
     for prune, sha, runs in steps:
         run = Runner()
-        populations.searches(prune, run, sha, tmp_path / "task")
+        stages = Stages(tmp_path / "task", {"params_sha256": sha, **populations.depends_on(prune)})
+        populations.tune(prune, run, stages.folder)
         assert len(run.given) == runs
 
 
 def test_values_at_zero_stay() -> None:
     prune = PruneConfig(weight_decay=0, init_noise_bias=-0.1, k_coefs="0,1e-3", beta2=0, tune_trials=8, seeds=1)
-    found = populations.searches(prune, Runner())
+    found = populations.tune(prune, Runner())
     assert (found.h.weight_decay == 0).all()
     assert (found.h.init_noise_bias == np.float32(-0.1)).all()
     assert ((found.h.beta2 >= 0) & (found.h.beta2 < 1)).all()

@@ -4,21 +4,28 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import SearchResult, TaskBatch, find_circuit
+from sparse_gpt.circuits import FoundCircuit, Problem, TaskBatch, find_circuit
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, partners, searchable, to_vector
+from sparse_gpt.circuits.liveness import searchable
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_vector
+from sparse_gpt.circuits.problem import LoadedModel, Support
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
-from sparse_gpt.circuits.run.evaluator import ROWS, Candidates, Evaluator, Scores, random_gates, task_loss
-from sparse_gpt.circuits.run.gated_model import gated_model, joined, rows
-from sparse_gpt.circuits.run.samples import TaskSamples, by_task, in_turn, shared
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores, random_gates, task_loss
+from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.samples import TaskSamples, by_task, interleave, share
+from sparse_gpt.circuits.run.task_batch import joined, rows
 from sparse_gpt.circuits.search import mask_search, ranking
-from sparse_gpt.circuits.search.select import Support, Trials, Weights, refined, refined_nodes, smallest
+from sparse_gpt.circuits.search.select import Trials, minimise_nodes, select
+from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
@@ -45,7 +52,7 @@ def apart() -> dict[str, TaskSamples]:
 @functools.cache
 def together() -> TaskSamples:
     """Of both tasks."""
-    return shared(apart())
+    return share(apart())
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +61,8 @@ def draws() -> GateArrays:
 
 
 @pytest.fixture(scope="module")
-def result(draws: GateArrays) -> SearchResult:
-    return find_circuit(CONFIG, PARAMS, "one+two", together(), draws, params_sha256="ab" * 32, progress=False)
+def result(draws: GateArrays) -> FoundCircuit:
+    return find_circuit(Problem.build(LoadedModel(CONFIG, PARAMS, "ab" * 32), together(), draws), progress=False)
 
 
 def _draw(draws: GateArrays, number: int) -> GateArrays:
@@ -98,7 +105,10 @@ def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) 
     batch, h = circuits_model.batch(24, seed=1), mask_search.population(dataclasses.replace(PRUNE, learning_rate=1e-9))
     h = h._replace(init_noise_scale=np.ones(2, np.float32), init_noise_bias=np.zeros(2, np.float32))
     may_open = searchable(CONFIG.model, PARAMS)
-    found = mask_search.search(model, may_open, h, batch, 5, 4, False, jax.devices()[:1], tie_qk=True)
+    prune = dataclasses.replace(PRUNE, steps=5, batch_pairs=4)
+    problem = circuits_model.search_problem(dataclasses.replace(CONFIG, prune=prune), may_open, batch)
+    problem = dataclasses.replace(problem, gated=model)
+    found = mask_search.search(problem, h, progress=False, devices=jax.devices()[:1])
     np.testing.assert_array_equal(found.tau["attn_k"], found.tau["attn_q"])
     np.testing.assert_array_equal(found.attribution["attn_k"], found.attribution["attn_q"])
     for trial in range(2):
@@ -145,7 +155,7 @@ def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
     np.testing.assert_array_equal(found <= bound, scores.calibrated <= bound)
 
 
-def test_the_circuit_is_recomputed_from_its_files(result: SearchResult, draws: GateArrays, tmp_path: Path) -> None:
+def test_the_circuit_is_recomputed_from_its_files(result: FoundCircuit, draws: GateArrays, tmp_path: Path) -> None:
     result.save(tmp_path)
     tree = json.loads((tmp_path / "circuit.json").read_text())
     assert (tree["task"], tree["ablation"], tree["tie_qk"]) == ("one+two", "resample", True)
@@ -169,7 +179,7 @@ def test_the_circuit_is_recomputed_from_its_files(result: SearchResult, draws: G
     assert metrics["resampled_task_loss"] == pytest.approx(np.mean(others), abs=5e-3)
 
 
-def test_random_circuits_are_tied_as_the_circuit_is(result: SearchResult, draws: GateArrays) -> None:
+def test_random_circuits_are_tied_as_the_circuit_is(result: FoundCircuit, draws: GateArrays) -> None:
     gates = to_vector(result.circuit.gates(CONFIG.model))
     drawn = random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
     assert not np.array_equal(drawn, random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
@@ -177,7 +187,7 @@ def test_random_circuits_are_tied_as_the_circuit_is(result: SearchResult, draws:
     assert result.search["random_circuit"]["task_loss"] == pytest.approx([task_loss(x) for x in logits], abs=2e-3)
 
 
-def test_every_task_reaches_the_target_where_sizes_are_chosen(result: SearchResult, draws: GateArrays) -> None:
+def test_every_task_reaches_the_target_where_sizes_are_chosen(result: FoundCircuit, draws: GateArrays) -> None:
     """On selection samples, whose first ROWS have the values of one draw and the others those of the next."""
     selection = joined([together().validation, together().train])
     assert result.reached
@@ -193,7 +203,7 @@ def test_every_task_reaches_the_target_where_sizes_are_chosen(result: SearchResu
         assert task_loss(logits[selection.task == task]) <= PRUNE.target_loss * PRUNE.selection_margin * 1.02
 
 
-def test_q_and_k_stay_together(result: SearchResult) -> None:
+def test_q_and_k_stay_together(result: FoundCircuit) -> None:
     q, k = ({(n.layer, n.channel) for n in result.circuit.nodes if n.site == site} for site in ("attn_q", "attn_k"))
     assert q == k
     assert q
@@ -201,101 +211,111 @@ def test_q_and_k_stay_together(result: SearchResult) -> None:
         assert [point["nodes"] for point in curve] == sorted(point["nodes"] for point in curve)
 
 
-def test_a_ranking_has_partners_side_by_side_and_no_cut_parts_them() -> None:
+def test_a_ranking_has_tied_nodes_side_by_side_and_no_truncation_parts_them() -> None:
     together = np.array([0, 3, 2, 1, 4])  # 1 and 3 share a gate
     tau, attribution = np.array([0.5, 1.0, 1.0, 1.0, -1.0]), np.zeros(5)
-    order = ranking.ranking(tau, attribution, np.ones(5), together)
+    order = ranking.rank(tau, attribution, np.ones(5), together)
     np.testing.assert_array_equal(order, [1, 3, 2, 0, 4])
-    gates = ranking.cut([order] * 5, np.arange(1, 6), together)
+    gates = ranking.truncate([order] * 5, np.arange(1, 6), together)
     np.testing.assert_array_equal(gates.sum(axis=1), [0, 2, 3, 4, 5])
     np.testing.assert_array_equal(gates[:, 1], gates[:, 3])
-    found = partners(CONFIG.model, tie_qk=True)
+    found = tied_nodes(CONFIG.model, tie_qk=True)
     np.testing.assert_array_equal(found[found], np.arange(len(found)))
     changed = from_vector(found != np.arange(len(found)), CONFIG.model)
     assert {site for site, value in changed.items() if value.any()} == {"attn_q", "attn_k"}
-    np.testing.assert_array_equal(partners(CONFIG.model, tie_qk=False), np.arange(len(found)))
+    np.testing.assert_array_equal(tied_nodes(CONFIG.model, tie_qk=False), np.arange(len(found)))
 
 
-def test_refinement_removes_partners_together() -> None:
+def test_minimising_removes_tied_nodes_together() -> None:
     """Loss: a k channel is needed, its q channel alone is not; and nothing else is."""
-    weights = Weights(CONFIG.model, PARAMS, tie_qk=True)
+    graph = ModelGraph(CONFIG.model, PARAMS, tie_qk=True)
     needed = int(np.flatnonzero(to_vector({s: np.full((2, w), s == "attn_k") for s, w in _widths().items()}))[3])
 
     class Needs:
         def within(self, candidates: Candidates, bound: float) -> np.ndarray:
-            np.testing.assert_array_equal(candidates.gates, candidates.gates[:, weights.partners])
+            np.testing.assert_array_equal(candidates.gates, candidates.gates[:, graph.tied])
             return 1 - candidates.gates[:, needed]
 
         def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros(candidate.gates.shape[1]), np.zeros(0)
 
-    on: Any = Needs()
-    left = refined_nodes(np.ones(len(weights.partners), np.float32), on, weights, 0.5, lambda _: None)
-    np.testing.assert_array_equal(np.flatnonzero(left), sorted([needed, weights.partners[needed]]))
+    evaluator: Any = Needs()
+    left = minimise_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
+    np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
 
 
-def test_what_ends_at_the_same_nodes_has_its_edges_refined_once() -> None:
-    """Loss: ten nodes and all edges between them are needed; two supports hold them and another ten each."""
-    weights = Weights(CONFIG.model, PARAMS)
+class Needs:
+    """An evaluator. Loss: how many of the `needed` nodes are missing, and of the edges between open nodes."""
+
+    def __init__(self, needed: np.ndarray):
+        self.needed, self.edge_sets = needed, 0
+
+    def within_support(self, gates: np.ndarray) -> "Needs":
+        return self
+
+    def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+        self.edge_sets += candidates.kept is not None
+        edges = 0.0 if candidates.kept is None else np.sum(candidates.kept == 0, axis=1)
+        return np.sum(candidates.gates[:, self.needed] == 0, axis=1) + edges
+
+    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
+
+
+def _nodes_and_problem(needed: int, **settings: Any) -> tuple[np.ndarray, Any]:
+    """Searchable nodes in random order, of which the first `needed` are, and a problem."""
     order = np.random.default_rng(0).permutation(np.flatnonzero(to_vector(searchable(CONFIG.model, PARAMS))))
-    needed, rest = order[:10], order[10:30]
-
-    class Needs:
-        refinements = 0
-
-        def within_support(self, gates: np.ndarray) -> "Needs":
-            self.refinements += 1
-            return self
-
-        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
-            edges = 0.0 if candidates.kept is None else np.sum(candidates.kept == 0, axis=1)
-            return np.sum(candidates.gates[:, needed] == 0, axis=1) + edges
-
-        def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
-
-    on: Any = Needs()
-    known: dict[bytes, Support] = {}
-    for more in (rest[:10], rest[10:]):
-        start = np.zeros(len(weights.partners), np.float32)
-        start[needed] = start[more] = 1
-        stages = refined(start, on, weights, 0.5, True, lambda _: None, known)
-        np.testing.assert_array_equal(np.flatnonzero(stages["edges"].gates), np.sort(needed))
-        assert set(stages["edges"].kept_edges(weights)) == set(weights.edges(stages["nodes"].gates))
-    assert on.refinements == 1
+    prune = dataclasses.replace(PRUNE, **settings)
+    graph = ModelGraph(CONFIG.model, PARAMS)
+    return order, SimpleNamespace(graph=graph, settings=prune, selection=Needs(order[:needed]), selection_target=0.5)
 
 
-def test_large_supports_are_not_refined() -> None:
-    """Loss: the first node is needed. Three supports hold it and 4, 9 or 19 others."""
-    weights = Weights(CONFIG.model, PARAMS)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(to_vector(searchable(CONFIG.model, PARAMS))))
-    gates = np.zeros((3, len(weights.partners)), np.float32)
-    for row, size in zip(gates, (20, 10, 5), strict=True):
-        row[order[:size]] = 1
-    counts = np.array([weights.count(row) for row in gates])
-    scores = Scores(np.zeros((2, 1, 2)), np.ones(2), np.zeros((2, 0)), np.zeros(2))
-    trials = Trials(np.stack([order] * 2), np.array([20, 10]), counts[:2], gates[:2], np.ones(2, bool), scores)
+def _trials(graph: ModelGraph, gates: np.ndarray) -> Trials:
+    count, sizes = len(gates), gates.sum(axis=1).astype(int)
+    edges = np.array([graph.count_edges(row) for row in gates])
+    scores = Scores(np.zeros((count, 1, 2)), np.ones(count), np.zeros((count, 0)), np.zeros(count))
+    return Trials(np.zeros((count, 1)), sizes, edges, gates, np.ones(count, bool), scores)
 
-    class NeedsFirst:
-        def within_support(self, gates: np.ndarray) -> "NeedsFirst":
-            return self
 
-        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
-            return 1 - candidates.gates[:, order[0]]
+def _gates(problem: Any, *sets: np.ndarray) -> np.ndarray:
+    gates = np.zeros((len(sets), len(problem.graph.tied)), np.float32)
+    for row, nodes in zip(gates, sets, strict=True):
+        row[nodes] = 1
+    return gates
 
-        def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
 
-    on: Any = NeedsFirst()
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_ends_at_the_same_nodes_has_its_edges_minimised_once(kept: bool, tmp_path: Path) -> None:
+    """Ten nodes and all edges between them are needed; two supports hold them and another ten each."""
+    order, problem = _nodes_and_problem(10, refine_trials=2)
+    gates = _gates(problem, order[:20], np.concatenate([order[:10], order[20:30]]))
+    stages = Stages(tmp_path / "unfinished" if kept else None, {})
+    selected = select(problem, _trials(problem.graph, gates), {}, stages)
+    np.testing.assert_array_equal(np.flatnonzero(selected.support.gates), np.sort(order[:10]))
+    assert set(selected.support.kept_edges(problem.graph)) == set(problem.graph.edges(selected.support.gates))
+    once, problem.selection.edge_sets = problem.selection.edge_sets, 0
+    select(problem, _trials(problem.graph, gates[:1]), {}, Stages())
+    assert once == problem.selection.edge_sets > 0
+    problem.selection.edge_sets = 0
+    again = select(problem, _trials(problem.graph, gates), {}, Stages(stages.folder, {}))
+    assert problem.selection.edge_sets == (0 if kept else once)  # what a stopped run has minimised is not done again
+    assert again.start == selected.start
+    assert again.support.edges == selected.support.edges
+    np.testing.assert_array_equal(again.support.gates, selected.support.gates)
 
-    def found(most: int, others: dict[str, np.ndarray]) -> tuple[int, str, dict[str, int]]:
-        prune = dataclasses.replace(PRUNE, refine_trials=3, refine_most=most)
-        best, name, stages = smallest(trials, others, on, weights, 0.5, prune, lambda _: None)
-        return best, name, {stage: int(support.gates.sum()) for stage, support in stages.items()}
 
-    assert found(10, {}) == (1, "trial 1", {"search": 10, "nodes": 1, "edges": 1})
-    assert found(9, {}) == (1, "trial 1", {"search": 10})  # the one with the fewest edges, as it is
-    assert found(9, {"other": gates[2]}) == (1, "other", {"search": 5, "nodes": 1, "edges": 1})
+def test_large_supports_are_not_minimised() -> None:
+    """The first node is needed. Three supports hold it and 4, 9 or 19 others."""
+
+    def found(most: int, other: bool = False) -> tuple[int, str, dict[str, int]]:
+        order, problem = _nodes_and_problem(1, refine_trials=3, refine_most=most)
+        gates = _gates(problem, order[:20], order[:10], order[:5])
+        best, name, supports = select(problem, _trials(problem.graph, gates[:2]), {"other": gates[2]} if other else {})
+        return best, name, {stage: support.size for stage, support in supports.items()}
+
+    assert found(10) == (1, "trial 1", {"search": 10, "nodes": 1, "edges": 1})
+    assert found(9) == (1, "trial 1", {"search": 10})  # the one with the fewest edges, as it is
+    assert found(9, other=True) == (1, "other", {"search": 5, "nodes": 1, "edges": 1})
 
 
 def _widths() -> dict[str, int]:
@@ -304,7 +324,7 @@ def _widths() -> dict[str, int]:
 
 def test_tasks_take_turns_pair_by_pair() -> None:
     first, second = circuits_model.batch(8, seed=1), circuits_model.batch(6, seed=2)
-    both = in_turn([first, second._replace(tokens=second.tokens[:, :6])])
+    both = interleave([first, second._replace(tokens=second.tokens[:, :6])])
     np.testing.assert_array_equal(both.task, np.tile([0, 0, 1, 1], 3))
     np.testing.assert_array_equal(both.answer[both.task == 0], first.answer[:6])
     np.testing.assert_array_equal(both.tokens[both.task == 1, :6], second.tokens[:, :6])

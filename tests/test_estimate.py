@@ -9,7 +9,8 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import estimate, machine, presets
-from sparse_gpt.circuits import find_circuit
+from sparse_gpt.circuits import Problem
+from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import site_widths
@@ -138,7 +139,7 @@ def test_a_search_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(machine, "memory", lambda: 10_000)
     nothing: Any = None
     with pytest.raises(InputError, match="the search would need"):
-        find_circuit(config, nothing, "toy", nothing)
+        Problem.build(LoadedModel(config, nothing), nothing)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 from absl import flags
 
 from sparse_gpt import estimate, tasks
-from sparse_gpt.circuits import Node, SearchResult, TaskSamples, find_circuit, require_solved, storage
+from sparse_gpt.circuits import FoundCircuit, Node, Problem, TaskSamples, find_circuit, require_solved, storage
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.samples import shared
+from sparse_gpt.circuits.run.samples import share
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
@@ -31,16 +31,7 @@ def main(names: list[str], all_that_work: bool) -> None:
         run, activations, solved = _asked(folder, names, all_that_work)
     for name, samples in solved.items():
         unfinished = run.folder / "searches" / name
-        result = find_circuit(
-            run.config,
-            run.params,
-            name,
-            samples,
-            activations,
-            params_sha256=run.params_sha256,
-            token_text=run.token_text,
-            unfinished=unfinished,
-        )
+        result = find_circuit(Problem.build(run, samples, activations), unfinished=unfinished)
         result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
         storage.finish(result, unfinished, run.folder / "circuits" / name)
         _print_summary(result, run.folder / "circuits" / name)
@@ -65,7 +56,7 @@ def _asked(
             f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
         )
     if flags.FLAGS.shared:
-        solved = {name: shared({task: solved[task] for task in members}) for name, members in todo.items()}
+        solved = {name: share({task: solved[task] for task in members}) for name, members in todo.items()}
     return run, activations, solved
 
 
@@ -107,7 +98,7 @@ def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples
     for name in names:
         try:
             samples = task_samples(name, run.tokenizer, run.config)
-            require_solved(run.config, run.params, name, samples.validation)
+            require_solved(run, name, samples.validation)
             found[name] = samples
         except (InputError, tasks.TaskError) as error:
             if not skip:
@@ -116,7 +107,7 @@ def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples
     return found
 
 
-def _print_summary(result: SearchResult, folder: Path) -> None:
+def _print_summary(result: FoundCircuit, folder: Path) -> None:
     circuit, m = result.circuit, result.circuit.metrics
     if not result.reached:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")

@@ -14,7 +14,7 @@ from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.bridges.training import BridgeProgram, restore
 from sparse_gpt.circuits import TaskBatch, task_batch
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.circuits.run.gated_model import padded, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError

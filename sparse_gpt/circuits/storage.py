@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from sparse_gpt.circuits import circuit
-from sparse_gpt.circuits.pipeline import SearchResult
+from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.search.populations import STUDY
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
@@ -28,7 +28,7 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig) -> bool:
         return False
 
 
-def finish(result: SearchResult, unfinished: Path, folder: Path) -> None:
+def finish(result: FoundCircuit, unfinished: Path, folder: Path) -> None:
     """Writes a result and its study, puts them in the place of `folder`, and removes what the search had kept.
 
     A stop at any moment leaves the old folder, the new one, or (between two renames) none; what the search had kept is

@@ -16,7 +16,7 @@ from sparse_gpt.bridges.dense import dense_config
 from sparse_gpt.bridges.training import BridgeProgram
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.search import mask_search as mask_search
+from sparse_gpt.circuits.search import mask_search
 from sparse_gpt.config import NODE_SITES, Config
 from sparse_gpt.costs import hlo
 from sparse_gpt.costs.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip

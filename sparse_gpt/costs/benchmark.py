@@ -17,13 +17,17 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
-from sparse_gpt.circuits.nodes import searchable, to_vector
-from sparse_gpt.circuits.run.evaluator import CANDIDATES, NO_TOKENS, Candidates, Evaluator
+from sparse_gpt.circuits.liveness import searchable
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.problem import LoadedModel, Problem
+from sparse_gpt.circuits.run.candidates import CANDIDATES, Candidates
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.standalone.build import extract
-from sparse_gpt.circuits.run.standalone.model import Extracted
-from sparse_gpt.circuits.run.subcircuits import restrict
-from sparse_gpt.circuits.search import mask_search as mask_search
+from sparse_gpt.circuits.run.standalone.model import StandaloneCircuit
+from sparse_gpt.circuits.run.subcircuits import build_subcircuits
+from sparse_gpt.circuits.search import mask_search
 from sparse_gpt.config import Config
 from sparse_gpt.costs.sizes import SIZES
 from sparse_gpt.model.taps import site_widths
@@ -261,18 +265,15 @@ def first_chunk(time_steps: int = 32) -> None:
     """The first chunk of the search of preset quickstart, on a random sparse model and random prompts."""
     config, rng = presets.quickstart(), np.random.default_rng(0)
     params = _random_sparse(config, rng)
-    ablation = {
-        site: np.zeros((config.model.n_layer, width), np.float32) for site, width in site_widths(config.model).items()
-    }
-    count = 2 * config.prune.batch_pairs
+    count, chunk = 2 * config.prune.batch_pairs, {"prune.ablation": "zero", "prune.steps": mask_search.CHUNK}
 
     def ids(*shape: int) -> np.ndarray:
         return rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
 
     prompts = TaskBatch(ids(count, time_steps), np.full(count, time_steps - 1, np.int32), ids(count), ids(count))
-    h = mask_search.population(config.prune)
-    gated, nodes = gated_model(config, params, ablation), searchable(config.model, params)
-    mask_search.search(gated, nodes, h, prompts, mask_search.CHUNK, config.prune.batch_pairs, progress=False)
+    model = LoadedModel(configs.replace(config, chunk), params)
+    problem = Problem.build(model, TaskSamples(prompts, prompts, prompts))
+    mask_search.search(problem, mask_search.population(config.prune), progress=False)
 
 
 def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:
@@ -294,10 +295,10 @@ def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps:
     )
     batch = TaskBatch(tokens, np.full(count, time_steps - 1, np.int32), answer, foil)
     whole = jax.jit(lambda gated, gates, batch: gated.answer_logits(gates, batch))
-    own, alone = extract(gated, circuit), jax.jit(Extracted.answer_logits)
+    own, alone = extract(gated, circuit), jax.jit(StandaloneCircuit.answer_logits)
     expected, found = whole(gated, gates, batch), alone(own, batch)
     anywhere = Evaluator(gated, batch, NO_TOKENS)
-    within = dataclasses.replace(anywhere, support=restrict(gated, gates))
+    within = dataclasses.replace(anywhere, subcircuits=build_subcircuits(gated, gates))
     parts = Candidates(to_vector(gates) * (rng.random((CANDIDATES, anywhere.nodes)) < 0.9).astype(np.float32))
     runs = {
         "gated": lambda: whole(gated, gates, batch),

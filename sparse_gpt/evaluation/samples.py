@@ -2,7 +2,7 @@
 
 from sparse_gpt import tasks
 from sparse_gpt.circuits import TaskSamples, task_batch
-from sparse_gpt.circuits.run.gated_model import padded
+from sparse_gpt.circuits.run.task_batch import padded
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 
@@ -31,4 +31,4 @@ def task_samples(name: str, tokenizer: Tokenizer, config: Config) -> TaskSamples
         print(f"other templates are left out: {error}")
         shifted = None
     length = max(batch.tokens.shape[1] for batch in (validation, heldout))  # one shape, one program
-    return TaskSamples(train, padded(validation, length), padded(heldout, length), shifted)
+    return TaskSamples(train, padded(validation, length), padded(heldout, length), shifted, (name,))

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
-from sparse_gpt.circuits.evidence.record import loss_versus_size, size_versus_target
-from sparse_gpt.circuits.pipeline import full_task_loss, prepared, searched
+from sparse_gpt.circuits.evidence.curves import loss_versus_size, size_versus_target
+from sparse_gpt.circuits.problem import Problem, full_task_loss
+from sparse_gpt.circuits.search import populations
 from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
@@ -210,19 +211,19 @@ def searched_sizes(
 ) -> list[dict[str, Any]]:
     """A row per task and target loss: how much of the best search's ranking it takes, as `figures.points` has it. What
     launch.prune does besides is not done. Kept in WORKDIR/sizes/TASK.json, for these weights and settings."""
-    run = Workdir(workdir)
-    config = configs.replace(run.config, settings)
+    config = configs.replace(configs.load(workdir), settings)
+    run = Workdir(workdir, config)
     made_for = {"params_sha256": run.params_sha256, **dataclasses.asdict(config.prune)}
     paths = {task: workdir / "sizes" / f"{task}.json" for task in tasks}
     missing = {task: path for task, path in paths.items() if _read(path).get("made_for") != made_for}
     activations = run.pretraining_activations() if missing else None
     for task, path in missing.items():
-        ready = prepared(config, run.params, task_samples(task, run.tokenizer, config), activations)
-        _, _, trials = searched(ready, config.prune)
+        samples = task_samples(task, run.tokenizer, config)
+        problem = Problem.build(run, samples, activations)
+        trials = populations.search(problem).trials
         badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
         order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.calibrated)]
-        measured = ready.selection, ready.heldout, ready.weights
-        sizes = size_versus_target(order, loss_versus_size(order, *measured), *measured)
+        sizes = size_versus_target(problem, order, loss_versus_size(problem, order))
         write_json(path, {"made_for": made_for, **sizes})
     found = {task: _read(path)["points"] for task, path in paths.items()}
     return [{"model": "", "task": task, **point} for task, points in found.items() for point in points]

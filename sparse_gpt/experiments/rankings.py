@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from sparse_gpt import config as configs
 from sparse_gpt import stored
 from sparse_gpt.circuits.evidence import baselines
-from sparse_gpt.circuits.nodes import to_vector
-from sparse_gpt.circuits.pipeline import prepared
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
@@ -187,9 +186,7 @@ def rankings(workdir: Path, search: Json) -> list[Json]:
     if run.params_sha256 != search["params_sha256"]:
         raise InputError(f"{workdir}: its circuit of {search['task']} belongs to other weights; prune this model")
     samples = task_samples(search["task"], run.tokenizer, config)
-    ready = prepared(config, run.params, samples, run.pretraining_activations())
-    may_open = to_vector(ready.may_open)
-    others = baselines.at_targets(ready.selection, ready.heldout, ready.weights, may_open, config.prune.seed)
+    others = baselines.at_targets(Problem.build(run, samples, run.pretraining_activations()))
     return [{"ranking": SEARCH, **search["size_versus_target"]}, *others]
 
 

@@ -4,58 +4,46 @@ from typing import Any
 
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Edge, nodes_of
+from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.nodes import from_vector
-from sparse_gpt.circuits.run.calibration import Calibration
+from sparse_gpt.circuits.problem import Candidate, Problem
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
-from sparse_gpt.circuits.run.evaluator import Candidates, Evaluator
-from sparse_gpt.circuits.search.select import Support, Weights
 
 MOST = 512  # nodes and edges together; larger circuits are not taken apart
 
 
-def single_removals(support: Support, own: Calibration, heldout: Evaluator, weights: Weights) -> dict[str, Any]:
-    """Held-out task losses in nats of the circuit without each one of its nodes and edges.
-
-    Args:
-      support: the circuit.
-      own: its calibration, not fitted anew.
-      heldout: where losses are measured.
-      weights: of the model.
+def leave_one_out(problem: Problem, candidate: Candidate) -> dict[str, Any]:
+    """Held-out task losses in nats of the circuit without each one of its nodes and edges; calibration unchanged.
 
     Returns:
-      {"nodes": [{layer, site, channel, task_loss}], "edges": [{from, to, task_loss}]}. Edges from v that cannot be
-      removed alone (see `rewire.removable`) are left out. Both lists are empty when there are more than MOST items.
+        {"nodes": [{layer, site, channel, task_loss}], "edges": [{from, to, task_loss}]}. Edges from v that cannot be
+        removed alone (see `edge_ablation.removable`) are left out. Both lists are empty when there are more than MOST
+        items.
     """
-    every, nodes = weights.edges(support.gates), np.flatnonzero(support.gates)
-    edges = _free_edges(support, every, weights)
+    support, graph, calibration = candidate.support, problem.graph, candidate.calibration
+    every, nodes = graph.edges(support.gates), np.flatnonzero(support.gates)
+    present = set(support.kept_edges(graph))
+    free = removable(graph.config, every, from_vector(support.gates, graph.config))
+    edges = np.array([i for i, edge in enumerate(every) if free[i] and edge in present], int)
     count = len(nodes) + len(edges)
     if not 0 < count <= MOST:
         return {"nodes": [], "edges": []}
-    present = set(support.kept_edges(weights))
     gates = np.repeat(support.gates[None, :], count, axis=0)
     kept = np.repeat(np.array([[edge in present for edge in every]], np.float32), count, axis=0)
     gates[np.arange(len(nodes)), nodes] = 0
     kept[np.arange(len(nodes), count), edges] = 0
-    losses = heldout.losses(
-        Candidates(gates, edge_places(weights.config, every), kept),
-        np.repeat(np.asarray(own.scale)[None], count),
-        np.repeat(np.asarray(own.shift)[None, :], count, axis=0),
+    losses = problem.within(support).heldout.losses(
+        Candidates(gates, edge_places(graph.config, every), kept),
+        np.repeat(np.asarray(calibration.scale)[None], count),
+        np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),
     )
-    names = nodes_of(from_vector(support.gates, weights.config))
+    names = nodes_of(from_vector(support.gates, graph.config))
+    of_nodes, of_edges = np.split(losses, [len(nodes)])
     return {
-        "nodes": [
-            {**node._asdict(), "task_loss": float(loss)} for node, loss in zip(names, losses[: len(nodes)], strict=True)
-        ],
+        "nodes": [{**node._asdict(), "task_loss": float(loss)} for node, loss in zip(names, of_nodes, strict=True)],
         "edges": [
             {"from": list(every[i].source), "to": list(every[i].target), "task_loss": float(loss)}
-            for i, loss in zip(edges, losses[len(nodes) :], strict=True)
+            for i, loss in zip(edges, of_edges, strict=True)
         ],
     }
-
-
-def _free_edges(support: Support, every: tuple[Edge, ...], weights: Weights) -> np.ndarray:
-    """Indices of the edges of `every` that are in the circuit and can be removed alone."""
-    present = set(support.kept_edges(weights))
-    free = removable(weights.config, every, from_vector(support.gates, weights.config))
-    return np.array([i for i, edge in enumerate(every) if free[i] and edge in present], int)

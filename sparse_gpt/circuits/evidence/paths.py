@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_gpt.circuits.circuit import SOURCES, Edge, Node, matrix, unembedding
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty
-from sparse_gpt.circuits.search.select import Weights
 from sparse_gpt.config import NODE_SITES
 
 STRONGEST = 5
@@ -40,10 +40,10 @@ class Path(NamedTuple):
     nodes: tuple[Node, ...]
 
 
-def bookkeeping(
+def path_statistics(
     nodes: Sequence[Node],
     edges: Sequence[Edge],
-    weights: Weights,
+    graph: ModelGraph,
     prompt_tokens: np.ndarray,
     answers: np.ndarray,
     token_text: Callable[[int], str] | None = None,
@@ -53,24 +53,24 @@ def bookkeeping(
     Args:
       nodes: of the circuit.
       edges: of the circuit.
-      weights: of the model.
+      graph: the model.
       prompt_tokens: distinct tokens of the prompts.
       answers: distinct answers and foils.
       token_text: text of a token id, for reading.
     """
-    found = paths(nodes, edges, weights, prompt_tokens, answers)
+    found = paths(nodes, edges, graph, prompt_tokens, answers)
     if token_text is not None:
         for path in found["strongest"]:
             path |= {"token": token_text(path["token_id"]), "answer": token_text(path["answer_id"])}
-    return {"nodes": used_edges(nodes, edges, weights), "paths": found}
+    return {"nodes": used_edges(nodes, edges, graph), "paths": found}
 
 
-def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], weights: Weights) -> list[dict[str, Any]]:
+def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph) -> list[dict[str, Any]]:
     """Per node: how many of the nonzero block weights into and out of it are edges of the circuit."""
-    total = empty(weights.config)
+    total = empty(graph.config)
     for site, (source, _) in SOURCES.items():
-        for layer in range(weights.config.n_layer):
-            present = matrix(weights.config, weights.params, site, layer) != 0
+        for layer in range(graph.config.n_layer):
+            present = matrix(graph.config, graph.params, site, layer) != 0
             total[source][layer] += present.sum(axis=1)
             total[site][layer] += present.sum(axis=0)
     used = dict.fromkeys(nodes, 0)
@@ -86,7 +86,7 @@ def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], weights: Weights) -
 
 
 def paths(
-    nodes: Sequence[Node], edges: Sequence[Edge], weights: Weights, prompt_tokens: np.ndarray, answers: np.ndarray
+    nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph, prompt_tokens: np.ndarray, answers: np.ndarray
 ) -> dict[str, Any]:
     """Number of paths, and the strongest ones with different nodes.
 
@@ -94,15 +94,15 @@ def paths(
       count: paths from single tokens to single logits; chains: different sequences of nodes among them; strongest: at
       most STRONGEST chains, each with its strongest token and logit: token_id, nodes, answer_id, strength.
     """
-    onward = _hops(nodes, edges, weights.config.d_head)
-    embedding = np.asarray(weights.params["wte"]).T
-    head = unembedding(weights.config, weights.params)
+    onward = _hops(nodes, edges, graph.config.d_head)
+    embedding = np.asarray(graph.params["wte"]).T
+    head = unembedding(graph.config, graph.params)
     from_tokens, chains = dict.fromkeys(nodes, 0), dict.fromkeys(nodes, 0)
     best: dict[Node, list[Path]] = {node: [] for node in nodes}
     count = total_chains = 0
     ends: list[tuple[Path, int]] = []
     for node in sorted(nodes, key=_place):
-        if node.site in READS and node.channel < weights.config.d_model:
+        if node.site in READS and node.channel < graph.config.d_model:
             start = _entries(embedding[node.channel], prompt_tokens)
             from_tokens[node] += start.present
             chains[node] += start.present > 0

@@ -12,7 +12,8 @@ from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
 from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.evaluator import LARGEST, NO_TOKENS, Evaluator, bounded
-from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import chain, recorder, site_widths
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.gated_model import TaskBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import Transformer

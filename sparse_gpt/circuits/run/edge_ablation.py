@@ -2,8 +2,8 @@
 
 A removed edge carries its source's ablation value instead of its activation, at every position. That is a constant, so
 it can be folded into the weights: W' = W * kept, b' = b + ablation @ (W * removed). Only weights between two open nodes
-can be removed edges; a closed source is constant anyway, and weights into a closed node stay (they decide, through
-AbsTopK, nothing but the contest with its neighbours).
+can be removed edges; a closed source is constant anyway. Weights into closed nodes are kept: they only influence which
+channels AbsTopK selects.
 
 For v -> attn_out the constant passes through attention and, with a sink, comes out scaled by the share of attention
 that the sink leaves. A closed v channel of the same head takes exactly that path: it is set to 1, and its row of the
@@ -62,7 +62,7 @@ def removable(model: ModelConfig, edges: Sequence[Edge], gates: GateArrays) -> n
     )
 
 
-def rewired(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array) -> GatedModel:
+def ablate_edges(gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array) -> GatedModel:
     """The gated model without some edges; pure.
 
     Args:
@@ -114,7 +114,7 @@ def without_pruned_edges(gated: GatedModel, circuit: Circuit) -> GatedModel:
     places = edge_places(m, every)
     stays = np.zeros(len(places), np.float32)
     stays[: len(every)] = [(edge.source, edge.target) in kept for edge in every]
-    return rewired(gated, gates, jnp.asarray(places), jnp.asarray(stays))
+    return ablate_edges(gated, gates, jnp.asarray(places), jnp.asarray(stays))
 
 
 def _folded(linear: dict[str, jax.Array], removed: jax.Array, ablation: jax.Array) -> dict[str, jax.Array]:

@@ -1,11 +1,9 @@
 """Losses of many candidate circuits: two compiled programs serve every number of candidates and samples.
 
-A candidate is a vector of gates over all nodes (see gates.to_vector), and a vector over a list of edges when some may
-be removed. Candidates go CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
+Candidates are run CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import flax.struct
 import jax
@@ -13,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates, empty, from_vector, to_vector
-from sparse_gpt.circuits.run.calibration import Calibration, apply, choice_index, fit_many
-from sparse_gpt.circuits.run.edge_ablation import NOWHERE, PADDING, rewired, weight_count
-from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch, binary_loss, rows, trimmed
-from sparse_gpt.circuits.run.subcircuits import Restricted, restrict
+from sparse_gpt.circuits.run.calibration import Calibration, apply, calibrate, choice_index, fit_many
+from sparse_gpt.circuits.run.candidates import CANDIDATES, CandidateModel, Candidates, WholeModel
+from sparse_gpt.circuits.run.edge_ablation import weight_count
+from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
+from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, trimmed
 from sparse_gpt.config import ModelConfig
 
-CANDIDATES, ROWS = 8, 128
+ROWS = 128
 LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
 WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
@@ -28,12 +28,7 @@ NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 @jax.jit
 def _logits(
-    model: GatedModel | Restricted,
-    gates: Gates,
-    places: jax.Array,
-    kept: jax.Array,
-    batch: TaskBatch,
-    count: jax.Array,
+    model: CandidateModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, count: jax.Array
 ) -> jax.Array:
     """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
 
@@ -41,64 +36,33 @@ def _logits(
     """
 
     def one(candidate: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
-        gates, kept, place = candidate
+        gates, kept, index = candidate
 
         def run() -> jax.Array:
-            if isinstance(model, Restricted):
-                return model.answer_logits(gates, places, kept, batch)
-            return rewired(model, gates, places, kept).answer_logits_of_one(gates, batch)
+            return model.candidate_logits(gates, places, kept, batch, differentiable=False)
 
-        return jax.lax.cond(place < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
+        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
 
     return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
 
 @jax.jit
 def _slopes(
-    model: GatedModel | Restricted,
+    model: CandidateModel,
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
     batch: TaskBatch,
     index: jax.Array,
-    own: Calibration,
+    calibration: Calibration,
 ) -> tuple[Gates, jax.Array]:
     """Gradient of one candidate's calibrated task loss with respect to its gates and its edges."""
 
     def loss(gates: Gates, kept: jax.Array) -> jax.Array:
-        if isinstance(model, Restricted):
-            logits = model.answer_logits(gates, places, kept, batch)
-        else:
-            logits = rewired(model, gates, places, kept).answer_logits(gates, batch)  # closed gates have slopes, too
-        return binary_loss(apply(own, logits, index))
+        logits = model.candidate_logits(gates, places, kept, batch, differentiable=True)
+        return binary_loss(apply(calibration, logits, index))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """N candidates: gates (N, nodes) of 0 and 1, and which of the edges at `places` each keeps, (N, at most E)."""
-
-    gates: np.ndarray
-    places: np.ndarray = dataclasses.field(default_factory=lambda: np.full(PADDING, NOWHERE, np.int32))
-    kept: np.ndarray | None = None  # None: all
-
-    def only(self, index: np.ndarray) -> "Candidates":
-        """Those at `index`."""
-        kept = None if self.kept is None else self.kept[index]
-        return dataclasses.replace(self, gates=self.gates[index], kept=kept)
-
-    def chunks(self, config: ModelConfig) -> Iterator[tuple[Gates, np.ndarray]]:
-        """Pieces of CANDIDATES, the last one filled up with closed gates, as arguments of the compiled program."""
-        count, edges = len(self.gates), len(self.places)
-        total = -(-count // CANDIDATES) * CANDIDATES
-        gates = np.zeros((total, self.gates.shape[1]), np.float32)
-        gates[:count] = self.gates
-        kept = np.ones((total, edges), np.float32)
-        if self.kept is not None:
-            kept[:count, : self.kept.shape[1]] = self.kept
-        for i in range(0, total, CANDIDATES):
-            yield from_vector(gates[i : i + CANDIDATES], config), kept[i : i + CANDIDATES]
 
 
 @flax.struct.dataclass
@@ -116,45 +80,47 @@ class Evaluator:
     """Evaluates candidate circuits on one fixed batch.
 
     Attributes:
-      gated: the model.
-      batch: B samples.
-      shifted: (K,) tokens that calibration may shift.
-      turn: of the model's ablation values, for the first ROWS samples; each further ROWS have the next.
-      support: the model as it runs for candidates within a support, see `within_support`; None: for any candidate.
+        gated: the model.
+        batch: B samples.
+        shift_tokens: (K,) tokens that calibration may shift.
+        first_set: which of several sets of ablation values the first ROWS samples have; each further ROWS samples have
+            the next set, cyclically.
+        subcircuits: runs candidates within one set of nodes, see `within_support`; None: any candidate can be run.
     """
 
     gated: GatedModel
     batch: TaskBatch
-    shifted: np.ndarray
-    turn: int = 0
-    support: Restricted | None = None
+    shift_tokens: np.ndarray
+    first_set: int = 0
+    subcircuits: Subcircuits | None = None
 
     def within_support(self, gates: np.ndarray) -> "Evaluator":
         """An evaluator of candidates without any node that is closed in `gates` (nodes,): up to rounding the same, and
         several times faster where few are open, once its own programs are compiled.
 
-        It is this one where it serves already, where norms are frozen or ablation values take turns, where compiling
-        would take longer than what is gained, and where more than a share FEW of all nodes is open.
+        Returns `self` if (a) norms are frozen or there are several sets of ablation values, (b) it is limited to at
+        most twice as many nodes already, (c) more than a share FEW of all nodes is open, or (d) compiling would take
+        longer than it saves.
         """
         opened, config = int(np.sum(gates)), self.gated.model.config
         if self.gated.frozen or self.gated.draws is not None:
             return self
-        if self.support is not None and opened > self.support.nodes / 2:
+        if self.subcircuits is not None and opened > self.subcircuits.nodes / 2:
             return self
         if opened > FEW * self.nodes:
             return self
         if weight_count(config) * self.batch.tokens.size * opened < WORTH_COMPILING:
             return self
-        support = restrict(self.gated, from_vector(gates, config))
-        return dataclasses.replace(self, support=jax.tree.map(jnp.asarray, support))
+        within = build_subcircuits(self.gated, from_vector(gates, config))
+        return dataclasses.replace(self, subcircuits=jax.tree.map(jnp.asarray, within))
 
-    def _model(self, turn: int) -> GatedModel | Restricted:
-        return self.gated.drawn(turn) if self.support is None else self.support
+    def _model(self, ablation_set: int) -> CandidateModel:
+        return self.subcircuits or WholeModel(self.gated.with_ablation_set(ablation_set))
 
     @property
     def index(self) -> np.ndarray:
         """`calibration.choice_index` of the batch."""
-        return choice_index(self.batch, self.shifted)
+        return choice_index(self.batch, self.shift_tokens)
 
     @property
     def nodes(self) -> int:
@@ -164,7 +130,7 @@ class Evaluator:
     def logits(self, candidates: Candidates) -> np.ndarray:
         """(N, B, 2) answer and foil logits, `bounded`."""
         starts = range(0, len(self.batch.positions), ROWS)
-        pieces = [(self._model(self.turn + i // ROWS), rows(self.batch, slice(i, i + ROWS))) for i in starts]
+        pieces = [(self._model(self.first_set + i // ROWS), rows(self.batch, slice(i, i + ROWS))) for i in starts]
         found: list[np.ndarray] = []
         for gates, kept in candidates.chunks(self.gated.model.config):
             left, places = np.int32(len(candidates.gates) - CANDIDATES * len(found)), candidates.places
@@ -179,33 +145,32 @@ class Evaluator:
     def __call__(self, candidates: Candidates) -> Scores:
         """Scores of candidates, each calibrated on this batch."""
         logits = self.logits(candidates)
-        scale, shift, loss = fit_many(logits, self.index, len(self.shifted))
+        scale, shift, loss = fit_many(logits, self.index, len(self.shift_tokens))
         return Scores(logits, scale, shift, self._largest(logits, scale, shift, loss))
 
     def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """(N,) the largest task loss of N candidates under their calibrations; `mean` (N,) when there is one task."""
         if self.batch.task is None:
             return mean
-        own = map(Calibration, scale, shift)
-        pairs = zip(logits, own, strict=True)
-        return np.array([largest_loss(calibrated(each, c, self.index), self.batch) for each, c in pairs])
+        pairs = zip(logits, map(Calibration, scale, shift), strict=True)
+        return np.array([largest_loss(calibrate(each, c, self.index), self.batch) for each, c in pairs])
 
     def within(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
-        """(N,) calibrated task losses, exact where they are at most `bound` (one for all, or (N,)); elsewhere perhaps
-        only what they are at least, which is above it.
+        """(N,) calibrated task losses: exact where at most `bound` (one for all, or (N,)), otherwise any lower bound
+        that already exceeds it.
 
-        Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out,
-        whatever the others would say. Of several tasks' losses it is the largest, which is at least their mean.
+        Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out. Of
+        several tasks' losses it is the largest, which is at least their mean.
         """
         index, total, left = self.index, len(self.batch.positions), np.arange(len(candidates.gates))
         bounds = np.broadcast_to(bound, left.shape)
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
         for first in range(0, total, ROWS):
-            batch, turn = rows(self.batch, slice(first, first + ROWS)), self.turn + first // ROWS
-            piece = dataclasses.replace(self, batch=batch, turn=turn)
+            batch, following = rows(self.batch, slice(first, first + ROWS)), self.first_set + first // ROWS
+            piece = dataclasses.replace(self, batch=batch, first_set=following)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
-            scale, shift, loss = fit_many(logits, index[:seen], len(self.shifted))
+            scale, shift, loss = fit_many(logits, index[:seen], len(self.shift_tokens))
             losses[left] = seen / total * loss
             if seen == total:
                 losses[left] = self._largest(logits, scale, shift, losses[left])
@@ -217,9 +182,8 @@ class Evaluator:
 
     def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
-        own = [Calibration(a, b) for a, b in zip(scale, shift, strict=True)]
-        pairs = zip(self.logits(candidates), own, strict=True)
-        return np.array([task_loss(calibrated(logits, c, self.index)) for logits, c in pairs])
+        pairs = zip(self.logits(candidates), map(Calibration, scale, shift), strict=True)
+        return np.array([task_loss(calibrate(logits, c, self.index)) for logits, c in pairs])
 
     def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
@@ -228,22 +192,24 @@ class Evaluator:
         its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
         """
         scores = self(candidate)
-        own = Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
-        return self._slopes(candidate, own)
+        calibration = Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
+        return self._slopes(candidate, calibration)
 
     def uncalibrated_slopes(self, candidate: Candidates) -> np.ndarray:
         """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size. Where it is
         not a number, 0."""
-        own = Calibration(jnp.float32(1), jnp.zeros(len(self.shifted), jnp.float32))
-        return self._slopes(candidate, own)[0]
+        identity = Calibration(jnp.float32(1), jnp.zeros(len(self.shift_tokens), jnp.float32))
+        return self._slopes(candidate, identity)[0]
 
-    def _slopes(self, candidate: Candidates, own: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
         gates, kept = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
         count = len(self.batch.positions)
         some = np.linspace(0, count - 1, min(ROWS, count)).astype(int)  # none of them twice
         batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
-        slopes = jax.device_get(_slopes(self._model(self.turn), one, candidate.places, kept[0], batch, index, own))
+        slopes = jax.device_get(
+            _slopes(self._model(self.first_set), one, candidate.places, kept[0], batch, index, calibration)
+        )
         gates, edges = (
             np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
         )
@@ -262,12 +228,6 @@ def bounded(logits: np.ndarray) -> np.ndarray:
     limited = np.clip(logits, -LARGEST, LARGEST)
     limited[unknown] = (-LARGEST, LARGEST)
     return limited
-
-
-def calibrated(logits: np.ndarray, calibration: Calibration, index: np.ndarray) -> np.ndarray:
-    """Logits (B, 2) after a calibration, in numpy."""
-    shift = np.append(np.asarray(calibration.shift), np.float32(0))
-    return np.asarray(calibration.scale) * logits + shift[index]
 
 
 def task_loss(logits: np.ndarray) -> float:

@@ -6,8 +6,7 @@ functions (closing over the weights would bake them into every program as consta
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import flax.struct
 import jax
@@ -15,81 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
 from sparse_gpt.model.transformer import Transformer, build
 from sparse_gpt.parameters import Params, flatten, parameter_table, unflatten
-
-
-class EncodedTask(Protocol):
-    """What `tasks.encode` returns: numpy arrays; rows 2 i and 2 i + 1 are a pair."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...  # (B, T) int32, padded on the right
-    @property
-    def lengths(self) -> np.ndarray: ...  # (B,): the answer is predicted at position lengths - 1
-    @property
-    def answer_id(self) -> np.ndarray: ...  # (B,)
-    @property
-    def foil_id(self) -> np.ndarray: ...  # (B,)
-
-
-class TaskBatch(NamedTuple):
-    """Samples of a task. Rows 2 i and 2 i + 1 are a pair."""
-
-    tokens: Any  # (B, T) int32
-    positions: Any  # (B,) int32, where the answer is predicted
-    answer: Any  # (B,) int32
-    foil: Any  # (B,) int32
-    task: Any = None  # (B,) int32, which of several tasks; None when there is one
-
-
-def task_batch(encoded: EncodedTask) -> TaskBatch:
-    """All samples of an encoded task."""
-    return TaskBatch(
-        np.asarray(encoded.tokens, np.int32),
-        np.asarray(encoded.lengths, np.int32) - 1,
-        np.asarray(encoded.answer_id, np.int32),
-        np.asarray(encoded.foil_id, np.int32),
-    )
-
-
-def rows(batch: TaskBatch, index: Any) -> TaskBatch:
-    """The given rows (an index array or slice) of a batch."""
-    return TaskBatch(*(None if array is None else array[index] for array in batch))
-
-
-def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
-    """Samples of several batches of one length, one batch after the other."""
-    return TaskBatch(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*batches, strict=True)))
-
-
-def padded(batch: TaskBatch, length: int) -> TaskBatch:
-    """A batch with prompts padded to `length`; what stands behind the answer's position changes nothing."""
-    return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
-
-
-def by_length(batch: TaskBatch) -> TaskBatch:
-    """A batch in order of length, pairs together: what goes through the model at one time is then of like length."""
-    pairs = np.argsort(np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1), kind="stable")
-    return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
-
-
-def trimmed(batch: TaskBatch) -> TaskBatch:
-    """A batch cut to half its width where no prompt is longer: one of two widths, so that few programs are compiled."""
-    half = -(-batch.tokens.shape[1] // 16) * 8
-    return batch._replace(tokens=batch.tokens[:, :half]) if np.max(batch.positions) < half else batch
-
-
-def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> TaskBatch:
-    """A batch without the pairs that are longer than a multiple of `bucket` tokens which holds the other 1 - share.
-
-    Prompts are padded to the longest, so a few long ones would cost the search more than all others together.
-    """
-    lengths = np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1) + 1
-    longest = -(-int(np.quantile(lengths, 1 - share, method="inverted_cdf")) // bucket) * bucket
-    kept = rows(batch, np.repeat(lengths <= longest, 2))
-    return kept._replace(tokens=kept.tokens[:, :longest])
 
 
 @flax.struct.dataclass
@@ -103,7 +32,7 @@ class GatedModel:
       frozen: whether the norms keep the scale that the full model has on the same tokens ("frozen") or follow the
         gated stream ("live").
       full: weights of the full model, where `params` are not (edges were removed); they set the frozen norms.
-      draws: several sets of ablation values, site -> (K, n_layer, width), that take turns; None: always `ablation`.
+      draws: K sets of ablation values, site -> (K, n_layer, width), used cyclically; None: always `ablation`.
     """
 
     params: Params
@@ -113,12 +42,11 @@ class GatedModel:
     full: Params | None = None
     draws: Gates | None = None
 
-    def drawn(self, turn: Any) -> "GatedModel":
-        """The model with one set of ablation values: that of a turn (an integer, also a traced one), around and
-        around."""
+    def with_ablation_set(self, index: Any) -> "GatedModel":
+        """The model with ablation set `index % K`; `index` may be traced. With one set, the model itself."""
         if self.draws is None:
             return self
-        values = {site: each[turn % each.shape[0]] for site, each in self.draws.items()}
+        values = {site: each[index % each.shape[0]] for site, each in self.draws.items()}
         return dataclasses.replace(self, ablation=values, draws=None)
 
     def tap(self, gates: Gates, tokens: jax.Array, positions: jax.Array | None) -> Tap:

@@ -1,53 +1,64 @@
 """What a circuit is searched on: samples of one task, or of several tasks that are to share one mask."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sparse_gpt.circuits.run.gated_model import TaskBatch, padded, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rows, without_longest
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSamples:
-    """Samples of one task (or of several, see `shared`) from disjoint vocabularies. Rows 2 i and 2 i + 1 are a pair."""
+    """Samples of one task (or of several, see `share`) from disjoint vocabularies. Rows 2 i and 2 i + 1 are a pair."""
 
     train: TaskBatch  # the search sees these
     validation: TaskBatch  # sizes are chosen and calibration is fitted on these and as many training samples
     heldout: TaskBatch  # reported
     shifted: TaskBatch | None = None  # reported too: held-out words in templates that nothing else has seen
-    names: tuple[str, ...] = ()  # of the tasks, when there are several
+    names: tuple[str, ...] = ("task",)  # of the tasks
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Fingerprint of all samples: what is kept of a search is for these alone."""
+        digest = hashlib.sha256(repr(self.names).encode())
+        for batch in (self.train, self.validation, self.heldout, self.shifted):
+            for array in batch or ():
+                digest.update(b"none" if array is None else np.asarray(array, "<i4").tobytes())
+        return digest.hexdigest()
 
 
-def shared(samples: Mapping[str, TaskSamples]) -> TaskSamples:
+def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
     """Samples of several tasks for one mask, by name.
 
-    Pairs of the tasks take turns, equally many of each, so that means over samples are means over tasks of their own
+    Pairs of the tasks alternate, equally many of each, so that means over samples are means over tasks of their own
     means. Of every task's training samples the longest are left out first, see `without_longest`.
     """
     parts = list(samples.values())
     shifted = [part.shifted for part in parts if part.shifted is not None]
     return TaskSamples(
-        in_turn([without_longest(part.train) for part in parts]),
-        in_turn([part.validation for part in parts]),
-        in_turn([part.heldout for part in parts]),
-        in_turn(shifted) if len(shifted) == len(parts) else None,
+        interleave([without_longest(part.train) for part in parts]),
+        interleave([part.validation for part in parts]),
+        interleave([part.heldout for part in parts]),
+        interleave(shifted) if len(shifted) == len(parts) else None,
         tuple(samples),
     )
 
 
-def in_turn(batches: Sequence[TaskBatch]) -> TaskBatch:
-    """One pair of every batch in turn, as far as the shortest one goes; `task` is a sample's batch."""
+def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
+    """Pairs of the batches, alternating, as far as the shortest one goes; `task` is a sample's batch."""
     pairs = min(len(batch.positions) for batch in batches) // 2
     length = max(batch.tokens.shape[1] for batch in batches)
-    cut = [rows(padded(batch, length), slice(2 * pairs)) for batch in batches]
-    cut = [batch._replace(task=np.full(2 * pairs, i, np.int32)) for i, batch in enumerate(cut)]
+    parts = [rows(padded(batch, length), slice(2 * pairs)) for batch in batches]
+    parts = [batch._replace(task=np.full(2 * pairs, i, np.int32)) for i, batch in enumerate(parts)]
 
     def woven(arrays: Sequence[np.ndarray]) -> np.ndarray:
         by_pair = [array.reshape(pairs, 2, *array.shape[1:]) for array in arrays]
         return np.stack(by_pair, axis=1).reshape(-1, *arrays[0].shape[1:])
 
-    return TaskBatch(*(woven(arrays) for arrays in zip(*cut, strict=True)))
+    return TaskBatch(*(woven(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, TaskBatch]]:

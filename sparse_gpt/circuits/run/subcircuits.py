@@ -1,7 +1,7 @@
-"""Many circuits within one: the extracted form of a support, with gates and edges as arguments.
+"""Many circuits within one support: its stand-alone form, with gates and edges as arguments.
 
-Refinement asks for the losses of thousands of candidates that are all parts of one support. Whatever lies outside it is
-the same constant in all of them, so they run much faster in this form than in the whole model.
+Minimisation asks for the losses of thousands of candidates that are all parts of one support. Whatever is outside of it
+is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,17 @@ import numpy as np
 from sparse_gpt.circuits.circuit import SOURCES
 from sparse_gpt.circuits.nodes import GateArrays, Gates
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
-from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch
-from sparse_gpt.circuits.run.standalone.build import extract_nodes
-from sparse_gpt.circuits.run.standalone.model import Attention, Contest, Extracted, Mlp, Site
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.standalone.build import build_from_nodes
+from sparse_gpt.circuits.run.standalone.model import Attention, Mlp, NodeSite, StandaloneCircuit, TopKGate
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.taps import site_widths
 
 CONSTANT = -1  # the place of a weight that is no edge
 
 
 @flax.struct.dataclass
-class Restricted:
+class Subcircuits:
     """A gated model of which no node outside a support can be open.
 
     The weights of its sites lie end to end, in the order of `_sites` and row by row.
@@ -33,60 +34,56 @@ class Restricted:
     Attributes:
       whole: the support with all its nodes and edges.
       ablation: site -> (n_layer, width), what a closed node is.
-      places: (weights,) flat place of each weight, see `rewire.edge_places`, in ascending order.
+      places: (weights,) flat place of each weight, see `edge_ablation.edge_places`, in ascending order.
       order: (weights,) which weight stands at each of these places.
       sources: for each site, (rows,) what the row's source is when it is closed; 0 where it is no node.
       nodes: how many the support has.
     """
 
-    whole: Extracted
+    whole: StandaloneCircuit
     ablation: Gates
     places: Any
     order: Any
     sources: Any
     nodes: int = flax.struct.field(pytree_node=False)
 
-    def answer_logits(self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch) -> jax.Array:
-        """(B, 2) logits of answer and foil of one candidate; pure.
-
-        Args:
-          gates: site -> (n_layer, width); nodes outside the support count as closed.
-          places: (E,) of edges between nodes of the support, from `rewire.edge_places`.
-          kept: (E,) 1 where the edge stays, 0 where it carries its source's ablation value.
-          batch: B samples.
-        """
+    def candidate_logits(
+        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, *, differentiable: bool
+    ) -> jax.Array:
+        """See `candidates.CandidateModel`; nodes outside the support count as closed, and have no gradients."""
+        del differentiable
         at = jnp.minimum(jnp.searchsorted(self.places, places), len(self.places) - 1)
         weight = jnp.where(self.places[at] == places, self.order[at], len(self.places))
         removed = jnp.zeros(len(self.places)).at[weight].set(1 - kept, mode="drop")
-        cut, start = {}, 0
+        sites, start = {}, 0
         for (name, layer, site, heads), source in zip(_sites(self.whole), self.sources, strict=True):
             part = removed[start : start + site.weights.size].reshape(site.weights.shape)
-            into = gates[name][layer][site.contest.index][None, :]
+            into = gates[name][layer][site.top_k.index][None, :]
             shut = site.weights * part * into  # what leads to a closed node stays
             moved = _without(site, shut, source[:, None] * shut, heads)
-            cut[name, layer] = replace(moved, contest=self._gated(site.contest, gates, name, layer))
+            sites[name, layer] = replace(moved, top_k=self._gated(site.top_k, gates, name, layer))
             start += site.weights.size
 
         def part_of(layer: int, part: Attention | Mlp | None) -> Attention | Mlp | None:
             if part is None:
                 return None
             kind = "attn" if isinstance(part, Attention) else "mlp"
-            read = replace(part.read, contest=self._gated(part.read.contest, gates, f"{kind}_in", layer))
-            out = cut[f"{kind}_out", layer]
+            read = replace(part.read, top_k=self._gated(part.read.top_k, gates, f"{kind}_in", layer))
+            out = sites[f"{kind}_out", layer]
             if isinstance(part, Mlp):
-                return replace(part, read=read, neuron=cut["mlp_neuron", layer], out=out)
-            q, k, v = (cut[f"attn_{x}", layer] for x in "qkv")
+                return replace(part, read=read, neuron=sites["mlp_neuron", layer], out=out)
+            q, k, v = (sites[f"attn_{x}", layer] for x in "qkv")
             return replace(part, read=read, q=q, k=k, v=v, out=out)
 
         sublayers = (replace(s, part=part_of(i // 2, s.part)) for i, s in enumerate(self.whole.sublayers))
         return replace(self.whole, sublayers=tuple(sublayers)).answer_logits(batch)
 
-    def _gated(self, contest: Contest, gates: Gates, site: str, layer: int) -> Contest:
-        channels = contest.index[contest.opened]
-        return replace(contest, gate=gates[site][layer][channels], value=self.ablation[site][layer][channels])
+    def _gated(self, top_k: TopKGate, gates: Gates, site: str, layer: int) -> TopKGate:
+        channels = top_k.index[top_k.opened]
+        return replace(top_k, gate=gates[site][layer][channels], value=self.ablation[site][layer][channels])
 
 
-def _sites(whole: Extracted) -> Iterator[tuple[str, int, Site, int]]:
+def _sites(whole: StandaloneCircuit) -> Iterator[tuple[str, int, NodeSite, int]]:
     """(name, layer, site, heads) of every site with weights that lead to it; heads whose slots it reads, or 0."""
     for i, sublayer in enumerate(whole.sublayers):
         part = sublayer.part
@@ -97,10 +94,10 @@ def _sites(whole: Extracted) -> Iterator[tuple[str, int, Site, int]]:
             yield from (("mlp_neuron", i // 2, part.neuron, 0), ("mlp_out", i // 2, part.out, 0))
 
 
-def _without(site: Site, shut: jax.Array, constants: jax.Array, heads: int) -> Site:
+def _without(site: NodeSite, shut: jax.Array, constants: jax.Array, heads: int) -> NodeSite:
     """A site without the weights `shut`; what they carry of closed sources, `constants` of the same shape, stays.
 
-    Behind attention it moves to the last slot of its head, which measures what the sink leaves.
+    After attention it moves to the last slot of its head, which measures what the sink leaves.
     """
     weights = site.weights - shut
     if not heads:
@@ -110,20 +107,20 @@ def _without(site: Site, shut: jax.Array, constants: jax.Array, heads: int) -> S
     return replace(site, weights=slots.at[:, -1].add(per_head).reshape(weights.shape))
 
 
-def restrict(gated: GatedModel, gates: GateArrays) -> Restricted:
+def build_subcircuits(gated: GatedModel, gates: GateArrays) -> Subcircuits:
     """The model restricted to the open nodes of `gates`. Its norms must be live and its ablation values one set."""
     m, ablation = gated.model.config, {site: np.asarray(value) for site, value in gated.ablation.items()}
-    whole, offsets, widths = extract_nodes(gated, gates), matrix_offsets(m), site_widths(m)
+    whole, offsets, widths = build_from_nodes(gated, gates), matrix_offsets(m), site_widths(m)
     places, sources = [np.zeros(0, int)], []
     for name, layer, site, heads in _sites(whole):
         source = SOURCES[name][0]
         rows = _slots(gates, layer, m.n_head) if heads else np.flatnonzero(gates[source][layer] > 0)
-        entries = offsets[name, layer] + rows[:, None] * widths[name] + np.asarray(site.contest.index)[None, :]
+        entries = offsets[name, layer] + rows[:, None] * widths[name] + np.asarray(site.top_k.index)[None, :]
         places.append(np.where(rows[:, None] >= 0, entries, CONSTANT).reshape(-1))
         sources.append(np.where(rows >= 0, ablation[source][layer][rows], 0).astype(np.float32))
     flat = np.append(np.concatenate(places), CONSTANT)  # so that there is at least one
     order = np.argsort(flat, kind="stable")
-    return Restricted(
+    return Subcircuits(
         whole=whole,
         ablation=gated.ablation,
         places=flat[order].astype(np.int32),

@@ -20,7 +20,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import interruption
 from sparse_gpt.circuits.nodes import LIMIT, Gates, clamp, heaviside
-from sparse_gpt.circuits.run.gated_model import GatedModel, TaskBatch, binary_loss, rows
+from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import pause
 from sparse_gpt.config import NODE_SITES, PruneConfig, k_coefs
 from sparse_gpt.progress import ProgressBar
@@ -52,8 +54,8 @@ class SearchState(NamedTuple):
     attribution: Gates  # running mean of d(task loss) / d(gate); the more negative, the more the node helps
 
 
-class Found(NamedTuple):
-    """Result of a search, on the host; every array has the leading axis S."""
+class SearchResult(NamedTuple):
+    """What S mask searches end with, on the host; every array has the leading axis S."""
 
     tau: dict[str, np.ndarray]
     attribution: dict[str, np.ndarray]
@@ -113,7 +115,7 @@ def update(
 
     With `tie_qk`, tau of a q channel is also that of the k channel of the same index. Both nodes are paid for.
     """
-    gated = gated.drawn(step)
+    gated = gated.with_ablation_set(step)
 
     def task_loss(gates: Gates) -> jax.Array:
         return binary_loss(gated.answer_logits(gates, batch))
@@ -187,52 +189,47 @@ def _advance(
 
 
 def search(
-    gated: GatedModel,
-    searchable: Gates,
+    problem: Problem,
     h: Hyperparameters,
-    train: TaskBatch,
-    steps: int,
-    batch_pairs: int,
+    *,
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
-    tie_qk: bool = False,
     paused: Path | None = None,
-) -> Found:
+) -> SearchResult:
     """Runs S searches side by side, shared out over the devices.
 
     A signal (see interruption.py) stops them after the chunk of steps that is running.
 
     Args:
-      gated: the model.
-      searchable: site -> (n_layer, width), 1 where a node may be opened.
-      h: hyperparameters, arrays (S,).
-      train: training samples; each step takes the next `batch_pairs` pairs, around and around.
-      steps: optimisation steps.
-      batch_pairs: pairs per step.
-      progress: whether to show a bar.
-      devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
-      tie_qk: whether the q and the k channel of the same index share a gate; they then share tau and attribution.
-      paused: a file for what a stopped search has done; a call that finds it there, for the same searches, goes on.
+        problem: its settings say how many steps, and how many pairs of training samples each step takes, cyclically.
+        h: hyperparameters, arrays (S,).
+        progress: whether to show a bar.
+        devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
+        paused: a file for what a stopped search has done; a call that finds it there, for the same searches, goes on.
     """
-    size = len(h.seed)
+    size, settings = len(h.seed), problem.settings
     mesh = _mesh(size, jax.local_devices() if devices is None else devices)
     if mesh is not None:
         repeated = np.arange(-(-size // mesh.size) * mesh.size) % size
         h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
-    mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable.items()}
-    done, states, history = pause.read(paused, h, initial_states(h, searchable))
+    mask = {site: jnp.asarray(value, jnp.float32) for site, value in problem.searchable.items()}
+    done, states, history = pause.read(paused, h, initial_states(h, problem.searchable))
     if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    fixed = problem.gated, mask, h
+    static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk}
+    chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
-    chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
-        ProgressBar(total=steps, initial=done, desc=f"search x{size}", unit="step", disable=not progress) as bar,
+        ProgressBar(
+            total=settings.steps, initial=done, desc=f"search x{size}", unit="step", disable=not progress
+        ) as bar,
     ):
-        for first in range(done, steps, chunk):
-            batches = _batches(train, first, chunk, batch_pairs)
+        for first in range(done, settings.steps, chunk):
+            batches = _batches(problem.train, first, chunk, settings.batch_pairs)
             with bar.compiling(worked_since is None):
-                states, metrics = advance(gated, mask, h, states, jnp.int32(first), batches, steps, mesh, tie_qk)
+                states, metrics = advance(*fixed, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
@@ -241,16 +238,19 @@ def search(
                 interruption.check()
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
+    return _on_host(states, history, size, settings.tie_qk)
+
+
+def _on_host(states: SearchState, history: list[Any], size: int, tie_qk: bool) -> SearchResult:
+    """The first `size` searches; with tied gates, both nodes of a pair have the same values."""
     loss, opened = (np.concatenate(values).T[:size] for values in zip(*history, strict=True))
-
-    def on_host(gates: Gates) -> dict[str, np.ndarray]:
-        return {site: np.asarray(value)[:size] for site, value in gates.items()}
-
-    tau, attribution = on_host(states.tau), on_host(states.attribution)
+    tau, attribution = (
+        {site: np.asarray(value)[:size] for site, value in gates.items()} for gates in (states.tau, states.attribution)
+    )
     if tie_qk:
         tau["attn_k"] = tau["attn_q"]
         attribution["attn_q"] = attribution["attn_k"] = attribution["attn_q"] + attribution["attn_k"]
-    return Found(tau, attribution, loss, opened)
+    return SearchResult(tau, attribution, loss, opened)
 
 
 def _mesh(searches: int, devices: Sequence[jax.Device]) -> Mesh | None:

@@ -1,7 +1,7 @@
 """Greedy minimality: drop whatever the task does not need, checking the loss each time, until no single item can go.
 
-The search leaves nodes behind that only met in passing (the paper names them as leftovers), and nodes bring every
-weight between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
+The search keeps nodes that no longer affect the loss (the paper calls them leftovers), and nodes bring every weight
+between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) ro
 WIDTH = 8  # candidates tried at a time
 
 
-def minimal(
+def minimise(
     losses: Losses,
     kept: np.ndarray,
     target: float,
@@ -22,7 +22,7 @@ def minimal(
 ) -> np.ndarray:
     """Removes items until none can be removed alone without the loss crossing `target`.
 
-    First it sweeps over all items from the cheapest to the dearest, removing whatever can go on top of what has gone
+    First it sweeps over all items in order of estimated loss increase, removing whatever can go on top of what has gone
     before, until a sweep removes less than half. Then rounds: try every single removal, sweep over the harmless ones.
     The last round finds nothing harmless, which is the certificate.
 
@@ -31,7 +31,7 @@ def minimal(
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in the unit of the losses.
       costs: cheap estimates that order the first sweeps (attribution); None goes to the rounds at once.
-      progress: told the number of items left.
+      progress: called with the number of items left.
 
     Returns:
       (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.

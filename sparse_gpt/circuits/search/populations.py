@@ -1,4 +1,5 @@
-"""Tuning of the search's own hyperparameters: Optuna proposes eight searches at a time, one compiled program runs them.
+"""Populations of mask searches. Optuna tunes their hyperparameters: it proposes eight searches at a time, and one
+compiled program runs them.
 
 The paper tunes eight per model and task, with 32 rounds of 8 searches. Here the searches that the prune group asks for
 come first, so that tuning can only add to what it would have found; Optuna's sampler learns from them too. A trial is
@@ -7,7 +8,6 @@ interrupted proposes what it would have proposed anyway.
 """
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +19,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from sparse_gpt.arrays import read_npz, refuse_damage
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.evaluator import Scores
-from sparse_gpt.circuits.search.mask_search import Found, Hyperparameters, population
-from sparse_gpt.circuits.search.select import Trials
+from sparse_gpt.circuits.search import mask_search
+from sparse_gpt.circuits.search.mask_search import Hyperparameters, SearchResult, population
+from sparse_gpt.circuits.search.select import Trials, rank_and_cut
+from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
-from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, replacing, write_json
+from sparse_gpt.io import replacing
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -47,37 +49,54 @@ class Searches(NamedTuple):
 
     number: np.ndarray  # (S,) of the trials in the study
     h: Hyperparameters
-    found: Found
+    found: SearchResult
     trials: Trials
 
 
-Run = Callable[[Hyperparameters], tuple[Found, Trials]]
+RunPopulation = Callable[[Hyperparameters], tuple[SearchResult, Trials]]
 
 
-def searches(prune: PruneConfig, run: Run, params_sha256: str = "", unfinished: Path | None = None) -> Searches:
+def search(problem: Problem, stages: Stages | None = None, progress: bool = True) -> Searches:
+    """All mask searches that a problem's settings ask for, each ranking cut at the selection target.
+
+    Args:
+        problem: what to search.
+        stages: where finished populations are kept.
+        progress: whether to show a bar.
+    """
+    stages = stages or Stages()
+
+    def run(h: Hyperparameters) -> tuple[SearchResult, Trials]:
+        found = mask_search.search(problem, h, progress=progress, paused=stages.path("paused.npz"))
+        return found, rank_and_cut(problem, found)
+
+    return tune(problem.settings, run, stages.folder)
+
+
+def depends_on(prune: PruneConfig) -> dict[str, Any]:
+    """What of the prune group a population depends on."""
+    return {name: value for name, value in dataclasses.asdict(prune).items() if name not in AFTERWARDS}
+
+
+def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> Searches:
     """The searches of the prune group's own values, then `prune.tune_trials` tuned ones.
 
     Args:
-      prune: what to search, how many trials.
-      run: searches and discretises one population.
-      params_sha256: of the weights.
-      unfinished: a folder for the study and for every finished population. A call that finds it there, made for the
-        same weights and the same prune group (AFTERWARDS aside), goes on instead of beginning anew.
+        prune: what to search, how many trials.
+        run: searches one population, and cuts its rankings.
+        folder: for the study and for every finished population; those that are there are not done again.
     """
-    if unfinished is not None:
-        settings = {name: value for name, value in dataclasses.asdict(prune).items() if name not in AFTERWARDS}
-        _prepare(unfinished, {"params_sha256": params_sha256, **settings})
-    done = _stored(unfinished)
+    done = _stored(folder)
     if not done:
         h = population(prune)
-        done.append(_kept(Searches(np.arange(len(h.seed)), h, *run(h)), unfinished, 0))
+        done.append(_keep(Searches(np.arange(len(h.seed)), h, *run(h)), folder, 0))
     if prune.tune_trials:
-        study = _study(unfinished)
+        study = _study(folder)
         for batch in done:
             _tell(study, batch, prune)
         while len(done) <= prune.tune_trials // TUNE_BATCH:
-            number, h = _proposed(study, prune)
-            done.append(_kept(Searches(number, h, *run(h)), unfinished, len(done)))
+            number, h = _propose(study, prune)
+            done.append(_keep(Searches(number, h, *run(h)), folder, len(done)))
             _tell(study, done[-1], prune)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
 
@@ -87,8 +106,8 @@ def space(prune: PruneConfig) -> dict[str, BaseDistribution]:
 
     A value that is 0 or below stays as it is.
     """
-    own = [parameters(prune, k_coef) for k_coef in k_coefs(prune)]
-    return {name: _range(name, [each[name] for each in own]) for name in FACTORS}
+    given = [parameters(prune, k_coef) for k_coef in k_coefs(prune)]
+    return {name: _range(name, [values[name] for values in given]) for name in FACTORS}
 
 
 def _range(name: str, values: list[float]) -> FloatDistribution:
@@ -133,7 +152,7 @@ def _study(folder: Path | None) -> optuna.Study:
     return optuna.create_study(storage=storage, study_name="hyperparameters", load_if_exists=True)
 
 
-def _proposed(study: optuna.Study, prune: PruneConfig) -> tuple[np.ndarray, Hyperparameters]:
+def _propose(study: optuna.Study, prune: PruneConfig) -> tuple[np.ndarray, Hyperparameters]:
     """The next batch: trials that were proposed and never told, then new ones."""
     wanted = space(prune)
     batch: list[FrozenTrial] = []
@@ -151,31 +170,14 @@ def _proposed(study: optuna.Study, prune: PruneConfig) -> tuple[np.ndarray, Hype
 
 def _tell(study: optuna.Study, batch: Searches, prune: PruneConfig) -> None:
     """Tells the study what it has not been told of a batch."""
-    told, wanted = len(study.trials), space(prune)
+    known, wanted = len(study.trials), space(prune)
     penalties = np.tile(k_coefs(prune), prune.seeds)  # of the first population, as in `population`
     for number, value in zip(batch.number.tolist(), values(batch.trials).tolist(), strict=True):
-        if number >= told:  # not Optuna's proposal but one of the prune group's own
-            own = parameters(prune, float(penalties[number]))
-            study.add_trial(optuna.trial.create_trial(params=own, distributions=wanted, value=value))
+        if number >= known:  # not Optuna's proposal but one of the prune group's own
+            given = parameters(prune, float(penalties[number]))
+            study.add_trial(optuna.trial.create_trial(params=given, distributions=wanted, value=value))
         else:
             study.tell(number, value, skip_if_finished=True)
-
-
-def _prepare(folder: Path, made_for: dict[str, Any]) -> None:
-    """Empties a folder that was made for something else."""
-    label = folder / "made_for.json"
-    if _made_for(label) != made_for:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(label, made_for)
-
-
-def _made_for(label: Path) -> Any:
-    """What a folder was made for; None if that is not known."""
-    try:
-        return read_json(label)
-    except InputError:
-        return None
 
 
 def _stored(folder: Path | None) -> list[Searches]:
@@ -186,7 +188,7 @@ def _stored(folder: Path | None) -> list[Searches]:
 def _load(path: Path) -> Searches:
     leaf = np.zeros(0)
     sites = dict.fromkeys(NODE_SITES, leaf)
-    h, found = Hyperparameters(*Hyperparameters._fields), Found(sites, sites, leaf, leaf)
+    h, found = Hyperparameters(*Hyperparameters._fields), SearchResult(sites, sites, leaf, leaf)
     trials = Trials(leaf, leaf, leaf, leaf, leaf, Scores(leaf, leaf, leaf, leaf))
     structure = jax.tree.structure(Searches(leaf, h, found, trials))
     names = tuple(f"arr_{i}" for i in range(len(jax.tree.leaves(Searches(leaf, h, found, trials)))))
@@ -196,7 +198,7 @@ def _load(path: Path) -> Searches:
         return jax.tree.unflatten(structure, [stored[name] for name in names])
 
 
-def _kept(batch: Searches, folder: Path | None, index: int) -> Searches:
+def _keep(batch: Searches, folder: Path | None, index: int) -> Searches:
     """`batch`, after it was written whole under a temporary name and renamed."""
     if folder is not None:
         with replacing(folder / f"searches_{index:03d}.npz") as temporary:

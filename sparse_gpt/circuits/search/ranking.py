@@ -9,37 +9,37 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings cut at these sizes;
-where a loss is above its bound, any number above it will do."""
+"""(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings, truncated to these
+sizes; where a loss is above its bound, any number above it will do."""
 
 
-def ranking(
-    tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray, partners: np.ndarray | None = None
+def rank(
+    tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray, tied: np.ndarray | None = None
 ) -> np.ndarray:
-    """Node indices, most important first; only nodes that are searched. Partners, equal in everything, are neighbours.
+    """Node indices, most important first; only nodes that are searched. Tied nodes, equal in all, are neighbours.
 
     Args:
       tau: (nodes,) final values in [-1, 1].
       attribution: (nodes,) mean gradient of the task loss with respect to the gate; the more negative, the better.
       searchable: (nodes,) whether the node was searched.
-      partners: (nodes,) from `gates.partners`; None: every node has a gate of its own.
+      tied: (nodes,) from `nodes.tied_nodes`; None: every node has a gate of its own.
     """
     nodes = np.arange(len(tau))
-    gate = nodes if partners is None else np.minimum(nodes, partners)
+    gate = nodes if tied is None else np.minimum(nodes, tied)
     order = np.lexsort((nodes, gate, attribution, -tau))  # the last key is the first criterion
     return order[searchable[order] > 0]
 
 
-def first_k(order: np.ndarray, k: int, partners: np.ndarray) -> np.ndarray:
-    """Gates (nodes,) with the first k nodes of a ranking open, but the last one closed if its partner comes next."""
-    gates = np.zeros(len(partners), np.float32)
+def first_k(order: np.ndarray, k: int, tied: np.ndarray) -> np.ndarray:
+    """Gates (nodes,) with the first k nodes of a ranking open, but the last one closed if its tied node comes next."""
+    gates = np.zeros(len(tied), np.float32)
     gates[order[:k]] = 1
-    return gates * gates[partners]
+    return gates * gates[tied]
 
 
-def cut(orders: Iterable[np.ndarray], sizes: np.ndarray, partners: np.ndarray) -> np.ndarray:
+def truncate(orders: Iterable[np.ndarray], sizes: np.ndarray, tied: np.ndarray) -> np.ndarray:
     """(S, nodes): `first_k` of S rankings, each at its own size."""
-    return np.stack([first_k(order, int(k), partners) for order, k in zip(orders, sizes, strict=True)])
+    return np.stack([first_k(order, int(k), tied) for order, k in zip(orders, sizes, strict=True)])
 
 
 def smallest_sizes(

@@ -1,73 +1,41 @@
-"""From S finished searches to one minimal circuit: cut every ranking at the target, refine the smallest, keep the best.
+"""From S searches to one minimal circuit: cut every ranking at the target, minimise the smallest, keep the best.
 
 Everything here looks at selection samples only.
 """
 
-import dataclasses
-import functools
+import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.struct
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Edge, count_edges, edges_between
-from sparse_gpt.circuits.nodes import from_vector, partners, to_vector
+from sparse_gpt.circuits.circuit import Edge, Node
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import from_vector, to_vector
+from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.run import calibration
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
-from sparse_gpt.circuits.run.evaluator import Candidates, Evaluator, Scores
+from sparse_gpt.circuits.run.evaluator import Evaluator, Scores, largest_loss
 from sparse_gpt.circuits.search import minimise, ranking
-from sparse_gpt.circuits.search.mask_search import Found
-from sparse_gpt.config import ModelConfig, PruneConfig
-from sparse_gpt.parameters import Params
+from sparse_gpt.circuits.search.mask_search import SearchResult
+from sparse_gpt.circuits.stages import Stages
 
-Report = Callable[[str], None]  # told what was reached, for a progress line
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """The model as given: sizes and weights, for counting edges; and whether q and k share their gates."""
-
-    config: ModelConfig
-    params: Params
-    tie_qk: bool = False
-
-    @functools.cached_property
-    def partners(self) -> np.ndarray:
-        """(nodes,) see `gates.partners`."""
-        return partners(self.config, self.tie_qk)
-
-    @functools.cached_property
-    def gate_of(self) -> np.ndarray:
-        """(nodes,) of two partners the first: it stands for their gate."""
-        return np.minimum(self.partners, np.arange(len(self.partners)))
-
-    def per_gate(self, values: np.ndarray) -> np.ndarray:
-        """(nodes,) sums over the nodes of each gate, at the node that stands for it; zeros elsewhere."""
-        return np.bincount(self.gate_of, values, minlength=len(self.gate_of))
-
-    def own_gates(self, gates: np.ndarray) -> np.ndarray:
-        """A gate vector without the second ones of partners; index it by `gate_of` to have them back."""
-        return gates * (self.gate_of == np.arange(len(self.gate_of)))
-
-    def edges(self, gates: np.ndarray) -> tuple[Edge, ...]:
-        """Every edge between the open nodes of a gate vector."""
-        return edges_between(self.config, self.params, from_vector(gates, self.config))
-
-    def count(self, gates: np.ndarray) -> int:
-        """len(edges(gates))."""
-        return count_edges(self.config, self.params, from_vector(gates, self.config))
+Report = Callable[[str], None]  # takes a line about the progress
 
 
 @flax.struct.dataclass
 class Trials:
-    """S discretised searches; every array has the leading axis S.
+    """S searches, each ranking cut at the target; every array has the leading axis S.
 
     Attributes:
-      orders: (S, searched nodes) node indices, from the most to the least important.
-      sizes: (S,) nodes kept.
-      edges: (S,) edges between them.
-      gates: (S, nodes).
-      reached: (S,) whether the target was reached.
-      scores: on selection samples.
+        orders: (S, searched nodes) node indices, from the most to the least important.
+        sizes: (S,) nodes kept.
+        edges: (S,) edges between them.
+        gates: (S, nodes).
+        reached: (S,) whether the target was reached.
+        scores: on selection samples.
     """
 
     orders: np.ndarray
@@ -78,155 +46,178 @@ class Trials:
     scores: Scores
 
 
-@dataclasses.dataclass(frozen=True)
-class Support:
-    """What a circuit keeps: a gate vector (nodes,) and, when edges were pruned, those that are left (None: all)."""
+class Selected(NamedTuple):
+    """The smallest circuit that minimisation made of the smallest supports at hand.
 
-    gates: np.ndarray
-    edges: tuple[Edge, ...] | None = None
+    Attributes:
+        best_trial: index of the best trial.
+        start: the support that was minimised to the fewest edges: "trial 3", or the name of a baseline.
+        supports: by stage: "search", "nodes" (minimal in nodes), "edges" (minimal in nodes and edges, if asked for).
+            Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or when every
+            support is too large to be minimised, which leaves the one with the fewest edges.
+    """
 
-    def kept_edges(self, weights: Weights) -> tuple[Edge, ...]:
-        """The edges of the circuit."""
-        return weights.edges(self.gates) if self.edges is None else self.edges
+    best_trial: int
+    start: str
+    supports: dict[str, Support]
 
-    def candidates(self, weights: Weights) -> Candidates:
-        """This support as one candidate."""
-        if self.edges is None:
-            return Candidates(self.gates[None, :])
-        every, kept = weights.edges(self.gates), set(self.edges)
-        mask = np.array([[edge in kept for edge in every]], np.float32)
-        return Candidates(self.gates[None, :], edge_places(weights.config, every), mask)
+    @property
+    def support(self) -> Support:
+        """That of the last stage."""
+        return list(self.supports.values())[-1]
 
 
-def discretised(found: Found, may_open: np.ndarray, selection: Evaluator, weights: Weights, target: float) -> Trials:
-    """Every trial cut at the smallest number of nodes whose calibrated selection loss is at most `target`."""
+def rank_and_cut(problem: Problem, found: SearchResult) -> Trials:
+    """Every search's ranking cut at the smallest number of nodes whose calibrated selection loss is at most the
+    selection target."""
+    may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
     pairs = zip(to_vector(found.tau), to_vector(found.attribution), strict=True)
-    orders = np.stack([ranking.ranking(t, a, may_open, weights.partners) for t, a in pairs])
+    orders = np.stack([ranking.rank(tau, attribution, may_open, graph.tied) for tau, attribution in pairs])
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        return selection.within(Candidates(ranking.cut(orders[which], sizes, weights.partners)), bounds)
+        return selection.within(Candidates(ranking.truncate(orders[which], sizes, graph.tied)), bounds)
 
     opened = np.sum((to_vector(found.tau) > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = ranking.smallest_sizes(losses, opened, limit, target)
-    gates = ranking.cut(orders, sizes, weights.partners)
-    edges = np.array([weights.count(g) for g in gates])
+    sizes, reached = ranking.smallest_sizes(losses, opened, limit, problem.selection_target)
+    gates = ranking.truncate(orders, sizes, graph.tied)
+    edges = np.array([graph.count_edges(g) for g in gates])
     return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
 
 
-def refined_nodes(gates: np.ndarray, on: Evaluator, weights: Weights, target: float, report: Report) -> np.ndarray:
-    """The gate vector without every node (or pair of partners) that can go, see `refine.minimal`."""
-    left = minimise.minimal(
-        lambda sets: on.within(Candidates(sets[:, weights.gate_of]), target),
-        weights.own_gates(gates),
+def select(
+    problem: Problem,
+    trials: Trials,
+    others: Mapping[str, np.ndarray],
+    stages: Stages | None = None,
+    report: Report = lambda line: None,
+) -> Selected:
+    """Minimises the smallest supports that reach the target, and takes the result with the fewest edges.
+
+    Args:
+        problem: its settings say how many supports are minimised, of how many nodes at most, and whether single edges
+            are removed too.
+        trials: of the searches.
+        others: name -> gate vector (nodes,) of further supports that reach the target, such as those of the baselines:
+            what is minimal is minimal, wherever the search for it began.
+        stages: where minimised supports are kept.
+        report: for a progress line.
+    """
+    stages, graph, settings = stages or Stages(), problem.graph, problem.settings
+    indices = {f"trial {i}": i for i in np.argsort(trials.edges, kind="stable").tolist() if trials.reached[i]}
+    lowest = int(np.argmin(trials.scores.calibrated))
+    starts = {name: trials.gates[i] for name, i in indices.items()} | dict(others)
+    if not starts:
+        return Selected(lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])})
+    best = next(iter(indices.values()), lowest)
+    by_size = sorted(starts, key=lambda name: graph.count_edges(starts[name]))
+    first = [name for name in by_size if starts[name].sum() <= settings.refine_most][: settings.refine_trials]
+    if not first:
+        name = by_size[0]
+        return Selected(indices.get(name, best), name, {"search": Support(starts[name])})
+    evaluator = problem.selection.within_support(np.max([starts[name] for name in first], axis=0))
+    results: dict[str, dict[str, Support]] = {}
+    for name in first:
+
+        def report_of(line: str, name: str = name) -> None:
+            report(f"{name}: {line}")
+
+        within = evaluator.within_support(starts[name])  # all of them together may be too many
+        results[name] = _minimise(problem, Support(starts[name]), within, stages, report_of)
+    smallest = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(graph)))
+    return Selected(indices.get(smallest, best), smallest, results[smallest])
+
+
+def calibrate(problem: Problem, support: Support) -> Candidate:
+    """A support with the calibration fitted on selection samples."""
+    selection = problem.selection
+    logits = selection.logits(support.candidates(problem.graph))[0]
+    fitted = calibration.fit(logits, selection.index, len(selection.shift_tokens))
+    loss = largest_loss(calibration.calibrate(logits, fitted, selection.index), selection.batch)
+    return Candidate(support, fitted, loss <= problem.settings.target_loss)
+
+
+def _minimise(
+    problem: Problem, start: Support, evaluator: Evaluator, stages: Stages, report: Report
+) -> dict[str, Support]:
+    """Supports by stage, see `Selected`. Searches often end at the same nodes, which are minimised once."""
+    graph, target = problem.graph, problem.selection_target
+
+    def nodes() -> Support:
+        return minimise_nodes(start, evaluator, graph, target, report)
+
+    supports = {"search": start, "nodes": _kept("nodes", start, nodes, stages)}
+    if problem.settings.edges:
+
+        def edges() -> Support:
+            return minimise_edges(supports["nodes"], evaluator, graph, target, report)
+
+        supports["edges"] = _kept("edges", supports["nodes"], edges, stages)
+    return supports
+
+
+def _kept(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
+    """A minimised support, of an earlier call if it began at the same nodes."""
+    nodes = np.flatnonzero(start.gates).tolist()
+    name = f"{what} {hashlib.sha256(str(nodes).encode()).hexdigest()[:16]}"
+    return _from_tree(stages.run(name, nodes, lambda: _to_tree(stage())))
+
+
+def _to_tree(support: Support) -> dict[str, Any]:
+    edges = support.edges
+    return {
+        "gates": support.gates,
+        "edges": None if edges is None else [[*e.source, *e.target, e.weight] for e in edges],
+    }
+
+
+def _from_tree(tree: Mapping[str, Any]) -> Support:
+    edges = tree["edges"]
+    if edges is None:
+        return Support(tree["gates"])
+    return Support(tree["gates"], tuple(Edge(Node(*row[:3]), Node(*row[3:6]), row[6]) for row in edges))
+
+
+def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+    """A support without every node (or tied pair) that can go, see `minimise.minimise`."""
+    left = minimise.minimise(
+        lambda sets: evaluator.within(Candidates(sets[:, graph.gate_of]), target),
+        graph.one_per_gate(start.gates),
         target,
-        lambda kept: weights.per_gate(-on.slopes(Candidates(kept[None, weights.gate_of]))[0]),
+        lambda kept: graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0]),
         lambda left: report(f"{left} nodes left"),
     )
-    return left[weights.gate_of]
+    return Support(left[graph.gate_of])
 
 
-def refined_edges(support: Support, on: Evaluator, weights: Weights, target: float, report: Report) -> Support:
-    """The circuit without every node (or pair of partners) and every single edge that can go."""
-    on = on.within_support(support.gates)
-    open_nodes, present = np.flatnonzero(weights.own_gates(support.gates)), set(support.kept_edges(weights))
-    every = weights.edges(support.gates)
-    free = removable(weights.config, every, from_vector(support.gates, weights.config))
+def minimise_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+    """A support without every node (or tied pair) and every single edge that can go."""
+    evaluator = evaluator.within_support(start.gates)
+    gates, every = np.flatnonzero(graph.one_per_gate(start.gates)), graph.edges(start.gates)
+    present, layered = set(start.kept_edges(graph)), from_vector(start.gates, graph.config)
+    free = removable(graph.config, every, layered)
     gone = [edge for edge in every if edge not in present]
     items = [edge for edge, may_go in zip(every, free, strict=True) if may_go and edge in present]
-    places = edge_places(weights.config, items + gone)
+    places = edge_places(graph.config, items + gone)
 
     def expand(sets: np.ndarray) -> Candidates:
         """Candidates from sets (N, open gates + items); edges that are gone stay so."""
-        gates = np.zeros((len(sets), len(support.gates)), np.float32)
-        gates[:, open_nodes] = sets[:, : len(open_nodes)]
-        kept = np.concatenate([sets[:, len(open_nodes) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
-        return Candidates(gates[:, weights.gate_of], places, kept)
+        opened = np.zeros((len(sets), len(start.gates)), np.float32)
+        opened[:, gates] = sets[:, : len(gates)]
+        kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
+        return Candidates(opened[:, graph.gate_of], places, kept)
 
     def costs(kept: np.ndarray) -> np.ndarray:
-        nodes, edges = on.slopes(expand(kept[None, :]))
-        return -np.concatenate([weights.per_gate(nodes)[open_nodes], edges[: len(items)]])
+        of_nodes, of_edges = evaluator.slopes(expand(kept[None, :]))
+        return -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
 
-    start = np.ones(len(open_nodes) + len(items), np.float32)
-    left = minimise.minimal(
-        lambda sets: on.within(expand(sets), target),
-        start,
+    left = minimise.minimise(
+        lambda sets: evaluator.within(expand(sets), target),
+        np.ones(len(gates) + len(items), np.float32),
         target,
         costs,
         lambda n: report(f"{n} nodes and edges left"),
     )
-    candidate = expand(left[None, :])
-    dropped = {edge for edge, keep in zip(items, left[len(open_nodes) :], strict=True) if not keep}.union(gone)
-    gates = candidate.gates[0]
-    return Support(gates, tuple(edge for edge in weights.edges(gates) if edge not in dropped))
-
-
-def smallest(
-    trials: Trials,
-    others: Mapping[str, np.ndarray],
-    selection: Evaluator,
-    weights: Weights,
-    target: float,
-    prune: PruneConfig,
-    report: Report,
-) -> tuple[int, str, dict[str, Support]]:
-    """The best trial, and the smallest circuit that refinement makes of the smallest supports at hand.
-
-    Args:
-      trials: discretised searches.
-      others: name -> gate vector (nodes,) of further supports that reach the target, such as those of the baselines:
-        what is minimal is minimal, wherever the search for it began.
-      selection: where losses are measured.
-      weights: of the model.
-      target: task loss in nats.
-      prune: how many of the supports with the fewest edges are refined, of how many nodes at most, and whether single
-        edges are removed too.
-      report: told of the progress.
-
-    Returns:
-      the index of the best trial, the name of the support that was refined to the fewest edges ("trial 3", or one of
-      `others`), and its supports by stage: "search", "nodes" (minimal in nodes) and, if asked for, "edges" (minimal in
-      nodes and edges). Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or
-      when everything is too large to be refined, which leaves the support with the fewest edges.
-    """
-    names = {f"trial {i}": i for i in np.argsort(trials.edges, kind="stable").tolist() if trials.reached[i]}
-    lowest = int(np.argmin(trials.scores.calibrated))
-    starts = {name: trials.gates[i] for name, i in names.items()} | dict(others)
-    if not starts:
-        return lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])}
-    by_size = sorted(starts, key=lambda name: weights.count(starts[name]))
-    first = [name for name in by_size if starts[name].sum() <= prune.refine_most][: prune.refine_trials]
-    if not first:
-        chosen = by_size[0]
-        return names.get(chosen, next(iter(names.values()), lowest)), chosen, {"search": Support(starts[chosen])}
-    on = selection.within_support(np.max([starts[name] for name in first], axis=0))
-    results: dict[str, dict[str, Support]] = {}
-    known: dict[bytes, Support] = {}
-    for name in first:
-
-        def told(text: str, name: str = name) -> None:
-            report(f"{name}: {text}")
-
-        own = on.within_support(starts[name])  # all of them together may be too many
-        results[name] = refined(starts[name], own, weights, target, prune.edges, told, known)
-    chosen = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(weights)))
-    return names.get(chosen, next(iter(names.values()), lowest)), chosen, results[chosen]
-
-
-def refined(
-    gates: np.ndarray,
-    on: Evaluator,
-    weights: Weights,
-    target: float,
-    edges: bool,
-    report: Report,
-    known: dict[bytes, Support],
-) -> dict[str, Support]:
-    """Supports by stage, see `smallest`. Searches often end at the same nodes: `known` keeps what became of them."""
-    stages = {"search": Support(gates), "nodes": Support(refined_nodes(gates, on, weights, target, report))}
-    if edges:
-        key = stages["nodes"].gates.tobytes()
-        if key not in known:
-            known[key] = refined_edges(stages["nodes"], on, weights, target, report)
-        stages["edges"] = known[key]
-    return stages
+    opened = expand(left[None, :]).gates[0]
+    dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
+    return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))

@@ -1,4 +1,4 @@
-"""Extraction: from a gated model and a circuit's gates to an `Extracted` circuit, which needs the model no more.
+"""From a gated model and a circuit's gates to a `StandaloneCircuit`, which needs the model no more.
 
 Everything that is closed is folded into constants here, in float64: ablation values through the weight matrices into
 biases, whole heads into a table over positions, residual channels that nothing open touches into tables over tokens.
@@ -17,13 +17,13 @@ from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.model import (
     RANKED,
     Attention,
-    Contest,
-    Extracted,
     Mlp,
-    Placed,
-    Read,
-    Site,
+    NodeSite,
+    ReadSite,
+    SlotLayout,
+    StandaloneCircuit,
     Sublayer,
+    TopKGate,
 )
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import site_widths
@@ -33,7 +33,7 @@ from sparse_gpt.parameters import Params
 Array = np.ndarray
 
 
-def extract(gated: GatedModel, circuit: Circuit) -> Extracted:
+def extract(gated: GatedModel, circuit: Circuit) -> StandaloneCircuit:
     """The circuit on its own.
 
     Args:
@@ -49,15 +49,15 @@ def extract(gated: GatedModel, circuit: Circuit) -> Extracted:
     if gated.frozen:
         raise InputError("a circuit with norm=frozen needs the full model's norms; it cannot run on its own")
     rewired = without_pruned_edges(gated, circuit)
-    return extract_nodes(rewired, circuit.gates(gated.model.config))
+    return build_from_nodes(rewired, circuit.gates(gated.model.config))
 
 
-def extract_nodes(gated: GatedModel, gates: GateArrays) -> Extracted:
+def build_from_nodes(gated: GatedModel, gates: GateArrays) -> StandaloneCircuit:
     """The open nodes of `gates` and every weight between them, on their own; norms must be live."""
-    return _Extraction(gated, gates).run()
+    return _Builder(gated, gates).run()
 
 
-class _Extraction:
+class _Builder:
     """One extraction; `carried` lists the residual channels that are computed at every position."""
 
     def __init__(self, gated: GatedModel, gates: GateArrays) -> None:
@@ -70,7 +70,7 @@ class _Extraction:
         self.others = np.setdiff1d(np.arange(self.m.d_model), self.carried)
         self.rest = self.params["wte"][:, self.others]  # (V, D - C), followed through the layers
 
-    def run(self) -> Extracted:
+    def run(self) -> StandaloneCircuit:
         m, p = self.m, self.params
         sublayers = []
         for layer in range(m.n_layer):
@@ -81,7 +81,7 @@ class _Extraction:
         if m.position == "additive":
             additive = p["wpe"][: m.context, self.carried]
         scale, shift = self._norm(p["ln_f"])
-        found = Extracted(
+        found = StandaloneCircuit(
             embedding=p["wte"][:, self.carried],
             additive=additive,
             sublayers=tuple(sublayers),
@@ -97,7 +97,7 @@ class _Extraction:
         return jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x.astype(np.int32), found)
 
     def _carried(self) -> Array:
-        """All channels where a norm or a contest needs each of them by itself; else those read or written."""
+        """All channels where a norm or AbsTopK needs each of them by itself; else those read or written."""
         m, sites = self.m, self.model.activation_sites if self.model.activation_fraction else ()
         whole = m.norm != "rms" or m.position == "additive"
         whole |= bool({"attn_in", "mlp_in", "resid_post_attn", "resid_post_mlp"} & set(sites))
@@ -122,9 +122,9 @@ class _Extraction:
         relu = self.m.residual_activation == "relu"
         self.rest = self.rest + values[None, self.others]
         self.rest = np.maximum(self.rest, 0) if relu else self.rest
-        return Sublayer(part, Placed(places, values[self.carried]), self._keep(residual, self.m.d_model), relu)
+        return Sublayer(part, SlotLayout(places, values[self.carried]), self._keep(residual, self.m.d_model), relu)
 
-    def _read(self, layer: int, site: str, norm: str, own: str) -> Read:
+    def _read(self, layer: int, site: str, norm: str, own: str) -> ReadSite:
         m, block = self.m, self.params[f"h_{layer}"]
         scale, shift = self._norm(block[norm])
         positions = np.zeros((m.context, 0))
@@ -133,9 +133,9 @@ class _Extraction:
         channels = np.concatenate([self.carried, m.d_model + np.arange(m.d_position)])
         opened = np.flatnonzero(self.opened[site][layer])
         keep = self._keep(site, self.widths[site]) if len(opened) else None
-        contest = Contest(channels, np.zeros(0), np.zeros(0, int), np.searchsorted(channels, opened), keep=keep)
+        top_k = TopKGate(channels, np.zeros(0), np.zeros(0, int), np.searchsorted(channels, opened), keep=keep)
         squares = np.sum(self.rest**2, axis=1)
-        return Read(scale[self.carried], shift[self.carried], squares, positions, contest, m.d_model, m.norm != "rms")
+        return ReadSite(scale[self.carried], shift[self.carried], squares, positions, top_k, m.d_model, m.norm != "rms")
 
     def _positions(self, norm: Mapping[str, Array]) -> Array:
         """Concatenated position channels (context, d_position) as a sublayer reads them."""
@@ -147,7 +147,7 @@ class _Extraction:
         scale, shift = self._norm(norm)
         return table / np.sqrt(variance + (LAYER_EPS if layer_norm else RMS_EPS)) * scale + shift
 
-    def _site(self, layer: int, site: str, weights: Array, bias: Array, activation: Any = lambda x: x) -> Site:
+    def _site(self, layer: int, site: str, weights: Array, bias: Array, activation: Any = lambda x: x) -> NodeSite:
         """A site from `weights` (open sources, width) and `bias` (1 or context, width), which holds all constants."""
         opened = np.flatnonzero(self.opened[site][layer])
         keep = self._keep(site, self.widths[site]) if len(opened) else None
@@ -156,8 +156,8 @@ class _Extraction:
             varies = np.any(weights != 0, axis=0) | np.any(bias != bias[:1], axis=0) | self.opened[site][layer]
             varies |= len(opened) > RANKED
             live, fixed = np.flatnonzero(varies), np.flatnonzero(~varies)
-        contest = Contest(live, activation(bias[0, fixed]), fixed, np.searchsorted(live, opened), keep=keep)
-        return Site(weights[:, live], bias[:, live], contest)
+        top_k = TopKGate(live, activation(bias[0, fixed]), fixed, np.searchsorted(live, opened), keep=keep)
+        return NodeSite(weights[:, live], bias[:, live], top_k)
 
     def _from(self, layer: int, source: str, kernel: Array, bias: Array) -> tuple[Array, Array]:
         """Rows of open sources, and the bias (1, width) with what the closed ones add."""
@@ -202,7 +202,9 @@ class _Extraction:
             self._site(layer, "attn_out", weights, bias),
         )
 
-    def _queries_and_keys(self, layer: int, open_q: Array, open_k: Array, active: Array) -> tuple[Placed, Placed]:
+    def _queries_and_keys(
+        self, layer: int, open_q: Array, open_k: Array, active: Array
+    ) -> tuple[SlotLayout, SlotLayout]:
         """Slots of the active heads: channels where q or k is open, then one in which all others are one product."""
         m = self.m
         q, k = (self.values[site][layer].reshape(m.n_head, m.d_head) for site in ("attn_q", "attn_k"))
@@ -219,11 +221,11 @@ class _Extraction:
             base_q[i, -1], base_k[i, -1] = scale * np.sum((q * k)[head, ~varies[head]]), 1
         size = len(active) * slots
         return (
-            Placed(place_q[open_q].reshape(int(open_q.sum()), size), base_q.reshape(-1)),
-            Placed(place_k[open_k].reshape(int(open_k.sum()), size), base_k.reshape(-1)),
+            SlotLayout(place_q[open_q].reshape(int(open_q.sum()), size), base_q.reshape(-1)),
+            SlotLayout(place_k[open_k].reshape(int(open_k.sum()), size), base_k.reshape(-1)),
         )
 
-    def _values(self, layer: int, open_v: Array, active: Array) -> tuple[Placed, Array, Array]:
+    def _values(self, layer: int, open_v: Array, active: Array) -> tuple[SlotLayout, Array, Array]:
         """Slots of the active heads' v (the last one is 1), the output weights (A * slots, D) of these slots, and what
         the closed channels of every head write (H, D) per unit of attention."""
         m = self.m
@@ -239,7 +241,7 @@ class _Extraction:
                 weights[i, slot] = kernel[head, channel]
             base[i, -1], weights[i, -1] = 1, constants[head]
         size = len(active) * slots
-        placed = Placed(place[open_v].reshape(int(open_v.sum()), size), base.reshape(-1))
+        placed = SlotLayout(place[open_v].reshape(int(open_v.sum()), size), base.reshape(-1))
         return placed, weights.reshape(size, m.d_model), constants
 
     def _shares(self, layer: int, sink: Array, opened: dict[str, Array], active: Array) -> Array:

@@ -1,8 +1,8 @@
 """A circuit that runs on its own: the arithmetic of its nodes, and constants for everything else.
 
-Made by `extract.extract`; gives the logits of the gated model without running it. What a closed node would compute is
+Made by `build.extract`; gives the logits of the gated model without running it. What a closed node would compute is
 never computed, with one exception that exactness asks for: where AbsTopK acts at a site with an open node, the values
-that every channel would have take part in the contest. Channels whose value no open node can change enter it as
+that every channel would have take part in the selection. Channels whose value no open node can change enter it as
 constants.
 
 B sequences, T positions (1 where only the answer's position is still needed), C carried residual channels, A heads with
@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from sparse_gpt.circuits.run.gated_model import TaskBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.attention import attend
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, gelu
 from sparse_gpt.sparsity.topk import abs_topk
@@ -25,7 +25,7 @@ RANKED = 4  # open nodes at one site up to which their ranks are counted; with m
 
 
 @flax.struct.dataclass
-class Contest:
+class TopKGate:
     """AbsTopK as the open nodes of a site see it: value i stays when fewer than `keep` others come before it.
 
     Attributes:
@@ -73,22 +73,22 @@ def _before(x: jax.Array, index: jax.Array, mine: jax.Array, channel: jax.Array)
 
 
 @flax.struct.dataclass
-class Site:
+class NodeSite:
     """Open nodes of one site from open nodes of another: `bias` (1 or context, n) holds all that is closed."""
 
     weights: Any
     bias: Any
-    contest: Contest
+    top_k: TopKGate
 
     def __call__(self, source: jax.Array, at: jax.Array, activation: str = "") -> jax.Array:
         x = jnp.dot(source, self.weights) + self.bias[at % len(self.bias)]
         if activation:
             x = jax.nn.relu(x) if activation == "relu" else gelu(x)
-        return self.contest(x)
+        return self.top_k(x)
 
 
 @flax.struct.dataclass
-class Read:
+class ReadSite:
     """Norm of the stream and the channels of it that are read, concatenated positions included.
 
     `squares` (V,): sum of squares of the channels that are not carried, by token; `positions` (context, d_position).
@@ -98,7 +98,7 @@ class Read:
     shift: Any
     squares: Any
     positions: Any
-    contest: Contest
+    top_k: TopKGate
     d_model: int = flax.struct.field(pytree_node=False)
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
@@ -106,7 +106,7 @@ class Read:
         x = normalised(h, self.squares[tokens], self.d_model, self.layer_norm)
         x = x * self.scale[None, None, :] + self.shift[None, None, :]
         own = jnp.broadcast_to(self.positions[at], (*x.shape[:2], self.positions.shape[1]))
-        return self.contest(jnp.concatenate([x, own], axis=-1))
+        return self.top_k(jnp.concatenate([x, own], axis=-1))
 
 
 def normalised(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool) -> jax.Array:
@@ -118,7 +118,7 @@ def normalised(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool)
 
 
 @flax.struct.dataclass
-class Placed:
+class SlotLayout:
     """Values of open nodes laid into slots (B, T, slots); the other slots hold constants."""
 
     places: Any
@@ -133,13 +133,13 @@ class Attention:
     """Heads with an open node. Each has a few slots for the channels of q and k that vary and one for all others
     together; slots for its open v and one that is 1, which measures how much attention the sink leaves to constants."""
 
-    read: Read
-    q: Site
-    k: Site
-    v: Site
-    slots: tuple[Placed, Placed, Placed]
+    read: ReadSite
+    q: NodeSite
+    k: NodeSite
+    v: NodeSite
+    slots: tuple[SlotLayout, SlotLayout, SlotLayout]
     sink: Any
-    out: Site
+    out: NodeSite
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array, positions: jax.Array | None) -> jax.Array:
         """Open writes: (B, T, n), or (B, 1, n) at `positions`."""
@@ -163,9 +163,9 @@ class Attention:
 class Mlp:
     """Open reads, neurons and writes of an MLP."""
 
-    read: Read
-    neuron: Site
-    out: Site
+    read: ReadSite
+    neuron: NodeSite
+    out: NodeSite
     activation: str = flax.struct.field(pytree_node=False)
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array) -> jax.Array:
@@ -177,7 +177,7 @@ class Sublayer:
     """What is added to the carried channels, and the residual stream's own AbsTopK and ReLU. `part` None: constants."""
 
     part: Attention | Mlp | None
-    write: Placed
+    write: SlotLayout
     keep: int | None = flax.struct.field(pytree_node=False)
     relu: bool = flax.struct.field(pytree_node=False)
 
@@ -188,7 +188,7 @@ class Sublayer:
 
 
 @flax.struct.dataclass
-class Extracted:
+class StandaloneCircuit:
     """A circuit on its own; a pytree of small arrays.
 
     Attributes:

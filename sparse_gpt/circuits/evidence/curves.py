@@ -1,0 +1,94 @@
+"""Sizes and losses along a ranking of nodes. Losses are on held-out samples, each after a calibration fitted on
+selection samples, unless said otherwise."""
+
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import task_loss
+from sparse_gpt.circuits.search import ranking
+
+CURVE_POINTS = 24
+TARGETS = (0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005)  # task losses in nats: as many as are evaluated at a time
+
+
+def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_POINTS) -> list[dict[str, float]]:
+    """Loss of the first k nodes of a ranking, over at most `points` geometrically growing k; on selection samples too.
+    And the necessity of these k: `ablated_task_loss` of the model with them ablated, uncalibrated."""
+    sizes, graph, heldout = ranking.size_grid(len(order), points), problem.graph, problem.heldout
+    gates = ranking.truncate([order] * len(sizes), sizes, graph.tied)
+    scores = problem.selection(Candidates(gates))
+    losses = heldout.losses(Candidates(gates), scores.scale, scores.shift)
+    ablated_losses = [task_loss(logits) for logits in heldout.logits(Candidates(1 - gates))]
+    return [
+        {
+            "nodes": int(g.sum()),
+            "edges": graph.count_edges(g),
+            "task_loss": float(loss),
+            "selection_task_loss": float(chosen),
+            "ablated_task_loss": ablated,
+        }
+        for g, loss, chosen, ablated in zip(gates, losses, scores.calibrated, ablated_losses, strict=True)
+    ]
+
+
+def size_versus_target(problem: Problem, order: np.ndarray, curve: list[dict[str, float]]) -> dict[str, Any]:
+    """The smallest first part of a ranking at each of TARGETS, and the area under the curve.
+
+    Args:
+        problem: selection samples decide whether the target is reached; no edge is removed.
+        order: the ranking.
+        curve: its `loss_versus_size`, between whose points the sizes are searched.
+    """
+    targets, graph, selection = np.array(TARGETS), problem.graph, problem.selection
+    low, high = np.array([bracket(curve, target) for target in TARGETS]).T
+
+    def cut(sizes: np.ndarray) -> Candidates:
+        return Candidates(ranking.truncate([order] * len(sizes), sizes, graph.tied))
+
+    def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Each size once, whichever targets ask for it."""
+        del which
+        different, place = np.unique(sizes, return_inverse=True)
+        highest = np.full(len(different), -np.inf)
+        np.maximum.at(highest, place, bounds)
+        return selection.within(cut(different), highest)[place]
+
+    sizes, reached = ranking.smallest_sizes(losses, high, np.full(len(targets), len(order)), targets, low)
+    scores = selection(cut(sizes))
+    reported = problem.heldout.losses(cut(sizes), scores.scale, scores.shift)
+    points = [
+        {
+            "target_loss": float(target),
+            "nodes": int(size),
+            "edges": graph.count_edges(gates),
+            "task_loss": float(loss),
+            "reached": bool(enough),
+        }
+        for target, size, gates, loss, enough in zip(targets, sizes, cut(sizes).gates, reported, reached, strict=True)
+    ]
+    return {"points": points, **area(points)}
+
+
+def bracket(curve: list[dict[str, float]], target: float) -> tuple[int, int]:
+    """The points of a `loss_versus_size` between which the selection loss first comes down to `target`: nodes of the
+    last one before (0: none) and of the first one there (the last of all if none is)."""
+    known = [int(point["nodes"]) for point in curve]
+    at = next((i for i, p in enumerate(curve) if p["selection_task_loss"] <= target), len(curve) - 1)
+    return known[at - 1] if at else 0, known[at]
+
+
+def area(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Integral of log10(edges) over log10(target loss), by trapezoids, over the targets that were reached.
+
+    Divided by its extent it is the logarithm of a mean size: comparable only where `lowest_target` is the same. None
+    with fewer than two targets reached.
+    """
+    reached = sorted((p["target_loss"], max(1, p["edges"])) for p in points if p["reached"])
+    if len(reached) < 2:
+        return {"area": None, "mean_edges": None, "lowest_target": reached[0][0] if reached else None}
+    x, y = np.log10(np.array(reached, np.float64)).T
+    total = float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
+    return {"area": total, "mean_edges": float(10 ** (total / (x[-1] - x[0]))), "lowest_target": reached[0][0]}

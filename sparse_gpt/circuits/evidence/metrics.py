@@ -1,0 +1,87 @@
+"""What circuit.json reports of a circuit: its sizes, and losses on held-out samples."""
+
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges
+from sparse_gpt.circuits.evidence.paths import path_statistics
+from sparse_gpt.circuits.nodes import from_vector
+from sparse_gpt.circuits.problem import Candidate, Problem
+from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import accuracy, agreement, task_loss
+
+Metrics = dict[str, float]
+
+
+def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[dict[str, Any]]]:
+    """Sizes and losses of a circuit; and the losses of each of several tasks, with its name."""
+    heldout, graph, support = problem.heldout, problem.graph, candidate.support
+    logits, full = heldout.logits(support.candidates(graph))[0], heldout.full_logits()
+    ablated = heldout.logits(Candidates(1 - support.gates[None, :]))[0]
+    calibrated = calibrate(logits, candidate.calibration, heldout.index)
+
+    def losses(index: Any) -> Metrics:
+        return {
+            "task_loss": task_loss(calibrated[index]),
+            "task_loss_uncalibrated": task_loss(logits[index]),
+            "accuracy": accuracy(calibrated[index]),
+            "agreement": agreement(calibrated[index], full[index]),
+            "full_model_task_loss": task_loss(full[index]),
+            "ablated_task_loss": task_loss(ablated[index]),
+        }
+
+    layered = from_vector(support.gates, graph.config)
+    sizes = {
+        "nodes": support.size,
+        "edges": len(support.kept_edges(graph)),
+        "embedding_edges": embedding_edges(graph.config, graph.params, layered),
+        "unembedding_edges": unembedding_edges(graph.config, graph.params, layered),
+    }
+    names = () if heldout.batch.task is None else problem.samples.names
+    by_task = [{"task": name, **losses(heldout.batch.task == i)} for i, name in enumerate(names)]
+    return sizes | losses(slice(None)) | _shifted(problem, candidate), by_task
+
+
+def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
+    """Whether the circuit does what the model does where the template is another (calibration and all unchanged)."""
+    shifted = problem.shifted
+    if shifted is None:
+        return {}
+    logits = shifted.logits(candidate.support.candidates(problem.graph))[0]
+    calibrated, full = calibrate(logits, candidate.calibration, shifted.index), shifted.full_logits()
+    return {
+        "shifted_task_loss": task_loss(calibrated),
+        "shifted_accuracy": accuracy(calibrated),
+        "shifted_agreement": agreement(calibrated, full),
+        "shifted_full_model_task_loss": task_loss(full),
+        "shifted_full_model_accuracy": accuracy(full),
+    }
+
+
+def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[dict[str, Any]]) -> Circuit:
+    """The circuit with everything that circuit.json holds."""
+    support, heldout, settings = candidate.support, problem.heldout, problem.settings
+    nodes, edges = nodes_of(from_vector(support.gates, problem.graph.config)), support.kept_edges(problem.graph)
+    batch = heldout.batch
+    prompts = np.unique(batch.tokens[np.arange(batch.tokens.shape[1])[None, :] <= batch.positions[:, None]])
+    answers = np.unique(np.concatenate([batch.answer, batch.foil]))
+    shift = zip(heldout.shift_tokens, candidate.calibration.shift, strict=True)
+    return Circuit(
+        task=problem.task,
+        params_sha256=problem.model.params_sha256,
+        ablation=settings.ablation,
+        norm=settings.norm,
+        target_loss=settings.target_loss,
+        scale=float(candidate.calibration.scale),
+        shift=tuple((int(token), float(value)) for token, value in shift),
+        edge_pruned=support.edges is not None,
+        nodes=nodes,
+        edges=edges,
+        metrics=metrics,
+        values={site: np.asarray(value) for site, value in heldout.gated.ablation.items()},
+        bookkeeping=path_statistics(nodes, edges, problem.graph, prompts, answers, problem.model.token_text),
+        tie_qk=settings.tie_qk,
+        tasks=tuple(by_task),
+    )

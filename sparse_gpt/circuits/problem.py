@@ -1,0 +1,245 @@
+"""What a circuit is searched on: one object that every stage of the pipeline takes."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from sparse_gpt import estimate
+from sparse_gpt.circuits.circuit import Edge
+from sparse_gpt.circuits.liveness import searchable
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
+from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
+from sparse_gpt.circuits.run.calibration import Calibration, shift_tokens
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import edge_places
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
+from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
+from sparse_gpt.circuits.run.samples import TaskSamples, by_task
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, padded, rows, without_longest
+from sparse_gpt.config import Config, PruneConfig
+from sparse_gpt.errors import InputError
+from sparse_gpt.parameters import Params
+
+
+class TrainedModel(Protocol):
+    """What the search needs of a model; `sparse_gpt.workdir.Workdir` is one."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def params(self) -> Params: ...
+    @property
+    def params_sha256(self) -> str: ...  # fingerprint of the weights, copied into the circuit
+    @property
+    def token_text(self) -> Callable[[int], str] | None: ...  # text of a token id; without it there are no traces
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """Weights in memory as a `TrainedModel`."""
+
+    config: Config
+    params: Params
+    params_sha256: str = ""
+    token_text: Callable[[int], str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A task, a model that does it, and where losses of candidate circuits are measured.
+
+    Sizes are chosen and calibrations fitted on selection samples: validation samples and as many training samples, so
+    that many words take part. What is reported is measured on held-out samples.
+
+    Attributes:
+        model: the trained model.
+        samples: of the task, or of several tasks that are to share one circuit.
+        gated: the model seen through gates, with its ablation values.
+        train: what the mask search sees.
+        selection: evaluates on selection samples; where there are several sets of ablation values, it uses all of them.
+        heldout: evaluates on held-out samples.
+        graph: the model's nodes and edges.
+        searchable: site -> (n_layer, width), 1 where a node may be opened.
+        further_values: with resample ablation, sets of ablation values (draws, n_layer, width) that no search has seen.
+    """
+
+    model: TrainedModel
+    samples: TaskSamples
+    gated: GatedModel
+    train: TaskBatch
+    selection: Evaluator
+    heldout: Evaluator
+    graph: ModelGraph
+    searchable: GateArrays
+    further_values: GateArrays | None = None
+
+    @classmethod
+    def build(cls, model: TrainedModel, samples: TaskSamples, activations: GateArrays | None = None) -> "Problem":
+        """From a model and samples.
+
+        Args:
+            model: its configuration's `prune` group says what to search.
+            samples: training, validation and held-out samples, and those of the shifted template variant if there are
+                any; of several tasks, from `samples.shared`.
+            activations: on the pretraining distribution: `pretraining_means` for prune.ablation=mean; for resample, at
+                least RESAMPLED + 2 `pretraining_draws` (used as run/ablation_values.py says).
+
+        Raises:
+            InputError: `activations` are needed and missing, or this machine is too small.
+        """
+        config, params = model.config, model.params
+        estimate.check_here(config, "prune")
+        train = without_longest(samples.train) if samples.train.task is None else samples.train
+        values, cyclic, further = _ablation_values(config, params, train, activations)
+        gated = gated_model(config, params, values, cyclic)
+        return cls(
+            model,
+            samples,
+            gated,
+            train,
+            *_evaluators(gated, samples, train),
+            ModelGraph(config.model, params, config.prune.tie_qk),
+            searchable(config.model, params),
+            further,
+        )
+
+    @property
+    def task(self) -> str:
+        """Name of the task; of several, their names joined by "+"."""
+        return "+".join(self.samples.names)
+
+    @property
+    def settings(self) -> PruneConfig:
+        """The `prune` group of the configuration."""
+        return self.model.config.prune
+
+    @property
+    def selection_target(self) -> float:
+        """Task loss in nats that selection aims at: a share of the target, because words that took no part in the
+        selection have a larger loss."""
+        return self.settings.selection_margin * self.settings.target_loss
+
+    @functools.cached_property
+    def searchable_nodes(self) -> np.ndarray:
+        """(nodes,) `searchable` as a vector."""
+        return to_vector(self.searchable)
+
+    @functools.cached_property
+    def shifted(self) -> Evaluator | None:
+        """Evaluates on held-out words in templates that nothing else has seen; None where the task has none."""
+        batch = self.samples.shifted
+        if batch is None:
+            return None
+        length = max(batch.tokens.shape[1], self.heldout.batch.tokens.shape[1])  # so that the same programs serve it
+        return dataclasses.replace(self.heldout, batch=by_length(padded(batch, length)))
+
+    def within(self, support: "Support") -> "Problem":
+        """The same problem for candidates within a support, evaluated faster where that pays."""
+        gates = support.gates
+        selection, heldout = self.selection.within_support(gates), self.heldout.within_support(gates)
+        return dataclasses.replace(self, selection=selection, heldout=heldout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """What a circuit keeps: gates (nodes,) of 0 and 1, and the edges that are left where edges were pruned (None: all
+    between open nodes)."""
+
+    gates: np.ndarray
+    edges: tuple[Edge, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return int(self.gates.sum())
+
+    def kept_edges(self, graph: ModelGraph) -> tuple[Edge, ...]:
+        """The edges of the circuit."""
+        return graph.edges(self.gates) if self.edges is None else self.edges
+
+    def candidates(self, graph: ModelGraph) -> Candidates:
+        """This support as one candidate."""
+        if self.edges is None:
+            return Candidates(self.gates[None, :])
+        every, kept = graph.edges(self.gates), set(self.edges)
+        mask = np.array([[edge in kept for edge in every]], np.float32)
+        return Candidates(self.gates[None, :], edge_places(graph.config, every), mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A circuit to be: its support, and the calibration fitted on selection samples.
+
+    Attributes:
+        support: nodes and edges.
+        calibration: of the final logits.
+        reached: whether the calibrated selection loss (of every task) is at most the target.
+    """
+
+    support: Support
+    calibration: Calibration
+    reached: bool
+
+
+def require_solved(model: TrainedModel, task: str, batch: TaskBatch) -> None:
+    """InputError unless the model itself has at most the target loss on `batch`: what it cannot do has no circuit."""
+    loss, target = full_task_loss(model.config, model.params, batch), model.config.prune.target_loss
+    if not loss <= target:
+        raise InputError(
+            f"task {task}: the model itself has task loss {loss:.4g} (chance is {math.log(2):.3f}), above "
+            f"--config.prune.target_loss={target:g}; train it longer or raise the target"
+        )
+
+
+def require_each_solved(problem: Problem) -> None:
+    """`require_solved` on the validation samples of every task of a problem."""
+    for name, batch in by_task(problem.samples.validation, problem.samples.names):
+        require_solved(problem.model, name, batch)
+
+
+def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
+    """Task loss in nats of the model itself."""
+    gated = gated_model(config, params, empty(config.model))
+    return task_loss(Evaluator(gated, batch, NO_TOKENS).full_logits())
+
+
+def _evaluators(gated: GatedModel, samples: TaskSamples, train: TaskBatch) -> tuple[Evaluator, Evaluator]:
+    """On selection samples and on held-out samples, padded to one length so that the same programs serve both."""
+    validation = samples.validation
+    some = rows(train, slice(len(validation.positions)))
+    length = max(batch.tokens.shape[1] for batch in (some, validation, samples.heldout))
+    some, validation, heldout = (padded(batch, length) for batch in (some, validation, samples.heldout))
+    tokens, one_set = shift_tokens(train), dataclasses.replace(gated, draws=None)
+    selection = Evaluator(gated, by_length(joined([validation, some])), tokens)
+    return selection, Evaluator(one_set, by_length(heldout), tokens)
+
+
+def _ablation_values(
+    config: Config, params: Params, train: TaskBatch, activations: GateArrays | None
+) -> tuple[GateArrays, GateArrays | None, GateArrays | None]:
+    """Values (n_layer, width) per site; with resample ablation also the sets that search and selection use cyclically,
+    and those for evidence, (draws, n_layer, width) each."""
+    ablation = config.prune.ablation
+    if ablation == "zero":
+        return empty(config.model), None, None
+    if ablation == "task_mean":
+        model = gated_model(config, params, empty(config.model)).model
+        return task_means(model, params, train), None, None
+    if activations is None:
+        kind = "mean activations over" if ablation == "mean" else "draws of activations at random positions of"
+        raise InputError(f"--config.prune.ablation={ablation}: needs {kind} pretraining tokens; give `activations`")
+    if not all(np.isfinite(value).all() for value in activations.values()):
+        raise InputError(
+            f"--config.prune.ablation={ablation}: the model's activations on pretraining text are not finite, so its "
+            "weights are too large; choose zero, or another checkpoint"
+        )
+    if ablation == "mean":
+        return activations, None, None
+    parts = (slice(1, 1 + RESAMPLED), slice(1 + RESAMPLED, None))
+    cyclic, further = ({site: value[part] for site, value in activations.items()} for part in parts)
+    return {site: value[0] for site, value in activations.items()}, cyclic, further

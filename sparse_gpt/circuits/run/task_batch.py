@@ -1,0 +1,77 @@
+"""Samples of a task as arrays, and what is done to a batch of them before it meets a model."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class EncodedTask(Protocol):
+    """What `tasks.encode` returns: numpy arrays; rows 2 i and 2 i + 1 are a pair."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...  # (B, T) int32, padded on the right
+    @property
+    def lengths(self) -> np.ndarray: ...  # (B,): the answer is predicted at position lengths - 1
+    @property
+    def answer_id(self) -> np.ndarray: ...  # (B,)
+    @property
+    def foil_id(self) -> np.ndarray: ...  # (B,)
+
+
+class TaskBatch(NamedTuple):
+    """Samples of a task. Rows 2 i and 2 i + 1 are a pair."""
+
+    tokens: Any  # (B, T) int32
+    positions: Any  # (B,) int32, where the answer is predicted
+    answer: Any  # (B,) int32
+    foil: Any  # (B,) int32
+    task: Any = None  # (B,) int32, which of several tasks; None when there is one
+
+
+def task_batch(encoded: EncodedTask) -> TaskBatch:
+    """All samples of an encoded task."""
+    return TaskBatch(
+        np.asarray(encoded.tokens, np.int32),
+        np.asarray(encoded.lengths, np.int32) - 1,
+        np.asarray(encoded.answer_id, np.int32),
+        np.asarray(encoded.foil_id, np.int32),
+    )
+
+
+def rows(batch: TaskBatch, index: Any) -> TaskBatch:
+    """The given rows (an index array or slice) of a batch."""
+    return TaskBatch(*(None if array is None else array[index] for array in batch))
+
+
+def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
+    """Samples of several batches of one length, one batch after the other."""
+    return TaskBatch(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*batches, strict=True)))
+
+
+def padded(batch: TaskBatch, length: int) -> TaskBatch:
+    """A batch with prompts padded to `length`; what stands behind the answer's position changes nothing."""
+    return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
+
+
+def by_length(batch: TaskBatch) -> TaskBatch:
+    """A batch in order of length, pairs together: what goes through the model at one time is then of like length."""
+    pairs = np.argsort(np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1), kind="stable")
+    return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
+
+
+def trimmed(batch: TaskBatch) -> TaskBatch:
+    """A batch cut to half its width where no prompt is longer: one of two widths, so that few programs are compiled."""
+    half = -(-batch.tokens.shape[1] // 16) * 8
+    return batch._replace(tokens=batch.tokens[:, :half]) if np.max(batch.positions) < half else batch
+
+
+def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> TaskBatch:
+    """A batch without the pairs that are longer than a multiple of `bucket` tokens which holds the other 1 - share.
+
+    Prompts are padded to the longest, so a few long ones would cost the search more than all others together.
+    """
+    lengths = np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1) + 1
+    longest = -(-int(np.quantile(lengths, 1 - share, method="inverted_cdf")) // bucket) * bucket
+    kept = rows(batch, np.repeat(lengths <= longest, 2))
+    return kept._replace(tokens=kept.tokens[:, :longest])

@@ -1,0 +1,105 @@
+"""Finished stages of a pipeline, kept in a folder until its result stands: a stage whose record is there, for the same
+inputs, is not run again."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt.arrays import read_npz
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import parse_json, read_json, replacing, write_json
+
+LABEL = "made_for.json"
+TREE = "tree"
+
+
+class Stages:
+    """Keeps what stages have found, in a folder or (None) nowhere."""
+
+    def __init__(self, folder: Path | None = None, made_for: Mapping[str, Any] | None = None):
+        """
+        Args:
+            folder: it is emptied when it was made for something else.
+            made_for: what every stage depends on, as plain JSON values.
+        """
+        self.folder = folder
+        self._results: dict[str, tuple[Any, Any]] = {}  # name -> inputs, result of this process
+        if folder is None:
+            return
+        try:
+            same = read_json(folder / LABEL) == made_for
+        except InputError:  # not there, or damaged
+            same = False
+        if not same:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_json(folder / LABEL, made_for)
+
+    def path(self, name: str) -> Path | None:
+        """Where a stage may keep a file of its own."""
+        return None if self.folder is None else self.folder / name
+
+    def run(self, name: str, inputs: Any, stage: Callable[[], Any]) -> Any:
+        """What `stage` gives: a tree of dicts with string keys, lists, plain values and arrays.
+
+        Args:
+            name: of its file.
+            inputs: what it depends on beside `made_for`, as plain JSON values.
+            stage: is not called when its result for these inputs is there.
+        """
+        path = self.path(f"stage {name}.npz")
+        known = self._results.get(name) or (None if path is None else _read(path))
+        if known is not None and known[0] == json.loads(json.dumps(inputs)):
+            return known[1]
+        result = stage()
+        self._results[name] = json.loads(json.dumps(inputs)), result
+        if path is None:
+            return result
+        arrays: list[np.ndarray] = []
+        tree = json.dumps({"inputs": inputs, "result": _without_arrays(result, arrays)})
+        with replacing(path) as temporary:
+            named: dict[str, Any] = {
+                TREE: np.frombuffer(tree.encode(), np.uint8),
+                **{f"array {i}": a for i, a in enumerate(arrays)},
+            }
+            np.savez(temporary, **named)
+        return result
+
+
+def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
+    """`value` with {"array": i} in the place of arrays, which are appended to `arrays`."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, Mapping):
+        return {key: _without_arrays(inner, arrays) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_arrays(inner, arrays) for inner in value]
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Inverse of `_without_arrays`."""
+    if isinstance(value, dict):
+        if set(value) == {"array"}:
+            return arrays[f"array {value['array']}"]
+        return {key: _with_arrays(inner, arrays) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(inner, arrays) for inner in value]
+    return value
+
+
+def _read(path: Path) -> tuple[Any, Any] | None:
+    """Inputs and result of a finished stage; None where there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        arrays = read_npz(path)
+        tree = _with_arrays(parse_json(arrays[TREE].tobytes(), str(path)), arrays)
+        return tree["inputs"], tree["result"]
+    except (InputError, KeyError):
+        return None
