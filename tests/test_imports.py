@@ -20,8 +20,9 @@ PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}
 BASE = {"sparse_gpt.arrays", "sparse_gpt.config", "sparse_gpt.visible", "sparse_gpt.progress", *FILES, *PROCESS}
 MODEL = {*BASE, "sparse_gpt.parameters", "sparse_gpt.sparsity", "sparse_gpt.model"}
 TRAINING = {*MODEL, "sparse_gpt.data", "sparse_gpt.training"}
-NODES = {*MODEL, "sparse_gpt.circuits.circuit", "sparse_gpt.circuits.nodes"}
-SEARCH = {*NODES, "sparse_gpt.circuits.run", "sparse_gpt.circuits.search"}
+GRAPH = {*MODEL, *(f"sparse_gpt.circuits.{name}" for name in ("circuit", "nodes", "liveness", "model_graph"))}
+PROBLEM = {*GRAPH, "sparse_gpt.circuits.run", "sparse_gpt.circuits.problem", "sparse_gpt.circuits.stages"}
+SEARCH = {*PROBLEM, "sparse_gpt.circuits.search"}
 PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline"}
 CIRCUITS = {*PIPELINE, "sparse_gpt.circuits", "sparse_gpt.circuits.storage"}
 ROOMS: dict[str, set[str]] = {
@@ -47,11 +48,15 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.data": BASE,
     "sparse_gpt.training": {*TRAINING, "sparse_gpt.estimate", "sparse_gpt.machine"},
     "sparse_gpt.circuits.nodes": MODEL,
-    "sparse_gpt.circuits.circuit": NODES,
-    "sparse_gpt.circuits.run": NODES,
+    "sparse_gpt.circuits.liveness": {*MODEL, "sparse_gpt.circuits.nodes"},
+    "sparse_gpt.circuits.circuit": {*MODEL, "sparse_gpt.circuits.nodes"},
+    "sparse_gpt.circuits.model_graph": GRAPH,
+    "sparse_gpt.circuits.stages": BASE,
+    "sparse_gpt.circuits.run": GRAPH,
+    "sparse_gpt.circuits.problem": {*PROBLEM, "sparse_gpt.estimate"},
     "sparse_gpt.circuits.search": SEARCH,
     "sparse_gpt.circuits.evidence": SEARCH,
-    "sparse_gpt.circuits.pipeline": {*PIPELINE, "sparse_gpt.estimate"},
+    "sparse_gpt.circuits.pipeline": PIPELINE,
     "sparse_gpt.circuits.storage": PIPELINE,
     "sparse_gpt.circuits": PIPELINE,
     "sparse_gpt.bridges": TRAINING,
