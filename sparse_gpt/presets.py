@@ -204,7 +204,15 @@ PRESETS: Mapping[str, Callable[[], Config]] = {
 
 
 def preset(name: str) -> Config:
-    """The named preset. Raises InputError for an unknown name."""
+    """The named preset.
+
+    Raises:
+        InputError: there is no such preset.
+
+    Examples:
+        >>> sg.preset("quickstart").model.d_model
+        128
+    """
     if name not in PRESETS:
         raise InputError(f"--preset={name}: unknown; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]()

@@ -18,15 +18,15 @@ OURS = ("sparse_gpt", "tasks", "launch", "tests")
 FILES = {"sparse_gpt.errors", "sparse_gpt.schema", "sparse_gpt.io"}  # standard library only, as the next
 PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}
 BASE = {"sparse_gpt.arrays", "sparse_gpt.config", "sparse_gpt.visible", "sparse_gpt.progress", *FILES, *PROCESS}
+DRAWING = {"sparse_gpt.drawing", "sparse_gpt.records"}
 MODEL = {*BASE, "sparse_gpt.parameters", "sparse_gpt.sparsity", "sparse_gpt.model"}
 TRAINING = {*MODEL, "sparse_gpt.data", "sparse_gpt.training"}
-GRAPH = {*MODEL, *(f"sparse_gpt.circuits.{name}" for name in ("circuit", "nodes", "liveness", "model_graph"))}
+GRAPH = {*MODEL, *DRAWING, *(f"sparse_gpt.circuits.{name}" for name in ("circuit", "nodes", "liveness", "model_graph"))}
 PROBLEM = {*GRAPH, "sparse_gpt.circuits.run", "sparse_gpt.circuits.problem", "sparse_gpt.circuits.stages"}
 SEARCH = {*PROBLEM, "sparse_gpt.circuits.search"}
 PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline"}
 CIRCUITS = {*PIPELINE, "sparse_gpt.circuits", "sparse_gpt.circuits.storage"}
 ROOMS: dict[str, set[str]] = {
-    "sparse_gpt": set(),  # the package's own __init__
     "sparse_gpt.errors": set(),
     "sparse_gpt.visible": set(),
     "sparse_gpt.progress": set(),
@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.training": {*TRAINING, "sparse_gpt.estimate", "sparse_gpt.machine"},
     "sparse_gpt.circuits.nodes": MODEL,
     "sparse_gpt.circuits.liveness": {*MODEL, "sparse_gpt.circuits.nodes"},
-    "sparse_gpt.circuits.circuit": {*MODEL, "sparse_gpt.circuits.nodes"},
+    "sparse_gpt.circuits.circuit": {*MODEL, *DRAWING, "sparse_gpt.circuits.nodes"},
     "sparse_gpt.circuits.model_graph": GRAPH,
     "sparse_gpt.circuits.stages": BASE,
     "sparse_gpt.circuits.run": GRAPH,
@@ -73,6 +73,8 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.drawing": {*BASE, "sparse_gpt.records"},
     "sparse_gpt.report": {*BASE, "sparse_gpt.records", "sparse_gpt.drawing"},
 }
+ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report"}
+ROOMS["sparse_gpt"] = set(ROOMS)  # the package's own __init__: the front door
 ROOMS["sparse_gpt.costs"] = {
     *TRAINING,
     *CIRCUITS,
@@ -80,7 +82,7 @@ ROOMS["sparse_gpt.costs"] = {
     "sparse_gpt.presets",
     "sparse_gpt.surroundings",
 }
-ROOMS["sparse_gpt.experiments"] = {*ROOMS, "sparse_gpt.interruption"} - {"sparse_gpt.costs"}
+ROOMS["sparse_gpt.experiments"] = set(ROOMS) - {"sparse_gpt", "sparse_gpt.api", "sparse_gpt.costs"}
 # Outer packages, for rooms that are to stay free of most.
 ONLY_OUTER = {"sparse_gpt.tasks": {"numpy"}, "sparse_gpt.arrays": {"numpy"}}
 SLOW = {"jax", "flax", "optax", "orbax"}  # to import: not before flags are checked

@@ -21,6 +21,8 @@ import numpy as np
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.circuits.nodes import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
+from sparse_gpt.drawing.notebook import circuit_html
+from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json, replacing, write_json
 from sparse_gpt.parameters import Params
@@ -128,6 +130,18 @@ class Circuit:
             **({"tasks": [dict(each) for each in self.tasks]} if self.tasks else {}),
             "bookkeeping": dict(self.bookkeeping),
         }
+
+    def draw(self, traces: dict[str, Any] | None = None) -> str:
+        """The circuit as SVG; with the contents of its traces.json also tokens, logits and what nodes respond to.
+
+        Examples:
+            >>> model.circuit("single_double_quote").draw()[:4]
+            '<svg'
+        """
+        return draw_circuit(self.to_dict(), traces)
+
+    def _repr_html_(self) -> str:
+        return circuit_html(self.to_dict())
 
     def save(self, folder: Path) -> None:
         """Writes circuit.json and ablation.npz, each under a temporary name first."""

@@ -22,6 +22,7 @@ from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.select import calibrate, select
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.io import write_json
 
 TRACED_SAMPLES = 6
@@ -45,6 +46,9 @@ class FoundCircuit:
     traces: dict[str, Any] | None
     contexts: dict[str, Any] | None = None
 
+    def _repr_html_(self) -> str:
+        return circuit_html(self.circuit.to_dict(), self.traces)
+
     def save(self, folder: str | Path) -> None:
         """Writes circuit.json, ablation.npz and whichever JSON files have content, each whole or not at all."""
         folder = Path(folder)
@@ -66,6 +70,13 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
 
     Raises:
         InputError: the model cannot do the task.
+
+    Examples:
+        >>> few = dict(steps=5, evaluation_pairs=16, random_draws=2, refine_most=1, target_loss=1.0)
+        >>> problem = model.problem("single_double_quote", **few)
+        >>> found = sg.find_circuit(problem, progress=False)
+        >>> found.circuit.metrics["nodes"] == len(found.circuit.nodes)
+        True
     """
     started = time.perf_counter()
     require_each_solved(problem)

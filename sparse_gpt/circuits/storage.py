@@ -14,7 +14,7 @@ from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.search.populations import STUDY
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json
+from sparse_gpt.io import read_json, read_json_if_any
 
 
 def is_complete(folder: Path, params_sha256: str, prune: PruneConfig) -> bool:
@@ -26,6 +26,15 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig) -> bool:
         return same and search["params_sha256"] == params_sha256 and (folder / "traces.json").is_file()
     except (InputError, OSError, KeyError, TypeError, ValueError):
         return False
+
+
+def load_found(folder: Path) -> FoundCircuit:
+    """What `FoundCircuit.save` wrote. InputError if it is missing or broken."""
+    search = read_json(folder / "search.json")
+    traces, contexts = (read_json_if_any(folder / f"{name}.json") or None for name in ("traces", "contexts"))
+    found = circuit.load(folder)
+    reached = search["trials"][search["best_trial"]]["reached"] or len(search["stages"]) > 1
+    return FoundCircuit(found, reached, search, traces, contexts)
 
 
 def finish(result: FoundCircuit, unfinished: Path, folder: Path) -> None:

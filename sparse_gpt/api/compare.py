@@ -1,0 +1,46 @@
+"""Two circuits side by side."""
+
+import dataclasses
+from typing import Any
+
+from sparse_gpt.circuits.circuit import Circuit, Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What two circuits of one model share.
+
+    Attributes:
+        shared, only_first, only_second: nodes.
+        node_overlap, edge_overlap: size of the intersection over size of the union (Jaccard); 1 for two empty sets.
+    """
+
+    shared: tuple[Node, ...]
+    only_first: tuple[Node, ...]
+    only_second: tuple[Node, ...]
+    node_overlap: float
+    edge_overlap: float
+
+
+def compare(first: Circuit, second: Circuit) -> Comparison:
+    """Shared nodes and overlap of two circuits.
+
+    Examples:
+        >>> circuit = model.circuit("single_double_quote")
+        >>> sg.compare(circuit, circuit).node_overlap
+        1.0
+    """
+    mine, theirs = set(first.nodes), set(second.nodes)
+    edges = [{(edge.source, edge.target) for edge in circuit.edges} for circuit in (first, second)]
+    return Comparison(
+        tuple(node for node in first.nodes if node in theirs),
+        tuple(node for node in first.nodes if node not in theirs),
+        tuple(node for node in second.nodes if node not in mine),
+        _jaccard(mine, theirs),
+        _jaccard(*edges),
+    )
+
+
+def _jaccard(one: set[Any], other: set[Any]) -> float:
+    union = one | other
+    return len(one & other) / len(union) if union else 1.0

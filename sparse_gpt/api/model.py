@@ -1,0 +1,276 @@
+"""A trained model with everything that belongs to it, for notebooks and scripts."""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt import presets, stored, tasks
+from sparse_gpt.api.losses import Losses, measure
+from sparse_gpt.api.runs import Run, run_model
+from sparse_gpt.circuits import storage
+from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.circuits.pipeline import FoundCircuit
+from sparse_gpt.circuits.pipeline import find_circuit as run_pipeline
+from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.samples import share
+from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
+from sparse_gpt.config import Config
+from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation import heldout, samples, tasks_solved
+from sparse_gpt.interop.workdirs import export_openai
+from sparse_gpt.locks import writing
+from sparse_gpt.model.taps import Tap, chain, identity
+from sparse_gpt.training import manifest
+from sparse_gpt.training.run import train_on_corpus
+from sparse_gpt.workdir import Workdir
+
+Prompts = str | Sequence[str] | np.ndarray
+Pair = tuple[str, str, str]  # prompt, answer, foil
+
+
+def open_model(name: str | Path, workdir: str | Path | None = None) -> "Model":
+    """Opens a workdir, or a stored model.
+
+    Args:
+        name: folder of a training run or an import; or one of `stored_models()`; or a file that launch.store wrote.
+        workdir: the folder that a stored model becomes a workdir in; default: one in the user's cache.
+
+    Raises:
+        InputError: neither is there, or it holds no model.
+
+    Examples:
+        >>> import sparse_gpt as sg
+        >>> model = sg.open("laptop")
+        >>> model.config.model.d_model
+        192
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Model(path)
+    source = stored.find(str(name), "open")
+    folder = Path(workdir).expanduser() if workdir else _cache() / f"{source.stem}-{source.stat().st_size}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stored.unpack(str(name), folder)
+    return Model(folder)
+
+
+def stored_models() -> list[str]:
+    """Names of the models that come with this package.
+
+    Examples:
+        >>> import sparse_gpt as sg
+        >>> sg.stored_models()
+        ['laptop']
+    """
+    return stored.names()
+
+
+def train(workdir: str | Path, preset: str = "quickstart", *, progress: bool = True, **overrides: Any) -> "Model":
+    """Trains a model, or resumes the run in a workdir, as `python -m launch.train` does.
+
+    Args:
+        workdir: folder of the run.
+        preset: configuration to start from.
+        progress: whether to show a bar.
+        overrides: fields of the configuration, with two underscores for the dot: ``train__steps=100``.
+
+    Raises:
+        InputError: a field does not exist or has an impossible value; the workdir belongs to another configuration.
+
+    Examples:
+        >>> import sparse_gpt as sg
+        >>> folder = getfixture("tmp_path") / "run"
+        >>> model = sg.train(folder, "tiny", progress=False, train__steps=2, train__evaluate_tasks=False)
+        >>> model.manifest["step"]
+        2
+    """
+    fields = {name.replace("__", ".", 1): value for name, value in overrides.items()}
+    config = configs.validate(configs.replace(presets.preset(preset), fields))
+    reject, rule = heldout.heldout_rule_for(config.data)
+    folder = Path(workdir).expanduser().absolute()
+    result = train_on_corpus(config, folder, reject=reject, reject_name=rule, progress=progress)
+    model = Model(folder)
+    if config.train.evaluate_tasks and not result.interrupted:
+        tasks_solved.write(folder, config, model.params, model.params_sha256)
+    return model
+
+
+class Model(Workdir):
+    """A trained model, its tokenizer and the files of its workdir.
+
+    Attributes:
+        config: the configuration it was trained with.
+        params: nested dict of float32 arrays.
+        model: the Flax module: ``model.apply({"params": params}, tokens, tap=...)`` gives logits.
+        tokenizer: with `encode` and `decode`.
+        folder: of the workdir.
+    """
+
+    def __repr__(self) -> str:
+        m = self.config.model
+        return f"Model({self.folder.name}: {m.n_layer} layers, d_model {m.d_model}, vocabulary {m.vocab_size})"
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds."""
+        return manifest.read(self.folder)
+
+    def run(self, prompts: Prompts, *taps: Tap, record: Iterable[str] = ()) -> Run:
+        """Runs the model on prompts.
+
+        Args:
+            prompts: a text, several texts, or token ids (B, T).
+            taps: what happens at the node sites, in this order: `ablate`, `keep`, `patch`, `steer`, or any tap.
+            record: node sites whose activations are kept, after the taps.
+
+        Raises:
+            InputError: an empty prompt, one longer than the model's context, or an unknown site.
+
+        Examples:
+            >>> run = model.run("x = 'hello", record=["mlp_out"])
+            >>> "'" in run.most_likely()[0][0]
+            True
+            >>> run["mlp_out", 0].shape[-1]
+            192
+        """
+        return run_model(self.model, self.params, self.tokenizer, prompts, chain(*taps) if taps else identity, record)
+
+    def sample(self, task: str, split: str = "heldout", pairs: int = 64, seed: int = 0) -> TaskBatch:
+        """Samples of a task in this model's tokens; rows 2 i and 2 i + 1 are a pair.
+
+        Examples:
+            >>> batch = model.sample("for_while", pairs=4)
+            >>> batch.tokens.shape[0], len(batch.positions)
+            (8, 8)
+        """
+        encoded = tasks.sample(_task(task), self.tokenizer, split, pairs, seed, context=self.config.model.context)
+        return task_batch(encoded)
+
+    def evaluate(self, what: str | Sequence[Pair], circuit: Circuit | None = None) -> Losses:
+        """Task loss, accuracy and the loss of every prompt, of the model or of a circuit in it.
+
+        Args:
+            what: name of a task, for its held-out samples; or prompts of one's own with answer and foil.
+            circuit: with it, the circuit's losses; else the model's.
+
+        Raises:
+            InputError: an answer or a foil is not one token after its prompt.
+
+        Examples:
+            >>> model.evaluate([("x = 'hello", "'", '"'), ('x = "hello', '"', "'")]).accuracy
+            1.0
+        """
+        batch = self.sample(what) if isinstance(what, str) else self._pairs(what)
+        return measure(self.config, self.params, batch, circuit)
+
+    def problem(self, task: str | Sequence[str], **settings: Any) -> Problem:
+        """What a circuit is searched on; its stages can be called one by one, see circuits/pipeline.py.
+
+        Args:
+            task: a task, or several that are to share one circuit.
+            settings: fields of the configuration's `prune` group.
+
+        Examples:
+            >>> problem = model.problem("single_double_quote", ablation="zero", target_loss=0.2)
+            >>> problem.task, problem.settings.target_loss
+            ('single_double_quote', 0.2)
+        """
+        return _problem(self._with(settings), task)
+
+    def find_circuit(self, task: str | Sequence[str], *, progress: bool = True, **settings: Any) -> FoundCircuit:
+        """Searches the circuit of a task, saves it in the workdir's circuits/TASK/, and returns it; one that is there
+        for the same weights and settings is returned at once.
+
+        Args:
+            task: a task, or several that are to share one circuit.
+            progress: whether to show bars.
+            settings: fields of the configuration's `prune` group.
+
+        Raises:
+            InputError: an unknown task or setting, or one that the model does not solve.
+
+        Examples:
+            >>> few = dict(steps=5, evaluation_pairs=16, random_draws=2, refine_most=1, target_loss=1.0)
+            >>> found = model.find_circuit("single_double_quote", progress=False, **few)
+            >>> found.circuit.task
+            'single_double_quote'
+        """
+        searched = self._with(settings)
+        names = [task] if isinstance(task, str) else list(task)
+        name = "+".join(names)
+        folder, unfinished = self.folder / "circuits" / name, self.folder / "searches" / name
+        if storage.is_complete(folder, searched.params_sha256, searched.config.prune):
+            return storage.load_found(folder)
+        problem = _problem(searched, names)
+        with writing(self.folder):
+            found = run_pipeline(problem, unfinished=unfinished, progress=progress)
+            storage.finish(found, unfinished, folder)
+        return found
+
+    def circuit(self, task: str) -> Circuit:
+        """The circuit that circuits/TASK/ holds. InputError if there is none, or it belongs to other weights.
+
+        Examples:
+            >>> model.circuit("single_double_quote").task
+            'single_double_quote'
+        """
+        return load(self.folder / "circuits" / task, self.params_sha256)
+
+    def export_openai(self, folder: str | Path) -> Path:
+        """Writes the model in the reference's checkpoint format, and returns the folder.
+
+        Examples:
+            >>> (model.export_openai(getfixture("tmp_path") / "exported") / "beeg_config.json").is_file()
+            True
+        """
+        folder = Path(folder).expanduser().absolute()
+        export_openai(self.folder, folder, False)
+        return folder
+
+    def _with(self, settings: Mapping[str, Any]) -> "Model":
+        """This model with other settings of a search; what was read of it is not read again."""
+        fields = {f"prune.{name}": value for name, value in settings.items()}
+        config: Config = configs.validate(configs.replace(self.config, fields))
+        other = Model(self.folder, config)
+        for part in ("params", "params_sha256", "model", "tokenizer"):
+            other.__dict__[part] = getattr(self, part)
+        return other
+
+    def _pairs(self, pairs: Sequence[Pair]) -> TaskBatch:
+        """Prompts of one's own as a batch."""
+        if not pairs:
+            raise InputError("no prompts to evaluate; give (prompt, answer, foil) at least once")
+        rows = [tasks.encode_sample(tasks.Sample(*pair), self.tokenizer) for pair in pairs]
+        lengths = np.array([len(prompt) for prompt, _, _ in rows], np.int32)
+        if lengths.min() < 1 or lengths.max() > self.config.model.context:
+            raise InputError(
+                f"prompts of {lengths.min()} to {lengths.max()} tokens; the model takes 1 to its context, "
+                f"{self.config.model.context}"
+            )
+        tokens = np.zeros((len(rows), lengths.max()), np.int32)
+        for row, (prompt, _, _) in zip(tokens, rows, strict=True):
+            row[: len(prompt)] = prompt
+        answers, foils = (np.array([row[i] for row in rows], np.int32) for i in (1, 2))
+        return TaskBatch(tokens, lengths - 1, answers, foils)
+
+
+def _task(name: str) -> tasks.Task:
+    if name not in tasks.TASKS:
+        raise InputError(f"task {name!r}: unknown; choose from {', '.join(tasks.TASKS)}")
+    return tasks.TASKS[name]
+
+
+def _problem(model: Model, task: str | Sequence[str]) -> Problem:
+    names = [task] if isinstance(task, str) else list(task)
+    found = {_task(name).name: samples.task_samples(name, model.tokenizer, model.config) for name in names}
+    together = found[names[0]] if len(names) == 1 else share(found)
+    return Problem.build(model, together, model.pretraining_activations())
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse_gpt"

@@ -1,0 +1,146 @@
+"""The front door: every public name has an example, and every example runs."""
+
+import doctest
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sparse_gpt as sg
+from sparse_gpt import presets
+from sparse_gpt.api import compare, interventions, losses, model, runs
+from sparse_gpt.circuits import pipeline
+from sparse_gpt.circuits.nodes import empty
+
+SLOW_FIXTURES = {"small"}  # a short search with its evidence: tests/budget.py
+WITH_EXAMPLES = (model, runs, interventions, compare, losses, pipeline, presets)
+NEEDS_A_CIRCUIT = ("find_circuit", "circuit", "keep", "compare", "draw")  # whose examples run on the small model
+SEARCH = {"steps": 5, "evaluation_pairs": 16, "random_draws": 2, "refine_most": 1, "target_loss": 1.0}
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> sg.Model:
+    """The stored model."""
+    return sg.open("laptop", tmp_path_factory.mktemp("laptop") / "workdir")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> sg.Model:
+    """A model of preset tiny that has learned nothing, and a circuit in it."""
+    fields = {"model__n_layer": 1, "model__context": 128, "sparsity__activation_fraction": 0.0, "train__steps": 2}
+    corpus = {"data__sources": "idioms:1", "data__tokens": 20_000, "train__evaluate_tasks": False}
+    trained = sg.train(tmp_path_factory.mktemp("small"), "tiny", progress=False, **fields, **corpus)
+    trained.find_circuit("single_double_quote", progress=False, **SEARCH)
+    return trained
+
+
+def examples() -> Iterator[Any]:
+    found = [test for module in WITH_EXAMPLES for test in doctest.DocTestFinder(exclude_empty=True).find(module)]
+    found += doctest.DocTestFinder().find(sg.Circuit.draw, "sparse_gpt.Circuit.draw")
+    for test in found:
+        marks = [pytest.mark.slow] if _needs_a_circuit(test) else []  # the first of them waits for the small model
+        if test.examples:
+            yield pytest.param(test, id=test.name.removeprefix("sparse_gpt."), marks=marks)
+
+
+def _needs_a_circuit(example: doctest.DocTest) -> bool:
+    return example.name.rpartition(".")[2] in NEEDS_A_CIRCUIT
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_the_example_runs(
+    example: doctest.DocTest,
+    laptop: sg.Model,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    used = request.getfixturevalue("small") if _needs_a_circuit(example) else laptop
+    example.globs |= {"sg": sg, "model": used, "getfixture": {"tmp_path": tmp_path}.get}
+    printed: list[str] = []
+    failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=printed.append)
+    assert tried
+    assert not failed, "".join(printed)
+
+
+def test_every_public_function_and_method_has_an_example() -> None:
+    functions = [getattr(sg, name) for name in sg.__all__ if inspect.isfunction(getattr(sg, name))]
+    methods = [value for name, value in vars(sg.Model).items() if inspect.isfunction(value) and name[0] != "_"]
+    without = [f.__qualname__ for f in [*functions, *methods] if ">>>" not in (f.__doc__ or "")]
+    assert without == []
+
+
+def test_names_are_imported_when_they_are_asked_for() -> None:
+    assert len(sg.__all__) <= 30
+    assert all(getattr(sg, name) is not None for name in sg.__all__)
+    assert set(sg.__all__) <= set(dir(sg))
+    with pytest.raises(AttributeError, match="no attribute 'search'"):
+        sg.search  # noqa: B018
+
+
+def test_opening_a_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the user's cache, once; a folder of one's own; what is neither gets one line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    opened = sg.open("laptop")
+    assert opened.folder.parent == tmp_path / "sparse_gpt"
+    before = sorted(path.stat().st_mtime_ns for path in opened.folder.rglob("*"))
+    assert sg.open("laptop").folder == sg.open(opened.folder).folder == opened.folder
+    assert sorted(path.stat().st_mtime_ns for path in opened.folder.rglob("*")) == before
+    with pytest.raises(sg.InputError, match=r"open=nowhere: no workdir and no .zip"):
+        sg.open("nowhere")
+
+
+def test_losses_of_a_circuit_are_those_in_its_file(small: sg.Model) -> None:
+    circuit = small.circuit("single_double_quote")
+    batch = small.problem("single_double_quote", **SEARCH).samples.heldout
+    found = losses.measure(small.config, small.params, batch, circuit)
+    assert found.task_loss == pytest.approx(circuit.metrics["task_loss"], abs=1e-4)
+    assert found.by_prompt.mean() == pytest.approx(found.task_loss)
+    full = losses.measure(small.config, small.params, batch)
+    assert full.task_loss == pytest.approx(circuit.metrics["full_model_task_loss"], abs=1e-4)
+
+
+def test_keeping_all_nodes_is_the_model_and_ablating_all_is_keeping_none(small: sg.Model) -> None:
+    ones = {site: np.ones_like(value) for site, value in empty(small.config.model).items()}
+    circuit = small.circuit("single_double_quote")
+    nodes = [(layer, site, channel) for site, x in ones.items() for layer, channel in np.ndindex(x.shape)]
+    everything = circuit.__class__(**{**vars(circuit), "nodes": tuple(sg.Node(*node) for node in nodes)})
+    nothing = circuit.__class__(**{**vars(circuit), "nodes": ()})
+    prompt = "for i in range(10"
+    plain = small.run(prompt).logits
+    np.testing.assert_allclose(small.run(prompt, sg.keep(everything)).logits, plain, atol=1e-5)
+    none = small.run(prompt, sg.keep(nothing)).logits
+    assert np.abs(none - plain).max() > 1e-3
+    np.testing.assert_allclose(small.run(prompt, sg.ablate(everything)).logits, none, atol=1e-5)
+
+
+def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:
+    found = small.find_circuit("single_double_quote", progress=False, **SEARCH)
+    for shown in (found._repr_html_(), found.circuit._repr_html_()):
+        assert "held-out task loss" in shown
+        assert "<svg" in shown
+    assert len(found._repr_html_()) > len(found.circuit._repr_html_())  # it has tokens
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.run(""), "prompts of 0 to 0 tokens"),
+        (lambda m: m.run("x" * 9999), "the model takes 1 to its context, 144"),
+        (lambda m: m.run(np.array([[99999]])), "the vocabulary has"),
+        (lambda m: m.run("x", record=["mlp"]), "unknown site 'mlp'"),
+        (lambda m: m.run("x")["mlp_out", 0], "not recorded"),
+        (lambda m: m.sample("quotes"), "task 'quotes': unknown; choose from"),
+        (lambda m: m.find_circuit("quotes"), "task 'quotes': unknown; choose from"),
+        (lambda m: m.find_circuit("for_while", stepz=3), "prune.stepz"),
+        (lambda m: m.circuit("for_while"), "circuit.json: not found"),
+        (lambda m: m.evaluate([]), "no prompts to evaluate"),
+    ],
+)
+def test_bad_input_gets_one_line(laptop: sg.Model, call: Any, message: str) -> None:
+    with pytest.raises(sg.InputError, match=message):
+        call(laptop)
