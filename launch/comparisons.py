@@ -26,7 +26,7 @@ from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
-from tasks import TaskError
+from tasks import TaskError, find
 
 PRESET, LAPTOP = "quickstart", "laptop"
 RATES = (0.1, 0.03, 0.01)  # learning rates for the dense models; the sparse one's was chosen among as many
@@ -217,7 +217,7 @@ def searched_sizes(
     missing = {task: path for task, path in paths.items() if _read(path).get("made_for") != made_for}
     activations = run.pretraining_activations() if missing else None
     for task, path in missing.items():
-        ready = prepared(config, run.params, task_samples(task, run.tokenizer, config), activations)
+        ready = prepared(config, run.params, task_samples(find(task), run.tokenizer, config), activations)
         _, _, trials = searched(ready, config.prune)
         badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
         order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.calibrated)]
@@ -298,7 +298,7 @@ def _common(workdirs: Sequence[Path], most: int = MOST_TASKS) -> list[str]:
 def _validated(run: Workdir, task: str) -> bool:
     """Whether the model solves a task on its validation samples; not so where the tokenizer allows none."""
     try:
-        samples = task_samples(task, run.tokenizer, run.config)
+        samples = task_samples(find(task), run.tokenizer, run.config)
     except TaskError:
         return False
     return full_task_loss(run.config, run.params, samples.validation) <= TARGET

@@ -140,6 +140,10 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
         run = Runner()
         tune.searches(prune, run, sha, tmp_path / "task")
         assert len(run.given) == runs
+    for samples, runs in (("ef", 1), ("ef", 0), ("fe", 1), ("", 1)):  # files that the samples are from
+        run = Runner()
+        tune.searches(unrefined, run, "cd", tmp_path / "task", samples)
+        assert len(run.given) == runs
 
 
 def test_values_at_zero_stay() -> None:

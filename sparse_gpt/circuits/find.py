@@ -136,7 +136,7 @@ def find_circuit(
         require_solved(config, params, name, batch)
     ready = prepared(config, params, samples, activations)
     _, _, selection, heldout, weights, may_open, others = ready
-    h, found, trials = searched(ready, prune, params_sha256, unfinished, progress)
+    h, found, trials = searched(ready, prune, params_sha256, unfinished, progress, samples.sha256)
     stricter = prune.selection_margin * prune.target_loss
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         ranked, cut = baselines(selection, heldout, weights, to_vector(may_open), stricter, prune.seed)
@@ -162,6 +162,7 @@ def find_circuit(
         "format": FORMAT,
         "task": task,
         "params_sha256": params_sha256,
+        **({"samples_sha256": samples.sha256} if samples.sha256 else {}),
         "steps": prune.steps,
         "batch_pairs": prune.batch_pairs,
         "hyperparameters": dataclasses.asdict(prune),
@@ -205,6 +206,7 @@ def searched(
     params_sha256: str = "",
     unfinished: Path | None = None,
     progress: bool = True,
+    samples_sha256: str = "",
 ) -> tuple[Hyperparameters, Found, Trials]:
     """The searches alone, each cut at `prune.selection_margin` of the target. Arguments as of `find_circuit`."""
     target = prune.selection_margin * prune.target_loss
@@ -215,7 +217,7 @@ def searched(
         found = search(ready.gated, ready.may_open, h, ready.train, *settings, tie_qk=prune.tie_qk, paused=paused)
         return found, discretised(found, to_vector(ready.may_open), ready.selection, ready.weights, target)
 
-    _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished)
+    _, h, found, trials = tune.searches(prune, run, params_sha256, unfinished, samples_sha256)
     return h, found, trials
 
 

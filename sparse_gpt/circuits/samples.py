@@ -1,6 +1,7 @@
 """What a circuit is searched on: samples of one task, or of several tasks that are to share one mask."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ class TaskSamples:
     heldout: TaskBatch  # reported
     shifted: TaskBatch | None = None  # reported too: held-out words in templates that nothing else has seen
     names: tuple[str, ...] = ()  # of the tasks, when there are several
+    sha256: str = ""  # of the file that the samples are from, if any; of several files see `joint_sha256`
 
 
 def shared(samples: Mapping[str, TaskSamples]) -> TaskSamples:
@@ -33,7 +35,13 @@ def shared(samples: Mapping[str, TaskSamples]) -> TaskSamples:
         in_turn([part.heldout for part in parts]),
         in_turn(shifted) if len(shifted) == len(parts) else None,
         tuple(samples),
+        joint_sha256([part.sha256 for part in parts]),
     )
+
+
+def joint_sha256(each: Sequence[str]) -> str:
+    """What identifies the files of several tasks, from the SHA-256 of each ("" for a task without one)."""
+    return hashlib.sha256("\n".join(each).encode()).hexdigest() if len(each) > 1 and any(each) else each[0]
 
 
 def in_turn(batches: Sequence[TaskBatch]) -> TaskBatch:

@@ -54,7 +54,9 @@ class Searches(NamedTuple):
 Run = Callable[[Hyperparameters], tuple[Found, Trials]]
 
 
-def searches(prune: PruneConfig, run: Run, params_sha256: str = "", unfinished: Path | None = None) -> Searches:
+def searches(
+    prune: PruneConfig, run: Run, params_sha256: str = "", unfinished: Path | None = None, samples_sha256: str = ""
+) -> Searches:
     """The searches of the prune group's own values, then `prune.tune_trials` tuned ones.
 
     Args:
@@ -62,11 +64,13 @@ def searches(prune: PruneConfig, run: Run, params_sha256: str = "", unfinished: 
       run: searches and discretises one population.
       params_sha256: of the weights.
       unfinished: a folder for the study and for every finished population. A call that finds it there, made for the
-        same weights and the same prune group (AFTERWARDS aside), goes on instead of beginning anew.
+        same weights, file of samples and prune group (AFTERWARDS aside), goes on instead of beginning anew.
+      samples_sha256: of the file that the samples are from, if any.
     """
     if unfinished is not None:
         settings = {name: value for name, value in dataclasses.asdict(prune).items() if name not in AFTERWARDS}
-        _prepare(unfinished, {"params_sha256": params_sha256, **settings})
+        file = {"samples_sha256": samples_sha256} if samples_sha256 else {}
+        _prepare(unfinished, {"params_sha256": params_sha256, **file, **settings})
     done = _stored(unfinished)
     if not done:
         h = population(prune)
