@@ -157,6 +157,16 @@ def test_what_a_tokenizer_refuses(tmp_path: Path, tokenizer: Tokenizer, values: 
             tasks.check(task, tokenizer)
 
 
+def test_a_check_looks_at_every_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    found = entries(56)
+    last = own.load(write(tmp_path / "a.jsonl", jsonl(found))).pairs("train", 99)[-1]  # of 28, after those that suffice
+    at = next(i for i, entry in enumerate(found) if entry["prompt"] == last.first.prompt)
+    found[at] |= {"answer": " in_list"}
+    found[at + 1] |= {"foil": " in_list"}
+    with pytest.raises(TaskError, match=f"a.jsonl:{at + 1}: answer ' in_list' is "):
+        tasks.check(own.load(write(tmp_path / "a.jsonl", jsonl(found))), tokenizer)
+
+
 def _config(steps: int = 8) -> Config:
     return Config(
         model=ModelConfig(vocab_size=300, context=16),

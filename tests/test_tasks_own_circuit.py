@@ -9,7 +9,7 @@ import tasks
 from launch import rankings
 from launch.jobs import steer
 from sparse_gpt import config as configs
-from sparse_gpt.circuits import resume
+from sparse_gpt.circuits import resume, tune
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
@@ -87,7 +87,11 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert resume.is_complete(folder, sha, settings, task.samples_sha256)
     assert not resume.is_complete(folder, sha, settings, changed.samples_sha256)
     assert not resume.is_complete(folder, sha, settings)
+    made_for: list[dict[str, object]] = []
+    prepare = tune._prepare
+    monkeypatch.setattr(tune, "_prepare", lambda at, value: (made_for.append(value), prepare(at, value)))
     assert "complete" not in prune()
+    assert made_for[0]["samples_sha256"] == changed.samples_sha256
     assert json.loads((folder / "search.json").read_text())["samples_sha256"] == changed.samples_sha256
 
 
