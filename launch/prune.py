@@ -4,6 +4,7 @@ python -m launch.prune --workdir=runs/quickstart
 python -m launch.prune --workdir=runs/quickstart --task=bracket_counting,for_while --config.prune.target_loss=0.05
 python -m launch.prune --workdir=runs/quickstart --task=all-that-work --config.prune.tune_trials=32
 python -m launch.prune --workdir=runs/quickstart --task=for_while,else_elif --shared
+python -m launch.prune --workdir=runs/quickstart --task=my/pairs.csv
 
 Killed and started again, it goes on: finished circuits of these weights and settings are kept (delete the folder to
 search again), and an unfinished search continues from the populations in WORKDIR/searches/TASK/.
@@ -26,29 +27,21 @@ def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_bool("shared", False, "One circuit that all tasks of --task share, in WORKDIR/circuits/TASK+TASK.")
     flags.DEFINE_string(
-        "task", "single_double_quote", f"Task, comma list of tasks, or {ALL}: every task the model solves."
+        "task",
+        "single_double_quote",
+        f"Task, file of own pairs (.jsonl, .csv), comma list of these, or {ALL}: every task the model solves.",
     )
 
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.check_overrides(("prune",))
-    names, everything = _task_names(flags.FLAGS.task), flags.FLAGS.task == ALL
-    if flags.FLAGS.shared and (everything or len(names) < 2):
+    chosen, everything = tasks.select(flags.FLAGS.task, ALL), flags.FLAGS.task == ALL
+    if flags.FLAGS.shared and (everything or len(chosen) < 2):
         raise InputError(f"--shared: needs a list of two or more tasks, but --task={flags.FLAGS.task}")
     from .jobs import prune as job
 
-    job.main(names, everything)
-
-
-def _task_names(flag: str) -> list[str]:
-    """Names in --task; InputError for an unknown one."""
-    names = list(tasks.TASKS) if flag == ALL else list(dict.fromkeys(n.strip() for n in flag.split(",") if n.strip()))
-    unknown = [name for name in names if name not in tasks.TASKS]
-    if unknown or not names:
-        found = f"unknown task {unknown[0]!r}" if unknown else "no task"
-        raise InputError(f"--task={flag}: {found}; choose from {', '.join(tasks.TASKS)}, or {ALL}")
-    return names
+    job.main(chosen, everything)
 
 
 if __name__ == "__main__":

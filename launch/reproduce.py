@@ -23,7 +23,9 @@ def define_flags() -> None:
     flags.DEFINE_string("experiment", None, "Which experiment; --list shows them.")
     paths.define_path("model", "A workdir or a stored model, for experiments on one (default: laptop).")
     flags.DEFINE_string(
-        "task", None, "Tasks, commas between, for experiments on one model (default: single_double_quote)."
+        "task",
+        None,
+        "Tasks or files of own pairs, commas between, for experiments on one model (default: single_double_quote).",
     )
     flags.DEFINE_bool("list", False, "Show all experiments: what each proves and what it costs.")
 
@@ -44,11 +46,11 @@ def main() -> int:
     return 0 if settle(f.experiment, figures, cli.workdir() / "reproduce.json") else MISSED
 
 
-def _subject(experiment: Experiment) -> tuple[str, list[str]] | tuple[()]:
-    """--model and the names in --task, for experiments that take them. InputError if given to another."""
+def _subject(experiment: Experiment) -> tuple[str, list[tasks.AnyTask]] | tuple[()]:
+    """--model and the tasks of --task, for experiments that take them. InputError if given to another."""
     f = flags.FLAGS
     if experiment.of_a_model:
-        return f.model or "laptop", [task.name for task in tasks.select(f.task or "single_double_quote")]
+        return f.model or "laptop", tasks.select(f.task or "single_double_quote")
     for name in ("model", "task"):
         if f[name].value is not None:
             raise InputError(f"--{name}={f[name].value}: --experiment={f.experiment} takes none")

@@ -17,7 +17,12 @@ from . import cli
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    flags.DEFINE_string("task", "", "Task, or comma list; each needs its circuit. Default: every task that has one.")
+    flags.DEFINE_string(
+        "task",
+        "",
+        "Task, file of own pairs (.jsonl, .csv), or comma list of these; each needs its circuit. Default: every task "
+        "that has one, of those that need no file.",
+    )
     flags.DEFINE_string(
         "node",
         "",
@@ -29,11 +34,10 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     folder, node = cli.existing_workdir(written=True), _node(flags.FLAGS.node)
-    if flags.FLAGS.task:
-        tasks.select(flags.FLAGS.task)
+    chosen = tasks.select(flags.FLAGS.task) if flags.FLAGS.task else []
     from .jobs import steer as job
 
-    job.main(folder, node)
+    job.main(folder, chosen, node)
 
 
 def _node(flag: str) -> tuple[int, str, int] | None:

@@ -2,6 +2,7 @@
 
 python -m launch.tasks --tokenizer=runs/quickstart/tokenizer --task=all --show=1
 python -m launch.tasks --workdir=runs/quickstart --task=for_while,class_init --export=samples.jsonl --pairs=64
+python -m launch.tasks --workdir=runs/quickstart --task=my/pairs.csv --show=4
 
 Exit code 2 if any chosen task cannot be expressed, after naming each of them; nothing is written then.
 """
@@ -20,7 +21,7 @@ def define_flags() -> None:
     """The flags of this script."""
     paths.define_path("tokenizer", "Folder of the tokenizer: tokenizer.json, or encoder.json and vocab.bpe.")
     paths.define_path("workdir", "Folder of a run, whose tokenizer is used (instead of --tokenizer).")
-    flags.DEFINE_string("task", "all", "Name of a task, several with commas between, or all.")
+    flags.DEFINE_string("task", "all", "Task, file of own pairs (.jsonl, .csv), comma list of these, or all.")
     flags.DEFINE_integer("show", None, "Print this many pairs per task, token borders visible.", lower_bound=0)
     flags.DEFINE_enum("split", "train", tasks.SPLITS, "Split of the pairs shown.")
     flags.DEFINE_enum("variant", "main", tasks.VARIANTS, "Variant of the pairs shown.")

@@ -22,31 +22,53 @@ A further task is one table entry, here or in any program (templates: see tasks.
 
 ``<<left|right>>`` is what differs in the pair, ``{slots}`` are filled at random from words that are disjoint between
 train, validation and heldout, `answers` follow the left and the right prompt, and `rest` makes valid Python of both.
+
+Pairs that somebody has written down are a task too: `find("my/pairs.csv")`, see tasks.own.
 """
 
-from . import conditions, delimiters, functions, loops, variables
+import os
+
+from . import conditions, delimiters, functions, loops, own, variables
 from .encoding import EncodedTask, check, encode, encode_sample, sample
-from .task import VARIANTS, Pair, Sample, Task, TaskError, Template, Tokenizer
+from .rows import SUFFIXES
+from .task import VARIANTS, AnyTask, Pair, Sample, Task, TaskError, Template, Tokenizer
 from .words import SPLITS, has_heldout_word, heldout_words
 
 _TABLES = (delimiters.TASKS, loops.TASKS, variables.TASKS, functions.TASKS, conditions.TASKS)
 TASKS: dict[str, Task] = {task.name: task for table in _TABLES for task in table}
 
 
-def select(names: str) -> list[Task]:
-    """The tasks of a comma-separated list of names, or all of them for "all", in the order given.
+def select(names: str, every: str = "all") -> list[AnyTask]:
+    """The tasks of a comma-separated list of names and files, or the whole table for the word `every`, in order.
 
     Raises:
-        TaskError: a name that is not a task, or an empty list.
+        TaskError: a name that is not a task, a file that is none, two tasks of one name, or an empty list.
     """
-    if names.strip() == "all":
+    if names.strip() == every:
         return list(TASKS.values())
-    chosen = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
-    unknown = [name for name in chosen if name not in TASKS]
-    if unknown or not chosen:
-        what = f"task {unknown[0]!r}: unknown" if unknown else "no task named"
-        raise TaskError(f"{what}; choose all, or some of {', '.join(TASKS)}")
-    return [TASKS[name] for name in chosen]
+    chosen: dict[str, AnyTask] = {}
+    for name in filter(None, map(str.strip, names.split(","))):
+        task = find(name, every)
+        if chosen.setdefault(task.name, task).source != task.source:
+            raise TaskError(
+                f"{chosen[task.name].source} and {name}: both are named {task.name}; rename one of the files"
+            )
+    if not chosen:
+        raise TaskError(f"no task named; {_choice(every)}")
+    return list(chosen.values())
+
+
+def find(name: str, every: str = "all") -> AnyTask:
+    """One task: an entry of the table, or a file of pairs, known by its dot or slash. TaskError if it is neither."""
+    if name in TASKS:
+        return TASKS[name]
+    if "." in name or os.sep in name:
+        return own.load(name, tuple(TASKS))
+    raise TaskError(f"unknown task {name!r}; {_choice(every)}")
+
+
+def _choice(every: str) -> str:
+    return f"choose {every}, or some of {', '.join(TASKS)}, or a file of pairs ({', '.join(SUFFIXES)})"
 
 
 def prompts(count: int, seed: int = 0) -> set[str]:
@@ -66,6 +88,7 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "VARIANTS",
+    "AnyTask",
     "EncodedTask",
     "Pair",
     "Sample",
@@ -76,6 +99,7 @@ __all__ = [
     "check",
     "encode",
     "encode_sample",
+    "find",
     "has_heldout_word",
     "heldout_words",
     "prompts",

@@ -1,17 +1,14 @@
 """Samples as token arrays, and whether a tokenizer can express a task at all."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .task import VARIANTS, Pair, Sample, Task, TaskError, Tokenizer
-from .words import SPLITS
+from .task import AnyTask, Pair, Sample, TaskError, Tokenizer
 
 BUCKET = 8
 """Prompts are padded to a multiple of this length, so that few shapes are compiled."""
-
-_CHECKED_PAIRS = 24
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def encode(pairs: Iterable[Pair], tokenizer: Tokenizer) -> EncodedTask:
 
 
 def sample(
-    task: Task,
+    task: AnyTask,
     tokenizer: Tokenizer,
     split: str,
     count: int,
@@ -59,7 +56,7 @@ def sample(
     variant: str = "main",
     context: int | None = None,
 ) -> EncodedTask:
-    """`count` pairs of a task as arrays: `Task.pairs` for this tokenizer, encoded.
+    """`count` pairs of a task as arrays (or all that a file has): `Task.pairs` for this tokenizer, encoded.
 
     Raises:
         TaskError: as `Task.pairs` and `encode`, naming the task; or a prompt has more tokens than `context`.
@@ -69,9 +66,14 @@ def sample(
         encoded = encode(pairs, tokenizer)
     except TaskError as error:
         raise TaskError(f"task {task.name}: {error}") from error
-    longest = int(encoded.lengths.max())
-    if context is not None and longest > context:
-        raise TaskError(f"task {task.name}: prompts of {longest} tokens exceed the model's context {context}")
+    row = int(encoded.lengths.argmax())
+    if context is not None and encoded.lengths[row] > context:
+        pair = pairs[row // 2]
+        where = (pair.first, pair.second)[row % 2].where
+        raise TaskError(
+            f"task {task.name}: {where and where + ': '}prompts of {encoded.lengths[row]} tokens exceed the model's "
+            f"context {context}"
+        )
     return encoded
 
 
@@ -80,7 +82,13 @@ def encode_sample(sample: Sample, tokenizer: Tokenizer) -> tuple[list[int], int,
 
     Raises:
         TaskError: unless encode(prompt + answer) == encode(prompt) + [one id], the same for the foil, and they differ.
+            Of a sample from a file, it begins with FILE:LINE.
     """
+    if sample.where:
+        try:
+            return encode_sample(replace(sample, where=""), tokenizer)
+        except TaskError as error:
+            raise TaskError(f"{sample.where}: {error}") from error
     prompt = list(tokenizer.encode(sample.prompt))
     answer, foil = (_single(sample.prompt, prompt, text, tokenizer) for text in (sample.answer, sample.foil))
     if answer == foil:
@@ -93,22 +101,24 @@ def _single(text: str, prompt: Sequence[int], answer: str, tokenizer: Tokenizer)
     after = ids[len(prompt) :]
     where = f"after {text[-24:]!r}"
     if ids[: len(prompt)] != prompt:
-        raise TaskError(f"answer {answer!r} is not a token of its own {where}: it merges with the end of the prompt")
+        raise TaskError(
+            f"answer {answer!r} is not a token of its own {where}: it merges with the end of the prompt; where that is "
+            "a space, begin the answer with it instead"
+        )
     if len(after) != 1:
         pieces = " | ".join(repr(tokenizer.decode([i])) for i in after)
         raise TaskError(
             f"answer {answer!r} is {len(after)} tokens {where} ({pieces}) under this tokenizer "
-            f"({tokenizer.vocab_size} entries); use a larger vocabulary, or leave the task out"
+            f"({tokenizer.vocab_size} entries); use a larger vocabulary, or leave this out"
         )
     return after[0]
 
 
-def check(task: Task, tokenizer: Tokenizer) -> None:
-    """Whether the tokenizer can express the task: some pairs of every split and variant are encoded.
+def check(task: AnyTask, tokenizer: Tokenizer) -> None:
+    """Whether the tokenizer can express the task: some pairs of every split and variant are encoded, of a file all.
 
     Raises:
         TaskError: it cannot; names the task, the answer and how it was split.
     """
-    for split in SPLITS:
-        for variant in VARIANTS:
-            sample(task, tokenizer, split, _CHECKED_PAIRS, variant=variant)
+    for split, variant in task.parts:
+        sample(task, tokenizer, split, task.checked_pairs, variant=variant)

@@ -1,6 +1,7 @@
-"""What a task is: a table entry that yields minimal pairs of prompts."""
+"""What a task is: something that yields minimal pairs of prompts, such as an entry of the table."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from .randomness import Randomness
@@ -8,10 +9,13 @@ from .template import SLOTS, Filler, kinds, sides
 from .words import SPLITS, VOCABULARY, Vocabulary
 
 VARIANTS = ("main", "shifted")
+Part = tuple[str, str]
+"""A split and a variant."""
 
 _FEWEST_COPIES = 5  # a pair needs up to four
 _PATIENCE = 50  # draws per wanted pair before the templates count as exhausted
 _TRIES = 32  # draws for a pair of equal length
+_CHECKED_PAIRS = 24
 
 
 class TaskError(ValueError):
@@ -32,12 +36,14 @@ class Tokenizer(Protocol):
 @dataclass(frozen=True)
 class Sample:
     """A prompt, the token that follows it, the token that would follow the pair's other prompt, and `rest`: text that
-    makes valid Python of prompt + answer + rest."""
+    makes valid Python of prompt + answer + rest. From a file, also its family of templates and FILE:LINE."""
 
     prompt: str
     answer: str
     foil: str
     rest: str = ""
+    family: str = field(default="", repr=False)
+    where: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,39 @@ class Pair:
 
     first: Sample
     second: Sample
+
+
+class AnyTask(Protocol):
+    """A binary next-token task, from wherever its pairs are."""
+
+    @property
+    def name(self) -> str:
+        """Of its circuit's folder."""
+
+    @property
+    def source(self) -> str:
+        """What --task takes for it."""
+
+    @property
+    def description(self) -> str:
+        """What is predicted, in one line."""
+
+    @property
+    def samples_sha256(self) -> str:
+        """Of the file that the pairs are from; "" for a task of the table."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """Every (split, variant) that has pairs."""
+
+    @property
+    def checked_pairs(self) -> int:
+        """Pairs of a part that a check against a tokenizer looks at."""
+
+    def pairs(
+        self, split: str, count: int, seed: int = 0, variant: str = "main", tokenizer: Tokenizer | None = None
+    ) -> list[Pair]:
+        """`count` pairs of a part, or all that a file has. TaskError if there are none, or as the class says."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +124,26 @@ class Task:
             if len(set(sides(template.prompt))) == 1:
                 raise TaskError(f"task {self.name}: template {template.prompt!r} has no contrast <<...|...>>")
 
+    @property
+    def source(self) -> str:
+        """What --task takes for it: its name."""
+        return self.name
+
+    @property
+    def samples_sha256(self) -> str:
+        """Nothing: the pairs are drawn, not read."""
+        return ""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Every split in every variant."""
+        return tuple((split, variant) for split in SPLITS for variant in VARIANTS)
+
+    @property
+    def checked_pairs(self) -> int:
+        """Enough for every template to come."""
+        return _CHECKED_PAIRS
+
     def pairs(
         self, split: str, count: int, seed: int = 0, variant: str = "main", tokenizer: Tokenizer | None = None
     ) -> list[Pair]:
@@ -99,12 +158,7 @@ class Task:
         Raises:
             TaskError: unknown split or variant, more pairs than there are, or too few names that are one token.
         """
-        if split not in SPLITS:
-            raise TaskError(f"split {split!r}: unknown; choose {', '.join(SPLITS)}")
-        if variant not in VARIANTS:
-            raise TaskError(f"variant {variant!r}: unknown; choose {', '.join(VARIANTS)}")
-        if count < 0:
-            raise TaskError(f"{count} pairs: the number of pairs cannot be negative")
+        check_request(split, count, variant)
         words = self._words(split, tokenizer)
         found: dict[Pair, None] = {}
         for index in range(_PATIENCE * count):
@@ -141,6 +195,16 @@ class Task:
                 "use a larger vocabulary, or leave the task out"
             )
         return replace(words, copies=copies)
+
+
+def check_request(split: str, count: int, variant: str) -> None:
+    """TaskError for arguments of `pairs` that no task has pairs for."""
+    if split not in SPLITS:
+        raise TaskError(f"split {split!r}: unknown; choose {', '.join(SPLITS)}")
+    if variant not in VARIANTS:
+        raise TaskError(f"variant {variant!r}: unknown; choose {', '.join(VARIANTS)}")
+    if count < 0:
+        raise TaskError(f"{count} pairs: the number of pairs cannot be negative")
 
 
 def _fill(template: Template, answers: tuple[str, str], filler: Filler) -> Pair:

@@ -232,6 +232,7 @@ def test_the_searches_alone(
     AT_TARGET = {name.removeprefix("prune."): value for name, value in comparisons.AT_TARGET.items()}
     monkeypatch.setattr(comparisons, "Workdir", run)
     monkeypatch.setattr(configs, "load", lambda folder: CONFIG)
+    monkeypatch.setattr(comparisons, "find", lambda name: name)
     monkeypatch.setattr(comparisons, "task_samples", lambda *_: toy_samples())
     rows, again, anew = (comparisons.searched_sizes(tmp_path, ["copy"]) for _ in range(3))
     assert rows == again == anew

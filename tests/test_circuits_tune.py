@@ -143,6 +143,11 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
         stages = Stages(tmp_path / "task", {"params_sha256": sha, **populations.depends_on(prune)})
         populations.tune(prune, run, stages.folder)
         assert len(run.given) == runs
+    for samples, runs in (("ef", 1), ("ef", 0), ("fe", 1), ("", 1)):  # files that the samples are from
+        run = Runner()
+        stages = Stages(tmp_path / "task", {"samples_sha256": samples, **populations.depends_on(unrefined)})
+        populations.tune(unrefined, run, stages.folder)
+        assert len(run.given) == runs
 
 
 def test_values_at_zero_stay() -> None:

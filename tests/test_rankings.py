@@ -12,6 +12,7 @@ from sparse_gpt.experiments import rankings
 from sparse_gpt.experiments.rankings import SEARCH
 from sparse_gpt.records.files import read_workdir
 from sparse_gpt.report.page import render
+from tasks import TASKS, AnyTask
 from tests import report_workdirs
 
 
@@ -48,7 +49,7 @@ def finished(tmp_path: Path) -> Path:
 def test_necessity_of_a_finished_workdir(finished: Path, tmp_path: Path) -> None:
     """Written by `launch.report` at the end, which reads the new numbers too."""
     task = "bracket_counting"
-    found = rankings.necessity(tmp_path / "out", str(finished), [task])
+    found = rankings.necessity(tmp_path / "out", str(finished), [TASKS[task]])
     search = json.loads((finished / "circuits" / task / "search.json").read_text())
     lines = (tmp_path / "out" / "necessity.csv").read_text().splitlines()
     assert lines[0] == "ranking,task,nodes,edges,ablated_task_loss"
@@ -62,15 +63,15 @@ def test_necessity_of_a_finished_workdir(finished: Path, tmp_path: Path) -> None
 def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, calls = "single_double_quote", []
 
-    def found(workdir: Path, search: dict[str, Any]) -> list[dict[str, Any]]:
-        calls.append((workdir, search["task"]))
+    def found(workdir: Path, search: dict[str, Any], task: AnyTask) -> list[dict[str, Any]]:
+        calls.append((workdir, task.name))
         points = search["size_versus_target"]["points"]
         dearer = [{**point, "edges": 3 * point["edges"]} for point in points]
         return [{"ranking": SEARCH, "points": points}, {"ranking": "integrated_gradients", "points": dearer}]
 
     monkeypatch.setattr(rankings, "rankings", found)
     for _ in range(2):
-        (figure,) = rankings.attribution_vs_learned(tmp_path / "out", str(finished), [task])
+        (figure,) = rankings.attribution_vs_learned(tmp_path / "out", str(finished), [TASKS[task]])
     assert calls == [(finished, task)]
     assert (figure.measured, figure.holds) == (pytest.approx(3), True)
     lines = (tmp_path / "out" / "attribution-vs-learned.csv").read_text().splitlines()
@@ -84,7 +85,7 @@ def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytes
     search = json.loads(path.read_text())
     path.write_text(json.dumps(search | {"hyperparameters": {"learning_rate": 1.0}}))
     monkeypatch.setattr(rankings, "finish", lambda *_: None)
-    rankings.attribution_vs_learned(tmp_path / "out", str(finished), [task])
+    rankings.attribution_vs_learned(tmp_path / "out", str(finished), [TASKS[task]])
     assert len(calls) == 2
 
 
@@ -103,4 +104,4 @@ def test_what_cannot_be_shown_is_told(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"bracket_counting/search\.json: has no losses after ablation"):
         rankings.without(search, "bracket_counting")
     with pytest.raises(InputError, match="--model=moon: no such folder; stored models are laptop"):
-        rankings.necessity(tmp_path, "moon", ["bracket_counting"])
+        rankings.necessity(tmp_path, "moon", [TASKS["bracket_counting"]])

@@ -160,6 +160,7 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(
         comparisons, "Workdir", lambda path: SimpleNamespace(config=path.name, params=0, tokenizer=None)
     )
+    monkeypatch.setattr(comparisons, "find", lambda name: name)
     monkeypatch.setattr(comparisons, "task_samples", task_samples)
     monkeypatch.setattr(comparisons, "full_task_loss", lambda config, params, task: losses.get((config, task), 0.01))
     folders = [tmp_path / "one", tmp_path / "two"]

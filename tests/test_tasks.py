@@ -406,7 +406,7 @@ def test_task_definitions_are_checked() -> None:
 def test_select() -> None:
     assert [task.name for task in tasks.select("all")] == list(TASKS)
     assert [task.name for task in tasks.select("var_if, for_while,var_if")] == ["var_if", "for_while"]
-    with pytest.raises(TaskError, match=r"task 'for': unknown; choose all, or some of .*for_while"):
+    with pytest.raises(TaskError, match=r"unknown task 'for'; choose all, or some of .*for_while"):
         tasks.select("for_while,for")
     with pytest.raises(TaskError, match="no task named"):
         tasks.select(" ,")

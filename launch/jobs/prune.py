@@ -7,14 +7,15 @@ from typing import Any
 
 from absl import flags
 
-from sparse_gpt import estimate, tasks
+from sparse_gpt import estimate
 from sparse_gpt.circuits import FoundCircuit, Node, Problem, TaskSamples, find_circuit, require_solved, storage
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.samples import share
+from sparse_gpt.circuits.run.samples import joint_sha256, share
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
+from sparse_gpt.tasks import AnyTask, TaskError
 from sparse_gpt.workdir import Workdir
 
 from .. import cli, stored
@@ -22,13 +23,13 @@ from .. import cli, stored
 CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
 
 
-def main(names: list[str], all_that_work: bool) -> None:
+def main(chosen: list[AnyTask], all_that_work: bool) -> None:
     """Checks everything, then searches circuit after circuit and writes WORKDIR/circuits/TASK/.
 
-    `names` are those of the tasks; with `all_that_work` the ones that the model does not solve are left out.
+    With `all_that_work`, those of the `chosen` tasks that the model does not solve are left out.
     """
     with stored.workdir() as folder:
-        run, activations, solved = _asked(folder, names, all_that_work)
+        run, activations, solved = _asked(folder, chosen, all_that_work)
     for name, samples in solved.items():
         unfinished = run.folder / "searches" / name
         result = find_circuit(Problem.build(run, samples, activations), unfinished=unfinished)
@@ -38,15 +39,15 @@ def main(names: list[str], all_that_work: bool) -> None:
 
 
 def _asked(
-    folder: Path, names: list[str], all_that_work: bool
+    folder: Path, chosen: list[AnyTask], all_that_work: bool
 ) -> tuple[Workdir, GateArrays | None, dict[str, TaskSamples]]:
     """What flags ask for, checked: the model, its activations on pretraining text, and the samples of every circuit
     that is not there yet."""
     config = cli.stored_config(folder, ("prune",))
     estimate.check_here(config, "prune")
-    wanted = _wanted(names, config)
+    wanted = _wanted(chosen, config)
     run = Workdir(folder, config)
-    todo = {name: members for name, members in wanted.items() if not _kept(name, run)}
+    todo = {name: members for name, members in wanted.items() if not _kept(name, members, run)}
     if not todo:
         return run, None, {}
     activations = run.pretraining_activations()
@@ -56,7 +57,7 @@ def _asked(
             f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
         )
     if flags.FLAGS.shared:
-        solved = {name: share({task: solved[task] for task in members}) for name, members in todo.items()}
+        solved = {name: share({task.name: solved[task.name] for task in members}) for name, members in todo.items()}
     return run, activations, solved
 
 
@@ -70,37 +71,37 @@ def _contexts(run: Workdir, nodes: Sequence[Node]) -> dict[str, Any] | None:
     return contexts(run.model, run.params, nodes, windows, "validation", run.token_text)
 
 
-def _wanted(names: list[str], config: Config) -> dict[str, list[str]]:
+def _wanted(chosen: list[AnyTask], config: Config) -> dict[str, list[AnyTask]]:
     """Name of each circuit to find -> its tasks. InputError when --shared asks for what cannot be."""
     if not flags.FLAGS.shared:
-        return {name: [name] for name in names}
-    if config.prune.batch_pairs % len(names):
+        return {task.name: [task] for task in chosen}
+    if config.prune.batch_pairs % len(chosen):
         raise InputError(
-            f"--config.prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(names)} tasks that "
-            "are --shared, so that every batch has equally many pairs of each"
+            f"--config.prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(chosen)} tasks "
+            "that are --shared, so that every batch has equally many pairs of each"
         )
-    return {"+".join(names): names}
+    return {"+".join(task.name for task in chosen): chosen}
 
 
-def _kept(name: str, run: Workdir) -> bool:
-    """Whether the task's circuit is there already; says so."""
-    folder = run.folder / "circuits" / name
-    complete = storage.is_complete(folder, run.params_sha256, run.config.prune)
+def _kept(name: str, members: list[AnyTask], run: Workdir) -> bool:
+    """Whether the circuit of a task, or of several, is there already; says so."""
+    folder, samples = run.folder / "circuits" / name, joint_sha256([task.samples_sha256 for task in members])
+    complete = storage.is_complete(folder, run.params_sha256, run.config.prune, samples)
     if complete:
         print(f"{name}: {folder} is complete for these weights and settings; delete it to search again")
     return complete
 
 
-def _solved(names: list[str], run: Workdir, skip: bool) -> dict[str, TaskSamples]:
+def _solved(chosen: list[AnyTask], run: Workdir, skip: bool) -> dict[str, TaskSamples]:
     """Samples of the tasks that the tokenizer can express and the model can do; the others raise, or are told and
     skipped."""
     found = {}
-    for name in names:
+    for task in chosen:
         try:
-            samples = task_samples(name, run.tokenizer, run.config)
-            require_solved(run, name, samples.validation)
-            found[name] = samples
-        except (InputError, tasks.TaskError) as error:
+            samples = task_samples(task, run.tokenizer, run.config)
+            require_solved(run, task.name, samples.validation)
+            found[task.name] = samples
+        except (InputError, TaskError) as error:
             if not skip:
                 raise
             print(f"left out: {error}")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from sparse_gpt import config as configs
 from sparse_gpt import tasks
@@ -20,6 +19,7 @@ from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.schema import INDEX, MANIFEST, NUMBER, TEXT
+from sparse_gpt.tasks import AnyTask
 from sparse_gpt.training.manifest import params_sha256
 
 from .. import cli
@@ -28,23 +28,23 @@ PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out 
 DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
 MEAN_BATCHES = 16  # of pretraining text
 _NODE = {"layer": INDEX, "site": TEXT, "channel": INDEX, "task_loss": NUMBER}
-_IMPORTANCE = {"importance?": {"nodes?": [_NODE]}}  # of search.json
+_SEARCH = {"samples_sha256?": TEXT, "importance?": {"nodes?": [_NODE]}}  # of search.json
 
 
-def main(folder: Path, chosen: Node | None) -> None:
-    """Task by task; the node `chosen`, or the best of each circuit."""
+def main(folder: Path, chosen: list[AnyTask], node: Node | None) -> None:
+    """The `chosen` tasks, or all that have a circuit; steered through `node`, or the best one of each circuit."""
     cli.hold(folder)
     config = configs.load(folder)
-    names = _tasks(folder, flags.FLAGS.task)
+    chosen = chosen or _tasks(folder)
     models, facts = _models(folder, config)
-    circuits = {name: load(folder / "circuits" / name, facts["params_sha256"]) for name in names}
+    circuits = {task.name: _circuit(folder, task, facts["params_sha256"]) for task in chosen}
     corpus = Corpus.open(config.data.corpus or folder / "corpus")
     found = image_ablation.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
     text = _text(config, corpus, "validation", 0)
-    for name, circuit in circuits.items():
-        place = folder / "circuits" / name
-        samples = _samples(name, corpus.tokenizer, config)
-        steered = _steer(models, circuit, place, samples, chosen)
+    for task in chosen:
+        name, circuit, place = task.name, circuits[task.name], folder / "circuits" / task.name
+        samples = _samples(task, corpus.tokenizer, config)
+        steered = _steer(models, circuit, place, samples, node)
         carried = image_ablation.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
         carried["sparse"] = {key: circuit.metrics.get(key) for key in ("full_model_task_loss", "ablated_task_loss")}
         for kind, result in (("steering", steered), ("transport", carried)):
@@ -52,18 +52,28 @@ def main(folder: Path, chosen: Node | None) -> None:
         print(_describe(name, steered, carried, place))
 
 
-def _tasks(folder: Path, flag: str) -> list[str]:
-    """Names in --task, or of all circuits of one task in the workdir; InputError when there are none."""
-    if flag:
-        return [task.name for task in tasks.select(flag)]
+def _tasks(folder: Path) -> list[AnyTask]:
+    """Of all circuits of one task in the workdir; InputError when there are none."""
     found = sorted(path.parent.name for path in (folder / "circuits").glob("*/circuit.json"))
-    found = [name for name in found if name in tasks.TASKS]  # those that several tasks share have a name of their own
+    found = [name for name in found if name in tasks.TASKS]  # not those of several tasks, nor of files
     if not found:
         raise InputError(
             f"--workdir={folder}: no circuits; python -m launch.prune --workdir={folder} --task=single_double_quote "
             "finds one"
         )
-    return found
+    return [tasks.find(name) for name in found]
+
+
+def _circuit(folder: Path, task: AnyTask, params_sha256: str) -> Circuit:
+    """The circuit of a task; InputError unless it is of these weights, and was searched on the task's file as it is."""
+    place = folder / "circuits" / task.name
+    circuit = load(place, params_sha256)
+    if read_json_if_any(place / "search.json", _SEARCH).get("samples_sha256", "") != task.samples_sha256:
+        raise InputError(
+            f"--task={task.source}: {place} was searched on other pairs; python -m launch.prune --workdir={folder} "
+            f"--task={task.source} searches on these"
+        )
+    return circuit
 
 
 def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
@@ -87,18 +97,18 @@ def _text(config: Config, corpus: Corpus, split: str, step: int) -> np.ndarray:
     return corpus.batch(split, config.data.seed, step, config.train.batch_size, config.model.context)
 
 
-def _samples(name: str, tokenizer: Tokenizer, config: Config) -> dict[str, TaskBatch]:
+def _samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> dict[str, TaskBatch]:
     """Pairs of a task whose prompts have one length, by split; of one shape, so that both splits share programs.
 
     TaskError if the tokenizer or the context does not allow the task.
     """
-    task, seed, context = tasks.TASKS[name], config.prune.seed, config.model.context
+    seed, context = config.prune.seed, config.model.context
     tasks.check(task, tokenizer)
     found = {
         split: task_batch(tasks.sample(task, tokenizer, split, DRAWN, seed, context=context))
         for split in ("validation", "heldout")
     }
-    kept = {split: steering.comparable(without_longest(batch), name) for split, batch in found.items()}
+    kept = {split: steering.comparable(without_longest(batch), task.name) for split, batch in found.items()}
     length = max(batch.tokens.shape[1] for batch in kept.values())
     return {split: padded(rows(batch, slice(2 * PAIRS)), length) for split, batch in kept.items()}
 
@@ -120,7 +130,7 @@ def _steer(
 
 def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
     """What the task loss gains without each node, from search.json; {} when it is not there."""
-    search = read_json_if_any(place / "search.json", _IMPORTANCE)
+    search = read_json_if_any(place / "search.json", _SEARCH)
     entries = search.get("importance", {}).get("nodes", [])
     whole = circuit.metrics["task_loss"]
     return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.tasks import Sample, Task, TaskError
+from sparse_gpt.tasks import AnyTask, Sample, TaskError
 from sparse_gpt.visible import SIGNS, visible
 
 _STRIPES = ("\033[48;5;254;38;5;16m", "\033[48;5;250;38;5;16m")
@@ -21,7 +21,7 @@ _PLAIN = "\033[0m"
 _BREAK = SIGNS["\n"]
 
 
-def main(chosen: list[Task], folder: Path, target: Path | None) -> None:
+def main(chosen: list[AnyTask], folder: Path, target: Path | None) -> None:
     """Checks the tasks against the tokenizer in `folder`, shows samples, and exports them to `target`."""
     tokenizer = Tokenizer.load(folder)
     _require_all(chosen, tokenizer, folder)
@@ -31,17 +31,17 @@ def main(chosen: list[Task], folder: Path, target: Path | None) -> None:
     for task in chosen if flags.FLAGS.show else ():
         print(_shown(task, tokenizer, in_color=sys.stdout.isatty()))
     if target:
-        _write(target, _objects(chosen, tokenizer))
-        print(f"{target}: {12 * flags.FLAGS.pairs * len(chosen):,} samples of {len(chosen)} tasks")
+        count = _write(target, _objects(chosen, tokenizer))
+        print(f"{target}: {count:,} samples of {len(chosen)} tasks")
 
 
-def _require_all(chosen: list[Task], tokenizer: Tokenizer, folder: Path) -> None:
+def _require_all(chosen: list[AnyTask], tokenizer: Tokenizer, folder: Path) -> None:
     """Names every task that the tokenizer cannot express, then raises TaskError if there is one."""
     good, bad = [], []
     for task in tqdm(chosen, "checking", leave=False, disable=None):
         try:
             tasks.check(task, tokenizer)
-            good.append(task.name)
+            good.append(task.source)
         except TaskError as error:
             bad.append(task.name)
             tqdm.write(str(error), file=sys.stderr)
@@ -53,7 +53,7 @@ def _require_all(chosen: list[Task], tokenizer: Tokenizer, folder: Path) -> None
         )
 
 
-def _shown(task: Task, tokenizer: Tokenizer, in_color: bool) -> str:
+def _shown(task: AnyTask, tokenizer: Tokenizer, in_color: bool) -> str:
     """The first pairs of a task, tokens marked off by | or by stripes of colour, white space as signs."""
     split, variant, count = flags.FLAGS.split, flags.FLAGS.variant, flags.FLAGS.show
     lines = [f"{task.name}: {task.description}"]
@@ -75,8 +75,8 @@ def _bordered(sample: Sample, tokenizer: Tokenizer, in_color: bool) -> str:
     return "|".join(tokens).replace(_BREAK + "|", _BREAK + "\n") + f" → {visible(tokenizer.token_text(answer))}"
 
 
-def _objects(chosen: list[Task], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    parts = [(task, split, variant) for task in chosen for split in tasks.SPLITS for variant in tasks.VARIANTS]
+def _objects(chosen: list[AnyTask], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    parts = [(task, split, variant) for task in chosen for split, variant in task.parts]
     for task, split, variant in tqdm(parts, "exporting", leave=False, disable=None):
         pairs = task.pairs(split, flags.FLAGS.pairs, flags.FLAGS.seed, variant, tokenizer)
         for number, pair in enumerate(pairs):
@@ -86,6 +86,7 @@ def _objects(chosen: list[Task], tokenizer: Tokenizer) -> Iterator[dict[str, Any
                     "task": task.name,
                     "split": split,
                     "variant": variant,
+                    **({"family": sample.family} if sample.family else {}),
                     "pair": number,
                     "prompt": sample.prompt,
                     "answer": sample.answer,
@@ -96,12 +97,16 @@ def _objects(chosen: list[Task], tokenizer: Tokenizer) -> Iterator[dict[str, Any
                 }
 
 
-def _write(target: Path, objects: Iterator[dict[str, Any]]) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _write(target: Path, objects: Iterator[dict[str, Any]]) -> int:
+    """Writes a line for each, the file whole or not at all, and returns their number."""
+    partial, count = target.with_name(f".{target.name}.{os.getpid()}.tmp"), 0
     try:
         with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in objects)
+            for entry in objects:
+                file.write(json.dumps(entry) + "\n")
+                count += 1
         os.replace(partial, target)
+        return count
     except OSError as error:
         raise InputError(f"--export={target}: cannot be written ({error.strerror})") from error
     finally:

@@ -1,8 +1,9 @@
 """A trained model with everything that belongs to it, for notebooks and scripts."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.pipeline import find_circuit as run_pipeline
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.samples import share
+from sparse_gpt.circuits.run.samples import joint_sha256, share
 from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -148,14 +149,15 @@ class Model(Workdir):
             >>> batch.tokens.shape[0], len(batch.positions)
             (8, 8)
         """
-        encoded = tasks.sample(_task(task), self.tokenizer, split, pairs, seed, context=self.config.model.context)
-        return task_batch(encoded)
+        context = self.config.model.context
+        with _input_errors():
+            return task_batch(tasks.sample(tasks.find(task), self.tokenizer, split, pairs, seed, context=context))
 
     def evaluate(self, what: str | Sequence[Pair], circuit: Circuit | None = None) -> Losses:
         """Task loss, accuracy and the loss of every prompt, of the model or of a circuit in it.
 
         Args:
-            what: name of a task, for its held-out samples; or prompts of one's own with answer and foil.
+            what: name of a task, or a file of pairs: its held-out samples, or prompts with answer and foil.
             circuit: with it, the circuit's losses; else the model's.
 
         Raises:
@@ -172,7 +174,7 @@ class Model(Workdir):
         """What a circuit is searched on; its stages can be called one by one, see circuits/pipeline.py.
 
         Args:
-            task: a task, or several that are to share one circuit.
+            task: a task, or several that are to share one circuit; a file of pairs is one too.
             settings: fields of the configuration's `prune` group.
 
         Examples:
@@ -187,7 +189,7 @@ class Model(Workdir):
         for the same weights and settings is returned at once.
 
         Args:
-            task: a task, or several that are to share one circuit.
+            task: a task, or several that are to share one circuit; a file of pairs is one too.
             progress: whether to show bars.
             settings: fields of the configuration's `prune` group.
 
@@ -201,12 +203,12 @@ class Model(Workdir):
             'single_double_quote'
         """
         searched = self._with(settings)
-        names = [task] if isinstance(task, str) else list(task)
-        name = "+".join(names)
+        chosen = _find_tasks(task)
+        name, sha256 = "+".join(each.name for each in chosen), joint_sha256([each.samples_sha256 for each in chosen])
         folder, unfinished = self.folder / "circuits" / name, self.folder / "searches" / name
-        if storage.is_complete(folder, searched.params_sha256, searched.config.prune):
+        if storage.is_complete(folder, searched.params_sha256, searched.config.prune, sha256):
             return storage.load_found(folder)
-        problem = _problem(searched, names)
+        problem = _problem(searched, task)
         with writing(self.folder):
             found = run_pipeline(problem, unfinished=unfinished, progress=progress)
             storage.finish(found, unfinished, folder)
@@ -245,7 +247,8 @@ class Model(Workdir):
         """Prompts of one's own as a batch."""
         if not pairs:
             raise InputError("no prompts to evaluate; give (prompt, answer, foil) at least once")
-        rows = [tasks.encode_sample(tasks.Sample(*pair), self.tokenizer) for pair in pairs]
+        with _input_errors():
+            rows = [tasks.encode_sample(tasks.Sample(*pair), self.tokenizer) for pair in pairs]
         lengths = np.array([len(prompt) for prompt, _, _ in rows], np.int32)
         if lengths.min() < 1 or lengths.max() > self.config.model.context:
             raise InputError(
@@ -259,17 +262,26 @@ class Model(Workdir):
         return TaskBatch(tokens, lengths - 1, answers, foils)
 
 
-def _task(name: str) -> tasks.Task:
-    if name not in tasks.TASKS:
-        raise InputError(f"task {name!r}: unknown; choose from {', '.join(tasks.TASKS)}")
-    return tasks.TASKS[name]
-
-
 def _problem(model: Model, task: str | Sequence[str]) -> Problem:
-    names = [task] if isinstance(task, str) else list(task)
-    found = {_task(name).name: samples.task_samples(name, model.tokenizer, model.config) for name in names}
-    together = found[names[0]] if len(names) == 1 else share(found)
+    with _input_errors():
+        found = {each.name: samples.task_samples(each, model.tokenizer, model.config) for each in _find_tasks(task)}
+    together = share(found) if len(found) > 1 else next(iter(found.values()))
     return Problem.build(model, together, model.pretraining_activations())
+
+
+def _find_tasks(names: str | Sequence[str]) -> list[tasks.AnyTask]:
+    """Tasks by name, or files of pairs. InputError for what is neither, or for none."""
+    with _input_errors():
+        return tasks.select(names if isinstance(names, str) else ",".join(names))
+
+
+@contextlib.contextmanager
+def _input_errors() -> Iterator[None]:
+    """Turns the errors of tasks, which know nothing of this package, into its own."""
+    try:
+        yield
+    except tasks.TaskError as error:
+        raise InputError(str(error)) from error
 
 
 def _cache() -> Path:

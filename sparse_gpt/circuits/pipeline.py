@@ -95,7 +95,8 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
 
 def made_for(problem: Problem) -> dict[str, Any]:
     """What every stage depends on."""
-    samples = {"samples_sha256": problem.samples.sha256}
+    sha256 = problem.samples.sha256
+    samples = {"samples_sha256": sha256} if sha256 else {}
     return {"params_sha256": problem.model.params_sha256, **samples, **populations.depends_on(problem.settings)}
 
 

@@ -17,12 +17,14 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json, read_json_if_any
 
 
-def is_complete(folder: Path, params_sha256: str, prune: PruneConfig) -> bool:
-    """Whether a folder has the circuit of these weights, found with these settings, and everything beside it."""
+def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sha256: str = "") -> bool:
+    """Whether a folder has the circuit of these weights, found with these settings on these samples (of a file; "" for
+    a task without one), and everything beside it."""
     try:
         circuit.load(folder, params_sha256)
         search = read_json(folder / "search.json")
         same = PruneConfig(**search["hyperparameters"]) == prune  # a field that is younger than the file: its default
+        same = same and search.get("samples_sha256", "") == samples_sha256
         return same and search["params_sha256"] == params_sha256 and (folder / "traces.json").is_file()
     except (InputError, OSError, KeyError, TypeError, ValueError):
         return False

@@ -25,7 +25,7 @@ from sparse_gpt.experiments.plots import TARGET
 from sparse_gpt.experiments.runs import POINTS, Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.model.taps import recorder
-from sparse_gpt.tasks import TaskError
+from sparse_gpt.tasks import TaskError, find
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
 
@@ -218,7 +218,7 @@ def searched_sizes(
     missing = {task: path for task, path in paths.items() if _read(path).get("made_for") != made_for}
     activations = run.pretraining_activations() if missing else None
     for task, path in missing.items():
-        samples = task_samples(task, run.tokenizer, config)
+        samples = task_samples(find(task), run.tokenizer, config)
         problem = Problem.build(run, samples, activations)
         trials = populations.search(problem).trials
         badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
@@ -299,7 +299,7 @@ def _common(workdirs: Sequence[Path], most: int = MOST_TASKS) -> list[str]:
 def _validated(run: Workdir, task: str) -> bool:
     """Whether the model solves a task on its validation samples; not so where the tokenizer allows none."""
     try:
-        samples = task_samples(task, run.tokenizer, run.config)
+        samples = task_samples(find(task), run.tokenizer, run.config)
     except TaskError:
         return False
     return full_task_loss(run.config, run.params, samples.validation) <= TARGET

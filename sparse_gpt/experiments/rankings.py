@@ -19,10 +19,11 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import plots
 from sparse_gpt.experiments.plots import TARGET
-from sparse_gpt.experiments.runs import CIRCUIT, POINTS, Figure, at_least, finish, prune
+from sparse_gpt.experiments.runs import CIRCUIT, POINTS, Figure, at_least, finish
 from sparse_gpt.io import read_json, read_json_if_any, write_json
 from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.schema import MAYBE, NUMBER, PLAIN, TEXT
+from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 FORMAT = "sparse_gpt.rankings/1"
@@ -33,6 +34,7 @@ _CURVE = [{"nodes": NUMBER, "edges": NUMBER, "ablated_task_loss?": MAYBE}]
 _SEARCH = {
     "task": TEXT,
     "params_sha256": TEXT,
+    "samples_sha256?": TEXT,
     "hyperparameters": {"*": PLAIN},
     "size_versus_target?": {"points": POINTS},
     "loss_versus_size?": _CURVE,
@@ -41,10 +43,10 @@ _SEARCH = {
 _RANKINGS = {"rankings": [{"ranking": TEXT, "points": POINTS}]}
 
 
-def attribution_vs_learned(folder: Path, model: str, names: list[str]) -> list[Figure]:
+def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Figure]:
     """Edges that each ranking of nodes needs for target losses from 0.5 to 0.005."""
     workdir = _workdir(folder, model)
-    rows = [row for task in names for row in _sizes(workdir, task)]
+    rows = [row for task in chosen for row in _sizes(workdir, task)]
     plots.write_csv(folder / "attribution-vs-learned.csv", rows)
     plots.draw(
         folder / "attribution-vs-learned.png",
@@ -72,10 +74,10 @@ def ratios(rows: list[Json]) -> list[Figure]:
     return told
 
 
-def necessity(folder: Path, model: str, names: list[str]) -> list[Figure]:
+def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Figure]:
     """Task loss of the model without the first nodes of each ranking."""
     workdir = _workdir(folder, model)
-    searches = {task: _search(workdir, task) for task in names}
+    searches = {task.name: _search(workdir, task) for task in chosen}
     rows = [row for task, search in searches.items() for row in without(search, task)]
     plots.write_csv(folder / "necessity.csv", rows)
     plots.draw(
@@ -153,31 +155,32 @@ def _workdir(folder: Path, model: str) -> Path:
     return folder / own.stem
 
 
-def _search(workdir: Path, task: str) -> Json:
-    """search.json of a task's circuit, after a search if there is none."""
-    path = workdir / "circuits" / task / "search.json"
-    if not path.is_file():
-        prune(workdir, task, *QUICK)
+def _search(workdir: Path, task: AnyTask) -> Json:
+    """search.json of a task's circuit, after a search if there is none, or none on the task's file as it is."""
+    path = workdir / "circuits" / task.name / "search.json"
+    if not path.is_file() or read_json(path, _SEARCH).get("samples_sha256", "") != task.samples_sha256:
+        finish("prune", f"--workdir={workdir}", f"--task={task.source}", *QUICK)
     found: Json = read_json(path, _SEARCH)
     return found
 
 
-def _sizes(workdir: Path, task: str) -> list[Json]:
+def _sizes(workdir: Path, task: AnyTask) -> list[Json]:
     """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
-    search, path = _search(workdir, task), workdir / "circuits" / task / "rankings.json"
-    made_for = {key: search[key] for key in ("task", "params_sha256", "hyperparameters")}
+    search, path = _search(workdir, task), workdir / "circuits" / task.name / "rankings.json"
+    keys = ("task", "params_sha256", "samples_sha256", "hyperparameters")
+    made_for = {key: search[key] for key in keys if key in search}
     held = read_json_if_any(path, _RANKINGS)
-    if {key: held.get(key) for key in made_for} != made_for:
-        held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search)}
+    if {key: held[key] for key in keys if key in held} != made_for:
+        held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search, task)}
         write_json(path, held)
     return [
-        {"model": _spoken(entry["ranking"]), "task": task, **point}
+        {"model": _spoken(entry["ranking"]), "task": task.name, **point}
         for entry in held["rankings"]
         for point in entry["points"]
     ]
 
 
-def rankings(workdir: Path, search: Json) -> list[Json]:
+def rankings(workdir: Path, search: Json, task: AnyTask) -> list[Json]:
     """Sizes at every target loss by the search's ranking, and by the others on the same samples and settings."""
     plain = dataclasses.replace(configs.load(workdir), prune=PruneConfig())
     held = {f"prune.{name}": value for name, value in search["hyperparameters"].items()}
@@ -185,7 +188,7 @@ def rankings(workdir: Path, search: Json) -> list[Json]:
     run = Workdir(workdir, config)
     if run.params_sha256 != search["params_sha256"]:
         raise InputError(f"{workdir}: its circuit of {search['task']} belongs to other weights; prune this model")
-    samples = task_samples(search["task"], run.tokenizer, config)
+    samples = task_samples(task, run.tokenizer, config)
     others = baselines.at_targets(Problem.build(run, samples, run.pretraining_activations()))
     return [{"ranking": SEARCH, **search["size_versus_target"]}, *others]
 

@@ -65,6 +65,7 @@ _CURVE = [{"nodes": NUMBER, "edges": NUMBER, "task_loss": NUMBER, "ablated_task_
 _POINTS = [{"target_loss": NUMBER, "nodes": NUMBER, "edges": NUMBER, "task_loss": MAYBE, "reached": PLAIN}]
 RANKINGS = {"rankings": [{"ranking": TEXT, "points": _POINTS}]}
 SEARCH = {
+    "samples_sha256?": TEXT,
     "trials": [{"*": PLAIN}],
     "best_trial?": MAYBE,
     "refined_from?": TEXT,

@@ -23,7 +23,10 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     circuit, traces = files.circuit, files.traces
     graph = build_graph(circuit, traces, d_head)
     parts = [_stale(circuit, params_sha256), _numbers(circuit), _drawing(circuit, traces, graph, d_head)]
-    again = f"python -m launch.prune --workdir=… --task={circuit['task']}"
+    task = circuit["task"]
+    if "samples_sha256" in (files.search or {}):  # searched on pairs from a file
+        task = f"…/{task}.(jsonl|csv)"
+    again = f"python -m launch.prune --workdir=… --task={task}"
     if traces and traces["samples"]:
         parts += [_browser(), _grid(graph, traces), _attention(traces)]
     else:

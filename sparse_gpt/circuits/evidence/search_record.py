@@ -51,7 +51,7 @@ def search_record(
         "format": FORMAT,
         "task": problem.task,
         "params_sha256": problem.model.params_sha256,
-        "samples_sha256": problem.samples.sha256,
+        **({"samples_sha256": problem.samples.sha256} if problem.samples.sha256 else {}),
         "steps": settings.steps,
         "batch_pairs": settings.batch_pairs,
         "hyperparameters": dataclasses.asdict(settings),

@@ -1,7 +1,6 @@
 """What a circuit is searched on: samples of one task, or of several tasks that are to share one mask."""
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,15 +18,7 @@ class TaskSamples:
     heldout: TaskBatch  # reported
     shifted: TaskBatch | None = None  # reported too: held-out words in templates that nothing else has seen
     names: tuple[str, ...] = ("task",)  # of the tasks
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Fingerprint of all samples: what is kept of a search is for these alone."""
-        digest = hashlib.sha256(repr(self.names).encode())
-        for batch in (self.train, self.validation, self.heldout, self.shifted):
-            for array in batch or ():
-                digest.update(b"none" if array is None else np.asarray(array, "<i4").tobytes())
-        return digest.hexdigest()
+    sha256: str = ""  # of the file that the samples are from, if any; of several files see `joint_sha256`
 
 
 def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
@@ -44,7 +35,14 @@ def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
         interleave([part.heldout for part in parts]),
         interleave(shifted) if len(shifted) == len(parts) else None,
         tuple(samples),
+        joint_sha256([part.sha256 for part in parts]),
     )
+
+
+def joint_sha256(hashes: Sequence[str]) -> str:
+    """What identifies the files of several tasks, from the SHA-256 of each ("" for a task without one)."""
+    several = len(hashes) > 1 and any(hashes)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest() if several else hashes[0]
 
 
 def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
