@@ -1,4 +1,5 @@
-"""What a JSON file must hold, as data, and a check against it that names the place of a mistake.
+"""What circuits/circuit.py alone still checks circuit.json by; everything else uses sparse_gpt.records, which replaces
+this.
 
 A schema is one of
   * a dict: an object with these keys; "key?" may be absent; "*" stands for all other keys, which are otherwise ignored;
@@ -32,35 +33,10 @@ LOSSES = Leaf(
     "a number, null or a list of numbers",
     lambda value: all(map(MAYBE.ok, value if isinstance(value, list) else [value])),
 )
-INTERVAL = Leaf(
-    "null or two numbers",
-    lambda value: value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))),
-)
-COUNTS = Leaf(
-    "a number, null or an object of numbers",
-    lambda value: all(map(MAYBE.ok, value.values() if isinstance(value, dict) else [value])),
-)
-NUMBERS = Leaf(
-    "null or an object of numbers", lambda value: value is None or (isinstance(value, dict) and COUNTS.ok(value))
-)
 INDEX = Leaf(f"a whole number from 0 to {MOST}", lambda value: type(value) is int and 0 <= value <= MOST)
 FLAG = Leaf("true or false", lambda value: isinstance(value, bool))
 TEXT = Leaf("a string", lambda value: isinstance(value, str))
 ANY = Leaf("anything", lambda value: True)
-PLAIN = Leaf("a string, number, boolean or null", lambda value: not isinstance(value, dict | list))
-WHOLE = Leaf("a whole number, not negative", lambda value: type(value) is int and value >= 0)
-
-MANIFEST = {  # of a run, which several rooms read
-    "params_sha256?": TEXT,
-    "dense_params_sha256?": TEXT,
-    "dense?": TEXT,
-    "step?": WHOLE,
-    "nonzeros?": {"*": WHOLE},
-    "packages?": {"*": TEXT},
-    "*": ANY,
-}
-TRAINED = {**MANIFEST, "params_sha256": TEXT, "nonzeros": {"*": WHOLE}}  # of one that has ended
-METRICS_ROW = {"step": WHOLE, "val_loss?": MAYBE, "nonzeros?": COUNTS, "*": ANY}
 
 
 def check(value: Any, schema: Any, place: str = "") -> None:

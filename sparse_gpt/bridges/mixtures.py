@@ -20,6 +20,7 @@ from sparse_gpt.bridges import bridge
 from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged, divergences
 from sparse_gpt.parameters import Params
+from sparse_gpt.records.bridge import MixturePath, Mixtures
 from sparse_gpt.training.step import cross_entropy
 
 MOST_PIECES = 8  # six sublayers, embedding and unembedding: 256 paths
@@ -105,17 +106,17 @@ def _places(begun: list[str], longer: list[str]) -> np.ndarray:
 
 def evaluate(
     bridged: Bridged, dense_params: Params, params: Params, bridges: Params, batches: Sequence[np.ndarray]
-) -> dict[str, Any]:
+) -> Mixtures:
     """The entry "mixtures" of bridge.json: means over batches of `mixture_terms` for `paths`."""
     wanted = paths(len(bridged.pairs) + 1)
     compiled = jax.jit(functools.partial(mixture_terms, bridged, wanted))
     parts = [batch[i : i + ROWS] for batch in batches for i in range(0, len(batch), ROWS)]
     found = [jax.device_get(compiled(dense_params, params, bridges, part)) for part in parts]
     losses, diverging = np.average(np.array(found, np.float64), axis=0, weights=[len(part) for part in parts])
-    return {
-        "complete": len(wanted) == 2 ** (len(bridged.pairs) + 1),
-        "paths": [
-            {"path": path, "loss": float(loss), "kl": float(kl)}
+    return Mixtures(
+        complete=len(wanted) == 2 ** (len(bridged.pairs) + 1),
+        paths=tuple(
+            MixturePath(path=path, loss=float(loss), kl=float(kl))
             for path, loss, kl in zip(wanted, losses, diverging, strict=True)
-        ],
-    }
+        ),
+    )
