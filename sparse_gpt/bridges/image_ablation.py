@@ -9,13 +9,13 @@ pretraining text, at every position. Random images are spans of as many rows of 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.bridges.hybrids import plain_pass
+from sparse_gpt.bridges.hybrids import apply, plain_pass
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Node, Samples, logits_at_end
 from sparse_gpt.model.taps import Tap
@@ -55,7 +55,7 @@ def means(models: Models, batches: Sequence[np.ndarray]) -> Means:
     bridged = models.bridged
 
     @jax.jit
-    def totals(dense_params: Any, params: Any, tokens: jax.Array) -> Any:
+    def totals(dense_params: Params, params: Params, tokens: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         h_dense, _ = plain_pass(bridged.dense, dense_params, tokens, [pair.dense for pair in bridged.pairs])
         h_sparse, _ = plain_pass(bridged.sparse, params, tokens, [pair.sparse for pair in bridged.pairs])
         return [h.mean(axis=(0, 1)) for h in h_dense], [jnp.any(h != 0, axis=(0, 1)) for h in h_sparse]
@@ -83,7 +83,9 @@ def _basis(rows: np.ndarray) -> np.ndarray:
     return (directions * (sizes > 1e-6 * sizes[0])[:, None]).T
 
 
-def random_channels(own: Mapping[int, np.ndarray], alive: Sequence[np.ndarray], draws: int, seed: int) -> Any:
+def random_channels(
+    own: Mapping[int, np.ndarray], alive: Sequence[np.ndarray], draws: int, seed: int
+) -> dict[int, list[np.ndarray]]:
     """As many channels per bridge as in `own`, of the other ones that are alive; all of those if they are too few."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -123,7 +125,7 @@ def _outcome(
     tap = _ablate(bridged, stream_means, bases)
     logits = logits_at_end(bridged.dense, dense_params, samples, tap)
     choices = jnp.stack([samples.answer, samples.foil], axis=1)
-    text: Any = bridged.dense.apply({"params": dense_params}, tokens_BxT1[:, :-1], tap=tap)
+    text = apply(bridged.dense, dense_params, tokens_BxT1[:, :-1], tap=tap)
     return jnp.take_along_axis(logits, choices, axis=1), cross_entropy(text, tokens_BxT1[:, 1:])
 
 

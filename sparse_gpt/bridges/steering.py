@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt import records
+from sparse_gpt.bridges.hybrids import apply
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import Tap, recorder
@@ -37,17 +38,20 @@ MOST_CANDIDATES = 12  # nodes that are tried on validation samples, the highest 
 Node = tuple[int, str, int]  # layer, site, channel; records.Node and circuits.Node are such
 
 
+Array = np.ndarray | jax.Array
+
+
 class Samples(Protocol):
     """Prompts in pairs, as circuits.TaskBatch has them: int32 arrays of the host."""
 
     @property
-    def tokens(self) -> Any: ...  # (B, T), padded on the right
+    def tokens(self) -> Array: ...  # (B, T), padded on the right
     @property
-    def positions(self) -> Any: ...  # (B,), where the answer is predicted
+    def positions(self) -> Array: ...  # (B,), where the answer is predicted
     @property
-    def answer(self) -> Any: ...  # (B,)
+    def answer(self) -> Array: ...  # (B,)
     @property
-    def foil(self) -> Any: ...  # (B,)
+    def foil(self) -> Array: ...  # (B,)
 
 
 class Models(NamedTuple):
@@ -120,13 +124,11 @@ def _probabilities(
 
 def logits_at_end(model: Transformer, params: Params, samples: Samples, tap: Tap) -> jax.Array:
     """(B, V) logits where answers are predicted; the tap sees all positions at every sublayer."""
-    variables: Any = {"params": params}
-    h: Any = model.apply(variables, samples.tokens, method="embed")
-    h = model.apply(variables, h, 0, 2 * model.config.n_layer, tap, method="run")
+    h = apply(model, params, samples.tokens, method="embed")
+    h = apply(model, params, h, 0, 2 * model.config.n_layer, tap, method="run")
     last = jnp.take_along_axis(samples.tokens, samples.positions[:, None], axis=1)
     h = jnp.take_along_axis(h, samples.positions[:, None, None], axis=1)
-    logits: Any = model.apply(variables, h, last, tap, method="unembed")
-    return jnp.asarray(logits)[:, 0]
+    return apply(model, params, h, last, tap, method="unembed")[:, 0]
 
 
 class Steered(NamedTuple):
@@ -223,7 +225,12 @@ class Steering:
 
 
 def _means(
-    model: Transformer, at: tuple[str, int], params: Params, delta: np.ndarray, samples: Any, strengths: Sequence[float]
+    model: Transformer,
+    at: tuple[str, int],
+    params: Params,
+    delta: np.ndarray,
+    samples: Samples,
+    strengths: Sequence[float],
 ) -> np.ndarray:
     chosen = np.zeros((len(PLACES), model.config.n_layer), np.float32)
     chosen[PLACES.index(at[0]), at[1]] = 1

@@ -27,17 +27,17 @@ class Inner(NamedTuple):
 def mistake(value: object, wanted: Wanted, place: str = "") -> str:
     """What is wrong with a value that is not as `wanted`, such as "nodes[3].channel is -1, expected a whole number from
     0 to 1000000"; "" where no part is to blame."""
-    where, wanted = place or "the file", _of_kind(value, wanted)
-    if not _is_kind(value, wanted):
+    where, meant = place or "the file", _meant(value, wanted)
+    if not _is_container(value, meant):
         return f"{where} is {shown(value)}, expected {expected(wanted)}"
-    if is_struct(wanted) and (absent := _absent(value, wanted)):
+    if is_struct(meant) and (absent := _absent(value, meant)):
         return f"{place}.{absent} is missing" if place else f"{absent} is missing"
-    if (length := _length(wanted)) is not None and isinstance(value, list | tuple) and len(value) != length:
+    if (length := _length(meant)) is not None and isinstance(value, list | tuple) and len(value) != length:
         return f"{where} has {len(value)} items, expected {length}"
-    for part in _inner(value, wanted, place):
+    for part in _inner(value, meant, place):
         if not fits(part.value, part.wanted):
             return mistake(part.value, part.wanted, part.place)
-    return "" if isinstance(value, dict | list | tuple) else f"{where} is {shown(value)}, expected {expected(wanted)}"
+    return ""
 
 
 def fits(value: object, wanted: Wanted) -> bool:
@@ -67,11 +67,11 @@ def expected(wanted: Wanted) -> str:
             names = [name for name in names if name != "a whole number"]
         return " or ".join([name for name in names if name != "null"] + ["null"] * ("null" in names))
     if wanted in _NAMES:
-        return _NAMES[wanted] + _limits(meta)
+        return _NAMES[wanted] + limits(meta)
     return "a list" if _is_list(wanted) else "an object"
 
 
-def _limits(meta: Meta) -> str:
+def limits(meta: Meta) -> str:
     """ " from 0 to 1", or the one limit that there is."""
     if meta.ge is not None and meta.le is not None:
         return f" from {meta.ge} to {meta.le}"
@@ -111,22 +111,17 @@ def _is_list(wanted: Wanted) -> bool:
     return origin(wanted) in (list, tuple) or is_named_tuple(wanted)
 
 
-def _is_kind(value: object, wanted: Wanted) -> bool:
-    """Whether a container stands where one is wanted, and none where none is."""
-    if _is_list(stripped(wanted)[0]):
-        return isinstance(value, list | tuple)
-    if is_struct(wanted) or origin(wanted) in (dict, Mapping):
-        return isinstance(value, dict)
-    return True
+def _meant(value: object, wanted: Wanted) -> Wanted:
+    """The member of a union that a list or an object was meant to be, without `Annotated`; else the type itself."""
+    members = union_members(wanted) or (wanted,)
+    return next((stripped(member)[0] for member in members if _is_container(value, stripped(member)[0])), wanted)
 
 
-def _of_kind(value: object, wanted: Wanted) -> Wanted:
-    """The member of a union that a container was meant to be, without `Annotated`; else the type itself."""
-    members = union_members(wanted)
-    if not members or not isinstance(value, dict | list | tuple):
-        return stripped(wanted)[0] if _is_list(stripped(wanted)[0]) else wanted
-    containers = [m for m in members if (_is_list(m) if isinstance(value, list | tuple) else is_struct(m) or origin(m))]
-    return containers[0] if containers else wanted
+def _is_container(value: object, wanted: Wanted) -> bool:
+    """Whether a list stands where a list is wanted, or an object where one is."""
+    if isinstance(value, dict):
+        return is_struct(wanted) or origin(wanted) in (dict, Mapping)
+    return isinstance(value, list | tuple) and _is_list(wanted)
 
 
 def _absent(value: object, wanted: Wanted) -> str:
