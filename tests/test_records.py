@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from sparse_gpt.errors import InputError
@@ -160,6 +161,16 @@ def test_nothing_that_is_not_finite_is_written_or_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not finite"):
         msgspec.structs.replace(Bridge.from_tree(tree), sparse_loss=math.nan).write(path)
     assert not path.exists()
+
+
+def test_objects_that_are_no_file_yet_are_read_as_if_they_were() -> None:
+    tree = report_workdirs.quote_circuit()[0]
+    tree["edges"][0] |= {"weight": np.float64(0.5), "from": tuple(tree["edges"][0]["from"])}
+    found = Circuit.of(tree)
+    assert (found.edges[0].weight, Circuit.of(found)) == (0.5, found)
+    tree["edges"][0]["weight"] = math.nan
+    with pytest.raises(InputError, match=r"^edges\[0\]\.weight is None, expected a number$"):
+        Circuit.of(tree)
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ Three kinds of fields:
 Fields that a version does not know are ignored, and kept by records that have a field `other`.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,8 +109,10 @@ class Record(Part):
 
     @classmethod
     def of(cls, value: "Self | Tree") -> Self:
-        """A record as it is, or that of a plain object."""
-        return value if isinstance(value, cls) else cls.from_tree(value)  # type: ignore[arg-type]
+        """A record as it is, or that of a plain object, whatever kinds of numbers and sequences are in it."""
+        if isinstance(value, cls):
+            return value
+        return cls.from_tree(io.parse_json(json.dumps(value, default=str), cls.__name__, nan_as_null=True))
 
     @classmethod
     def _converted(cls, tree: Tree) -> Self:
