@@ -14,7 +14,6 @@ Fields that a version does not know are ignored, and kept by records that have a
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
@@ -28,7 +27,7 @@ from sparse_gpt.records.mistakes import Wanted, mistake, shown
 
 T = TypeVar("T")
 MOST = 10**6  # layers and channels
-Tree = Mapping[str, Any]  # the plain object of a JSON file
+Tree = dict[str, Any]  # the plain object of a JSON file
 
 Index = Annotated[int, Meta(ge=0, le=MOST)]
 Count = Annotated[int, Meta(ge=0)]
@@ -43,7 +42,7 @@ Site = Annotated[
 ]
 
 
-def older(value: Any, name: str | None = None) -> Any:
+def older(value: object, name: str | None = None) -> Any:
     """Default of a field that files of older versions may lack, and that is always written; `name` in the file."""
     return msgspec.field(default_factory=lambda: value, name=name)
 
@@ -51,7 +50,7 @@ def older(value: Any, name: str | None = None) -> Any:
 class _Kind(msgspec.StructMeta):
     """Structs that are frozen, made by keywords, and leave out what is at its default."""
 
-    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], frozen: bool = True) -> Any:
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, object], frozen: bool = True) -> Any:
         return super().__new__(mcls, name, bases, namespace, frozen=frozen, kw_only=True, omit_defaults=True)
 
 
@@ -59,9 +58,9 @@ class _Kind(msgspec.StructMeta):
 class Part(msgspec.Struct, metaclass=_Kind, frozen=True):
     """An object inside of a file."""
 
-    def tree(self) -> dict[str, Any]:
+    def tree(self) -> Tree:
         """The plain object, as it stands in the file."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        found: Tree = msgspec.to_builtins(self)
         return found
 
 
@@ -118,7 +117,7 @@ class Record(Part):
     def _converted(cls, tree: Tree) -> Self:
         return converted(tree, cls)
 
-    def tree(self) -> dict[str, Any]:
+    def tree(self) -> Tree:
         """The plain object, as it stands in the file."""
         return {**({"format": self.FORMAT} if self.FORMAT else {}), **msgspec.to_builtins(self)}
 
@@ -135,7 +134,7 @@ class Record(Part):
 class OpenRecord(Record):
     """A record of a file that other programs may add to: what is not known here is kept in `other`."""
 
-    other: dict[str, Any] = msgspec.field(default_factory=dict)
+    other: Tree = msgspec.field(default_factory=dict)
     """Further fields, which stand beside those above; kept as they are."""
 
     @classmethod
@@ -144,7 +143,7 @@ class OpenRecord(Record):
         other = {name: value for name, value in tree.items() if name not in known}
         return converted({**{name: tree[name] for name in tree if name in known}, "other": other}, cls)
 
-    def tree(self) -> dict[str, Any]:
+    def tree(self) -> Tree:
         tree = super().tree()
         tree.pop("other", None)
         return tree | self.other

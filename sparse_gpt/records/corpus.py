@@ -2,12 +2,12 @@
 change."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.records.base import Count, Part, Record, Tokens, older
+from sparse_gpt.records.base import Count, Part, Record, Tokens, Tree, older
 
 Split = Annotated[str, Meta(pattern="^(train|validation|test)$", extra={"expected": "one of train, validation, test"})]
 
@@ -76,7 +76,7 @@ class CorpusManifest(Record):
     FORMAT: ClassVar[str] = "sparse_gpt.corpus/1"
     REMEDY: ClassVar[str] = "prepare it again"
 
-    settings: dict[str, Any]
+    settings: Tree
     """What determines it, besides the content of its sources."""
     tokenizer: CorpusTokenizer
     """Under tokenizer/."""

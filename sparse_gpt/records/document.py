@@ -43,8 +43,8 @@ PAGES: Mapping[str, type[Record]] = {
 _ABOUT = (
     "What the JSON files of a workdir hold. In every file, numbers are finite; where a value was not measured or not "
     "finite, it is null. Readers ignore fields that they do not know. A format's number changes when older readers "
-    "could no longer read it; fields that were added since say what is read where they are missing. `config.json` holds "
-    "the groups of sparse_gpt/config/groups.py."
+    "could no longer read it; fields that were added since say what is read where they are missing. `config.json` "
+    "holds the groups of sparse_gpt/config/groups.py."
 )
 _NOTE = "This page is made from the records: `python -m sparse_gpt.records.document`."
 _WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", type(None): "null"}

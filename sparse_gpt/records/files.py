@@ -7,10 +7,10 @@ broken raises InputError naming it.
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt import io
 from sparse_gpt.errors import InputError
+from sparse_gpt.records.base import Tree
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
 from sparse_gpt.records.circuit import Circuit
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow, Settings
@@ -38,7 +38,7 @@ class Workdir:
 
     folder: Path
     settings: Settings
-    configuration: dict[str, Any]
+    configuration: Tree
     manifest: Manifest
     metrics: list[MetricsRow]
     circuits: list[CircuitFiles]
@@ -54,10 +54,11 @@ def read_workdir(folder: str | Path) -> Workdir:
     path = folder / Settings.FILE
     if not os.path.lexists(path):
         raise InputError(f"--workdir={folder}: no config.json in it; give the workdir of a training run or an import")
+    configuration: Tree = io.read_json(path, nan_as_null=True)
     return Workdir(
         folder=folder,
-        settings=Settings.read(path),
-        configuration=io.read_json(path, nan_as_null=True),
+        settings=Settings.from_tree(configuration, str(path)),
+        configuration=configuration,
         manifest=Manifest.read_if_any(folder / Manifest.FILE) or Manifest(),
         metrics=read_metrics(folder / MetricsRow.FILE),
         circuits=[read_circuit(path.parent) for path in sorted(folder.glob(Circuit.FILE.replace("TASK", "*")))],
