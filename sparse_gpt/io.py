@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.schema import check
 
 MOST_BYTES = 256 << 20  # of a JSON file: the largest that is written, traces of a large circuit, has a tenth
 MOST_LEVELS = 100  # of objects and lists in each other
@@ -111,7 +110,6 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
 def read_json(
     path: Path,
-    schema: Any = None,
     *,
     kind: type | tuple[type, ...] = dict,
     most_bytes: int = MOST_BYTES,
@@ -121,27 +119,25 @@ def read_json(
 
     Args:
       path: the file.
-      schema: what its fields must be, see schema.py; None for whatever they are.
       kind: what it must be as a whole.
       most_bytes: larger files are refused.
       nan_as_null: whether NaN and infinities, which JSON does not have, are None rather than refused.
 
     Raises:
       InputError: one line that names the file and what is wrong: missing, no plain file, unreadable, too large, not
-        UTF-8, not JSON, nested deeper than MOST_LEVELS, numbers beyond int64 or float64, or not of the kind or schema.
+        UTF-8, not JSON, nested deeper than MOST_LEVELS, numbers beyond int64 or float64, or not of the kind.
     """
-    return parse_json(read_bytes(path, most_bytes), str(path), schema, kind=kind, nan_as_null=nan_as_null)
+    return parse_json(read_bytes(path, most_bytes), str(path), kind=kind, nan_as_null=nan_as_null)
 
 
-def read_json_if_any(path: Path, schema: Any = None, **options: Any) -> Any:
+def read_json_if_any(path: Path, **options: Any) -> Any:
     """As `read_json`, but {} if there is nothing of that name."""
-    return read_json(path, schema, **options) if os.path.lexists(path) else {}
+    return read_json(path, **options) if os.path.lexists(path) else {}
 
 
 def parse_json(
     data: bytes | str,
     where: str,
-    schema: Any = None,
     *,
     kind: type | tuple[type, ...] = dict,
     nan_as_null: bool = False,
@@ -155,11 +151,6 @@ def parse_json(
     if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(map(_kind_name, kinds))
         raise InputError(f"{where}: holds {_kind_name(type(value))}, expected {wanted}; {_AGAIN}")
-    if schema is not None:
-        try:
-            check(value, schema)
-        except InputError as error:
-            raise InputError(f"{where}: {error}; {_AGAIN}") from error
     return value
 
 

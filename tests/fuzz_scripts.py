@@ -20,6 +20,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.data.tokenizer import train_tokenizer
 from sparse_gpt.experiments import experiments
+from sparse_gpt.io import write_json
 from sparse_gpt.parameters import parameter_table, unflatten
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import save_params
@@ -178,9 +179,9 @@ def sound() -> Path:
     config = presets.preset("tiny")
     table = parameter_table(config.model)
     params = unflatten({path: np.zeros(spec.shape, np.float32) for path, spec in table.items()})
-    manifest.write_json(folder / "config.json", configs.to_dict(config))
+    write_json(folder / "config.json", configs.to_dict(config))
     facts = {"params_sha256": manifest.params_sha256(params), "seeds": {}, "step": 7}
-    manifest.write_json(folder / "manifest.json", manifest.describe(facts))
+    manifest.describe(facts).write(folder / "manifest.json")
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     save_params(folder, params, 7)
     np.save(folder / "tokens.npy", np.zeros((1, 4), np.int32))

@@ -27,7 +27,8 @@ from sparse_gpt.evaluation import tasks_solved
 from sparse_gpt.experiments import laptop, plots, runs
 from sparse_gpt.interop import openai_config
 from sparse_gpt.io import read_json, write_json
-from sparse_gpt.records.files import read_circuit, read_workdir
+from sparse_gpt.records import Evaluation, Search, read_circuit, read_workdir
+from sparse_gpt.records.corpus import CorpusManifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.loop import _Run
 from tests import report_workdirs
@@ -62,12 +63,13 @@ def _circuit(folder: Path) -> None:
     circuit.Circuit(
         TASK, SHA, "mean", "live", 0.15, 1.0, ((3, 0.5),), True, nodes, edges, losses, values, {"nodes": []}
     ).save(folder)
-    write_json(folder / "search.json", {"hyperparameters": {"seed": 1}, "params_sha256": SHA, "stages": [], **_SIZES})
+    search = {"format": Search.FORMAT, "hyperparameters": {"seed": 1}, "params_sha256": SHA, "stages": []}
+    write_json(folder / "search.json", {**search, "trials": [], **_SIZES})
     write_json(folder / "traces.json", {})
 
 
 _SIZES = {
-    "size_versus_target": {"points": [{"target_loss": 0.1, "nodes": 3, "edges": 2, "reached": True}]},
+    "size_versus_target": {"points": [{"target_loss": 0.1, "nodes": 3, "edges": 2, "task_loss": 0.1, "reached": True}]},
     "importance": {"nodes": [{"layer": 0, "site": "attn_in", "channel": 1, "task_loss": 0.5}]},
 }
 
@@ -90,7 +92,7 @@ def _corpus(folder: Path) -> None:
     counts = {split: {"documents": 1, "bytes": 2, "tokens": 2} for split in SPLITS}
     source = {"source": "idioms", "weight": 1.0, "documents_read": 3, "dropped": {"a": 1}, "splits": counts}
     shard = {"name": "a.bin", "source": 0, "split": "train", "tokens": 2, "sha256": SHA}
-    content = {"format": shards.FORMAT, "settings": {}, "tokenizer": {"sha256": SHA, "vocab_size": 260}}
+    content = {"format": CorpusManifest.FORMAT, "settings": {}, "tokenizer": {"sha256": SHA, "vocab_size": 260}}
     write_json(folder / "manifest.json", {**content, "dtype": "<u2", "sources": [source], "shards": [shard]})
     (folder / "shards").mkdir()
     (folder / "shards" / "a.bin").write_bytes(bytes(4))
@@ -128,7 +130,7 @@ def _metrics(folder: Path) -> None:
 def _resume(folder: Path) -> None:
     run: Any = types.SimpleNamespace(metrics_path=folder / "metrics.jsonl", dead_neurons=None)
     _Run._forget_metrics_after(run, 2)
-    assert all(row["step"] < 2 for row in runs.metrics(folder))
+    assert all(row.step < 2 for row in runs.metrics(folder))
 
 
 def _report(folder: Path) -> None:
@@ -160,7 +162,7 @@ def _within(make: Callable[[Path], object], *parts: str) -> Callable[[Path], obj
 
 
 _MANIFEST = {"params_sha256": SHA, "step": 3, "nonzeros": {"a": 3}, "packages": {"jax": "1"}}
-_EVALUATION = {"params_sha256": SHA, "tasks": [{"task": TASK, "task_loss": 0.1}]}
+_EVALUATION = {"format": Evaluation.FORMAT, "params_sha256": SHA, "tasks": [{"task": TASK, "task_loss": 0.1}]}
 _PLACE = ("circuits", TASK)
 _OURS = f"{'/'.join(_PLACE)}/"
 
@@ -208,7 +210,7 @@ READERS = (
         "evaluation",
         "evaluation.json",
         _write("evaluation.json", _EVALUATION),
-        lambda at: tasks_solved.summary(tasks_solved._held(at / "evaluation.json") or _EVALUATION),
+        lambda at: tasks_solved.summary(tasks_solved.read(at / "evaluation.json") or Evaluation(tasks=())),
     ),
     Reader("solved", "evaluation.json", _write("evaluation.json", _EVALUATION), lambda at: plots.solved(at, 0.1)),
     *(

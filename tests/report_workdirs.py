@@ -193,7 +193,7 @@ def _circuit(task: str, nodes: list[tuple[int, str, int]], edges: list[tuple[int
         "ablation": "mean",
         "norm": "live",
         "target_loss": 0.15,
-        "calibration": {"scale": 1.8, "shift": [['")\n', 0.12], ["')\n", -0.12]]},
+        "calibration": {"scale": 1.8, "shift": [[5, 0.12], [9, -0.12]]},
         "edge_pruned": True,
         "nodes": [{"layer": layer, "site": site, "channel": channel} for layer, site, channel in nodes],
         "edges": [{"from": list(nodes[i]), "to": list(nodes[j]), "weight": weight} for i, j, weight in edges],

@@ -121,15 +121,17 @@ def test_candidates_are_ranked_by_difference_times_importance(models: Models, sa
     nodes = [NODE, Node(0, "mlp_in", 6), Node(0, "mlp_out", 5), Node(0, "mlp_neuron", 3)]
     own = Steering(models, samples)
     found = steering.candidates(own, nodes, {nodes[0]: 0.1, nodes[1]: 10.0})
-    assert [(e["site"], e["channel"]) for e in found] == [("mlp_in", 6), ("mlp_in", 5)]
-    assert found[1]["score"] == pytest.approx(0.1 * np.sqrt(np.mean(np.sum(own.difference(NODE) ** 2, axis=1))))
-    assert found[1]["dense_foil"] == pytest.approx(found[1]["sparse_foil"], rel=1e-3)
-    assert found[1]["dense_share"] == pytest.approx(found[1]["sparse_share"], rel=1e-3)
+    assert [(e.site, e.channel) for e in found] == [("mlp_in", 6), ("mlp_in", 5)]
+    assert found[1].score == pytest.approx(0.1 * np.sqrt(np.mean(np.sum(own.difference(NODE) ** 2, axis=1))))
+    assert found[1].dense_foil == pytest.approx(found[1].sparse_foil, rel=1e-3)
+    assert found[1].dense_share == pytest.approx(found[1].sparse_share, rel=1e-3)
     curves = own.curves(NODE, READ_BY, 0)
     for way in ("dense", "stream", "sparse"):
-        assert [found[1][f"{way}_{key}"] for key in ("foil", "share")] == pytest.approx(getattr(curves, way)[-1, 1:])
+        assert [getattr(found[1], f"{way}_{key}") for key in ("foil", "share")] == pytest.approx(
+            getattr(curves, way)[-1, 1:]
+        )
     with pytest.raises(InputError, match=r"--node=0\.mlp_out\.5: not a residual channel at attn_in or mlp_in"):
-        steering.record(own, nodes[2], 0)
+        steering.steer(own, "x", nodes[2], 0)
 
 
 def test_pairs_of_different_length_are_left_out(samples: TaskBatch) -> None:
@@ -161,8 +163,8 @@ def test_an_ablated_image_is_the_circuits_channels_at_their_means(models: Models
     (whole,) = image_ablation.outcomes(
         models, found.dense, {i: np.zeros_like(x) for i, x in image.items()}, samples, rows
     )
-    assert abs(whole["task_loss"] - wanted) > 0.01, "the image must matter"
-    assert result["task_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert abs(whole.task_loss - wanted) > 0.01, "the image must matter"
+    assert result.task_loss == pytest.approx(wanted, rel=1e-5)
 
 
 def test_random_images_are_of_other_channels(models: Models) -> None:

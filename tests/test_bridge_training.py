@@ -29,7 +29,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
 from sparse_gpt.model import build
 from sparse_gpt.parameters import flatten
-from sparse_gpt.records.files import read_workdir
+from sparse_gpt.records import Bridge, read_workdir
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
@@ -159,9 +159,10 @@ def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
     independent = Independent(config(), params, "apart")
     restored = training.restore(finished, training.BridgeProgram(config(), None, dense.config))
     found = evaluation.write(finished, config(), dense, restored, [TOKENS[0]], independent, [TOKENS[0]])
-    assert found == json.loads((finished / "bridge.json").read_text())
-    assert (found["independent_params_sha256"], found["step"]) == ("apart", STEPS)
-    return found
+    assert found == Bridge.read(finished / "bridge.json")
+    assert (found.independent_params_sha256, found.step) == ("apart", STEPS)
+    tree: dict[str, Any] = json.loads((finished / "bridge.json").read_text())
+    return tree
 
 
 def test_the_record_compares_with_untrained_bridges(finished: Path, recorded: dict[str, Any]) -> None:
@@ -172,7 +173,7 @@ def test_the_record_compares_with_untrained_bridges(finished: Path, recorded: di
             assert value == pytest.approx(logged[f"val_{name}"][i], rel=1e-5), name
         assert bridge["trained"]["nmse_encoder"] < bridge["untrained"]["nmse_encoder"]
     worst = max(max(b["trained"][n] for n in ("loss_to_sparse", "loss_to_dense")) for b in recorded["bridges"])
-    assert f"within {worst - recorded['dense_loss']:.3f} nats" in evaluation.describe(recorded)
+    assert f"within {worst - recorded['dense_loss']:.3f} nats" in evaluation.describe(Bridge.from_tree(recorded))
 
 
 def test_mixtures_hold_the_single_switches(recorded: dict[str, Any]) -> None:
@@ -339,11 +340,11 @@ def takes_a_circuit_to_the_dense_model(launch: Launch, workdir: Path) -> None:
     assert place == f"  -> {workdir / 'circuits' / task}"
     (held,) = read_workdir(workdir).circuits
     assert held.steering is not None
-    assert {(each["site"], each["channel"]) for each in held.steering["candidates"]} == {("attn_in", 3), ("mlp_in", 5)}
-    assert held.steering["pairs"] == 64
+    assert {(each.site, each.channel) for each in held.steering.candidates} == {("attn_in", 3), ("mlp_in", 5)}
+    assert held.steering.pairs == 64
     assert held.transport is not None
-    assert [(each["sparse"], each["rank"]) for each in held.transport["boundaries"]] == [(0, 1), (1, 1), (2, 1)]
-    assert len(held.transport["random"]) == 20
+    assert [(each.sparse, each.rank) for each in held.transport.boundaries] == [(0, 1), (1, 1), (2, 1)]
+    assert len(held.transport.random) == 20
 
 
 @pytest.fixture

@@ -118,12 +118,12 @@ def test_mixtures_against_whole_passes() -> None:
     wanted = mixtures.paths(4)
     assert len(set(wanted)) == 16
     found = mixtures.evaluate(case.bridged, *case[3:6], [case.tokens])
-    assert found["complete"]
-    assert [entry["path"] for entry in found["paths"]] == list(wanted)
+    assert found.complete
+    assert [entry.path for entry in found.paths] == list(wanted)
     expected = [reference_bridges.mixture(*case.reference(), path) for path in wanted]
-    np.testing.assert_allclose([entry["loss"] for entry in found["paths"]], expected, rtol=2e-4)
-    assert abs(found["paths"][wanted.index("dddd")]["kl"]) < 1e-6
-    assert all(entry["kl"] > 1e-4 for entry in found["paths"] if entry["path"] != "dddd")
+    np.testing.assert_allclose([entry.loss for entry in found.paths], expected, rtol=2e-4)
+    assert abs(found.paths[wanted.index("dddd")].kl) < 1e-6
+    assert all(entry.kl > 1e-4 for entry in found.paths if entry.path != "dddd")
 
 
 def test_of_many_pieces_paths_with_at_most_two_switches() -> None:

@@ -15,10 +15,11 @@ OURS = ("sparse_gpt", "tasks", "launch", "tests")
 
 # What each room may import besides itself. A room is a folder or module of sparse_gpt, in sparse_gpt/circuits one of
 # those. Folders sparse_gpt/tasks and sparse_gpt/launch are links to the ones beside it.
-FILES = {"sparse_gpt.errors", "sparse_gpt.schema", "sparse_gpt.io"}  # standard library only, as the next
+FILES = {"sparse_gpt.errors", "sparse_gpt.io"}  # standard library only, as the next
 PROCESS = {"sparse_gpt.folders", "sparse_gpt.interruption", "sparse_gpt.locks"}
-BASE = {"sparse_gpt.arrays", "sparse_gpt.config", "sparse_gpt.visible", "sparse_gpt.progress", *FILES, *PROCESS}
-DRAWING = {"sparse_gpt.drawing", "sparse_gpt.records"}
+RECORDS = {*FILES, "sparse_gpt.config", "sparse_gpt.records"}
+BASE = {"sparse_gpt.arrays", "sparse_gpt.visible", "sparse_gpt.progress", *RECORDS, *PROCESS}
+DRAWING = {"sparse_gpt.drawing"}
 MODEL = {*BASE, "sparse_gpt.parameters", "sparse_gpt.sparsity", "sparse_gpt.model"}
 TRAINING = {*MODEL, "sparse_gpt.data", "sparse_gpt.training"}
 GRAPH = {*MODEL, *DRAWING, *(f"sparse_gpt.circuits.{name}" for name in ("circuit", "nodes", "liveness", "model_graph"))}
@@ -32,13 +33,13 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.progress": set(),
     "sparse_gpt.machine": set(),
     "sparse_gpt.interruption": set(),
-    "sparse_gpt.schema": {"sparse_gpt.errors"},
-    "sparse_gpt.io": {"sparse_gpt.errors", "sparse_gpt.schema"},
+    "sparse_gpt.io": {"sparse_gpt.errors"},
     "sparse_gpt.arrays": {"sparse_gpt.errors", "sparse_gpt.io"},
     "sparse_gpt.folders": {"sparse_gpt.errors", "sparse_gpt.io"},
     "sparse_gpt.locks": {"sparse_gpt.errors", "sparse_gpt.folders"},
     "sparse_gpt.surroundings": {"sparse_gpt.machine"},
     "sparse_gpt.config": FILES,
+    "sparse_gpt.records": RECORDS - {"sparse_gpt.records"},
     "sparse_gpt.presets": BASE,
     "sparse_gpt.estimate": {*BASE, "sparse_gpt.machine"},
     "sparse_gpt.tasks": set(),
@@ -69,9 +70,8 @@ ROOMS: dict[str, set[str]] = {
     # Where tasks and models meet.
     "sparse_gpt.evaluation": {*TRAINING, *CIRCUITS, "sparse_gpt.tasks"},
     # These read files only.
-    "sparse_gpt.records": BASE,
-    "sparse_gpt.drawing": {*BASE, "sparse_gpt.records"},
-    "sparse_gpt.report": {*BASE, "sparse_gpt.records", "sparse_gpt.drawing"},
+    "sparse_gpt.drawing": BASE,
+    "sparse_gpt.report": {*BASE, "sparse_gpt.drawing"},
 }
 ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report"}
 ROOMS["sparse_gpt"] = set(ROOMS)  # the package's own __init__: the front door

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sparse_gpt import machine
+from sparse_gpt.records import converted
+from sparse_gpt.records.run import Numerics
 from sparse_gpt.training import manifest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -36,9 +38,9 @@ def test_a_manifest_says_why_it_has_no_revision(
         (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = manifest.describe({})
-    assert found["git_revision"] == revision
-    assert found.get("git_revision_missing", "").startswith(reason)
-    assert ("git_revision_missing" in found) == bool(reason)
+    assert found.git_revision == revision
+    assert (found.git_revision_missing or "").startswith(reason)
+    assert ("git_revision_missing" in found.tree()) == bool(reason)
 
 
 def test_a_manifest_says_what_the_last_bits_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +51,7 @@ def test_a_manifest_says_what_the_last_bits_depend_on(tmp_path: Path, monkeypatc
     assert found["processor"] == "Sample CPU"
     assert found["vector_extensions"] == ["avx2", "fma", "avx512f"]
     assert found["threads"] == 3
-    assert manifest.describe({})["machine"] == machine.numerics()
+    assert manifest.describe({}).machine == converted(machine.numerics(), Numerics)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import rankings
 from sparse_gpt.experiments.rankings import SEARCH
-from sparse_gpt.records.files import read_workdir
+from sparse_gpt.records import Search, read_workdir
+from sparse_gpt.records.search import RankingSizes
 from sparse_gpt.report.page import render
-from tasks import TASKS, AnyTask
+from sparse_gpt.tasks import TASKS, AnyTask
 from tests import report_workdirs
 
 
@@ -63,11 +65,15 @@ def test_necessity_of_a_finished_workdir(finished: Path, tmp_path: Path) -> None
 def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, calls = "single_double_quote", []
 
-    def found(workdir: Path, search: dict[str, Any], task: AnyTask) -> list[dict[str, Any]]:
+    def found(workdir: Path, search: Search, task: AnyTask) -> tuple[RankingSizes, ...]:
         calls.append((workdir, task.name))
-        points = search["size_versus_target"]["points"]
-        dearer = [{**point, "edges": 3 * point["edges"]} for point in points]
-        return [{"ranking": SEARCH, "points": points}, {"ranking": "integrated_gradients", "points": dearer}]
+        assert search.size_versus_target is not None
+        points = search.size_versus_target.points
+        dearer = tuple(msgspec.structs.replace(point, edges=3 * point.edges) for point in points)
+        return (
+            RankingSizes(ranking=SEARCH, points=points),
+            RankingSizes(ranking="integrated_gradients", points=dearer),
+        )
 
     monkeypatch.setattr(rankings, "rankings", found)
     for _ in range(2):
@@ -102,6 +108,6 @@ def test_what_cannot_be_shown_is_told(finished: Path, tmp_path: Path) -> None:
     search = json.loads((finished / "circuits" / "bracket_counting" / "search.json").read_text())
     del search["baselines"][1]["loss_versus_size"][0]["ablated_task_loss"]
     with pytest.raises(InputError, match=r"bracket_counting/search\.json: has no losses after ablation"):
-        rankings.without(search, "bracket_counting")
+        rankings.without(Search.from_tree(search), "bracket_counting")
     with pytest.raises(InputError, match="--model=moon: no such folder; stored models are laptop"):
         rankings.necessity(tmp_path, "moon", [TASKS["bracket_counting"]])

@@ -18,7 +18,7 @@ import pytest
 
 from sparse_gpt.drawing.text import compact, number, script_json, visible_token, weight
 from sparse_gpt.errors import InputError
-from sparse_gpt.records.files import read_metrics, read_workdir
+from sparse_gpt.records import Circuit, MetricsRow, Search, read_metrics, read_workdir
 from sparse_gpt.report import build_report
 from sparse_gpt.report.charts import loss_versus_size, search_history, training_charts
 from sparse_gpt.report.page import render
@@ -295,12 +295,16 @@ def test_failed_rebuild_keeps_the_old_page(tmp_path: Path) -> None:
 def test_metrics_of_a_resumed_run_and_of_a_running_one(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0, "loss": 3}\n{"step": 10, "loss": 2}\n{"step": 10, "loss": 1}\n{"step": 20, "lo')
-    assert read_metrics(path) == [{"step": 0, "loss": 3}, {"step": 10, "loss": 1}]
+    assert [(row.step, row.loss) for row in read_metrics(path)] == [(0, 3), (10, 1)]
+
+
+def _rows_of(metrics: list[dict[str, Any]]) -> list[MetricsRow]:
+    return [MetricsRow.from_tree(row) for row in metrics]
 
 
 def test_charts_hold_the_numbers() -> None:
     metrics = workdirs.metrics(1000)
-    charts = {chart.title: chart.figure for chart in training_charts(metrics)}
+    charts = {chart.title: chart.figure for chart in training_charts(_rows_of(metrics))}
     assert list(charts) == [
         "Loss",
         "Density",
@@ -317,8 +321,8 @@ def test_charts_hold_the_numbers() -> None:
     assert charts["Nonzero weights"].data[0].y[-1] == last["h_0/mlp/c_fc/kernel"] + last["wte"]  # not the bigram table
 
     circuit, _ = workdirs.quote_circuit()
-    search = workdirs.search(circuit)
-    chart = loss_versus_size(search, circuit)
+    search = Search.from_tree(workdirs.search(circuit))
+    chart = loss_versus_size(search, Circuit.from_tree(circuit))
     assert chart is not None
     assert chart.figure.layout.xaxis.type == "log"
     assert {round(shape.y0, 3) for shape in chart.figure.layout.shapes} == {0.693, 0.15}
@@ -331,7 +335,7 @@ def test_charts_hold_the_numbers() -> None:
 
 def test_long_runs_are_thinned() -> None:
     metrics = [{"step": step, "loss": 1.0} for step in range(100_000)]
-    (chart,) = training_charts(metrics)
+    (chart,) = training_charts(_rows_of(metrics))
     assert 700 < len(chart.figure.data[0].x) <= 1500
 
 

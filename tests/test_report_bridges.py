@@ -8,7 +8,7 @@ import pytest
 
 from sparse_gpt.drawing.text import number
 from sparse_gpt.errors import InputError
-from sparse_gpt.records.files import read_workdir
+from sparse_gpt.records import Bridge, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section, mixture_charts, steering_chart
 from sparse_gpt.report.page import render
 from tests import report_workdirs as workdirs
@@ -38,7 +38,7 @@ def test_every_bridge_stands_beside_both_controls(folder: Path) -> None:
 
 
 def test_heat_maps_hold_every_path() -> None:
-    blocks, whole = (chart.figure.data[0] for chart in mixture_charts(workdirs.bridge()))
+    blocks, whole = (chart.figure.data[0] for chart in mixture_charts(Bridge.from_tree(workdirs.bridge())))
     # Pieces: embedding, attention, MLP, unembedding. The sparse model alone runs attention: two switches.
     assert blocks.text[1][2] == "dsdd"
     assert blocks.z[1][2] == pytest.approx(0.02)
@@ -54,7 +54,7 @@ def test_heat_maps_hold_every_path() -> None:
     ]
     bridge = workdirs.bridge()
     bridge["mixtures"]["complete"] = False
-    assert len(mixture_charts(bridge)) == 1
+    assert len(mixture_charts(Bridge.from_tree(bridge))) == 1
 
 
 def test_steering_and_transport(folder: Path) -> None:

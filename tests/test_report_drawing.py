@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 
 from sparse_gpt.drawing import placement
-from sparse_gpt.drawing.graph import build_graph
+from sparse_gpt.drawing.graph import Graph, build_graph
 from sparse_gpt.drawing.labels import CHARACTER, LINE, curves, place_labels
 from sparse_gpt.drawing.layout import LEGIBLE, NODE_HEIGHT, Layout, lay_out
 from sparse_gpt.drawing.text import number
 from sparse_gpt.errors import InputError
+from sparse_gpt.records import Circuit, Traces
 from sparse_gpt.report import CircuitDrawing, draw_circuit
 from tests import report_workdirs as workdirs
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def graph_of(circuit: dict[str, Any], traces: dict[str, Any] | None = None, d_head: int = 0) -> Graph:
+    return build_graph(Circuit.from_tree(circuit), None if traces is None else Traces.from_tree(traces), d_head)
 
 
 def _subcircuit(seed: int, nodes: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,7 +83,7 @@ def test_every_node_and_edge_is_there(case: tuple) -> None:
 
 
 def test_nothing_overlaps_or_is_cut_off(case: tuple) -> None:
-    layout = lay_out(build_graph(*case))
+    layout = lay_out(graph_of(*case))
     boxes = list(layout.boxes.values())
     for box in boxes:
         assert box.left >= 0
@@ -96,7 +101,7 @@ def test_nothing_overlaps_or_is_cut_off(case: tuple) -> None:
 
 
 def test_lines_of_residual_channels_touch_only_their_own_nodes(case: tuple) -> None:
-    graph = build_graph(*case)
+    graph = graph_of(*case)
     layout = lay_out(graph)
     for lane in graph.lanes:
         stations = [layout.boxes[key] for key in lane.stations]
@@ -113,7 +118,7 @@ def test_lines_of_residual_channels_touch_only_their_own_nodes(case: tuple) -> N
 
 def test_links_go_from_writes_to_later_reads() -> None:
     circuit, traces = workdirs.quote_circuit()
-    links = {link for lane in build_graph(circuit, traces).lanes for link in lane.links}
+    links = {link for lane in graph_of(circuit, traces).lanes for link in lane.links}
     assert links == {
         ("embed:17", "0.mlp_in.17"),
         ("embed:90", "0.mlp_in.90"),
@@ -124,7 +129,7 @@ def test_links_go_from_writes_to_later_reads() -> None:
     # A read before the write of its channel is not joined to it; a write never to a write, a read never to a read.
     nodes = [(0, "attn_in", 5), (0, "attn_out", 5), (0, "mlp_in", 5), (0, "mlp_out", 5), (1, "attn_in", 5)]
     circuit |= {"nodes": [{"layer": a, "site": b, "channel": c} for a, b, c in nodes], "edges": []}
-    (lane,) = build_graph(circuit, traces | {"embedding": [], "unembedding": []}).lanes
+    (lane,) = graph_of(circuit, traces | {"embedding": [], "unembedding": []}).lanes
     assert set(lane.links) == {
         ("0.attn_out.5", "0.mlp_in.5"),
         ("0.attn_out.5", "1.attn_in.5"),
@@ -136,24 +141,24 @@ def test_position_channels_are_not_residual_channels() -> None:
     circuit, traces = workdirs.quote_circuit()
     circuit["nodes"].append({"layer": 0, "site": "attn_in", "channel": 130})  # d_model is 128
     traces["embedding"].append({"token": "x", "token_id": 9, "channel": 130, "weight": 9.0})
-    graph = build_graph(circuit, traces)
+    graph = graph_of(circuit, traces)
     assert [lane.links for lane in graph.lanes if lane.channel == 130] == [()]
     assert lay_out(graph).boxes["0.attn_in.130"].label == "pos 2"
 
 
 def test_heads_are_framed_and_their_q_and_k_paired() -> None:
     circuit, traces = workdirs.quote_circuit()
-    (frame,) = lay_out(build_graph(circuit, traces)).frames
+    (frame,) = lay_out(graph_of(circuit, traces)).frames
     assert frame.title == "h3"  # channels 52 and 61 of width-16 heads
     assert frame.pairs == (("1.attn_q.61", "1.attn_k.61"),)
     del traces["d_head"]
-    unknown: Layout = lay_out(build_graph(circuit, traces))
+    unknown: Layout = lay_out(graph_of(circuit, traces))
     assert [f.title for f in unknown.frames] == [""]
-    assert [f.title for f in lay_out(build_graph(circuit, traces, d_head=32)).frames] == ["h1"]
+    assert [f.title for f in lay_out(graph_of(circuit, traces, d_head=32)).frames] == ["h1"]
 
 
 def test_labels_are_legible(case: tuple) -> None:
-    graph = build_graph(*case)
+    graph = graph_of(*case)
     layout = lay_out(graph)
     labels = place_labels(curves(graph.wires, layout.boxes), layout.boxes.values())
     assert len(labels) == len(graph.wires)
@@ -190,7 +195,7 @@ def test_heaviest_wires_of_a_large_circuit_stand_out(monkeypatch: pytest.MonkeyP
 
 def test_work_of_placing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one round over all lanes too: with 1,000 lanes, a round is a million evaluations."""
-    graph, arranged = build_graph(*_large_circuit()), []
+    graph, arranged = graph_of(*_large_circuit()), []
     monkeypatch.setattr(placement, "MAX_WORK", 100_000)  # a round looks at 32 * 32 * 1,800 things
     arrange = placement._arrange
     monkeypatch.setattr(placement, "_arrange", lambda *given: arranged.append(1) or arrange(*given))
@@ -221,7 +226,7 @@ def test_tokens_that_tell_prompts_apart_are_drawn_first() -> None:
     circuit, traces = workdirs.quote_circuit()
     traces["embedding"] = [{"token": f"t{i}", "token_id": i, "channel": 17, "weight": 0.1 * i} for i in range(1, 41)]
     traces["embedding"].append({"token": "('", "token_id": 99, "channel": 17, "weight": 0.001})
-    graph = build_graph(circuit, traces)
+    graph = graph_of(circuit, traces)
     assert set(graph.tokens) == {"token:99"} | {f"token:{i}" for i in range(30, 41)}
     assert graph.omitted == 29
 

@@ -24,6 +24,7 @@ from sparse_gpt.experiments import bridge_plots, bridges, comparisons, experimen
 from sparse_gpt.experiments.experiments import EXPERIMENTS, disturbed
 from sparse_gpt.experiments.runs import at_least, at_most, equal
 from sparse_gpt.interruption import Interrupted
+from sparse_gpt.records import Bridge, Steering, Transport
 from sparse_gpt.report.mixture_grids import mixture_grids
 from sparse_gpt.tasks import TaskError
 from tests import report_workdirs
@@ -305,8 +306,12 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
         each["trained"] |= {"loss_to_sparse": 2.02, "loss_to_dense": 1.99}
         each["untrained"] |= {"loss_to_sparse": 4.0, "loss_to_dense": 3.2}
     held["bridges"][1]["trained"]["loss_to_dense"] = 2.3
-    assert [(round(x.measured, 2), x.holds) for x in bridges.hybrid_figures(held)] == [(0.3, False), (4.0, False)]
-    found = report_workdirs.steering("quotes"), report_workdirs.transport("quotes")
+    bridge = Bridge.from_tree(held)
+    assert [(round(x.measured, 2), x.holds) for x in bridges.hybrid_figures(bridge)] == [(0.3, False), (4.0, False)]
+    found = (
+        Steering.from_tree(report_workdirs.steering("quotes")),
+        Transport.from_tree(report_workdirs.transport("quotes")),
+    )
     assert [(round(x.measured, 2), x.holds) for x in bridges.task_figures("quotes", found)] == [
         (0.76, True),
         (0.12, False),
@@ -317,7 +322,7 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
         (0.19, True),
     ]
     assert [x.holds for x in bridges.task_figures("quotes", None)] == [False]
-    bridges.write_tables(tmp_path, held, [found])
+    bridges.write_tables(tmp_path, bridge, [found])
     lines = {path.name: len(path.read_text().splitlines()) - 1 for path in tmp_path.iterdir()}
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 209, "transport.csv": 4}
 
@@ -358,8 +363,12 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
 
 def test_the_pictures_of_bridges(tmp_path: Path) -> None:
     """What is drawn is what the files hold."""
-    held = report_workdirs.bridge()
-    found = report_workdirs.steering("quotes"), report_workdirs.transport("quotes")
+    content = report_workdirs.bridge()
+    held, other = Bridge.from_tree(content), Bridge.from_tree(report_workdirs.bridge(linear=False))
+    found = (
+        Steering.from_tree(report_workdirs.steering("quotes")),
+        Transport.from_tree(report_workdirs.transport("quotes")),
+    )
     names = ("nmse", "hybrids", "mixtures", "all_mixtures", "steering_quotes", "transport")
     assert [path.name for path in bridge_plots.write(tmp_path, held, [found])] == [f"{name}.png" for name in names]
     assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
@@ -370,11 +379,11 @@ def test_the_pictures_of_bridges(tmp_path: Path) -> None:
         return axes, {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in axes.lines}
 
     _, lines = drawn(bridge_plots.nmse, held)
-    assert lines["linear, decoder"] == [each["linear"]["nmse_decoder"] for each in held["bridges"]]
+    assert lines["linear, decoder"] == [each["linear"]["nmse_decoder"] for each in content["bridges"]]
     _, lines = drawn(bridge_plots.hybrids, held)
-    above = [each["trained"]["loss_to_dense"] - held["dense_loss"] for each in held["bridges"]]
+    above = [each["trained"]["loss_to_dense"] - content["dense_loss"] for each in content["bridges"]]
     assert lines["trained, ends dense"] == above
-    assert len(drawn(bridge_plots.hybrids, report_workdirs.bridge(linear=False))[1]) == len(lines) - 2
+    assert len(drawn(bridge_plots.hybrids, other)[1]) == len(lines) - 2
     _, lines = drawn(bridge_plots.curves, found[0])
     ends = [lines[name][-1] for name in ("sparse model", "dense model, its stream", "dense model, one read")]
     assert ends == pytest.approx([0.95 / 1.13, 0.85 / 1.11, 0.76 / 1.092])

@@ -75,7 +75,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert steer._circuit(untrained, task, circuit.params_sha256).nodes == circuit.nodes
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(rankings, "finish", lambda *args: asked.append(args))
-    assert rankings._search(untrained, task)["samples_sha256"] == task.samples_sha256
+    assert rankings._search(untrained, task).samples_sha256 == task.samples_sha256
     assert not asked
 
     file.write_bytes(file.read_bytes() + b"\n")

@@ -1,7 +1,6 @@
 """The work of launch.bridge."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.heldout import heldout_rule_for
-from sparse_gpt.io import read_json
 from sparse_gpt.parameters import Params
-from sparse_gpt.schema import MANIFEST
+from sparse_gpt.records import Manifest
 from sparse_gpt.training import claim, distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
@@ -147,15 +145,14 @@ def _in_its_tokens(config: Config, folder: Path, model: str) -> Config:
 def _check_held(workdir: Path, dense_sha256: str | None = None) -> None:
     """InputError if the workdir holds a run without bridges, or one with bridges to another dense model. Without a hash
     the dense model is the workdir's own, which may not be trained yet."""
-    path = workdir / "manifest.json"
-    if not os.path.lexists(path):
+    facts = Manifest.read_if_any(workdir / Manifest.FILE)
+    if facts is None:
         return
-    facts = read_json(path, MANIFEST)
-    held = facts.get("dense_params_sha256")
+    held = facts.dense_params_sha256
     if held is None:
         raise InputError(f"{workdir}: holds a run without bridges; choose a new --workdir")
     if dense_sha256 is None and not (workdir / "dense").is_dir():
-        raise InputError(f"{workdir}: its bridges lead to the model in {facts.get('dense')}; name it by --dense")
+        raise InputError(f"{workdir}: its bridges lead to the model in {facts.dense}; name it by --dense")
     if dense_sha256 is not None and held != dense_sha256:
         raise InputError(
             f"{workdir}: its bridges lead to another dense model; choose a new --workdir, or give that one"

@@ -5,9 +5,8 @@ from pathlib import Path
 from absl import flags
 
 from sparse_gpt.interop.workdirs import import_openai
-from sparse_gpt.io import read_json
 from sparse_gpt.parameters import parameter_table
-from sparse_gpt.schema import TRAINED
+from sparse_gpt.training import manifest
 
 from .. import cli
 
@@ -17,7 +16,7 @@ def main() -> None:
     given = flags.FLAGS.tokenizer
     source = Path(flags.FLAGS.source).expanduser()
     model = import_openai(source, cli.workdir(), Path(given).expanduser() if given else None, say=print)
-    kept = read_json(cli.workdir() / "manifest.json", TRAINED)["nonzeros"].values()
+    kept = (manifest.read(cli.workdir()).nonzeros or {}).values()
     total = sum(spec.size for spec in parameter_table(model.config.model).values())
     m = model.config.model
     print(f"{m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}")

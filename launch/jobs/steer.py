@@ -1,7 +1,6 @@
 """The work of launch.steer."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from sparse_gpt.circuits.run.task_batch import padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json_if_any, write_json
-from sparse_gpt.schema import INDEX, MANIFEST, NUMBER, TEXT
+from sparse_gpt.records import Manifest, Search, Steering, Transport
+from sparse_gpt.records.bridge import Curve
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.training.manifest import params_sha256
 
@@ -27,8 +26,6 @@ from .. import cli
 PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
 DRAWN = 2 * PAIRS  # so that enough are left without the longest and those of unequal length
 MEAN_BATCHES = 16  # of pretraining text
-_NODE = {"layer": INDEX, "site": TEXT, "channel": INDEX, "task_loss": NUMBER}
-_SEARCH = {"samples_sha256?": TEXT, "importance?": {"nodes?": [_NODE]}}  # of search.json
 
 
 def main(folder: Path, chosen: list[AnyTask], node: Node | None) -> None:
@@ -36,20 +33,19 @@ def main(folder: Path, chosen: list[AnyTask], node: Node | None) -> None:
     cli.hold(folder)
     config = configs.load(folder)
     chosen = chosen or _tasks(folder)
-    models, facts = _models(folder, config)
-    circuits = {task.name: _circuit(folder, task, facts["params_sha256"]) for task in chosen}
+    models = _models(folder, config)
+    circuits = {task.name: _circuit(folder, task, models.params_sha256) for task in chosen}
     corpus = Corpus.open(config.data.corpus or folder / "corpus")
     found = image_ablation.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
     text = _text(config, corpus, "validation", 0)
     for task in chosen:
-        name, circuit, place = task.name, circuits[task.name], folder / "circuits" / task.name
+        circuit, place = circuits[task.name], folder / "circuits" / task.name
         samples = _samples(task, corpus.tokenizer, config)
         steered = _steer(models, circuit, place, samples, node)
-        carried = image_ablation.record(models, circuit.nodes, found, samples["heldout"], text, config.prune.seed)
-        carried["sparse"] = {key: circuit.metrics.get(key) for key in ("full_model_task_loss", "ablated_task_loss")}
-        for kind, result in (("steering", steered), ("transport", carried)):
-            write_json(place / f"{kind}.json", {"format": f"sparse_gpt.{kind}/1", "task": name, **facts, **result})
-        print(_describe(name, steered, carried, place))
+        carried = image_ablation.transport(models, circuit, found, samples["heldout"], text, config.prune.seed)
+        for result in (steered, carried):
+            result.write(folder / result.FILE.replace("TASK", task.name))
+        print(_describe(steered, carried, place))
 
 
 def _tasks(folder: Path) -> list[AnyTask]:
@@ -68,7 +64,8 @@ def _circuit(folder: Path, task: AnyTask, params_sha256: str) -> Circuit:
     """The circuit of a task; InputError unless it is of these weights, and was searched on the task's file as it is."""
     place = folder / "circuits" / task.name
     circuit = load(place, params_sha256)
-    if read_json_if_any(place / "search.json", _SEARCH).get("samples_sha256", "") != task.samples_sha256:
+    search = Search.read_if_any(place / "search.json")
+    if (search.samples_sha256 if search else "") != task.samples_sha256:
         raise InputError(
             f"--task={task.source}: {place} was searched on other pairs; python -m launch.prune --workdir={folder} "
             f"--task={task.source} searches on these"
@@ -76,21 +73,25 @@ def _circuit(folder: Path, task: AnyTask, params_sha256: str) -> Circuit:
     return circuit
 
 
-def _models(folder: Path, config: Config) -> tuple[Models, dict[str, str]]:
-    """The two models of a finished bridged run and the bridges, and the fingerprints of both models."""
-    held = read_json_if_any(folder / "manifest.json", MANIFEST)
-    if "dense_params_sha256" not in held:
+def _models(folder: Path, config: Config) -> Models:
+    """The two models of a finished bridged run and the bridges."""
+    held = Manifest.read_if_any(folder / Manifest.FILE) or Manifest()
+    if held.dense_params_sha256 is None:
         raise InputError(f"--workdir={folder}: not a bridged run; python -m launch.bridge makes one")
     beside = folder / "dense"  # still right when the folder has been moved
-    dense = dense_models.load_dense(beside if beside.is_dir() else Path(held.get("dense", "")), config)
-    if dense.params_sha256 != held["dense_params_sha256"]:
-        raise InputError(
-            f"--workdir={folder}: the dense model in {held.get('dense', '')} is not the one it was bridged to"
-        )
+    dense = dense_models.load_dense(beside if beside.is_dir() else Path(held.dense or ""), config)
+    if dense.params_sha256 != held.dense_params_sha256:
+        raise InputError(f"--workdir={folder}: the dense model in {held.dense} is not the one it was bridged to")
     program = BridgeProgram(config, None, dense.config)
     _, state = restore(folder, program)
-    models = Models(program.bridged, program.place(dense.params), state.params, state.optimizer.bridges)
-    return models, {"params_sha256": params_sha256(state.params), "dense_params_sha256": dense.params_sha256}
+    return Models(
+        program.bridged,
+        program.place(dense.params),
+        state.params,
+        state.optimizer.bridges,
+        params_sha256(state.params),
+        dense.params_sha256,
+    )
 
 
 def _text(config: Config, corpus: Corpus, split: str, step: int) -> np.ndarray:
@@ -115,7 +116,7 @@ def _samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> dict[str, T
 
 def _steer(
     models: Models, circuit: Circuit, place: Path, samples: dict[str, TaskBatch], chosen: Node | None
-) -> dict[str, Any]:
+) -> Steering:
     """steering.json: the candidates on validation samples, the curves of one node on held-out ones."""
     trial, final = (steering.Steering(models, samples[split]) for split in ("validation", "heldout"))
     tried = steering.candidates(trial, circuit.nodes, _importance(place, circuit))
@@ -124,34 +125,34 @@ def _steer(
             raise InputError(
                 f"--task={circuit.task}: no node of its circuit lies at a bridged read; name one by --node"
             )
-        chosen = tried[0]["layer"], tried[0]["site"], tried[0]["channel"]
-    return {**steering.record(final, chosen, 0), "candidates": tried}
+        chosen = tried[0].node
+    return steering.steer(final, circuit.task, chosen, 0, tried)
 
 
 def _importance(place: Path, circuit: Circuit) -> dict[Node, float]:
     """What the task loss gains without each node, from search.json; {} when it is not there."""
-    search = read_json_if_any(place / "search.json", _SEARCH)
-    entries = search.get("importance", {}).get("nodes", [])
+    search = Search.read_if_any(place / "search.json")
+    entries = search.importance.nodes if search else ()
     whole = circuit.metrics["task_loss"]
-    return {(e["layer"], e["site"], e["channel"]): e["task_loss"] - whole for e in entries}
+    return {entry.node: entry.task_loss - whole for entry in entries if entry.task_loss is not None}
 
 
-def _describe(name: str, steered: dict[str, Any], carried: dict[str, Any], place: Path) -> str:
-    curves, node = steered["curves"], ".".join(map(str, steered["node"].values()))
+def _describe(steered: Steering, carried: Transport, place: Path) -> str:
+    curves = steered.curves
 
-    def moved(curve: str) -> str:
-        return f"{curves[curve]['share'][0]:.3f} -> {curves[curve]['share'][-1]:.3f}"
+    def moved(curve: Curve) -> str:
+        return f"{curve.share[0]:.3f} -> {curve.share[-1]:.3f}"
 
-    random = max(curve["share"][-1] for curve in (*curves["random"], *curves["random_stream"]))
-    losses = [f"{carried['dense']['task_loss']:.3f} as it is"]
-    if carried["image"]:
-        losses.append(f"{carried['image']['task_loss']:.3f} without the circuit's image")
-    if carried["random"]:
-        losses.append(f"{np.mean([draw['task_loss'] for draw in carried['random']]):.3f} without random images")
+    random = max(curve.share[-1] for curve in (*curves.random, *curves.random_stream))
+    losses = [f"{carried.dense.task_loss:.3f} as it is"]
+    if carried.image:
+        losses.append(f"{carried.image.task_loss:.3f} without the circuit's image")
+    if carried.random:
+        losses.append(f"{np.mean([draw.task_loss for draw in carried.random]):.3f} without random images")
     return (
-        f"{name}: node {node} steered on {steered['pairs']} held-out pairs, foil's share of both answers "
-        f"{moved('sparse')} in the sparse model, {moved('stream')} in the dense one by its stream, {moved('dense')} by "
-        f"one read, at most {random:.3f} in random directions\n"
+        f"{steered.task}: node {steered.node.node.key} steered on {steered.pairs} held-out pairs, foil's share of both "
+        f"answers {moved(curves.sparse)} in the sparse model, {moved(curves.stream)} in the dense one by its stream, "
+        f"{moved(curves.dense)} by one read, at most {random:.3f} in random directions\n"
         f"  task loss of the dense model {', '.join(losses)}\n"
         f"  -> {place}"
     )

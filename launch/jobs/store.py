@@ -45,5 +45,5 @@ def with_short_bigrams(folder: Path, config: configs.Config, output: Path) -> Pa
     save_params(output, rounded, step)
     trained = params_sha256(params)
     found = update(output, {"params_sha256": params_sha256(rounded), "trained_params_sha256": trained})
-    print(tasks_solved.write(output, config, rounded, found["params_sha256"]))
+    print(tasks_solved.write(output, config, rounded, found.params_sha256 or ""))
     return output

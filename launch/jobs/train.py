@@ -49,7 +49,7 @@ def main(config: Config) -> int:
         facts = manifest.read(cli.workdir())
         print(run.describe(result, facts))
         if config.train.evaluate_tasks and batches is None and not result.interrupted:
-            print(tasks_solved.write(cli.workdir(), config, result.params, facts["params_sha256"]))
+            print(tasks_solved.write(cli.workdir(), config, result.params, facts.params_sha256 or ""))
     return cli.INTERRUPTED if result.interrupted else 0
 
 

@@ -26,6 +26,7 @@ from sparse_gpt.evaluation import heldout, samples, tasks_solved
 from sparse_gpt.interop.workdirs import export_openai
 from sparse_gpt.locks import writing
 from sparse_gpt.model.taps import Tap, chain, identity
+from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.run import train_on_corpus
 from sparse_gpt.workdir import Workdir
@@ -87,7 +88,7 @@ def train(workdir: str | Path, preset: str = "quickstart", *, progress: bool = T
         >>> import sparse_gpt as sg
         >>> folder = getfixture("tmp_path") / "run"
         >>> model = sg.train(folder, "tiny", progress=False, train__steps=2, train__evaluate_tasks=False)
-        >>> model.manifest["step"]
+        >>> model.manifest.step
         2
     """
     fields = {name.replace("__", ".", 1): value for name, value in overrides.items()}
@@ -117,7 +118,7 @@ class Model(Workdir):
         return f"Model({self.folder.name}: {m.n_layer} layers, d_model {m.d_model}, vocabulary {m.vocab_size})"
 
     @functools.cached_property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """What manifest.json holds."""
         return manifest.read(self.folder)
 

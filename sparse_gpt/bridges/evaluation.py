@@ -1,20 +1,10 @@
 """bridge.json: how well the bridges of a finished run join the two models, beside two controls.
 
-Format "sparse_gpt.bridge/1": params_sha256, dense_params_sha256, independent_params_sha256 (null without that control),
-step, tokens (of the validation split; every number is a mean over them), dense_loss, sparse_loss, independent_loss,
-bridges and mixtures.
-
-bridges: [{dense, sparse, trained: MEASURES, untrained: MEASURES, linear: MEASURES or null}], one for each bridged pair
-of boundaries. "untrained" are bridges as they were initialised; "linear" is the best linear map, fitted after the fact,
-to a sparse model that was trained without bridges. MEASURES are nmse_encoder and nmse_decoder (fractions), kl_to_sparse
-and kl_to_dense (against the dense model, nats), loss_to_sparse and loss_to_dense (cross-entropies of the two
-single-switch hybrids, the one that ends in the sparse and the one that ends in the dense model, nats).
-
-mixtures: {complete, paths: [{path, loss, kl}]}, hybrids with any number of switches (see mixtures.py); when not
-complete, those with at most two.
+Untrained bridges are bridges as they were initialised; linear ones are the best linear maps, fitted after the fact, to
+a sparse model that was trained without bridges. What the file holds: records/bridge.py, docs/formats/bridge.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +15,8 @@ from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.least_squares import Independent
 from sparse_gpt.bridges.training import PER_GROUP, BridgeProgram
 from sparse_gpt.config import Config
-from sparse_gpt.io import write_json
+from sparse_gpt.records import Bridge
+from sparse_gpt.records.bridge import BridgedBoundary, Measures
 from sparse_gpt.training.manifest import params_sha256
 from sparse_gpt.training.step import TrainState
 
@@ -40,7 +31,7 @@ def write(
     validation: list[np.ndarray],
     independent: Independent | None = None,
     fitting: Iterable[np.ndarray] = (),
-) -> dict[str, Any]:
+) -> Bridge:
     """Evaluates a checkpoint of a bridged run on one device, writes bridge.json, and returns it.
 
     Args:
@@ -55,49 +46,55 @@ def write(
     held = program.place(dense.params)
     evaluate = program.evaluation(held)
     control = state.replace(optimizer=state.optimizer._replace(bridges=program.init_bridges()))  # type: ignore[attr-defined]
-    found = {"trained": evaluate(state, validation), "untrained": evaluate(control, validation)}
+    trained, untrained, linear = evaluate(state, validation), evaluate(control, validation), None
     if independent is not None:
-        found["linear"] = least_squares.measure(config, dense, independent, fitting, validation)
-    result = {
-        "format": "sparse_gpt.bridge/1",
-        "params_sha256": params_sha256(state.params),
-        "dense_params_sha256": dense.params_sha256,
-        "independent_params_sha256": independent and independent.params_sha256,
-        "step": step,
-        "tokens": sum(batch[:, 1:].size for batch in validation),
-        "dense_loss": found["trained"]["val_dense_loss"],
-        "sparse_loss": found["trained"]["val_loss"],
-        "independent_loss": found["linear"]["val_loss"] if independent else None,
-        "bridges": [
-            {**pair._asdict(), "linear": None, **{kind: _measures(terms, i) for kind, terms in found.items()}}
+        linear = least_squares.measure(config, dense, independent, fitting, validation)
+    result = Bridge(
+        params_sha256=params_sha256(state.params),
+        dense_params_sha256=dense.params_sha256,
+        independent_params_sha256=independent.params_sha256 if independent else None,
+        step=step,
+        tokens=sum(batch[:, 1:].size for batch in validation),
+        dense_loss=trained["val_dense_loss"],
+        sparse_loss=trained["val_loss"],
+        independent_loss=linear["val_loss"] if linear else None,
+        bridges=tuple(
+            BridgedBoundary(
+                dense=pair.dense,
+                sparse=pair.sparse,
+                linear=_measures(linear, i) if linear else None,
+                trained=_measures(trained, i),
+                untrained=_measures(untrained, i),
+            )
             for i, pair in enumerate(program.bridged.pairs)
-        ],
-        "mixtures": mixtures.evaluate(program.bridged, held, state.params, state.optimizer.bridges, validation),
-    }
-    write_json(workdir / "bridge.json", result)
+        ),
+        mixtures=mixtures.evaluate(program.bridged, held, state.params, state.optimizer.bridges, validation),
+    )
+    result.write(workdir / Bridge.FILE)
     return result
 
 
-def _measures(terms: dict[str, Any], i: int) -> dict[str, float]:
-    """MEASURES of bridge number i."""
-    return {name: terms[f"val_{name}"][i] for name in MEASURES}
+def _measures(terms: Mapping[str, Any], i: int) -> Measures:
+    """Those of bridge number i."""
+    return Measures(**{name: terms[f"val_{name}"][i] for name in MEASURES})
 
 
-def describe(result: dict[str, Any]) -> str:
+def describe(result: Bridge) -> str:
     """A few lines for a person: the hybrids that are furthest from the dense model, beside the controls."""
-    bridges, dense = result["bridges"], result["dense_loss"]
+    dense, paths = result.dense_loss, result.mixtures.paths
 
-    def worst(kind: str) -> float:
-        losses = [bridge[kind][name] for bridge in bridges for name in ("loss_to_sparse", "loss_to_dense")]
-        return float(max(losses)) - float(dense)
+    def worst(bridges: Iterable[Measures]) -> float:
+        return max(loss for each in bridges for loss in (each.loss_to_sparse, each.loss_to_dense) if loss is not None)
 
+    trained = worst(each.trained for each in result.bridges) - dense
+    untrained = worst(each.untrained for each in result.bridges) - dense
     fitted = "linear control: none, no --independent"
-    if result["independent_params_sha256"]:
-        fitted = f"linear maps to an independent model: {worst('linear'):.3f}"
-    paths = result["mixtures"]["paths"]
-    furthest = max(paths, key=lambda entry: entry["loss"])
+    if result.independent_params_sha256:
+        linear = worst(each.linear for each in result.bridges if each.linear) - dense
+        fitted = f"linear maps to an independent model: {linear:.3f}"
+    furthest = max(paths, key=lambda entry: entry.loss)
     return (
-        f"validation loss {dense:.3f} dense, {result['sparse_loss']:.3f} sparse; every single-switch hybrid within "
-        f"{worst('trained'):.3f} nats of the dense model (untrained bridges: {worst('untrained'):.3f}; {fitted})\n"
-        f"{len(paths)} mixtures, the furthest ({furthest['path']}) within {furthest['loss'] - dense:.3f}; bridge.json"
+        f"validation loss {dense:.3f} dense, {result.sparse_loss:.3f} sparse; every single-switch hybrid within "
+        f"{trained:.3f} nats of the dense model (untrained bridges: {untrained:.3f}; {fitted})\n"
+        f"{len(paths)} mixtures, the furthest ({furthest.path}) within {furthest.loss - dense:.3f}; bridge.json"
     )

@@ -19,19 +19,23 @@ from sparse_gpt.model.transformer import Transformer
 from sparse_gpt.parameters import Params
 
 
+def apply(model: Transformer, params: Params, *args: Any, method: str = "__call__", **options: Any) -> jax.Array:
+    """What the model, or one of its methods, makes of its arguments: streams or logits."""
+    found: Any = model.apply({"params": params}, *args, method=method, **options)
+    return jnp.asarray(found)
+
+
 def plain_pass(
     model: Transformer, params: Params, tokens: jax.Array, boundaries: Sequence[int], tap: Tap = identity
 ) -> tuple[list[jax.Array], jax.Array]:
     """Residual streams (B, T, D) at the given ascending boundaries, and the logits (B, T, V), of one whole pass."""
-    variables: Any = {"params": params}
-    h: Any = model.apply(variables, tokens, method="embed")
+    h = apply(model, params, tokens, method="embed")
     at, streams = 0, []
     for boundary in (*boundaries, 2 * model.config.n_layer):
-        h = model.apply(variables, h, at, boundary, tap, method="run")
+        h = apply(model, params, h, at, boundary, tap, method="run")
         at = boundary
         streams.append(h)
-    logits: Any = model.apply(variables, h, tokens, tap, method="unembed")
-    return streams[:-1], logits
+    return streams[:-1], apply(model, params, h, tokens, tap, method="unembed")
 
 
 def hybrid_passes(
@@ -56,26 +60,25 @@ def hybrid_passes(
     Returns:
       (B, S, T, V) logits. The pass of group s is the one that entered at bridge chosen[s].
     """
-    variables: Any = {"params": params}
     batch, time = tokens.shape
     streams, at = jnp.zeros((batch, 0, time, entries[0].shape[-1]), entries[0].dtype), boundaries[0]
     for s, group in enumerate(groups):
         for bridge in group:
-            streams = _advance(model, variables, streams, at, boundaries[bridge])
+            streams = _advance(model, params, streams, at, boundaries[bridge])
             at, entry = boundaries[bridge], entries[bridge][:, None]
             if bridge != group[0]:  # a later one of the group takes the row over when it is the chosen one
                 streams, held = streams[:, :-1], streams[:, -1:]
                 entry = jnp.where(chosen[s] == bridge, entry, held)
             streams = jnp.concatenate([streams, entry], axis=1)
-    streams = _advance(model, variables, streams, at, 2 * model.config.n_layer)
+    streams = _advance(model, params, streams, at, 2 * model.config.n_layer)
     rows = streams.reshape(-1, *streams.shape[2:])
-    logits: Any = model.apply(variables, rows, jnp.repeat(tokens, len(groups), axis=0), method="unembed")
+    logits = apply(model, params, rows, jnp.repeat(tokens, len(groups), axis=0), method="unembed")
     return logits.reshape(batch, len(groups), time, -1)
 
 
-def _advance(model: Transformer, variables: Any, streams: jax.Array, start: int, stop: int) -> jax.Array:
+def _advance(model: Transformer, params: Params, streams: jax.Array, start: int, stop: int) -> jax.Array:
     """All rows (B, S, T, D) of the growing batch through sublayers start to stop."""
     if start == stop or streams.shape[1] == 0:
         return streams
-    rows: Any = model.apply(variables, streams.reshape(-1, *streams.shape[2:]), start, stop, method="run")
+    rows = apply(model, params, streams.reshape(-1, *streams.shape[2:]), start, stop, method="run")
     return rows.reshape(streams.shape)

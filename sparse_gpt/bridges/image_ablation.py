@@ -9,17 +9,19 @@ pretraining text, at every position. Random images are spans of as many rows of 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.bridges.hybrids import plain_pass
+from sparse_gpt.bridges.hybrids import apply, plain_pass
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Node, Samples, logits_at_end
 from sparse_gpt.model.taps import Tap
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import Transport
+from sparse_gpt.records.bridge import ImageBoundary, Outcome, SparseLosses
 from sparse_gpt.training.step import cross_entropy
 
 OFFSET = {"attn_in": 0, "mlp_in": 1, "attn_out": 1, "mlp_out": 2}  # boundary of a residual node, in its layer
@@ -53,7 +55,7 @@ def means(models: Models, batches: Sequence[np.ndarray]) -> Means:
     bridged = models.bridged
 
     @jax.jit
-    def totals(dense_params: Any, params: Any, tokens: jax.Array) -> Any:
+    def totals(dense_params: Params, params: Params, tokens: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         h_dense, _ = plain_pass(bridged.dense, dense_params, tokens, [pair.dense for pair in bridged.pairs])
         h_sparse, _ = plain_pass(bridged.sparse, params, tokens, [pair.sparse for pair in bridged.pairs])
         return [h.mean(axis=(0, 1)) for h in h_dense], [jnp.any(h != 0, axis=(0, 1)) for h in h_sparse]
@@ -81,7 +83,9 @@ def _basis(rows: np.ndarray) -> np.ndarray:
     return (directions * (sizes > 1e-6 * sizes[0])[:, None]).T
 
 
-def random_channels(own: Mapping[int, np.ndarray], alive: Sequence[np.ndarray], draws: int, seed: int) -> Any:
+def random_channels(
+    own: Mapping[int, np.ndarray], alive: Sequence[np.ndarray], draws: int, seed: int
+) -> dict[int, list[np.ndarray]]:
     """As many channels per bridge as in `own`, of the other ones that are alive; all of those if they are too few."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -121,13 +125,13 @@ def _outcome(
     tap = _ablate(bridged, stream_means, bases)
     logits = logits_at_end(bridged.dense, dense_params, samples, tap)
     choices = jnp.stack([samples.answer, samples.foil], axis=1)
-    text: Any = bridged.dense.apply({"params": dense_params}, tokens_BxT1[:, :-1], tap=tap)
+    text = apply(bridged.dense, dense_params, tokens_BxT1[:, :-1], tap=tap)
     return jnp.take_along_axis(logits, choices, axis=1), cross_entropy(text, tokens_BxT1[:, 1:])
 
 
 def outcomes(
     models: Models, stream_means: list[np.ndarray], ablated: Images, samples: Samples, tokens_BxT1: np.ndarray
-) -> list[dict[str, float]]:
+) -> list[Outcome]:
     """What the dense model does without each image.
 
     Args:
@@ -137,7 +141,7 @@ def outcomes(
       tokens_BxT1: rows of pretraining text.
 
     Returns:
-      One {task_loss, accuracy, loss} per draw: binary task loss and cross-entropy on the text, nats. {} counts as one.
+      One per draw; {} counts as one.
     """
     draws = len(next(iter(ablated.values()))) if ablated else 1
     found = []
@@ -146,34 +150,61 @@ def outcomes(
         pairs, loss = _outcome(models.bridged, models.dense_params, stream_means, bases, samples, tokens_BxT1)
         margin = np.subtract(*np.asarray(pairs, np.float64).T)
         task_loss = float(np.mean(np.logaddexp(0.0, -margin)))
-        found.append({"task_loss": task_loss, "accuracy": float(np.mean(margin > 0)), "loss": float(loss)})
+        found.append(Outcome(task_loss=task_loss, accuracy=float(np.mean(margin > 0)), loss=float(loss)))
     return found
 
 
-def record(
-    models: Models, nodes: Sequence[Node], found: Means, samples: Samples, tokens_BxT1: np.ndarray, seed: int
-) -> dict[str, Any]:
-    """The entries of transport.json: boundaries [{dense, sparse, channels, rank, width}], the dense model as it is
-    (dense), without the circuit's image (image), and without random ones (random, a list)."""
-    own = channels(models, nodes)
+class TaskCircuit(Protocol):
+    """A circuit, as circuits.Circuit has it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def nodes(self) -> Sequence[Node]: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+def transport(
+    models: Models, circuit: TaskCircuit, found: Means, samples: Samples, tokens_BxT1: np.ndarray, seed: int
+) -> Transport:
+    """The contents of transport.json.
+
+    Args:
+      models: both, and the bridges.
+      circuit: of the sparse model.
+      found: see `means`.
+      samples: held-out samples of the task.
+      tokens_BxT1: rows of pretraining text.
+      seed: of the random images.
+    """
+    own = channels(models, circuit.nodes)
     mine = images(models, {i: [rows] for i, rows in own.items()})
     random = images(models, random_channels(own, found.alive, DRAWS, seed))
 
-    def measured(ablated: Images) -> list[dict[str, float]]:
+    def measured(ablated: Images) -> list[Outcome]:
         return outcomes(models, found.dense, ablated, samples, tokens_BxT1)
 
-    return {
-        "boundaries": [
-            {
-                **models.bridged.pairs[i]._asdict(),
-                "channels": len(rows),
-                "rank": int(np.any(mine[i][0] != 0, axis=0).sum()),
-                "width": models.bridged.dense.config.d_model,
-            }
+    losses = circuit.metrics
+    return Transport(
+        task=circuit.task,
+        params_sha256=models.params_sha256,
+        dense_params_sha256=models.dense_params_sha256,
+        boundaries=tuple(
+            ImageBoundary(
+                dense=models.bridged.pairs[i].dense,
+                sparse=models.bridged.pairs[i].sparse,
+                channels=len(rows),
+                rank=int(np.any(mine[i][0] != 0, axis=0).sum()),
+                width=models.bridged.dense.config.d_model,
+            )
             for i, rows in own.items()
-        ],
-        "samples": len(samples.positions),
-        "dense": measured({i: np.zeros_like(bases) for i, bases in mine.items()})[0],  # the same program
-        "image": measured(mine)[0] if mine else None,
-        "random": measured(random) if random else [],
-    }
+        ),
+        samples=len(samples.positions),
+        dense=measured({i: np.zeros_like(bases) for i, bases in mine.items()})[0],  # the same program
+        image=measured(mine)[0] if mine else None,
+        random=tuple(measured(random) if random else ()),
+        sparse=SparseLosses(
+            full_model_task_loss=losses.get("full_model_task_loss"), ablated_task_loss=losses.get("ablated_task_loss")
+        ),
+    )

@@ -10,16 +10,16 @@ Shapes: B batch, T position, P paths.
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.bridges import bridge
-from sparse_gpt.bridges.hybrids import plain_pass
+from sparse_gpt.bridges.hybrids import apply, plain_pass
 from sparse_gpt.bridges.objective import Bridged, divergences
 from sparse_gpt.parameters import Params
+from sparse_gpt.records.bridge import MixturePath, Mixtures
 from sparse_gpt.training.step import cross_entropy
 
 MOST_PIECES = 8  # six sublayers, embedding and unembedding: 256 paths
@@ -54,14 +54,14 @@ def mixture_terms(
       Cross-entropies (P,), and divergences KL(dense logits || logits of the path) (P,); both in nats per token.
     """
     tokens, targets = tokens_BxT1[:, :-1], tokens_BxT1[:, 1:]
-    models: dict[str, Any] = {"d": (bridged.dense, {"params": dense_params}), "s": (bridged.sparse, {"params": params})}
+    models = {"d": (bridged.dense, dense_params), "s": (bridged.sparse, params)}
     _, dense_logits = plain_pass(bridged.dense, dense_params, tokens, ())
     starts = {"d": [0, *(p.dense for p in bridged.pairs)], "s": [0, *(p.sparse for p in bridged.pairs)]}
 
-    def piece(name: str, number: int) -> Callable[[jax.Array], Any]:
-        model, variables = models[name]
+    def piece(name: str, number: int) -> Callable[[jax.Array], jax.Array]:
+        model, own_params = models[name]
         stop = [*starts[name], 2 * model.config.n_layer][number + 1]
-        return lambda h: model.apply(variables, h, starts[name][number], stop, method="run")
+        return lambda h: apply(model, own_params, h, starts[name][number], stop, method="run")
 
     def crossing(into: str, number: int) -> Callable[[jax.Array], jax.Array]:
         if into == "s":
@@ -69,18 +69,18 @@ def mixture_terms(
         return lambda h: bridge.decode(bridges, number, h)
 
     def outcome(name: str) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-        model, variables = models[name]
+        model, own_params = models[name]
 
         def of(h: jax.Array) -> tuple[jax.Array, jax.Array]:
-            logits: Any = model.apply(variables, h, tokens, method="unembed")
+            logits = apply(model, own_params, h, tokens, method="unembed")
             return cross_entropy(logits, targets), divergences(dense_logits, logits[:, None])[0]
 
         return of
 
     begun = {name: [name] for name in models}  # the beginnings of paths whose streams are at hand, by last model
     streams = {
-        name: piece(name, 0)(model.apply(variables, tokens, method="embed"))[None]
-        for name, (model, variables) in models.items()
+        name: piece(name, 0)(apply(model, own_params, tokens, method="embed"))[None]
+        for name, (model, own_params) in models.items()
     }
     for number in range(1, len(bridged.pairs) + 1):
         longer = sorted({path[: number + 1] for path in wanted})
@@ -105,17 +105,17 @@ def _places(begun: list[str], longer: list[str]) -> np.ndarray:
 
 def evaluate(
     bridged: Bridged, dense_params: Params, params: Params, bridges: Params, batches: Sequence[np.ndarray]
-) -> dict[str, Any]:
+) -> Mixtures:
     """The entry "mixtures" of bridge.json: means over batches of `mixture_terms` for `paths`."""
     wanted = paths(len(bridged.pairs) + 1)
     compiled = jax.jit(functools.partial(mixture_terms, bridged, wanted))
     parts = [batch[i : i + ROWS] for batch in batches for i in range(0, len(batch), ROWS)]
     found = [jax.device_get(compiled(dense_params, params, bridges, part)) for part in parts]
     losses, diverging = np.average(np.array(found, np.float64), axis=0, weights=[len(part) for part in parts])
-    return {
-        "complete": len(wanted) == 2 ** (len(bridged.pairs) + 1),
-        "paths": [
-            {"path": path, "loss": float(loss), "kl": float(kl)}
+    return Mixtures(
+        complete=len(wanted) == 2 ** (len(bridged.pairs) + 1),
+        paths=tuple(
+            MixturePath(path=path, loss=float(loss), kl=float(kl))
             for path, loss, kl in zip(wanted, losses, diverging, strict=True)
-        ],
-    }
+        ),
+    )

@@ -17,11 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_gpt import records
+from sparse_gpt.bridges.hybrids import apply
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import Tap, recorder
 from sparse_gpt.model.transformer import Transformer
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import NodeEntry, converted
+from sparse_gpt.records.bridge import Candidate, Curve, DensePlace, SteeringCurves
 
 READS = ("attn_in", "mlp_in")
 NORMS = {"attn_in": ("attn_norm", "ln_1"), "mlp_in": ("mlp_norm", "ln_2")}  # tap and parameters of each read's norm
@@ -31,20 +35,23 @@ STRENGTHS = tuple(i / 10 for i in range(11))
 RANDOM_DIRECTIONS = 8
 MOST_CANDIDATES = 12  # nodes that are tried on validation samples, the highest scores first
 
-Node = tuple[int, str, int]  # layer, site, channel; circuits.Node is one
+Node = tuple[int, str, int]  # layer, site, channel; records.Node and circuits.Node are such
+
+
+Array = np.ndarray | jax.Array
 
 
 class Samples(Protocol):
     """Prompts in pairs, as circuits.TaskBatch has them: int32 arrays of the host."""
 
     @property
-    def tokens(self) -> Any: ...  # (B, T), padded on the right
+    def tokens(self) -> Array: ...  # (B, T), padded on the right
     @property
-    def positions(self) -> Any: ...  # (B,), where the answer is predicted
+    def positions(self) -> Array: ...  # (B,), where the answer is predicted
     @property
-    def answer(self) -> Any: ...  # (B,)
+    def answer(self) -> Array: ...  # (B,)
     @property
-    def foil(self) -> Any: ...  # (B,)
+    def foil(self) -> Array: ...  # (B,)
 
 
 class Models(NamedTuple):
@@ -54,6 +61,8 @@ class Models(NamedTuple):
     dense_params: Params
     params: Params
     bridges: Params
+    params_sha256: str = ""  # fingerprints, of the sparse model and of the dense one
+    dense_params_sha256: str = ""
 
 
 class Place(NamedTuple):
@@ -115,13 +124,11 @@ def _probabilities(
 
 def logits_at_end(model: Transformer, params: Params, samples: Samples, tap: Tap) -> jax.Array:
     """(B, V) logits where answers are predicted; the tap sees all positions at every sublayer."""
-    variables: Any = {"params": params}
-    h: Any = model.apply(variables, samples.tokens, method="embed")
-    h = model.apply(variables, h, 0, 2 * model.config.n_layer, tap, method="run")
+    h = apply(model, params, samples.tokens, method="embed")
+    h = apply(model, params, h, 0, 2 * model.config.n_layer, tap, method="run")
     last = jnp.take_along_axis(samples.tokens, samples.positions[:, None], axis=1)
     h = jnp.take_along_axis(h, samples.positions[:, None, None], axis=1)
-    logits: Any = model.apply(variables, h, last, tap, method="unembed")
-    return jnp.asarray(logits)[:, 0]
+    return apply(model, params, h, last, tap, method="unembed")[:, 0]
 
 
 class Steered(NamedTuple):
@@ -218,7 +225,12 @@ class Steering:
 
 
 def _means(
-    model: Transformer, at: tuple[str, int], params: Params, delta: np.ndarray, samples: Any, strengths: Sequence[float]
+    model: Transformer,
+    at: tuple[str, int],
+    params: Params,
+    delta: np.ndarray,
+    samples: Samples,
+    strengths: Sequence[float],
 ) -> np.ndarray:
     chosen = np.zeros((len(PLACES), model.config.n_layer), np.float32)
     chosen[PLACES.index(at[0]), at[1]] = 1
@@ -227,7 +239,7 @@ def _means(
     return np.array(found, np.float64).mean(axis=1)
 
 
-def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[Node, float]) -> list[dict[str, Any]]:
+def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[Node, float]) -> list[Candidate]:
     """Nodes that can be steered, the one with the largest counterfactual difference times importance first.
 
     Args:
@@ -237,9 +249,7 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
         all count 1 when it is empty.
 
     Returns:
-      Entries {layer, site, channel, difference, importance, score, dense_foil, stream_foil, sparse_foil, dense_share,
-      stream_share, sparse_share}: root mean square over samples of the difference's norm over positions; at strength 1
-      the probability of the foil among all tokens, and its share of both answers.
+      At most MOST_CANDIDATES entries of steering.json.
     """
     entries = []
     for node in nodes:
@@ -251,13 +261,16 @@ def candidates(steering: Steering, nodes: Sequence[Node], importance: Mapping[No
         entries.append((difference * worth, difference, worth, node, at))
     entries.sort(key=lambda entry: -entry[0])
     return [
-        {
-            **dict(zip(("layer", "site", "channel"), node, strict=True)),
-            "difference": difference,
-            "importance": worth,
-            "score": score,
-            **_at_strength_one(steering, node, at),
-        }
+        converted(
+            {
+                **dict(zip(("layer", "site", "channel"), node, strict=True)),
+                "difference": difference,
+                "importance": worth,
+                "score": score,
+                **_at_strength_one(steering, node, at),
+            },
+            Candidate,
+        )
         for score, difference, worth, node, at in entries[:MOST_CANDIDATES]
     ]
 
@@ -271,12 +284,15 @@ def _at_strength_one(steering: Steering, node: Node, at: Place) -> dict[str, flo
     return {f"{way}_{key}": float(x[0, i]) for key, i in (("foil", 1), ("share", 2)) for way, x in found.items()}
 
 
-def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
-    """The entries of steering.json about one node on held-out samples.
+def steer(steering: Steering, task: str, node: Node, seed: int, tried: Sequence[Candidate] = ()) -> records.Steering:
+    """The contents of steering.json: one node on held-out samples.
 
-    node and dense: where it is and where it is felt; pairs; strengths; curves {sparse, dense, random, stream,
-    random_stream}: means {answer, foil, share} by strength, of the random directions one such object each. answer and
-    foil are probabilities among all tokens, share is the foil's part of the two; see `Steered`.
+    Args:
+      steering: on held-out samples.
+      task: its name.
+      node: which to steer.
+      seed: of the random directions.
+      tried: the candidates that it was chosen from.
 
     Raises:
       InputError: the node cannot be steered.
@@ -289,19 +305,24 @@ def record(steering: Steering, node: Node, seed: int) -> dict[str, Any]:
         )
     found = steering.curves(node, at, seed)
 
-    def curve(values: np.ndarray) -> dict[str, list[float]]:
-        return dict(zip(("answer", "foil", "share"), values.T.tolist(), strict=True))
+    def curve(values: np.ndarray) -> Curve:
+        answer, foil, share = (tuple(column) for column in values.T.tolist())
+        return Curve(answer=answer, foil=foil, share=share)
 
-    return {
-        "node": dict(zip(("layer", "site", "channel"), node, strict=True)),
-        "dense": {"layer": at.layer, "site": at.site},
-        "pairs": len(steering.samples.positions) // 2,
-        "strengths": list(STRENGTHS),
-        "curves": {
-            "sparse": curve(found.sparse),
-            "dense": curve(found.dense),
-            "random": [curve(values) for values in found.random],
-            "stream": curve(found.stream),
-            "random_stream": [curve(values) for values in found.random_stream],
-        },
-    }
+    return records.Steering(
+        task=task,
+        params_sha256=steering.models.params_sha256,
+        dense_params_sha256=steering.models.dense_params_sha256,
+        node=NodeEntry.of(*node),
+        dense=DensePlace(layer=at.layer, site=at.site),
+        pairs=len(steering.samples.positions) // 2,
+        strengths=STRENGTHS,
+        curves=SteeringCurves(
+            sparse=curve(found.sparse),
+            dense=curve(found.dense),
+            random=tuple(map(curve, found.random)),
+            stream=curve(found.stream),
+            random_stream=tuple(map(curve, found.random_stream)),
+        ),
+        candidates=tuple(tried),
+    )

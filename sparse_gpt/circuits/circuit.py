@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparse_gpt import records
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.circuits.nodes import GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
@@ -26,23 +27,7 @@ from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json, replacing, write_json
 from sparse_gpt.parameters import Params
-from sparse_gpt.schema import ANY, FLAG, INDEX, LOSSES, MAYBE, NUMBER, TEXT, Leaf, check, shown
 
-FORMAT = "sparse_gpt.circuit/1"
-_SITE = Leaf("one of " + ", ".join(NODE_SITES), lambda value: value in NODE_SITES)
-_END = [INDEX, _SITE, INDEX]
-SCHEMA = {
-    **dict.fromkeys(("task", "params_sha256", "ablation", "norm"), TEXT),
-    "target_loss": NUMBER,
-    "edge_pruned": FLAG,
-    "tie_qk?": FLAG,
-    "calibration": {"scale": NUMBER, "shift": [[INDEX, NUMBER]]},
-    "nodes": [{"layer": INDEX, "site": _SITE, "channel": INDEX}],
-    "edges": [{"from": _END, "to": _END, "weight": NUMBER}],
-    "metrics": {"task_loss?": MAYBE, "*": LOSSES},
-    "tasks?": [{"task": TEXT, "*": MAYBE}],
-    "bookkeeping?": {"*": ANY},
-}
 # Which weight matrix leads to a site: site it reads, path of the kernel in its block.
 SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
     "attn_q": ("attn_in", ("attn", "c_attn")),
@@ -115,7 +100,7 @@ class Circuit:
     def to_dict(self) -> dict[str, Any]:
         """The object in circuit.json."""
         return {
-            "format": FORMAT,
+            "format": records.Circuit.FORMAT,
             "task": self.task,
             "params_sha256": self.params_sha256,
             "ablation": self.ablation,
@@ -158,13 +143,8 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     if not os.path.lexists(path):
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
     tree = read_json(path)
-    if tree.get("format") != FORMAT:
-        raise InputError(f"{path}: format {shown(tree.get('format'))}, expected {FORMAT!r}")
+    records.Circuit.from_tree(tree, str(path))
     stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
-    try:
-        check(tree, SCHEMA)
-    except InputError as error:
-        raise InputError(f"{path}: {error}; prune again") from error
     try:
         values = {site: stored[site] for site in NODE_SITES}
         circuit = from_dict(tree, values)

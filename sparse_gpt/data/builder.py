@@ -11,34 +11,67 @@ import tqdm
 
 from sparse_gpt import interruption
 from sparse_gpt.data import problems
-from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.ingest import Rules, Seen, SourceRun, sample_texts
-from sparse_gpt.data.shards import FORMAT, MANIFEST, Shard, token_dtype
+from sparse_gpt.data.shards import MANIFEST, Shard, token_dtype
 from sparse_gpt.data.sources import Source
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import disk_errors, read_json, write_json
-from sparse_gpt.schema import ANY, FLAG, TEXT, WHOLE
+from sparse_gpt.io import disk_errors, write_json
+from sparse_gpt.records import Part
+from sparse_gpt.records.base import Count, read_checked
+from sparse_gpt.records.corpus import CorpusManifest
 
 PROGRESS = "progress.json"
-_COUNTS = dict.fromkeys(("documents", "bytes", "tokens"), WHOLE)
-_SPLITS = dict.fromkeys(SPLITS, _COUNTS)
-_SHARD = [TEXT, WHOLE, TEXT, WHOLE, TEXT]
-_PROGRESS_SCHEMA = {
-    "settings": {"*": ANY},
-    "fingerprints": [{"*": ANY}],
-    "done": {"*": {"shards": [_SHARD], "manifest": {"source": TEXT, "splits": _SPLITS}}},
-    "current": {
-        "position?": [WHOLE],
-        "documents_read?": WHOLE,
-        "dropped?": {"*": WHOLE},
-        "splits?": _SPLITS,
-        "exhausted?": FLAG,
-        "writers?": {"*": {"shards": [_SHARD], "open_tokens": WHOLE}},
-    },
-    "seen_keys": WHOLE,
-}
 _SAMPLE_BYTES = 2_000_000  # of text a tokenizer is trained on, or 2,000 per entry if that is more
+
+
+_ShardEntry = tuple[str, Count, str, Count, str]
+
+
+class _Counts(Part):
+    documents: Count
+    bytes: Count
+    tokens: Count
+
+
+class _Splits(Part):
+    train: _Counts
+    validation: _Counts
+    test: _Counts
+
+
+class _SourceEntry(Part):
+    source: str
+    splits: _Splits
+
+
+class _Done(Part):
+    shards: list[_ShardEntry]
+    manifest: _SourceEntry
+
+
+class _Writer(Part):
+    shards: list[_ShardEntry]
+    open_tokens: Count
+
+
+class _Current(Part):
+    position: list[Count] | None = None
+    documents_read: Count | None = None
+    dropped: dict[str, Count] | None = None
+    splits: _Splits | None = None
+    exhausted: bool | None = None
+    writers: dict[str, _Writer] | None = None
+
+
+class _Progress(Part):
+    """progress.json: the state of an unfinished preparation."""
+
+    settings: dict[str, Any]
+    fingerprints: list[dict[str, Any]]
+    done: dict[str, _Done]
+    current: _Current
+    seen_keys: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +133,7 @@ class Preparation:
     def _restore(self) -> None:
         if not (self._folder / PROGRESS).is_file():
             return
-        state = read_json(self._folder / PROGRESS, _PROGRESS_SCHEMA)
+        state = read_checked(self._folder / PROGRESS, _Progress)
         compare(self._folder, self._settings, state["settings"], "an unfinished corpus")
         if len(state["fingerprints"]) != len(self._sources):
             raise InputError(f"{self._folder / PROGRESS}: damaged; delete {self._folder} to start over")
@@ -243,7 +276,7 @@ class Preparation:
         write_json(
             self._folder / MANIFEST,
             {
-                "format": FORMAT,
+                "format": CorpusManifest.FORMAT,
                 "settings": dataclasses.asdict(self._settings),
                 "tokenizer": {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size},
                 "dtype": token_dtype(tokenizer.vocab_size).str,

@@ -12,32 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.files import sha256_file
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import disk_errors, read_json, read_json_if_any, write_json
-from sparse_gpt.schema import ANY, NUMBER, TEXT, WHOLE, Leaf, check
+from sparse_gpt.records.corpus import CorpusManifest
 
-FORMAT = "sparse_gpt.corpus/1"
 MANIFEST = "manifest.json"
-_DTYPE = Leaf("<u2 or <u4", lambda value: value in ("<u2", "<u4"))
-_NAME = Leaf("a file's name", lambda value: isinstance(value, str) and Path(value).name == value and "\0" not in value)
-_SPLIT = Leaf("one of " + ", ".join(SPLITS), lambda value: value in SPLITS)
-MANIFEST_SCHEMA = {
-    "settings": {"*": ANY},
-    "tokenizer": {"sha256": TEXT, "vocab_size": WHOLE},
-    "dtype": _DTYPE,
-    "sources": [
-        {
-            "source": TEXT,
-            "weight": NUMBER,
-            "dropped?": {"*": WHOLE},
-            "documents_read?": WHOLE,
-            "splits": {split: {"*": WHOLE} for split in SPLITS},
-        }
-    ],
-    "shards": [{"name": _NAME, "source": WHOLE, "split": _SPLIT, "tokens": WHOLE, "sha256": TEXT}],
-}
 SHARD_TOKENS = 2**25  # 64 MiB of 16-bit ids
 _ALWAYS_HASH_BELOW = 2**30  # bytes; larger corpora are hashed once and again when a file has changed
 
@@ -149,12 +129,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         raise InputError(f"{folder}: no corpus there ({MANIFEST} is missing); prepare one with launch.data")
     manifest: dict[str, Any] = read_json(path)
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{path}: not a corpus of format {FORMAT}; prepare it again")
-    try:
-        check(manifest, MANIFEST_SCHEMA)
-    except InputError as error:
-        raise InputError(f"{path}: {error}; prepare it again") from error
+    CorpusManifest.from_tree(manifest, str(path))
     return manifest
 
 

@@ -11,16 +11,18 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tiktoken
 import tokenizers
+from msgspec import Meta
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import disk_errors, read_bytes, read_json, write_atomic
-from sparse_gpt.schema import TEXT, WHOLE, Leaf
+from sparse_gpt.io import disk_errors, read_bytes, write_atomic
+from sparse_gpt.records import Part
+from sparse_gpt.records.base import Count, read_checked
 from sparse_gpt.visible import token_text
 
 # GPT-4's split pattern without its rule for English contractions (as the reference uses it).
@@ -246,12 +248,6 @@ def _has_surrogates(text: str) -> bool:
     return False
 
 
-def _is_merge(value: Any) -> bool:
-    """Whether a merge of tokenizer.json is "LEFT RIGHT" or [LEFT, RIGHT]."""
-    pair = value.split(" ") if isinstance(value, str) else value
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-
-
 def _parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, bytes]]:
     """Merges as byte pairs; a second merge that builds the same token is dropped: ids follow merges one to one."""
     result: dict[bytes, tuple[bytes, bytes]] = {}
@@ -261,16 +257,39 @@ def _parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, by
     return list(result.values())
 
 
-_ENTRIES = {"*": WHOLE}
-_HUGGINGFACE = {
-    "pre_tokenizer": {"pretokenizers": [{"type": TEXT, "pattern?": {"*": TEXT}}]},
-    "added_tokens": [{"content": TEXT, "id": WHOLE}],
-    "model": {"vocab": _ENTRIES, "merges": [Leaf("a pair of texts", _is_merge)]},
-}
+_Entries = dict[str, Count]
+_Merge = Annotated[str, Meta(pattern="^[^ ]* [^ ]*$", extra={"expected": "a pair of texts"})]
+
+
+class _PreTokenizer(Part):
+    type: str
+    pattern: dict[str, str] | None = None
+
+
+class _PreTokenizers(Part):
+    pretokenizers: list[_PreTokenizer]
+
+
+class _AddedToken(Part):
+    content: str
+    id: Count
+
+
+class _Model(Part):
+    vocab: _Entries
+    merges: list[_Merge | tuple[str, str]]
+
+
+class _HuggingFace(Part):
+    """tokenizer.json, as the library `tokenizers` writes it."""
+
+    pre_tokenizer: _PreTokenizers
+    added_tokens: list[_AddedToken]
+    model: _Model
 
 
 def _load_huggingface(path: Path) -> Tokenizer:
-    state: Any = read_json(path, _HUGGINGFACE)
+    state = read_checked(path, _HuggingFace)
     try:
         steps = state["pre_tokenizer"]["pretokenizers"]
         if not any(step["type"] == "Split" and step["pattern"].get("Regex") == PATTERN for step in steps):
@@ -282,7 +301,7 @@ def _load_huggingface(path: Path) -> Tokenizer:
 
 
 def _load_pair(encoder: Path, vocab: Path) -> Tokenizer:
-    entries = read_json(encoder, _ENTRIES)
+    entries = read_checked(encoder, _Entries)
     try:
         lines = read_bytes(vocab).decode().split("\n")
     except UnicodeDecodeError as error:

@@ -8,9 +8,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
-from sparse_gpt.drawing.graph import DEPTH, HEAD_PARTS, Graph, Lane, Node
+from sparse_gpt.drawing.graph import DEPTH, HEAD_PARTS, Graph, Lane
 from sparse_gpt.drawing.placement import Join, Span, Unit, place
 from sparse_gpt.drawing.text import visible_token
+from sparse_gpt.records import Node
 
 ROW = 34  # height of a row
 NODE_HEIGHT = 20

@@ -6,16 +6,13 @@ In the report page, script.js adds highlighting; it finds nodes and wires by the
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt.drawing.graph import Graph, Wire, build_graph
 from sparse_gpt.drawing.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
 from sparse_gpt.drawing.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
 from sparse_gpt.drawing.text import escape, number, visible_token, weight
-from sparse_gpt.records import schemas
-from sparse_gpt.records.files import read_circuit, read_json
-
-Json = dict[str, Any]
+from sparse_gpt.records import Circuit, Settings, Traces, read_circuit
+from sparse_gpt.records.base import Tree
 
 _STYLE = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
 SITE_NAMES = {
@@ -30,12 +27,15 @@ SITE_NAMES = {
 }
 
 
-def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> str:
-    """SVG text of a circuit.json; with its traces.json also tokens, logits and what nodes respond to.
+def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d_head: int = 0) -> str:
+    """SVG text of a circuit; with its traces also tokens, logits and what nodes respond to.
 
-    `d_head` (model.d_head of the run) groups q, k and v channels into heads when the traces do not say it.
-    Raises InputError if they are not as their formats say, or an edge joins what is not a node.
+    Both are records, or the plain objects of circuit.json and traces.json. `d_head` (model.d_head of the run) groups q,
+    k and v channels into heads when the traces do not say it. Raises InputError if they are not as their formats say,
+    or an edge joins what is not a node.
     """
+    circuit = Circuit.of(circuit)
+    traces = None if traces is None else Traces.of(traces)
     graph = build_graph(circuit, traces, d_head)
     layout = lay_out(graph)
     if not graph.nodes:
@@ -44,7 +44,7 @@ def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> 
     labels = place_labels(drawn, layout.boxes.values())
     pale = pale_wires(drawn)
     heaviest = max((abs(wire.weight) for wire in graph.wires if wire.kind == "block"), default=1.0) or 1.0
-    title = f"Circuit of {circuit['task']}: {len(graph.nodes)} nodes, {len(circuit['edges'])} edges"
+    title = f"Circuit of {circuit.task}: {len(graph.nodes)} nodes, {len(circuit.edges)} edges"
     width, height = round(layout.width), round(layout.height)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="circuit-drawing" role="img" aria-label="{escape(title)}" '
@@ -67,15 +67,16 @@ def draw_circuit(circuit: Json, traces: Json | None = None, d_head: int = 0) -> 
 class CircuitDrawing:
     """A circuit's drawing, shown inline by notebooks."""
 
-    def __init__(self, circuit: Json, traces: Json | None = None, d_head: int = 0) -> None:
+    def __init__(self, circuit: Circuit | Tree, traces: Traces | Tree | None = None, d_head: int = 0) -> None:
+        """Arguments as of `draw_circuit`."""
         self.svg = draw_circuit(circuit, traces, d_head)
 
     @classmethod
     def load(cls, folder: str | Path) -> "CircuitDrawing":
         """The drawing of DIR/circuits/TASK. Raises InputError if its files are missing or broken."""
         files = read_circuit(Path(folder))
-        config = read_json(Path(folder).resolve().parent.parent / "config.json", schemas.CONFIG) or {}
-        return cls(files.circuit, files.traces, config.get("model", {}).get("d_head", 0))
+        settings = Settings.read_if_any(Path(folder).resolve().parent.parent / "config.json") or Settings()
+        return cls(files.circuit, files.traces, settings.model.d_head or 0)
 
     def save(self, path: str | Path) -> Path:
         """Writes the SVG file, for a README or a slide. Returns its path."""
@@ -181,7 +182,7 @@ def _label(curve: Curve, label: Label, pale: bool) -> str:
     )
 
 
-def _boxes(graph: Graph, layout: Layout, traces: Json | None) -> list[str]:
+def _boxes(graph: Graph, layout: Layout, traces: Traces | None) -> list[str]:
     names = {node.key: f"layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}" for node in graph.nodes}
     names |= {key: f"token {visible_token(token)}" for key, token in graph.tokens.items()}
     names |= {key: f"logit of {visible_token(token)}" for key, token in graph.answers.items()}
@@ -210,11 +211,11 @@ def _shape(box: Box) -> str:
     )
 
 
-def responds_to(node: str, traces: Json | None, count: int = 3) -> str:
+def responds_to(node: str, traces: Traces | None, count: int = 3) -> str:
     """The distinct tokens of the samples at which a node's activation is largest in size, as "‹token› value, …"."""
     found: dict[str, float] = {}
-    for sample in (traces or {}).get("samples", []):
-        for token, value in zip(sample["tokens"], sample["values"].get(node, []), strict=False):
+    for sample in traces.samples if traces else ():
+        for token, value in zip(sample.tokens, sample.values.get(node, ()), strict=False):
             if value is not None and abs(value) > abs(found.get(token, 0.0)):
                 found[token] = value
     strongest = sorted(found.items(), key=lambda item: -abs(item[1]))[:count]

@@ -3,8 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from sparse_gpt.visible import visible
 
@@ -60,21 +59,21 @@ def compact(value: object) -> str:
     return number(value)
 
 
-def sparse_nonzeros(counts: Any) -> Any:
+def sparse_nonzeros(counts: Mapping[str, int | None] | int | None) -> int | None:
     """Nonzeros in all, from a count per tensor path: without the bigram table, which is dense and would hide the rest.
     A plain number stands as it is."""
-    if not isinstance(counts, dict):
+    if counts is None or isinstance(counts, int):
         return counts
     return sum(count or 0 for path, count in counts.items() if not path.split("/")[-1].startswith("bigram"))
 
 
-def script_json(value: Any) -> str:
+def script_json(value: object) -> str:
     """JSON that is safe inside a <script> element: no "<", no line separators, and null for NaN and infinities."""
     text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

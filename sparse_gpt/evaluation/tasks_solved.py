@@ -14,47 +14,43 @@ from sparse_gpt import tasks
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json_if_any, write_json
 from sparse_gpt.model import Params, Transformer, build
-from sparse_gpt.schema import NUMBER, PLAIN, TEXT
+from sparse_gpt.records import Evaluation, converted
+from sparse_gpt.records.run import TaskRow
 from sparse_gpt.tasks import EncodedTask, TaskError
 
-FORMAT = "sparse_gpt.evaluation/1"
 IMPOSSIBLE = -1e30  # log-probability of what overflowed: JSON has finite numbers only
-SCHEMA = {"params_sha256": TEXT, "tasks": [{"task": TEXT, "task_loss?": NUMBER, "*": PLAIN}]}
 PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
 
 
 def write(workdir: Path, config: Config, params: Params, params_sha256: str) -> str:
     """Writes WORKDIR/evaluation.json unless it is there for these parameters. Returns one line for a person."""
-    path = workdir / "evaluation.json"
-    found = _held(path)
-    if found.get("params_sha256") != params_sha256:
-        scores = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"))
-        found = {"format": FORMAT, "params_sha256": params_sha256, **scores}
-        write_json(path, found)
+    path = workdir / Evaluation.FILE
+    found = read(path)
+    if found is None or found.params_sha256 != params_sha256:
+        found = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"), params_sha256=params_sha256)
+        found.write(path)
     return summary(found)
 
 
-def _held(path: Path) -> dict[str, Any]:
-    """evaluation.json; {} where there is none, or one to be made again."""
+def read(path: Path) -> Evaluation | None:
+    """evaluation.json; None where there is none, or one to be made again."""
     try:
-        found: dict[str, Any] = read_json_if_any(path, SCHEMA)
+        return Evaluation.read_if_any(path)
     except InputError as error:
         print(f"{error}: it is made again")
-        return {}
-    return found
+        return None
 
 
 def evaluate(
-    config: Config, params: Params, tokenizer: Tokenizer, names: Sequence[str] = tuple(tasks.TASKS)
-) -> dict[str, Any]:
-    """Rows per task, on held-out samples and on its shifted template variant.
-
-    A row has the task loss (nats, answer against foil alone; chance is ln 2), the full-vocabulary loss (nats), and
-    the share of samples whose answer beats its foil. A task that the tokenizer cannot express, or whose prompts are
-    longer than the context, has a `reason` instead.
-    """
+    config: Config,
+    params: Params,
+    tokenizer: Tokenizer,
+    names: Sequence[str] = tuple(tasks.TASKS),
+    params_sha256: str = "",
+) -> Evaluation:
+    """A row per task, on held-out samples and on its shifted template variant. A task that the tokenizer cannot
+    express, or whose prompts are longer than the context, has a reason instead."""
     on_device = jax.tree.map(jnp.asarray, params)
     model, rows, context = build(config), [], config.model.context
     for name in tqdm(names, desc="evaluate tasks", unit="task"):
@@ -64,19 +60,20 @@ def evaluate(
                 for variant in ("main", "shifted")
             )
         except TaskError as error:
-            rows.append({"task": name, "reason": str(error)})
+            rows.append(TaskRow(task=name, reason=str(error)))
             continue
         row = _scores(model, on_device, main, context)
         other = _scores(model, on_device, shifted, context)
-        rows.append({"task": name, **row, **{f"shifted_{key}": value for key, value in other.items()}})
-    return {"pairs": PAIRS, "tasks": rows}
+        of_shifted = {f"shifted_{key}": value for key, value in other.items()}
+        rows.append(converted({"task": name, **row, **of_shifted}, TaskRow))
+    return Evaluation(params_sha256=params_sha256, pairs=PAIRS, tasks=tuple(rows))
 
 
-def summary(evaluation: dict[str, Any], solved: float = 0.15) -> str:
+def summary(evaluation: Evaluation, solved: float = 0.15) -> str:
     """One line: how many tasks have a held-out task loss below `solved`."""
-    rows = [row for row in evaluation["tasks"] if "task_loss" in row]
-    count = sum(row["task_loss"] < solved for row in rows)
-    return f"held-out task loss below {solved:g} on {count} of {len(rows)} tasks (evaluation.json)"
+    losses = [row.task_loss for row in evaluation.tasks if row.task_loss is not None]
+    count = sum(loss < solved for loss in losses)
+    return f"held-out task loss below {solved:g} on {count} of {len(losses)} tasks (evaluation.json)"
 
 
 def _scores(model: Transformer, params: Params, encoded: EncodedTask, context: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Figures of the experiment on bridges, as PNG: what bridge.json, steering.json and transport.json hold."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sparse_gpt.experiments import plots
+from sparse_gpt.records import Bridge, Steering, Transport
+from sparse_gpt.records.bridge import Measures
 from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
-
-Json = dict[str, Any]
 
 KINDS = {"trained": "#1f6feb", "untrained": "#999999", "linear": "#b3541e"}
 WAYS = {"to_sparse": ("o", "-"), "to_dense": ("s", "--")}
@@ -23,7 +24,7 @@ STEERED = (
 LABELLED = 100  # cells of a heat map that still have room for their numbers
 
 
-def write(folder: Path, held: Json, found: Sequence[tuple[Json, Json]]) -> list[Path]:
+def write(folder: Path, held: Bridge, found: Sequence[tuple[Steering, Transport]]) -> list[Path]:
     """Draws everything into a folder and returns the files.
 
     Args:
@@ -45,11 +46,11 @@ def write(folder: Path, held: Json, found: Sequence[tuple[Json, Json]]) -> list[
         title = f"{grid.title}: {above}"
         draw(name, title, grid.column_title, grid.row_title, lambda axes, grid=grid: heat_map(grid, axes))
     for steering, _ in found:
-        node = ".".join(str(steering["node"][key]) for key in ("layer", "site", "channel"))
-        title = f"{steering['task']}: both models steered through node {node}, {steering['pairs']} held-out pairs"
+        node = steering.node.node.key
+        title = f"{steering.task}: both models steered through node {node}, {steering.pairs} held-out pairs"
         foil = "foil's share of both answers"
         draw(
-            f"steering_{steering['task']}.png",
+            f"steering_{steering.task}.png",
             title,
             "strength",
             foil,
@@ -61,36 +62,48 @@ def write(folder: Path, held: Json, found: Sequence[tuple[Json, Json]]) -> list[
     return written
 
 
-def _boundaries(held: Json, axes: Axes) -> np.ndarray:
-    names = [f"{each['dense']} : {each['sparse']}" for each in held["bridges"]]
+def _boundaries(held: Bridge, axes: Axes) -> np.ndarray:
+    names = [f"{each.dense} : {each.sparse}" for each in held.bridges]
     places = np.arange(len(names))
     axes.set_xticks(places, names)
     return places
 
 
-def nmse(held: Json, axes: Axes) -> None:
+def _of_kind(held: Bridge, kind: str) -> list[Measures]:
+    """Of every boundary; [] without that control."""
+    found = [getattr(each, kind) for each in held.bridges]
+    return [] if None in found else found
+
+
+def _above(loss: float | None, dense: float) -> float:
+    return math.nan if loss is None else loss - dense
+
+
+def nmse(held: Bridge, axes: Axes) -> None:
     """Encoders and decoders of every kind of bridge against the boundary."""
     places = _boundaries(held, axes)
     axes.set_yscale("log")
     for kind, colour in KINDS.items():
-        if held["bridges"][0][kind] is None:
+        measures = _of_kind(held, kind)
+        if not measures:
             continue
         for part, marker, line in (("encoder", "o", "-"), ("decoder", "s", "--")):
-            values = [each[kind][f"nmse_{part}"] for each in held["bridges"]]
+            values = [getattr(each, f"nmse_{part}") for each in measures]
             axes.plot(places, values, color=colour, marker=marker, linestyle=line, label=f"{kind}, {part}")
     _legend_beside(axes)
 
 
-def hybrids(held: Json, axes: Axes) -> None:
+def hybrids(held: Bridge, axes: Axes) -> None:
     """Loss of both hybrids at every boundary, above the dense model's."""
     places = _boundaries(held, axes)
     axes.set_yscale("symlog", linthresh=0.1)  # hybrids can be a little better than the dense model
     axes.axhline(0.15, color="#888888", linewidth=0.8, linestyle=":", label="aimed at: 0.15")
     for kind, colour in KINDS.items():
-        if held["bridges"][0][kind] is None:
+        measures = _of_kind(held, kind)
+        if not measures:
             continue
         for way, (marker, line) in WAYS.items():
-            values = [each[kind][f"loss_{way}"] - held["dense_loss"] for each in held["bridges"]]
+            values = [_above(getattr(each, f"loss_{way}"), held.dense_loss) for each in measures]
             label = f"{kind}, ends {way.removeprefix('to_')}"
             axes.plot(places, values, color=colour, marker=marker, linestyle=line, label=label)
     _legend_beside(axes)
@@ -114,27 +127,27 @@ def heat_map(grid: Grid, axes: Axes) -> None:
         axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=colour)
 
 
-def curves(steering: Json, axes: Axes) -> None:
+def curves(steering: Steering, axes: Axes) -> None:
     """The foil's share of both answers against strength: sparse model, dense model both ways, random directions."""
-    strengths, found = steering["strengths"], steering["curves"]
-    for i, draw in enumerate((*found["random"], *found["random_stream"])):
-        axes.plot(strengths, draw["share"], color="#bbbbbb", linewidth=1, label=None if i else "random directions")
+    strengths, found = steering.strengths, steering.curves
+    for i, draw in enumerate((*found.random, *found.random_stream)):
+        axes.plot(strengths, draw.share, color="#bbbbbb", linewidth=1, label=None if i else "random directions")
     for name, label, colour, line in STEERED:
-        axes.plot(strengths, found[name]["share"], line, color=colour, linewidth=2, marker="o", label=label)
+        axes.plot(strengths, getattr(found, name).share, line, color=colour, linewidth=2, marker="o", label=label)
     axes.set_ylim(-0.02, 1.02)
 
 
-def transported(found: Sequence[Json], axes: Axes) -> None:
+def transported(found: Sequence[Transport], axes: Axes) -> None:
     """Task loss of the dense model as it is, without the image of a task's circuit, and without random images."""
-    axes.set_xticks(np.arange(len(found)), [each["task"] for each in found])
+    axes.set_xticks(np.arange(len(found)), [each.task for each in found])
     axes.set_xlim(-0.6, len(found) - 0.4)
     axes.axhline(CHANCE, color="#888888", linewidth=0.8, linestyle=":", label="chance")
     for i, each in enumerate(found):
-        random = [draw["task_loss"] for draw in each["random"]]
+        random = [draw.task_loss for draw in each.random]
         label = [None] * 3 if i else ["as it is", "without the circuit's image", "without random images"]
-        axes.plot(i, each["dense"]["task_loss"], "_", markersize=25, color="#222222", label=label[0])
-        if each["image"]:
-            axes.plot(i, each["image"]["task_loss"], "D", color=plots.COLOURS["dense"], label=label[1])
+        axes.plot(i, each.dense.task_loss, "_", markersize=25, color="#222222", label=label[0])
+        if each.image:
+            axes.plot(i, each.image.task_loss, "D", color=plots.COLOURS["dense"], label=label[1])
         axes.plot([i + 0.15] * len(random), random, "o", color="#999999", alpha=0.5, label=label[2])
     _legend_beside(axes)
 

@@ -22,9 +22,11 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import plots
 from sparse_gpt.experiments.plots import TARGET
-from sparse_gpt.experiments.runs import POINTS, Figure, at_least, at_most, equal, finish, prune, reported
-from sparse_gpt.io import read_json_if_any, write_json
+from sparse_gpt.experiments.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.model.taps import recorder
+from sparse_gpt.records import Record
+from sparse_gpt.records.base import Nats, Plain, older
+from sparse_gpt.records.search import TargetPoint
 from sparse_gpt.tasks import TaskError, find
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
@@ -206,6 +208,21 @@ def frontier(folder: Path) -> list[Figure]:
     return found
 
 
+class Sizes(Record):
+    """WORKDIR/sizes/TASK.json."""
+
+    made_for: dict[str, Plain]
+    """Fingerprint of the weights, and settings of the search."""
+    points: tuple[TargetPoint, ...]
+    """One per target loss."""
+    area: float | None = older(None)
+    """As in search.json."""
+    mean_edges: float | None = older(None)
+    """As in search.json."""
+    lowest_target: Nats | None = older(None)
+    """As in search.json."""
+
+
 def searched_sizes(
     workdir: Path, tasks: Sequence[str], settings: Mapping[str, Any] = AT_TARGET
 ) -> list[dict[str, Any]]:
@@ -215,7 +232,8 @@ def searched_sizes(
     run = Workdir(workdir, config)
     made_for = {"params_sha256": run.params_sha256, **dataclasses.asdict(config.prune)}
     paths = {task: workdir / "sizes" / f"{task}.json" for task in tasks}
-    missing = {task: path for task, path in paths.items() if _read(path).get("made_for") != made_for}
+    kept = {task: Sizes.read_if_any(path) for task, path in paths.items()}
+    missing = {task: paths[task] for task, sizes in kept.items() if sizes is None or sizes.made_for != made_for}
     activations = run.pretraining_activations() if missing else None
     for task, path in missing.items():
         samples = task_samples(find(task), run.tokenizer, config)
@@ -224,15 +242,9 @@ def searched_sizes(
         badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
         order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.calibrated)]
         sizes = size_versus_target(problem, order, loss_versus_size(problem, order))
-        write_json(path, {"made_for": made_for, **sizes})
-    found = {task: _read(path)["points"] for task, path in paths.items()}
-    return [{"model": "", "task": task, **point} for task, points in found.items() for point in points]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file's content; nothing where there is none."""
-    content: dict[str, Any] = read_json_if_any(path, {"points": POINTS})
-    return content
+        Sizes.from_tree({"made_for": made_for, **sizes}).write(path)
+    found = {task: Sizes.read(path).points for task, path in paths.items()}
+    return [{"model": "", "task": task, **point.tree()} for task, points in found.items() for point in points]
 
 
 def _trained(folder: Path, width: int, nonzeros: int) -> Path:
@@ -311,7 +323,7 @@ def _pruned(models: Mapping[str, Path], tasks: Sequence[str]) -> list[dict[str, 
     for task in tasks:
         for model, workdir in models.items():
             prune(workdir, task, *NODES_ONLY)
-            rows += [{"model": model, "task": task, **point} for point in plots.points(workdir, task)]
+            rows += [{"model": model, "task": task, **point.tree()} for point in plots.points(workdir, task)]
     return rows
 
 

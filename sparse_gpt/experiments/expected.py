@@ -7,7 +7,9 @@ reason in the commit; otherwise a difference is a fault.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from sparse_gpt.records import Manifest
 
 
 class CorpusHashes(NamedTuple):
@@ -37,9 +39,10 @@ class Platform(NamedTuple):
     jaxlib: str
 
 
-def platform(manifest: Mapping[str, Any]) -> Platform:
+def platform(manifest: Manifest) -> Platform:
     """Where a run was trained, from its manifest."""
-    return Platform(" ".join(manifest["machine"]["vector_extensions"]), manifest["packages"]["jaxlib"])
+    extensions = manifest.machine.vector_extensions if manifest.machine else ()
+    return Platform(" ".join(extensions), manifest.packages.get("jaxlib", ""))
 
 
 AVX2 = Platform("avx avx2 fma", "0.10.2")

@@ -29,8 +29,8 @@ from sparse_gpt.experiments.runs import (
     script,
     waited,
 )
-from sparse_gpt.io import read_json, write_json
-from sparse_gpt.schema import WHOLE
+from sparse_gpt.records import Record
+from sparse_gpt.records.base import Count
 
 INTERRUPTED = interruption.EXIT_CODE  # of a script that saved and stopped
 KILLS = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
@@ -44,13 +44,13 @@ def quickstart(folder: Path) -> list[Figure]:
         corpus = [] if seed == 0 else [f"--config.data.corpus={folder / 'seed_0' / 'corpus'}"]
         finish("train", "--preset=quickstart", f"--workdir={workdir}", f"--config.train.seed={seed}", *corpus)
         figures += [_parameters("quickstart", workdir)] if seed == 0 else []
-        found = prune(workdir, "single_double_quote")["metrics"]
+        found = prune(workdir, "single_double_quote").metrics
         figures += [
-            at_most(f"seed {seed}: task loss of the full model", found["full_model_task_loss"], 0.05),
-            at_most(f"seed {seed}: edges of the circuit", found["edges"], 40),
-            at_most(f"seed {seed}: held-out task loss of the circuit", found["task_loss"], 0.15),
-            at_least(f"seed {seed}: task loss without the circuit", found["ablated_task_loss"], 0.69),
-            at_least(f"seed {seed}: task loss of random circuits", found["random_circuit_task_loss"], 0.69),
+            at_most(f"seed {seed}: task loss of the full model", found.full_model_task_loss, 0.05),
+            at_most(f"seed {seed}: edges of the circuit", found.edges, 40),
+            at_most(f"seed {seed}: held-out task loss of the circuit", found.task_loss, 0.15),
+            at_least(f"seed {seed}: task loss without the circuit", found.ablated_task_loss, 0.69),
+            at_least(f"seed {seed}: task loss of random circuits", found.random_circuit, 0.69),
         ]
     return figures
 
@@ -74,8 +74,8 @@ def hashes(folder: Path) -> list[Figure]:
 def _parameters(preset: str, workdir: Path) -> Figure:
     """Whether a trained preset has the parameters that it has on machines of this kind; reported if none are known."""
     facts = manifest(workdir)
-    where, sha256 = expected.platform(facts), facts["params_sha256"]
-    name = f"{preset}: params_sha256 on {' '.join(where)}, {facts['machine']['threads']} threads"
+    where, sha256, threads = expected.platform(facts), facts.params_sha256, facts.machine and facts.machine.threads
+    name = f"{preset}: params_sha256 on {' '.join(where)}, {threads} threads"
     known = expected.PARAMETERS.get((preset, where))
     return equal(name, sha256, known) if known else reported(name, sha256)
 
@@ -104,9 +104,9 @@ def resume_exactness(folder: Path) -> list[Figure]:
 
 def same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Figure]:
     """Whether a disturbed run ended as the straight one did, and logged the same."""
-    wanted = manifest(straight)["params_sha256"]
+    wanted = manifest(straight).params_sha256
     return [
-        equal(f"{prefix}params_sha256", manifest(workdir)["params_sha256"], wanted),
+        equal(f"{prefix}params_sha256", manifest(workdir).params_sha256, wanted),
         equal(f"{prefix}metrics equal", metrics(workdir) == metrics(straight), True),
     ]
 
@@ -127,7 +127,7 @@ def scale_equality(folder: Path) -> list[Figure]:
         differing = sum(int(np.sum(np.abs(many[path] - leaf) > 1e-4)) for path, leaf in one.items())
         share = differing / sum(leaf.size for leaf in one.values())
         figures.append(at_most(f"{mesh}: share of parameters that differ by more than 1e-4", share, 1e-3))
-        counts = manifest(workdir)["nonzeros"] == manifest(folder / "one")["nonzeros"]
+        counts = manifest(workdir).nonzeros == manifest(folder / "one").nonzeros
         figures.append(equal(f"{mesh}: nonzeros of every tensor equal", counts, True))
     return figures
 
@@ -145,6 +145,15 @@ def torture(folder: Path, kills: int = 50, steps: int = 1200) -> list[Figure]:
     ]
 
 
+class Kills(Record):
+    """kills.json: that a run was disturbed."""
+
+    signals: tuple[str, ...]
+    """Names of the signals, in order."""
+    hits: Count
+    """How many hit a running process."""
+
+
 def disturbed(
     workdir: Path, flags: list[str], signals: list[signal.Signals], draw: random.Random, early: float = 0.2
 ) -> int:
@@ -156,7 +165,7 @@ def disturbed(
     """
     record = workdir / "kills.json"
     if record.is_file():
-        return int(read_json(record, {"hits": WHOLE})["hits"])
+        return Kills.read(record).hits
     hits = 0
     for number in signals:
         process = script("train", f"--workdir={workdir}", *flags)
@@ -174,7 +183,7 @@ def disturbed(
         if code not in (-number, INTERRUPTED, 0):
             raise InputError(f"launch.train ended with exit code {code} after {number.name}; its message stands above")
     finish("train", f"--workdir={workdir}", *flags)
-    write_json(record, {"signals": [number.name for number in signals], "hits": hits})
+    Kills(signals=tuple(number.name for number in signals), hits=hits).write(record)
     return hits
 
 
@@ -191,10 +200,13 @@ def _newest(workdir: Path) -> int:
 
 
 def _later(module: str, function: str, **options: str) -> Callable[..., list[Figure]]:
-    """launch.MODULE's function, imported when it is called: the table is shown, and names are checked, without JAX."""
+    """A function of sparse_gpt.experiments.MODULE, imported when it is called: the table is shown, and names are
+    checked, without JAX."""
 
     def run(*args: Any) -> list[Figure]:
-        found: list[Figure] = getattr(importlib.import_module(f"launch.{module}"), function)(*args, **options)
+        found: list[Figure] = getattr(importlib.import_module(f"sparse_gpt.experiments.{module}"), function)(
+            *args, **options
+        )
         return found
 
     return run
@@ -219,22 +231,22 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "bridge": Experiment(
         "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
         "90 min on 2 cores",
-        _later("bridging", "bridge"),
+        _later("bridges", "bridge"),
     ),
     "bridge-quickstart": Experiment(
         "the same with preset bridge_quickstart",
         "40 min on 2 cores",
-        _later("bridging", "bridge", preset="bridge_quickstart", sparse_preset="quickstart"),
+        _later("bridges", "bridge", preset="bridge_quickstart", sparse_preset="quickstart"),
     ),
     "laptop-circuits": Experiment(
         "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
         "2 h on 2 cores",
-        _later("showcase", "laptop_circuits"),
+        _later("laptop", "laptop_circuits"),
     ),
     "predictions": Experiment(
         "what the readings of six circuits of the laptop model say about unusual inputs, against the full model",
         "40 min on 2 cores",
-        _later("showcase", "predictions"),
+        _later("laptop", "predictions"),
     ),
     "attribution-vs-learned": Experiment(
         "the mask search's circuits of one model are smaller, at every loss, than those of rankings by attribution",

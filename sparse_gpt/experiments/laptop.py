@@ -18,9 +18,8 @@ from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.experiments import plots
-from sparse_gpt.experiments.runs import CIRCUIT, Figure, at_least, at_most, finish, prune, reported
-from sparse_gpt.io import read_json
-from sparse_gpt.schema import MAYBE, TEXT
+from sparse_gpt.experiments.runs import Figure, at_least, at_most, finish, prune, reported
+from sparse_gpt.records import Circuit, Search
 from sparse_gpt.tasks.words import VOCABULARY
 from sparse_gpt.workdir import Workdir
 
@@ -29,10 +28,6 @@ SHORTER = (
     "--config.prune.seeds=1",
     "--config.prune.k_coefs=3e-4,1e-3,3e-3,1e-2",  # tasks differ in how many nodes they need, so in the right penalty
     "--config.prune.refine_trials=1",
-)
-_FILES = (
-    ("circuit.json", {**CIRCUIT, "task": TEXT}),
-    ("search.json", {"stages": [{"stage": TEXT, "nodes?": MAYBE, "edges?": MAYBE}]}),
 )
 STAGES = {"search": "after the search", "nodes": "after single nodes", "edges": "after single nodes and edges"}
 PAIRS = 64  # per level of a prediction
@@ -66,7 +61,7 @@ def laptop_circuits(folder: Path) -> list[Figure]:
         stored.unpack(MODEL, folder / name)
     finish("prune", f"--workdir={folder / MODEL}", "--task=all-that-work", *SHORTER)
     finish("report", f"--workdir={folder / MODEL}")
-    quote = prune(folder / QUOTE, QUOTE)["metrics"]["edges"]
+    quote = len(prune(folder / QUOTE, QUOTE).edges)
     rows = [_sizes(path) for path in sorted((folder / MODEL).glob("circuits/*/circuit.json"))]
     plots.write_csv(folder / "laptop-circuits.csv", rows)
     for row in rows:
@@ -87,12 +82,12 @@ def laptop_circuits(folder: Path) -> list[Figure]:
 
 def _sizes(path: Path) -> dict[str, Any]:
     """One task's row."""
-    circuit, search = (read_json(path.parent / name, schema) for name, schema in _FILES)
+    circuit, search = Circuit.read(path), Search.read(path.parent / "search.json")
     shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
-    row = {"task": circuit["task"], **{key: circuit["metrics"].get(key) for key in shown}}
-    stages = {stage["stage"]: stage for stage in search["stages"]}
+    row = {"task": circuit.task, **{key: getattr(circuit.metrics, key) for key in shown}}
+    stages = {stage.stage: stage for stage in search.stages}
     for stage, key in itertools.product(STAGES, ("nodes", "edges")):
-        row[f"{stage}_{key}"] = stages.get(stage, {}).get(key)  # None where it was not refined
+        row[f"{stage}_{key}"] = getattr(stages.get(stage), key, None)  # None where it was not refined
     return row
 
 

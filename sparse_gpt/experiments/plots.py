@@ -17,9 +17,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments.runs import CIRCUIT, POINTS, metrics_rows
-from sparse_gpt.io import read_json
-from sparse_gpt.schema import NUMBER, TEXT
+from sparse_gpt.experiments.runs import circuit, metrics_rows
+from sparse_gpt.records import Evaluation, Search
+from sparse_gpt.records.search import TargetPoint
 
 mpl.use("agg")
 
@@ -37,8 +37,7 @@ RANKING_COLOURS = {
 
 def validation_loss(workdir: Path) -> float:
     """The last held-out pretraining loss (nats per token) that training logged."""
-    entries = metrics_rows(workdir)
-    found = [float(entry["val_loss"]) for entry in entries if entry.get("val_loss") is not None]
+    found = [row.val_loss for row in metrics_rows(workdir) if row.val_loss is not None]
     if not found:
         raise InputError(f"{workdir / 'metrics.jsonl'}: has no val_loss; finish the training first")
     return found[-1]
@@ -46,21 +45,23 @@ def validation_loss(workdir: Path) -> float:
 
 def solved(workdir: Path, target: float) -> list[str]:
     """Tasks whose held-out task loss is at most `target` for the whole model, in the order of the suite."""
-    rows = read_json(workdir / "evaluation.json", {"tasks": [{"task": TEXT, "task_loss?": NUMBER}]})["tasks"]
-    return [row["task"] for row in rows if row.get("task_loss", math.inf) <= target]
+    rows = Evaluation.read(workdir / Evaluation.FILE).tasks
+    return [row.task for row in rows if row.task_loss is not None and row.task_loss <= target]
 
 
-def points(workdir: Path, task: str) -> list[dict[str, Any]]:
+def points(workdir: Path, task: str) -> tuple[TargetPoint, ...]:
     """Sizes of a task's circuit at each target loss: the best ranking's first nodes, before any refinement."""
-    search = read_json(workdir / "circuits" / task / "search.json", {"size_versus_target": {"points": POINTS}})
-    found: list[dict[str, Any]] = search["size_versus_target"]["points"]
-    return found
+    path = workdir / "circuits" / task / "search.json"
+    found = Search.read(path).size_versus_target
+    if found is None:
+        raise InputError(f"{path}: size_versus_target is missing; {Search.REMEDY}")
+    return found.points
 
 
 def minimal_size(workdir: Path, task: str) -> tuple[int, int]:
     """Nodes and edges of a task's circuit after refinement."""
-    metrics = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
-    return int(metrics["nodes"]), int(metrics["edges"])
+    found = circuit(workdir, task)
+    return len(found.nodes), len(found.edges)
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -19,28 +19,16 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import plots
 from sparse_gpt.experiments.plots import TARGET
-from sparse_gpt.experiments.runs import CIRCUIT, POINTS, Figure, at_least, finish
-from sparse_gpt.io import read_json, read_json_if_any, write_json
+from sparse_gpt.experiments.runs import Figure, at_least, circuit, finish
+from sparse_gpt.records import Rankings, Search, converted
+from sparse_gpt.records.search import CurvePoint, RankingSizes
 from sparse_gpt.report.charts import CHANCE
-from sparse_gpt.schema import MAYBE, NUMBER, PLAIN, TEXT
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
-FORMAT = "sparse_gpt.rankings/1"
 SEARCH = "mask search"
 QUICK = ("--config.prune.edges=false", "--config.prune.refine_trials=1")  # rankings are compared before refinement
-Json = dict[str, Any]
-_CURVE = [{"nodes": NUMBER, "edges": NUMBER, "ablated_task_loss?": MAYBE}]
-_SEARCH = {
-    "task": TEXT,
-    "params_sha256": TEXT,
-    "samples_sha256?": TEXT,
-    "hyperparameters": {"*": PLAIN},
-    "size_versus_target?": {"points": POINTS},
-    "loss_versus_size?": _CURVE,
-    "baselines?": [{"ranking": TEXT, "loss_versus_size?": _CURVE}],
-}
-_RANKINGS = {"rankings": [{"ranking": TEXT, "points": POINTS}]}
+Row = dict[str, Any]  # of a table
 
 
 def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Figure]:
@@ -59,7 +47,7 @@ def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> l
     return ratios(rows)
 
 
-def ratios(rows: list[Json]) -> list[Figure]:
+def ratios(rows: list[Row]) -> list[Figure]:
     """Edges of every other ranking over those of the mask search at TARGET: geometric mean over the tasks for which
     both reach it."""
     found = {
@@ -92,41 +80,41 @@ def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Figure]:
     return [figure for task, search in searches.items() for figure in lost(search, task, workdir)]
 
 
-def without(search: Json, task: str) -> list[Json]:
+def without(search: Search, task: str) -> list[Row]:
     """Rows of the table: loss after ablating the first nodes of the mask search's and of the other rankings.
 
     Raises:
       InputError: the search was recorded before there were such losses.
     """
-    curves = {SEARCH: search["loss_versus_size"]}
-    curves |= {_spoken(entry["ranking"]): entry["loss_versus_size"] for entry in search["baselines"]}
-    if any("ablated_task_loss" not in point for curve in curves.values() for point in curve):
+    curves: dict[str, tuple[CurvePoint, ...]] = {SEARCH: search.loss_versus_size}
+    curves |= {_spoken(entry.ranking): entry.loss_versus_size for entry in search.baselines}
+    if any(point.ablated_task_loss is None for curve in curves.values() for point in curve):
         raise InputError(
             f"circuits/{task}/search.json: has no losses after ablation; delete the folder to search again"
         )
     keys = ("nodes", "edges", "ablated_task_loss")
     return [
-        {"ranking": ranking, "task": task, **{key: point[key] for key in keys}}
+        {"ranking": ranking, "task": task, **{key: getattr(point, key) for key in keys}}
         for ranking, curve in curves.items()
         for point in curve
     ]
 
 
-def lost(search: Json, task: str, workdir: Path) -> list[Figure]:
+def lost(search: Search, task: str, workdir: Path) -> list[Figure]:
     """Whether the task is gone without the circuit, and without the first nodes that reach TARGET by themselves."""
-    enough = next(p["nodes"] for p in search["size_versus_target"]["points"] if p["target_loss"] == TARGET)
-    curve = search["loss_versus_size"]
-    row = next((point for point in curve if point["nodes"] >= enough), curve[-1])
-    circuit = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)["metrics"]
-    return [
-        at_least(
-            f"{task}: task loss without its circuit of {circuit['nodes']} nodes", circuit["ablated_task_loss"], 0.69
-        ),
-        at_least(f"{task}: task loss without the first {row['nodes']} nodes", row["ablated_task_loss"], 0.69),
-    ]
+    points = search.size_versus_target.points if search.size_versus_target else ()
+    enough = next(point.nodes for point in points if point.target_loss == TARGET)
+    curve = search.loss_versus_size
+    row = next((point for point in curve if point.nodes >= enough), curve[-1])
+    found = circuit(workdir, task)
+    named = (
+        (f"its circuit of {len(found.nodes)} nodes", found.metrics.ablated_task_loss),
+        (f"the first {row.nodes} nodes", row.ablated_task_loss),
+    )
+    return [at_least(f"{task}: task loss without {what}", loss, 0.69) for what, loss in named]
 
 
-def _losses_against_sizes(rows: list[Json], axes: Axes) -> None:
+def _losses_against_sizes(rows: list[Row], axes: Axes) -> None:
     """A line per ranking and task; the mask search's are thick."""
     axes.set(xscale="log")
     for i, (ranking, task) in enumerate(dict.fromkeys((row["ranking"], row["task"]) for row in rows)):
@@ -155,42 +143,47 @@ def _workdir(folder: Path, model: str) -> Path:
     return folder / own.stem
 
 
-def _search(workdir: Path, task: AnyTask) -> Json:
+def _search(workdir: Path, task: AnyTask) -> Search:
     """search.json of a task's circuit, after a search if there is none, or none on the task's file as it is."""
     path = workdir / "circuits" / task.name / "search.json"
-    if not path.is_file() or read_json(path, _SEARCH).get("samples_sha256", "") != task.samples_sha256:
+    if not path.is_file() or Search.read(path).samples_sha256 != task.samples_sha256:
         finish("prune", f"--workdir={workdir}", f"--task={task.source}", *QUICK)
-    found: Json = read_json(path, _SEARCH)
-    return found
+    return Search.read(path)
 
 
-def _sizes(workdir: Path, task: AnyTask) -> list[Json]:
+def _sizes(workdir: Path, task: AnyTask) -> list[Row]:
     """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
     search, path = _search(workdir, task), workdir / "circuits" / task.name / "rankings.json"
-    keys = ("task", "params_sha256", "samples_sha256", "hyperparameters")
-    made_for = {key: search[key] for key in keys if key in search}
-    held = read_json_if_any(path, _RANKINGS)
-    if {key: held[key] for key in keys if key in held} != made_for:
-        held = {"format": FORMAT, **made_for, "rankings": rankings(workdir, search, task)}
-        write_json(path, held)
+    made_for = search.task, search.params_sha256, search.samples_sha256, search.hyperparameters
+    held = Rankings.read_if_any(path)
+    if held is None or (held.task, held.params_sha256, held.samples_sha256, held.hyperparameters) != made_for:
+        held = Rankings(
+            task=search.task,
+            params_sha256=search.params_sha256,
+            samples_sha256=search.samples_sha256,
+            hyperparameters=search.hyperparameters,
+            rankings=rankings(workdir, search, task),
+        )
+        held.write(path)
     return [
-        {"model": _spoken(entry["ranking"]), "task": task.name, **point}
-        for entry in held["rankings"]
-        for point in entry["points"]
+        {"model": _spoken(entry.ranking), "task": task.name, **point.tree()}
+        for entry in held.rankings
+        for point in entry.points
     ]
 
 
-def rankings(workdir: Path, search: Json, task: AnyTask) -> list[Json]:
+def rankings(workdir: Path, search: Search, task: AnyTask) -> tuple[RankingSizes, ...]:
     """Sizes at every target loss by the search's ranking, and by the others on the same samples and settings."""
     plain = dataclasses.replace(configs.load(workdir), prune=PruneConfig())
-    held = {f"prune.{name}": value for name, value in search["hyperparameters"].items()}
-    config = configs.replace(plain, held, f"{workdir}: search.json of {search['task']}: ")
+    held = {f"prune.{name}": value for name, value in search.hyperparameters.items()}
+    config = configs.replace(plain, held, f"{workdir}: search.json of {search.task}: ")
     run = Workdir(workdir, config)
-    if run.params_sha256 != search["params_sha256"]:
-        raise InputError(f"{workdir}: its circuit of {search['task']} belongs to other weights; prune this model")
+    if run.params_sha256 != search.params_sha256:
+        raise InputError(f"{workdir}: its circuit of {search.task} belongs to other weights; prune this model")
     samples = task_samples(task, run.tokenizer, config)
     others = baselines.at_targets(Problem.build(run, samples, run.pretraining_activations()))
-    return [{"ranking": SEARCH, **search["size_versus_target"]}, *others]
+    own = search.size_versus_target.tree() if search.size_versus_target else {"points": []}
+    return tuple(converted(entry, RankingSizes) for entry in ({"ranking": SEARCH, **own}, *others))
 
 
 def _spoken(ranking: str) -> str:

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sparse_gpt import config as configs
 from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import parse_json, read_bytes, read_json, write_json
-from sparse_gpt.schema import LOSSES, METRICS_ROW, NUMBER, PLAIN, TRAINED
+from sparse_gpt.io import read_bytes, write_json
+from sparse_gpt.records import Circuit, Manifest, MetricsRow
 
 if TYPE_CHECKING:
     from sparse_gpt.parameters import Params
 
-CIRCUIT = {"metrics": {"nodes": NUMBER, "edges": NUMBER, "*": LOSSES}}  # what experiments read of circuit.json
-POINTS = [{"target_loss?": NUMBER, "nodes": NUMBER, "edges": NUMBER, "*": PLAIN}]  # and of files with sizes
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -78,30 +78,36 @@ def waited(process: "subprocess.Popen[bytes]") -> int:
     return code
 
 
-def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
-    """circuit.json of a task; launch.prune keeps one that is there for these parameters and settings."""
+def prune(workdir: Path, task: str, *flags: str) -> Circuit:
+    """The circuit of a task; launch.prune keeps one that is there for these parameters and settings."""
     finish("prune", f"--workdir={workdir}", f"--task={task}", *flags)
-    found: dict[str, Any] = read_json(workdir / "circuits" / task / "circuit.json", CIRCUIT)
-    return found
+    return circuit(workdir, task)
 
 
-def manifest(workdir: Path) -> dict[str, Any]:
-    """manifest.json of a finished run."""
-    held: dict[str, Any] = read_json(workdir / "manifest.json", TRAINED)
+def circuit(workdir: Path, task: str) -> Circuit:
+    """circuit.json of a task."""
+    return Circuit.read(workdir / "circuits" / task / "circuit.json")
+
+
+def manifest(workdir: Path) -> Manifest:
+    """manifest.json of a finished run. InputError if it has not ended."""
+    path = workdir / Manifest.FILE
+    held = Manifest.read(path)
+    if held.params_sha256 is None or held.nonzeros is None:
+        raise InputError(f"{path}: params_sha256 or nonzeros is missing; finish the training first")
     return held
 
 
-def metrics(workdir: Path) -> list[dict[str, Any]]:
+def metrics(workdir: Path) -> list[MetricsRow]:
     """metrics.jsonl without what a clock decides."""
-    entries = metrics_rows(workdir)
-    return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
+    return [msgspec.structs.replace(row, tokens_per_second=None) for row in metrics_rows(workdir)]
 
 
-def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
+def metrics_rows(workdir: Path) -> list[MetricsRow]:
     """Lines of metrics.jsonl; InputError names the one that is damaged."""
-    path = workdir / "metrics.jsonl"
+    path = workdir / MetricsRow.FILE
     lines = read_bytes(path).splitlines()
-    return [parse_json(line, f"{path}: line {number}", METRICS_ROW) for number, line in enumerate(lines, start=1)]
+    return [MetricsRow.parse(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def params(workdir: Path) -> "Params":
@@ -111,12 +117,14 @@ def params(workdir: Path) -> "Params":
     return load_params(workdir, configs.load(workdir).model)[0]
 
 
-def at_most(name: str, measured: float, limit: float) -> Figure:
-    return Figure(name, measured, f"at most {limit:g}", measured <= limit)
+def at_most(name: str, measured: float | None, limit: float) -> Figure:
+    """None, what was not finite, is above every limit."""
+    return Figure(name, measured, f"at most {limit:g}", measured is not None and measured <= limit)
 
 
-def at_least(name: str, measured: float, limit: float) -> Figure:
-    return Figure(name, measured, f"at least {limit:g}", measured >= limit)
+def at_least(name: str, measured: float | None, limit: float) -> Figure:
+    """None, what was not finite, is below every limit."""
+    return Figure(name, measured, f"at least {limit:g}", measured is not None and measured >= limit)
 
 
 def equal(name: str, measured: Any, wanted: Any) -> Figure:

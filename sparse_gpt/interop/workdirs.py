@@ -15,6 +15,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot, missing, remove_empty
 from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
 from sparse_gpt.io import disk_errors, write_json
+from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 
@@ -51,7 +52,7 @@ def import_openai(
         facts |= {"params_sha256": manifest.params_sha256(model.params), "step": 0}
         facts |= {"nonzeros": manifest.nonzeros(model.params)}
         write_json(folder / "config.json", configs.to_dict(model.config))
-        write_json(folder / "manifest.json", manifest.describe(facts))
+        manifest.describe(facts).write(folder / Manifest.FILE)
     return model
 
 
@@ -66,7 +67,7 @@ def export_openai(
     config = configs.load(workdir)
     say("reading the checkpoint")
     params, step = load_params(workdir, config.model)
-    facts = manifest.read(workdir)
+    facts = manifest.read(workdir).tree()
     facts |= {"params_sha256": manifest.params_sha256(params), "nonzeros": manifest.nonzeros(params), "step": step}
     with new_folder(output, "--output") as folder:
         say(f"writing {openai.WEIGHTS}")

@@ -4,24 +4,23 @@ Samples come in pairs: 2i and 2i + 1 differ minimally and have each other's answ
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from sparse_gpt.drawing.graph import Graph, Node
+from sparse_gpt.drawing.graph import Graph
 from sparse_gpt.drawing.svg import SITE_NAMES, responds_to
 from sparse_gpt.drawing.text import escape, number, visible_token, weight
-
-Json = dict[str, Any]
+from sparse_gpt.records import Node, Traces
+from sparse_gpt.records.traces import Sample
 
 LINE, NAME_WIDTH, GRID_WIDTH = 16, 118, 1050  # of the grid, in pixels
 FAINTEST = 0.02  # cells below this fraction of the darkest are not drawn
 
 
-def node_data(graph: Graph, traces: Json | None) -> Json:
+def node_data(graph: Graph, traces: Traces | None) -> dict[str, object]:
     """What script.js needs for one circuit: a description of every node and, with traces, its value at every token."""
     names = {node.key: short_name(node) for node in graph.nodes}
     terminals = {key: f"‹{visible_token(token, 14)}›" for key, token in {**graph.tokens, **graph.answers}.items()}
     before, after = _joins(graph, names)
-    samples = (traces or {}).get("samples", [])
+    samples = traces.samples if traces else ()
     return {
         "nodes": [
             {
@@ -30,7 +29,7 @@ def node_data(graph: Graph, traces: Json | None) -> Json:
                 "title": f"Layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}",
                 "wires": before[node.key] + after[node.key],
                 "responds": responds_to(node.key, traces),
-                "values": [[_rounded(v) for v in sample["values"].get(node.key, [])] for sample in samples],
+                "values": [[_rounded(v) for v in sample.values.get(node.key, ())] for sample in samples],
             }
             for node in graph.nodes
         ],
@@ -56,14 +55,14 @@ def _joins(graph: Graph, names: dict[str, str]) -> tuple[dict[str, list[str]], d
     return before, after
 
 
-def _sample_data(sample: Json) -> Json:
+def _sample_data(sample: Sample) -> dict[str, object]:
     return {
-        "tokens": [visible_token(token) for token in sample["tokens"]],
-        "split": sample.get("split", ""),
-        "answer": visible_token(sample["answer"]),
-        "foil": visible_token(sample["foil"]),
-        "full": number(sample.get("logit_difference_full")),
-        "circuit": number(sample.get("logit_difference_circuit")),
+        "tokens": [visible_token(token) for token in sample.tokens],
+        "split": sample.split,
+        "answer": visible_token(sample.answer),
+        "foil": visible_token(sample.foil),
+        "full": number(sample.logit_difference_full),
+        "circuit": number(sample.logit_difference_circuit),
     }
 
 
@@ -76,14 +75,14 @@ def short_name(node: Node) -> str:
     return f"L{node.layer} {node.site} {node.channel}"
 
 
-def first_choice(graph: Graph, samples: Sequence[Json]) -> str:
+def first_choice(graph: Graph, samples: Sequence[Sample]) -> str:
     """The node to show before the reader chooses one: the neuron, or failing that any node, that differs most within
     the first pair, relative to its size."""
     if len(samples) < 2:
         return graph.nodes[0].key if graph.nodes else ""
 
     def contrast(node: Node) -> tuple[bool, float]:
-        rows = [[v or 0.0 for v in sample["values"].get(node.key, [])] for sample in samples[:2]]
+        rows = [[v or 0.0 for v in sample.values.get(node.key, ())] for sample in samples[:2]]
         size = max((abs(v) for row in rows for v in row), default=0.0)
         apart = max((abs(a - b) for a, b in zip(*rows, strict=False)), default=0.0)
         return node.site == "mlp_neuron" and apart > 0, apart / size if size else 0.0
@@ -91,19 +90,19 @@ def first_choice(graph: Graph, samples: Sequence[Json]) -> str:
     return max(graph.nodes, key=contrast).key if graph.nodes else ""
 
 
-def activation_grid(graph: Graph, samples: Sequence[Json]) -> str:
+def activation_grid(graph: Graph, samples: Sequence[Sample]) -> str:
     """SVG: one row per node, one column per token of the samples side by side, coloured by sign and relative size.
 
     Each row has its own scale: the node's largest magnitude over the samples, written at its end. Tokens that differ
     between the samples are underlined.
     """
-    cell = max(11, min(20, GRID_WIDTH // max(1, sum(len(sample["tokens"]) for sample in samples))))
-    longest = max((len(visible_token(t, 12)) for sample in samples for t in sample["tokens"]), default=0)
+    cell = max(11, min(20, GRID_WIDTH // max(1, sum(len(sample.tokens) for sample in samples))))
+    longest = max((len(visible_token(t, 12)) for sample in samples for t in sample.tokens), default=0)
     top = 7.0 * longest + 14
     starts, x = [], NAME_WIDTH
     for sample in samples:
         starts.append(x)
-        x += cell * len(sample["tokens"]) + 26
+        x += cell * len(sample.tokens) + 26
     width, height = x + 34, top + LINE * len(graph.nodes) + 8
     parts = [
         f'<svg class="grid" role="img" aria-label="activations of all nodes" width="{width}" height="{height:.0f}">'
@@ -115,9 +114,9 @@ def activation_grid(graph: Graph, samples: Sequence[Json]) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _token_heads(sample: Json, samples: Sequence[Json], start: int, bottom: float, cell: int) -> Iterable[str]:
-    for i, token in enumerate(sample["tokens"]):
-        others = [other["tokens"][i] for other in samples if i < len(other["tokens"])]
+def _token_heads(sample: Sample, samples: Sequence[Sample], start: int, bottom: float, cell: int) -> Iterable[str]:
+    for i, token in enumerate(sample.tokens):
+        others = [other.tokens[i] for other in samples if i < len(other.tokens)]
         differs = " differs" if any(other != token for other in others) else ""
         x, y = start + cell * (i + 0.5), bottom - 6
         yield (
@@ -126,8 +125,8 @@ def _token_heads(sample: Json, samples: Sequence[Json], start: int, bottom: floa
         )
 
 
-def _grid_row(node: Node, samples: Sequence[Json], starts: Sequence[int], y: float, cell: int) -> str:
-    rows = [sample["values"].get(node.key, []) for sample in samples]
+def _grid_row(node: Node, samples: Sequence[Sample], starts: Sequence[int], y: float, cell: int) -> str:
+    rows = [sample.values.get(node.key, ()) for sample in samples]
     scale = max((abs(v) for row in rows for v in row if v is not None), default=0.0)
     middle = f'y="{y + LINE / 2:.1f}"'
     parts = [f'<g class="row" data-node="{node.key}"><text class="name" x="0" {middle}>{short_name(node)}</text>']
@@ -136,10 +135,10 @@ def _grid_row(node: Node, samples: Sequence[Json], starts: Sequence[int], y: flo
         parts.append(f'<rect class="ground" x="{start}" {across} width="{cell * len(row)}"/>')
         for i, value in enumerate(row):
             share = abs(value) / scale if value and scale else 0.0
-            if share >= FAINTEST:
+            if value is not None and share >= FAINTEST:
                 parts.append(
                     f'<rect class="{"p" if value > 0 else "n"}" x="{start + cell * i}" {across} width="{cell - 1}" '
-                    f'fill-opacity="{share:.2f}"><title>{escape(visible_token(sample["tokens"][i]))} '
+                    f'fill-opacity="{share:.2f}"><title>{escape(visible_token(sample.tokens[i]))} '
                     f"{weight(value)}</title></rect>"
                 )
     end = starts[-1] + cell * len(rows[-1]) + 6
@@ -147,15 +146,13 @@ def _grid_row(node: Node, samples: Sequence[Json], starts: Sequence[int], y: flo
     return "".join(parts)
 
 
-def attention_maps(samples: Sequence[Json]) -> str:
+def attention_maps(samples: Sequence[Sample]) -> str:
     """One small map per head and sample: a row per query (where it looks from), a column per key (where it looks)."""
-    heads = sorted({head for sample in samples for head in sample.get("attention", {})}, key=_head_order)
+    heads = sorted({head for sample in samples for head in sample.attention}, key=_head_order)
     figures = []
     for head in heads:
         layer, _, index = head.partition(".")
-        maps = "".join(
-            _attention_map(s["tokens"], s["attention"][head]) for s in samples if head in s.get("attention", {})
-        )
+        maps = "".join(_attention_map(s.tokens, s.attention[head]) for s in samples if head in s.attention)
         figures.append(
             f"<figure><figcaption>layer {escape(layer)}, head {escape(index)}</figcaption><div>{maps}</div></figure>"
         )
@@ -166,7 +163,7 @@ def _head_order(head: str) -> tuple[int, ...]:
     return tuple(int(part) for part in head.split(".") if part.isdigit())
 
 
-def _attention_map(tokens: Sequence[str], pattern: Sequence[Sequence[float]]) -> str:
+def _attention_map(tokens: Sequence[str], pattern: Sequence[Sequence[float | None]]) -> str:
     cell = max(5, min(14, 300 // max(len(tokens), 1)))
     named = cell >= 9
     room = max(6.2 * len(visible_token(token, 8)) for token in tokens) + 8 if named else 4

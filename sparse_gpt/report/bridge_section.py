@@ -1,23 +1,21 @@
 """The part of the report about a bridged pair of models: bridge by bridge, hybrids, steering, circuits' images."""
 
-from typing import Any
-
 import plotly.graph_objects as go
 
 from sparse_gpt.drawing.text import escape, number, table
-from sparse_gpt.records.files import CircuitFiles, Workdir
+from sparse_gpt.records import Bridge, CircuitFiles, Workdir
 from sparse_gpt.report.charts import CHANCE, LINES, Chart, add_line, empty_figure
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
-from sparse_gpt.report.sections import chart_grid, mean_of, missing, percent
+from sparse_gpt.report.sections import chart_grid, mean, missing, percent
 
-Json = dict[str, Any]
-
-KINDS = (("trained", "trained"), ("untrained", "untrained"), ("linear", "linear maps to an independent model"))
+LINEAR = "linear maps to an independent model"
 
 
 def bridge_section(workdir: Workdir) -> str:
     """Everything that bridge.json says, and what launch.steer found for each circuit."""
-    bridge: Json = workdir.bridge or {}
+    bridge = workdir.bridge
+    if bridge is None:
+        return ""
     parts = [_lead(bridge), _bridges(bridge)]
     charts = mixture_charts(bridge)
     parts.append(chart_grid(charts) if charts else "")
@@ -33,34 +31,36 @@ def bridge_section(workdir: Workdir) -> str:
     return "".join(parts)
 
 
-def _lead(bridge: Json) -> str:
-    losses = [("dense model", "dense_loss"), ("sparse model", "sparse_loss"), ("independent model", "independent_loss")]
-    facts = [(name, number(bridge.get(key))) for name, key in losses]
+def _lead(bridge: Bridge) -> str:
+    facts = [
+        ("dense model", number(bridge.dense_loss)),
+        ("sparse model", number(bridge.sparse_loss)),
+        ("independent model", number(bridge.independent_loss)),
+    ]
     cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)} nats</dd></div>" for k, v in facts if v != "–")
     note = (
-        f"Held-out cross-entropy over {number(bridge.get('tokens'))} tokens. A hybrid runs one model up to a boundary "
+        f"Held-out cross-entropy over {number(bridge.tokens)} tokens. A hybrid runs one model up to a boundary "
         "and the other from there; the bridge between them is good when the hybrid loses little against the dense "
         "model. Untrained bridges, and the best linear maps to a sparse model trained apart, are the controls."
     )
     return f'<dl class="facts small">{cards}</dl><p class="note">{note}</p>'
 
 
-def _bridges(bridge: Json) -> str:
+def _bridges(bridge: Bridge) -> str:
     """One row per boundary and kind of bridge."""
     measures = ("NMSE encoder", "NMSE decoder", "KL to sparse", "KL to dense")
     head = ("boundary, dense : sparse", "bridges", *measures, "loss above dense, to sparse", "to dense")
     rows = []
-    for each in bridge["bridges"]:
-        for key, name in KINDS:
-            held = each.get(key)
-            if not isinstance(held, dict):
+    for each in bridge.bridges:
+        for name, held in (("trained", each.trained), ("untrained", each.untrained), (LINEAR, each.linear)):
+            if held is None:
                 continue
-            above = [_above(held.get(f"loss_{way}"), bridge["dense_loss"]) for way in ("to_sparse", "to_dense")]
-            values = [held.get(k) for k in ("nmse_encoder", "nmse_decoder", "kl_to_sparse", "kl_to_dense")]
-            place = f"{each['dense']} : {each['sparse']}" if key == "trained" else ""
+            above = [_above(loss, bridge.dense_loss) for loss in (held.loss_to_sparse, held.loss_to_dense)]
+            values = [held.nmse_encoder, held.nmse_decoder, held.kl_to_sparse, held.kl_to_dense]
+            place = f"{each.dense} : {each.sparse}" if held is each.trained else ""
             shown = [number(value) for value in (*values, *above)]
-            rows.append([place, name, *(f"<b>{cell}</b>" if key == "trained" else cell for cell in shown)])
-    absent = "" if any(isinstance(each.get("linear"), dict) for each in bridge["bridges"]) else _NO_LINEAR
+            rows.append([place, name, *(f"<b>{cell}</b>" if held is each.trained else cell for cell in shown)])
+    absent = "" if any(each.linear for each in bridge.bridges) else _NO_LINEAR
     return table(head, rows, "Bridge by bridge: fractions of variance, and nats per token") + absent
 
 
@@ -70,11 +70,11 @@ _NO_LINEAR = missing(
 )
 
 
-def _above(loss: Any, dense: float) -> float | None:
-    return loss - dense if isinstance(loss, int | float) else None
+def _above(loss: float | None, dense: float) -> float | None:
+    return None if loss is None else loss - dense
 
 
-def mixture_charts(bridge: Json) -> list[Chart]:
+def mixture_charts(bridge: Bridge) -> list[Chart]:
     """Heat maps of the loss above the dense model's: hybrids with at most two switches, and all of them if known."""
     return [Chart(grid.title, grid.note, _heat(grid), wide=True) for grid in mixture_grids(bridge)]
 
@@ -97,57 +97,53 @@ def _heat(grid: Grid) -> go.Figure:
 
 def steering_chart(files: CircuitFiles) -> Chart | None:
     """The foil's share of both answers against strength: sparse model, dense model both ways, random directions."""
-    held = files.steering
-    if not held:
+    steering = files.steering
+    if steering is None:
         return None
-    figure, strengths, curves = (
-        empty_figure("strength", "foil's share of both answers"),
-        held["strengths"],
-        held["curves"],
-    )
-    for i, curve in enumerate((*curves["random"], *curves["random_stream"])):
-        add_line(figure, strengths, curve["share"], "random directions", "var(--faint)")
+    figure = empty_figure("strength", "foil's share of both answers")
+    curves, strengths, stream = steering.curves, list(steering.strengths), steering.curves.stream
+    for i, curve in enumerate((*curves.random, *curves.random_stream)):
+        add_line(figure, strengths, list(curve.share), "random directions", "var(--faint)")
         figure.data[-1].update(showlegend=i == 0, legendgroup="random", line={"width": 1})
-    lines = (("sparse", "sparse model"), ("stream", "dense model, its stream"), ("dense", "dense model, one read"))
-    for (name, told), colour in zip(lines, LINES, strict=False):
-        add_line(figure, strengths, curves[name]["share"], told, colour, markers=True)
+    lines = (
+        ("sparse model", curves.sparse),
+        ("dense model, its stream", stream),
+        ("dense model, one read", curves.dense),
+    )
+    for (name, curve), colour in zip(lines, LINES, strict=False):
+        add_line(figure, strengths, list(curve.share), name, colour, markers=True)
     figure.update_yaxes(range=[-0.02, 1.02])
-    node = ".".join(str(held["node"][key]) for key in ("layer", "site", "channel"))
-    at = f"{held['dense']['layer']}.{held['dense']['site']}"
-    stream = curves["stream"]
-    both = [stream["answer"][i] + stream["foil"][i] for i in (0, -1)]
+    at = f"{steering.dense.layer}.{steering.dense.site}"
+    both: list[float | None] = [*map(sum, zip(stream.answer, stream.foil, strict=True))] or [None]
     note = (
-        f"Node {node} of the sparse model, moved towards its value on the other prompt, over {held['pairs']} held-out "
-        f"pairs; in the dense model its decoder row is added to what {at} reads, or to the stream before it, where "
+        f"Node {steering.node.node.key} of the sparse model, moved towards its value on the other prompt, over "
+        f"{steering.pairs} held-out pairs; in the dense model its decoder row is added to what {at} reads, or to the "
+        "stream before it, where "
         "later sublayers read it too. Random directions have the same norms. Of all tokens the two answers together "
         f"have {percent(both[0])} in the dense model as it is, {percent(both[1])} at the last strength in its stream."
     )
-    return Chart(f"Steering: {held['task']}", note, figure)
+    return Chart(f"Steering: {steering.task}", note, figure)
 
 
 def _transported(files: CircuitFiles) -> list[list[str]]:
-    held = files.transport
-    if not held:
+    transport = files.transport
+    if transport is None:
         return []
-    image, random = held.get("image") or {}, held["random"]
-    ranks = ", ".join(f"{b['dense']}: {b['rank']} of {b['width']}" for b in held["boundaries"])
-    sparse = held.get("sparse", {})
-
-    def average(key: str) -> float | None:
-        return mean_of([draw[key] for draw in random])
-
+    dense, image, random = transport.dense, transport.image, transport.random
+    without = (image.task_loss, image.accuracy, image.loss) if image else (None, None, None)
+    ranks = ", ".join(f"{b.dense}: {b.rank} of {b.width}" for b in transport.boundaries)
     return [
         [
-            escape(held["task"]),
+            escape(transport.task),
             escape(ranks or "–"),
-            number(held["dense"]["task_loss"]),
-            f"<b>{number(image.get('task_loss'))}</b>",
-            number(average("task_loss")),
-            percent(image.get("accuracy")),
-            percent(average("accuracy")),
-            number(_above(image.get("loss"), held["dense"]["loss"])),
-            number(_above(average("loss"), held["dense"]["loss"])),
-            number(sparse.get("ablated_task_loss")),
+            number(dense.task_loss),
+            f"<b>{number(without[0])}</b>",
+            number(mean(draw.task_loss for draw in random)),
+            percent(without[1]),
+            percent(mean(draw.accuracy for draw in random)),
+            number(_above(without[2], dense.loss)),
+            number(_above(mean(draw.loss for draw in random), dense.loss)),
+            number(transport.sparse.ablated_task_loss),
         ]
     ]
 

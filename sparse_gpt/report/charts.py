@@ -6,13 +6,12 @@ Colours are CSS variables of the page ("var(--plus)"), which script.js resolves,
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
 from sparse_gpt.drawing.text import escape, sparse_nonzeros
-
-Json = dict[str, Any]
+from sparse_gpt.records import Circuit, MetricsRow, Rankings, Search
+from sparse_gpt.records.search import CurvePoint
 
 CHANCE = math.log(2)  # task loss, in nats, of a guess between answer and foil
 MAX_POINTS = 1500  # per line; more would only slow the page down
@@ -40,7 +39,7 @@ _SMALL = (
 )
 
 
-def training_charts(metrics: Sequence[Json]) -> list[Chart]:
+def training_charts(metrics: Sequence[MetricsRow]) -> list[Chart]:
     """One chart per quantity that the rows of metrics.jsonl hold; quantities that no row has are left out."""
     charts = []
     loss = empty_figure("step", "nats per token")
@@ -60,37 +59,36 @@ def training_charts(metrics: Sequence[Json]) -> list[Chart]:
     return charts
 
 
-def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
+def loss_versus_size(search: Search, circuit: Circuit) -> Chart | None:
     """Task loss of growing circuits (the best trial's ranking), against chance, the target and random circuits."""
-    points = [point for point in search.get("loss_versus_size", []) if 0 < point["edges"] < math.inf]
+    points = _with_edges(search.loss_versus_size)
     if not points:
         return None
-    metrics, target = circuit.get("metrics", {}), circuit.get("target_loss")
-    edges, loss = (next(iter(_finite([metrics.get(key)])), None) for key in ("edges", "task_loss"))
+    edges, loss = circuit.metrics.edges, circuit.metrics.task_loss
     figure = empty_figure("edges", "task loss (nats)", height=360)
-    sizes, losses = [point["edges"] for point in points], [point["task_loss"] for point in points]
+    sizes, losses = [point.edges for point in points], [point.task_loss for point in points]
     add_line(figure, sizes, losses, "circuits of growing size", "var(--line1)", markers=True)
     figure.data[-1].update(
-        customdata=[[point["nodes"]] for point in points],
+        customdata=[[point.nodes] for point in points],
         hovertemplate="%{x} edges, %{customdata[0]} nodes<br>task loss %{y:.3f}<extra></extra>",
     )
-    without = [point for point in points if _finite([point.get("ablated_task_loss")])]
+    without = [(point.edges, point.ablated_task_loss) for point in points if point.ablated_task_loss is not None]
     if without:
-        losses = [point["ablated_task_loss"] for point in without]
-        add_line(figure, [p["edges"] for p in without], losses, "the model without them", "var(--line2)")
-    for i, baseline in enumerate(search.get("baselines", [])):
-        curve = [point for point in baseline.get("loss_versus_size", []) if 0 < point["edges"] < math.inf]
-        name, colour = f"ranked by {baseline['ranking'].replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
-        add_line(figure, [point["edges"] for point in curve], [point["task_loss"] for point in curve], name, colour)
-        sizes += [point["edges"] for point in curve]
-    random_losses = _finite(search.get("random_circuit", {}).get("task_loss", []))
+        left, losses = ([pair[i] for pair in without] for i in (0, 1))
+        add_line(figure, left, losses, "the model without them", "var(--line2)")
+    for i, baseline in enumerate(search.baselines):
+        curve = _with_edges(baseline.loss_versus_size)
+        name, colour = f"ranked by {baseline.ranking.replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
+        add_line(figure, [point.edges for point in curve], [point.task_loss for point in curve], name, colour)
+        sizes += [point.edges for point in curve]
+    random_losses = _finite(search.random_circuit.task_loss)
     if edges and random_losses:
         marker = {"symbol": "line-ew-open", "color": "var(--faint)", "size": 13, "line": {"width": 1.4}}
         _points(figure, [edges] * len(random_losses), random_losses, "random circuits of the same size", marker)
     if edges and loss is not None:
         marker = {"symbol": "diamond", "color": "var(--line2)", "size": 12}
         _points(figure, [edges], [loss], "the circuit", marker)
-    for value, name in ((CHANCE, "chance, ln 2"), (target, "target")):
+    for value, name in ((CHANCE, "chance, ln 2"), (circuit.target_loss, "target")):
         if value:
             label = {"text": name, "font": {"color": "var(--faint)", "size": 11}}
             line = {"color": "var(--faint)", "width": 1, "dash": "dot"}
@@ -104,16 +102,21 @@ def loss_versus_size(search: Json, circuit: Json) -> Chart | None:
     return Chart("Loss versus size", note, figure, wide=True)
 
 
-def size_versus_target(rankings: Json) -> Chart | None:
+def _with_edges(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Those that a logarithmic axis of edges can show."""
+    return [point for point in curve if point.edges > 0]
+
+
+def size_versus_target(rankings: Rankings) -> Chart | None:
     """Edges that each ranking of nodes needs for a target loss; targets that it does not reach are left out."""
     figure = empty_figure("target task loss (nats)", "edges", height=320)
     shown: list[tuple[float, float]] = []
-    for i, entry in enumerate(rankings["rankings"]):
-        points = sorted((p["target_loss"], p["edges"]) for p in entry["points"] if p["reached"])
-        points = [(target, edges) for target, edges in points if target > 0 and 0 < edges < math.inf]
+    for i, entry in enumerate(rankings.rankings):
+        points = sorted((p.target_loss, p.edges) for p in entry.points if p.reached)
+        points = [(target, edges) for target, edges in points if target > 0 and edges > 0]
         if points:
             x, y = map(list, zip(*points, strict=True))
-            add_line(figure, x, y, entry["ranking"].replace("_", " "), LINES[i % len(LINES)], markers=True)
+            add_line(figure, x, y, entry.ranking.replace("_", " "), LINES[i % len(LINES)], markers=True)
             shown += points
     if not shown:
         return None
@@ -124,21 +127,23 @@ def size_versus_target(rankings: Json) -> Chart | None:
     return Chart("Size versus target loss", note, figure, wide=True)
 
 
-def search_history(search: Json) -> list[Chart]:
+def search_history(search: Search) -> list[Chart]:
     """Task loss and open gates of every trial during the search."""
-    history, trials = search.get("history", []), search["trials"]
+    history = search.history
     if not history:
         return []
     charts = []
-    for title, key, unit in (("Task loss", "loss", "nats"), ("Open gates", "open_nodes", "nodes")):
+    steps = [point.step for point in history]
+    losses, sizes = [point.loss for point in history], [point.open_nodes for point in history]
+    for title, unit, values in (("Task loss", "nats", losses), ("Open gates", "nodes", sizes)):
         figure = empty_figure("search step", unit, height=280)
-        for i, trial in enumerate(trials):
-            best = trial.get("trial", i) == search.get("best_trial")
-            name = f"trial {trial.get('trial', i)}" + (" (chosen)" if best else "")
-            values = [record[key][i] for record in history]
-            add_line(figure, [record["step"] for record in history], values, name, LINES[i % len(LINES)])
+        for i, trial in enumerate(search.trials):
+            number = i if trial.trial is None else trial.trial
+            best = number == search.best_trial
+            name = f"trial {number}" + (" (chosen)" if best else "")
+            add_line(figure, steps, [row[i] for row in values], name, LINES[i % len(LINES)])
             figure.data[-1].update(line={"width": 3 if best else 1.2}, opacity=1 if best else 0.7)
-        _value_axis(figure, _finite(v for record in history for v in record[key]), logarithmic=key == "open_nodes")
+        _value_axis(figure, _finite(value for row in values for value in row), logarithmic=values is sizes)
         figure.update_layout(showlegend=False)
         charts.append(Chart(title, "During the search, one line per trial; the thick one was chosen.", figure))
     return charts
@@ -172,22 +177,22 @@ def add_line(figure: go.Figure, x: list, y: list, name: str, colour: str, marker
     figure.update_layout(showlegend=len(figure.data) > 1)
 
 
-def _points(figure: go.Figure, x: list, y: list, name: str, marker: Json) -> None:
+def _points(figure: go.Figure, x: list, y: list, name: str, marker: dict[str, object]) -> None:
     hover = f"{escape(name)}: %{{x}} edges<br>task loss %{{y:.3f}}<extra></extra>"
     figure.add_scatter(x=x, y=y, mode="markers", name=escape(name), marker=marker, hovertemplate=hover)
 
 
-def _series(metrics: Sequence[Json], key: str) -> tuple[list[int], list[float]]:
+def _series(metrics: Sequence[MetricsRow], key: str) -> tuple[list[int], list[float]]:
     """Steps and finite values of the rows that have one, thinned to MAX_POINTS. Counts per tensor are added up."""
     found = []
     for row in metrics:
-        value = sparse_nonzeros(row.get(key))
-        found += [(row["step"], finite) for finite in _finite([value])]
+        value = sparse_nonzeros(row.nonzeros) if key == "nonzeros" else getattr(row, key)
+        found += [(row.step, finite) for finite in _finite([value])]
     found = found[:: math.ceil(len(found) / MAX_POINTS)] if found else []
     return [step for step, _ in found], [value for _, value in found]
 
 
-def _finite(values: Iterable[Any]) -> list[float]:
+def _finite(values: Iterable[object]) -> list[float]:
     return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
 
 
@@ -200,7 +205,7 @@ def _value_axis(figure: go.Figure, values: list[float], logarithmic: bool) -> No
         figure.update_yaxes(rangemode="tozero")
 
 
-def _log_ticks(axis: Any, low: float, high: float) -> None:
+def _log_ticks(axis: go.layout.XAxis | go.layout.YAxis, low: float, high: float) -> None:
     """Ticks at 1, 2, 5 × powers of ten (only powers over more than three decades), written out plainly."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1,) if last - first > 3 else (1, 2, 5)

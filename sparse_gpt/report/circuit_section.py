@@ -1,17 +1,14 @@
 """The part of the report about one circuit: drawing, nodes on sample prompts, loss versus size, the search."""
 
-from typing import Any
-
-from sparse_gpt.drawing.graph import Graph, Node, build_graph
+from sparse_gpt.drawing.graph import Graph, build_graph
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.drawing.text import cell, escape, number, script_json, table, visible_token, weight
-from sparse_gpt.records.files import CircuitFiles
+from sparse_gpt.records import Circuit, CircuitFiles, Rankings, Search, Traces
+from sparse_gpt.records.search import Importance
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
 from sparse_gpt.report.charts import loss_versus_size, search_history, size_versus_target
 from sparse_gpt.report.evidence import baseline_table, context_table, control_table, overlap_note, path_tables
-from sparse_gpt.report.sections import calibrated, chart_grid, mean_of, missing, percent, section
-
-Json = dict[str, Any]
+from sparse_gpt.report.sections import chart_grid, missing, percent, section
 
 
 def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -> str:
@@ -23,11 +20,11 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     circuit, traces = files.circuit, files.traces
     graph = build_graph(circuit, traces, d_head)
     parts = [_stale(circuit, params_sha256), _numbers(circuit), _drawing(circuit, traces, graph, d_head)]
-    task = circuit["task"]
-    if "samples_sha256" in (files.search or {}):  # searched on pairs from a file
+    task = circuit.task
+    if files.search and files.search.samples_sha256:  # searched on pairs from a file
         task = f"…/{task}.(jsonl|csv)"
     again = f"python -m launch.prune --workdir=… --task={task}"
-    if traces and traces["samples"]:
+    if traces and traces.samples:
         parts += [_browser(), _grid(graph, traces), _attention(traces)]
     else:
         parts.append(missing("No traces of this circuit. Write them, with the circuit, by", again))
@@ -38,14 +35,14 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
         if files.search
         else missing("No record of its search. Make one with", again)
     )
-    parts += [path_tables(circuit), _tables(circuit, traces, (files.search or {}).get("importance", {}))]
+    parts += [path_tables(circuit), _tables(circuit, traces, files.search.importance if files.search else Importance())]
     data = f'<script type="application/json" class="circuit-data">{script_json(node_data(graph, traces))}</script>'
     body = f'<div class="circuit">{"".join(parts)}{data}</div>'
-    return section(f"circuit-{circuit['task']}", f"Circuit: {escape(circuit['task'])}", body)
+    return section(f"circuit-{circuit.task}", f"Circuit: {escape(circuit.task)}", body)
 
 
-def _stale(circuit: Json, params_sha256: str) -> str:
-    held = circuit.get("params_sha256") or ""
+def _stale(circuit: Circuit, params_sha256: str) -> str:
+    held = circuit.params_sha256
     if not held or not params_sha256 or held == params_sha256:
         return ""
     return (
@@ -55,35 +52,36 @@ def _stale(circuit: Json, params_sha256: str) -> str:
     )
 
 
-def _numbers(circuit: Json) -> str:
-    metrics = circuit.get("metrics", {})
+def _numbers(circuit: Circuit) -> str:
+    metrics, calibration = circuit.metrics, circuit.calibration
+    calibrated = calibration.changes_logits
     facts = [
-        ("nodes", number(metrics.get("nodes", len(circuit["nodes"])))),
-        ("edges", number(metrics.get("edges", len(circuit["edges"])))),
-        ("task loss", number(metrics.get("task_loss"))),
-        ("before calibration", number(metrics.get("task_loss_uncalibrated")) if calibrated(circuit) else "–"),
-        ("logits scaled by", number((circuit.get("calibration") or {}).get("scale")) if calibrated(circuit) else "–"),
-        ("full model", number(metrics.get("full_model_task_loss"))),
-        ("circuit ablated", number(metrics.get("ablated_task_loss"))),
-        ("random circuit", number(mean_of(metrics.get("random_circuit_task_loss")))),
-        ("accuracy", percent(metrics.get("accuracy"))),
-        ("agrees with the model", percent(metrics.get("agreement"))),
-        ("task loss, other templates", number(metrics.get("shifted_task_loss"))),
-        ("full model, other templates", number(metrics.get("shifted_full_model_task_loss"))),
-        ("accuracy, other templates", percent(metrics.get("shifted_accuracy"))),
-        ("agrees, other templates", percent(metrics.get("shifted_agreement"))),
-        *((f"task loss, {each['task']}", number(each.get("task_loss"))) for each in circuit.get("tasks", [])),
-        ("ablation", f"{circuit.get('ablation', '–')}"),
-        ("task loss, other draws of it", number(metrics.get("resampled_task_loss"))),
-        ("norms", f"{circuit.get('norm', '–')}"),
-        ("gates of q and k", "tied" if circuit.get("tie_qk") else "–"),
-        ("edges pruned", "yes" if circuit.get("edge_pruned") else "no"),
+        ("nodes", number(len(circuit.nodes) if metrics.nodes is None else metrics.nodes)),
+        ("edges", number(len(circuit.edges) if metrics.edges is None else metrics.edges)),
+        ("task loss", number(metrics.task_loss)),
+        ("before calibration", number(metrics.task_loss_uncalibrated) if calibrated else "–"),
+        ("logits scaled by", number(calibration.scale) if calibrated else "–"),
+        ("full model", number(metrics.full_model_task_loss)),
+        ("circuit ablated", number(metrics.ablated_task_loss)),
+        ("random circuit", number(metrics.random_circuit)),
+        ("accuracy", percent(metrics.accuracy)),
+        ("agrees with the model", percent(metrics.agreement)),
+        ("task loss, other templates", number(metrics.shifted_task_loss)),
+        ("full model, other templates", number(metrics.shifted_full_model_task_loss)),
+        ("accuracy, other templates", percent(metrics.shifted_accuracy)),
+        ("agrees, other templates", percent(metrics.shifted_agreement)),
+        *((f"task loss, {each.task}", number(each.task_loss)) for each in circuit.tasks),
+        ("ablation", circuit.ablation or "–"),
+        ("task loss, other draws of it", number(metrics.resampled_task_loss)),
+        ("norms", circuit.norm or "–"),
+        ("gates of q and k", "tied" if circuit.tie_qk else "–"),
+        ("edges pruned", "yes" if circuit.edge_pruned else "no"),
     ]
     cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts if v != "–")
     return f'<dl class="facts small">{cards}</dl>'
 
 
-def _drawing(circuit: Json, traces: Json | None, graph: Graph, d_head: int) -> str:
+def _drawing(circuit: Circuit, traces: Traces | None, graph: Graph, d_head: int) -> str:
     omitted = ""
     if graph.omitted:
         omitted = (
@@ -110,17 +108,17 @@ def _browser() -> str:
     )
 
 
-def _grid(graph: Graph, traces: Json) -> str:
+def _grid(graph: Graph, traces: Traces) -> str:
     return (
         "<h3>All nodes on one pair of prompts</h3>"
         '<p class="note">Rows are nodes in the order of the forward pass, each on its own scale (at its end); columns '
         "are tokens. What differs between the two prompts is underlined.</p>"
-        f'<div class="scroll" tabindex="0">{activation_grid(graph, traces["samples"][:2])}</div>'
+        f'<div class="scroll" tabindex="0">{activation_grid(graph, traces.samples[:2])}</div>'
     )
 
 
-def _attention(traces: Json) -> str:
-    maps = attention_maps(traces["samples"][:2])
+def _attention(traces: Traces) -> str:
+    maps = attention_maps(traces.samples[:2])
     if not maps:
         return ""
     return (
@@ -131,68 +129,66 @@ def _attention(traces: Json) -> str:
     )
 
 
-def _search(search: Json, circuit: Json, rankings: Json | None) -> str:
+def _search(search: Search, circuit: Circuit, rankings: Rankings | None) -> str:
     curves = [loss_versus_size(search, circuit), size_versus_target(rankings) if rankings else None]
     parts = ["<h3>Size and search</h3>", chart_grid([curve for curve in curves if curve])]
     parts += [control_table(search, circuit), baseline_table(search), overlap_note(search)]
     charts = search_history(search)
-    trials = search["trials"]
+    trials = [trial.tree() for trial in search.trials]
     names = list(dict.fromkeys(name for trial in trials for name in trial))
     rows = []
     for trial in trials:
         cells = [cell(trial.get(name)) for name in names]
-        best = trial.get("trial") == search.get("best_trial")
+        best = trial.get("trial") == search.best_trial
         rows.append([f"<b>{text}</b>" for text in cells] if best else cells)
-    caption = f"{len(trials)} trials of {number(search.get('steps'))} steps"
-    caption += f", {number(search.get('batch_pairs'))} pairs a batch"
-    if search.get("seconds") is not None:
-        caption += f", {number(search['seconds'])} s in all"
+    caption = f"{len(trials)} trials of {number(search.steps)} steps"
+    caption += f", {number(search.batch_pairs)} pairs a batch"
+    if search.seconds is not None:
+        caption += f", {number(search.seconds)} s in all"
     inner = chart_grid(charts) + table(
         [escape(name.replace("_", " ")) for name in names], rows, f"{caption}. The best one is bold."
     )
-    if search.get("stages"):
-        origin = escape(search.get("refined_from", "the best trial").replace("_", " ").capitalize())
-        rows = [
-            [escape(s["stage"]), *(cell(s.get(k)) for k in ("nodes", "edges", "task_loss"))] for s in search["stages"]
-        ]
+    if search.stages:
+        origin = escape(search.refined_from.replace("_", " ").capitalize())
+        rows = [[escape(s.stage), cell(s.nodes), cell(s.edges), cell(s.task_loss)] for s in search.stages]
         inner += table(("stage", "nodes", "edges", "task loss"), rows, f"{origin} from stage to stage")
-    if search.get("size_versus_target"):
-        keys = ("target_loss", "nodes", "edges", "task_loss", "reached")
-        rows = [[cell(p[k]) for k in keys] for p in search["size_versus_target"]["points"]]
-        inner += table(
-            [key.replace("_", " ") for key in keys], rows, "Smallest first part of the best trial's ranking by target"
-        )
-    if search.get("hyperparameters"):
-        shared = [(f"<code>{escape(k)}</code>", cell(v)) for k, v in search["hyperparameters"].items()]
+    if search.size_versus_target:
+        head = ("target loss", "nodes", "edges", "task loss", "reached")
+        points = search.size_versus_target.points
+        rows = [[*map(cell, (p.target_loss, p.nodes, p.edges, p.task_loss, p.reached))] for p in points]
+        inner += table(head, rows, "Smallest first part of the best trial's ranking by target")
+    if search.hyperparameters:
+        shared = [(f"<code>{escape(k)}</code>", cell(v)) for k, v in search.hyperparameters.items()]
         inner += table(("shared by all trials", "value"), shared)
     parts.append(f"<details><summary>Search history and trials</summary>{inner}</details>")
     return "".join(parts)
 
 
-def _tables(circuit: Json, traces: Json | None, importance: Json) -> str:
+def _tables(circuit: Circuit, traces: Traces | None, importance: Importance) -> str:
     """Edges, nodes with the loss without each, and the entries of embedding and unembedding."""
-    without = {(*e["from"], *e["to"]): e["task_loss"] for e in importance.get("edges", [])}
+    without = {(edge.source, edge.target): edge.task_loss for edge in importance.edges}
     rows = [
         (
-            short_name(Node(*edge["from"])),
-            short_name(Node(*edge["to"])),
-            weight(edge["weight"]),
-            number(without.get((*edge["from"], *edge["to"]))),
+            short_name(edge.source),
+            short_name(edge.target),
+            weight(edge.weight),
+            number(without.get((edge.source, edge.target))),
         )
-        for edge in sorted(circuit["edges"], key=lambda e: -abs(e["weight"]))
+        for edge in sorted(circuit.edges, key=lambda edge: -abs(edge.weight))
     ]
     head = ("from", "to", "weight", "task loss without it")
     inner = table(head, rows, "Edges of the circuit, largest first")
-    nodes = sorted(importance.get("nodes", []), key=lambda n: -(n["task_loss"] or 0))
+    nodes = sorted(importance.nodes, key=lambda entry: -(entry.task_loss or 0))
     if nodes:
-        losses = [(short_name(Node(n["layer"], n["site"], n["channel"])), number(n["task_loss"])) for n in nodes]
+        losses = [(short_name(entry.node), number(entry.task_loss)) for entry in nodes]
         inner += table(("node", "task loss without it"), losses, "Nodes of the circuit, most needed first")
-    for part in ("embedding", "unembedding"):
-        entries = sorted((traces or {}).get(part, []), key=lambda e: -abs(e["weight"]))
+    parts = (("embedding", traces.embedding), ("unembedding", traces.unembedding)) if traces else ()
+    for part, listed in parts:
+        entries = sorted(listed, key=lambda entry: -abs(entry.weight))
         if entries:
             cells = [
-                (f"<code>{escape(visible_token(e['token']))}</code>", number(e["channel"]), weight(e["weight"]))
-                for e in entries
+                (f"<code>{escape(visible_token(entry.token))}</code>", number(entry.channel), weight(entry.weight))
+                for entry in entries
             ]
             inner += table(
                 ("token", "residual channel", "weight"),

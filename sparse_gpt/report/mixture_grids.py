@@ -5,9 +5,10 @@ Bridges cut both models into pieces. A path has one letter per piece, "d" or "s"
 
 import dataclasses
 import itertools
-from typing import Any
+from collections.abc import Sequence
 
-Json = dict[str, Any]
+from sparse_gpt.records import Bridge
+from sparse_gpt.records.bridge import BridgedBoundary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,23 +25,22 @@ class Grid:
     paths: list[list[str]]
 
 
-def mixture_grids(bridge: Json) -> list[Grid]:
+def mixture_grids(bridge: Bridge) -> list[Grid]:
     """Hybrids with one or two switches, and every mixture where all are known; [] without mixtures."""
-    held = bridge.get("mixtures") or {"paths": []}
-    above = {entry["path"]: entry["loss"] - bridge["dense_loss"] for entry in held["paths"]}
+    above = {entry.path: entry.loss - bridge.dense_loss for entry in bridge.mixtures.paths}
     if not above:
         return []
-    grids = [_blocks(above, _pieces(bridge["bridges"]))]
-    return [*grids, _whole(above)] if held["complete"] else grids
+    grids = [_blocks(above, _pieces(bridge.bridges))]
+    return [*grids, _whole(above)] if bridge.mixtures.complete else grids
 
 
-def _pieces(bridges: list[Json]) -> list[str]:
+def _pieces(bridges: Sequence[BridgedBoundary]) -> list[str]:
     """Names of the pieces: sublayers of the sparse model, where every boundary is bridged."""
-    names = ["embedding" if bridges[0]["sparse"] == 0 else f"0 to {bridges[0]['sparse']}"]
+    names = ["embedding" if bridges[0].sparse == 0 else f"0 to {bridges[0].sparse}"]
     for start, stop in itertools.pairwise(bridges):
-        layer, kind = divmod(start["sparse"], 2)
-        single = stop["sparse"] == start["sparse"] + 1
-        names.append(f"{('attention', 'MLP')[kind]} {layer}" if single else f"{start['sparse']} to {stop['sparse']}")
+        layer, kind = divmod(start.sparse, 2)
+        single = stop.sparse == start.sparse + 1
+        names.append(f"{('attention', 'MLP')[kind]} {layer}" if single else f"{start.sparse} to {stop.sparse}")
     return [*names, "unembedding"]
 
 

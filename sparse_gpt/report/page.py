@@ -7,7 +7,7 @@ from plotly.offline import get_plotlyjs
 
 from sparse_gpt.drawing.text import escape
 from sparse_gpt.errors import InputError
-from sparse_gpt.records.files import Workdir, read_workdir
+from sparse_gpt.records import Workdir, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section
 from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import circuit_section
@@ -53,14 +53,13 @@ def render(workdir: Workdir) -> str:
     if workdir.bridge:
         parts.append(("bridges", "Bridges to the dense model", bridge_section(workdir)))
     parts.append(("training", "Training", _training(workdir)))
-    d_head = workdir.config.get("model", {}).get("d_head", 0)
-    fingerprint = str(workdir.manifest.get("params_sha256") or "")
+    d_head, fingerprint = workdir.settings.model.d_head or 0, workdir.manifest.params_sha256 or ""
     sections = [section(anchor, title, body) for anchor, title, body in parts]
     sections += [circuit_section(files, d_head, fingerprint) for files in workdir.circuits]
     closing = [("reading", "How to read this", _read("reading.html")), ("files", "Files", file_list(workdir))]
     sections += [section(anchor, title, body) for anchor, title, body in closing]
     links = [(anchor, title) for anchor, title, _ in parts]
-    links += [(f"circuit-{files.circuit['task']}", files.circuit["task"]) for files in workdir.circuits]
+    links += [(f"circuit-{files.circuit.task}", files.circuit.task) for files in workdir.circuits]
     links += [(anchor, title) for anchor, title, _ in closing]
     nav = "".join(f'<a href="#{escape(anchor)}">{escape(title)}</a>' for anchor, title in links)
     return _TEMPLATE.format(

@@ -1,14 +1,11 @@
 """Sections of the report about the run as a whole: what was trained, the tables of tasks, charts, files."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from sparse_gpt.drawing.text import compact, escape, number, script_json, sparse_nonzeros, table
-from sparse_gpt.records.files import CircuitFiles, Workdir
+from sparse_gpt.records import CircuitFiles, Evaluation, Manifest, Workdir
 from sparse_gpt.report.charts import CHANCE, Chart
-
-Json = dict[str, Any]
 
 
 def section(anchor: str, title: str, body: str) -> str:
@@ -38,29 +35,29 @@ def chart_grid(charts: Sequence[Chart]) -> str:
 
 def headline(workdir: Workdir) -> str:
     """What was trained, on what, in one paragraph and a row of numbers; everything else folded away."""
-    model, sparsity = workdir.config.get("model", {}), workdir.config.get("sparsity", {})
-    train, data = workdir.config.get("train", {}), workdir.config.get("data", {})
-    last = workdir.metrics[-1] if workdir.metrics else {}
-    values = [row["val_loss"] for row in workdir.metrics if row.get("val_loss") is not None]
+    model, density, sources = workdir.settings.model, workdir.settings.sparsity.density, workdir.settings.data.sources
+    last = workdir.metrics[-1] if workdir.metrics else None
+    values = [row.val_loss for row in workdir.metrics if row.val_loss is not None]
     facts = [
-        ("layers", number(model.get("n_layer"))),
-        ("channels (d_model)", number(model.get("d_model"))),
-        ("heads × width", f"{number(model.get('n_head'))} × {number(model.get('d_head'))}"),
-        ("vocabulary", number(model.get("vocab_size"))),
-        ("context", number(model.get("context"))),
-        ("weights kept", _density(sparsity.get("density"))),
-        ("nonzero weights", compact(sparse_nonzeros(last.get("nonzeros")))),
-        ("tokens seen", compact(last.get("tokens"))),
+        ("layers", number(model.n_layer)),
+        ("channels (d_model)", number(model.d_model)),
+        ("heads × width", f"{number(model.n_head)} × {number(model.d_head)}"),
+        ("vocabulary", number(model.vocab_size)),
+        ("context", number(model.context)),
+        ("weights kept", _density(density)),
+        ("nonzero weights", compact(sparse_nonzeros(last.nonzeros if last else None))),
+        ("tokens seen", compact(last.tokens if last else None)),
         ("held-out loss", number(values[-1] if values else None)),
         ("device", _device(workdir.manifest)),
     ]
     cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts if v not in ("–", "– × –"))
-    kind = "weight-sparse transformer" if (sparsity.get("density") or 1) < 1 else "dense transformer"
-    lead = f"A {kind} with {number(model.get('n_layer'))} layers, trained for {_steps(workdir, train)}"
-    lead += f" on <code>{escape(data['sources'])}</code>." if data.get("sources") else "."
+    kind = "weight-sparse transformer" if (density or 1) < 1 else "dense transformer"
+    lead = f"A {kind} with {number(model.n_layer)} layers, trained for {_steps(workdir)}"
+    lead += f" on <code>{escape(sources)}</code>." if sources else "."
     if workdir.circuits:
         lead += f" {_count(len(workdir.circuits), 'circuit')} found in it, drawn below."
-    details = _tree("Configuration", workdir.config) + _tree("Manifest: versions, hashes, device", workdir.manifest)
+    details = _tree("Configuration", workdir.configuration)
+    details += _tree("Manifest: versions, hashes, device", workdir.manifest.tree())
     return f'<p class="lead">{lead}</p><dl class="facts">{cards}</dl>{details}'
 
 
@@ -71,15 +68,15 @@ def _density(density: float | None) -> str:
     return f"{share} (1 in {1 / density:.0f})" if density <= 0.5 else share
 
 
-def _device(manifest: Json) -> str:
-    count, kind = manifest.get("device_count"), manifest.get("device_kind")
-    return "–" if kind is None else f"{count} × {kind}" if isinstance(count, int) and count > 1 else str(kind)
+def _device(manifest: Manifest) -> str:
+    count, kind = manifest.device_count, manifest.device_kind
+    return "–" if kind is None else f"{count} × {kind}" if count is not None and count > 1 else kind
 
 
-def _steps(workdir: Workdir, train: Json) -> str:
-    planned, done = train.get("steps"), workdir.manifest.get("step")
+def _steps(workdir: Workdir) -> str:
+    planned, done = workdir.settings.train.steps, workdir.manifest.step
     if done is None and workdir.metrics:
-        return f"{number(workdir.metrics[-1]['step'] + 1)} of {number(planned)} steps (not finished)"
+        return f"{number(workdir.metrics[-1].step + 1)} of {number(planned)} steps (not finished)"
     return f"{number(done if done is not None else planned)} steps"
 
 
@@ -87,14 +84,14 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _tree(title: str, tree: Json) -> str:
+def _tree(title: str, tree: Mapping[str, object]) -> str:
     """Nested values as a folded two-column table."""
     rows = [(f"<code>{escape(name)}</code>", f"<code>{escape(value)}</code>") for name, value in _flat(tree)]
     return f"<details><summary>{title}</summary>{table(('field', 'value'), rows)}</details>" if rows else ""
 
 
-def _flat(tree: Json, prefix: str = "") -> list[tuple[str, Any]]:
-    rows = []
+def _flat(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
     for name, value in tree.items():
         rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return rows
@@ -117,7 +114,7 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
         "calibrated",
     )
     rows = [_summary_row(files) for files in circuits]
-    sizes = [files.circuit.get("metrics", {}).get("edges") for files in circuits]
+    sizes = [files.circuit.metrics.edges or 0 for files in circuits]
     text = (
         '<p class="note">Task losses are means over held-out samples, in nats, between answer and foil only: '
         f"{CHANCE:.3f} (ln 2) is chance, 0 is certainty. A good circuit keeps the loss near the full model’s; ablating "
@@ -130,29 +127,28 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
 
 
 def _summary_row(files: CircuitFiles) -> list[str]:
-    circuit, metrics = files.circuit, files.circuit.get("metrics", {})
-    loss, target = metrics.get("task_loss"), circuit.get("target_loss")
+    circuit, metrics = files.circuit, files.circuit.metrics
+    loss, target = metrics.task_loss, circuit.target_loss
     reached = loss is not None and target is not None and loss <= target
     verdict = ' <span class="good" title="at or below the target">✓</span>' if reached else ""
     return [
-        f'<a href="#circuit-{escape(circuit["task"])}">{escape(circuit["task"])}</a>',
-        number(metrics.get("nodes")),
-        number(metrics.get("edges")),
+        f'<a href="#circuit-{escape(circuit.task)}">{escape(circuit.task)}</a>',
+        number(metrics.nodes),
+        number(metrics.edges),
         f"<b>{number(loss)}</b>{verdict}",
         number(target),
-        number(metrics.get("full_model_task_loss")),
-        number(metrics.get("ablated_task_loss")),
-        number(mean_of(metrics.get("random_circuit_task_loss"))),
-        percent(metrics.get("accuracy")),
-        "yes" if calibrated(circuit) else "no",
+        number(metrics.full_model_task_loss),
+        number(metrics.ablated_task_loss),
+        number(metrics.random_circuit),
+        percent(metrics.accuracy),
+        "yes" if circuit.calibration.changes_logits else "no",
     ]
 
 
-def mean_of(value: Any) -> float | None:
-    """A number as it is, the mean of a list."""
-    if isinstance(value, list):
-        return sum(value) / len(value) if value else None
-    return value
+def mean(values: Iterable[float]) -> float | None:
+    """None of no values."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None
 
 
 def percent(value: float | None) -> str:
@@ -160,29 +156,23 @@ def percent(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}\u202f%"
 
 
-def calibrated(circuit: Json) -> bool:
-    """Whether logits are rescaled or shifted before the loss is taken."""
-    calibration = circuit.get("calibration") or {}
-    return calibration.get("scale", 1) != 1 or any(value for _, value in calibration.get("shift", []))
-
-
-def evaluation_table(evaluation: Json) -> str:
+def evaluation_table(evaluation: Evaluation) -> str:
     """How the full model does on every task, from evaluation.json."""
     head = ("task", "task loss", "accuracy", "full-vocabulary loss", "task loss, shifted", "accuracy, shifted")
     rows = [
         [
-            escape(row["task"]),
-            number(row.get("task_loss")),
-            percent(row.get("accuracy")),
-            number(row.get("full_vocabulary_loss")),
-            number(row.get("shifted_task_loss")),
-            percent(row.get("shifted_accuracy")),
+            escape(row.task),
+            number(row.task_loss),
+            percent(row.accuracy),
+            number(row.full_vocabulary_loss),
+            number(row.shifted_task_loss),
+            percent(row.shifted_accuracy),
         ]
-        for row in evaluation["tasks"]
-        if "reason" not in row
+        for row in evaluation.tasks
+        if row.reason is None
     ]
     note = '<p class="note">The whole model on held-out samples, and on samples from a shifted template.</p>'
-    left_out = [f"<li>{escape(row['reason'])}</li>" for row in evaluation["tasks"] if "reason" in row]
+    left_out = [f"<li>{escape(row.reason)}</li>" for row in evaluation.tasks if row.reason is not None]
     return table(head, rows) + note + (f'<p class="note">Left out:</p><ul>{"".join(left_out)}</ul>' if left_out else "")
 
 

@@ -23,16 +23,15 @@ from sparse_gpt import arrays
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
-from sparse_gpt.io import disk_errors, parse_json, read_json_if_any
+from sparse_gpt.io import disk_errors, parse_json
 from sparse_gpt.parameters import Params, flatten, unflatten
-from sparse_gpt.schema import MANIFEST, TEXT
+from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
 
 SUFFIX, PARAMS = ".zip", "params.npz"
 CONFIG = "config.json"
-STORED_MANIFEST = {**MANIFEST, "params_sha256": TEXT}
 FILES = (CONFIG, "manifest.json", "metrics.jsonl", "evaluation.json")
 FOLDERS = ("tokenizer", "corpus")
 _DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal models are equal files
@@ -84,8 +83,11 @@ def store(workdir: Path, output: Path, corpus: Path) -> None:
 def fingerprint(name: str) -> str:
     """params_sha256 of a stored model, as its manifest says. Raises InputError as `find`, or if the file is damaged."""
     with _opened(name) as archive:
-        found = parse_json(archive.read("manifest.json"), f"{find(name)}: manifest.json", STORED_MANIFEST)
-        return str(found["params_sha256"])
+        where = f"{find(name)}: {Manifest.FILE}"
+        found = Manifest.parse(archive.read(Manifest.FILE), where).params_sha256
+    if found is None:
+        raise InputError(f"{where}: params_sha256 is missing; {Manifest.REMEDY}")
+    return found
 
 
 def load(name: str) -> tuple[configs.Config, Params]:
@@ -117,7 +119,7 @@ def unpack(name: str, workdir: Path) -> bool:
         for entry in archive.namelist():
             if entry.split("/")[0] in FILES + FOLDERS:
                 archive.extract(entry, folder)
-        save_params(folder, params, manifest.read(folder).get("step", 0))
+        save_params(folder, params, manifest.read(folder).step or 0)
     return True
 
 
@@ -130,7 +132,8 @@ def _opened(name: str) -> Iterator[zipfile.ZipFile]:
 
 def _holds(workdir: Path, fingerprint: str) -> bool:
     """Whether a workdir's manifest names these parameters."""
-    return bool(read_json_if_any(workdir / "manifest.json", MANIFEST).get("params_sha256") == fingerprint)
+    held = Manifest.read_if_any(workdir / Manifest.FILE)
+    return held is not None and held.params_sha256 == fingerprint
 
 
 def _belongings(workdir: Path, corpus: Path) -> Iterator[tuple[str, Path]]:

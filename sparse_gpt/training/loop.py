@@ -27,10 +27,10 @@ from tqdm import tqdm
 from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import parse_json, read_bytes, write_atomic
+from sparse_gpt.io import read_bytes, write_atomic
 from sparse_gpt.parameters import Params, abstract_params, flatten
 from sparse_gpt.progress import ProgressBar, compiling
-from sparse_gpt.schema import METRICS_ROW
+from sparse_gpt.records import MetricsRow
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 from sparse_gpt.training.claim import claim_workdir, has_begun, leave_as_found
@@ -142,7 +142,7 @@ def train(
         claim_workdir(config, workdir)
         if has_begun(workdir) and (note := manifest.other_machine(workdir)):
             tqdm.write(note)
-        manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}))
+        manifest.update(workdir, manifest.describe({**seeds, **(facts or {})}).tree())
 
     with distributed.writing(workdir), leave_as_found(workdir), full_disk(workdir):
         distributed.first_does(claim)
@@ -327,7 +327,7 @@ class _Run:
         if self.tensorboard is None:
             return
         with self.metrics_path.open("a") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
+            file.write(_line(MetricsRow.from_tree(entry)))
         for name, value in entry.items():
             if isinstance(value, int | float) and name != "step":
                 self.tensorboard.add_scalar(name, value, s)
@@ -361,16 +361,21 @@ class _Run:
         lines = read_bytes(self.metrics_path).split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
-                entry = parse_json(line, f"{self.metrics_path}: line {number}", METRICS_ROW, nan_as_null=True)
+                row = MetricsRow.parse(line, f"{self.metrics_path}: line {number}")
             except InputError:
                 dropped += number < len(lines)  # what is after the last line break was cut short by a kill
                 continue
-            if entry["step"] < start:
-                kept.append(json.dumps(entry, allow_nan=False) + "\n")
-                self.dead_neurons = entry.get("dead_neurons")
+            if row.step < start:
+                kept.append(_line(row))
+                self.dead_neurons = row.dead_neurons
         if dropped:
             tqdm.write(f"{self.metrics_path}: {dropped} damaged lines are left out")
         write_atomic(self.metrics_path, "".join(kept).encode())
+
+
+def _line(row: MetricsRow) -> str:
+    """As it stands in metrics.jsonl."""
+    return json.dumps(row.tree(), allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

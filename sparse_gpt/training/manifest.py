@@ -14,9 +14,10 @@ import numpy as np
 
 from sparse_gpt import machine
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, write_json
+from sparse_gpt.io import read_json
 from sparse_gpt.parameters import Params, flatten
-from sparse_gpt.schema import MANIFEST
+from sparse_gpt.records import Manifest, converted
+from sparse_gpt.records.run import Numerics
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "tiktoken")
 
@@ -55,7 +56,7 @@ def git_revision() -> tuple[str, str]:
     return lines[1], ""
 
 
-def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
+def describe(facts: Mapping[str, Any]) -> Manifest:
     """Manifest of a run: versions, device, revision, plus `facts` (hashes, seeds)."""
     versions = {}
     for name in PACKAGES:
@@ -64,17 +65,16 @@ def describe(facts: Mapping[str, Any]) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = ""
     revision, reason = git_revision()
-    return {
-        "format": "sparse_gpt.manifest/1",
-        "packages": versions,
-        "python": platform.python_version(),
-        "git_revision": revision,
-        **({"git_revision_missing": reason} if reason else {}),
-        "device_kind": jax.devices()[0].device_kind,
-        "device_count": jax.device_count(),
-        "machine": machine.numerics(),
-        **facts,
-    }
+    found = Manifest(
+        packages=versions,
+        python=platform.python_version(),
+        git_revision=revision,
+        git_revision_missing=reason or None,
+        device_kind=jax.devices()[0].device_kind,
+        device_count=jax.device_count(),
+        machine=converted(machine.numerics(), Numerics),
+    )
+    return Manifest.from_tree({**found.tree(), **facts})
 
 
 def other_machine(workdir: Path) -> str:
@@ -94,21 +94,18 @@ def other_machine(workdir: Path) -> str:
     return f"{workdir}: goes on where other bits may come out than where it began ({'; '.join(differing)})"
 
 
-def read(workdir: Path) -> dict[str, Any]:
+def read(workdir: Path) -> Manifest:
     """A workdir's manifest; empty, and said, where it is missing or damaged: what it tells can be found out again."""
-    path = workdir / "manifest.json"
-    if not path.exists():
-        return {}
+    path = workdir / Manifest.FILE
     try:
-        facts: dict[str, Any] = read_json(path, MANIFEST)
+        return Manifest.read(path) if path.exists() else Manifest()
     except InputError as error:
         print(f"{error}; going on without it", file=sys.stderr)
-        return {}
-    return facts
+        return Manifest()
 
 
-def update(workdir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+def update(workdir: Path, facts: Mapping[str, Any]) -> Manifest:
     """Adds facts to a workdir's manifest.json and returns it whole."""
-    manifest = {**read(workdir), **facts}
-    write_json(workdir / "manifest.json", manifest)
+    manifest = Manifest.from_tree({**read(workdir).tree(), **facts})
+    manifest.write(workdir / Manifest.FILE)
     return manifest

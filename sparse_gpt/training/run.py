@@ -14,6 +14,7 @@ from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import Manifest
 from sparse_gpt.training import claim, distributed, loop, schedules, sharding
 
 AtStep = Callable[[int, Params], None]
@@ -139,9 +140,9 @@ def given_batches(tokens: np.ndarray, mesh: Mesh) -> loop.Batches:
     return loop.Batches(lambda start: iter(tokens[start:]), [tokens[0]])
 
 
-def describe(result: loop.Result, manifest: dict[str, Any]) -> str:
+def describe(result: loop.Result, manifest: Manifest) -> str:
     """One paragraph for a person."""
     if result.interrupted:
         return f"interrupted after {result.step} steps; saved. The same command resumes."
-    kept = sum(manifest["nonzeros"].values())
-    return f"trained {result.step} steps; {kept:,} nonzero parameters; params_sha256 {manifest['params_sha256']}"
+    kept = sum((manifest.nonzeros or {}).values())
+    return f"trained {result.step} steps; {kept:,} nonzero parameters; params_sha256 {manifest.params_sha256}"
