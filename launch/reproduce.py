@@ -10,7 +10,7 @@ from absl import flags
 from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments.experiments import EXPERIMENTS
-from sparse_gpt.experiments.runs import Experiment, settle
+from sparse_gpt.experiments.harness import Experiment, settle
 
 from . import cli, paths
 

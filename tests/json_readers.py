@@ -24,7 +24,7 @@ from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.ingest import Rules
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.evaluation import tasks_solved
-from sparse_gpt.experiments import laptop, plots, runs
+from sparse_gpt.experiments import harness, laptop, plots
 from sparse_gpt.interop import openai_config
 from sparse_gpt.io import read_json, write_json
 from sparse_gpt.records import Evaluation, Search, read_circuit, read_workdir
@@ -130,7 +130,7 @@ def _metrics(folder: Path) -> None:
 def _resume(folder: Path) -> None:
     run: Any = types.SimpleNamespace(metrics_path=folder / "metrics.jsonl", dead_neurons=None)
     _Run._forget_metrics_after(run, 2)
-    assert all(row.step < 2 for row in runs.metrics(folder))
+    assert all(row.step < 2 for row in harness.metrics(folder))
 
 
 def _report(folder: Path) -> None:
@@ -201,9 +201,9 @@ READERS = (
     Reader("study", "made_for.json", _write("made_for.json", {"a": 1}), lambda at: Stages(at, {"a": 1})),
     Reader("manifest", "manifest.json", _write("manifest.json", _MANIFEST), manifest.read),
     Reader("resumed", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: manifest.update(at, {"step": 4})),
-    Reader("reproduce", "manifest.json", _write("manifest.json", _MANIFEST), runs.manifest),
+    Reader("reproduce", "manifest.json", _write("manifest.json", _MANIFEST), harness.manifest),
     Reader("held", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: stored._holds(at, SHA)),
-    Reader("metrics", "metrics.jsonl", _metrics, runs.metrics),
+    Reader("metrics", "metrics.jsonl", _metrics, harness.metrics),
     Reader("validation loss", "metrics.jsonl", _metrics, plots.validation_loss),
     Reader("metrics of a resumed run", "metrics.jsonl", _metrics, _resume),
     Reader(

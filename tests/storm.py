@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparse_gpt.experiments.runs import metrics, script
+from sparse_gpt.experiments.harness import metrics, script
 
 KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 SECONDS = 15.0  # until the exit of a handled signal, on a machine that does other things as well

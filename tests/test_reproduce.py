@@ -16,13 +16,13 @@ from types import SimpleNamespace
 
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure
 
 from launch import reproduce
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments import bridge_plots, bridges, comparisons, experiments, plots, runs
+from sparse_gpt.experiments import bridge_plots, bridges, comparisons, experiments, harness, plots
 from sparse_gpt.experiments.experiments import EXPERIMENTS, disturbed
-from sparse_gpt.experiments.runs import at_least, at_most, equal
+from sparse_gpt.experiments.harness import at_least, at_most, equal
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.records import Bridge, Steering, Transport
 from sparse_gpt.report.mixture_grids import mixture_grids
@@ -66,7 +66,7 @@ def test_a_miss_is_printed_written_and_ends_with_an_exit_code_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: float, code: int
 ) -> None:
     made = [equal("bits", 1, 1), at_most("loss", measured, 0.15)]
-    fake = runs.Experiment("nothing", "none", lambda folder: made)
+    fake = harness.Experiment("nothing", "none", lambda folder: made)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", {"fake": fake})
     done = launch_here("reproduce", "--experiment=fake", f"--workdir={tmp_path}")
     assert done.returncode == code, done.stderr
@@ -101,7 +101,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, workdir: Path, code: int, stops: in
         return subprocess.Popen([sys.executable, "-S", "-c", RUN, str(workdir), str(code), str(stops)])
 
     monkeypatch.setattr(experiments, "script", script)
-    monkeypatch.setattr(runs, "script", script)
+    monkeypatch.setattr(harness, "script", script)
 
 
 def test_kills_that_hit_are_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_the_pictures_of_bridges(tmp_path: Path) -> None:
     assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
 
     def drawn(plot: Callable[..., None], content: object) -> tuple[Axes, dict[str, list[float]]]:
-        axes = Canvas().subplots()
+        axes = Figure().subplots()
         plot(content, axes)
         return axes, {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in axes.lines}
 
@@ -415,13 +415,13 @@ def test_a_signal_is_passed_on_to_the_script_that_runs_and_75_of_a_script_is_no_
 
     thread = threading.Thread(target=tell)
     thread.start()
-    process = runs.script("train")
+    process = harness.script("train")
     with pytest.raises(Interrupted):
-        runs.waited(process)
+        harness.waited(process)
     thread.join()
     assert process.returncode == 75
     monkeypatch.setattr(
-        runs, "script", lambda *_, **__: subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(75)"])
+        harness, "script", lambda *_, **__: subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(75)"])
     )
     with pytest.raises(Interrupted):
-        runs.finish("train")
+        harness.finish("train")

@@ -6,9 +6,8 @@ from typing import Any
 from absl import flags
 
 from sparse_gpt import config as configs
-from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
-from sparse_gpt.costs import aot, chips
+from sparse_gpt.costs import aot, chips, tpu
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json
 from sparse_gpt.training import sharding
@@ -22,7 +21,7 @@ def main(config: Config, chip: chips.Chip) -> None:
     devices = chips.devices(f.topology, f.slices)
     searches = f.searches or len(devices)
     if f.program == "search":
-        config = _spread_over_all(config, len(devices), searches)
+        config = tpu.spread_over_all(config, len(devices), searches)
     mesh = sharding.make_mesh(config, devices)
     started = time.perf_counter()
     result: dict[str, Any] = {
@@ -37,13 +36,13 @@ def main(config: Config, chip: chips.Chip) -> None:
         "parameters": aot.parameter_count(config),
     }
     if f.program == "train":
-        result |= _train(config, mesh, chip)
+        result |= tpu.describe_train(config, mesh, chip, f.slices, f.compare)
     elif f.program == "bridge":
-        result |= _bridge(config, mesh, chip)
+        result |= tpu.describe_bridge(config, mesh, chip, f.slices)
     else:
-        result |= _search(config, mesh, chip, searches)
+        result |= tpu.describe_search(config, mesh, chip, f.slices, searches, f.tokens)
     result["compile_seconds"] = time.perf_counter() - started
-    print(summary(result))
+    print(tpu.summary(result))
     if f.workdir is not None:
         path = cli.workdir() / "compile_tpu.json"
         write_json(path, result)
@@ -53,89 +52,3 @@ def main(config: Config, chip: chips.Chip) -> None:
             f"--topology={f.topology}: {result['memory']['total'] / 1e9:.1f} GB per chip do not fit into "
             f"{chip.hbm / 1e9:.0f} GB; {aot.WAYS_OUT}"
         )
-
-
-def _spread_over_all(config: Config, chip_count: int, searches: int) -> Config:
-    """The mask search cuts its population over all chips, whatever the mesh and batch of training."""
-    if searches % chip_count:
-        raise InputError(f"--searches={searches}: must be a multiple of the {chip_count} chips")
-    return configs.replace(config, {"train.mesh": "", "train.batch_size": chip_count, "train.microbatches": 1})
-
-
-def _train(config: Config, mesh: Any, chip: chips.Chip) -> dict[str, Any]:
-    slices = flags.FLAGS.slices
-    result = aot.describe(aot.fitting(lambda: aot.compile_train(config, mesh), chip), chip, slices)
-    tokens = config.train.batch_size * config.model.context
-    result["tokens_per_second"] = tokens / result["seconds"]
-    result["model_flops_utilization"] = (
-        6 * aot.parameter_count(config) * tokens / mesh.size / chip.matmul / result["seconds"]
-    )
-    if flags.FLAGS.compare:
-        without = aot.fitting(lambda: aot.compile_train(config, mesh, project=False), chip)
-        result["without_projection"] = aot.describe(without, chip, slices)
-    return result
-
-
-def _bridge(config: Config, mesh: Any, chip: chips.Chip) -> dict[str, Any]:
-    dense = dense_config(config)
-    check_pair(dense, config)
-    result = aot.describe(aot.fitting(lambda: aot.compile_bridge(config, mesh), chip), chip, flags.FLAGS.slices)
-    tokens = config.train.batch_size * config.model.context
-    return result | {
-        "dense_parameters": aot.parameter_count(dense),
-        "tokens_per_second": tokens / result["seconds"],
-    }
-
-
-def _search(config: Config, mesh: Any, chip: chips.Chip, searches: int) -> dict[str, Any]:
-    time_steps = flags.FLAGS.tokens
-    program = aot.fitting(lambda: aot.compile_search(config, mesh, searches, time_steps), chip)
-    result = aot.describe(program, chip, flags.FLAGS.slices)
-    return result | {"searches": searches, "tokens_per_sample": time_steps}
-
-
-def summary(result: dict[str, Any]) -> str:
-    """A few lines for people."""
-    memory, rest = result["memory"], result["rest"]
-    gb = {key: memory[key] / 1e9 for key in ("total", "arguments", "temporaries", "outputs", "chip")}
-    mesh = ",".join(f"{axis}={size}" for axis, size in result["mesh"].items())
-    sizes = f"{result['parameters'] / 1e6:.0f}M parameters"
-    if "dense_parameters" in result:
-        sizes += f" and a dense one of {result['dense_parameters'] / 1e6:.0f}M"
-    lines = [
-        f"{result['program']}, {result['preset'] or 'model'} of {sizes}, on "
-        f"{result['slices']} x {result['topology']} ({result['chips']} chips, {mesh})",
-        f"memory per chip  {gb['total']:.2f} of {gb['chip']:.0f} GB (arguments {gb['arguments']:.2f}, temporaries "
-        f"{gb['temporaries']:.2f}): {'fits' if memory['fits'] else 'DOES NOT FIT'}",
-        f"work per chip    {result['matmul_operations'] / 1e12:.3f} TFLOP of matrix products, "
-        f"{result['vector_operations'] / 1e9:.1f}G vector operations, {result['bytes_accessed'] / 1e9:.2f} GB of HBM "
-        "traffic",
-        *_collective_lines(result["collectives"]),
-        f"step, at best    {1e3 * result['seconds']:.2f} ms (matrix units {1e3 * rest['matmul']:.2f}, vector units "
-        f"{1e3 * rest['vector']:.2f}, HBM {1e3 * rest['memory']:.2f}, network {1e3 * rest['communication']:.2f} and "
-        f"{1e3 * rest['overlapped']:.2f} overlapped); {1e3 * result['seconds_by_compiler']:.2f} ms by the compiler's "
-        "own estimate",
-    ]
-    if "tokens_per_second" in result:
-        lines += [_projection_line(result), f"at best          {result['tokens_per_second'] / 1e6:.2f}M tokens/s"]
-    else:
-        lines.append(f"searches         {result['searches']}, samples of {result['tokens_per_sample']} tokens")
-    return "\n".join(lines)
-
-
-def _collective_lines(total: dict[str, dict[str, int]]) -> list[str]:
-    return [
-        f"{kind:<16} {sums['count']} x, {sums['bytes'] / 1e6:.2f} MB in all" for kind, sums in sorted(total.items())
-    ]
-
-
-def _projection_line(result: dict[str, Any]) -> str:
-    own = result["projection"]
-    reductions, with_ties = (
-        own[key].get("all-reduce", {"count": 0})["count"] for key in ("collectives", "collectives_with_ties")
-    )
-    return (
-        f"projection       {own['share']:.1%} of the step ({own['share_by_compiler']:.1%} by the compiler's estimate), "
-        f"{1e3 * own['roofline']['seconds']:.2f} ms; {len(own['moved_weights'])} gathers of weights, {reductions} "
-        f"all-reduces of counts ({with_ties} with ties)"
-    )

@@ -1,113 +1,24 @@
 """The work of launch.tasks."""
 
-import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
-from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
-from sparse_gpt.errors import InputError
-from sparse_gpt.tasks import AnyTask, Sample, TaskError
-from sparse_gpt.visible import SIGNS, visible
-
-_STRIPES = ("\033[48;5;254;38;5;16m", "\033[48;5;250;38;5;16m")
-_PLAIN = "\033[0m"
-_BREAK = SIGNS["\n"]
+from sparse_gpt.evaluation import listing
+from sparse_gpt.tasks import AnyTask
 
 
 def main(chosen: list[AnyTask], folder: Path, target: Path | None) -> None:
     """Checks the tasks against the tokenizer in `folder`, shows samples, and exports them to `target`."""
-    tokenizer = Tokenizer.load(folder)
-    _require_all(chosen, tokenizer, folder)
-    if flags.FLAGS.show is None and target is None:
+    f, tokenizer = flags.FLAGS, Tokenizer.load(folder)
+    listing.require_all(chosen, tokenizer, folder)
+    if f.show is None and target is None:
         for task in chosen:
             print(f"{task.name:28}{task.description}")
-    for task in chosen if flags.FLAGS.show else ():
-        print(_shown(task, tokenizer, in_color=sys.stdout.isatty()))
+    for task in chosen if f.show else ():
+        print(listing.show(task, tokenizer, f.split, f.variant, f.show, f.seed, sys.stdout.isatty()))
     if target:
-        count = _write(target, _objects(chosen, tokenizer))
+        count = listing.write(target, listing.objects(chosen, tokenizer, f.pairs, f.seed))
         print(f"{target}: {count:,} samples of {len(chosen)} tasks")
-
-
-def _require_all(chosen: list[AnyTask], tokenizer: Tokenizer, folder: Path) -> None:
-    """Names every task that the tokenizer cannot express, then raises TaskError if there is one."""
-    good, bad = [], []
-    for task in tqdm(chosen, "checking", leave=False, disable=None):
-        try:
-            tasks.check(task, tokenizer)
-            good.append(task.source)
-        except TaskError as error:
-            bad.append(task.name)
-            tqdm.write(str(error), file=sys.stderr)
-    if bad:
-        others = f"or choose --task={','.join(good)}" if good else "or other tasks"
-        raise TaskError(
-            f"{len(bad)} of {len(chosen)} tasks ({', '.join(bad)}) cannot be expressed by the tokenizer {folder} "
-            f"({tokenizer.vocab_size} entries); use a larger one, {others}"
-        )
-
-
-def _shown(task: AnyTask, tokenizer: Tokenizer, in_color: bool) -> str:
-    """The first pairs of a task, tokens marked off by | or by stripes of colour, white space as signs."""
-    split, variant, count = flags.FLAGS.split, flags.FLAGS.variant, flags.FLAGS.show
-    lines = [f"{task.name}: {task.description}"]
-    for number, pair in enumerate(task.pairs(split, count, flags.FLAGS.seed, variant, tokenizer), 1):
-        for sample in (pair.first, pair.second):
-            answer, foil = (visible(text) for text in (sample.answer, sample.foil))
-            lines.append(f"  {split}, {variant}, pair {number}: answer {answer}   foil {foil}")
-            lines.extend("    " + line for line in _bordered(sample, tokenizer, in_color).split("\n"))
-    return "\n".join(lines) + "\n"
-
-
-def _bordered(sample: Sample, tokenizer: Tokenizer, in_color: bool) -> str:
-    ids, answer, _ = tasks.encode_sample(sample, tokenizer)
-    tokens = [visible(tokenizer.token_text(i)) for i in ids]
-    if in_color:
-        tokens = [_STRIPES[i % 2] + token + _PLAIN for i, token in enumerate(tokens)]
-        text = "".join(tokens).replace(_BREAK + _PLAIN, _BREAK + _PLAIN + "\n")
-        return f"{text} → {visible(tokenizer.token_text(answer))}"
-    return "|".join(tokens).replace(_BREAK + "|", _BREAK + "\n") + f" → {visible(tokenizer.token_text(answer))}"
-
-
-def _objects(chosen: list[AnyTask], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    parts = [(task, split, variant) for task in chosen for split, variant in task.parts]
-    for task, split, variant in tqdm(parts, "exporting", leave=False, disable=None):
-        pairs = task.pairs(split, flags.FLAGS.pairs, flags.FLAGS.seed, variant, tokenizer)
-        for number, pair in enumerate(pairs):
-            for sample in (pair.first, pair.second):
-                tokens, answer_id, foil_id = tasks.encode_sample(sample, tokenizer)
-                yield {
-                    "task": task.name,
-                    "split": split,
-                    "variant": variant,
-                    **({"family": sample.family} if sample.family else {}),
-                    "pair": number,
-                    "prompt": sample.prompt,
-                    "answer": sample.answer,
-                    "foil": sample.foil,
-                    "tokens": tokens,
-                    "answer_id": answer_id,
-                    "foil_id": foil_id,
-                }
-
-
-def _write(target: Path, objects: Iterator[dict[str, Any]]) -> int:
-    """Writes a line for each, the file whole or not at all, and returns their number."""
-    partial, count = target.with_name(f".{target.name}.{os.getpid()}.tmp"), 0
-    try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            for entry in objects:
-                file.write(json.dumps(entry) + "\n")
-                count += 1
-        os.replace(partial, target)
-        return count
-    except OSError as error:
-        raise InputError(f"--export={target}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import bridge_plots, plots
-from sparse_gpt.experiments.runs import Figure, at_least, at_most, equal, finish, prune, reported
+from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.records import Bridge, Steering, Transport
 from sparse_gpt.records.bridge import Curve, Measures, SteeringCurves
 
@@ -14,7 +14,7 @@ PRESET = "bridge_laptop"
 TASKS = ("single_double_quote", "while_return_true")
 
 
-def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[Figure]:
+def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[Check]:
     """A bridged pair, circuits of two tasks, and what they do in the dense model. The sparse model starts as the one
     that `preset` names, or as one that is trained first, by `sparse_preset`."""
     bridged, sparse, given = folder / "bridged", folder / "sparse", []
@@ -51,7 +51,7 @@ def above_dense(held: Bridge, bridges: Iterable[Measures]) -> list[float]:
     return [math.inf if loss is None else loss - held.dense_loss for loss in losses]
 
 
-def hybrid_figures(held: Bridge) -> list[Figure]:
+def hybrid_figures(held: Bridge) -> list[Check]:
     """What bridge.json must show: every single-switch hybrid near the dense model, and much nearer than untrained."""
     trained = above_dense(held, (each.trained for each in held.bridges))
     untrained = above_dense(held, (each.untrained for each in held.bridges))
@@ -62,7 +62,7 @@ def hybrid_figures(held: Bridge) -> list[Figure]:
     ]
 
 
-def task_figures(task: str, found: tuple[Steering, Transport] | None) -> list[Figure]:
+def task_figures(task: str, found: tuple[Steering, Transport] | None) -> list[Check]:
     """What a task's circuit must show in the dense model."""
     if found is None:
         return [equal(f"{task}: the bridged sparse model has a circuit", False, True)]

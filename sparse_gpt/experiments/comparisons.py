@@ -21,8 +21,8 @@ from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import plots
+from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.experiments.plots import TARGET
-from sparse_gpt.experiments.runs import Figure, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.records import Record
 from sparse_gpt.records.base import Nats, Plain, older
@@ -40,7 +40,7 @@ FOUR_PENALTIES = {**AT_TARGET, "prune.seeds": 1, "prune.k_coefs": "3e-4,1e-3,3e-
 WIDTHS, NONZEROS = (64, 96, 128), (12_288, 24_576, 49_152)  # of the frontier; nonzeros of all block matrices together
 
 
-def sparse_vs_dense(folder: Path) -> list[Figure]:
+def sparse_vs_dense(folder: Path) -> list[Check]:
     """Circuit sizes of a sparse model and of a dense one whose pretraining loss is within 2% of it."""
     sparse = folder / "sparse"
     finish("train", f"--preset={PRESET}", f"--workdir={sparse}")
@@ -59,7 +59,7 @@ def sparse_vs_dense(folder: Path) -> list[Figure]:
     ]
 
 
-def sparse_vs_dense_laptop(folder: Path) -> list[Figure]:
+def sparse_vs_dense_laptop(folder: Path) -> list[Check]:
     """The same for the stored laptop model and a dense one that was trained for as many steps: only the search, for
     dense circuits of this size take hours to refine."""
     sparse, corpus = folder / "sparse", folder / "corpus"
@@ -82,7 +82,7 @@ def sparse_vs_dense_laptop(folder: Path) -> list[Figure]:
     ]
 
 
-def _compared(folder: Path, rows: list[dict[str, Any]], tasks: Sequence[str], width: int) -> list[Figure]:
+def _compared(folder: Path, rows: list[dict[str, Any]], tasks: Sequence[str], width: int) -> list[Check]:
     """Table, picture and ratio of the two sides' rows; `width` is the dense side's."""
     plots.write_csv(folder / "sparse-vs-dense.csv", rows)
     plots.draw(
@@ -160,7 +160,7 @@ def _dense_loss(folder: Path, preset: str, width: int, rate: float, corpus: Path
     return plots.validation_loss(_dense(folder, width, rate))
 
 
-def frontier(folder: Path) -> list[Figure]:
+def frontier(folder: Path) -> list[Check]:
     """Pretraining loss against circuit size, and kurtosis, for all of WIDTHS x NONZEROS."""
     runs = {place: _trained(folder, *place) for place in itertools.product(WIDTHS, NONZEROS)}
     tasks = _common(list(runs.values()))

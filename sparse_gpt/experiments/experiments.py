@@ -14,9 +14,9 @@ import numpy as np
 from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import expected
-from sparse_gpt.experiments.runs import (
+from sparse_gpt.experiments.harness import (
+    Check,
     Experiment,
-    Figure,
     at_least,
     at_most,
     equal,
@@ -36,7 +36,7 @@ INTERRUPTED = interruption.EXIT_CODE  # of a script that saved and stopped
 KILLS = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 
 
-def quickstart(folder: Path) -> list[Figure]:
+def quickstart(folder: Path) -> list[Check]:
     """Three seeds of the preset, on one corpus."""
     figures = []
     for seed in range(3):
@@ -55,7 +55,7 @@ def quickstart(folder: Path) -> list[Figure]:
     return figures
 
 
-def hashes(folder: Path) -> list[Figure]:
+def hashes(folder: Path) -> list[Check]:
     """Corpora and tokenizers of presets against the hashes they have everywhere, and parameters of preset tiny against
     those that it has on machines of this kind, if one is known."""
     from sparse_gpt.data import Corpus  # here, because it takes a second to import
@@ -71,7 +71,7 @@ def hashes(folder: Path) -> list[Figure]:
     return [*figures, _parameters("tiny", trained)]
 
 
-def _parameters(preset: str, workdir: Path) -> Figure:
+def _parameters(preset: str, workdir: Path) -> Check:
     """Whether a trained preset has the parameters that it has on machines of this kind; reported if none are known."""
     facts = manifest(workdir)
     where, sha256, threads = expected.platform(facts), facts.params_sha256, facts.machine and facts.machine.threads
@@ -90,7 +90,7 @@ def given_tokens(folder: Path, steps: int) -> str:
     return f"--batches={path}"
 
 
-def resume_exactness(folder: Path) -> list[Figure]:
+def resume_exactness(folder: Path) -> list[Check]:
     """400 steps straight against the same with one kill, once by SIGKILL and once by SIGTERM."""
     flags = ["--preset=tiny", given_tokens(folder, 400), "--config.train.checkpoint_every=20"]
     finish("train", f"--workdir={folder / 'straight'}", *flags)
@@ -102,7 +102,7 @@ def resume_exactness(folder: Path) -> list[Figure]:
     return figures
 
 
-def same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Figure]:
+def same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Check]:
     """Whether a disturbed run ended as the straight one did, and logged the same."""
     wanted = manifest(straight).params_sha256
     return [
@@ -111,7 +111,7 @@ def same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Figure]:
     ]
 
 
-def scale_equality(folder: Path) -> list[Figure]:
+def scale_equality(folder: Path) -> list[Check]:
     """Ten steps on one device and on two meshes of eight."""
     from sparse_gpt.parameters import flatten
 
@@ -132,7 +132,7 @@ def scale_equality(folder: Path) -> list[Figure]:
     return figures
 
 
-def torture(folder: Path, kills: int = 50, steps: int = 1200) -> list[Figure]:
+def torture(folder: Path, kills: int = 50, steps: int = 1200) -> list[Check]:
     """One short training with many kills against the same undisturbed."""
     flags = ["--preset=tiny", given_tokens(folder, steps), "--config.train.checkpoint_every=10"]
     finish("train", f"--workdir={folder / 'straight'}", *flags)
@@ -199,12 +199,12 @@ def _newest(workdir: Path) -> int:
     return max(steps, default=-1)
 
 
-def _later(module: str, function: str, **options: str) -> Callable[..., list[Figure]]:
+def _later(module: str, function: str, **options: str) -> Callable[..., list[Check]]:
     """A function of sparse_gpt.experiments.MODULE, imported when it is called: the table is shown, and names are
     checked, without JAX."""
 
-    def run(*args: Any) -> list[Figure]:
-        found: list[Figure] = getattr(importlib.import_module(f"sparse_gpt.experiments.{module}"), function)(
+    def run(*args: Any) -> list[Check]:
+        found: list[Check] = getattr(importlib.import_module(f"sparse_gpt.experiments.{module}"), function)(
             *args, **options
         )
         return found

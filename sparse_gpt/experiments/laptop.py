@@ -18,7 +18,7 @@ from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.experiments import plots
-from sparse_gpt.experiments.runs import Figure, at_least, at_most, finish, prune, reported
+from sparse_gpt.experiments.harness import Check, at_least, at_most, finish, prune, reported
 from sparse_gpt.records import Circuit, Search
 from sparse_gpt.tasks.words import VOCABULARY
 from sparse_gpt.workdir import Workdir
@@ -54,7 +54,7 @@ EASED = (*SHORTER, "--config.prune.target_loss=0.3", "--config.prune.selection_m
 Rows = list[dict[str, Any]]
 
 
-def laptop_circuits(folder: Path) -> list[Figure]:
+def laptop_circuits(folder: Path) -> list[Check]:
     """The circuit of every task that the stored model solves: as a shorter search leaves it, and refined. That of the
     quote task by the preset's own search, too."""
     for name in (MODEL, QUOTE):
@@ -237,7 +237,7 @@ PREDICTIONS = (
 )
 
 
-def predictions(folder: Path) -> list[Figure]:
+def predictions(folder: Path) -> list[Check]:
     """Each prediction on the full model and on the circuit: the mean logit difference must fall with the level."""
     stored.unpack(MODEL, folder / MODEL)
     found, rows = [], []

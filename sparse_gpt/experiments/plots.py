@@ -13,11 +13,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments.runs import circuit, metrics_rows
+from sparse_gpt.experiments.harness import circuit, metrics_rows
 from sparse_gpt.records import Evaluation, Search
 from sparse_gpt.records.search import TargetPoint
 
@@ -109,7 +109,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], logarithmic: bool = True) -> None:
     """A PNG of one pair of axes that `plot` fills."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas = Canvas(figsize=(7.5, 4.8), dpi=130, layout="constrained")
+    canvas = Figure(figsize=(7.5, 4.8), dpi=130, layout="constrained")
     axes = canvas.subplots()
     axes.set(xlabel=x, ylabel=y)
     if logarithmic:

@@ -18,8 +18,8 @@ from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import plots
+from sparse_gpt.experiments.harness import Check, at_least, circuit, finish
 from sparse_gpt.experiments.plots import TARGET
-from sparse_gpt.experiments.runs import Figure, at_least, circuit, finish
 from sparse_gpt.records import Rankings, Search, converted
 from sparse_gpt.records.search import CurvePoint, RankingSizes
 from sparse_gpt.report.charts import CHANCE
@@ -31,7 +31,7 @@ QUICK = ("--config.prune.edges=false", "--config.prune.refine_trials=1")  # rank
 Row = dict[str, Any]  # of a table
 
 
-def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Figure]:
+def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
     """Edges that each ranking of nodes needs for target losses from 0.5 to 0.005."""
     workdir = _workdir(folder, model)
     rows = [row for task in chosen for row in _sizes(workdir, task)]
@@ -47,7 +47,7 @@ def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> l
     return ratios(rows)
 
 
-def ratios(rows: list[Row]) -> list[Figure]:
+def ratios(rows: list[Row]) -> list[Check]:
     """Edges of every other ranking over those of the mask search at TARGET: geometric mean over the tasks for which
     both reach it."""
     found = {
@@ -62,7 +62,7 @@ def ratios(rows: list[Row]) -> list[Figure]:
     return told
 
 
-def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Figure]:
+def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
     """Task loss of the model without the first nodes of each ranking."""
     workdir = _workdir(folder, model)
     searches = {task.name: _search(workdir, task) for task in chosen}
@@ -100,7 +100,7 @@ def without(search: Search, task: str) -> list[Row]:
     ]
 
 
-def lost(search: Search, task: str, workdir: Path) -> list[Figure]:
+def lost(search: Search, task: str, workdir: Path) -> list[Check]:
     """Whether the task is gone without the circuit, and without the first nodes that reach TARGET by themselves."""
     points = search.size_versus_target.points if search.size_versus_target else ()
     enough = next(point.nodes for point in points if point.target_loss == TARGET)

@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """One measured number (or hash) against what was expected."""
+class Check:
+    """One measured number (or hash), and whether it is as expected."""
 
     name: str
     measured: Any
@@ -40,7 +40,7 @@ class Experiment:
 
     proves: str
     cost: str
-    run: Callable[..., list[Figure]]
+    run: Callable[..., list[Check]]
     of_a_model: bool = False
 
 
@@ -117,26 +117,26 @@ def params(workdir: Path) -> "Params":
     return load_params(workdir, configs.load(workdir).model)[0]
 
 
-def at_most(name: str, measured: float | None, limit: float) -> Figure:
+def at_most(name: str, measured: float | None, limit: float) -> Check:
     """None, what was not finite, is above every limit."""
-    return Figure(name, measured, f"at most {limit:g}", measured is not None and measured <= limit)
+    return Check(name, measured, f"at most {limit:g}", measured is not None and measured <= limit)
 
 
-def at_least(name: str, measured: float | None, limit: float) -> Figure:
+def at_least(name: str, measured: float | None, limit: float) -> Check:
     """None, what was not finite, is below every limit."""
-    return Figure(name, measured, f"at least {limit:g}", measured is not None and measured >= limit)
+    return Check(name, measured, f"at least {limit:g}", measured is not None and measured >= limit)
 
 
-def equal(name: str, measured: Any, wanted: Any) -> Figure:
-    return Figure(name, measured, str(wanted), measured == wanted)
+def equal(name: str, measured: Any, wanted: Any) -> Check:
+    return Check(name, measured, str(wanted), measured == wanted)
 
 
-def reported(name: str, measured: Any) -> Figure:
+def reported(name: str, measured: Any) -> Check:
     """A figure without a limit."""
-    return Figure(name, measured, "reported", True)
+    return Check(name, measured, "reported", True)
 
 
-def settle(name: str, figures: list[Figure], path: Path) -> bool:
+def settle(name: str, figures: list[Check], path: Path) -> bool:
     """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
     rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
     write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
