@@ -1,7 +1,7 @@
 """What a run will need at least, from its configuration alone, and whether this machine has it.
 
 Everything is counted analytically, in integers of any size, so that absurd configurations are answered at once. The
-figures are lower bounds (BUILD_NOTES.md compares them with what programs take): what is refused would have been killed
+figures are lower bounds (decision 31 compares them with what programs take): what is refused would have been killed
 or would never have ended, and what passes may still be too much.
 """
 

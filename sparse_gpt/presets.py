@@ -27,7 +27,7 @@ def quickstart() -> Config:
 
     Command: ``bash launch/quickstart.sh`` or ``python -m launch.train --preset=quickstart --workdir=runs/quickstart``.
     Expected: 6 to 12 minutes on two idle cores, by processor; validation loss 2.58 and a quote task loss of the full
-    model of 0.018 with seed 0 (BUILD_NOTES.md; other seeds were run on earlier corpora only: 0.01 to 0.09).
+    model of 0.018 with seed 0, 0.012 to 0.027 with seeds 0 to 4 (docs/results/2026-11-27.md).
     """
     return Config(
         sparsity=SparsityConfig(density=1 / 16, embedding_density=0.25),
@@ -44,8 +44,8 @@ def laptop() -> Config:
     """As many of the twenty tasks as fit into one sparse model on a laptop: 37 million tokens in batches of 16 x 144.
 
     Command: ``python -m launch.train --preset=laptop --workdir=runs/laptop``.
-    Expected: 80 minutes on two idle cores; validation loss 1.58, 16 of 20 tasks below 0.15 (BUILD_NOTES.md). That model
-    is stored in this package: ``--init_from=laptop``.
+    Expected: 80 minutes on two idle cores; validation loss 1.58, 16 of 20 tasks below 0.15
+    (docs/results/laptop_model.md). That model is stored in this package: ``--init_from=laptop``.
     """
     return Config(
         model=ModelConfig(
@@ -66,7 +66,8 @@ def bridge_quickstart() -> Config:
 
     Command: ``python -m launch.bridge --workdir=runs/bridge --config.bridge.init_from=runs/quickstart``
     (``--dense=DIR`` for a dense model of one's own).
-    Expected: about 12 minutes on two idle cores; hybrids within 0.31 nats of the dense model (BUILD_NOTES.md).
+    Expected: about 12 minutes on two idle cores; hybrids within 0.31 nats of the dense model
+    (docs/results/bridge_quickstart.md).
     """
     config = quickstart()
     return dataclasses.replace(
@@ -85,7 +86,7 @@ def bridge_laptop() -> Config:
 
     Command: ``python -m launch.bridge --preset=bridge_laptop --workdir=runs/bridge``; ``python -m launch.reproduce
     --experiment=bridge --workdir=DIR`` adds circuits and steering.
-    Expected: about 65 minutes on two idle cores; hybrids within 0.28 nats of the dense model (BUILD_NOTES.md).
+    Expected: about 65 minutes on two idle cores; hybrids within 0.28 nats of the dense model (docs/results/bridge.md).
     """
     config = laptop()
     return dataclasses.replace(
@@ -151,7 +152,7 @@ def paper_118m() -> Config:
 
     Command: ``python -m launch.train --distributed --preset=paper_118m --config.data.corpus=FOLDER --workdir=DIR``
     on 256 devices.
-    Expected: never run on a TPU; `launch.compile_tpu` says what compiling for one tells (BUILD_NOTES.md has results).
+    Expected: never run on a TPU; `launch.compile_tpu` says what compiling for one tells (docs/results/tpu.md).
     """
     return _paper(1024, 1 / 64, "data=4,fsdp=64", attention_sink=False)
 

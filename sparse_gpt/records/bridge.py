@@ -37,7 +37,7 @@ class BridgedBoundary(Part):
     trained: Measures
     """The bridges as they were trained."""
     untrained: Measures
-    """The bridges as they were initialised."""
+    """The bridges as they were initialized."""
 
 
 class MixturePath(Part):

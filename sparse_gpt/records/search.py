@@ -51,7 +51,7 @@ class HistoryPoint(Part):
     """One step of all searches; lists have an entry per trial."""
 
     step: Count
-    """Optimisation step, from 0."""
+    """Optimization step, from 0."""
     loss: tuple[Nats | None, ...]
     """Task loss of the step's training batch."""
     open_nodes: tuple[Count | None, ...]
@@ -209,7 +209,7 @@ class Search(Record):
     samples_sha256: str = ""
     """Fingerprint of the file of prompt pairs that was searched on; "" for a task of the suite."""
     steps: Count | None = older(None)
-    """Optimisation steps of every trial."""
+    """Optimization steps of every trial."""
     batch_pairs: Count | None = older(None)
     """Pairs of samples per step."""
     hyperparameters: dict[str, Plain] = older({})
