@@ -1,12 +1,75 @@
-"""Documents are short where they promise to be, and name only what is there."""
+"""Documents are short where they promise to be, and name only what is there: links, files, functions, commands."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
+from sparse_gpt import config as configs
+from sparse_gpt import tasks
+from sparse_gpt.experiments.experiments import EXPERIMENTS
+from sparse_gpt.presets import PRESETS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+TOP = "sparse_gpt|tasks|launch|tests|docs"
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in a link, as GitHub and site generators make it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def dead_links(page: Path, text: str) -> list[str]:
+    """Relative links of a page that lead nowhere, or to a heading that is not there."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, part = link.partition("#")
+        target = page.parent / name if name else page
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if part and target.is_file() else []
+        if not target.exists() or (part and part not in map(anchor, headings)):
+            dead.append(link)
+    return dead
+
+
+def missing_files(text: str) -> list[str]:
+    """Files and folders that a text names by their path from the root of the checkout, and any `x.py`."""
+    paths = re.findall(rf"(?<![\w/.-])((?:{TOP})/[\w./-]*\w)", text)
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    for path in re.findall(r"`([\w./-]+\.py)`", text):
+        there = (ROOT / path).exists() if "/" in path else any(ROOT.glob(f"[!.]*/**/{path}"))
+        missing += [] if there else [path]
+    return missing
+
+
+def unknown_commands(text: str) -> list[str]:
+    """Modules, fields, presets and experiments in a text that this revision does not have."""
+    unknown = []
+    for module in re.findall(r"python\S* -m ((?:sparse_gpt|launch|tests)\.[\w.]*\w)", text):
+        path = ROOT / module.replace(".", "/")
+        if not (module == "launch.NAME" or path.with_suffix(".py").exists() or path.is_dir()):
+            unknown.append(module)
+    fields = {f"{group}.{name}" for group, held in configs.to_dict(configs.Config()).items() for name in held}
+    unknown += [name for name in re.findall(r"--config\.(\w+\.\w+)", text) if name not in {*fields, "group.field"}]
+    unknown += [name for name in re.findall(r"--preset=(\w+)", text) if name not in {*PRESETS, "P"}]
+    return unknown + [name for name in re.findall(r"--experiment=([\w-]+)", text) if name not in {*EXPERIMENTS, "NAME"}]
+
+
+def undefined_names(line: str) -> list[str]:
+    """Names that a step of a walk gives after its file, "1. `path.py` `name` `name`: ...", and the file lacks."""
+    found = re.match(r"\d+\. `(\S+\.py)`((?: `\w+`)*)", line)
+    if found is None:
+        return [line]
+    source = (ROOT / found[1]).read_text()
+    names = re.findall(r"`(\w+)`", found[2])
+    return [name for name in names if not re.search(rf"^ *(?:def|class) {name}\b|^{name}\b.*=", source, re.MULTILINE)]
 
 
 def test_readme_and_notes_are_short() -> None:
@@ -14,14 +77,49 @@ def test_readme_and_notes_are_short() -> None:
     assert len((ROOT / "BUILD_NOTES.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_and_paths_lead_somewhere(page: Path) -> None:
+def test_the_readme_has_exactly_two_commands_that_set_up() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("bash ")]
+    assert commands == ["bash launch/quickstart.sh", "bash tests/run.sh"]
+
+
+@each_page
+def test_links_and_files_are_there(page: Path) -> None:
     text = page.read_text()
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    missing = [link for link in links if link and not (page.parent / link).exists()]
-    paths = re.findall(r"`((?:sparse_gpt|tasks|launch|tests|docs)/[\w/.-]*[\w/])`", text)
-    missing += [path for path in paths if not (ROOT / path).exists()]
-    assert missing == []
+    assert dead_links(page, text) + missing_files(text) == []
+
+
+@each_page
+def test_commands_are_those_of_this_revision(page: Path) -> None:
+    assert unknown_commands(page.read_text()) == []
+
+
+def test_walks_name_what_their_files_define() -> None:
+    walks = ARCHITECTURE.read_text().split("## Five walks")[1].split("\n## ")[0]
+    assert walks.count("\n### ") == 5
+    steps = [line for line in walks.splitlines() if re.match(r"\d+\.", line)]
+    assert len(steps) >= 5 * 5
+    assert {line: undefined for line in steps if (undefined := undefined_names(line))} == {}
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_decisions_have_their_three_parts(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith(f"# {int(page.stem[:4])}. ")
+    assert re.findall(r"^\*\*(Context|Choice|Consequence)\.\*\* \S", text, re.MULTILINE) == [
+        "Context",
+        "Choice",
+        "Consequence",
+    ]
+
+
+def test_decisions_are_numbered_and_listed() -> None:
+    assert [int(page.stem[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+    listed = re.findall(r"^- \[(\d{4}) (.*)\]\((.*)\)$", (DECISIONS[0].parent / "README.md").read_text(), re.MULTILINE)
+    headings = [page.read_text().splitlines()[0].partition(". ")[2] for page in DECISIONS]
+    assert [(*row,) for row in listed] == [
+        (page.stem[:4], heading, page.name) for page, heading in zip(DECISIONS, headings, strict=True)
+    ]
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
@@ -36,4 +134,31 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
             for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
             if "://" not in link and (page.parent / link.split("#")[0]).is_file()
         ]
-    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in seen] == ["docs/index.md"]
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in seen] == []
+
+
+def test_the_guide_for_a_task_is_the_one_that_is_executed() -> None:
+    """tests/test_tasks.py runs the lines in the docstring."""
+    guide = (ROOT / "docs" / "guides" / "tasks.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert textwrap.indent(lines, "    ", lambda line: line != "\n") in (tasks.__doc__ or "")
+
+
+def test_the_checks_can_fail() -> None:
+    page = ROOT / "README.md"
+    assert dead_links(page, "[a](docs/nowhere.md) [b](docs/index.md#nowhere) [c](docs/index.md#sparse_gpt)") == [
+        "docs/nowhere.md",
+        "docs/index.md#nowhere",
+    ]
+    assert missing_files("see sparse_gpt/nowhere.py, `nowhere.py`, `taps.py` and sparse_gpt/model/taps.py") == [
+        "sparse_gpt/nowhere.py",
+        "nowhere.py",
+    ]
+    assert unknown_commands("python -m launch.fly --preset=huge --config.train.stepz=1 --experiment=none") == [
+        "launch.fly",
+        "train.stepz",
+        "huge",
+        "none",
+    ]
+    assert undefined_names("1. `sparse_gpt/model/taps.py` `gate` `nowhere`: x") == ["nowhere"]
+    assert undefined_names("2. without a file") == ["2. without a file"]
