@@ -36,7 +36,7 @@ def corpus_hash(folder: Path) -> Any:
 def trained(folder: Path) -> Any:
     """Hash of the parameters, and metrics; an AssertionError if a step is there twice."""
     logged = metrics(folder)
-    steps = [entry["step"] for entry in logged]
+    steps = [entry.step for entry in logged]
     assert steps == sorted(set(steps)), f"{folder}: steps {steps}"
     return json.loads((folder / "manifest.json").read_text())["params_sha256"], logged
 

@@ -17,6 +17,7 @@ from sparse_gpt.circuits.nodes import empty
 
 SLOW_FIXTURES = {"small"}  # a short search with its evidence: tests/budget.py
 WITH_EXAMPLES = (model, runs, interventions, compare, losses, pipeline, presets)
+LONG = ("train",)
 NEEDS_A_CIRCUIT = ("find_circuit", "circuit", "keep", "compare", "draw")  # whose examples run on the small model
 SEARCH = {"steps": 5, "evaluation_pairs": 16, "random_draws": 2, "refine_most": 1, "target_loss": 1.0}
 
@@ -41,7 +42,8 @@ def examples() -> Iterator[Any]:
     found = [test for module in WITH_EXAMPLES for test in doctest.DocTestFinder(exclude_empty=True).find(module)]
     found += doctest.DocTestFinder().find(sg.Circuit.draw, "sparse_gpt.Circuit.draw")
     for test in found:
-        marks = [pytest.mark.slow] if _needs_a_circuit(test) else []  # the first of them waits for the small model
+        slow = _needs_a_circuit(test) or test.name.rpartition(".")[2] in LONG
+        marks = [pytest.mark.slow] if slow else []  # the first of them waits for the small model
         if test.examples:
             yield pytest.param(test, id=test.name.removeprefix("sparse_gpt."), marks=marks)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparse_gpt import arrays
+from sparse_gpt import arrays, records
 from sparse_gpt.circuits import circuit
 from sparse_gpt.circuits.search import pause
 from sparse_gpt.config import NODE_SITES
@@ -52,7 +52,7 @@ def test_what_is_no_file_is_one_line(reader: Reader, obstacle: Obstacle, tmp_pat
 
 @pytest.mark.parametrize("damage", ZIP, ids=lambda damage: damage.name)
 def test_a_circuit_with_damaged_values_is_one_line(damage: Damage, tmp_path: Path) -> None:
-    (tmp_path / "circuit.json").write_text(f'{{"format": "{circuit.FORMAT}"}}')
+    (tmp_path / "circuit.json").write_text(f'{{"format": "{records.Circuit.FORMAT}"}}')
     (tmp_path / "ablation.npz").write_bytes(damage.of(npz(**dict.fromkeys(NODE_SITES, np.ones(9)))))
     with pytest.raises(InputError, match=r"ablation\.npz"):
         circuit.load(tmp_path)

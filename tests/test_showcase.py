@@ -1,9 +1,10 @@
 """Predictions on unusual inputs: what the prompts are, and how a circuit is measured beside its model."""
 
 import dataclasses
+import json
 import random
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sparse_gpt.io import write_json
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.workdir import Workdir
 
+GOLDEN = Path(__file__).parent / "golden" / "records"
 BY_TASK = {prediction.task: prediction for prediction in laptop.PREDICTIONS}
 
 
@@ -75,14 +77,13 @@ def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tm
             for task, sizes in edges.items():
                 place = tmp_path / "laptop" / "circuits" / task
                 stages = [{"stage": s, "nodes": 1, "edges": n} for s, n in zip(laptop.STAGES, sizes, strict=False)]
-                write_json(
-                    place / "circuit.json", {"task": task, "metrics": {"nodes": 1, "edges": 9, "task_loss": 0.1}}
-                )
-                write_json(place / "search.json", {"stages": stages})
+                circuit, search = (json.loads((GOLDEN / f"{name}.json").read_text()) for name in ("circuit", "search"))
+                write_json(place / "circuit.json", circuit | {"task": task})
+                write_json(place / "search.json", search | {"stages": stages})
 
-    def prune(workdir: Path, task: str, *flags: str) -> dict[str, Any]:
+    def prune(workdir: Path, task: str, *flags: str) -> SimpleNamespace:
         assert (workdir, task, flags) == (tmp_path / "single_double_quote", "single_double_quote", ())
-        return {"metrics": {"edges": 26}}
+        return SimpleNamespace(edges=range(26))
 
     monkeypatch.setattr(laptop, "finish", finish)
     monkeypatch.setattr(laptop, "prune", prune)

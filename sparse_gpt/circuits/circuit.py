@@ -143,8 +143,8 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     if not os.path.lexists(path):
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
     tree = read_json(path)
-    records.Circuit.from_tree(tree, str(path))
     stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
+    records.Circuit.from_tree(tree, str(path))
     try:
         values = {site: stored[site] for site in NODE_SITES}
         circuit = from_dict(tree, values)
