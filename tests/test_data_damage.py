@@ -22,7 +22,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from sparse_gpt.data import prepare_corpus, problems
 from sparse_gpt.data.inspection import summary
-from sparse_gpt.data.sources import Source, open_source
+from sparse_gpt.data.source_kinds import open_source
+from sparse_gpt.data.sources import Source
 from sparse_gpt.data.spec import parse_sources
 from sparse_gpt.data.tables import split_lines
 from sparse_gpt.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 from sparse_gpt import presets
 from sparse_gpt.data import pinned, prepare_corpus
 from sparse_gpt.data.pinned import PinnedFile, PinnedSource, format_list, read_list
-from sparse_gpt.data.sources import open_source
+from sparse_gpt.data.source_kinds import open_source
 from sparse_gpt.data.spec import parse_sources
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import expected

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sparse_gpt.data import sources as sources_module
-from sparse_gpt.data.sources import Document, Source, open_source
+from sparse_gpt.data.source_kinds import open_source
+from sparse_gpt.data.sources import Document, Source
 from sparse_gpt.data.spec import SourceSpec, parse_sources
 from sparse_gpt.errors import InputError
 

@@ -16,7 +16,7 @@ from sparse_gpt.data.builder import PROGRESS, Preparation, Settings, UnusableSou
 from sparse_gpt.data.cleaning import Reject
 from sparse_gpt.data.ingest import Rules
 from sparse_gpt.data.shards import MANIFEST, SHARD_TOKENS, read_manifest
-from sparse_gpt.data.sources import open_source
+from sparse_gpt.data.source_kinds import open_source
 from sparse_gpt.data.spec import parse_sources
 from sparse_gpt.data.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from sparse_gpt.errors import InputError

@@ -1,4 +1,4 @@
-"""Where documents come from: Python files, generated idioms, text, JSONL and Parquet files, Hugging Face datasets.
+"""Where documents come from: what every source can do, generated idioms, and Python files.
 
 A source is an ordered sequence of documents that can be read from any position on, so that an interrupted
 preparation continues where it stopped. The order depends on names and the seed only, never on the order in which a
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparse_gpt.data import idioms
 from sparse_gpt.data.spec import SourceSpec
 from sparse_gpt.errors import InputError
 
@@ -55,22 +56,6 @@ class Source(abc.ABC):
         """Documents from `start` on."""
 
 
-def open_source(spec: SourceSpec, seed: int, max_bytes: int) -> Source:
-    """The source that `spec` describes. `max_bytes` limits one document; `seed` orders files and generates idioms."""
-    from sparse_gpt.data import globbed, hub, pinned, tables  # built on this module
-
-    kinds: dict[str, type[Source]] = {
-        "idioms": Idioms,
-        "pinned_source": pinned.PinnedSource,
-        "python_source": PythonSource,
-        "text": globbed.TextFiles,
-        "jsonl": tables.JsonLines,
-        "parquet": tables.Parquet,
-        "hf": hub.HuggingFace,
-    }
-    return kinds[spec.kind](spec, seed, max_bytes)
-
-
 class Idioms(Source):
     """Generated simple programs; document i depends on the seed and i only."""
 
@@ -78,16 +63,12 @@ class Idioms(Source):
     generated = True
 
     def fingerprint(self) -> dict[str, Any]:
-        from sparse_gpt.data import idioms
-
         digest = hashlib.sha256()
         for document in idioms.documents(self.seed, 0, 32):
             digest.update(document.encode())
         return {"first_documents_sha256": digest.hexdigest()}
 
     def read(self, start: Position = START) -> Iterator[Document]:
-        from sparse_gpt.data import idioms
-
         index = start[1]
         while True:
             yield Document(idioms.generate(self.seed, index), (0, index + 1))
