@@ -8,7 +8,7 @@ python -m launch.bridge --workdir=runs/bridge --preset=bridge_laptop   # the spa
 A finished run is only evaluated again.
 """
 
-from . import cli, paths
+from . import cli
 
 
 def define_flags() -> None:
@@ -16,8 +16,8 @@ def define_flags() -> None:
     cli.define_workdir()
     cli.define_config()
     cli.define_distributed()
-    paths.define_path("dense", "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense.")
-    paths.define_path(
+    cli.define_path("dense", "Workdir of a trained or imported dense model; default: train one in WORKDIR/dense.")
+    cli.define_path(
         "independent",
         "Workdir of a sparse model trained without bridges on the same tokenizer; the best linear maps to it are the "
         "second control in bridge.json. Default: the model of config.bridge.init_from; without it, none.",

@@ -5,7 +5,6 @@ of `reproduce` missed, 1 a defect.
 """
 
 import contextlib
-import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,35 +14,39 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from sparse_gpt import compilation_cache, interruption, locks, paths, presets, surroundings
 from sparse_gpt import config as configs
-from sparse_gpt import interruption, locks, presets, surroundings
 from sparse_gpt.errors import InputError
 from sparse_gpt.tasks import TaskError
-
-from . import compilation_cache, paths
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
 _held = contextlib.ExitStack()  # what a script holds until it ends
 
-# What a user can mend of what the system refuses, and how.
-DISK = {
-    errno.EACCES: "change its permissions or name another place",
-    errno.EPERM: "change its permissions or name another place",
-    errno.EROFS: "name a place that can be written to",
-    errno.ENOSPC: "make room, then run the same command again",
-    errno.EDQUOT: "make room, then run the same command again",
-    errno.ENAMETOOLONG: "give a shorter path",
-    errno.ENOTDIR: "a file stands where a folder is needed; name another",
-    errno.EISDIR: "a folder stands where a file is needed; name another",
-    errno.ELOOP: "its links lead in a circle; name another",
-}
-
 
 def define_workdir(required: bool = True) -> None:
     """--workdir."""
-    paths.define_path(
+    define_path(
         "workdir", "Folder that holds the run: configuration, checkpoints, metrics, circuits, report.", required
     )
+
+
+def define_path(name: str, text: str, required: bool = False) -> None:
+    """A flag whose value must be possible as a path."""
+    flags.DEFINE(_PathParser(), name, None, text)
+    if required:
+        flags.mark_flag_as_required(name)
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    """Refuses what can be no path, in the words of `paths.problem`."""
+
+    def parse(self, argument: str) -> str:
+        if found := paths.problem(argument):
+            raise ValueError(found)
+        return argument
+
+    def flag_type(self) -> str:
+        return "path"
 
 
 def define_config() -> None:
@@ -201,9 +204,9 @@ def _guarded(main: Callable[[], int | None]) -> None:
     except OSError as error:
         if interruption.requested():
             _interrupted()
-        if error.errno not in DISK:
-            raise
-        _fail(f"{error.filename or 'a file'}: {error.strerror}; {DISK[error.errno]}")
+        if fault := surroundings.disk_fault(error):
+            _fail(fault)
+        raise
     except KeyboardInterrupt:
         _interrupted()
     except Exception as error:

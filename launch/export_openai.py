@@ -7,13 +7,15 @@ from pathlib import Path
 
 from absl import flags
 
-from . import cli, paths
+from sparse_gpt import paths
+
+from . import cli
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    paths.define_path("output", "New folder for the exported files.", required=True)
+    cli.define_path("output", "New folder for the exported files.", required=True)
     flags.DEFINE_bool("safetensors", True, "Also write model.safetensors (the same tensors a second time).")
 
 

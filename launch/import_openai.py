@@ -9,14 +9,14 @@ from absl import flags
 
 from sparse_gpt.interop import layouts
 
-from . import cli, paths
+from . import cli
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    paths.define_path("source", "Folder with beeg_config.json and final_model.pt.", required=True)
-    paths.define_path("tokenizer", "Folder with encoder.json and vocab.bpe, unless they are in --source.")
+    cli.define_path("source", "Folder with beeg_config.json and final_model.pt.", required=True)
+    cli.define_path("tokenizer", "Folder with encoder.json and vocab.bpe, unless they are in --source.")
 
 
 def main() -> None:

@@ -6,21 +6,23 @@ python -m launch.logits --workdir=runs/yolo --tokens=tokens.npy --logits=logits.
 
 from absl import flags
 
-from . import cli, paths, stored
+from sparse_gpt import paths
+
+from . import cli, stored
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
     stored.define_init_from()
-    paths.define_path("tokens", "An .npy file of integer token ids, shape (sequences, time).", required=True)
-    paths.define_path(
+    cli.define_path("tokens", "An .npy file of integer token ids, shape (sequences, time).", required=True)
+    cli.define_path(
         "logits", "Where to write float32 logits (sequences, time, vocabulary), an .npy file.", required=True
     )
     flags.DEFINE_list(
         "activations", [], "Activations to write too: sites (attn_in, ...), LAYER.SITE, hook names, or all."
     )
-    paths.define_path("activations_out", "Where to write them, an .npz file (default: beside --logits).")
+    cli.define_path("activations_out", "Where to write them, an .npz file (default: beside --logits).")
     flags.DEFINE_enum(
         "names", "sparse_gpt", ["sparse_gpt", "openai"], "Names in the .npz: ours or the reference's hooks."
     )

@@ -12,16 +12,16 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.experiments.experiments import EXPERIMENTS
 from sparse_gpt.experiments.harness import Experiment, settle
 
-from . import cli, paths
+from . import cli
 
 MISSED = 3  # exit code: everything ran, but a figure is not what it should be
 
 
 def define_flags() -> None:
     """The flags of this script."""
-    paths.define_path("workdir", "Folder for the experiment's runs; what is finished there is not done again.")
+    cli.define_path("workdir", "Folder for the experiment's runs; what is finished there is not done again.")
     flags.DEFINE_string("experiment", None, "Which experiment; --list shows them.")
-    paths.define_path("model", "A workdir or a stored model, for experiments on one (default: laptop).")
+    cli.define_path("model", "A workdir or a stored model, for experiments on one (default: laptop).")
     flags.DEFINE_string(
         "task",
         None,

@@ -8,13 +8,15 @@ a fingerprint and an evaluation of its own, and its manifest names the fingerpri
 
 from absl import flags
 
-from . import cli, paths
+from sparse_gpt import paths
+
+from . import cli
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    paths.define_path("output", "The file to write, ending in .zip.", required=True)
+    cli.define_path("output", "The file to write, ending in .zip.", required=True)
     flags.DEFINE_integer("tokens", 400_000, "Tokens of the same sources to store beside it.", lower_bound=1)
 
 

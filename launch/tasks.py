@@ -11,21 +11,21 @@ from pathlib import Path
 
 from absl import flags
 
-from sparse_gpt import tasks
+from sparse_gpt import paths, tasks
 from sparse_gpt.errors import InputError
 
-from . import cli, paths
+from . import cli
 
 
 def define_flags() -> None:
     """The flags of this script."""
-    paths.define_path("tokenizer", "Folder of the tokenizer: tokenizer.json, or encoder.json and vocab.bpe.")
-    paths.define_path("workdir", "Folder of a run, whose tokenizer is used (instead of --tokenizer).")
+    cli.define_path("tokenizer", "Folder of the tokenizer: tokenizer.json, or encoder.json and vocab.bpe.")
+    cli.define_path("workdir", "Folder of a run, whose tokenizer is used (instead of --tokenizer).")
     flags.DEFINE_string("task", "all", "Task, file of own pairs (.jsonl, .csv), comma list of these, or all.")
     flags.DEFINE_integer("show", None, "Print this many pairs per task, token borders visible.", lower_bound=0)
     flags.DEFINE_enum("split", "train", tasks.SPLITS, "Split of the pairs shown.")
     flags.DEFINE_enum("variant", "main", tasks.VARIANTS, "Variant of the pairs shown.")
-    paths.define_path("export", "Write samples of every split and variant to this file, one JSON object a line.")
+    cli.define_path("export", "Write samples of every split and variant to this file, one JSON object a line.")
     flags.DEFINE_integer("pairs", 64, "Pairs per task, split and variant in --export.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the pairs shown and exported.")
 

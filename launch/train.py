@@ -6,19 +6,22 @@ python -m launch.train --preset=quickstart --workdir=runs/wide --config.model.d_
 
 from absl import flags
 
-from . import cli, paths
+from sparse_gpt import paths
+from sparse_gpt.errors import InputError
+
+from . import cli
 
 
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
     cli.define_config()
-    paths.define_path(
+    cli.define_path(
         "init_from", "Initial parameters: another workdir, a stored model, or an .npz under the reference's names."
     )
-    paths.define_path("batches", "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus.")
+    cli.define_path("batches", "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus.")
     flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
-    paths.define_path("params_out", "Write the parameters, under the reference's names, to this .npz file ...")
+    cli.define_path("params_out", "Write the parameters, under the reference's names, to this .npz file ...")
     flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
     cli.define_distributed()
 
@@ -26,10 +29,13 @@ def define_flags() -> None:
 def main() -> int:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
-    config = cli.new_config()
+    config, params_at = cli.new_config(), flags.FLAGS.params_at
+    params_out = paths.output_file("params_out", flags.FLAGS.params_out) if flags.FLAGS.params_out else None
+    if params_at is not None and params_out is None:
+        raise InputError(f"--params_at={params_at}: needs --params_out=FILE.npz")
     from .jobs import train as job
 
-    return job.main(config)
+    return job.main(config, params_out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a script takes from the shell it is started in, and what of that it does not let in."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -11,6 +12,20 @@ from sparse_gpt import machine
 # They change the numbers that a run ends with, and no manifest names them.
 CHANGE_BITS = ("JAX_ENABLE_X64", "JAX_DEFAULT_DTYPE_BITS", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE")
 STRICTER = ("JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION")  # packages that we use do not bear them
+
+
+# What a user can mend of what the operating system refuses, and how.
+DISK = {
+    errno.EACCES: "change its permissions or name another place",
+    errno.EPERM: "change its permissions or name another place",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOSPC: "make room, then run the same command again",
+    errno.EDQUOT: "make room, then run the same command again",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOTDIR: "a file stands where a folder is needed; name another",
+    errno.EISDIR: "a folder stands where a file is needed; name another",
+    errno.ELOOP: "its links lead in a circle; name another",
+}
 
 
 def settle() -> None:
@@ -32,6 +47,13 @@ def silence(*streams: TextIO) -> None:
     for stream in streams:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def disk_fault(error: OSError) -> str:
+    """One line for an error that a user can mend, with the way out; "" for any other."""
+    if error.errno not in DISK:
+        return ""
+    return f"{error.filename or 'a file'}: {error.strerror}; {DISK[error.errno]}"
 
 
 def fault(error: Exception) -> str:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from launch.jobs.train import _fitted_to_batches
 from sparse_gpt import arrays, presets, stored
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.interop import torch_format
 from sparse_gpt.interop.inference import read_tokens
-from sparse_gpt.training.run import read_batches
+from sparse_gpt.training.run import fit_to_batches, read_batches
 from tests.damaged_archives import NPY, ZIP, Damage, npy, zipped
 
 TINY = presets.preset("tiny")
@@ -47,7 +46,7 @@ READERS = (
     Reader("npy_shape", "a.npy", arrays.npy_shape, npy(), NPY),
     Reader("logits --tokens", "t.npy", lambda path: read_tokens(path, TINY.model), npy(), NPY),
     Reader("train --batches", "b.npy", lambda path: read_batches(path, TINY), npy(), NPY),
-    Reader("shape of --batches", "b.npy", lambda path: _fitted_to_batches(TINY, path), npy(), NPY),
+    Reader("shape of --batches", "b.npy", lambda path: fit_to_batches(TINY, path), npy(), NPY),
     Reader("read_npz", "a.npz", lambda path: arrays.read_npz(path, names=("a",)), npz(a=np.ones(9)), ZIP),
     Reader("searches", "searches_000.npz", populations._load, npz(arr_0=np.ones(9)), ZIP),
     Reader("torch.save", "final_model.pt", torch_format.read_tensors, _saved_tensors(), ZIP),

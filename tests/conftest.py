@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launch.compilation_cache import processor
+from sparse_gpt.compilation_cache import processor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

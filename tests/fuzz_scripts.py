@@ -31,11 +31,11 @@ LONG_WORK = (  # whoever comes so far has been accepted
     "sparse_gpt.training.run.train_on_corpus",
     "sparse_gpt.training.loop.train",
     "sparse_gpt.interop.inference.write_files",
-    "launch.jobs.bridge._bridge",
+    "launch.jobs.bridge.train_bridges",
     "launch.jobs.prune.find_circuit",
     "launch.jobs.data.corpus_from_config",
     "launch.jobs.store.corpus_from_config",
-    "launch.jobs.benchmark._jobs",
+    "launch.jobs.benchmark.plan",
     "launch.jobs.compile_tpu.main",
 )
 

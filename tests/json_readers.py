@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from launch.jobs import steer
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored
 from sparse_gpt.circuits import circuit, storage
@@ -23,7 +22,7 @@ from sparse_gpt.data.builder import PROGRESS, Preparation, Settings
 from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.ingest import Rules
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
-from sparse_gpt.evaluation import tasks_solved
+from sparse_gpt.evaluation import tasks_solved, transfer
 from sparse_gpt.experiments import harness, laptop, plots
 from sparse_gpt.interop import openai_config
 from sparse_gpt.io import read_json, write_json
@@ -193,7 +192,7 @@ READERS = (
     ),
     Reader("circuit", "circuit.json", _circuit, lambda folder: circuit.load(folder, SHA)),
     Reader("finished search", "search.json", _circuit, lambda at: storage.is_complete(at, SHA, TINY.prune)),
-    Reader("importance", "search.json", _circuit, lambda at: steer._importance(at, circuit.load(at))),
+    Reader("importance", "search.json", _circuit, lambda at: transfer.read_importance(at, circuit.load(at))),
     Reader("sizes", f"{_OURS}search.json", _within(_circuit, *_PLACE), lambda at: plots.points(at, TASK)),
     Reader("size", f"{_OURS}circuit.json", _within(_circuit, *_PLACE), lambda at: plots.minimal_size(at, TASK)),
     Reader("showcase", "circuit.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import compilation_cache
+from sparse_gpt import compilation_cache
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")

@@ -32,6 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.visible": set(),
     "sparse_gpt.progress": set(),
     "sparse_gpt.machine": set(),
+    "sparse_gpt.compilation_cache": set(),
+    "sparse_gpt.paths": {"sparse_gpt.errors"},
     "sparse_gpt.interruption": set(),
     "sparse_gpt.io": {"sparse_gpt.errors"},
     "sparse_gpt.arrays": {"sparse_gpt.errors", "sparse_gpt.io"},
@@ -60,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.circuits.pipeline": PIPELINE,
     "sparse_gpt.circuits.storage": PIPELINE,
     "sparse_gpt.circuits": PIPELINE,
-    "sparse_gpt.bridges": TRAINING,
+    "sparse_gpt.bridges": {*TRAINING, "sparse_gpt.stored"},
     # Reads and writes the tokenizers and workdirs that data and training make.
     "sparse_gpt.interop": TRAINING,
     # Whole workdirs in one file.
@@ -68,7 +70,7 @@ ROOMS: dict[str, set[str]] = {
     # One object that opens a finished workdir, for notebooks and launch.
     "sparse_gpt.workdir": {*TRAINING, *CIRCUITS},
     # Where tasks and models meet.
-    "sparse_gpt.evaluation": {*TRAINING, *CIRCUITS, "sparse_gpt.tasks"},
+    "sparse_gpt.evaluation": {*TRAINING, *CIRCUITS, "sparse_gpt.bridges", "sparse_gpt.tasks"},
     # These read files only.
     "sparse_gpt.drawing": BASE,
     "sparse_gpt.report": {*BASE, "sparse_gpt.drawing"},

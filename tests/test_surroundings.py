@@ -10,7 +10,8 @@ from typing import NoReturn
 import jax
 import pytest
 
-from launch import cli, compilation_cache, report
+from launch import cli, report
+from sparse_gpt import compilation_cache, surroundings
 from tests.inprocess import REPOSITORY, launch_here
 from tests.test_launch import one_line
 
@@ -53,10 +54,10 @@ def test_a_reader_that_has_gone_ends_a_script_quietly() -> None:
     assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
 
 
-@pytest.mark.parametrize("number", cli.DISK, ids=[errno.errorcode[number] for number in cli.DISK])
+@pytest.mark.parametrize("number", surroundings.DISK, ids=[errno.errorcode[number] for number in surroundings.DISK])
 def test_what_the_disk_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(report, "main", lambda: raises(OSError(number, os.strerror(number), "some/file")))
-    one_line(launch_here("report", "--workdir=x"), f"some/file: {os.strerror(number)}; ", cli.DISK[number])
+    one_line(launch_here("report", "--workdir=x"), f"some/file: {os.strerror(number)}; ", surroundings.DISK[number])
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone", "file"), AssertionError(), KeyError("a")])

@@ -116,7 +116,7 @@ def quickstart(steps: int = 10) -> dict[str, Any]:
 def first_chunk() -> None:
     """What the process for a search does."""
     from sparse_gpt import surroundings
-    from sparse_gpt.costs import benchmark
+    from sparse_gpt.costs import circuit_benchmark
 
     surroundings.settle()
-    benchmark.first_chunk()
+    circuit_benchmark.first_chunk()

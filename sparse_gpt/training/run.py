@@ -1,5 +1,6 @@
 """A whole training run as one call: corpus, tokenizer, batches, loop."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from sparse_gpt import config as configs
 from sparse_gpt import estimate
-from sparse_gpt.arrays import read_npy
+from sparse_gpt.arrays import npy_shape, read_npy
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.errors import InputError
@@ -131,6 +133,18 @@ def read_batches(path: Path, config: Config) -> np.ndarray:
     if len(tokens) < need:
         raise InputError(f"--batches={path}: {len(tokens)} batches, the run needs {need}; lower --config.train.steps")
     return tokens.astype(np.int32)
+
+
+def fit_to_batches(config: Config, path: Path, keep_steps: bool = False) -> Config:
+    """The configuration with the batch size of an array of batches and, unless they are to be kept, as many steps as it
+    has batches for. InputError if the file holds no such array."""
+    shape = npy_shape(path, f"--batches={path}")
+    if len(shape) != 3:
+        raise InputError(f"--batches={path}: shape {shape}; expected (steps, batch, time + 1)")
+    extra = config.optimizer.recipe == "openai_reference"  # it takes steps + 1 iterations
+    steps = config.train.steps if keep_steps else shape[0] - extra
+    train = dataclasses.replace(config.train, steps=steps, batch_size=shape[1])
+    return configs.validate(dataclasses.replace(config, train=train))
 
 
 def given_batches(tokens: np.ndarray, mesh: Mesh) -> loop.Batches:

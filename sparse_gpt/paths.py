@@ -1,35 +1,14 @@
-"""Flags that name a folder or a file, and what is wrong with one before anything is read or written."""
+"""Paths that a user names: what is wrong with one before anything is read or written."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from sparse_gpt.errors import InputError
 
 NAME_BYTES, PATH_BYTES = 255, 4095  # what Linux takes of one name, and of a whole path
 CONFIG_PATHS = ("data.corpus", "data.tokenizer", "data.sources", "bridge.init_from")  # empty ones are unset
-
-
-def define_path(name: str, text: str, required: bool = False) -> None:
-    """A flag whose value must be possible as a path."""
-    flags.DEFINE(_PathParser(), name, None, text)
-    if required:
-        flags.mark_flag_as_required(name)
-
-
-class _PathParser(flags.ArgumentParser[str]):
-    """Refuses what can be no path, in the words of `problem`."""
-
-    def parse(self, argument: str) -> str:
-        if found := problem(argument):
-            raise ValueError(found)
-        return argument
-
-    def flag_type(self) -> str:
-        return "path"
 
 
 def problem(value: str) -> str:

@@ -1,0 +1,61 @@
+"""The parts of launch.benchmark, and the table that shows what they measured."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from sparse_gpt.costs import benchmark, circuit_benchmark
+from sparse_gpt.costs.startup import quickstart, startup
+
+Row = dict[str, Any]
+FRACTIONS = (4, 16, 32, 256)  # of the entries that a selection keeps
+POPULATIONS = (1, 4, 8)  # of the mask search
+PROMPT_TOKENS = 16
+NODES_PER_SITE = (1, 3, 8)  # of a circuit
+
+
+class Measurement(NamedTuple):
+    """A part of the benchmark, and the call that measures a row or several rows of it."""
+
+    part: str
+    call: Callable[[], Row | list[Row]]
+
+    def run(self) -> list[Row]:
+        """The rows."""
+        found = self.call()
+        return found if isinstance(found, list) else [found]
+
+
+def plan(parts: Sequence[str], sizes: Sequence[str], dtypes: Sequence[str], rounds: int) -> list[Measurement]:
+    """Everything that is to be measured.
+
+    Args:
+        parts: any of train, selection, search, circuit, checkpoints, data, startup, quickstart.
+        sizes: of the train step, see `sizes.SIZES`.
+        dtypes: compute dtypes of the train step.
+        rounds: how often each call is timed.
+    """
+    return [each for each in _plan_all(sizes, dtypes, rounds) if each.part in parts]
+
+
+def _plan_all(sizes: Sequence[str], dtypes: Sequence[str], rounds: int) -> Iterator[Measurement]:
+    yield Measurement("startup", partial(startup, rounds))
+    yield Measurement("quickstart", quickstart)
+    for size in sizes:
+        for dtype in dtypes:
+            yield Measurement("train", partial(benchmark.train_step, size, dtype, rounds))
+    for fraction in FRACTIONS:
+        yield Measurement("selection", partial(benchmark.selection, rounds, fraction))
+    yield Measurement("search", partial(circuit_benchmark.search_steps, POPULATIONS, PROMPT_TOKENS, rounds))
+    for count in NODES_PER_SITE:
+        yield Measurement("circuit", partial(circuit_benchmark.circuit_alone, rounds, count))
+    yield Measurement("checkpoints", partial(benchmark.checkpoints, rounds))
+    yield Measurement("data", partial(benchmark.data_wait, rounds))
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Prints rows with equal keys in aligned columns."""
+    cells = [list(rows[0])] + [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
