@@ -23,7 +23,7 @@ from sparse_gpt.circuits.run.gated_model import binary_loss
 from sparse_gpt.circuits.run.task_batch import padded, trimmed
 from sparse_gpt.circuits.search import mask_search, minimise, pause, ranking
 from sparse_gpt.config import PruneConfig
-from sparse_gpt.costs import hlo
+from sparse_gpt.costs.collectives import find_collectives
 from sparse_gpt.interruption import Interrupted
 from tests import circuits_model
 
@@ -68,7 +68,7 @@ def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     given = (model, mask, mask_search.population(PRUNE), states, jnp.int32(0), batches)
     text = mask_search.advance.lower(*given, steps=4, mesh=mesh).compile().as_text()
     assert "num_partitions=2" in text
-    assert hlo.collectives(text) == []
+    assert find_collectives(text) == []
 
 
 def test_searches_side_by_side_are_the_searches_alone() -> None:

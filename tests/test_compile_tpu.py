@@ -21,8 +21,9 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
-from sparse_gpt.costs import aot, chips, hlo
-from sparse_gpt.costs.hlo_work import Work, work
+from sparse_gpt.costs import aot, chips
+from sparse_gpt.costs.collectives import BETWEEN_SLICES, Collective, find_collectives, total_by_kind
+from sparse_gpt.costs.work import Work, count_work
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules, sharding, step
 from tests.inprocess import launch_here
@@ -100,10 +101,10 @@ ENTRY %main (x: s32[8,128], a: bf16[4,32,8], b: bf16[4,64,8], w: bf16[16,64], g.
 
 
 def test_collectives_of_a_tpu_program() -> None:
-    found = hlo.collectives(PROGRAM)
+    found = find_collectives(PROGRAM)
     looped, *_ = found
-    assert looped == hlo.Collective("all-reduce", 15 * 4 * 4, 8, "jit(f)/projection/while/body/psum")
-    assert hlo.total(found) == {
+    assert looped == Collective("all-reduce", 15 * 4 * 4, 8, "jit(f)/projection/while/body/psum")
+    assert total_by_kind(found) == {
         "all-reduce": {"count": 10, "bytes": 10 * 240},  # and one in either branch
         "all-gather": {"count": 1, "bytes": 2 * 64 * 64},
         "reduce-scatter": {"count": 1, "bytes": 4 * 64 * 64},
@@ -122,10 +123,10 @@ def test_collectives_across_slices_are_counted_and_named_by_what_they_reduce() -
         "  ROOT %done = f32[4]{0} copy(%sum)",
         "}",
     ]
-    found = hlo.collectives("\n".join(lines))
+    found = find_collectives("\n".join(lines))
     assert found == [
-        hlo.Collective("all-reduce", 16, 1, "jit(f)/projection/add"),
-        hlo.Collective(hlo.BETWEEN_SLICES, 4 * 9 * 8 * 128, 1, "", overlaps=True),
+        Collective("all-reduce", 16, 1, "jit(f)/projection/add"),
+        Collective(BETWEEN_SLICES, 4 * 9 * 8 * 128, 1, "", overlaps=True),
     ]
 
 
@@ -135,12 +136,12 @@ def test_collectives_across_slices_are_counted_and_named_by_what_they_reduce() -
 )
 def test_bytes_of_a_reduce_scatter_are_those_that_go_in(groups: str, size: int) -> None:
     line = f"  ROOT %r = f32[10]{{0}} reduce-scatter(%p), channel_id=1, replica_groups={groups}, dimensions={{0}}"
-    (found,) = hlo.collectives(f"ENTRY %main (p: f32[80]) -> f32[10] {{\n{line}\n}}\n")
+    (found,) = find_collectives(f"ENTRY %main (p: f32[80]) -> f32[10] {{\n{line}\n}}\n")
     assert found.bytes == 40 * size
 
 
 def test_loops_are_multiplied_out_and_vector_memory_costs_no_traffic() -> None:
-    inside, *branches, started, mixed, copy = work(PROGRAM)
+    inside, *branches, started, mixed, copy = count_work(PROGRAM)
     array = 4 * 8 * 128
     assert inside.times == 8
     assert inside.bytes == array  # reads HBM, writes vector memory
@@ -162,7 +163,7 @@ def test_products_written_as_dot() -> None:
         "  ROOT %c = f32[4,32,64]{2,1,0} dot(%a, %b), lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_batch_dims={0}",
         "}",
     ]
-    (product,) = work("\n".join(lines))
+    (product,) = count_work("\n".join(lines))
     assert product.matmul == 2 * 4 * 32 * 64 * 8
 
 
@@ -173,8 +174,8 @@ def instruction(**fields: Any) -> Work:
 
 def test_roofline_adds_the_slowest_unit_of_every_instruction_and_what_is_waited_for() -> None:
     chip = chips.CHIPS["v5e"]
-    reduce = hlo.Collective("all-reduce", 10**6, 8, "projection")
-    gather = hlo.Collective("all-gather", 10**6, 3, "", overlaps=True)
+    reduce = Collective("all-reduce", 10**6, 8, "projection")
+    gather = Collective("all-gather", 10**6, 3, "", overlaps=True)
     product = instruction(matmul=197 * 10**9, bytes=819 * 10**5)
     selection = instruction(vector=6144 * 10**5, times=3)
     cost = aot.roofline([product, selection], [reduce, gather], chip)
@@ -185,7 +186,7 @@ def test_roofline_adds_the_slowest_unit_of_every_instruction_and_what_is_waited_
     assert cost.seconds == pytest.approx(1.3e-3 + cost.communication)
     prefetch = instruction(bytes=819 * 10**6, overlaps=True)
     assert aot.roofline([product, prefetch], [], chip).seconds == pytest.approx(1.1e-3)  # the memory's time, not a sum
-    across = hlo.Collective(hlo.BETWEEN_SLICES, 31 * 10**6, 1, "", overlaps=True)
+    across = Collective(BETWEEN_SLICES, 31 * 10**6, 1, "", overlaps=True)
     assert aot.roofline([], [across], chip, slices=2).overlapped == pytest.approx(1e-2 + chips.DCN_LATENCY)
     assert aot.roofline([], [across], chip, slices=4).overlapped == pytest.approx(1.5e-2 + chips.DCN_LATENCY)
 
@@ -223,7 +224,7 @@ def test_describes_a_compiled_step_on_this_machines_devices() -> None:
 def test_search_population_is_cut_over_all_devices() -> None:
     config = tiny(train__mesh="data=8")
     compiled = aot.compile_search(config, sharding.make_mesh(config), searches=16, time_steps=16)
-    found = hlo.total(hlo.collectives(compiled.as_text()))
+    found = total_by_kind(find_collectives(compiled.as_text()))
     assert sum(kind["bytes"] for kind in found.values()) < 10_000  # nothing but metrics, if that, is exchanged
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
-from sparse_gpt.costs import hlo
+from sparse_gpt.costs.collectives import Collective, find_collectives, total_by_kind
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import flatten, parameter_table, unflatten
 from sparse_gpt.sparsity import topk
@@ -52,7 +52,7 @@ def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
     rate = np.float32(0.01)
     state = step.make_state(config, mesh)
     compiled = step.compile_step(config, mesh).lower(state, batch, rate, told.keep).compile()  # type: ignore[attr-defined]
-    found = hlo.collectives(compiled.as_text())
+    found = find_collectives(compiled.as_text())
     # The compiler may join one of them with another all-reduce of the step; the name then has a colon.
     projection = [each for each in found if "projection/" in each.scope]
     assert {each.kind for each in projection} == {"all-reduce"}, "the projection must gather nothing"
@@ -94,7 +94,9 @@ def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
     )
     shapes = jax.ShapeDtypeStruct((64,), np.int32), jax.ShapeDtypeStruct((1,), np.int32)
     compiled = jax.jit(local).lower(*shapes).compile()
-    assert hlo.total(hlo.collectives(compiled.as_text())) == {"all-reduce": {"count": 16, "bytes": 15 * 4 * 15 + 8}}
+    assert total_by_kind(find_collectives(compiled.as_text())) == {
+        "all-reduce": {"count": 16, "bytes": 15 * 4 * 15 + 8}
+    }
 
 
 @pytest.mark.slow
@@ -217,8 +219,8 @@ ENTRY %main (p: f32[4,2]) -> f32[4,2] {
 
 
 def test_collectives_are_counted_by_trips_and_without_their_second_halves() -> None:
-    found = hlo.collectives(HLO)
-    assert hlo.Collective("all-reduce", 32, 7, "jit(f)/loop/psum") in found
-    assert hlo.total(found) == {"all-reduce": {"count": 7, "bytes": 224}, "all-gather": {"count": 2, "bytes": 128}}
+    found = find_collectives(HLO)
+    assert Collective("all-reduce", 32, 7, "jit(f)/loop/psum") in found
+    assert total_by_kind(found) == {"all-reduce": {"count": 7, "bytes": 224}, "all-gather": {"count": 2, "bytes": 128}}
     with pytest.raises(ValueError, match="no ENTRY"):
-        hlo.collectives("")
+        find_collectives("")

@@ -18,9 +18,9 @@ from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.search import mask_search
 from sparse_gpt.config import NODE_SITES, Config
-from sparse_gpt.costs import hlo
 from sparse_gpt.costs.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip
-from sparse_gpt.costs.hlo_work import Work, work
+from sparse_gpt.costs.collectives import BETWEEN_SLICES, Collective, find_collectives, total_by_kind
+from sparse_gpt.costs.work import Work, count_work
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
@@ -142,7 +142,7 @@ def describe(compiled: Any, chip: Chip, slices: int = 1) -> dict[str, Any]:
     The projection comes after all gradients, so its time is added to that of the rest.
     """
     text = compiled.as_text()
-    done, found = [each for each in work(text) if not each.conditional], hlo.collectives(text)
+    done, found = [each for each in count_work(text) if not each.conditional], find_collectives(text)
     usually = [each for each in found if not each.conditional]
     projecting = [each for each in usually if PROJECTION in each.scope]
     own = roofline([each for each in done if PROJECTION in each.scope], projecting, chip, slices)
@@ -163,11 +163,11 @@ def describe(compiled: Any, chip: Chip, slices: int = 1) -> dict[str, Any]:
         "matmul_operations": sum(each.matmul * each.times for each in done),
         "vector_operations": sum(each.vector * each.times for each in done),
         "bytes_accessed": sum(each.bytes * each.times for each in done),
-        "collectives": hlo.total(usually),
-        "collectives_with_ties": hlo.total(found),
+        "collectives": total_by_kind(usually),
+        "collectives_with_ties": total_by_kind(found),
         "projection": {
-            "collectives": hlo.total(projecting),
-            "collectives_with_ties": hlo.total([each for each in found if PROJECTION in each.scope]),
+            "collectives": total_by_kind(projecting),
+            "collectives_with_ties": total_by_kind([each for each in found if PROJECTION in each.scope]),
             "moved_weights": [dataclasses.asdict(each) for each in found if PROJECTION in each.scope and _moves(each)],
             "roofline": _times(own),
             "share": own.seconds / seconds,
@@ -183,12 +183,12 @@ def _times(cost: Cost) -> dict[str, float]:
     return {**dataclasses.asdict(cost), "seconds": cost.seconds}
 
 
-def _moves(each: hlo.Collective) -> bool:
+def _moves(each: Collective) -> bool:
     """Whether a collective of the projection hands on more than sums of counts."""
     return each.kind != "all-reduce" or each.bytes > MOST_COUNT_BYTES
 
 
-def roofline(done: list[Work], found: list[hlo.Collective], chip: Chip, slices: int = 1) -> Cost:
+def roofline(done: list[Work], found: list[Collective], chip: Chip, slices: int = 1) -> Cost:
     """Lower bound of the time. An all-reduce passes its bytes twice, everything else once; between n slices every byte
     leaves a chip 2 (n - 1) / n times."""
     overlapped = sum(each.times * _seconds(each, chip, slices) for each in found if each.overlaps)
@@ -204,9 +204,9 @@ def roofline(done: list[Work], found: list[hlo.Collective], chip: Chip, slices: 
     return Cost(sum(matmul), sum(vector), sum(traffic), sum(slowest), overlapped, waiting)
 
 
-def _seconds(each: hlo.Collective, chip: Chip, slices: int) -> float:
+def _seconds(each: Collective, chip: Chip, slices: int) -> float:
     """One run of a collective."""
-    if each.kind == hlo.BETWEEN_SLICES:
+    if each.kind == BETWEEN_SLICES:
         return 2 * (slices - 1) / slices * each.bytes / chip.dcn + DCN_LATENCY
     return each.bytes * (2 if each.kind == "all-reduce" else 1) / chip.ici + COLLECTIVE_LATENCY
 
