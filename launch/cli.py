@@ -1,6 +1,6 @@
 """What every launch script shares: flags, the path from flags to a frozen Config, and how errors end a run.
 
-Exit codes: 0 success, 2 bad input (one line on stderr), 75 interrupted and saved (run again to resume), 3 a figure
+Exit codes: 0 success, 2 bad input (one line on stderr), 75 interrupted and saved (run again to resume), 3 a check
 of `reproduce` missed, 1 a defect.
 """
 

@@ -9,12 +9,12 @@ from absl import flags
 
 from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments.experiments import EXPERIMENTS
 from sparse_gpt.experiments.harness import Experiment, settle
+from sparse_gpt.experiments.registry import EXPERIMENTS
 
 from . import cli
 
-MISSED = 3  # exit code: everything ran, but a figure is not what it should be
+MISSED = 3  # exit code: everything ran, but a number is not what it should be
 
 
 def define_flags() -> None:
@@ -42,8 +42,8 @@ def main() -> int:
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
     subject = _subject(EXPERIMENTS[f.experiment])
-    figures = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)
-    return 0 if settle(f.experiment, figures, cli.workdir() / "reproduce.json") else MISSED
+    checks = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)
+    return 0 if settle(f.experiment, checks, cli.workdir() / "reproduce.json") else MISSED
 
 
 def _subject(experiment: Experiment) -> tuple[str, list[tasks.AnyTask]] | tuple[()]:

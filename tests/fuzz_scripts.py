@@ -19,7 +19,7 @@ import numpy as np
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.data.tokenizer import train_tokenizer
-from sparse_gpt.experiments import experiments
+from sparse_gpt.experiments import registry
 from sparse_gpt.io import write_json
 from sparse_gpt.parameters import parameter_table, unflatten
 from sparse_gpt.training import manifest
@@ -251,9 +251,9 @@ def accepting() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in LONG_WORK:
             stack.enter_context(mock.patch(name, accepted))
-        for name, experiment in experiments.EXPERIMENTS.items():
+        for name, experiment in registry.EXPERIMENTS.items():
             patched = dataclasses.replace(experiment, run=accepted)
-            stack.enter_context(mock.patch.dict(experiments.EXPERIMENTS, {name: patched}))
+            stack.enter_context(mock.patch.dict(registry.EXPERIMENTS, {name: patched}))
         yield
 
 

@@ -23,7 +23,7 @@ from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.ingest import Rules
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.evaluation import tasks_solved, transfer
-from sparse_gpt.experiments import harness, laptop, plots
+from sparse_gpt.experiments import harness, laptop_circuits, measures
 from sparse_gpt.interop import openai_config
 from sparse_gpt.io import read_json, write_json
 from sparse_gpt.records import Evaluation, Search, read_circuit, read_workdir
@@ -193,17 +193,17 @@ READERS = (
     Reader("circuit", "circuit.json", _circuit, lambda folder: circuit.load(folder, SHA)),
     Reader("finished search", "search.json", _circuit, lambda at: storage.is_complete(at, SHA, TINY.prune)),
     Reader("importance", "search.json", _circuit, lambda at: transfer.read_importance(at, circuit.load(at))),
-    Reader("sizes", f"{_OURS}search.json", _within(_circuit, *_PLACE), lambda at: plots.points(at, TASK)),
-    Reader("size", f"{_OURS}circuit.json", _within(_circuit, *_PLACE), lambda at: plots.minimal_size(at, TASK)),
-    Reader("showcase", "circuit.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),
-    Reader("showcase, search", "search.json", _circuit, lambda at: laptop._sizes(at / "circuit.json")),
+    Reader("sizes", f"{_OURS}search.json", _within(_circuit, *_PLACE), lambda at: measures.target_points(at, TASK)),
+    Reader("size", f"{_OURS}circuit.json", _within(_circuit, *_PLACE), lambda at: measures.minimal_size(at, TASK)),
+    Reader("showcase", "circuit.json", _circuit, lambda at: laptop_circuits.read_sizes(at / "circuit.json")),
+    Reader("showcase, search", "search.json", _circuit, lambda at: laptop_circuits.read_sizes(at / "circuit.json")),
     Reader("study", "made_for.json", _write("made_for.json", {"a": 1}), lambda at: Stages(at, {"a": 1})),
     Reader("manifest", "manifest.json", _write("manifest.json", _MANIFEST), manifest.read),
     Reader("resumed", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: manifest.update(at, {"step": 4})),
     Reader("reproduce", "manifest.json", _write("manifest.json", _MANIFEST), harness.manifest),
     Reader("held", "manifest.json", _write("manifest.json", _MANIFEST), lambda at: stored._holds(at, SHA)),
     Reader("metrics", "metrics.jsonl", _metrics, harness.metrics),
-    Reader("validation loss", "metrics.jsonl", _metrics, plots.validation_loss),
+    Reader("validation loss", "metrics.jsonl", _metrics, measures.validation_loss),
     Reader("metrics of a resumed run", "metrics.jsonl", _metrics, _resume),
     Reader(
         "evaluation",
@@ -211,7 +211,7 @@ READERS = (
         _write("evaluation.json", _EVALUATION),
         lambda at: tasks_solved.summary(tasks_solved.read(at / "evaluation.json") or Evaluation(tasks=())),
     ),
-    Reader("solved", "evaluation.json", _write("evaluation.json", _EVALUATION), lambda at: plots.solved(at, 0.1)),
+    Reader("solved", "evaluation.json", _write("evaluation.json", _EVALUATION), lambda at: measures.solved(at, 0.1)),
     *(
         Reader(f"report, {name}", name, _report, read_workdir)
         for name in ("config.json", "manifest.json", "metrics.jsonl", "evaluation.json", "bridge.json")

@@ -36,7 +36,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, row
 from sparse_gpt.circuits.search import populations, ranking
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments import comparisons
+from sparse_gpt.experiments import model_comparison
 from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import Params
 from tests import circuits_model
@@ -229,12 +229,12 @@ def test_the_searches_alone(
             pretraining_activations=activations,
         )
 
-    AT_TARGET = {name.removeprefix("prune."): value for name, value in comparisons.AT_TARGET.items()}
-    monkeypatch.setattr(comparisons, "Workdir", run)
+    AT_TARGET = {name.removeprefix("prune."): value for name, value in model_comparison.AT_TARGET.items()}
+    monkeypatch.setattr(model_comparison, "Workdir", run)
     monkeypatch.setattr(configs, "load", lambda folder: CONFIG)
-    monkeypatch.setattr(comparisons, "find", lambda name: name)
-    monkeypatch.setattr(comparisons, "task_samples", lambda *_: toy_samples())
-    rows, again, anew = (comparisons.searched_sizes(tmp_path, ["copy"]) for _ in range(3))
+    monkeypatch.setattr(model_comparison, "find", lambda name: name)
+    monkeypatch.setattr(model_comparison, "task_samples", lambda *_: toy_samples())
+    rows, again, anew = (model_comparison.searched_sizes(tmp_path, ["copy"]) for _ in range(3))
     assert rows == again == anew
     assert json.loads((tmp_path / "sizes" / "copy.json").read_text())["made_for"]["params_sha256"] == "other weights"
     assert [row["target_loss"] for row in rows] == [0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005]

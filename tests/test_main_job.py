@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt import tasks
-from sparse_gpt.experiments import comparisons, plots
+from sparse_gpt.experiments import frontier, measures, sparse_vs_dense
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
 from sparse_gpt.model.taps import recorder
@@ -202,7 +202,7 @@ def test_a_corpus_without_files_is_named(tmp_path: Path) -> None:
 def test_what_comparisons_measure_of_a_model(trained: Path) -> None:
     """The loss that training logged, and kurtosis by its definition, in float64."""
     run = Workdir(trained)
-    assert comparisons._loss_on(run, run.corpus) == pytest.approx(plots.validation_loss(trained), rel=1e-5)
+    assert sparse_vs_dense.measure_loss(run, run.corpus) == pytest.approx(measures.validation_loss(trained), rel=1e-5)
     found = []
     for step in range(2):
         tokens = run.corpus.batch("validation", run.config.data.seed, step, run.config.train.batch_size, 112)
@@ -213,4 +213,4 @@ def test_what_comparisons_measure_of_a_model(trained: Path) -> None:
         for stream in seen.values():
             vectors = np.asarray(stream, np.float64).reshape(-1, run.config.model.d_model)
             found += [np.mean((v - v.mean()) ** 4) / np.var(v) ** 2 for v in vectors]
-    assert comparisons.kurtosis(run, batches=2) == pytest.approx(np.mean(found), rel=1e-4)
+    assert frontier.kurtosis(run, batches=2) == pytest.approx(np.mean(found), rel=1e-4)

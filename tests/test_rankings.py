@@ -26,7 +26,7 @@ def test_ratios_compare_what_reached_the_target() -> None:
     rows = [_row(SEARCH, "a", 10), _row(SEARCH, "b", 20), _row(SEARCH, "c", 5), _row(SEARCH, "a", 99, target=0.5)]
     rows += [_row("attribution", "a", 40), _row("attribution", "b", 180), _row("attribution", "c", 1, reached=False)]
     rows += [_row("random", "a", 5), _row("integrated gradients", "c", 5, reached=False)]
-    found = rankings.ratios(rows)
+    found = rankings.check_ratios(rows)
     assert [(figure.measured, figure.holds) for figure in found] == [
         (pytest.approx(6), True),
         (pytest.approx(0.5), False),
@@ -75,7 +75,7 @@ def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytes
             RankingSizes(ranking="integrated_gradients", points=dearer),
         )
 
-    monkeypatch.setattr(rankings, "rankings", found)
+    monkeypatch.setattr(rankings, "rank", found)
     for _ in range(2):
         (figure,) = rankings.attribution_vs_learned(tmp_path / "out", str(finished), [TASKS[task]])
     assert calls == [(finished, task)]
@@ -108,6 +108,6 @@ def test_what_cannot_be_shown_is_told(finished: Path, tmp_path: Path) -> None:
     search = json.loads((finished / "circuits" / "bracket_counting" / "search.json").read_text())
     del search["baselines"][1]["loss_versus_size"][0]["ablated_task_loss"]
     with pytest.raises(InputError, match=r"bracket_counting/search\.json: has no losses after ablation"):
-        rankings.without(Search.from_tree(search), "bracket_counting")
+        rankings.losses_without(Search.from_tree(search), "bracket_counting")
     with pytest.raises(InputError, match="--model=moon: no such folder; stored models are laptop"):
         rankings.necessity(tmp_path, "moon", [TASKS["bracket_counting"]])

@@ -19,10 +19,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from launch import reproduce
+from sparse_gpt import interruption
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments import bridge_plots, bridges, comparisons, experiments, harness, plots
-from sparse_gpt.experiments.experiments import EXPERIMENTS, disturbed
+from sparse_gpt.experiments import (
+    bridge_plots,
+    bridges,
+    frontier,
+    harness,
+    killed_runs,
+    measures,
+    model_comparison,
+    plots,
+    sparse_vs_dense,
+)
 from sparse_gpt.experiments.harness import at_least, at_most, equal
+from sparse_gpt.experiments.killed_runs import disturb
+from sparse_gpt.experiments.registry import EXPERIMENTS
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.records import Bridge, Steering, Transport
 from sparse_gpt.report.mixture_grids import mixture_grids
@@ -100,34 +112,34 @@ def pretend(monkeypatch: pytest.MonkeyPatch, workdir: Path, code: int, stops: in
     def script(*_: str, **__: object) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([sys.executable, "-S", "-c", RUN, str(workdir), str(code), str(stops)])
 
-    monkeypatch.setattr(experiments, "script", script)
+    monkeypatch.setattr(killed_runs, "script", script)
     monkeypatch.setattr(harness, "script", script)
 
 
 def test_kills_that_hit_are_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pretend(monkeypatch, tmp_path, experiments.INTERRUPTED, stops=3)
+    pretend(monkeypatch, tmp_path, interruption.EXIT_CODE, stops=3)
     signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
     # The fourth start runs to its end (or is hit while it ends), so at least three hit.
-    hits = disturbed(tmp_path, [], signals, random.Random(0), early=0.0)
+    hits = disturb(tmp_path, [], signals, random.Random(0), early=0.0)
     assert hits in (3, 4)
-    monkeypatch.setattr(experiments, "script", None)  # what is recorded is not done again
-    assert disturbed(tmp_path, [], signals, random.Random(0)) == hits
+    monkeypatch.setattr(killed_runs, "script", None)  # what is recorded is not done again
+    assert disturb(tmp_path, [], signals, random.Random(0)) == hits
 
 
 def test_a_run_that_fails_is_no_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend(monkeypatch, tmp_path, code=1, stops=1)
     with pytest.raises(InputError, match="exit code 1 after SIGTERM"):
-        disturbed(tmp_path, [], [signal.SIGTERM], random.Random(0), early=0.0)
+        disturb(tmp_path, [], [signal.SIGTERM], random.Random(0), early=0.0)
 
 
 def test_widths_are_tried_where_the_loss_is_expected() -> None:
     def loss(width: int) -> float:
         return 3.0 - 0.25 * math.log(width)
 
-    assert plots.next_width({32: loss(32), 64: loss(64)}, loss(48)) == 48
-    assert plots.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
-    assert plots.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
-    assert plots.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
+    assert measures.next_width({32: loss(32), 64: loss(64)}, loss(48)) == 48
+    assert measures.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
+    assert measures.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
+    assert measures.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
 
 
 def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,10 +151,11 @@ def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.M
         trained.append((width, rate))
         return 2 + 30 / width + abs(rate - 0.03)
 
-    monkeypatch.setattr(comparisons, "_dense_loss", dense_loss)
-    found, width = comparisons._matched(tmp_path, 2 + 30 / 40, "tiny", 64, (0.1, 0.03, 0.01), tmp_path / "corpus")
-    assert abs((2 + 30 / width) / (2 + 30 / 40) - 1) <= 0.02
-    assert found == comparisons._dense(tmp_path, width, 0.03)
+    monkeypatch.setattr(sparse_vs_dense, "train_dense", dense_loss)
+    wanted, rates = 2 + 30 / 40, (0.1, 0.03, 0.01)
+    found, width = sparse_vs_dense.match_dense(tmp_path, wanted, "tiny", 64, rates, tmp_path / "corpus")
+    assert abs((2 + 30 / width) / wanted - 1) <= 0.02
+    assert found == sparse_vs_dense.dense_folder(tmp_path, width, 0.03)
     assert len(trained) == len(set(trained))
     assert {width for width, rate in trained if rate != 0.03} == {64}
 
@@ -157,19 +170,21 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             raise TaskError("not enough names")
         return SimpleNamespace(validation=task)
 
-    monkeypatch.setattr(plots, "solved", lambda workdir, target: able[workdir.name])
+    monkeypatch.setattr(measures, "solved", lambda workdir, target: able[workdir.name])
     monkeypatch.setattr(
-        comparisons, "Workdir", lambda path: SimpleNamespace(config=path.name, params=0, tokenizer=None)
+        model_comparison, "Workdir", lambda path: SimpleNamespace(config=path.name, params=0, tokenizer=None)
     )
-    monkeypatch.setattr(comparisons, "find", lambda name: name)
-    monkeypatch.setattr(comparisons, "task_samples", task_samples)
-    monkeypatch.setattr(comparisons, "full_task_loss", lambda config, params, task: losses.get((config, task), 0.01))
+    monkeypatch.setattr(model_comparison, "find", lambda name: name)
+    monkeypatch.setattr(model_comparison, "task_samples", task_samples)
+    monkeypatch.setattr(
+        model_comparison, "full_task_loss", lambda config, params, task: losses.get((config, task), 0.01)
+    )
     folders = [tmp_path / "one", tmp_path / "two"]
-    assert comparisons._common(folders) == ["b", "e"]
-    assert comparisons._common(folders, 1) == ["b"]
+    assert model_comparison.find_common_tasks(folders) == ["b", "e"]
+    assert model_comparison.find_common_tasks(folders, 1) == ["b"]
     able["two"] = ["f"]
     with pytest.raises(InputError, match="no task is solved by all models"):
-        comparisons._common(folders)
+        model_comparison.find_common_tasks(folders)
 
 
 def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -188,16 +203,16 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
             for reached in [task != "b" or unreached[workdir.name] != target]
         ]
 
-    monkeypatch.setattr(comparisons.stored, "unpack", lambda name, folder: done.append((name, folder.name)))
-    monkeypatch.setattr(comparisons, "finish", lambda name, *flags: done.append((name, *flags)))
-    monkeypatch.setattr(comparisons, "Corpus", SimpleNamespace(open=lambda folder: folder))
-    monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
-    monkeypatch.setattr(comparisons, "_loss_on", lambda run, corpus: losses[run.name])
-    monkeypatch.setattr(plots, "validation_loss", lambda workdir: losses[workdir.name])
-    monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
-    monkeypatch.setattr(comparisons, "searched_sizes", sizes)
-    found = {figure.name.split(" of edges")[0]: figure for figure in comparisons.sparse_vs_dense_laptop(tmp_path)}
-    assert [figure.holds for figure in found.values()] == [True, True, True, True, False]
+    monkeypatch.setattr(sparse_vs_dense.stored, "unpack", lambda name, folder: done.append((name, folder.name)))
+    monkeypatch.setattr(sparse_vs_dense, "finish", lambda name, *flags: done.append((name, *flags)))
+    monkeypatch.setattr(sparse_vs_dense, "Corpus", SimpleNamespace(open=lambda folder: folder))
+    monkeypatch.setattr(sparse_vs_dense, "Workdir", lambda workdir: workdir)
+    monkeypatch.setattr(sparse_vs_dense, "measure_loss", lambda run, corpus: losses[run.name])
+    monkeypatch.setattr(measures, "validation_loss", lambda workdir: losses[workdir.name])
+    monkeypatch.setattr(sparse_vs_dense, "find_common_tasks", lambda workdirs: ["a", "b", "c"])
+    monkeypatch.setattr(sparse_vs_dense, "searched_sizes", sizes)
+    found = {check.name.split(" of edges")[0]: check for check in sparse_vs_dense.sparse_vs_dense_laptop(tmp_path)}
+    assert [check.holds for check in found.values()] == [True, True, True, True, False]
     assert found["pretraining losses apart by"].measured == pytest.approx(1 / 150)
     assert found["ratio"].measured == pytest.approx(20)
     assert found["searches that reached 0.15"].measured == 5
@@ -215,12 +230,12 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_ratio_of_geometric_means_and_its_interval() -> None:
-    ratio, low, high = plots.ratio_with_interval([160, 320, 80], [10, 20, 5])
+    ratio, low, high = measures.ratio_with_interval([160, 320, 80], [10, 20, 5])
     assert (ratio, low, high) == pytest.approx((16, 16, 16))
-    ratio, low, high = plots.ratio_with_interval([100, 400], [10, 10])
+    ratio, low, high = measures.ratio_with_interval([100, 400], [10, 10])
     assert ratio == pytest.approx(20)
     assert (low, high) == pytest.approx((10, 40))
-    assert plots.geometric_mean([0, 100]) == pytest.approx(10)  # no edge counts as one
+    assert measures.geometric_mean([0, 100]) == pytest.approx(10)  # no edge counts as one
 
 
 def test_sizes_are_drawn_and_written(tmp_path: Path) -> None:
@@ -257,13 +272,13 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         lower = "_rate_" in workdir.name  # better for one model, and worse for the other four
         return 5 - sum(place(workdir)) / 1e5 + lower * (-0.1 if place(workdir) == (96, 49_152) else 0.1)
 
-    monkeypatch.setattr(comparisons, "finish", lambda name, *flags: trained.append((name, *flags)))
-    monkeypatch.setattr(comparisons, "_common", lambda workdirs: ["a", "b", "c"])
-    monkeypatch.setattr(plots, "validation_loss", loss)
-    monkeypatch.setattr(comparisons, "Workdir", lambda workdir: workdir)
-    monkeypatch.setattr(comparisons, "kurtosis", lambda workdir: 3.0 + place(workdir)[0])
+    monkeypatch.setattr(frontier, "finish", lambda name, *flags: trained.append((name, *flags)))
+    monkeypatch.setattr(frontier, "find_common_tasks", lambda workdirs: ["a", "b", "c"])
+    monkeypatch.setattr(measures, "validation_loss", loss)
+    monkeypatch.setattr(frontier, "Workdir", lambda workdir: workdir)
+    monkeypatch.setattr(frontier, "kurtosis", lambda workdir: 3.0 + place(workdir)[0])
     monkeypatch.setattr(
-        comparisons,
+        frontier,
         "searched_sizes",
         lambda workdir, tasks: [
             {
@@ -276,9 +291,9 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             for i, task in enumerate(tasks)
         ],
     )
-    found = comparisons.frontier(tmp_path)
-    assert [figure.holds for figure in found] == [True, False] + 3 * [True, False]
-    assert [figure.measured for figure in found[:4]] == [3, 24, pytest.approx(-64e-5), pytest.approx(2)]
+    found = frontier.frontier(tmp_path)
+    assert [check.holds for check in found] == [True, False] + 3 * [True, False]
+    assert [check.measured for check in found[:4]] == [3, 24, pytest.approx(-64e-5), pytest.approx(2)]
     lines = (tmp_path / "frontier.csv").read_text().splitlines()
     assert lines[0] == "width,nonzeros,val_loss,edges,kurtosis"
     assert [float(cell) for cell in lines[9].split(",")] == pytest.approx([128, 49_152, 4.5072, 256, 131])
@@ -294,7 +309,7 @@ def test_the_figures_of_the_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert float(given["--config.sparsity.density"]) * block_weights[width] == pytest.approx(nonzeros)
         first = tmp_path / "d64_n12288"
         assert given.get("--config.data.corpus") == (None if workdir == first else str(first / "corpus"))
-    assert list(rates) == list(itertools.product(comparisons.WIDTHS, comparisons.NONZEROS))
+    assert list(rates) == list(itertools.product(frontier.WIDTHS, frontier.NONZEROS))
     more = {(64, 12_288): 1, (64, 24_576): 2, (64, 49_152): 3, (96, 49_152): 1, (128, 49_152): 1}  # than the preset's
     assert rates == {key: ["0.1", "0.05", "0.025", "0.0125"][: 1 + more.get(key, 0)] for key in rates}
 
@@ -307,12 +322,12 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
         each["untrained"] |= {"loss_to_sparse": 4.0, "loss_to_dense": 3.2}
     held["bridges"][1]["trained"]["loss_to_dense"] = 2.3
     bridge = Bridge.from_tree(held)
-    assert [(round(x.measured, 2), x.holds) for x in bridges.hybrid_figures(bridge)] == [(0.3, False), (4.0, False)]
+    assert [(round(x.measured, 2), x.holds) for x in bridges.check_hybrids(bridge)] == [(0.3, False), (4.0, False)]
     found = (
         Steering.from_tree(report_workdirs.steering("quotes")),
         Transport.from_tree(report_workdirs.transport("quotes")),
     )
-    assert [(round(x.measured, 2), x.holds) for x in bridges.task_figures("quotes", found)] == [
+    assert [(round(x.measured, 2), x.holds) for x in bridges.check_task("quotes", found)] == [
         (0.76, True),
         (0.12, False),
         (0.77, True),
@@ -321,7 +336,7 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
         (0.77, True),
         (0.19, True),
     ]
-    assert [x.holds for x in bridges.task_figures("quotes", None)] == [False]
+    assert [x.holds for x in bridges.check_task("quotes", None)] == [False]
     bridges.write_tables(tmp_path, bridge, [found])
     lines = {path.name: len(path.read_text().splitlines()) - 1 for path in tmp_path.iterdir()}
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 209, "transport.csv": 4}
@@ -417,7 +432,7 @@ def test_a_signal_is_passed_on_to_the_script_that_runs_and_75_of_a_script_is_no_
     thread.start()
     process = harness.script("train")
     with pytest.raises(Interrupted):
-        harness.waited(process)
+        harness.wait_for(process)
     thread.join()
     assert process.returncode == 75
     monkeypatch.setattr(

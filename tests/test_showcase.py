@@ -1,7 +1,6 @@
 """Predictions on unusual inputs: what the prompts are, and how a circuit is measured beside its model."""
 
 import dataclasses
-import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,35 +10,35 @@ import pytest
 
 from sparse_gpt import stored
 from sparse_gpt.circuits import Circuit, Node
-from sparse_gpt.experiments import laptop
+from sparse_gpt.experiments import laptop_circuits, predictions
 from sparse_gpt.io import write_json
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.workdir import Workdir
+from tests import report_workdirs
 
-GOLDEN = Path(__file__).parent / "golden" / "records"
-BY_TASK = {prediction.task: prediction for prediction in laptop.PREDICTIONS}
+BY_TASK = {prediction.task: prediction for prediction in predictions.PREDICTIONS}
 
 
 def test_levels_count_what_they_say() -> None:
-    pair = laptop.quotes(2, random.Random(1))
+    pair = predictions.quotes(2, random.Random(1))
     assert (pair.first.prompt.count('"'), pair.first.prompt.count("'")) == (4, 1)
     assert (pair.second.prompt.count('"'), pair.second.prompt.count("'")) == (1, 4)
     assert pair.first.prompt.translate({39: 34}) == pair.second.prompt.translate({39: 34})
-    pair = laptop.entries(2, random.Random(1))
+    pair = predictions.entries(2, random.Random(1))
     assert (pair.first.prompt.count('": '), pair.second.prompt.count('", ')) == (2, 2)
     assert pair.first.prompt.replace("{", "[").replace('":', '",') == pair.second.prompt
     assert pair.first.prompt.count('"') == 5  # the last string is open
-    pair = laptop.beginnings(3, random.Random(1))
+    pair = predictions.beginnings(3, random.Random(1))
     assert (pair.first.prompt.count("set()"), pair.first.prompt.count('""')) == (1, 3)
     assert (pair.second.prompt.count("set()"), pair.second.prompt.count('""')) == (3, 1)
     assert 'current = ""\nfor ' in pair.second.prompt
-    pair = laptop.brackets(5, random.Random(1))
+    pair = predictions.brackets(5, random.Random(1))
     assert pair.first.prompt.count(",") == 4
     assert pair.second.prompt == pair.first.prompt.replace("[", "[[")
-    pair = laptop.distances(3, random.Random(1))
+    pair = predictions.distances(3, random.Random(1))
     assert pair.first.prompt.replace(", ", "_") == pair.second.prompt
     assert pair.first.prompt.split(", ")[1].count("_") == 3
-    pair = laptop.swaps(3, random.Random(1))
+    pair = predictions.swaps(3, random.Random(1))
     lines, others = pair.first.prompt.splitlines(), pair.second.prompt.splitlines()
     assert lines[:-1] == others[:-1]
     assert len(lines) == 4
@@ -56,7 +55,7 @@ def test_the_margin_is_that_of_one_side_or_of_both() -> None:
         for model, values in (("circuit", (7.0, 7.0)), ("full model", (1.0, 3.0)))
         for value in values
     ]
-    assert [laptop._model_margin(rows, 1, side) for side in (None, 0, 1)] == [12.0, 11.0, 13.0]
+    assert [predictions.mean_margin(rows, 1, side) for side in (None, 0, 1)] == [12.0, 11.0, 13.0]
 
 
 @pytest.mark.parametrize("task", BY_TASK)
@@ -69,25 +68,26 @@ def test_the_answer_of_one_is_the_foil_of_the_other(task: str) -> None:
 
 def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Means over the tasks that the short search refined; the quote circuit of the preset's own search beside them."""
+    circuit, _ = report_workdirs.quote_circuit()
     edges = {"single_double_quote": (40, 20, 10), "for_while": (90, 80, 40), "class_init": (999,)}  # by stage
 
     def finish(name: str, *flags: str) -> None:
         if name == "prune":
-            assert set(laptop.SHORTER) < set(flags)
+            assert set(laptop_circuits.SHORTER) < set(flags)
             for task, sizes in edges.items():
                 place = tmp_path / "laptop" / "circuits" / task
-                stages = [{"stage": s, "nodes": 1, "edges": n} for s, n in zip(laptop.STAGES, sizes, strict=False)]
-                circuit, search = (json.loads((GOLDEN / f"{name}.json").read_text()) for name in ("circuit", "search"))
-                write_json(place / "circuit.json", circuit | {"task": task})
-                write_json(place / "search.json", search | {"stages": stages})
+                named = zip(laptop_circuits.STAGES, sizes, strict=False)
+                stages = [{"stage": stage, "nodes": 1, "edges": count} for stage, count in named]
+                write_json(place / "circuit.json", {**circuit, "task": task})
+                write_json(place / "search.json", {**report_workdirs.search(circuit), "task": task, "stages": stages})
 
     def prune(workdir: Path, task: str, *flags: str) -> SimpleNamespace:
         assert (workdir, task, flags) == (tmp_path / "single_double_quote", "single_double_quote", ())
-        return SimpleNamespace(edges=range(26))
+        return SimpleNamespace(edges=26 * ["an edge"])
 
-    monkeypatch.setattr(laptop, "finish", finish)
-    monkeypatch.setattr(laptop, "prune", prune)
-    found = {x.name: (x.measured, x.holds) for x in laptop.laptop_circuits(tmp_path)}
+    monkeypatch.setattr(laptop_circuits, "finish", finish)
+    monkeypatch.setattr(laptop_circuits, "prune", prune)
+    found = {x.name: (x.measured, x.holds) for x in laptop_circuits.laptop_circuits(tmp_path)}
     assert found["tasks with a circuit"] == (3, False)
     assert found["edges of circuits that were not refined"] == ("class_init: 999", True)
     assert found["edges of the quote circuit"] == (26, False)
@@ -118,7 +118,7 @@ def test_a_circuit_of_all_nodes_is_the_model(workdir: Path) -> None:
         values={site: np.zeros((m.n_layer, width), np.float32) for site, width in widths.items()},
     )
     circuit.save(workdir / "circuits" / "single_double_quote")
-    rows = laptop.measured(dataclasses.replace(BY_TASK["single_double_quote"], levels=(0,)), run)
+    rows = predictions.measure(dataclasses.replace(BY_TASK["single_double_quote"], levels=(0,)), run)
     found = {(row["model"], row["answer"]): row["logit_difference"] for row in rows}
     for text, sign in (("')\n", 1), ('")\n', -1)):
         assert found["circuit", text] == pytest.approx(2 * found["full model", text] + sign * 0.5, rel=1e-4)

@@ -75,14 +75,14 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert steer._circuit(untrained, task, circuit.params_sha256).nodes == circuit.nodes
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(rankings, "finish", lambda *args: asked.append(args))
-    assert rankings._search(untrained, task).samples_sha256 == task.samples_sha256
+    assert rankings.find_search(untrained, task).samples_sha256 == task.samples_sha256
     assert not asked
 
     file.write_bytes(file.read_bytes() + b"\n")
     changed = tasks.find(str(file))
     with pytest.raises(InputError, match=r"circuits/pairs was searched on other pairs; python -m launch\.prune"):
         steer._circuit(untrained, changed, circuit.params_sha256)
-    rankings._search(untrained, changed)
+    rankings.find_search(untrained, changed)
     assert asked[0][:3] == ("prune", f"--workdir={untrained}", f"--task={file}")
     sha, settings = circuit.params_sha256, PruneConfig(**search["hyperparameters"])
     assert storage.is_complete(folder, sha, settings, task.samples_sha256)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from sparse_gpt.experiments import plots
 from sparse_gpt.records import Bridge, Steering, Transport
+from sparse_gpt.records.base import CHANCE
 from sparse_gpt.records.bridge import Measures
-from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
 
 KINDS = {"trained": "#1f6feb", "untrained": "#999999", "linear": "#b3541e"}
@@ -24,12 +24,12 @@ STEERED = (
 LABELLED = 100  # cells of a heat map that still have room for their numbers
 
 
-def write(folder: Path, held: Bridge, found: Sequence[tuple[Steering, Transport]]) -> list[Path]:
+def write(folder: Path, record: Bridge, found: Sequence[tuple[Steering, Transport]]) -> list[Path]:
     """Draws everything into a folder and returns the files.
 
     Args:
       folder: receives nmse.png, hybrids.png, mixtures.png, all_mixtures.png, steering_TASK.png and transport.png.
-      held: bridge.json.
+      record: bridge.json.
       found: steering.json and transport.json of every task whose circuit was taken to the dense model.
     """
     written = []
@@ -39,15 +39,15 @@ def write(folder: Path, held: Bridge, found: Sequence[tuple[Steering, Transport]
         written.append(folder / name)
 
     boundary = "bridged boundary, dense : sparse"
-    draw("nmse.png", "Error of the bridges", boundary, "NMSE", lambda axes: nmse(held, axes))
+    draw("nmse.png", "Error of the bridges", boundary, "NMSE", lambda axes: nmse(record, axes))
     above = "nats above the dense model's loss"
-    draw("hybrids.png", "Loss of the single-switch hybrids", boundary, above, lambda axes: hybrids(held, axes))
-    for name, grid in zip(("mixtures.png", "all_mixtures.png"), mixture_grids(held), strict=False):
+    draw("hybrids.png", "Loss of the single-switch hybrids", boundary, above, lambda axes: hybrids(record, axes))
+    for name, grid in zip(("mixtures.png", "all_mixtures.png"), mixture_grids(record), strict=False):
         title = f"{grid.title}: {above}"
         draw(name, title, grid.column_title, grid.row_title, lambda axes, grid=grid: heat_map(grid, axes))
     for steering, _ in found:
         node = steering.node.node.key
-        title = f"{steering.task}: both models steered through node {node}, {steering.pairs} held-out pairs"
+        title = f"{steering.task}: both models steered through node {node}, {steering.pairs} record-out pairs"
         foil = "foil's share of both answers"
         draw(
             f"steering_{steering.task}.png",
@@ -62,16 +62,16 @@ def write(folder: Path, held: Bridge, found: Sequence[tuple[Steering, Transport]
     return written
 
 
-def _boundaries(held: Bridge, axes: Axes) -> np.ndarray:
-    names = [f"{each.dense} : {each.sparse}" for each in held.bridges]
+def _boundaries(record: Bridge, axes: Axes) -> np.ndarray:
+    names = [f"{each.dense} : {each.sparse}" for each in record.bridges]
     places = np.arange(len(names))
     axes.set_xticks(places, names)
     return places
 
 
-def _of_kind(held: Bridge, kind: str) -> list[Measures]:
+def _of_kind(record: Bridge, kind: str) -> list[Measures]:
     """Of every boundary; [] without that control."""
-    found = [getattr(each, kind) for each in held.bridges]
+    found = [getattr(each, kind) for each in record.bridges]
     return [] if None in found else found
 
 
@@ -79,12 +79,12 @@ def _above(loss: float | None, dense: float) -> float:
     return math.nan if loss is None else loss - dense
 
 
-def nmse(held: Bridge, axes: Axes) -> None:
+def nmse(record: Bridge, axes: Axes) -> None:
     """Encoders and decoders of every kind of bridge against the boundary."""
-    places = _boundaries(held, axes)
+    places = _boundaries(record, axes)
     axes.set_yscale("log")
     for kind, colour in KINDS.items():
-        measures = _of_kind(held, kind)
+        measures = _of_kind(record, kind)
         if not measures:
             continue
         for part, marker, line in (("encoder", "o", "-"), ("decoder", "s", "--")):
@@ -93,17 +93,17 @@ def nmse(held: Bridge, axes: Axes) -> None:
     _legend_beside(axes)
 
 
-def hybrids(held: Bridge, axes: Axes) -> None:
+def hybrids(record: Bridge, axes: Axes) -> None:
     """Loss of both hybrids at every boundary, above the dense model's."""
-    places = _boundaries(held, axes)
+    places = _boundaries(record, axes)
     axes.set_yscale("symlog", linthresh=0.1)  # hybrids can be a little better than the dense model
     axes.axhline(0.15, color="#888888", linewidth=0.8, linestyle=":", label="aimed at: 0.15")
     for kind, colour in KINDS.items():
-        measures = _of_kind(held, kind)
+        measures = _of_kind(record, kind)
         if not measures:
             continue
         for way, (marker, line) in WAYS.items():
-            values = [_above(getattr(each, f"loss_{way}"), held.dense_loss) for each in measures]
+            values = [_above(getattr(each, f"loss_{way}"), record.dense_loss) for each in measures]
             label = f"{kind}, ends {way.removeprefix('to_')}"
             axes.plot(places, values, color=colour, marker=marker, linestyle=line, label=label)
     _legend_beside(axes)

@@ -22,17 +22,17 @@ def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[
         finish("train", f"--preset={sparse_preset}", f"--workdir={sparse}")
         given = [f"--config.bridge.init_from={sparse}", f"--config.data.corpus={sparse / 'corpus'}"]
     finish("bridge", f"--preset={preset}", f"--workdir={bridged}", *given)
-    held = Bridge.read(bridged / Bridge.FILE)
-    results = {task: _carried(bridged, task) for task in TASKS}
-    found = [*filter(None, results.values())]
-    write_tables(folder, held, found)
+    record = Bridge.read(bridged / Bridge.FILE)
+    results = {task: _transfer(bridged, task) for task in TASKS}
+    carried = [*filter(None, results.values())]
+    write_tables(folder, record, carried)
     finish("report", f"--workdir={bridged}")
-    drawn = ", ".join(path.name for path in bridge_plots.write(folder, held, found))
+    drawn = ", ".join(path.name for path in bridge_plots.write(folder, record, carried))
     print(f"{bridged / 'report' / 'index.html'}; tables: {folder}/*.csv; figures: {drawn}")
-    return hybrid_figures(held) + [x for task, found in results.items() for x in task_figures(task, found)]
+    return check_hybrids(record) + [x for task, records in results.items() for x in check_task(task, records)]
 
 
-def _carried(bridged: Path, task: str) -> tuple[Steering, Transport] | None:
+def _transfer(bridged: Path, task: str) -> tuple[Steering, Transport] | None:
     """steering.json and transport.json of a task; None when the sparse model has no circuit for it."""
     try:
         prune(bridged, task)
@@ -44,17 +44,17 @@ def _carried(bridged: Path, task: str) -> tuple[Steering, Transport] | None:
     return Steering.read(place / "steering.json"), Transport.read(place / "transport.json")
 
 
-def above_dense(held: Bridge, bridges: Iterable[Measures]) -> list[float]:
+def above_dense(record: Bridge, bridges: Iterable[Measures]) -> list[float]:
     """How far each single-switch hybrid's loss lies above the dense model's, in nats; infinite where it is not known,
     since it was not finite."""
     losses = [loss for each in bridges for loss in (each.loss_to_sparse, each.loss_to_dense)]
-    return [math.inf if loss is None else loss - held.dense_loss for loss in losses]
+    return [math.inf if loss is None else loss - record.dense_loss for loss in losses]
 
 
-def hybrid_figures(held: Bridge) -> list[Check]:
+def check_hybrids(record: Bridge) -> list[Check]:
     """What bridge.json must show: every single-switch hybrid near the dense model, and much nearer than untrained."""
-    trained = above_dense(held, (each.trained for each in held.bridges))
-    untrained = above_dense(held, (each.untrained for each in held.bridges))
+    trained = above_dense(record, (each.trained for each in record.bridges))
+    untrained = above_dense(record, (each.untrained for each in record.bridges))
     closer = min(theirs / max(ours, 1e-9) for ours, theirs in zip(trained, untrained, strict=True))
     return [
         at_most("furthest single-switch hybrid above the dense model's loss, nats", max(trained), 0.15),
@@ -62,11 +62,11 @@ def hybrid_figures(held: Bridge) -> list[Check]:
     ]
 
 
-def task_figures(task: str, found: tuple[Steering, Transport] | None) -> list[Check]:
+def check_task(task: str, records: tuple[Steering, Transport] | None) -> list[Check]:
     """What a task's circuit must show in the dense model."""
-    if found is None:
+    if records is None:
         return [equal(f"{task}: the bridged sparse model has a circuit", False, True)]
-    steering, transport = found
+    steering, transport = records
     curves, random = steering.curves, [draw.task_loss for draw in transport.random]
     without = (transport.image or transport.dense).task_loss
     lost = without - sum(random) / len(random) if random else 0.0
@@ -81,29 +81,29 @@ def task_figures(task: str, found: tuple[Steering, Transport] | None) -> list[Ch
     ]
 
 
-def write_tables(folder: Path, held: Bridge, found: list[tuple[Steering, Transport]]) -> None:
+def write_tables(folder: Path, record: Bridge, carried: list[tuple[Steering, Transport]]) -> None:
     """bridges.csv, mixtures.csv, steering.csv and transport.csv."""
     plots.write_csv(
         folder / "bridges.csv",
         [
             {"dense": each.dense, "sparse": each.sparse, "bridges": kind, **measures.tree()}
-            for each in held.bridges
+            for each in record.bridges
             for kind, measures in (("trained", each.trained), ("untrained", each.untrained), ("linear", each.linear))
             if measures
         ],
     )
-    plots.write_csv(folder / "mixtures.csv", [path.tree() for path in held.mixtures.paths])
-    if not found:
+    plots.write_csv(folder / "mixtures.csv", [path.tree() for path in record.mixtures.paths])
+    if not carried:
         return
     curves = [
         {"task": steering.task, "curve": kind, "strength": strength, "answer": answer, "foil": foil, "share": share}
-        for steering, _ in found
+        for steering, _ in carried
         for kind, curve in _curves(steering.curves)
         for strength, answer, foil, share in zip(steering.strengths, curve.answer, curve.foil, curve.share, strict=True)
     ]
     outcomes = [
         {"task": transport.task, "ablated": kind, **outcome.tree()}
-        for _, transport in found
+        for _, transport in carried
         for kind, outcome in (
             ("nothing", transport.dense),
             ("image", transport.image),

@@ -1,4 +1,4 @@
-"""What experiments are made of: figures to check, and launch scripts run in processes of their own."""
+"""What experiments are made of: numbers to check, and launch scripts run in processes of their own."""
 
 import dataclasses
 import os
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from sparse_gpt import config as configs
-from sparse_gpt import interruption
+from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_bytes, write_json
 from sparse_gpt.records import Circuit, Manifest, MetricsRow
@@ -35,7 +36,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """`run` takes a folder, does (or finishes) the work in it and returns the figures. With `of_a_model` it takes a
+    """`run` takes a folder, does (or finishes) the work in it and returns the checks. With `of_a_model` it takes a
     workdir or a stored model, and a list of tasks, too."""
 
     proves: str
@@ -54,16 +55,16 @@ def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Pop
 
 def finish(name: str, *args: str, devices: int | None = None) -> None:
     """Runs a launch script to its end. InputError when it fails; its own message stands above."""
-    code = waited(script(name, *args, devices=devices))
+    code = wait_for(script(name, *args, devices=devices))
     if code == interruption.EXIT_CODE:
         raise interruption.Interrupted(interruption.LINE)
     if code:
         raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
 
 
-def waited(process: "subprocess.Popen[bytes]") -> int:
-    """Exit code of a script that has ended. A signal to this process is passed on to it, so that it saves, and raised
-    here once it has ended."""
+def wait_for(process: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a script that has ended. A signal to this process is passed on to it, so that it saves, and
+    raised here once it has ended."""
     passed_on = False
     with interruption.deferred():
         while True:
@@ -92,10 +93,10 @@ def circuit(workdir: Path, task: str) -> Circuit:
 def manifest(workdir: Path) -> Manifest:
     """manifest.json of a finished run. InputError if it has not ended."""
     path = workdir / Manifest.FILE
-    held = Manifest.read(path)
-    if held.params_sha256 is None or held.nonzeros is None:
+    facts = Manifest.read(path)
+    if facts.params_sha256 is None or facts.nonzeros is None:
         raise InputError(f"{path}: params_sha256 or nonzeros is missing; finish the training first")
-    return held
+    return facts
 
 
 def metrics(workdir: Path) -> list[MetricsRow]:
@@ -108,6 +109,16 @@ def metrics_rows(workdir: Path) -> list[MetricsRow]:
     path = workdir / MetricsRow.FILE
     lines = read_bytes(path).splitlines()
     return [MetricsRow.parse(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def given_tokens(folder: Path, steps: int) -> str:
+    """--batches of random tokens for preset tiny, made once."""
+    path = folder / "batches.npy"
+    c = presets.tiny()
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (steps, c.train.batch_size, c.model.context + 1)
+    np.save(path, np.random.default_rng(0).integers(0, c.model.vocab_size, shape).astype(np.int32))
+    return f"--batches={path}"
 
 
 def params(workdir: Path) -> "Params":
@@ -132,16 +143,16 @@ def equal(name: str, measured: Any, wanted: Any) -> Check:
 
 
 def reported(name: str, measured: Any) -> Check:
-    """A figure without a limit."""
+    """A number without a limit."""
     return Check(name, measured, "reported", True)
 
 
-def settle(name: str, figures: list[Check], path: Path) -> bool:
-    """Prints expected against measured, writes the same as JSON, and says whether every figure holds."""
-    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in figures]
+def settle(name: str, checks: list[Check], path: Path) -> bool:
+    """Prints expected against measured, writes the same as JSON, and says whether every check holds."""
+    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in checks]
     write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
-    for figure in figures:
-        value = f"{figure.measured:.4g}" if isinstance(figure.measured, float) else figure.measured
-        print(f"{'ok  ' if figure.holds else 'MISS'}  {figure.name}: {value} (expected {figure.expected})")
+    for check in checks:
+        value = f"{check.measured:.4g}" if isinstance(check.measured, float) else check.measured
+        print(f"{'ok  ' if check.holds else 'MISS'}  {check.name}: {value} (expected {check.expected})")
     print(f"-> {path}")
-    return all(figure.holds for figure in figures)
+    return all(check.holds for check in checks)

@@ -17,12 +17,12 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
-from sparse_gpt.experiments import plots
+from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, circuit, finish
-from sparse_gpt.experiments.plots import TARGET
+from sparse_gpt.experiments.measures import TARGET
 from sparse_gpt.records import Rankings, Search, converted
+from sparse_gpt.records.base import CHANCE
 from sparse_gpt.records.search import CurvePoint, RankingSizes
-from sparse_gpt.report.charts import CHANCE
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
@@ -33,8 +33,8 @@ Row = dict[str, Any]  # of a table
 
 def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
     """Edges that each ranking of nodes needs for target losses from 0.5 to 0.005."""
-    workdir = _workdir(folder, model)
-    rows = [row for task in chosen for row in _sizes(workdir, task)]
+    workdir = open_workdir(folder, model)
+    rows = [row for task in chosen for row in find_sizes(workdir, task)]
     plots.write_csv(folder / "attribution-vs-learned.csv", rows)
     plots.draw(
         folder / "attribution-vs-learned.png",
@@ -44,29 +44,29 @@ def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> l
         lambda axes: plots.sizes_against_targets(rows, axes),
     )
     finish("report", f"--workdir={workdir}")
-    return ratios(rows)
+    return check_ratios(rows)
 
 
-def ratios(rows: list[Row]) -> list[Check]:
+def check_ratios(rows: list[Row]) -> list[Check]:
     """Edges of every other ranking over those of the mask search at TARGET: geometric mean over the tasks for which
     both reach it."""
-    found = {
+    edges = {
         (row["model"], row["task"]): row["edges"] for row in rows if row["target_loss"] == TARGET and row["reached"]
     }
-    told = []
+    checks = []
     for ranking in dict.fromkeys(row["model"] for row in rows if row["model"] != SEARCH):
-        both = [task for name, task in found if name == SEARCH and (ranking, task) in found]
-        theirs, ours = ([found[name, task] for task in both] for name in (ranking, SEARCH))
-        ratio = plots.ratio_with_interval(theirs, ours)[0] if both else 0.0
-        told.append(at_least(f"edges at {TARGET} by {ranking} over the mask search's ({len(both)} tasks)", ratio, 1))
-    return told
+        both = [task for name, task in edges if name == SEARCH and (ranking, task) in edges]
+        theirs, ours = ([edges[name, task] for task in both] for name in (ranking, SEARCH))
+        ratio = measures.ratio_with_interval(theirs, ours)[0] if both else 0.0
+        checks.append(at_least(f"edges at {TARGET} by {ranking} over the mask search's ({len(both)} tasks)", ratio, 1))
+    return checks
 
 
 def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
     """Task loss of the model without the first nodes of each ranking."""
-    workdir = _workdir(folder, model)
-    searches = {task.name: _search(workdir, task) for task in chosen}
-    rows = [row for task, search in searches.items() for row in without(search, task)]
+    workdir = open_workdir(folder, model)
+    searches = {task.name: find_search(workdir, task) for task in chosen}
+    rows = [row for task, search in searches.items() for row in losses_without(search, task)]
     plots.write_csv(folder / "necessity.csv", rows)
     plots.draw(
         folder / "necessity.png",
@@ -77,17 +77,17 @@ def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
         logarithmic=False,
     )
     finish("report", f"--workdir={workdir}")
-    return [figure for task, search in searches.items() for figure in lost(search, task, workdir)]
+    return [check for task, search in searches.items() for check in check_necessity(search, task, workdir)]
 
 
-def without(search: Search, task: str) -> list[Row]:
+def losses_without(search: Search, task: str) -> list[Row]:
     """Rows of the table: loss after ablating the first nodes of the mask search's and of the other rankings.
 
     Raises:
       InputError: the search was recorded before there were such losses.
     """
     curves: dict[str, tuple[CurvePoint, ...]] = {SEARCH: search.loss_versus_size}
-    curves |= {_spoken(entry.ranking): entry.loss_versus_size for entry in search.baselines}
+    curves |= {_spaced(entry.ranking): entry.loss_versus_size for entry in search.baselines}
     if any(point.ablated_task_loss is None for curve in curves.values() for point in curve):
         raise InputError(
             f"circuits/{task}/search.json: has no losses after ablation; delete the folder to search again"
@@ -100,7 +100,7 @@ def without(search: Search, task: str) -> list[Row]:
     ]
 
 
-def lost(search: Search, task: str, workdir: Path) -> list[Check]:
+def check_necessity(search: Search, task: str, workdir: Path) -> list[Check]:
     """Whether the task is gone without the circuit, and without the first nodes that reach TARGET by themselves."""
     points = search.size_versus_target.points if search.size_versus_target else ()
     enough = next(point.nodes for point in points if point.target_loss == TARGET)
@@ -118,9 +118,9 @@ def _losses_against_sizes(rows: list[Row], axes: Axes) -> None:
     """A line per ranking and task; the mask search's are thick."""
     axes.set(xscale="log")
     for i, (ranking, task) in enumerate(dict.fromkeys((row["ranking"], row["task"]) for row in rows)):
-        own = [row for row in rows if (row["ranking"], row["task"]) == (ranking, task)]
-        line = [(max(1, row["nodes"]), row["ablated_task_loss"]) for row in own]
-        first = not any(row["ranking"] == ranking for row in rows[: rows.index(own[0])])
+        points = [row for row in rows if (row["ranking"], row["task"]) == (ranking, task)]
+        line = [(max(1, row["nodes"]), row["ablated_task_loss"]) for row in points]
+        first = not any(row["ranking"] == ranking for row in rows[: rows.index(points[0])])
         axes.plot(
             *zip(*line, strict=True),
             color=plots.RANKING_COLOURS[ranking],
@@ -132,18 +132,18 @@ def _losses_against_sizes(rows: list[Row], axes: Axes) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _workdir(folder: Path, model: str) -> Path:
+def open_workdir(folder: Path, model: str) -> Path:
     """The model's workdir: its own, or one in the experiment's folder for a stored model."""
-    own = Path(model).expanduser().absolute()
-    if own.is_dir():
-        return own
-    if model not in stored.names() and own.suffix != stored.SUFFIX:
+    path = Path(model).expanduser().absolute()
+    if path.is_dir():
+        return path
+    if model not in stored.names() and path.suffix != stored.SUFFIX:
         raise InputError(f"--model={model}: no such folder; stored models are {', '.join(stored.names()) or 'none'}")
-    stored.unpack(model, folder / own.stem)
-    return folder / own.stem
+    stored.unpack(model, folder / path.stem)
+    return folder / path.stem
 
 
-def _search(workdir: Path, task: AnyTask) -> Search:
+def find_search(workdir: Path, task: AnyTask) -> Search:
     """search.json of a task's circuit, after a search if there is none, or none on the task's file as it is."""
     path = workdir / "circuits" / task.name / "search.json"
     if not path.is_file() or Search.read(path).samples_sha256 != task.samples_sha256:
@@ -151,32 +151,32 @@ def _search(workdir: Path, task: AnyTask) -> Search:
     return Search.read(path)
 
 
-def _sizes(workdir: Path, task: AnyTask) -> list[Row]:
+def find_sizes(workdir: Path, task: AnyTask) -> list[Row]:
     """A row per ranking and target; rankings.json beside the circuit holds what it took to find them."""
-    search, path = _search(workdir, task), workdir / "circuits" / task.name / "rankings.json"
+    search, path = find_search(workdir, task), workdir / "circuits" / task.name / "rankings.json"
     made_for = search.task, search.params_sha256, search.samples_sha256, search.hyperparameters
-    held = Rankings.read_if_any(path)
-    if held is None or (held.task, held.params_sha256, held.samples_sha256, held.hyperparameters) != made_for:
-        held = Rankings(
+    record = Rankings.read_if_any(path)
+    if record is None or (record.task, record.params_sha256, record.samples_sha256, record.hyperparameters) != made_for:
+        record = Rankings(
             task=search.task,
             params_sha256=search.params_sha256,
             samples_sha256=search.samples_sha256,
             hyperparameters=search.hyperparameters,
-            rankings=rankings(workdir, search, task),
+            rankings=rank(workdir, search, task),
         )
-        held.write(path)
+        record.write(path)
     return [
-        {"model": _spoken(entry.ranking), "task": task.name, **point.tree()}
-        for entry in held.rankings
+        {"model": _spaced(entry.ranking), "task": task.name, **point.tree()}
+        for entry in record.rankings
         for point in entry.points
     ]
 
 
-def rankings(workdir: Path, search: Search, task: AnyTask) -> tuple[RankingSizes, ...]:
+def rank(workdir: Path, search: Search, task: AnyTask) -> tuple[RankingSizes, ...]:
     """Sizes at every target loss by the search's ranking, and by the others on the same samples and settings."""
     plain = dataclasses.replace(configs.load(workdir), prune=PruneConfig())
-    held = {f"prune.{name}": value for name, value in search.hyperparameters.items()}
-    config = configs.replace(plain, held, f"{workdir}: search.json of {search.task}: ")
+    settings = {f"prune.{name}": value for name, value in search.hyperparameters.items()}
+    config = configs.replace(plain, settings, f"{workdir}: search.json of {search.task}: ")
     run = Workdir(workdir, config)
     if run.params_sha256 != search.params_sha256:
         raise InputError(f"{workdir}: its circuit of {search.task} belongs to other weights; prune this model")
@@ -186,5 +186,5 @@ def rankings(workdir: Path, search: Search, task: AnyTask) -> tuple[RankingSizes
     return tuple(converted(entry, RankingSizes) for entry in ({"ranking": SEARCH, **own}, *others))
 
 
-def _spoken(ranking: str) -> str:
+def _spaced(ranking: str) -> str:
     return ranking.replace("_", " ")

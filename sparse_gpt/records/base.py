@@ -13,6 +13,7 @@ Fields that a version does not know are ignored, and kept by records that have a
 """
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
@@ -33,6 +34,7 @@ Index = Annotated[int, Meta(ge=0, le=MOST)]
 Count = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Nats = Annotated[float, Meta(extra={"unit": "nats"})]
+CHANCE = math.log(2)  # task loss, in nats, of a guess between answer and foil
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
 Tokens = Annotated[int, Meta(ge=0, extra={"unit": "tokens"})]
 Number = int | float

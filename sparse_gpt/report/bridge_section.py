@@ -4,7 +4,8 @@ import plotly.graph_objects as go
 
 from sparse_gpt.drawing.text import escape, number, table
 from sparse_gpt.records import Bridge, CircuitFiles, Workdir
-from sparse_gpt.report.charts import CHANCE, LINES, Chart, add_line, empty_figure
+from sparse_gpt.records.base import CHANCE
+from sparse_gpt.report.charts import LINES, Chart, add_line, empty_figure
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
 from sparse_gpt.report.sections import chart_grid, mean, missing, percent
 

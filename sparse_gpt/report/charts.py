@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 
 from sparse_gpt.drawing.text import escape, sparse_nonzeros
 from sparse_gpt.records import Circuit, MetricsRow, Rankings, Search
+from sparse_gpt.records.base import CHANCE
 from sparse_gpt.records.search import CurvePoint
 
-CHANCE = math.log(2)  # task loss, in nats, of a guess between answer and foil
 MAX_POINTS = 1500  # per line; more would only slow the page down
 LINES = [f"var(--line{i})" for i in range(1, 9)]
 

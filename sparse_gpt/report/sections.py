@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sparse_gpt.drawing.text import compact, escape, number, script_json, sparse_nonzeros, table
 from sparse_gpt.records import CircuitFiles, Evaluation, Manifest, Workdir
-from sparse_gpt.report.charts import CHANCE, Chart
+from sparse_gpt.records.base import CHANCE
+from sparse_gpt.report.charts import Chart
 
 
 def section(anchor: str, title: str, body: str) -> str:

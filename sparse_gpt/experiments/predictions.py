@@ -1,8 +1,7 @@
-"""Experiments on the stored laptop model: the sizes of its circuits, and predictions that readings of some make."""
+"""Experiment: what the readings of six circuits of the laptop model say about unusual inputs, and whether it holds."""
 
 import dataclasses
 import functools
-import itertools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,18 +17,11 @@ from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.experiments import plots
-from sparse_gpt.experiments.harness import Check, at_least, at_most, finish, prune, reported
-from sparse_gpt.records import Circuit, Search
+from sparse_gpt.experiments.harness import Check, prune, reported
+from sparse_gpt.experiments.laptop_circuits import MODEL, QUOTE, SHORTER
 from sparse_gpt.tasks.words import VOCABULARY
 from sparse_gpt.workdir import Workdir
 
-MODEL, QUOTE = "laptop", "single_double_quote"
-SHORTER = (
-    "--config.prune.seeds=1",
-    "--config.prune.k_coefs=3e-4,1e-3,3e-3,1e-2",  # tasks differ in how many nodes they need, so in the right penalty
-    "--config.prune.refine_trials=1",
-)
-STAGES = {"search": "after the search", "nodes": "after single nodes", "edges": "after single nodes and edges"}
 PAIRS = 64  # per level of a prediction
 COPIED = (
     "width",
@@ -52,43 +44,6 @@ COPIED = (
 EASED = (*SHORTER, "--config.prune.target_loss=0.3", "--config.prune.selection_margin=1")
 """For tasks whose loss in the stored model is too near the default target, on some of its samples above it."""
 Rows = list[dict[str, Any]]
-
-
-def laptop_circuits(folder: Path) -> list[Check]:
-    """The circuit of every task that the stored model solves: as a shorter search leaves it, and refined. That of the
-    quote task by the preset's own search, too."""
-    for name in (MODEL, QUOTE):
-        stored.unpack(MODEL, folder / name)
-    finish("prune", f"--workdir={folder / MODEL}", "--task=all-that-work", *SHORTER)
-    finish("report", f"--workdir={folder / MODEL}")
-    quote = len(prune(folder / QUOTE, QUOTE).edges)
-    rows = [_sizes(path) for path in sorted((folder / MODEL).glob("circuits/*/circuit.json"))]
-    plots.write_csv(folder / "laptop-circuits.csv", rows)
-    for row in rows:
-        print(f"{row['task']:28}{row['nodes']:5} nodes{row['edges']:5} edges, task loss {row['task_loss']:.3f}")
-    refined = [row for row in rows if row["edges_edges"] is not None]
-    means = {
-        name: plots.geometric_mean([row[f"{stage}_edges"] for row in refined]) if refined else "none was refined"
-        for stage, name in STAGES.items()
-    }
-    others = [f"{row['task']}: {row['search_edges']}" for row in rows if row not in refined]
-    return [
-        at_least("tasks with a circuit", len(rows), 16),
-        at_most("edges of the quote circuit", quote, 25),
-        *(reported(f"edges {name}, geometric mean over {len(refined)} tasks", mean) for name, mean in means.items()),
-        reported("edges of circuits that were not refined", ", ".join(others) or "all were"),
-    ]
-
-
-def _sizes(path: Path) -> dict[str, Any]:
-    """One task's row."""
-    circuit, search = Circuit.read(path), Search.read(path.parent / "search.json")
-    shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")
-    row = {"task": circuit.task, **{key: getattr(circuit.metrics, key) for key in shown}}
-    stages = {stage.stage: stage for stage in search.stages}
-    for stage, key in itertools.product(STAGES, ("nodes", "edges")):
-        row[f"{stage}_{key}"] = getattr(stages.get(stage), key, None)  # None where it was not refined
-    return row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +198,7 @@ def predictions(folder: Path) -> list[Check]:
     found, rows = [], []
     for prediction in PREDICTIONS:
         prune(folder / MODEL, prediction.task, *prediction.search)
-        own = measured(prediction, Workdir(folder / MODEL))
+        own = measure(prediction, Workdir(folder / MODEL))
         plots.draw(
             folder / f"prediction-{prediction.task}.png",
             prediction.says,
@@ -253,7 +208,7 @@ def predictions(folder: Path) -> list[Check]:
             logarithmic=False,
         )
         first, last = (
-            _model_margin(own, level, prediction.side) for level in (prediction.levels[0], prediction.levels[-1])
+            mean_margin(own, level, prediction.side) for level in (prediction.levels[0], prediction.levels[-1])
         )
         verdict = f"{'right' if last < first else 'wrong'}: margin {first:.2f} at first, {last:.2f} at last"
         found.append(reported(f"{prediction.task}: {prediction.says}", verdict))
@@ -262,7 +217,7 @@ def predictions(folder: Path) -> list[Check]:
     return found
 
 
-def measured(prediction: Prediction, run: Workdir) -> Rows:
+def measure(prediction: Prediction, run: Workdir) -> Rows:
     """A row per level, model and side of the pair: mean logit difference of answer and foil, and accuracy."""
     circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256)
     gated = gated_model(run.config, run.params, circuit.values)
@@ -297,7 +252,7 @@ def measured(prediction: Prediction, run: Workdir) -> Rows:
 _logits = jax.jit(GatedModel.answer_logits)
 
 
-def _model_margin(rows: Rows, level: int, side: int | None) -> float:
+def mean_margin(rows: Rows, level: int, side: int | None) -> float:
     own = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == "full model"]
     return float(np.mean(own) if side is None else own[side])
 

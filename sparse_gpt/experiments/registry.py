@@ -1,0 +1,94 @@
+"""The experiments of launch.reproduce by name: what each proves, what it costs, and where it is."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparse_gpt.experiments.harness import Check, Experiment
+
+
+def _later(module: str, function: str, **options: str) -> Callable[..., list[Check]]:
+    """A function of sparse_gpt.experiments.MODULE, imported when it is called: the table is shown, and names are
+    checked, without JAX."""
+
+    def run(*args: Any) -> list[Check]:
+        found: list[Check] = getattr(importlib.import_module(f"sparse_gpt.experiments.{module}"), function)(
+            *args, **options
+        )
+        return found
+
+    return run
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "sparse-vs-dense": Experiment(
+        "a sparse model's circuits are many times smaller than those of a dense model with equal pretraining loss",
+        "90 min on 2 cores",
+        _later("sparse_vs_dense", "sparse_vs_dense"),
+    ),
+    "sparse-vs-dense-laptop": Experiment(
+        "the same for the stored laptop model and a dense one trained for as many steps",
+        "2 h on 2 cores",
+        _later("sparse_vs_dense", "sparse_vs_dense_laptop"),
+    ),
+    "frontier": Experiment(
+        "pretraining loss against circuit size over widths and numbers of nonzeros; kurtosis of the residual stream",
+        "2 h on 2 cores",
+        _later("frontier", "frontier"),
+    ),
+    "bridge": Experiment(
+        "bridges make a dense and a sparse model one: hybrids, steering of the dense model, circuits transported",
+        "90 min on 2 cores",
+        _later("bridges", "bridge"),
+    ),
+    "bridge-quickstart": Experiment(
+        "the same with preset bridge_quickstart",
+        "40 min on 2 cores",
+        _later("bridges", "bridge", preset="bridge_quickstart", sparse_preset="quickstart"),
+    ),
+    "laptop-circuits": Experiment(
+        "circuits of all tasks that the stored laptop model solves, and their sizes before and after refinement",
+        "2 h on 2 cores",
+        _later("laptop_circuits", "laptop_circuits"),
+    ),
+    "predictions": Experiment(
+        "what the readings of six circuits of the laptop model say about unusual inputs, against the full model",
+        "40 min on 2 cores",
+        _later("predictions", "predictions"),
+    ),
+    "attribution-vs-learned": Experiment(
+        "the mask search's circuits of one model are smaller, at every loss, than those of rankings by attribution",
+        "10 min a task",
+        _later("rankings", "attribution_vs_learned"),
+        of_a_model=True,
+    ),
+    "necessity": Experiment(
+        "task loss of one model without its first nodes, as the mask search and other rankings order them",
+        "10 min a task",
+        _later("rankings", "necessity"),
+        of_a_model=True,
+    ),
+    "hashes": Experiment(
+        "corpora of two presets have the same bytes everywhere, a model of preset tiny on machines of its kind",
+        "2 min on 2 cores",
+        _later("hashes", "check_hashes"),
+    ),
+    "quickstart": Experiment(
+        "a small sparse model learns the quote task, and its circuit is small, sufficient and necessary (3 seeds)",
+        "30 min on 2 cores",
+        _later("quickstart", "quickstart"),
+    ),
+    "resume-exactness": Experiment(
+        "a run that is killed and resumed ends with the same bits, metrics included",
+        "2 min on 2 cores",
+        _later("killed_runs", "resume_exactness"),
+    ),
+    "scale-equality": Experiment(
+        "a mesh of eight devices trains what one device trains", "3 min on 2 cores", _later("meshes", "scale_equality")
+    ),
+    "torture": Experiment(
+        "50 kills at random moments (SIGKILL, SIGTERM, SIGHUP, SIGUSR1) change nothing",
+        "15 min on 2 cores",
+        _later("killed_runs", "torture"),
+    ),
+}
