@@ -70,7 +70,7 @@ def compile_bridge(config: Config, mesh: Mesh) -> Any:
 
 
 def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -> Any:
-    """One step of the mask search, its population cut over all devices of the mesh, the weights whole on each.
+    """One step of the mask search, its population sharded over all devices of the mesh, the weights replicated.
 
     Args:
       config: the model, and prune.batch_pairs.
@@ -78,23 +78,30 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
       searches: size of the population; a multiple of the number of devices.
       time_steps: tokens per sample.
     """
-    whole = sharding.replicated(mesh)
-    spread = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    replicated = sharding.replicated(mesh)
+    sharded = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
     widths = site_widths(config.model)
     gates = {site: Shape((config.model.n_layer, widths[site]), jnp.float32) for site in NODE_SITES}
 
-    def on(place: NamedSharding, tree: Any) -> Any:
-        return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=place), tree)
+    def place(where: NamedSharding, tree: Any) -> Any:
+        return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=where), tree)
 
     params = step.abstract_state(exact).params
     h, states = _searches(config, gates, searches)
     count = 2 * config.prune.batch_pairs
     ids = Shape((1, count), jnp.int32)
     batch = TaskBatch(Shape((1, count, time_steps), jnp.int32), ids, ids, ids)
-    gated = GatedModel(on(whole, params), on(whole, gates), build(exact), config.prune.norm == "frozen")
-    first = Shape((), jnp.int32, sharding=whole)
-    arguments = (gated, on(whole, gates), on(spread, h), on(spread, states), first, on(whole, batch))
+    gated = GatedModel(place(replicated, params), place(replicated, gates), build(exact), config.prune.norm == "frozen")
+    first = Shape((), jnp.int32, sharding=replicated)
+    arguments = (
+        gated,
+        place(replicated, gates),
+        place(sharded, h),
+        place(sharded, states),
+        first,
+        place(replicated, batch),
+    )
     return mask_search.advance.lower(*arguments, steps=config.prune.steps, mesh=mesh).compile()
 
 
@@ -142,35 +149,37 @@ def describe(compiled: Any, chip: Chip, slices: int = 1) -> dict[str, Any]:
     The projection comes after all gradients, so its time is added to that of the rest.
     """
     text = compiled.as_text()
-    done, found = [each for each in count_work(text) if not each.conditional], find_collectives(text)
-    usually = [each for each in found if not each.conditional]
-    projecting = [each for each in usually if PROJECTION in each.scope]
-    own = roofline([each for each in done if PROJECTION in each.scope], projecting, chip, slices)
+    instructions, collectives = [each for each in count_work(text) if not each.conditional], find_collectives(text)
+    usual = [each for each in collectives if not each.conditional]
+    projecting = [each for each in usual if PROJECTION in each.scope]
+    projection = roofline([each for each in instructions if PROJECTION in each.scope], projecting, chip, slices)
     rest = roofline(
-        [each for each in done if PROJECTION not in each.scope],
-        [each for each in usually if PROJECTION not in each.scope],
+        [each for each in instructions if PROJECTION not in each.scope],
+        [each for each in usual if PROJECTION not in each.scope],
         chip,
         slices,
     )
-    waiting = own.communication + rest.communication
-    by_compiler = {True: own.communication, False: waiting}
-    for each in done:
+    waiting = projection.communication + rest.communication
+    by_compiler = {True: projection.communication, False: waiting}
+    for each in instructions:
         by_compiler[False] += each.cycles * each.times / chip.clock
         by_compiler[True] += each.cycles * each.times / chip.clock * (PROJECTION in each.scope)
-    seconds = own.seconds + rest.seconds
+    seconds = projection.seconds + rest.seconds
     return {
         "memory": memory(compiled, chip),
-        "matmul_operations": sum(each.matmul * each.times for each in done),
-        "vector_operations": sum(each.vector * each.times for each in done),
-        "bytes_accessed": sum(each.bytes * each.times for each in done),
-        "collectives": total_by_kind(usually),
-        "collectives_with_ties": total_by_kind(found),
+        "matmul_operations": sum(each.matmul * each.times for each in instructions),
+        "vector_operations": sum(each.vector * each.times for each in instructions),
+        "bytes_accessed": sum(each.bytes * each.times for each in instructions),
+        "collectives": total_by_kind(usual),
+        "collectives_with_ties": total_by_kind(collectives),
         "projection": {
             "collectives": total_by_kind(projecting),
-            "collectives_with_ties": total_by_kind([each for each in found if PROJECTION in each.scope]),
-            "moved_weights": [dataclasses.asdict(each) for each in found if PROJECTION in each.scope and _moves(each)],
-            "roofline": _times(own),
-            "share": own.seconds / seconds,
+            "collectives_with_ties": total_by_kind([each for each in collectives if PROJECTION in each.scope]),
+            "moved_weights": [
+                dataclasses.asdict(each) for each in collectives if PROJECTION in each.scope and _moves(each)
+            ],
+            "roofline": _times(projection),
+            "share": projection.seconds / seconds,
             "share_by_compiler": by_compiler[True] / by_compiler[False],
         },
         "rest": _times(rest),
@@ -188,17 +197,17 @@ def _moves(each: Collective) -> bool:
     return each.kind != "all-reduce" or each.bytes > MOST_COUNT_BYTES
 
 
-def roofline(done: list[Work], found: list[Collective], chip: Chip, slices: int = 1) -> Cost:
+def roofline(instructions: list[Work], collectives: list[Collective], chip: Chip, slices: int = 1) -> Cost:
     """Lower bound of the time. An all-reduce passes its bytes twice, everything else once; between n slices every byte
     leaves a chip 2 (n - 1) / n times."""
-    overlapped = sum(each.times * _seconds(each, chip, slices) for each in found if each.overlaps)
-    waiting = sum(each.times * _seconds(each, chip, slices) for each in found if not each.overlaps)
-    matmul = [each.times * each.matmul / chip.matmul for each in done]
-    vector = [each.times * each.vector / chip.vector for each in done]
-    traffic = [each.times * each.bytes / chip.hbm_bandwidth for each in done]
+    overlapped = sum(each.times * _seconds(each, chip, slices) for each in collectives if each.overlaps)
+    waiting = sum(each.times * _seconds(each, chip, slices) for each in collectives if not each.overlaps)
+    matmul = [each.times * each.matmul / chip.matmul for each in instructions]
+    vector = [each.times * each.vector / chip.vector for each in instructions]
+    traffic = [each.times * each.bytes / chip.hbm_bandwidth for each in instructions]
     slowest = [
         max(units)
-        for each, units in zip(done, zip(matmul, vector, traffic, strict=True), strict=True)
+        for each, units in zip(instructions, zip(matmul, vector, traffic, strict=True), strict=True)
         if not each.overlaps
     ]
     return Cost(sum(matmul), sum(vector), sum(traffic), sum(slowest), overlapped, waiting)

@@ -50,10 +50,10 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
 
     def runner(size: int) -> Callable[[], Any]:
         h = mask_search.population(dataclasses.replace(config.prune, seeds=size, k_coefs="1e-4"))
-        held = [mask_search.initial_states(h, mask)]
+        states = [mask_search.initial_states(h, mask)]
 
         def run() -> Any:
-            held[0], metrics = mask_search.advance(gated, mask, h, held[0], jnp.int32(0), batches, 400)
+            states[0], metrics = mask_search.advance(gated, mask, h, states[0], jnp.int32(0), batches, 400)
             return metrics
 
         return run
@@ -107,15 +107,15 @@ def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps:
         rng.integers(0, vocabulary, shape).astype(np.int32) for shape in ((count, time_steps), count, count)
     )
     batch = TaskBatch(tokens, np.full(count, time_steps - 1, np.int32), answer, foil)
-    whole = jax.jit(lambda gated, gates, batch: gated.answer_logits(gates, batch))
-    own, alone = extract(gated, circuit), jax.jit(StandaloneCircuit.answer_logits)
-    expected, found = whole(gated, gates, batch), alone(own, batch)
+    in_model = jax.jit(lambda gated, gates, batch: gated.answer_logits(gates, batch))
+    standalone, alone = extract(gated, circuit), jax.jit(StandaloneCircuit.answer_logits)
+    expected, found = in_model(gated, gates, batch), alone(standalone, batch)
     anywhere = Evaluator(gated, batch, NO_TOKENS)
     within = dataclasses.replace(anywhere, subcircuits=build_subcircuits(gated, gates))
     parts = Candidates(to_vector(gates) * (rng.random((CANDIDATES, anywhere.nodes)) < 0.9).astype(np.float32))
     runs = {
-        "gated": lambda: whole(gated, gates, batch),
-        "alone": lambda: alone(own, batch),
+        "gated": lambda: in_model(gated, gates, batch),
+        "alone": lambda: alone(standalone, batch),
         "candidates": lambda: anywhere.logits(parts),
         "candidates_within": lambda: within.logits(parts),
     }

@@ -95,13 +95,13 @@ def quickstart(steps: int = 10) -> dict[str, Any]:
     started = time.perf_counter()
     advance, state = program.compile_step(), program.make_state()
     compiled = time.perf_counter() - started
-    told = schedules.settings(config, config.train.steps - 1)
+    settings = schedules.settings(config, config.train.steps - 1)
     shape = (config.train.batch_size, config.model.context + 1)
     tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape).astype(np.int32)
     seconds = []
     for _ in range(steps + 2):  # the first two make threads and buffers
         started = time.perf_counter()
-        state, metrics = advance(state, tokens, np.float32(told.learning_rate), told.keep)
+        state, metrics = advance(state, tokens, np.float32(settings.learning_rate), settings.keep)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - started)
     training = (compiled + statistics.median(seconds[2:]) * schedules.iterations(config)) / 60

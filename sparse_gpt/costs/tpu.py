@@ -10,7 +10,7 @@ from sparse_gpt.errors import InputError
 
 
 def spread_over_all(config: Config, chip_count: int, searches: int) -> Config:
-    """The mask search cuts its population over all chips, whatever the mesh and batch of training."""
+    """The mask search shards its population over all chips, whatever the mesh and batch of training."""
     if searches % chip_count:
         raise InputError(f"--searches={searches}: must be a multiple of the {chip_count} chips")
     return configs.replace(config, {"train.mesh": "", "train.batch_size": chip_count, "train.microbatches": 1})
@@ -87,12 +87,12 @@ def _collective_lines(total: dict[str, dict[str, int]]) -> list[str]:
 
 
 def _projection_line(result: dict[str, Any]) -> str:
-    own = result["projection"]
+    projection = result["projection"]
     reductions, with_ties = (
-        own[key].get("all-reduce", {"count": 0})["count"] for key in ("collectives", "collectives_with_ties")
+        projection[key].get("all-reduce", {"count": 0})["count"] for key in ("collectives", "collectives_with_ties")
     )
     return (
-        f"projection       {own['share']:.1%} of the step ({own['share_by_compiler']:.1%} by the compiler's estimate), "
-        f"{1e3 * own['roofline']['seconds']:.2f} ms; {len(own['moved_weights'])} gathers of weights, {reductions} "
-        f"all-reduces of counts ({with_ties} with ties)"
+        f"projection       {projection['share']:.1%} of the step ({projection['share_by_compiler']:.1%} by the "
+        f"compiler's estimate), {1e3 * projection['roofline']['seconds']:.2f} ms; {len(projection['moved_weights'])} "
+        f"gathers of weights, {reductions} all-reduces of counts ({with_ties} with ties)"
     )

@@ -18,7 +18,7 @@ from sparse_gpt.costs.collectives import KINDS, collective_kind
 _CYCLES = re.compile(r'"estimated_cycles":\s*"(\d+)"')
 _LABELS = re.compile(r"\bdim_labels=(\w+)_(\w+)->(\w+)")
 _WINDOW = re.compile(r"\bwindow=\{([^}]*)\}")
-_OWN = re.compile(  # the fusion's own results and operands, among those of the collective that it overlaps with
+_FUSED = re.compile(  # the fusion's own results and operands, among those of the collective that it overlaps with
     r'"output_tuple_original_start":"(\d+)","output_tuple_original_end":"(\d+)",'
     r'"operand_original_start":"(\d+)","operand_original_end":"(\d+)"'
 )
@@ -98,8 +98,8 @@ def _sum_inside(
 def _traffic(around: hlo.Computation, each: hlo.Instruction) -> int:
     """Bytes read and written. What only passes through, while a collective overlaps with a fusion, does not count."""
     results, operands = hlo.arrays(each.shape), each.operands
-    if own := _OWN.search(each.rest):
-        first, last, start, stop = (int(number) for number in own.groups())
+    if fused := _FUSED.search(each.rest):
+        first, last, start, stop = (int(number) for number in fused.groups())
         results, operands = results[first:last], operands[start:stop]
     if each.op in _SLICES:
         return 2 * _bytes(hlo.arrays(each.shape))

@@ -26,11 +26,11 @@ PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call o
 def write(workdir: Path, config: Config, params: Params, params_sha256: str) -> str:
     """Writes WORKDIR/evaluation.json unless it is there for these parameters. Returns one line for a person."""
     path = workdir / Evaluation.FILE
-    found = read(path)
-    if found is None or found.params_sha256 != params_sha256:
-        found = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"), params_sha256=params_sha256)
-        found.write(path)
-    return summary(found)
+    evaluation = read(path)
+    if evaluation is None or evaluation.params_sha256 != params_sha256:
+        evaluation = evaluate(config, params, Tokenizer.load(workdir / "tokenizer"), params_sha256=params_sha256)
+        evaluation.write(path)
+    return summary(evaluation)
 
 
 def read(path: Path) -> Evaluation | None:
@@ -87,8 +87,8 @@ def _scores(model: Transformer, params: Params, encoded: EncodedTask, context: i
         at = slice(first, first + ROWS)
         pieces.append(_log_probabilities(model, params, tokens[at], encoded.lengths[at] - 1))
     logs = np.nan_to_num(np.concatenate(pieces).astype(np.float64), nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
-    each = np.arange(len(logs))
-    answer, foil = logs[each, encoded.answer_id], logs[each, encoded.foil_id]
+    samples = np.arange(len(logs))
+    answer, foil = logs[samples, encoded.answer_id], logs[samples, encoded.foil_id]
     return {
         "task_loss": float(np.mean(np.logaddexp(0.0, foil - answer))),
         "full_vocabulary_loss": float(-np.mean(answer)),

@@ -77,8 +77,8 @@ def quotes(level: int, source: random.Random) -> tasks.Pair:
     """A call whose string is still open, after `level` finished strings in the other quotation mark."""
     names, said = _words(source, level), source.choice(VOCABULARY["heldout"].texts)
 
-    def prompt(own: str, other: str) -> str:
-        return "".join(f"{name} = {other}{_fixed(name)}{other}\n" for name in names) + f"print({own}{said}"
+    def prompt(mark: str, other: str) -> str:
+        return "".join(f"{name} = {other}{_fixed(name)}{other}\n" for name in names) + f"print({mark}{said}"
 
     return _pair(prompt("'", '"'), prompt('"', "'"), "')\n", '")\n')
 
@@ -112,9 +112,9 @@ def beginnings(level: int, source: random.Random) -> tasks.Pair:
     """A loop about to use current, which began as a set or a string, after `level` others that began as the other."""
     loop, items, *names = _words(source, level + 2)
 
-    def prompt(own: str, other: str) -> str:
+    def prompt(start: str, other: str) -> str:
         before = "".join(f"{name} = {other}\n" for name in names)
-        return f"{before}current = {own}\nfor {loop} in {items}:\n    current"
+        return f"{before}current = {start}\nfor {loop} in {items}:\n    current"
 
     return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
 
@@ -195,26 +195,26 @@ PREDICTIONS = (
 def predictions(folder: Path) -> list[Check]:
     """Each prediction on the full model and on the circuit: the mean logit difference must fall with the level."""
     stored.unpack(MODEL, folder / MODEL)
-    found, rows = [], []
+    checks, rows = [], []
     for prediction in PREDICTIONS:
         prune(folder / MODEL, prediction.task, *prediction.search)
-        own = measure(prediction, Workdir(folder / MODEL))
+        measured = measure(prediction, Workdir(folder / MODEL))
         plots.draw(
             folder / f"prediction-{prediction.task}.png",
             prediction.says,
             prediction.axis,
             "logit difference, answer over foil",
-            functools.partial(_plot, own),
+            functools.partial(_plot, measured),
             logarithmic=False,
         )
         first, last = (
-            mean_margin(own, level, prediction.side) for level in (prediction.levels[0], prediction.levels[-1])
+            mean_margin(measured, level, prediction.side) for level in (prediction.levels[0], prediction.levels[-1])
         )
         verdict = f"{'right' if last < first else 'wrong'}: margin {first:.2f} at first, {last:.2f} at last"
-        found.append(reported(f"{prediction.task}: {prediction.says}", verdict))
-        rows += own
+        checks.append(reported(f"{prediction.task}: {prediction.says}", verdict))
+        rows += measured
     plots.write_csv(folder / "predictions.csv", rows)
-    return found
+    return checks
 
 
 def measure(prediction: Prediction, run: Workdir) -> Rows:
@@ -235,15 +235,15 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
         for model, values in logits.items():
             margin = values[:, 0] - values[:, 1]
             for side, answer in enumerate((pairs[0].first.answer, pairs[0].second.answer)):
-                own = margin[side::2]
+                differences = margin[side::2]
                 rows.append(
                     {
                         "task": prediction.task,
                         "level": level,
                         "model": model,
                         "answer": answer,
-                        "logit_difference": float(own.mean()),
-                        "accuracy": float(np.mean(own > 0)),
+                        "logit_difference": float(differences.mean()),
+                        "accuracy": float(np.mean(differences > 0)),
                     }
                 )
     return rows
@@ -253,14 +253,14 @@ _logits = jax.jit(GatedModel.answer_logits)
 
 
 def mean_margin(rows: Rows, level: int, side: int | None) -> float:
-    own = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == "full model"]
-    return float(np.mean(own) if side is None else own[side])
+    differences = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == "full model"]
+    return float(np.mean(differences) if side is None else differences[side])
 
 
 def _plot(rows: Sequence[dict[str, Any]], axes: Axes) -> None:
     for model, style in (("full model", "-"), ("circuit", ":")):
         for answer, colour in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
-            own = [row for row in rows if row["model"] == model and row["answer"] == answer]
-            points = [(row["level"], row["logit_difference"]) for row in own]
+            shown = [row for row in rows if row["model"] == model and row["answer"] == answer]
+            points = [(row["level"], row["logit_difference"]) for row in shown]
             axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", label=f"{model}, answer {answer!r}")
     axes.axhline(0, color="#888888", linewidth=0.8)

@@ -182,8 +182,8 @@ def rank(workdir: Path, search: Search, task: AnyTask) -> tuple[RankingSizes, ..
         raise InputError(f"{workdir}: its circuit of {search.task} belongs to other weights; prune this model")
     samples = task_samples(task, run.tokenizer, config)
     others = baselines.at_targets(Problem.build(run, samples, run.pretraining_activations()))
-    own = search.size_versus_target.tree() if search.size_versus_target else {"points": []}
-    return tuple(converted(entry, RankingSizes) for entry in ({"ranking": SEARCH, **own}, *others))
+    sizes = search.size_versus_target.tree() if search.size_versus_target else {"points": []}
+    return tuple(converted(entry, RankingSizes) for entry in ({"ranking": SEARCH, **sizes}, *others))
 
 
 def _spaced(ranking: str) -> str:
