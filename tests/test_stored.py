@@ -119,6 +119,7 @@ def test_a_bigram_table_is_stored_to_bfloat16(tmp_path: Path, original: tuple[Pa
     save_params(folder, params, 40)
     write_json(folder / "config.json", configs.to_dict(config))
     write_json(folder / "manifest.json", {"params_sha256": manifest.params_sha256(params), "step": 40})
+    write_json(folder / "evaluation.json", {"params_sha256": manifest.params_sha256(params), "tasks": []})
     shutil.copytree(original[0] / "tokenizer", folder / "tokenizer")
     short = tmp_path / "short"
     rounded = copy_with_short_bigrams(folder, config, short)
