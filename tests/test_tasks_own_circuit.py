@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from launch.jobs import steer
 from sparse_gpt import config as configs
 from sparse_gpt import tasks
 from sparse_gpt.circuits import pipeline, storage
@@ -14,6 +13,7 @@ from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation import transfer
 from sparse_gpt.experiments import rankings
 from sparse_gpt.training.checkpoint import save_params
 from tests import circuits_model
@@ -72,7 +72,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert "--task=…/pairs.(jsonl|csv)<" in (untrained / "report" / "index.html").read_text()
     (untrained / "traces.json").rename(folder / "traces.json")
 
-    assert steer._circuit(untrained, task, circuit.params_sha256).nodes == circuit.nodes
+    assert transfer.load_circuit(untrained, task, circuit.params_sha256).nodes == circuit.nodes
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(rankings, "finish", lambda *args: asked.append(args))
     assert rankings.find_search(untrained, task).samples_sha256 == task.samples_sha256
@@ -81,7 +81,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     file.write_bytes(file.read_bytes() + b"\n")
     changed = tasks.find(str(file))
     with pytest.raises(InputError, match=r"circuits/pairs was searched on other pairs; python -m launch\.prune"):
-        steer._circuit(untrained, changed, circuit.params_sha256)
+        transfer.load_circuit(untrained, changed, circuit.params_sha256)
     rankings.find_search(untrained, changed)
     assert asked[0][:3] == ("prune", f"--workdir={untrained}", f"--task={file}")
     sha, settings = circuit.params_sha256, PruneConfig(**search["hyperparameters"])
