@@ -8,7 +8,7 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import tasks
-from sparse_gpt.experiments.experiments import EXPERIMENTS
+from sparse_gpt.experiments.registry import EXPERIMENTS
 from sparse_gpt.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
