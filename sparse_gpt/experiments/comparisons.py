@@ -226,7 +226,7 @@ class Sizes(Record):
 def searched_sizes(
     workdir: Path, tasks: Sequence[str], settings: Mapping[str, Any] = AT_TARGET
 ) -> list[dict[str, Any]]:
-    """A row per task and target loss: how much of the best search's ranking it takes, as `figures.points` has it. What
+    """A row per task and target loss: how much of the best search's ranking it takes, as `plots.points` has it. What
     launch.prune does besides is not done. Kept in WORKDIR/sizes/TASK.json, for these weights and settings."""
     config = configs.replace(configs.load(workdir), settings)
     run = Workdir(workdir, config)
