@@ -1,4 +1,4 @@
-"""Finds the circuit of a task in a trained model: mask search, discretisation, calibration, controls.
+"""Finds the circuit of a task in a trained model: mask search, minimality, calibration, controls.
 
 python -m launch.prune --workdir=runs/quickstart
 python -m launch.prune --workdir=runs/quickstart --task=bracket_counting,for_while --config.prune.target_loss=0.05

@@ -1,22 +1,36 @@
 """A workdir opened for looking around: what notebooks and scripts need of a trained or imported model."""
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sparse_gpt import config as configs
-from sparse_gpt.circuits import pretraining_means
+from sparse_gpt.circuits import (
+    FoundCircuit,
+    Node,
+    Problem,
+    TaskSamples,
+    find_circuit,
+    pretraining_means,
+    storage,
+)
+from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
+from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 
 BATCH_SIZE = 32  # windows of tokens
 MEAN_BATCHES = 16  # of them behind mean and resample ablation
+CONTEXT_BATCHES = 12  # of them in which the nodes' strongest contexts are sought
 
 
 class Workdir:
@@ -70,6 +84,36 @@ class Workdir:
             return self.node_means() if prune.ablation == "mean" else None
         count = 1 + RESAMPLED + prune.random_draws
         return pretraining_draws(self.model, self.params, self.text("train", MEAN_BATCHES), count, prune.seed)
+
+    def search_circuit(
+        self, samples: TaskSamples, activations: GateArrays | None, *, progress: bool = True
+    ) -> FoundCircuit:
+        """Searches the circuit that samples ask for, and puts it with its nodes' contexts into circuits/TASK/.
+
+        Args:
+            samples: of a task, or of several that are to share one circuit.
+            activations: from `pretraining_activations`.
+            progress: whether to show bars.
+
+        Raises:
+            InputError: as `Problem.build` and `find_circuit`.
+        """
+        problem = Problem.build(self, samples, activations)
+        unfinished = self.folder / "searches" / problem.task
+        found = find_circuit(problem, unfinished=unfinished, progress=progress)
+        found = dataclasses.replace(found, contexts=self.contexts(found.circuit.nodes))
+        storage.finish(found, unfinished, self.folder / "circuits" / problem.task)
+        return found
+
+    def contexts(self, nodes: Sequence[Node]) -> dict[str, Any] | None:
+        """Contents of contexts.json: text in which nodes have their largest and smallest values. None, and said, where
+        the workdir has no text."""
+        try:
+            windows = self.text("validation", CONTEXT_BATCHES)
+        except InputError as error:
+            print(f"no contexts of the circuit's nodes: {error}")
+            return None
+        return contexts(self.model, self.params, nodes, windows, "validation", self.token_text)
 
     def text(self, split: str, batches: int) -> list[np.ndarray]:
         """Windows of a split of the corpus, the first `batches` batches of them: int32 (BATCH_SIZE, context) each."""

@@ -29,7 +29,7 @@ Pairs that somebody has written down are a task too: `find("my/pairs.csv")`, see
 import os
 
 from . import conditions, delimiters, functions, loops, own, variables
-from .encoding import EncodedTask, check, encode, encode_sample, sample
+from .encoding import EncodedTask, check, encode, encode_sample, encode_samples, sample
 from .rows import SUFFIXES
 from .task import VARIANTS, AnyTask, Pair, Sample, Task, TaskError, Template, Tokenizer
 from .words import SPLITS, has_heldout_word, heldout_words
@@ -99,6 +99,7 @@ __all__ = [
     "check",
     "encode",
     "encode_sample",
+    "encode_samples",
     "find",
     "has_heldout_word",
     "heldout_words",

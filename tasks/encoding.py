@@ -34,9 +34,13 @@ def encode(pairs: Iterable[Pair], tokenizer: Tokenizer) -> EncodedTask:
     Raises:
         TaskError: no pairs, or an answer that is not one token of its own after its prompt.
     """
-    samples = [sample for pair in pairs for sample in (pair.first, pair.second)]
+    return encode_samples([sample for pair in pairs for sample in (pair.first, pair.second)], tokenizer)
+
+
+def encode_samples(samples: Sequence[Sample], tokenizer: Tokenizer) -> EncodedTask:
+    """Samples as arrays, a row each. Raises TaskError as `encode`."""
     if not samples:
-        raise TaskError("no pairs to encode; ask for at least one")
+        raise TaskError("no samples to encode; ask for at least one pair")
     rows = [encode_sample(sample, tokenizer) for sample in samples]
     lengths = np.array([len(prompt) for prompt, _, _ in rows], np.int32)
     tokens = np.zeros((len(rows), -(-int(lengths.max()) // BUCKET) * BUCKET), np.int32)

@@ -32,7 +32,7 @@ LONG_WORK = (  # whoever comes so far has been accepted
     "sparse_gpt.training.loop.train",
     "sparse_gpt.interop.inference.write_files",
     "launch.jobs.bridge.train_bridges",
-    "launch.jobs.prune.find_circuit",
+    "sparse_gpt.workdir.find_circuit",
     "launch.jobs.data.corpus_from_config",
     "launch.jobs.store.corpus_from_config",
     "launch.jobs.benchmark.plan",

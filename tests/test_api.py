@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import sparse_gpt as sg
 from sparse_gpt import presets
 from sparse_gpt.api import compare, interventions, losses, model, runs
-from sparse_gpt.circuits import pipeline
+from sparse_gpt.circuits import pipeline, storage
 from sparse_gpt.circuits.nodes import empty
 
 SLOW_FIXTURES = {"small"}  # a short search with its evidence: tests/budget.py
@@ -118,6 +119,68 @@ def test_keeping_all_nodes_is_the_model_and_ablating_all_is_keeping_none(small: 
     none = small.run(prompt, sg.keep(nothing)).logits
     assert np.abs(none - plain).max() > 1e-3
     np.testing.assert_allclose(small.run(prompt, sg.ablate(everything)).logits, none, atol=1e-5)
+
+
+def test_a_finished_circuit_is_loaded_as_it_was_found(small: sg.Model) -> None:
+    """With what `launch.prune` writes beside it: the report shows the same, whichever found it."""
+    folder = small.folder / "circuits" / "single_double_quote"
+    assert {path.name for path in folder.iterdir()} >= {"search.json", "traces.json", "contexts.json", "ablation.npz"}
+    before = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+    found = small.find_circuit("single_double_quote", progress=False, **SEARCH)
+    assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == before
+    assert found.reached == found.search["reached"]
+    assert len(found.contexts["nodes"]) == len(found.circuit.nodes)
+    for reached in (True, False):
+        (folder / "search.json").write_text(json.dumps(found.search | {"reached": reached}))
+        assert storage.load_found(folder).reached is reached
+    older = {key: value for key, value in found.search.items() if key != "reached"}
+    for trial in older["trials"]:
+        trial["reached"] = False
+    for start, reached in (("trial 0", False), ("attribution", True)):
+        baselines = [b | {"reached": b["ranking"] == "attribution"} for b in older["baselines"]]
+        (folder / "search.json").write_text(json.dumps(older | {"refined_from": start, "baselines": baselines}))
+        assert storage.load_found(folder).reached is reached
+    (folder / "search.json").write_text(json.dumps(found.search, indent=1) + "\n")
+
+
+def test_a_patch_puts_the_other_run_in_place_of_nodes(laptop: sg.Model) -> None:
+    """Of all of a site's nodes in one layer, of some of them, and of none; logits follow."""
+    one, other = "x = 'hello", 'x = "hello'
+    source, plain = laptop.run(other, record=["attn_out"]), laptop.run(one, record=["attn_out"])
+    differs = np.flatnonzero((source["attn_out", 1] != plain["attn_out", 1]).any(axis=(0, 1)))
+    assert len(differs) > 3
+    for channels in (differs, differs[:2], differs[:0]):
+        patched = laptop.run(one, sg.patch([(1, "attn_out", int(c)) for c in channels], source), record=["attn_out"])
+        expected = plain["attn_out", 1].copy()
+        expected[..., channels] = source["attn_out", 1][..., channels]
+        np.testing.assert_array_equal(patched["attn_out", 1], expected)
+        assert (np.abs(patched.logits - plain.logits).max() > 1e-3) == (len(channels) > 0)
+    with pytest.raises(sg.InputError, match="not recorded"):
+        laptop.run(one, sg.patch([(1, "mlp_out", 0)], source))
+
+
+def test_prompts_of_different_lengths_run_as_each_alone(laptop: sg.Model) -> None:
+    """Padding, of the shorter and of both, changes nothing; nor does it meet the taps."""
+    prompts = ["x = 'hello", "for i in range(10):\n    print("]
+    tap = sg.steer([(1, "mlp_out", 3)], 4.0)
+    together = laptop.run(prompts, tap, record=["attn_out"])
+    for i, prompt in enumerate(prompts):
+        ids = np.array([laptop.tokenizer.encode(prompt)], np.int32)
+        expected = laptop.model.apply({"params": laptop.params}, ids, tap=tap)
+        length = ids.shape[1]
+        assert (together.lengths[i], together.logits.shape[1]) == (length, max(together.lengths))
+        np.testing.assert_allclose(together.logits[i, :length], expected[0], atol=2e-4)
+        assert together["attn_out", 0].shape[1] == max(together.lengths)
+    assert np.abs(together.logits - laptop.run(prompts).logits).max() > 1e-2
+
+
+def test_prompts_of_ones_own_have_the_losses_of_the_same_samples(laptop: sg.Model) -> None:
+    pair = sg.TASKS["single_double_quote"].pairs("heldout", 1, 0, tokenizer=laptop.tokenizer)[0]
+    samples = [(one.prompt, one.answer, one.foil) for one in (pair.first, pair.second)]
+    batch = laptop.sample("single_double_quote", pairs=1)
+    expected = losses.measure(laptop.config, laptop.params, batch)
+    np.testing.assert_allclose(laptop.evaluate(samples).logits, expected.logits, atol=1e-4)
+    assert laptop.evaluate(samples[:1]).by_prompt == pytest.approx(expected.by_prompt[:1], abs=1e-4)
 
 
 def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:

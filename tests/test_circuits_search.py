@@ -1,4 +1,4 @@
-"""The mask search, discretisation, calibration and greedy minimality."""
+"""The mask search, rankings, calibration and greedy minimality."""
 
 import dataclasses
 from pathlib import Path

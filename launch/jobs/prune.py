@@ -1,15 +1,13 @@
 """The work of launch.prune."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from sparse_gpt import estimate
-from sparse_gpt.circuits import FoundCircuit, Node, Problem, TaskSamples, find_circuit, require_solved, storage
-from sparse_gpt.circuits.evidence.max_activating import contexts
+from sparse_gpt.circuits import FoundCircuit, TaskSamples, require_solved, storage
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.samples import joint_sha256, share
 from sparse_gpt.config import Config
@@ -20,8 +18,6 @@ from sparse_gpt.workdir import Workdir
 
 from .. import cli, stored
 
-CONTEXT_BATCHES = 12  # of text in which the nodes' strongest contexts are sought
-
 
 def main(chosen: list[AnyTask], all_that_work: bool) -> None:
     """Checks everything, then searches circuit after circuit and writes WORKDIR/circuits/TASK/.
@@ -31,11 +27,7 @@ def main(chosen: list[AnyTask], all_that_work: bool) -> None:
     with stored.workdir() as folder:
         run, activations, solved = _asked(folder, chosen, all_that_work)
     for name, samples in solved.items():
-        unfinished = run.folder / "searches" / name
-        result = find_circuit(Problem.build(run, samples, activations), unfinished=unfinished)
-        result = dataclasses.replace(result, contexts=_contexts(run, result.circuit.nodes))
-        storage.finish(result, unfinished, run.folder / "circuits" / name)
-        _print_summary(result, run.folder / "circuits" / name)
+        _print_summary(run.search_circuit(samples, activations), run.folder / "circuits" / name)
 
 
 def _asked(
@@ -59,16 +51,6 @@ def _asked(
     if flags.FLAGS.shared:
         solved = {name: share({task.name: solved[task.name] for task in members}) for name, members in todo.items()}
     return run, activations, solved
-
-
-def _contexts(run: Workdir, nodes: Sequence[Node]) -> dict[str, Any] | None:
-    """Contents of contexts.json; None, and told, where the workdir has no text."""
-    try:
-        windows = run.text("validation", CONTEXT_BATCHES)
-    except InputError as error:
-        print(f"no contexts of the circuit's nodes: {error}")
-        return None
-    return contexts(run.model, run.params, nodes, windows, "validation", run.token_text)
 
 
 def _wanted(chosen: list[AnyTask], config: Config) -> dict[str, list[AnyTask]]:

@@ -16,13 +16,13 @@ from sparse_gpt.api.runs import Run, run_model
 from sparse_gpt.circuits import storage
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.pipeline import FoundCircuit
-from sparse_gpt.circuits.pipeline import find_circuit as run_pipeline
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.samples import joint_sha256, share
+from sparse_gpt.circuits.run.samples import TaskSamples, joint_sha256, share
 from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.evaluation import heldout, samples, tasks_solved
+from sparse_gpt.evaluation import heldout, tasks_solved
+from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.interop.workdirs import export_openai
 from sparse_gpt.locks import writing
 from sparse_gpt.model.taps import Tap, chain, identity
@@ -55,7 +55,8 @@ def open_model(name: str | Path, workdir: str | Path | None = None) -> "Model":
     if path.is_dir():
         return Model(path)
     source = stored.find(str(name), "open")
-    folder = Path(workdir).expanduser() if workdir else _cache() / f"{source.stem}-{source.stat().st_size}"
+    kept = _cache() / f"{source.stem}-{stored.fingerprint(str(name))[:12]}"
+    folder = Path(workdir).expanduser() if workdir else kept
     folder.parent.mkdir(parents=True, exist_ok=True)
     stored.unpack(str(name), folder)
     return Model(folder)
@@ -183,7 +184,8 @@ class Model(Workdir):
             >>> problem.task, problem.settings.target_loss
             ('single_double_quote', 0.2)
         """
-        return _problem(self._with(settings), task)
+        searched = self._with(settings)
+        return Problem.build(searched, _samples(searched, _find_tasks(task)), searched.pretraining_activations())
 
     def find_circuit(self, task: str | Sequence[str], *, progress: bool = True, **settings: Any) -> FoundCircuit:
         """Searches the circuit of a task, saves it in the workdir's circuits/TASK/, and returns it; one that is there
@@ -206,14 +208,13 @@ class Model(Workdir):
         searched = self._with(settings)
         chosen = _find_tasks(task)
         name, sha256 = "+".join(each.name for each in chosen), joint_sha256([each.samples_sha256 for each in chosen])
-        folder, unfinished = self.folder / "circuits" / name, self.folder / "searches" / name
+        folder = self.folder / "circuits" / name
         if storage.is_complete(folder, searched.params_sha256, searched.config.prune, sha256):
             return storage.load_found(folder)
-        problem = _problem(searched, task)
         with writing(self.folder):
-            found = run_pipeline(problem, unfinished=unfinished, progress=progress)
-            storage.finish(found, unfinished, folder)
-        return found
+            return searched.search_circuit(
+                _samples(searched, chosen), searched.pretraining_activations(), progress=progress
+            )
 
     def circuit(self, task: str) -> Circuit:
         """The circuit that circuits/TASK/ holds. InputError if there is none, or it belongs to other weights.
@@ -249,25 +250,18 @@ class Model(Workdir):
         if not pairs:
             raise InputError("no prompts to evaluate; give (prompt, answer, foil) at least once")
         with _input_errors():
-            rows = [tasks.encode_sample(tasks.Sample(*pair), self.tokenizer) for pair in pairs]
-        lengths = np.array([len(prompt) for prompt, _, _ in rows], np.int32)
-        if lengths.min() < 1 or lengths.max() > self.config.model.context:
-            raise InputError(
-                f"prompts of {lengths.min()} to {lengths.max()} tokens; the model takes 1 to its context, "
-                f"{self.config.model.context}"
-            )
-        tokens = np.zeros((len(rows), lengths.max()), np.int32)
-        for row, (prompt, _, _) in zip(tokens, rows, strict=True):
-            row[: len(prompt)] = prompt
-        answers, foils = (np.array([row[i] for row in rows], np.int32) for i in (1, 2))
-        return TaskBatch(tokens, lengths - 1, answers, foils)
+            encoded = tasks.encode_samples([tasks.Sample(*pair) for pair in pairs], self.tokenizer)
+        shortest, longest, context = encoded.lengths.min(), encoded.lengths.max(), self.config.model.context
+        if shortest < 1 or longest > context:
+            raise InputError(f"prompts of {shortest} to {longest} tokens; the model takes 1 to its context, {context}")
+        return task_batch(encoded)
 
 
-def _problem(model: Model, task: str | Sequence[str]) -> Problem:
+def _samples(model: Model, chosen: Sequence[tasks.AnyTask]) -> TaskSamples:
+    """Of one task, or of several that are to share one circuit."""
     with _input_errors():
-        found = {each.name: samples.task_samples(each, model.tokenizer, model.config) for each in _find_tasks(task)}
-    together = share(found) if len(found) > 1 else next(iter(found.values()))
-    return Problem.build(model, together, model.pretraining_activations())
+        found = {task.name: task_samples(task, model.tokenizer, model.config) for task in chosen}
+    return share(found) if len(found) > 1 else next(iter(found.values()))
 
 
 def _find_tasks(names: str | Sequence[str]) -> list[tasks.AnyTask]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence import metrics
-from sparse_gpt.circuits.evidence.baselines import Baselines, cut_baselines
+from sparse_gpt.circuits.evidence.baselines import Baselines, truncate_baselines
 from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import traces
 from sparse_gpt.circuits.problem import Problem, require_each_solved
@@ -83,7 +83,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     stages = Stages(unfinished, made_for(problem))
     searches = populations.search(problem, stages, progress)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        baselines = Baselines(**stages.run("baselines", None, lambda: cut_baselines(problem)._asdict()))
+        baselines = Baselines(**stages.run("baselines", None, lambda: truncate_baselines(problem)._asdict()))
         selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
     candidate = calibrate(problem, selected.support)
     measured, by_task = metrics.measure(problem, candidate)

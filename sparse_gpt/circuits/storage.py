@@ -34,9 +34,11 @@ def load_found(folder: Path) -> FoundCircuit:
     """What `FoundCircuit.save` wrote. InputError if it is missing or broken."""
     search = read_json(folder / "search.json")
     traces, contexts = (read_json_if_any(folder / f"{name}.json") or None for name in ("traces", "contexts"))
-    found = circuit.load(folder)
-    reached = search["trials"][search["best_trial"]]["reached"] or len(search["stages"]) > 1
-    return FoundCircuit(found, reached, search, traces, contexts)
+    starts = {f"trial {trial['trial']}": trial["reached"] for trial in search["trials"]}
+    starts |= {baseline["ranking"]: baseline["reached"] for baseline in search.get("baselines", ())}
+    start = search.get("refined_from", f"trial {search['best_trial']}")
+    reached = search.get("reached", starts.get(start, False))  # older files do not say it
+    return FoundCircuit(circuit.load(folder), reached, search, traces, contexts)
 
 
 def finish(result: FoundCircuit, unfinished: Path, folder: Path) -> None:

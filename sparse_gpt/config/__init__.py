@@ -2,7 +2,7 @@
 
 Every field is a plain int, float, bool or str, so that a configuration is a flat table a flag can override
 (``--config.model.d_model=256``), a JSON file can hold, and two runs can be compared by equality. A value from either
-goes through the same rule, declared beside the field (see fields.py and config_groups.py).
+goes through the same rule, declared beside the field (see fields.py and groups.py).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Rules between fields of a configuration. What one field may hold is declared beside it, in config_groups.py."""
+"""Rules between fields of a configuration. What one field may hold is declared beside it, in groups.py."""
 
 import math
 from typing import Any

@@ -1,7 +1,7 @@
 """The groups of a configuration: every field with its default, its range and what it is for.
 
 Import them from sparse_gpt.config. Sizes are channel counts; ranges are what the programs can take at all, and
-sparse_gpt/estimate.py says what a machine can take. Rules between fields are in config_checks.py.
+sparse_gpt/estimate.py says what a machine can take. Rules between fields are in checks.py.
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
 """Samples of tasks for people, token by token, and for other programs, as lines of JSON."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import replacing
 from sparse_gpt.tasks import AnyTask, Sample, TaskError
 from sparse_gpt.visible import SIGNS, visible
 
@@ -84,15 +84,12 @@ def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) 
 
 def write(target: Path, entries: Iterator[dict[str, Any]]) -> int:
     """Writes a line for each, the file whole or not at all, and returns their number."""
-    partial, count = target.with_name(f".{target.name}.{os.getpid()}.tmp"), 0
+    count = 0
     try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
             for entry in entries:
                 file.write(json.dumps(entry) + "\n")
                 count += 1
-        os.replace(partial, target)
-        return count
     except OSError as error:
         raise InputError(f"--export={target}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    return count

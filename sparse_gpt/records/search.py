@@ -220,6 +220,8 @@ class Search(Record):
     """The trial that the ranking comes from."""
     refined_from: str = older("the best trial")
     """What the refinement started from: the best trial or a baseline."""
+    reached: bool | None = None
+    """Whether the circuit's calibrated loss on selection samples is at most the target; older files do not say it."""
     stages: tuple[Stage, ...] = older(())
     """Sizes from stage to stage."""
     history: tuple[HistoryPoint, ...] = older(())

@@ -1,12 +1,12 @@
 """The report: one HTML file that opens offline. Its content security policy forbids it to load anything."""
 
-import os
 from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
 from sparse_gpt.drawing.text import escape
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_atomic
 from sparse_gpt.records import Workdir, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section
 from sparse_gpt.report.charts import training_charts
@@ -34,11 +34,9 @@ def build_report(workdir: str | Path) -> Path:
     files = read_workdir(workdir)
     page = render(files)
     path = files.folder / "report" / "index.html"
-    temporary = path.with_name(f".index.html.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomic(path, page.encode())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); free the place or make it writable") from error
     return path

@@ -1,4 +1,4 @@
-"""Rankings of nodes that no search has learned, cut at the same target by the same bisection.
+"""Rankings of nodes that no search has learned, truncated at the same target by the same bisection.
 
 * attribution: gradient of the task loss x (activation - ablation value) at the full model, summed over tokens (paper);
   that is the gradient with respect to the gate.
@@ -30,7 +30,7 @@ CURVE_POINTS = 8  # sizes at which a ranking is tried before the bisection
 
 
 class Baselines(NamedTuple):
-    """Rankings cut at the selection target.
+    """Rankings truncated at the selection target.
 
     Attributes:
         records: one entry per ranking: its smallest size at the target, the held-out loss there, its loss versus size.
@@ -41,23 +41,23 @@ class Baselines(NamedTuple):
     gates: dict[str, np.ndarray]
 
 
-def cut_baselines(problem: Problem) -> Baselines:
-    """Every ranking, cut at its smallest size at the selection target, each circuit with its own calibration."""
+def truncate_baselines(problem: Problem) -> Baselines:
+    """Every ranking, truncated to its smallest size at the selection target, each circuit with its own calibration."""
     selection, graph, target = problem.selection, problem.graph, problem.selection_target
     ranked = rankings(problem)
     orders = list(ranked.values())
     loss_curves = [curves.loss_versus_size(problem, order, CURVE_POINTS) for order in orders]
     low, high = np.array([curves.bracket(curve, target) for curve in loss_curves]).T
 
-    def cut(which: np.ndarray, sizes: np.ndarray) -> Candidates:
+    def first(which: np.ndarray, sizes: np.ndarray) -> Candidates:
         return Candidates(ranking.truncate([orders[i] for i in which], sizes, graph.tied))
 
     def losses_at(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        return selection.within(cut(which, sizes), bounds)
+        return selection.within(first(which, sizes), bounds)
 
     limit = np.array([len(order) for order in orders])
     sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low)
-    candidates = cut(np.arange(len(orders)), sizes)
+    candidates = first(np.arange(len(orders)), sizes)
     scores = selection(candidates)
     losses = problem.heldout.losses(candidates, scores.scale, scores.shift)
     rows = zip(ranked, sizes, candidates.gates, losses, reached, loss_curves, strict=True)

@@ -45,7 +45,7 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: list[dict[str
     targets, graph, selection = np.array(TARGETS), problem.graph, problem.selection
     low, high = np.array([bracket(curve, target) for target in TARGETS]).T
 
-    def cut(sizes: np.ndarray) -> Candidates:
+    def first(sizes: np.ndarray) -> Candidates:
         return Candidates(ranking.truncate([order] * len(sizes), sizes, graph.tied))
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -54,11 +54,11 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: list[dict[str
         different, place = np.unique(sizes, return_inverse=True)
         highest = np.full(len(different), -np.inf)
         np.maximum.at(highest, place, bounds)
-        return selection.within(cut(different), highest)[place]
+        return selection.within(first(different), highest)[place]
 
     sizes, reached = ranking.smallest_sizes(losses, high, np.full(len(targets), len(order)), targets, low)
-    scores = selection(cut(sizes))
-    reported = problem.heldout.losses(cut(sizes), scores.scale, scores.shift)
+    scores = selection(first(sizes))
+    reported = problem.heldout.losses(first(sizes), scores.scale, scores.shift)
     points = [
         {
             "target_loss": float(target),
@@ -67,7 +67,7 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: list[dict[str
             "task_loss": float(loss),
             "reached": bool(enough),
         }
-        for target, size, gates, loss, enough in zip(targets, sizes, cut(sizes).gates, reported, reached, strict=True)
+        for target, size, gates, loss, enough in zip(targets, sizes, first(sizes).gates, reported, reached, strict=True)
     ]
     return {"points": points, **area(points)}
 

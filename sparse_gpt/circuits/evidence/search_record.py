@@ -58,6 +58,7 @@ def search_record(
         "trials": trial_records(problem, searches),
         "best_trial": selected.best_trial,
         "refined_from": selected.start,
+        "reached": candidate.reached,
         "stages": stage_records(problem, selected),
         "history": history(searches.found),
         "size_versus_target": sizes,

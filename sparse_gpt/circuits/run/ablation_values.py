@@ -2,8 +2,8 @@
 its value at a random position of the pretraining distribution (resample).
 
 A draw of resample ablation is one position of pretraining text, chosen uniformly: all nodes take the values that they
-have there, together, at every position of every prompt. Step t of a search uses draw t, around and around RESAMPLED of
-them, the same for all searches and samples. Sizes are chosen where every ROWS selection samples have a draw of their
+have there, together, at every position of every prompt. Step t of a search uses draw t mod RESAMPLED, shared by all
+searches and samples. Sizes are chosen where every ROWS selection samples have a draw of their
 own. What circuit.json reports is measured with one further draw, the one in ablation.npz, and `resampled_task_loss` is
 the mean over yet others. prune.seed decides all of them.
 """
@@ -21,7 +21,7 @@ from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import Transformer
 from sparse_gpt.parameters import Params
 
-RESAMPLED = 64  # draws that a search goes around
+RESAMPLED = 64  # draws that a search uses, cyclically
 CHUNK = 16  # windows that are run at a time
 
 

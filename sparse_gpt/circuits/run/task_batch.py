@@ -61,7 +61,7 @@ def by_length(batch: TaskBatch) -> TaskBatch:
 
 
 def trimmed(batch: TaskBatch) -> TaskBatch:
-    """A batch cut to half its width where no prompt is longer: one of two widths, so that few programs are compiled."""
+    """A batch at half its width where no prompt is longer: one of two widths, so that few programs are compiled."""
     half = -(-batch.tokens.shape[1] // 16) * 8
     return batch._replace(tokens=batch.tokens[:, :half]) if np.max(batch.positions) < half else batch
 

@@ -23,7 +23,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import mask_search
 from sparse_gpt.circuits.search.mask_search import Hyperparameters, SearchResult, population
-from sparse_gpt.circuits.search.select import Trials, rank_and_cut
+from sparse_gpt.circuits.search.select import Trials, rank_and_truncate
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
 from sparse_gpt.io import replacing
@@ -57,7 +57,7 @@ RunPopulation = Callable[[Hyperparameters], tuple[SearchResult, Trials]]
 
 
 def search(problem: Problem, stages: Stages | None = None, progress: bool = True) -> Searches:
-    """All mask searches that a problem's settings ask for, each ranking cut at the selection target.
+    """All mask searches that a problem's settings ask for, each ranking truncated at the selection target.
 
     Args:
         problem: what to search.
@@ -68,7 +68,7 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
 
     def run(h: Hyperparameters) -> tuple[SearchResult, Trials]:
         found = mask_search.search(problem, h, progress=progress, paused=stages.path("paused.npz"))
-        return found, rank_and_cut(problem, found)
+        return found, rank_and_truncate(problem, found)
 
     return tune(problem.settings, run, stages.folder)
 
@@ -83,7 +83,7 @@ def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> 
 
     Args:
         prune: what to search, how many trials.
-        run: searches one population, and cuts its rankings.
+        run: searches one population, and truncates its rankings.
         folder: for the study and for every finished population; those that are there are not done again.
     """
     done = _stored(folder)

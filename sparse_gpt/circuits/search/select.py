@@ -1,4 +1,4 @@
-"""From S searches to one minimal circuit: cut every ranking at the target, minimise the smallest, keep the best.
+"""From S searches to one minimal circuit: truncate every ranking, minimise the smallest, keep the best.
 
 Everything here looks at selection samples only.
 """
@@ -27,7 +27,7 @@ Report = Callable[[str], None]  # takes a line about the progress
 
 @flax.struct.dataclass
 class Trials:
-    """S searches, each ranking cut at the target; every array has the leading axis S.
+    """S searches, each ranking truncated at the target; every array has the leading axis S.
 
     Attributes:
         orders: (S, searched nodes) node indices, from the most to the least important.
@@ -67,8 +67,8 @@ class Selected(NamedTuple):
         return list(self.supports.values())[-1]
 
 
-def rank_and_cut(problem: Problem, found: SearchResult) -> Trials:
-    """Every search's ranking cut at the smallest number of nodes whose calibrated selection loss is at most the
+def rank_and_truncate(problem: Problem, found: SearchResult) -> Trials:
+    """Every search's ranking truncated to the smallest number of nodes whose calibrated selection loss is at most the
     selection target."""
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
     pairs = zip(to_vector(found.tau), to_vector(found.attribution), strict=True)
