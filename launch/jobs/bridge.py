@@ -64,6 +64,7 @@ def _bridge(config: Config, workdir: Path) -> int:
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
         return linear.starting(config, dense, params, _fitting(config, corpus))
 
+    mesh = sharding.spread(sharding.make_mesh(config))
     reject, rule = heldout_rule_for(config.data)
     result = run.train_on_corpus(
         config,
@@ -71,7 +72,7 @@ def _bridge(config: Config, workdir: Path) -> int:
         reject=reject,
         reject_name=rule,
         init_from=params,
-        make_program=training.make_program(dense, start if initial else None),
+        objective=training.BridgeObjective(config, mesh, dense, start if initial else None),
         facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},
     )
     _tell(result, workdir)
