@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import io
 import json
-import types
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from sparse_gpt.io import read_json, write_json
 from sparse_gpt.records import Evaluation, Search, read_circuit, read_workdir
 from sparse_gpt.records.corpus import CorpusManifest
 from sparse_gpt.training import manifest
-from sparse_gpt.training.loop import _Run
+from sparse_gpt.training.metrics_log import forget_after
 from tests import report_workdirs
 
 TINY = presets.preset("tiny")
@@ -127,8 +126,7 @@ def _metrics(folder: Path) -> None:
 
 
 def _resume(folder: Path) -> None:
-    run: Any = types.SimpleNamespace(metrics_path=folder / "metrics.jsonl", dead_neurons=None)
-    _Run._forget_metrics_after(run, 2)
+    forget_after(folder / "metrics.jsonl", 2)
     assert all(row.step < 2 for row in harness.metrics(folder))
 
 

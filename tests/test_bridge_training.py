@@ -62,12 +62,12 @@ TOKENS = np.random.default_rng(0).integers(0, 32, (STEPS, 8, 9)).astype(np.int32
 
 
 @pytest.fixture(scope="module")
-def program(dense: DenseModel) -> loop.Program:
+def objective(dense: DenseModel) -> training.BridgeObjective:
     """For one device; shared, so that it is compiled once."""
-    return training.make_program(dense)(config(), None)
+    return training.BridgeObjective(config(), None, dense)
 
 
-def train(workdir: Path, program: loop.Program, stop_after: int = 0) -> None:
+def train(workdir: Path, objective: training.BridgeObjective, stop_after: int = 0) -> None:
     """The loop on one device; an error ends it after `stop_after` steps."""
 
     class StopError(Exception):
@@ -80,7 +80,7 @@ def train(workdir: Path, program: loop.Program, stop_after: int = 0) -> None:
 
     mesh = sharding.make_mesh(config(), jax.devices()[:1])
     batches = run.given_batches(TOKENS, mesh)
-    options: dict[str, Any] = {"mesh": mesh, "progress": False, "make_program": lambda *_: program, "at_step": stop}
+    options: dict[str, Any] = {"mesh": mesh, "progress": False, "objective": objective, "at_step": stop}
     with pytest.raises(StopError) if stop_after else contextlib.nullcontext():
         loop.train(config(), workdir, batches, **options)
 
@@ -91,10 +91,10 @@ def lines(workdir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def finished(program: loop.Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(objective: training.BridgeObjective, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bridged run."""
     workdir = tmp_path_factory.mktemp("bridges") / "work dir"
-    train(workdir, program)
+    train(workdir, objective)
     return workdir
 
 
@@ -121,10 +121,10 @@ def test_a_bridged_run_logs_every_bridge_and_is_sparse_as_scheduled(finished: Pa
 
 
 def test_stopping_and_resuming_gives_the_same_bits(
-    finished: Path, dense: DenseModel, program: loop.Program, workdir: Path
+    finished: Path, dense: DenseModel, objective: training.BridgeObjective, workdir: Path
 ) -> None:
-    train(workdir, program, stop_after=7)
-    train(workdir, program)
+    train(workdir, objective, stop_after=7)
+    train(workdir, objective)
     reader = training.BridgeProgram(config(), None, dense.config)
     for part in (lambda state: state.params, lambda state: state.optimizer.bridges):
         straight, resumed = (flatten(part(training.restore(folder, reader)[1])) for folder in (finished, workdir))
@@ -203,8 +203,8 @@ def test_bridges_to_a_trained_model_start_as_least_squares_without_bias(dense: D
         for name, x, y in ((f"encoder_{i}", h_dense, h_sparse), (f"decoder_{i}", h_sparse, h_dense)):
             expected = x @ np.linalg.lstsq(x, y, rcond=None)[0]
             np.testing.assert_allclose(x @ maps[name]["kernel"], expected, atol=1e-4 * np.abs(y).max())
-    program = training.make_program(dense, lambda: maps)(config(), None)
-    begun = program.make_state().optimizer.bridges
+    objective = training.BridgeObjective(config(), None, dense, lambda: maps)
+    begun = objective.make_state().optimizer.bridges
     jax.tree.map(np.testing.assert_array_equal, begun, maps)
 
 

@@ -63,7 +63,7 @@ class Problem(NamedTuple):
 
     def expected(self) -> dict[str, Any]:
         """The terms from whole float64 passes."""
-        return reference_bridges.terms(*self.reference())
+        return reference_bridges.objective(*self.reference())
 
 
 def randomly(rng: np.random.Generator, like: Params) -> Params:

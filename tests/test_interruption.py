@@ -183,4 +183,4 @@ def test_training_waits_as_long_as_what_is_unsaved_took(
 ) -> None:
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     running = SimpleNamespace(unsaved_since=unsaved, checkpoints=SimpleNamespace(is_saving=lambda: saving))
-    assert loop._Run.patience(running, at=100.0) == seconds  # type: ignore[arg-type]
+    assert loop.patience(running, at=100.0) == seconds  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import checkpoint, loop, run, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk, load_params
+from sparse_gpt.training.objective import LanguageModel
 
 pytestmark = pytest.mark.optimised
 
@@ -49,16 +50,16 @@ def train(workdir: Path, config: Config, **options: Any) -> loop.Result:
 
 def test_resuming_goes_before_init_from_and_init_from_before_scratch(workdir: Path) -> None:
     config = small(5)
-    scratch, program = step.make_state(config).params, loop.language_model(config, None)
+    scratch, model = step.make_state(config).params, LanguageModel(config)
     ones = jax.tree.map(jnp.ones_like, scratch)
     with Checkpoints(workdir) as checkpoints:
-        assert loop._starting_point(config, checkpoints, None, program)[0] == 0
-        from_scratch = loop._starting_point(config, checkpoints, None, program)[1].params
-        from_ones = loop._starting_point(config, checkpoints, ones, program)[1].params
+        assert loop._starting_point(config, checkpoints, None, model)[0] == 0
+        from_scratch = loop._starting_point(config, checkpoints, None, model)[1].params
+        from_ones = loop._starting_point(config, checkpoints, ones, model)[1].params
         twos = jax.tree.map(lambda x: 2 * x, ones)
         checkpoints.save(3, twos, step.make_state(config).optimizer)
         checkpoints.wait()
-        finished, resumed = loop._starting_point(config, checkpoints, ones, program)
+        finished, resumed = loop._starting_point(config, checkpoints, ones, model)
     assert finished == 3
     for found, wanted in ((from_scratch, scratch), (from_ones, ones), (resumed.params, twos)):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -101,6 +101,7 @@ def _train(
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
         return least_squares.starting(config, dense, params, _fitting(config, corpus))
 
+    mesh = sharding.spread(sharding.make_mesh(config))
     reject, name = rule
     result = run.train_on_corpus(
         config,
@@ -108,7 +109,7 @@ def _train(
         reject=reject,
         reject_name=name,
         init_from=params,
-        make_program=training.make_program(dense, None if params is None else start),
+        objective=training.BridgeObjective(config, mesh, dense, None if params is None else start),
         facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},
     )
     _report(result, workdir)

@@ -7,6 +7,7 @@ the bridges lie in the item "optimizer", with what else a resumed run needs.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,13 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import Params, abstract_params, parameter_table
-from sparse_gpt.sparsity.projection import Projection
-from sparse_gpt.training import loop, optimizer, schedules, sharding, step
+from sparse_gpt.training import optimizer, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
+from sparse_gpt.training.objective import Advance
 
 BRIDGE_STREAM, CHOICE_STREAM = 2, 3  # random streams of config.train.seed, beside those of training/step.py
 Start = Callable[[], Params]
+Evaluation = Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]
 PER_GROUP = ("kl_to_sparse", "kl_to_dense", "loss_to_sparse", "loss_to_dense")
 
 
@@ -42,10 +44,11 @@ class BridgeState(NamedTuple):
 
 
 class BridgeProgram:
-    """Builds a loop.Program from the configurations alone, so that it can be compiled without any parameters.
+    """The step and evaluation of a bridged run, from the configurations alone, so that it can be compiled without any
+    parameters.
 
-    `mesh` is None on a single device. On a mesh the dense model lies as a model of its own would, and the bridges are
-    kept in parts like its matrices; each step puts their parts together before it uses them.
+    `mesh` is None on a single device. On a mesh the dense model is placed as a model of its own would be, and the
+    bridges are sharded like its matrices; each step gathers them before it uses them.
     """
 
     def __init__(self, config: Config, mesh: Mesh | None, dense: Config):
@@ -58,24 +61,6 @@ class BridgeProgram:
         self.trained_table = {**parameter_table(m), **self.table}
         computed_like = dataclasses.replace(dense, train=config.train)
         self.bridged = Bridged(build(computed_like), build(config), pairs, encoder_fraction(config))
-
-    def program(self, dense_params: Params, start: Start | None = None) -> loop.Program:
-        """For loop.train; `dense_params` are numpy arrays, whole on every process. `start`, see `make_program`."""
-        held = self.place(dense_params)
-
-        def compile_step() -> loop.Advance:
-            dense = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), held)
-            inputs = step.abstract_inputs(self.config)
-            compiled = self.compile_step().lower(abstract_state(), dense, *inputs).compile()
-            return lambda state, tokens, lr, keep: compiled(state, held, tokens, lr, keep)
-
-        def abstract_state() -> step.TrainState:
-            return step.on_one_device(self.abstract_state()) if self.mesh is None else self.abstract_state()
-
-        def make_state() -> step.TrainState:
-            return self.make_state() if start is None else self._starting_with(start())
-
-        return loop.Program(abstract_state, make_state, compile_step, self.evaluation(held))
 
     # -- The dense model
 
@@ -123,7 +108,7 @@ class BridgeProgram:
         state: step.TrainState = jax.jit(self._init_state, out_shardings=self._layout())()
         return state
 
-    def _starting_with(self, bridges: Params) -> step.TrainState:
+    def make_state_with(self, bridges: Params) -> step.TrainState:
         """A fresh state with the given bridges, numpy arrays that are whole on every process."""
         state = self.make_state()
         held: BridgeState = state.optimizer
@@ -141,32 +126,17 @@ class BridgeProgram:
 
         It can be lowered with `abstract_state()` and `abstract_dense()`.
         """
-        tensors, mesh = schedules.projected_tensors(self.config), self.mesh
-        specs = {} if mesh is None else sharding.partition_specs(self.config.model, mesh)
-        projection = Projection(
-            tensors, self.config.sparsity.min_alive, mesh, {path: specs[path] for path in tensors if specs}
-        )
-
-        def bridge_step(state: Any, dense: Params, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
-            with sharding.activations_whole(mesh):
-                return self._step(projection, state, dense, tokens, lr, keep)
-
+        mesh = self.mesh
         layout: dict[str, Any] = {}
         if mesh is not None:
             whole = sharding.replicated(mesh)
             dense_layout = sharding.param_shardings(self.dense, mesh)
             layout["in_shardings"] = (self._layout(), dense_layout, sharding.batch_sharding(mesh), whole, whole)
             layout["out_shardings"] = (self._layout(), whole)
-        return jax.jit(bridge_step, donate_argnums=0, **layout)
+        return jax.jit(self._step, donate_argnums=0, **layout)
 
     def _step(
-        self,
-        projection: Projection,
-        state: step.TrainState,
-        dense: Params,
-        tokens: jax.Array,
-        lr: jax.Array,
-        keep: jax.Array,
+        self, state: step.TrainState, dense: Params, tokens: jax.Array, lr: jax.Array, keep: jax.Array
     ) -> tuple[step.TrainState, dict[str, jax.Array]]:
         """As step.train_step, with the bridges' objective. Adam's count is the step number that draws the hybrids."""
         held: BridgeState = state.optimizer
@@ -180,14 +150,16 @@ class BridgeProgram:
             return objective(self.config.bridge, terms, self.groups), terms
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (value, terms), gradients = step.over_microbatches(
-            lambda part: value_and_grad(trained, part), tokens, self.config.train.microbatches
-        )
-        trained, moments, rms = optimizer.update(
-            self.config, trained, held.moments, gradients, lr, lambda p: projection(p, keep), self.trained_table
-        )
+        with sharding.activations_on(self.mesh):
+            (value, terms), gradients = step.over_microbatches(
+                lambda part: value_and_grad(trained, part), tokens, self.config.train.microbatches
+            )
+        recipe = optimizer.make(self.config, self.trained_table)
+        direction, moments = recipe.direction.update(gradients, held.moments)
+        projection = step.projection(self.config, self.mesh)
+        trained = recipe.apply(trained, direction, lr, lambda trained: projection(trained, keep))
         params, bridges = self._split(trained)
-        metrics = {"objective": value, "grad_rms": rms, **self._by_bridge(terms, chosen)}
+        metrics = {"objective": value, "grad_rms": recipe.rms(gradients), **self._by_bridge(terms, chosen)}
         return step.TrainState(params, BridgeState(bridges, moments)), metrics
 
     def _split(self, trained: Params) -> tuple[Params, Params]:
@@ -212,7 +184,7 @@ class BridgeProgram:
 
     # -- Evaluation
 
-    def evaluation(self, held: Params) -> Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]:
+    def evaluation(self, held: Params) -> Evaluation:
         """Means over batches of every term, all hybrids included, as val_NAME; and dead_neurons of the sparse model.
 
         `held` is the dense model, see `place`.
@@ -222,7 +194,7 @@ class BridgeProgram:
         def evaluate(params: Params, bridges: Params, dense: Params, tokens: jax.Array) -> Any:
             seen: dict[tuple[str, int], jax.Array] = {}
             tap = recorder(seen, ("mlp_neuron",))
-            with sharding.activations_whole(self.mesh):
+            with sharding.activations_on(self.mesh):
                 terms = self.bridged.terms(
                     dense, params, self._whole(bridges), tokens, self.all_groups, jnp.asarray(every), tap
                 )
@@ -244,10 +216,42 @@ class BridgeProgram:
         return over_batches
 
 
-def make_program(dense: DenseModel, start: Start | None = None) -> loop.MakeProgram:
-    """For loop.train: the program of a bridged run. `start` makes the bridges that a new run starts with; without it
-    they are drawn from config.train.seed."""
-    return lambda config, mesh: BridgeProgram(config, mesh, dense.config).program(dense.params, start)
+class BridgeObjective:
+    """An Objective: the bridged run of a dense model.
+
+    Args:
+      config, mesh: of the run; None for one device.
+      dense: the dense model, whose parameters are numpy arrays, whole on every process.
+      start: makes the bridges that a new run starts with; without it they are drawn from config.train.seed.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh | None, dense: DenseModel, start: Start | None = None):
+        self.program, self.dense, self.start = BridgeProgram(config, mesh, dense.config), dense, start
+
+    @functools.cached_property
+    def placed(self) -> Params:
+        """The dense model on the devices."""
+        return self.program.place(self.dense.params)
+
+    def abstract_state(self) -> step.TrainState:
+        state = self.program.abstract_state()
+        return step.on_one_device(state) if self.program.mesh is None else state
+
+    def make_state(self) -> step.TrainState:
+        return self.program.make_state() if self.start is None else self.program.make_state_with(self.start())
+
+    def compile_step(self) -> Advance:
+        dense = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.placed)
+        inputs = step.abstract_inputs(self.program.config)
+        compiled = self.program.compile_step().lower(self.abstract_state(), dense, *inputs).compile()
+        return lambda state, tokens, lr, keep: compiled(state, self.placed, tokens, lr, keep)
+
+    def evaluate(self, state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
+        return self._evaluation(state, batches)
+
+    @functools.cached_property
+    def _evaluation(self) -> Evaluation:
+        return self.program.evaluation(self.placed)
 
 
 def restore(workdir: Path, program: BridgeProgram) -> tuple[int, step.TrainState]:

@@ -25,7 +25,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import parameter_table
-from sparse_gpt.training import optimizer, sharding, step
+from sparse_gpt.training import sharding, step
 
 PROJECTION = "projection"  # the named scope of sparsity/projection.py
 
@@ -38,28 +38,7 @@ Shape = jax.ShapeDtypeStruct
 def compile_train(config: Config, mesh: Mesh, project: bool = True) -> Any:
     """The compiled train step; without the projection for comparison."""
     state = step.abstract_state(config, mesh)
-    function: Any = step.compile_step(config, mesh) if project else _unprojected(config, mesh)
-    return function.lower(state, *step.abstract_inputs(config)).compile()
-
-
-def _unprojected(config: Config, mesh: Mesh) -> Any:
-    """The step of training/step.py with nothing in the projection's place."""
-    model, whole = build(config), sharding.replicated(mesh)
-    layout = sharding.state_shardings(config, mesh, step.abstract_state(config))
-
-    def unprojected(state: step.TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
-        del keep
-        with sharding.activations_whole(mesh):
-            loss, gradients = step.loss_and_gradients(model, state.params, tokens, config.train.microbatches)
-            params, moments, rms = optimizer.update(
-                config, state.params, state.optimizer, gradients, lr, lambda params: params
-            )
-        return step.TrainState(params, moments), {"loss": loss, "grad_rms": rms}
-
-    rows = sharding.batch_sharding(mesh)
-    return jax.jit(
-        unprojected, donate_argnums=0, in_shardings=(layout, rows, whole, whole), out_shardings=(layout, whole)
-    )
+    return step.compile_step(config, mesh, project).lower(state, *step.abstract_inputs(config)).compile()
 
 
 def compile_bridge(config: Config, mesh: Mesh) -> Any:

@@ -20,7 +20,7 @@ from sparse_gpt.costs.sizes import SIZES
 from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import Params
 from sparse_gpt.sparsity.topk import joint_cut, keep_mask, magnitude_keys
-from sparse_gpt.training import loop, optimizer, schedules, sharding, step
+from sparse_gpt.training import loop, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.run import corpus_batches, prepared_corpus
 
@@ -75,20 +75,7 @@ def _step(config: Config, project: bool) -> Callable[[], Any]:
     shape = (config.train.batch_size, config.model.context + 1)
     tokens = rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
     told = schedules.settings(config, config.train.steps - 1)
-    if project:
-        step_fn = step.compile_step(config)
-    else:
-        model = build(config)
-
-        def unprojected(state: step.TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
-            del keep
-            loss, gradients = step.loss_and_gradients(model, state.params, tokens, 1)
-            params, moments, rms = optimizer.update(
-                config, state.params, state.optimizer, gradients, lr, lambda params: params
-            )
-            return step.TrainState(params, moments), {"loss": loss, "grad_rms": rms}
-
-        step_fn = jax.jit(unprojected, donate_argnums=0)
+    step_fn = step.compile_step(config, project=project)
     held = [state]
 
     def run() -> Any:

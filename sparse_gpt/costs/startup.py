@@ -88,12 +88,13 @@ def quickstart(steps: int = 10) -> dict[str, Any]:
     import numpy as np
 
     from sparse_gpt import presets
-    from sparse_gpt.training import loop, schedules
+    from sparse_gpt.training import schedules
+    from sparse_gpt.training.objective import LanguageModel
 
     config = presets.quickstart()
-    program = loop.language_model(config, None)
+    model = LanguageModel(config)
     started = time.perf_counter()
-    advance, state = program.compile_step(), program.make_state()
+    advance, state = model.compile_step(), model.make_state()
     compiled = time.perf_counter() - started
     settings = schedules.settings(config, config.train.steps - 1)
     shape = (config.train.batch_size, config.model.context + 1)

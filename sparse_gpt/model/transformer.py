@@ -15,6 +15,7 @@ import numpy as np
 
 from sparse_gpt.config import Config, ModelConfig, activation_sites
 from sparse_gpt.model.attention import attend, causal_attention
+from sparse_gpt.model.placement import gather_channels, replicate_channels
 from sparse_gpt.model.taps import Tap, identity
 from sparse_gpt.parameters import parameter_table
 from sparse_gpt.sparsity.topk import abs_topk
@@ -95,7 +96,7 @@ class Attention(_Part):
     def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes, positions: jax.Array | None) -> jax.Array:
         m, sites = self.config, ("attn_q", "attn_k", "attn_v")
         batch, time = x_BxTxR.shape[:2]
-        qkv = nodes.sparsify(sites, self.c_attn(x_BxTxR).reshape(batch, time, 3, m.n_head * m.d_head))
+        qkv = nodes.sparsify(sites, gather_channels(self.c_attn(x_BxTxR)).reshape(batch, time, 3, -1))
         q, k, v = (qkv[:, :, i] for i in range(3))
         q = q if positions is None else _at(q, positions)
         q, k, v = (nodes.tap(site, layer, x) for site, x in zip(sites, (q, k, v), strict=True))
@@ -103,7 +104,7 @@ class Attention(_Part):
         sink = self.sink if m.attention_sink else jnp.full(m.n_head, -jnp.inf, jnp.float32)
         y = causal_attention(q, k, v, sink) if positions is None else attend(q, k, v, sink, positions[:, None])
         y = nodes("attn_y", layer, jnp.swapaxes(y, 1, 2).reshape(batch, -1, m.n_head * m.d_head))
-        return nodes("attn_out", layer, self.c_proj(y))
+        return nodes("attn_out", layer, replicate_channels(self.c_proj(y)))
 
 
 class Mlp(_Part):
@@ -114,9 +115,9 @@ class Mlp(_Part):
         self.c_proj = Linear(self.config)
 
     def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes) -> jax.Array:
-        hidden = self.c_fc(x_BxTxR)
+        hidden = gather_channels(self.c_fc(x_BxTxR))
         hidden = nn.relu(hidden) if self.config.activation == "relu" else gelu(hidden)
-        return nodes("mlp_out", layer, self.c_proj(nodes("mlp_neuron", layer, hidden)))
+        return nodes("mlp_out", layer, replicate_channels(self.c_proj(nodes("mlp_neuron", layer, hidden))))
 
 
 class Block(_Part):
@@ -141,7 +142,7 @@ class Block(_Part):
         relu = self.config.residual_activation == "relu"
         if sublayer == 0:
             h_BxTxD = tap("resid_in", layer, h_BxTxD)
-            read = self.ln_1(h_BxTxD, "attn_norm", layer, tap)
+            read = replicate_channels(self.ln_1(h_BxTxD, "attn_norm", layer, tap))
             if position_1xTxP is not None:
                 read = _append(read, self.ln_p1(position_1xTxP))
             delta = self.attn(nodes("attn_in", layer, read), layer, nodes, positions)
@@ -149,7 +150,7 @@ class Block(_Part):
             h = stream + delta
             return nodes("resid_post_attn", layer, nn.relu(h) if relu else h)
         h_BxTxD = tap("resid_mid", layer, h_BxTxD)
-        read = self.ln_2(h_BxTxD, "mlp_norm", layer, tap)
+        read = replicate_channels(self.ln_2(h_BxTxD, "mlp_norm", layer, tap))
         if position_1xTxP is not None:
             own = self.ln_p2(position_1xTxP)
             own = jnp.broadcast_to(own, (read.shape[0], *own.shape[1:]))
@@ -210,7 +211,7 @@ class Transformer(_Part):
         h = jnp.take(self.wte, tokens, axis=0)
         if self.config.position == "additive":
             h = h + self.wpe[None, : tokens.shape[1]]
-        return h
+        return replicate_channels(h)
 
     def run(
         self,
@@ -237,14 +238,14 @@ class Transformer(_Part):
         """Logits (B, T, V) from the residual stream at the last boundary and the current tokens (B, T)."""
         m = self.config
         h = tap("resid_final", m.n_layer, h)
-        x = self.ln_f(h, "final_norm", m.n_layer, tap)
+        x = replicate_channels(self.ln_f(h, "final_norm", m.n_layer, tap))
         head = self.wte.T if m.tied else self.lm_head
         logits = jnp.dot(x.reshape(-1, m.d_model), head, preferred_element_type=jnp.float32)
         if m.final_bias:
             logits = logits + self.final_logits_bias[None, :]
         if m.bigram:
             logits = logits + jnp.take(self.bigram, tokens.reshape(-1), axis=0)
-        return logits.reshape(*h.shape[:-1], m.vocab_size)
+        return replicate_channels(logits.reshape(*h.shape[:-1], m.vocab_size))
 
     def _concatenated(self, time: int) -> jax.Array | None:
         """Concatenated position channels (1, T, d_position), or None."""

@@ -7,6 +7,7 @@ kept first, inside the same k. Ties are broken by flat index, and kept weights k
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from sparse_gpt.sparsity.topk import (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # its dicts have no hash, and jit wants one: the object's own
+@dataclasses.dataclass(frozen=True, eq=False)  # compared below: dicts have no hash, and their order counts here
 class Projection:
     """``projection(params, keep)``: the parameter tree with all but `keep[i]` entries of tensor i set to zero.
 
@@ -40,6 +41,15 @@ class Projection:
     min_alive: int
     mesh: Mesh | None = None
     specs: Mapping[Path, PartitionSpec] = dataclasses.field(default_factory=dict)
+
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(self.tensors.items()), self.min_alive, self.mesh, tuple(self.specs.items())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Projection) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
     def __call__(self, params: Params, keep: Array) -> Params:
         """`keep` is (projected tensors,) int32 in the order of `tensors`, each within [0, size]."""

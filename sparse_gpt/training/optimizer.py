@@ -1,22 +1,86 @@
-"""The two optimizer recipes, each as one pure update (paper, section 2 and appendix; reference train.py).
+"""The two optimizer recipes as optax chains (paper, section 2 and appendix; reference train.py).
 
-paper:             gradients clipped to an RMS of 1 -> AdamW (decay inside) -> projection
-openai_reference:  gradients divided by (RMS + 1e-5) -> Adam -> projection -> w -= decay * lr * w
+paper:             gradients clipped to an RMS of 1 -> Adam; weights decay -> move -> are projected
+openai_reference:  gradients divided by (RMS + 1e-5) -> Adam; weights move -> are projected -> decay
 
-The RMS is one number over all parameters together. Moments and gradients stay dense.
+The RMS is one number over all parameters together. Moments and gradients stay dense. The projection follows
+`optax.apply_updates`, as in optax.projections. Decay multiplies the weights by 1 - lr * decay, as PyTorch's AdamW does;
+`optax.add_decayed_weights` comes to the same apart from last bits, but cannot follow the projection.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparse_gpt.config import Config, OptimizerConfig
-from sparse_gpt.parameters import BIGRAM, ParameterSpec, Params, Path, flatten, parameter_table, unflatten
+from sparse_gpt.parameters import BIGRAM, ParameterSpec, Params, Path, parameter_table, unflatten
 
 Project = Callable[[Params], Params]
+
+
+class Recipe(NamedTuple):
+    """How gradients change parameters.
+
+    Attributes:
+      rms: the RMS of gradients as the recipe counts it, before it is controlled; a float32 scalar.
+      direction: from gradients to Adam's direction, without learning rate or decay. Its state is Adam's alone.
+      apply: ``apply(params, direction, learning_rate, project)`` gives the new parameters.
+    """
+
+    rms: Callable[[Params], jax.Array]
+    direction: optax.GradientTransformation
+    apply: Callable[[Params, Params, jax.Array, Project], Params]
+
+
+def make(config: Config, table: Mapping[Path, ParameterSpec] | None = None) -> Recipe:
+    """The recipe of config.optimizer.
+
+    Args:
+      config: validated.
+      table: rows of the tensors that are trained; default: those of the configured model.
+    """
+    table = parameter_table(config.model) if table is None else table
+    return RECIPES[config.optimizer.recipe](config.optimizer, decayed(table))
+
+
+def paper(o: OptimizerConfig, decays: Params) -> Recipe:
+    """AdamW on clipped gradients; the projection comes last."""
+
+    def apply(params: Params, direction: Params, learning_rate: jax.Array, project: Project) -> Params:
+        params = decay(params, decays, learning_rate * o.weight_decay)
+        return project(move(params, direction, learning_rate))
+
+    return Recipe(gradient_rms, chain(clip_by_rms(o.grad_rms), adam(o)), apply)
+
+
+def openai_reference(o: OptimizerConfig, decays: Params) -> Recipe:
+    """The reference's train.py: its gradients, all scaled to an RMS of 1, and decay after the projection."""
+
+    def rms(gradients: Params) -> jax.Array:
+        gradients = without_constants(gradients)
+        return gradient_rms({name: leaf for name, leaf in gradients.items() if name != FINAL_BIAS})
+
+    def apply(params: Params, direction: Params, learning_rate: jax.Array, project: Project) -> Params:
+        params = project(move(params, direction, learning_rate))
+        return decay(params, decays, learning_rate * o.weight_decay)
+
+    constants = optax.stateless(lambda gradients, _: without_constants(gradients))
+    return Recipe(rms, chain(constants, divide_by(lambda gradients: rms(gradients) + 1e-5), adam(o)), apply)
+
+
+RECIPES: Mapping[str, Callable[[OptimizerConfig, Params], Recipe]] = {
+    "paper": paper,
+    "openai_reference": openai_reference,
+}
+
+FINAL_BIAS = "final_logits_bias"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From gradients to a direction
 
 
 def gradient_rms(gradients: Params) -> jax.Array:
@@ -26,68 +90,65 @@ def gradient_rms(gradients: Params) -> jax.Array:
     return jnp.sqrt(total / sum(leaf.size for leaf in leaves))
 
 
-def adam(o: OptimizerConfig) -> optax.GradientTransformation:
-    """Adam's direction, without learning rate or decay."""
-    return optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=o.eps)
+def divide_by(divisor: Callable[[Params], jax.Array]) -> optax.GradientTransformation:
+    """All gradients divided by one number, which is computed from them."""
+
+    def update(gradients: Params, params: Params) -> Params:
+        del params
+        scale = 1.0 / divisor(gradients)
+        return jax.tree.map(lambda g: g * scale, gradients)
+
+    return optax.stateless(update)
 
 
-def decayed(table: Mapping[Path, ParameterSpec]) -> Params:
-    """Tree of bools: tensors with more than one dimension, except the bigram table."""
-    return unflatten({path: len(spec.shape) > 1 and spec.kind != BIGRAM for path, spec in table.items()})
+def clip_by_rms(limit: float) -> optax.GradientTransformation:
+    """Gradients with an RMS of at most `limit`: over N entries, `optax.clip_by_global_norm(limit * sqrt(N))`, which
+    needs not be told N."""
+    return divide_by(lambda gradients: jnp.maximum(gradient_rms(gradients) / limit, 1.0))
 
 
-def _trained(gradients: Params) -> Params:
-    """Gradients of what the reference trains: its final logits bias is a constant."""
-    return {name: leaf for name, leaf in gradients.items() if name != "final_logits_bias"}
-
-
-def _reference_gradients(gradients: Params) -> Params:
-    """As the reference's autograd leaves them: no gradient for the final bias, nor for the bigram row of the last
-    vocabulary entry (its table is looked up with padding_idx=-1)."""
-    zeros = {name: jnp.zeros_like(leaf) for name, leaf in gradients.items() if name == "final_logits_bias"}
+def without_constants(gradients: Params) -> Params:
+    """Gradients as the reference's autograd leaves them: none for the final logits bias, which is a constant there, nor
+    for the bigram row of the last vocabulary entry (its table is looked up with padding_idx=-1)."""
+    zeros = {name: jnp.zeros_like(leaf) for name, leaf in gradients.items() if name == FINAL_BIAS}
     if "bigram" in gradients:
         zeros["bigram"] = gradients["bigram"].at[-1].set(0.0)
     return {**gradients, **zeros}
 
 
-def update(
-    config: Config,
-    params: Params,
-    state: Any,
-    gradients: Params,
-    learning_rate: jax.Array,
-    project: Project,
-    table: Mapping[Path, ParameterSpec] | None = None,
-) -> tuple[Params, Any, jax.Array]:
-    """One optimizer step.
+def adam(o: OptimizerConfig) -> optax.GradientTransformation:
+    """Adam's direction, without learning rate or decay."""
+    return optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=o.eps)
 
-    Args:
-      config: recipe and its numbers.
-      params: float32 parameters.
-      state: optax state of `adam`.
-      gradients: float32, like params.
-      learning_rate: float32 scalar.
-      project: the projection at this step's density.
-      table: rows of the tensors in params; default: those of the configured model.
 
-    Returns:
-      (new params, new state, gradient RMS before it was controlled).
-    """
-    o = config.optimizer
-    reference = o.recipe == "openai_reference"
-    gradients = _reference_gradients(gradients) if reference else gradients
-    rms = gradient_rms(_trained(gradients) if reference else gradients)
-    scale = 1.0 / (rms + 1e-5) if reference else 1.0 / jnp.maximum(rms / o.grad_rms, 1.0)
-    gradients = jax.tree.map(lambda g: g * scale, gradients)
-    direction, state = adam(o).update(gradients, state)
-    shrink = 1.0 - learning_rate * o.weight_decay
+def chain(*transformations: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`optax.chain` of stateless transformations and a last one, whose state is all that the chain keeps: checkpoints
+    hold Adam's moments without a place for what stands before them."""
+    chained, last = optax.chain(*transformations), transformations[-1]
+    stateless = (optax.EmptyState(),) * (len(transformations) - 1)
 
-    def decay(tree: Params) -> Params:
-        mask = flatten(decayed(parameter_table(config.model) if table is None else table))
-        return unflatten({path: w * shrink if mask[path] else w for path, w in flatten(tree).items()})
+    def update(gradients: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+        direction, states = chained.update(gradients, (*stateless, state), params)
+        return direction, states[-1]
 
-    if reference:
-        params = jax.tree.map(lambda w, d: w - learning_rate * d, params, direction)
-        return decay(project(params)), state, rms
-    params = jax.tree.map(lambda w, d: w - learning_rate * d, decay(params), direction)
-    return project(params), state, rms
+    return optax.GradientTransformation(last.init, update)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a direction to new weights
+
+
+def move(params: Params, direction: Params, learning_rate: jax.Array) -> Params:
+    """Parameters after one step against a direction."""
+    return optax.apply_updates(params, jax.tree.map(lambda d: -learning_rate * d, direction))
+
+
+def decay(params: Params, decays: Params, rate: jax.Array) -> Params:
+    """Parameters with those tensors multiplied by 1 - rate where the tree of bools `decays` says so."""
+    shrink = 1.0 - rate
+    return jax.tree.map(lambda w, decays: w * shrink if decays else w, params, decays)
+
+
+def decayed(table: Mapping[Path, ParameterSpec]) -> Params:
+    """Tree of bools: tensors with more than one dimension, except the bigram table."""
+    return unflatten({path: len(spec.shape) > 1 and spec.kind != BIGRAM for path, spec in table.items()})

@@ -18,8 +18,7 @@ from sparse_gpt.folders import Snapshot
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Manifest
 from sparse_gpt.training import claim, distributed, loop, schedules, sharding
-
-AtStep = Callable[[int, Params], None]
+from sparse_gpt.training.objective import Objective
 
 
 def train_on_corpus(
@@ -29,9 +28,9 @@ def train_on_corpus(
     reject: Callable[[str], bool] | None = None,
     reject_name: str = "",
     init_from: Params | None = None,
-    at_step: AtStep | None = None,
+    at_step: loop.AtStep | None = None,
     progress: bool = True,
-    make_program: loop.MakeProgram = loop.language_model,
+    objective: Objective | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> loop.Result:
     """Prepares (or opens) the corpus, writes the tokenizer into the workdir, and trains or resumes.
@@ -40,7 +39,7 @@ def train_on_corpus(
       config: validated.
       workdir: see loop.train; additionally receives corpus/ (unless config.data.corpus names one) and tokenizer/.
       reject, reject_name: documents to leave out of the corpus (the held-out samples of tasks), and the rule's name.
-      init_from, at_step, progress, make_program, facts: see loop.train.
+      init_from, at_step, progress, objective, facts: see loop.train.
 
     Raises:
       InputError: as loop.train and `data.prepare_corpus`; also, before anything is written, if this machine is too
@@ -65,7 +64,7 @@ def train_on_corpus(
                 at_step=at_step,
                 progress=progress,
                 mesh=mesh,
-                make_program=make_program,
+                objective=objective,
             )
 
 

@@ -19,7 +19,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.transformer import Linear, Norm, Transformer
 from sparse_gpt.parameters import ParameterSpec, Params, Path, parameter_table, unflatten
 
 AXES = ("data", "fsdp", "tensor")
@@ -39,6 +38,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "position": (),
     "context": (),
 }
+
+# Logical axis of an activation (see model/placement.py) -> mesh axes it is sharded over.
+ACTIVATION_RULES = (("batch", BATCH_AXES), ("parts", "tensor"))
 
 
 def parse_mesh(text: str, device_count: int) -> dict[str, int]:
@@ -78,6 +80,11 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
         # The compiler places intermediate values; Explicit would want every operation annotated.
         axis_types=(AxisType.Auto,) * len(AXES),
     )
+
+
+def spread(mesh: Mesh) -> Mesh | None:
+    """The mesh, or None when it is of one device, which needs no shardings."""
+    return None if mesh.size == 1 else mesh
 
 
 def _arrange(text: str, sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
@@ -171,30 +178,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 @contextlib.contextmanager
-def activations_whole(mesh: Mesh | None) -> Iterator[None]:
-    """While the model is traced inside, its activations are held to rows over data and fsdp, channels whole.
-
-    Without this the compiler may cut channels where the weights are cut, and AbsTopK would communicate round by round.
-    With a `tensor` axis, c_attn and c_fc compute their outputs in parts, which are joined before AbsTopK.
-    """
+def activations_on(mesh: Mesh | None) -> Iterator[None]:
+    """While the model is traced inside, the constraints of model/placement.py hold its activations on `mesh`."""
     if mesh is None:
         yield
         return
-
-    def hold(x: jax.Array, channels: str | None = None) -> jax.Array:
-        spec = PartitionSpec(BATCH_AXES, *(None,) * (x.ndim - 2), channels)
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
-
-    def around(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        y, module = method(*args, **kwargs), context.module
-        if (type(module), context.method_name) not in held or y.shape[0] == 1:  # 1: positions, the same for all rows
-            return y
-        if isinstance(module, Linear) and module.name in ("c_attn", "c_fc") and not y.shape[-1] % mesh.shape["tensor"]:
-            y = hold(y, "tensor")
-        return hold(y)
-
-    held = {(Linear, "__call__"), (Norm, "__call__"), (Transformer, "embed"), (Transformer, "unembed")}
-    with nn.intercept_methods(around):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(ACTIVATION_RULES):
         yield
 
 

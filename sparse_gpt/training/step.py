@@ -83,23 +83,43 @@ def over_microbatches(function: Callable[[jax.Array], Any], tokens: jax.Array, p
 
 
 def train_step(
-    config: Config,
-    model: Transformer,
-    projection: Projection,
     state: TrainState,
     tokens: jax.Array,
     lr: jax.Array,
     keep: jax.Array,
+    *,
+    config: Config,
+    mesh: Mesh | None = None,
+    project: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step. `tokens` (B, T + 1), `lr` float32 scalar, `keep` (projected tensors,) int32.
+    """One step: loss and gradients, Adam's direction, and the weights moved along it and projected.
 
-    Returns the new state and metrics: loss, grad_rms.
+    Args:
+      state: parameters and moments before the step.
+      tokens: (B, T + 1) integers.
+      lr: learning rate, float32 scalar.
+      keep: (projected tensors,) int32, entries that stay nonzero, in the order of `schedules.projected_tensors`.
+      config: static; what a step computes.
+      mesh: static; where the state is placed, or None for one device.
+      project: static; False leaves the projection out, to tell what it costs.
+
+    Returns:
+      The new state, and metrics: loss, grad_rms.
     """
-    loss, gradients = loss_and_gradients(model, state.params, tokens, config.train.microbatches)
-    params, moments, rms = optimizer.update(
-        config, state.params, state.optimizer, gradients, lr, lambda p: projection(p, keep)
-    )
-    return TrainState(params, moments), {"loss": loss, "grad_rms": rms}
+    recipe = optimizer.make(config)
+    with sharding.activations_on(mesh):
+        loss, gradients = loss_and_gradients(build(config), state.params, tokens, config.train.microbatches)
+    direction, moments = recipe.direction.update(gradients, state.optimizer)
+    projected = projection(config, mesh) if project else lambda params, keep: params
+    params = recipe.apply(state.params, direction, lr, lambda params: projected(params, keep))
+    return TrainState(params, moments), {"loss": loss, "grad_rms": recipe.rms(gradients)}
+
+
+def projection(config: Config, mesh: Mesh | None = None) -> Projection:
+    """The projection of the configured model's tensors, where they are placed on the mesh."""
+    tensors = schedules.projected_tensors(config)
+    specs = {} if mesh is None else sharding.partition_specs(config.model, mesh)
+    return Projection(tensors, config.sparsity.min_alive, mesh, {path: specs[path] for path in tensors if specs})
 
 
 def nonzeros(params: Params, mesh: Mesh | None = None) -> dict[str, int]:
@@ -158,15 +178,15 @@ def _maker(config: Config, mesh: Mesh | None) -> Callable[[], TrainState]:
     return jax.jit(lambda: init_state(config), out_shardings=layout)
 
 
-def compile_step(config: Config, mesh: Mesh | None = None) -> Any:
-    """``step(state, tokens, lr, keep)``, jitted with the state donated; the same function for configurations that
-    differ in nothing that a step computes.
+def compile_step(config: Config, mesh: Mesh | None = None, project: bool = True) -> Any:
+    """``step(state, tokens, lr, keep)``: `train_step`, jitted with the state donated; the same function for
+    configurations that differ in nothing that a step computes.
 
-    With a mesh the state lies as `sharding.state_shardings` says, tokens as `sharding.batch_sharding`, and lr, keep and
-    the metrics are whole on every device. It can be lowered without devices: `compile_step(config, mesh).lower(
+    With a mesh the state is placed as `sharding.state_shardings` says, tokens as `sharding.batch_sharding`, and lr,
+    keep and the metrics are replicated. It can be lowered without devices: `compile_step(config, mesh).lower(
     abstract_state(config, mesh), *abstract_inputs(config))`.
     """
-    return _compiled(_computed_by(config), mesh)
+    return _compiled(_computed_by(config), mesh, project)
 
 
 def _computed_by(config: Config) -> Config:
@@ -184,16 +204,8 @@ def _computed_by(config: Config) -> Config:
 
 
 @functools.cache
-def _compiled(config: Config, mesh: Mesh | None) -> Any:
-    tensors = schedules.projected_tensors(config)
-    specs = {} if mesh is None else sharding.partition_specs(config.model, mesh)
-    model = build(config)
-    projection = Projection(tensors, config.sparsity.min_alive, mesh, {path: specs[path] for path in tensors if specs})
-
-    def step(state: TrainState, tokens: jax.Array, lr: jax.Array, keep: jax.Array) -> Any:
-        with sharding.activations_whole(mesh):
-            return train_step(config, model, projection, state, tokens, lr, keep)
-
+def _compiled(config: Config, mesh: Mesh | None, project: bool) -> Any:
+    step = functools.partial(train_step, config=config, mesh=mesh, project=project)
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
     whole = sharding.replicated(mesh)
