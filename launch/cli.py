@@ -5,6 +5,7 @@ of `reproduce` missed, 1 a defect.
 """
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,9 +56,14 @@ def define_config() -> None:
     _check_names(sys.argv[1:])  # before the next one reads them
     config_flags.DEFINE_config_dict(
         "config",
-        ConfigDict(configs.to_dict(configs.Config())),
+        ConfigDict({group: _as_flags(held) for group, held in dataclasses.asdict(configs.Config()).items()}),
         configs.help_text(),
     )
+
+
+def _as_flags(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group with lists as the texts that flags take, and `configs.replace` reads."""
+    return {name: configs.as_flag(value) for name, value in group.items()}
 
 
 def define_distributed() -> None:

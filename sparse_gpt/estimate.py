@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_gpt import machine
-from sparse_gpt.config import Config, ModelConfig, k_coefs
+from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.config.fields import shown
 from sparse_gpt.errors import InputError
 
@@ -89,7 +89,7 @@ def training(config: Config) -> Need:
 def searching(config: Config) -> Need:
     """The mask search of one task, on all devices together, with samples of a single token."""
     m, p = config.model, config.prune
-    searches = max(p.seeds * len(k_coefs(p)), min(p.tune_trials, 8))
+    searches = max(p.seeds * len(p.k_coefs), min(p.tune_trials, 8))
     samples, gates = 2 * p.batch_pairs, nodes(m)
     memory = {
         "parameters": FLOAT * parameters(m),

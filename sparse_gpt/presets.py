@@ -17,7 +17,7 @@ from sparse_gpt.config import (
 from sparse_gpt.errors import InputError
 
 SHORT_SEARCH = PruneConfig(
-    steps=200, learning_rate=5e-3, seeds=2, k_coefs="1e-3,3e-3", batch_pairs=32, evaluation_pairs=128, refine_trials=1
+    steps=200, learning_rate=5e-3, seeds=2, k_coefs=(1e-3, 3e-3), batch_pairs=32, evaluation_pairs=128, refine_trials=1
 )
 """Minutes per task on two cores."""
 
@@ -57,7 +57,7 @@ def laptop() -> Config:
         train=TrainConfig(
             steps=16_000, batch_size=16, checkpoint_every=500, log_every=20, eval_every=1000, eval_batches=16
         ),
-        prune=dataclasses.replace(SHORT_SEARCH, seeds=3, k_coefs="3e-3,1e-2", refine_trials=3),
+        prune=dataclasses.replace(SHORT_SEARCH, seeds=3, k_coefs=(3e-3, 1e-2), refine_trials=3),
     )
 
 
@@ -116,7 +116,7 @@ def tiny() -> Config:
             eval_batches=2,
             evaluate_tasks=False,
         ),
-        prune=PruneConfig(steps=20, seeds=2, k_coefs="1e-4", batch_pairs=8, random_draws=4),
+        prune=PruneConfig(steps=20, seeds=2, k_coefs=(1e-4,), batch_pairs=8, random_draws=4),
     )
 
 

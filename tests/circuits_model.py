@@ -31,7 +31,7 @@ ANSWERS = (3, 7)
 SEARCH = PruneConfig(
     steps=30,
     seeds=2,
-    k_coefs="1e-3",
+    k_coefs=(1e-3,),
     batch_pairs=8,
     learning_rate=2e-2,
     random_draws=4,
@@ -57,7 +57,7 @@ def config(activation_fraction: float = 0.0, prune: PruneConfig | None = None, *
         sparsity=SparsityConfig(density=0.3, activation_fraction=activation_fraction, min_alive=0),
         train=TrainConfig(steps=1),
         prune=prune
-        or PruneConfig(steps=20, seeds=2, k_coefs="1e-3", batch_pairs=8, learning_rate=1e-2, random_draws=4),
+        or PruneConfig(steps=20, seeds=2, k_coefs=(1e-3,), batch_pairs=8, learning_rate=1e-2, random_draws=4),
     )
 
 

@@ -35,7 +35,7 @@ def models() -> Models:
     for part in ("attn", "mlp"):
         for leaf in twice["h_0"][part]["c_proj"].values():
             leaf *= 2
-    pairs = boundary_map("", 1, 1)
+    pairs = boundary_map((), 1, 1)
     bridges = {f"decoder_{i}": {"kernel": 2 * np.eye(WIDTH, dtype=np.float32)} for i in range(3)}
     return Models(Bridged(build(config), build(config), pairs, 1.0), twice, params, bridges)
 

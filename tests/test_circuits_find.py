@@ -42,7 +42,7 @@ from sparse_gpt.parameters import Params
 from tests import circuits_model
 
 SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
-PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs="1e-3,1e-2", refine_trials=2, seed=4)
+PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs=(1e-3, 1e-2), refine_trials=2, seed=4)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
 
@@ -478,7 +478,7 @@ def strict(text: str) -> object:
 def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_circuit(
     means: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    prune = dataclasses.replace(PRUNE, target_loss=1e6, k_coefs="1e6,1e9")
+    prune = dataclasses.replace(PRUNE, target_loss=1e6, k_coefs=(1e6, 1e9))
     config = dataclasses.replace(CONFIG, prune=prune)
     found = find_circuit(problem(means, config, token_text=token_text), progress=False)
     assert found.reached

@@ -28,7 +28,7 @@ from sparse_gpt.interruption import Interrupted
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
-PRUNE = PruneConfig(steps=12, seeds=2, k_coefs="0,1e-2", batch_pairs=4, learning_rate=2e-2, init_noise_scale=0.1)
+PRUNE = PruneConfig(steps=12, seeds=2, k_coefs=(0.0, 1e-2), batch_pairs=4, learning_rate=2e-2, init_noise_scale=0.1)
 
 
 def _may_open() -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ def _interrupt() -> None:
 
 
 def test_a_price_on_nodes_closes_them() -> None:
-    h = mask_search.population(dataclasses.replace(PRUNE, seeds=1, k_coefs="0,1"))
+    h = mask_search.population(dataclasses.replace(PRUNE, seeds=1, k_coefs=(0.0, 1.0)))
     free, dear = _find(h, steps=24).open_nodes[:, -1]
     assert dear < free / 2
 

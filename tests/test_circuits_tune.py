@@ -19,7 +19,7 @@ from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, Config, PruneConfig
 from sparse_gpt.errors import InputError
 
-PRUNE = PruneConfig(seeds=2, k_coefs="1e-4,3e-4", tune_trials=16, steps=5)
+PRUNE = PruneConfig(seeds=2, k_coefs=(1e-4, 3e-4), tune_trials=16, steps=5)
 NODES = 1000
 
 
@@ -151,7 +151,7 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
 
 
 def test_values_at_zero_stay() -> None:
-    prune = PruneConfig(weight_decay=0, init_noise_bias=-0.1, k_coefs="0,1e-3", beta2=0, tune_trials=8, seeds=1)
+    prune = PruneConfig(weight_decay=0, init_noise_bias=-0.1, k_coefs=(0.0, 1e-3), beta2=0, tune_trials=8, seeds=1)
     found = populations.tune(prune, Runner())
     assert (found.h.weight_decay == 0).all()
     assert (found.h.init_noise_bias == np.float32(-0.1)).all()

@@ -5,6 +5,7 @@ after its MLP; a model of L layers has 2 L + 1 of them.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -24,15 +25,16 @@ class Pair(NamedTuple):
 Groups = tuple[tuple[int, ...], ...]  # consecutive bridges, by number; one bridge of each group is taken per step
 
 
-def boundary_map(text: str, dense_layers: int, sparse_layers: int) -> tuple[Pair, ...]:
-    """The bridges, in order of depth, from such as "0:0,4:2,8:4" (dense:sparse); empty joins boundaries one to one.
+def boundary_map(pairs_text: Sequence[str], dense_layers: int, sparse_layers: int) -> tuple[Pair, ...]:
+    """The bridges, in order of depth, from such as ("0:0", "4:2", "8:4") (dense:sparse); none joins boundaries one to
+    one.
 
     Raises:
       InputError: not a list of pairs of numbers; a boundary that its model does not have; pairs that do not ascend in
         both models; or no map for models of different depth.
     """
-    field = f"--config.bridge.boundaries={text}"
-    if not text.strip():
+    field = f"--config.bridge.boundaries={','.join(pairs_text)}"
+    if not pairs_text:
         if dense_layers != sparse_layers:
             raise InputError(
                 f"{field}: the dense model has {dense_layers} layers, the sparse one {sparse_layers}; say which "
@@ -40,7 +42,7 @@ def boundary_map(text: str, dense_layers: int, sparse_layers: int) -> tuple[Pair
             )
         return tuple(Pair(i, i) for i in range(2 * sparse_layers + 1))
     try:
-        pairs = [Pair(*(int(number) for number in part.split(":"))) for part in text.split(",")]
+        pairs = [Pair(*(int(number) for number in part.split(":"))) for part in pairs_text]
     except (TypeError, ValueError) as error:
         raise InputError(f'{field}: expected pairs dense:sparse of numbers, such as "0:0,4:2,8:4"') from error
     for pair in pairs:

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from sparse_gpt import config as configs
 from sparse_gpt.circuits import circuit
 from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.search.populations import STUDY
@@ -23,7 +24,8 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sh
     try:
         circuit.load(folder, params_sha256)
         search = read_json(folder / "search.json")
-        same = PruneConfig(**search["hyperparameters"]) == prune  # a field that is younger than the file: its default
+        held = configs.from_dict({"prune": search["hyperparameters"]}).prune
+        same = held == prune  # a field that is younger than the file: its default
         same = same and search.get("samples_sha256", "") == samples_sha256
         return same and search["params_sha256"] == params_sha256 and (folder / "traces.json").is_file()
     except (InputError, OSError, KeyError, TypeError, ValueError):

@@ -1,8 +1,8 @@
 """Typed, frozen configuration; named ones are in presets.py.
 
-Every field is a plain int, float, bool or str, so that a configuration is a flat table a flag can override
-(``--config.model.d_model=256``), a JSON file can hold, and two runs can be compared by equality. A value from either
-goes through the same rule, declared beside the field (see fields.py and groups.py).
+Every field is a plain int, float, bool or str, or a tuple of them, so that a configuration is a flat table that a flag
+can override (``--config.model.d_model=256``), a JSON file can hold, and two runs can be compared by equality. A value
+from either goes through the same rule, declared beside the field (see fields.py and groups.py).
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sparse_gpt.config import fields
-from sparse_gpt.config.checks import activation_sites, check_model, check_rules, embedding_density, k_coefs
+from sparse_gpt.config.checks import activation_sites, check_model, check_rules, embedding_density
+from sparse_gpt.config.fields import as_flag
 from sparse_gpt.config.groups import (
-    ALL_SITES,
     NODE_SITES,
     RESIDUAL_SITES,
     TUNE_BATCH,
@@ -31,7 +31,6 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.io import read_json
 
 __all__ = [
-    "ALL_SITES",
     "FLAG",
     "NODE_SITES",
     "RESIDUAL_SITES",
@@ -46,10 +45,11 @@ __all__ = [
     "SparsityConfig",
     "TrainConfig",
     "activation_sites",
+    "as_flag",
     "embedding_density",
     "from_dict",
+    "group_to_dict",
     "help_text",
-    "k_coefs",
     "load",
     "replace",
     "to_dict",
@@ -85,7 +85,13 @@ def replace(config: Config, overrides: Mapping[str, Any], prefix: str = FLAG) ->
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain dict, as written to config.json."""
-    return dataclasses.asdict(config)
+    return {group: group_to_dict(getattr(config, group)) for group in RULES}
+
+
+def group_to_dict(group: Any) -> dict[str, Any]:
+    """One group as a plain dict, equal to what reading it from JSON gives: lists where the group has tuples."""
+    held = dataclasses.asdict(group)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}
 
 
 def from_dict(tree: Any, where: str = "") -> Config:
@@ -124,10 +130,10 @@ def load(workdir: str | Path) -> Config:
 
 
 def validate(config: Config) -> Config:
-    """Returns `config` unchanged, or raises InputError on the first value or combination that is impossible."""
-    for group, rules in RULES.items():
-        for field, rule in rules.items():
-            fields.read(rule, f"{FLAG}{group}.{field}", getattr(getattr(config, group), field))
+    """Returns `config`, each value in its field's type, or raises InputError on the first value or combination that is
+    impossible."""
+    flat = {f"{group}.{field}": getattr(getattr(config, group), field) for group in RULES for field in RULES[group]}
+    config = replace(Config(), flat)
     check_rules(config, FLAG)
     return config
 
@@ -138,7 +144,7 @@ def help_text() -> str:
     for group, rules in RULES.items():
         held = getattr(Config(), group)
         for field, rule in rules.items():
-            value = getattr(held, field)
+            value = fields.as_flag(getattr(held, field))
             shown = (
                 str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
             )

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from sparse_gpt.config.fields import parts, shown
-from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, PruneConfig, SparsityConfig
+from sparse_gpt.config.fields import shown
+from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, SparsityConfig
 from sparse_gpt.errors import InputError
 
 SHORTEST_ANNEALING = 1e-6  # of training; below it the first and the last step of annealing can coincide
@@ -12,17 +12,12 @@ SHORTEST_ANNEALING = 1e-6  # of training; below it the first and the last step o
 
 def activation_sites(config: SparsityConfig) -> tuple[str, ...]:
     """Names of the sites where AbsTopK acts; empty when it is off."""
-    return parts(config.activation_sites) if config.activation_fraction else ()
+    return config.activation_sites if config.activation_fraction else ()
 
 
 def embedding_density(config: SparsityConfig) -> float:
     """Target density of embedding and unembedding."""
     return config.embedding_density or config.density
-
-
-def k_coefs(p: PruneConfig) -> tuple[float, ...]:
-    """The penalties per open gate, parsed."""
-    return tuple(float(value) for value in parts(p.k_coefs))
 
 
 def check_rules(config: Config, prefix: str) -> None:

@@ -1,7 +1,7 @@
 """What a field of a configuration may hold, declared once, beside the field: its kind, its range and what it is for.
 
-`whole`, `real`, `flag`, `text`, `choice`, `numbers` and `names` make dataclass fields that carry a `Rule`. Flags,
-files and help texts all ask that rule; nothing else says what the range of a field is.
+`whole`, `real`, `flag`, `text`, `choice`, `texts`, `numbers` and `names` make dataclass fields that carry a `Rule`.
+Flags, files and help texts all ask that rule; nothing else says what the range of a field is.
 """
 
 import dataclasses
@@ -154,42 +154,63 @@ class Choice(Text):
 
 
 @dataclasses.dataclass(frozen=True)
-class Names(Choice):
-    """A comma list of words, each one of a few; perhaps empty."""
+class Texts(Rule):
+    """A tuple of texts, from a list of them or, as flags and older files have it, from one text with commas."""
+
+    example: str
 
     @property
     def range(self) -> str:
-        return f"comma list of {', '.join(self.allowed)}"
+        return f"list such as {self.example}"
 
-    def read(self, value: Any) -> str:
-        value = Text.read(self, value)
-        unknown = [name for name in parts(value) if name not in self.allowed]
-        if unknown:
-            raise ValueError(f"{shown(unknown[0])} is unknown; choose from {', '.join(self.allowed)}")
-        return value
+    def read(self, value: Any) -> tuple[str, ...]:
+        one = Text(self.help)
+        if isinstance(value, str):
+            return parts(one.read(value))
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"expected a {self.range}")
+        return tuple(one.read(part) for part in value)
 
 
 @dataclasses.dataclass(frozen=True)
-class Numbers(Text):
-    """A comma list of at least one number within [at_least, at_most]."""
+class Names(Texts):
+    """A tuple of words, each one of a few; perhaps empty."""
+
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        return f"list of {', '.join(self.allowed)}"
+
+    def read(self, value: Any) -> tuple[str, ...]:
+        found = super().read(value)
+        unknown = [name for name in found if name not in self.allowed]
+        if unknown:
+            raise ValueError(f"{shown(unknown[0])} is unknown; choose from {', '.join(self.allowed)}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Texts):
+    """A tuple of at least one number within [at_least, at_most]."""
 
     at_least: float = 0.0
     at_most: float = 1.0
 
     @property
     def range(self) -> str:
-        return f"comma list of numbers in [{self.at_least:g}, {self.at_most:g}]"
+        return f"list of numbers in [{self.at_least:g}, {self.at_most:g}]"
 
-    def read(self, value: Any) -> str:
-        value = super().read(value)
+    def read(self, value: Any) -> tuple[float, ...]:  # type: ignore[override]
+        given = super().read(value) if isinstance(value, str) else value
         one = Real(self.help, at_least=self.at_least, at_most=self.at_most)
         try:
-            found = [one.read(float(part)) for part in parts(value)]
-        except ValueError:
-            found = []
+            found = tuple(one.read(float(part) if isinstance(part, str) else part) for part in given)
+        except (TypeError, ValueError):
+            found = ()
         if not found:
-            raise ValueError(f"expected a {self.range}, such as 1e-4,3e-4")
-        return value
+            raise ValueError(f"expected a {self.range}, such as {self.example}")
+        return found
 
 
 def whole(default: int, at_least: int, at_most: int, help: str) -> Any:
@@ -217,14 +238,19 @@ def choice(default: str, allowed: tuple[str, ...], help: str) -> Any:
     return _field(default, Choice(help, allowed))
 
 
-def names(default: str, allowed: tuple[str, ...], help: str) -> Any:
-    """A field that holds a comma list of words."""
-    return _field(default, Names(help, allowed))
+def texts(default: tuple[str, ...], example: str, help: str) -> Any:
+    """A field that holds a tuple of str."""
+    return _field(default, Texts(help, example))
 
 
-def numbers(default: str, at_least: float, at_most: float, help: str) -> Any:
-    """A field that holds a comma list of numbers."""
-    return _field(default, Numbers(help, at_least, at_most))
+def names(default: tuple[str, ...], allowed: tuple[str, ...], help: str) -> Any:
+    """A field that holds a tuple of words."""
+    return _field(default, Names(help, ",".join(allowed[:2]), allowed))
+
+
+def numbers(default: tuple[float, ...], at_least: float, at_most: float, help: str) -> Any:
+    """A field that holds a tuple of float."""
+    return _field(default, Numbers(help, "1e-4,3e-4", at_least, at_most))
 
 
 def rules(group: Any) -> dict[str, Rule]:
@@ -237,13 +263,22 @@ def read(rule: Rule, name: str, value: Any) -> Any:
     try:
         return rule.read(value)
     except ValueError as error:
-        plain = isinstance(rule, Text) and isinstance(value, str) and value.isprintable()
+        plain = isinstance(rule, Text | Texts) and isinstance(value, str) and value.isprintable()
         raise InputError(f"{name}={shown(value, plain)}: {error}") from None
 
 
 def parts(value: str) -> tuple[str, ...]:
     """The entries of a comma list."""
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def as_flag(value: Any) -> Any:
+    """A field's value as a flag takes it: a list is one text with commas, all else stays as it is.
+
+    >>> as_flag((1e-4, 3e-4))
+    '0.0001,0.0003'
+    """
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def shown(value: Any, plain: bool = False) -> str:

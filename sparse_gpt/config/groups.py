@@ -6,11 +6,10 @@ sparse_gpt/estimate.py says what a machine can take. Rules between fields are in
 
 import dataclasses
 
-from sparse_gpt.config.fields import choice, flag, names, numbers, real, text, whole
+from sparse_gpt.config.fields import choice, flag, names, numbers, real, text, texts, whole
 
 NODE_SITES = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 RESIDUAL_SITES = ("resid_post_attn", "resid_post_mlp")  # further places where the reference can apply AbsTopK
-ALL_SITES = ",".join(NODE_SITES)
 TUNE_BATCH = 8  # mask searches whose hyperparameters are tuned together
 
 WIDEST = 1 << 20  # channels
@@ -62,7 +61,7 @@ class SparsityConfig:
     activation_fraction: float = real(
         0.25, "AbsTopK keeps int(fraction * width) channels; 0 turns it off", at_least=0, at_most=1
     )
-    activation_sites: str = names(ALL_SITES, NODE_SITES + RESIDUAL_SITES, "where AbsTopK acts")
+    activation_sites: tuple[str, ...] = names(NODE_SITES, NODE_SITES + RESIDUAL_SITES, "where AbsTopK acts")
     anneal_start: float = real(0.01, "when density begins to fall, as a fraction of training", at_least=0, below=1)
     anneal_stop: float = real(0.5, "when density reaches its target, as a fraction of training", above=0, at_most=1)
 
@@ -134,7 +133,7 @@ class PruneConfig:
     )
     steps: int = whole(400, 1, MOST, "optimisation steps of a search")
     seeds: int = whole(4, 1, 1 << 20, "searches per value of k_coefs, all in one program")
-    k_coefs: str = numbers("1e-4,3e-4", 0, 1e9, "cost of an open gate; one search per seed and value")
+    k_coefs: tuple[float, ...] = numbers((1e-4, 3e-4), 0, 1e9, "cost of an open gate; one search per seed and value")
     batch_pairs: int = whole(64, 1, 1 << 24, "pairs of samples per step")
     ablation: str = choice(
         "mean",
@@ -166,7 +165,7 @@ class PruneConfig:
 class BridgeConfig:
     """Coupling of a sparse model to a trained dense one (paper, section on bridges)."""
 
-    boundaries: str = text("", 'bridged boundaries, pairs dense:sparse such as "0:0,4:2,8:4"; empty: one to one')
+    boundaries: tuple[str, ...] = texts((), "0:0,4:2,8:4", "bridged boundaries, pairs dense:sparse; empty: one to one")
     encoder_fraction: float = real(
         0.0,
         "channels kept by AbsTopK after an encoder; 0: that of sparsity.activation_fraction, 1: all",

@@ -17,7 +17,6 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.costs.sizes import SIZES
-from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import Params
 from sparse_gpt.sparsity.topk import joint_cut, keep_mask, magnitude_keys
 from sparse_gpt.training import loop, schedules, sharding, step

@@ -49,7 +49,7 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
     batches = TaskBatch(ids(steps, count, time_steps), positions, ids(steps, count), ids(steps, count))
 
     def runner(size: int) -> Callable[[], Any]:
-        h = mask_search.population(dataclasses.replace(config.prune, seeds=size, k_coefs="1e-4"))
+        h = mask_search.population(dataclasses.replace(config.prune, seeds=size, k_coefs=(1e-4,)))
         states = [mask_search.initial_states(h, mask)]
 
         def run() -> Any:

@@ -36,7 +36,9 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def cell(value: object) -> str:
-    """Any plain value as HTML: numbers by `number`, booleans as yes and no, nothing as a dash."""
+    """Any plain value as HTML: numbers by `number`, booleans as yes and no, nothing as a dash, lists with commas."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value)) or "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value) if isinstance(value, int | float) else escape("–" if value is None else value)

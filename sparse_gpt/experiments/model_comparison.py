@@ -1,6 +1,5 @@
 """What experiments share that compare circuits between models: common tasks, and sizes by the same search."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ def searched_sizes(
     it. What launch.prune does besides is not done. Kept in WORKDIR/sizes/TASK.json, for these weights and settings."""
     config = configs.replace(configs.load(workdir), settings)
     run = Workdir(workdir, config)
-    made_for = {"params_sha256": run.params_sha256, **dataclasses.asdict(config.prune)}
+    made_for = {"params_sha256": run.params_sha256, **configs.group_to_dict(config.prune)}
     paths = {task: workdir / "sizes" / f"{task}.json" for task in tasks}
     kept = {task: Sizes.read_if_any(path) for task, path in paths.items()}
     missing = {task: paths[task] for task, sizes in kept.items() if sizes is None or sizes.made_for != made_for}

@@ -207,10 +207,11 @@ def _fraction(afrac: float | None, source: str) -> float:
     return float(afrac)
 
 
-def _sites(text: str, source: str) -> str:
-    """The comma list of places where AbsTopK acts. The reference matches names to the letter."""
-    for name in filter(None, text.split(",")):
+def _sites(text: str, source: str) -> tuple[str, ...]:
+    """The places where AbsTopK acts. The reference matches names to the letter."""
+    found = tuple(filter(None, text.split(",")))
+    for name in found:
         if name not in NODE_SITES + RESIDUAL_SITES:
             allowed = ", ".join(NODE_SITES + RESIDUAL_SITES)
             raise InputError(f"{source}: afrac_loctypes names {name!r}; expected a comma list (no spaces) of {allowed}")
-    return text
+    return found

@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sparse_gpt.config import Config
-from sparse_gpt.parameters import Params
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import Transformer, build
+from sparse_gpt.parameters import Params
 from sparse_gpt.training import sharding, step
 from sparse_gpt.training.step import TrainState
 

@@ -1,6 +1,5 @@
 """What a search says about itself: the contents of search.json ("sparse_gpt.search/1")."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.populations import Searches
 from sparse_gpt.circuits.search.select import Selected
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import k_coefs
+from sparse_gpt.config import group_to_dict
 
 FORMAT = "sparse_gpt.search/1"
 HISTORY_POINTS = 100
@@ -32,7 +31,7 @@ def search_record(
 ) -> dict[str, Any]:
     """The object in search.json, but for the seconds that everything took."""
     settings, graph, order = problem.settings, problem.graph, searches.trials.orders[selected.best_trial]
-    untuned = settings.seeds * len(k_coefs(settings))  # tuned searches share their seed
+    untuned = settings.seeds * len(settings.k_coefs)  # tuned searches share their seed
     inputs = {"nodes": np.flatnonzero(candidate.support.gates).tolist(), "best_trial": selected.best_trial}
     if (edges := candidate.support.edges) is not None:
         inputs["edges"] = [[*edge.source, *edge.target] for edge in edges]
@@ -54,7 +53,7 @@ def search_record(
         **({"samples_sha256": problem.samples.sha256} if problem.samples.sha256 else {}),
         "steps": settings.steps,
         "batch_pairs": settings.batch_pairs,
-        "hyperparameters": dataclasses.asdict(settings),
+        "hyperparameters": group_to_dict(settings),
         "trials": trial_records(problem, searches),
         "best_trial": selected.best_trial,
         "refined_from": selected.start,

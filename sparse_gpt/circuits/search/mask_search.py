@@ -24,7 +24,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import pause
-from sparse_gpt.config import NODE_SITES, PruneConfig, k_coefs
+from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
@@ -65,7 +65,7 @@ class SearchResult(NamedTuple):
 
 def population(prune: PruneConfig) -> Hyperparameters:
     """Every seed with every k_coef: S = seeds x k_coefs, k_coef varying fastest."""
-    penalties = k_coefs(prune)
+    penalties = prune.k_coefs
     size = prune.seeds * len(penalties)
     seeds = np.repeat(prune.seed + np.arange(prune.seeds), len(penalties)).astype(np.uint32)
     shared = {

@@ -7,7 +7,6 @@ worth the nodes it needs for the target, before refinement. Its number seeds the
 interrupted proposes what it would have proposed anyway.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from sparse_gpt.circuits.search import mask_search
 from sparse_gpt.circuits.search.mask_search import Hyperparameters, SearchResult, population
 from sparse_gpt.circuits.search.select import Trials, rank_and_truncate
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, k_coefs
+from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, group_to_dict
 from sparse_gpt.io import replacing
 
 STUDY = "study.db"
@@ -75,7 +74,7 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
 
 def depends_on(prune: PruneConfig) -> dict[str, Any]:
     """What of the prune group a population depends on."""
-    return {name: value for name, value in dataclasses.asdict(prune).items() if name not in AFTERWARDS}
+    return {name: value for name, value in group_to_dict(prune).items() if name not in AFTERWARDS}
 
 
 def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> Searches:
@@ -106,7 +105,7 @@ def space(prune: PruneConfig) -> dict[str, BaseDistribution]:
 
     A value that is 0 or below stays as it is.
     """
-    given = [parameters(prune, k_coef) for k_coef in k_coefs(prune)]
+    given = [parameters(prune, k_coef) for k_coef in prune.k_coefs]
     return {name: _range(name, [values[name] for values in given]) for name in FACTORS}
 
 
@@ -171,7 +170,7 @@ def _propose(study: optuna.Study, prune: PruneConfig) -> tuple[np.ndarray, Hyper
 def _tell(study: optuna.Study, batch: Searches, prune: PruneConfig) -> None:
     """Tells the study what it has not been told of a batch."""
     known, wanted = len(study.trials), space(prune)
-    penalties = np.tile(k_coefs(prune), prune.seeds)  # of the first population, as in `population`
+    penalties = np.tile(prune.k_coefs, prune.seeds)  # of the first population, as in `population`
     for number, value in zip(batch.number.tolist(), values(batch.trials).tolist(), strict=True):
         if number >= known:  # not Optuna's proposal but one of the prune group's own
             given = parameters(prune, float(penalties[number]))
