@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from sparse_gpt.api.model import Model, stored_models, train
     from sparse_gpt.api.model import open_model as open
     from sparse_gpt.api.runs import Run
-    from sparse_gpt.circuits.circuit import Circuit, Edge, Node
+    from sparse_gpt.circuits.circuit import Circuit, Edge
     from sparse_gpt.circuits.pipeline import FoundCircuit, find_circuit
     from sparse_gpt.circuits.problem import Problem
     from sparse_gpt.config import Config
     from sparse_gpt.errors import InputError
     from sparse_gpt.presets import preset
+    from sparse_gpt.records import Node
     from sparse_gpt.tasks import TASKS, Task
 
 __all__ = [
@@ -60,12 +61,13 @@ _HOMES = {
     "api.losses": ("Losses",),
     "api.model": ("Model", "open_model", "stored_models", "train"),
     "api.runs": ("Run",),
-    "circuits.circuit": ("Circuit", "Edge", "Node"),
+    "circuits.circuit": ("Circuit", "Edge"),
     "circuits.pipeline": ("FoundCircuit", "find_circuit"),
     "circuits.problem": ("Problem",),
     "config": ("Config",),
     "errors": ("InputError",),
     "presets": ("preset",),
+    "records": ("Node",),
     "tasks": ("TASKS", "Task"),
 }
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
+from sparse_gpt.records import Contexts
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 
@@ -105,8 +105,8 @@ class Workdir:
         storage.finish(found, unfinished, self.folder / "circuits" / problem.task)
         return found
 
-    def contexts(self, nodes: Sequence[Node]) -> dict[str, Any] | None:
-        """Contents of contexts.json: text in which nodes have their largest and smallest values. None, and said, where
+    def contexts(self, nodes: Sequence[Node]) -> Contexts | None:
+        """Text in which nodes have their largest and smallest values. None, and said, where
         the workdir has no text."""
         try:
             windows = self.text("validation", CONTEXT_BATCHES)

@@ -128,19 +128,19 @@ def test_a_finished_circuit_is_loaded_as_it_was_found(small: sg.Model) -> None:
     before = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
     found = small.find_circuit("single_double_quote", progress=False, **SEARCH)
     assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == before
-    assert found.reached == found.search["reached"]
-    assert len(found.contexts["nodes"]) == len(found.circuit.nodes)
+    assert found.reached == found.search.reached
+    assert len(found.contexts.nodes) == len(found.circuit.nodes)
     for reached in (True, False):
-        (folder / "search.json").write_text(json.dumps(found.search | {"reached": reached}))
+        (folder / "search.json").write_text(json.dumps(found.search.tree() | {"reached": reached}))
         assert storage.load_found(folder).reached is reached
-    older = {key: value for key, value in found.search.items() if key != "reached"}
+    older = {key: value for key, value in found.search.tree().items() if key != "reached"}
     for trial in older["trials"]:
         trial["reached"] = False
     for start, reached in (("trial 0", False), ("attribution", True)):
         baselines = [b | {"reached": b["ranking"] == "attribution"} for b in older["baselines"]]
         (folder / "search.json").write_text(json.dumps(older | {"refined_from": start, "baselines": baselines}))
         assert storage.load_found(folder).reached is reached
-    (folder / "search.json").write_text(json.dumps(found.search, indent=1) + "\n")
+    found.search.write(folder / "search.json")
 
 
 def test_a_patch_puts_the_other_run_in_place_of_nodes(laptop: sg.Model) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits import circuit as circuits
-from sparse_gpt.circuits.circuit import Circuit, Edge, Node
+from sparse_gpt.circuits.circuit import Circuit, Edge
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable, without_pruned_edges
@@ -19,6 +19,7 @@ from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import Node
 from tests import circuits_model
 
 KERNELS = {  # target site -> source site, path of the kernel, which third of it

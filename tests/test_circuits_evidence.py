@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.circuit import Edge, Node
+from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.evidence.baselines import path_gradient, weight_magnitudes
 from sparse_gpt.circuits.evidence.paths import paths
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
@@ -11,6 +11,8 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
 from sparse_gpt.model.taps import site_widths
+from sparse_gpt.records import Node
+from sparse_gpt.records.circuit import TokenPath
 from tests import circuits_model
 from tests.circuits_model import VOCABULARY
 
@@ -41,19 +43,19 @@ def test_overlap_of_searches() -> None:
     sets = np.zeros((6, CONFIG.model.n_layer * sum(site_widths(CONFIG.model).values())), np.float32)
     sets[:5, :4] = 1  # five searches agree on four nodes ...
     sets[5, 2:6] = 1  # ... the sixth shares two of its four with them: 2 of 6
-    told = overlap(sets, CONFIG.model, seed=0)
-    assert told["mean_jaccard"] == pytest.approx((10 + 5 / 3) / 15)
-    low, high = told["interval"]
-    assert 1 / 3 < low < told["mean_jaccard"] < high == 1  # draws without the sixth agree fully
-    assert 0.1 < told["random_jaccard"] < 0.2  # four of sixteen: 1 shared of 7, on average a little less
-    assert told == overlap(sets, CONFIG.model, seed=0)
-    assert overlap(sets[:4], CONFIG.model, seed=0) | {"random_jaccard": 0} == {
+    found = overlap(sets, CONFIG.model, seed=0)
+    assert found.mean_jaccard == pytest.approx((10 + 5 / 3) / 15)
+    low, high = found.interval
+    assert 1 / 3 < low < found.mean_jaccard < high == 1  # draws without the sixth agree fully
+    assert 0.1 < found.random_jaccard < 0.2  # four of sixteen: 1 shared of 7, on average a little less
+    assert found == overlap(sets, CONFIG.model, seed=0)
+    assert overlap(sets[:4], CONFIG.model, seed=0).tree() | {"random_jaccard": 0} == {
         "searches": 4,
         "mean_jaccard": 1,
         "interval": None,
         "random_jaccard": 0,
     }
-    assert overlap(sets[:1], CONFIG.model, seed=0)["mean_jaccard"] is None
+    assert overlap(sets[:1], CONFIG.model, seed=0).mean_jaccard is None
 
 
 def test_paths_of_a_circuit_made_by_hand() -> None:
@@ -69,15 +71,10 @@ def test_paths_of_a_circuit_made_by_hand() -> None:
     wte[8, 1] = 100  # occurs in no prompt
     head[5, 3], head[6, [3, 7]] = 10, (1, -4)
     graph = ModelGraph(CONFIG.model, {**PARAMS, "wte": wte, "lm_head": head})
-    told = paths(nodes, edges, graph, np.array([2, 4, 9]), np.array([3, 7]))
+    found = paths(nodes, edges, graph, np.array([2, 4, 9]), np.array([3, 7]))
     # by q or v, from two tokens: to the logit of 3 at once, or by the neuron to both; and token 4 into the neuron
-    assert (told["chains"], told["count"]) == (5, 2 * 2 * (1 + 2) + 2)
-    strengths = [path["strength"] for path in told["strongest"]]
+    assert (found.chains, found.count) == (5, 2 * 2 * (1 + 2) + 2)
+    strengths = [path.strength for path in found.strongest]
     assert strengths == [2 * 3 * 5 * 10, 2 * 2 * 5 * 10, 2 * 3 * 5 * 0.5 * 4, 2 * 2 * 5 * 0.5 * 4, 0.25 * 0.5 * 4]
-    assert told["strongest"][1] == {
-        "token_id": 9,
-        "nodes": [list(read), list(q), list(v), list(out)],
-        "answer_id": 3,
-        "strength": 200,
-    }
-    assert [told["strongest"][i]["answer_id"] for i in (2, 4)] == [7, 7]
+    assert found.strongest[1] == TokenPath(token_id=9, nodes=(read, q, v, out), answer_id=3, strength=200)
+    assert [found.strongest[i].answer_id for i in (2, 4)] == [7, 7]

@@ -120,7 +120,7 @@ def test_every_loss_can_be_recomputed_from_the_files(result: FoundCircuit, tmp_p
 
 
 def test_importance_is_the_loss_without_one_node_or_edge(result: FoundCircuit) -> None:
-    tree, told = result.circuit.to_dict(), result.search["importance"]
+    tree, told = result.circuit.to_dict(), result.search.tree()["importance"]
 
     def loss(nodes: list[dict[str, object]], edges: list[dict[str, object]]) -> float:
         changed = {**tree, "nodes": nodes, "edges": edges}
@@ -144,7 +144,7 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: FoundCircuit) -
 def test_the_circuit_is_minimal_on_selection_samples(result: FoundCircuit) -> None:
     selection = joined([toy_samples().validation, toy_samples().train])
     target = PRUNE.selection_margin * PRUNE.target_loss
-    circuit, stages = result.circuit, result.search["stages"]
+    circuit, stages = result.circuit, result.search.tree()["stages"]
     assert result.reached
     assert [stage["stage"] for stage in stages] == ["search", "nodes", "edges"]
     sizes = [(stage["nodes"], stage["edges"]) for stage in stages]
@@ -187,10 +187,10 @@ def test_search_record(result: FoundCircuit) -> None:
 
 
 def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
-    told = {entry["ranking"]: entry for entry in result.search["baselines"]}
+    told = {entry["ranking"]: entry for entry in result.search.tree()["baselines"]}
     assert list(told) == ["attribution", "integrated_gradients", "weight_magnitude", "random"]
     target = PRUNE.selection_margin * PRUNE.target_loss
-    learned = result.search["trials"][result.search["best_trial"]]["nodes"]
+    learned = result.search.tree()["trials"][result.search.tree()["best_trial"]]["nodes"]
     for entry in told.values():
         assert entry["reached"]
         assert entry["edges"] > 0
@@ -198,10 +198,10 @@ def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
         enough = [point["nodes"] for point in curve if point["selection_task_loss"] <= target]
         assert max([0, *(p["nodes"] for p in curve if p["nodes"] < enough[0])]) < entry["nodes"] <= enough[0]
         assert entry["task_loss"] < 0.3
-    starts = {f"trial {t['trial']}": t["edges"] for t in result.search["trials"] if t["reached"]}
+    starts = {f"trial {t['trial']}": t["edges"] for t in result.search.tree()["trials"] if t["reached"]}
     starts |= {entry["ranking"]: entry["edges"] for entry in told.values()}
     few = sorted(starts.values())[PRUNE.refine_trials - 1]  # what is refined has few edges, wherever it came from
-    assert result.search["stages"][0]["edges"] == starts[result.search["refined_from"]] <= few
+    assert result.search.tree()["stages"][0]["edges"] == starts[result.search.tree()["refined_from"]] <= few
     assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
 
 
@@ -247,7 +247,7 @@ def test_the_searches_alone(
     enough, fewer = ready.selection(Candidates(gates)).calibrated
     assert enough <= 0.3 < fewer
     trials = populations.search(problem(means), progress=False).trials
-    assert trials.edges.tolist() == [trial["edges"] for trial in result.search["trials"]]
+    assert trials.edges.tolist() == [trial["edges"] for trial in result.search.tree()["trials"]]
 
 
 def test_evidence_is_the_same_within_the_support(
@@ -262,24 +262,23 @@ def test_evidence_is_the_same_within_the_support(
     fitted = calibration.Calibration(np.float32(circuit.scale), np.array([value for _, value in circuit.shift]))
     worth, told = leave_one_out(ready, Candidate(support, fitted, reached=True)), result.search
     for part in ("nodes", "edges"):
-        losses = [[item["task_loss"] for item in each[part]] for each in (worth, told["importance"])]
+        losses = [[item.task_loss for item in getattr(each, part)] for each in (worth, told.importance)]
         np.testing.assert_allclose(*losses, atol=1e-4)
     drawn = controls.redrawn_weights(ready, support)
     for part in ("task_loss", "task_loss_calibrated"):
-        np.testing.assert_allclose(drawn[part], told["redrawn_values"][part], atol=1e-3)
+        np.testing.assert_allclose(getattr(drawn, part), getattr(told.redrawn_values, part), atol=1e-3)
 
 
 def test_rankings_at_every_target(result: FoundCircuit, means: dict[str, np.ndarray]) -> None:
     """What the experiment finds for many targets is, at the search's own, what the search found."""
     found = baselines.at_targets(problem(means))
-    told = {entry["ranking"]: entry for entry in result.search["baselines"]}
-    assert [entry["ranking"] for entry in found] == list(told)
+    kept = {entry.ranking: entry for entry in result.search.baselines}
+    assert [entry.ranking for entry in found] == list(kept)
     for entry in found:
-        (point,) = (p for p in entry["points"] if p["target_loss"] == PRUNE.selection_margin * PRUNE.target_loss)
-        assert {key: point[key] for key in ("nodes", "edges", "reached")} == {
-            key: told[entry["ranking"]][key] for key in ("nodes", "edges", "reached")
-        }
-        assert point["task_loss"] == pytest.approx(told[entry["ranking"]]["task_loss"], abs=1e-5)
+        (point,) = (p for p in entry.points if p.target_loss == PRUNE.selection_margin * PRUNE.target_loss)
+        same = kept[entry.ranking]
+        assert (point.nodes, point.edges, point.reached) == (same.nodes, same.edges, same.reached)
+        assert point.task_loss == pytest.approx(same.task_loss, abs=1e-5)
 
 
 def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[str, np.ndarray]) -> None:
@@ -287,15 +286,15 @@ def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[s
     order = np.random.default_rng(0).permutation(ready.heldout.nodes)
     curve = loss_versus_size(ready, order, points=8)
     tree = {"norm": "live", "edge_pruned": False, "edges": [], "calibration": {"scale": 1.0, "shift": []}}
-    assert len({round(point["ablated_task_loss"], 3) for point in curve}) > 3
+    assert len({round(point.ablated_task_loss, 3) for point in curve}) > 3
     for point in curve:
         left = np.ones(len(order), np.float32)
-        left[order[: point["nodes"]]] = 0
+        left[order[: point.nodes]] = 0
         nodes = [node._asdict() for node in nodes_of(from_vector(left, CONFIG.model))]
         logits = circuits_model.reference_answer_logits(
             CONFIG, PARAMS, toy_samples().heldout, tree | {"nodes": nodes}, means
         )
-        assert point["ablated_task_loss"] == pytest.approx(task_loss(logits), abs=2e-3)
+        assert point.ablated_task_loss == pytest.approx(task_loss(logits), abs=2e-3)
 
 
 def test_redrawn_values(result: FoundCircuit) -> None:
@@ -314,7 +313,7 @@ def test_redrawn_values(result: FoundCircuit) -> None:
         assert np.isclose(new[:, None], pool[pool != 0][None], rtol=1e-5).any(axis=1).all()
         changed += not np.allclose(new, edge.weight)
     assert changed > len(support.edges) / 2
-    told, metrics = result.search["redrawn_values"], result.circuit.metrics
+    told, metrics = result.search.tree()["redrawn_values"], result.circuit.metrics
     assert len(told["task_loss"]) == told["draws"] == 4
     assert metrics["redrawn_values_task_loss_calibrated"] > 1.1 * metrics["task_loss"]
     assert metrics["redrawn_values_task_loss"] == told["quantiles"]["task_loss"][1] == np.median(told["task_loss"])
@@ -327,7 +326,7 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Fou
     drawn, every = controls.redraw_weights(support, graph, PRUNE.random_draws, PRUNE.seed), graph.edges(support.gates)
     assert drawn.kept is not None
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
-    told, selection = result.search["redrawn_values"], joined([toy_samples().validation, toy_samples().train])
+    told, selection = result.search.tree()["redrawn_values"], joined([toy_samples().validation, toy_samples().train])
     shifted = np.array(sorted(circuits_model.ANSWERS), np.int32)
     index = {"selection": calibration.choice_index(selection, shifted)}
     index["heldout"] = calibration.choice_index(toy_samples().heldout, shifted)
@@ -380,7 +379,7 @@ def test_used_edges_and_paths(result: FoundCircuit) -> None:
 
 def test_traces(result: FoundCircuit) -> None:
     assert result.traces is not None
-    sample = result.traces["samples"][0]
+    sample = result.traces.tree()["samples"][0]
     length = toy_samples().heldout.positions[0] + 1
     assert sample["tokens"] == [f"<{token}>" for token in toy_samples().heldout.tokens[0, :length]]
     assert {len(row) for row in sample["values"].values()} == {length}
@@ -389,9 +388,9 @@ def test_traces(result: FoundCircuit) -> None:
         assert np.shape(weights) == (length, length)
         assert (np.triu(weights, 1) == 0).all()
         assert (np.sum(weights, axis=1) < 1).all()  # the sink has its share
-    both = [[s["logit_difference_circuit"], s["answer"]] for s in result.traces["samples"]]
+    both = [[s["logit_difference_circuit"], s["answer"]] for s in result.traces.tree()["samples"]]
     assert all(difference > -5 for difference, _ in both)
-    json.dumps(result.traces, allow_nan=False)
+    json.dumps(result.traces.tree(), allow_nan=False)
 
 
 def test_traces_agree_with_the_reported_logits(result: FoundCircuit) -> None:
@@ -399,7 +398,7 @@ def test_traces_agree_with_the_reported_logits(result: FoundCircuit) -> None:
     tree = result.circuit.to_dict()
     few = rows(toy_samples().heldout, slice(6))
     expected = circuits_model.reference_answer_logits(CONFIG, PARAMS, few, tree, dict(result.circuit.values))
-    found = [sample["logit_difference_circuit"] for sample in result.traces["samples"]]
+    found = [sample["logit_difference_circuit"] for sample in result.traces.tree()["samples"]]
     np.testing.assert_allclose(found, expected[:, 0] - expected[:, 1], rtol=1e-3, atol=1e-3)
 
 
@@ -483,7 +482,7 @@ def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_c
     found = find_circuit(problem(means, config, token_text=token_text), progress=False)
     assert found.reached
     assert (found.circuit.nodes, found.circuit.edges) == ((), ())
-    assert found.search["history"][-1]["open_nodes"] == [0] * 4
+    assert found.search.tree()["history"][-1]["open_nodes"] == [0] * 4
     assert found.circuit.metrics["random_circuit_task_loss"] == found.circuit.metrics["task_loss_uncalibrated"]
     found.save(tmp_path)
     for path in tmp_path.glob("*.json"):

@@ -25,6 +25,7 @@ from sparse_gpt.circuits.search import mask_search, minimise, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
 from sparse_gpt.interruption import Interrupted
+from sparse_gpt.records.search import TargetPoint
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -198,18 +199,18 @@ def test_bisection_at_several_targets_between_known_sizes(seed: int) -> None:
 
 
 def test_area_under_sizes_and_targets() -> None:
-    def points(*edges: int) -> list[dict[str, object]]:
-        return [
-            {"target_loss": t, "edges": e, "reached": e < 999} for t, e in zip((0.5, 0.05, 0.005), edges, strict=True)
-        ]
+    def points(*edges: int) -> list[TargetPoint]:
+        targets = zip((0.5, 0.05, 0.005), edges, strict=True)
+        return [TargetPoint(target_loss=t, nodes=1, edges=e, task_loss=t, reached=e < 999) for t, e in targets]
 
     flat = area(points(100, 100, 100))
-    assert flat["area"] == pytest.approx(4)
-    assert flat["mean_edges"] == pytest.approx(100)
+    assert flat.area == pytest.approx(4)
+    assert flat.mean_edges == pytest.approx(100)
     rising = area(points(10, 100, 999))
-    assert rising["area"] == pytest.approx(1.5)
-    assert rising["lowest_target"] == 0.05
-    assert area(points(10, 999, 999)) == {"area": None, "mean_edges": None, "lowest_target": 0.5}
+    assert rising.area == pytest.approx(1.5)
+    assert rising.lowest_target == 0.05
+    once = area(points(10, 999, 999))
+    assert (once.area, once.mean_edges, once.lowest_target) == (None, None, 0.5)
 
 
 def test_size_grid() -> None:

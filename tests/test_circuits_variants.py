@@ -175,7 +175,7 @@ def test_the_circuit_is_recomputed_from_its_files(result: FoundCircuit, draws: G
         assert entry["task_loss"] == pytest.approx(loss(batch, values), abs=5e-4)
     assert metrics["task_loss"] == pytest.approx(np.mean([entry["task_loss"] for entry in tree["tasks"]]))
     others = [loss(together().heldout, _draw(draws, 1 + RESAMPLED + i)) for i in range(PRUNE.random_draws)]
-    assert result.search["resampled"]["task_loss"] == pytest.approx(others, abs=5e-3)
+    assert result.search.resampled.task_loss == pytest.approx(others, abs=5e-3)
     assert metrics["resampled_task_loss"] == pytest.approx(np.mean(others), abs=5e-3)
 
 
@@ -184,7 +184,9 @@ def test_random_circuits_are_tied_as_the_circuit_is(result: FoundCircuit, draws:
     drawn = random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
     assert not np.array_equal(drawn, random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
     logits = [_reference(together().heldout, from_vector(each, CONFIG.model), _draw(draws, 0)) for each in drawn]
-    assert result.search["random_circuit"]["task_loss"] == pytest.approx([task_loss(x) for x in logits], abs=2e-3)
+    assert result.search.random_circuit.task_loss == pytest.approx(
+        [task_loss(x) for x in logits], abs=2e-3
+    )
 
 
 def test_every_task_reaches_the_target_where_sizes_are_chosen(result: FoundCircuit, draws: GateArrays) -> None:
@@ -207,8 +209,8 @@ def test_q_and_k_stay_together(result: FoundCircuit) -> None:
     q, k = ({(n.layer, n.channel) for n in result.circuit.nodes if n.site == site} for site in ("attn_q", "attn_k"))
     assert q == k
     assert q
-    for curve in (result.search["loss_versus_size"], *(b["loss_versus_size"] for b in result.search["baselines"])):
-        assert [point["nodes"] for point in curve] == sorted(point["nodes"] for point in curve)
+    for curve in (result.search.loss_versus_size, *(b.loss_versus_size for b in result.search.baselines)):
+        assert [point.nodes for point in curve] == sorted(point.nodes for point in curve)
 
 
 def test_a_ranking_has_tied_nodes_side_by_side_and_no_truncation_parts_them() -> None:

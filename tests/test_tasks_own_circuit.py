@@ -10,7 +10,6 @@ from sparse_gpt import tasks
 from sparse_gpt.circuits import pipeline, storage
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation import transfer
@@ -84,7 +83,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
         transfer.load_circuit(untrained, changed, circuit.params_sha256)
     rankings.find_search(untrained, changed)
     assert asked[0][:3] == ("prune", f"--workdir={untrained}", f"--task={file}")
-    sha, settings = circuit.params_sha256, PruneConfig(**search["hyperparameters"])
+    sha, settings = circuit.params_sha256, configs.from_dict({"prune": search["hyperparameters"]}).prune
     assert storage.is_complete(folder, sha, settings, task.samples_sha256)
     assert not storage.is_complete(folder, sha, settings, changed.samples_sha256)
     assert not storage.is_complete(folder, sha, settings)

@@ -94,9 +94,9 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
     circuit, m = result.circuit, result.circuit.metrics
     if not result.reached:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
-    elif len(result.search["stages"]) == 1:
-        print(f"{circuit.task}: not refined, for {_why_not_refined(m['nodes'], result.search['hyperparameters'])}")
-    each = "".join(f"  {x['task']}: held-out task loss {x['task_loss']:.3f}\n" for x in circuit.tasks)
+    elif len(result.search.stages) == 1:
+        print(f"{circuit.task}: not refined, for {_why_not_refined(m['nodes'], result.search.hyperparameters)}")
+    each = "".join(f"  {x.task}: held-out task loss {x.task_loss:.3f}\n" for x in circuit.tasks)
     shifted = ""
     if "shifted_task_loss" in m:
         shifted = (
@@ -105,7 +105,7 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         )
     print(
         f"{circuit.task}: {m['nodes']} nodes, {m['edges']} edges ({m['embedding_edges']} embedding, "
-        f"{m['unembedding_edges']} unembedding), found in {result.search['seconds']:.0f} s\n"
+        f"{m['unembedding_edges']} unembedding), found in {result.search.seconds:.0f} s\n"
         f"  held-out task loss {m['task_loss']:.3f} (uncalibrated {m['task_loss_uncalibrated']:.3f}, "
         f"logits scaled by {circuit.scale:.3g}, full model {m['full_model_task_loss']:.3f}), "
         f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}\n"

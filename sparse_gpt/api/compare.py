@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from sparse_gpt.circuits.circuit import Circuit, Node
+from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.records import Node
 
 
 @dataclasses.dataclass(frozen=True)

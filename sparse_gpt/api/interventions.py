@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.api.runs import Run
-from sparse_gpt.circuits.circuit import Circuit, Node
+from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.model.taps import Tap
+from sparse_gpt.records import Node
 
 Nodes = Iterable[Node | tuple[int, str, int]]  # (layer, site, channel)
 

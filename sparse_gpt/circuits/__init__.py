@@ -1,12 +1,13 @@
 """Circuits: the few nodes and edges of a sparse model that do a task (paper, section 3)."""
 
-from sparse_gpt.circuits.circuit import Circuit, Edge, Node
+from sparse_gpt.circuits.circuit import Circuit, Edge
 from sparse_gpt.circuits.pipeline import FoundCircuit, find_circuit
 from sparse_gpt.circuits.problem import Problem, full_task_loss, require_solved
 from sparse_gpt.circuits.run.ablation_values import pretraining_means
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
+from sparse_gpt.records import Node
 
 __all__ = [
     "Circuit",

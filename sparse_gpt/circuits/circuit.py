@@ -11,10 +11,11 @@ Counted beside the edges, over the whole vocabulary:
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,9 @@ from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, replacing, write_json
+from sparse_gpt.io import replacing
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import Node
 
 # Which weight matrix leads to a site: site it reads, path of the kernel in its block.
 SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
@@ -37,14 +39,6 @@ SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
     "mlp_neuron": ("mlp_in", ("mlp", "c_fc")),
     "mlp_out": ("mlp_neuron", ("mlp", "c_proj")),
 }
-
-
-class Node(NamedTuple):
-    """One channel at one node site of one layer."""
-
-    layer: int
-    site: str
-    channel: int
 
 
 class Edge(NamedTuple):
@@ -64,7 +58,7 @@ class Circuit:
       params_sha256: fingerprint of the weights it belongs to.
       ablation: "mean", "zero", "task_mean" or "resample".
       norm: "live" or "frozen".
-      target_loss: nats.
+      target_loss: nats; None in files that do not say it.
       scale: of the calibration, logits -> scale * logits + shift.
       shift: (token id, value) pairs.
       edge_pruned: whether `edges` was pruned; else it holds every nonzero weight between nodes.
@@ -72,7 +66,7 @@ class Circuit:
       edges: in the order of matrices, then entries.
       metrics: losses on held-out samples, and counts.
       values: ablation values, site -> (n_layer, width) float32.
-      bookkeeping: of the circuit as a graph, see bookkeeping.py.
+      path_statistics: of the circuit as a graph, see evidence/paths.py.
       tie_qk: whether q and k channels of the same index had to be in it together.
       tasks: of a circuit that several tasks share, an entry for each with its name and its own losses; else empty.
     """
@@ -81,7 +75,7 @@ class Circuit:
     params_sha256: str
     ablation: str
     norm: str
-    target_loss: float
+    target_loss: float | None
     scale: float
     shift: tuple[tuple[int, float], ...]
     edge_pruned: bool
@@ -89,51 +83,58 @@ class Circuit:
     edges: tuple[Edge, ...]
     metrics: Mapping[str, float]
     values: GateArrays = dataclasses.field(repr=False, compare=False)
-    bookkeeping: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    path_statistics: records.PathStatistics = dataclasses.field(
+        default_factory=records.PathStatistics, repr=False, compare=False
+    )
     tie_qk: bool = False
-    tasks: tuple[Mapping[str, Any], ...] = ()
+    tasks: tuple[records.TaskLosses, ...] = ()
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
         return gates_of(self.nodes, model)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The object in circuit.json."""
-        return {
-            "format": records.Circuit.FORMAT,
-            "task": self.task,
-            "params_sha256": self.params_sha256,
-            "ablation": self.ablation,
-            "norm": self.norm,
-            "tie_qk": self.tie_qk,
-            "target_loss": self.target_loss,
-            "calibration": {"scale": self.scale, "shift": [list(pair) for pair in self.shift]},
-            "edge_pruned": self.edge_pruned,
-            "nodes": [node._asdict() for node in self.nodes],
-            "edges": [{"from": list(e.source), "to": list(e.target), "weight": e.weight} for e in self.edges],
-            "metrics": dict(self.metrics),
-            **({"tasks": [dict(each) for each in self.tasks]} if self.tasks else {}),
-            "bookkeeping": dict(self.bookkeeping),
-        }
+    def record(self) -> records.Circuit:
+        """What circuit.json holds."""
+        entries = tuple(records.NodeEntry.of(*node) for node in self.nodes)
+        return records.Circuit(
+            task=self.task,
+            params_sha256=self.params_sha256,
+            ablation=self.ablation,
+            norm=self.norm,
+            tie_qk=self.tie_qk,
+            target_loss=self.target_loss,
+            calibration=records.Calibration(scale=self.scale, shift=self.shift),
+            edge_pruned=self.edge_pruned,
+            nodes=entries,
+            edges=tuple(records.Edge(source=e.source, target=e.target, weight=e.weight) for e in self.edges),
+            metrics=records.converted(dict(self.metrics), records.CircuitMetrics),
+            tasks=self.tasks,
+            path_statistics=self.path_statistics,
+        )
 
-    def draw(self, traces: dict[str, Any] | None = None) -> str:
-        """The circuit as SVG; with the contents of its traces.json also tokens, logits and what nodes respond to.
+    def to_dict(self) -> records.Tree:
+        """The object in circuit.json, as a JSON reader gives it."""
+        tree: records.Tree = json.loads(json.dumps(self.record().tree()))
+        return tree
+
+    def draw(self, traces: records.Traces | None = None) -> str:
+        """The circuit as SVG; with its traces also tokens, logits and what nodes respond to.
 
         Examples:
             >>> model.circuit("single_double_quote").draw()[:4]
             '<svg'
         """
-        return draw_circuit(self.to_dict(), traces)
+        return draw_circuit(self.record(), traces)
 
     def _repr_html_(self) -> str:
-        return circuit_html(self.to_dict())
+        return circuit_html(self.record())
 
     def save(self, folder: Path) -> None:
         """Writes circuit.json and ablation.npz, each under a temporary name first."""
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "ablation.npz") as temporary:
             np.savez(temporary, allow_pickle=False, **{site: self.values[site] for site in NODE_SITES})
-        write_json(folder / "circuit.json", self.to_dict())
+        self.record().write(folder / "circuit.json")
 
 
 def load(folder: Path, params_sha256: str | None = None) -> Circuit:
@@ -142,19 +143,12 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     path = folder / "circuit.json"
     if not os.path.lexists(path):
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
-    tree = read_json(path)
+    record = records.Circuit.read(path)
     stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
-    records.Circuit.from_tree(tree, str(path))
-    try:
-        values = {site: stored[site] for site in NODE_SITES}
-        circuit = from_dict(tree, values)
-        for node in circuit.nodes:
-            if node.layer >= len(values[node.site]) or node.channel >= values[node.site].shape[1]:
-                raise InputError(f"{path}: node {'.'.join(map(str, node))} is outside of the values in ablation.npz")
-    except InputError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder}: not a circuit ({type(error).__name__}: {error})") from error
+    circuit = from_record(record, {site: stored[site] for site in NODE_SITES})
+    for node in circuit.nodes:
+        if np.ndim(stored[node.site]) != 2 or (node.layer, node.channel) >= stored[node.site].shape:
+            raise InputError(f"{path}: node {node.key} is outside of the values in ablation.npz")
     if params_sha256 is not None and circuit.params_sha256 != params_sha256:
         raise InputError(
             f"{path}: belongs to weights {circuit.params_sha256[:12]}, these are {params_sha256[:12]}; prune this model"
@@ -162,19 +156,24 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     return circuit
 
 
-def from_dict(tree: Mapping[str, Any], values: GateArrays) -> Circuit:
-    """Inverse of `Circuit.to_dict`; `values` come from ablation.npz."""
+def from_record(record: records.Circuit, values: GateArrays) -> Circuit:
+    """Inverse of `Circuit.record`; `values` come from ablation.npz."""
     return Circuit(
-        **{name: tree[name] for name in ("task", "params_sha256", "ablation", "norm", "target_loss", "edge_pruned")},
-        scale=tree["calibration"]["scale"],
-        shift=tuple((int(token), float(value)) for token, value in tree["calibration"]["shift"]),
-        nodes=tuple(Node(n["layer"], n["site"], n["channel"]) for n in tree["nodes"]),
-        edges=tuple(Edge(Node(*e["from"]), Node(*e["to"]), e["weight"]) for e in tree["edges"]),
-        metrics=tree["metrics"],
+        task=record.task,
+        params_sha256=record.params_sha256,
+        ablation=record.ablation,
+        norm=record.norm,
+        target_loss=record.target_loss,
+        scale=record.calibration.scale,
+        shift=record.calibration.shift,
+        edge_pruned=record.edge_pruned,
+        nodes=tuple(entry.node for entry in record.nodes),
+        edges=tuple(Edge(edge.source, edge.target, edge.weight) for edge in record.edges),
+        metrics=record.metrics.tree(),
         values=values,
-        bookkeeping=tree.get("bookkeeping", {}),
-        tie_qk=tree.get("tie_qk", False),
-        tasks=tuple(tree.get("tasks", ())),
+        path_statistics=record.path_statistics,
+        tie_qk=record.tie_qk,
+        tasks=record.tasks,
     )
 
 

@@ -6,15 +6,17 @@ one calibration serves all, and reported losses are means over the tasks (circui
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence import metrics
-from sparse_gpt.circuits.evidence.baselines import Baselines, truncate_baselines
+from sparse_gpt.circuits.evidence.baselines import keep_baselines
 from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import traces
 from sparse_gpt.circuits.problem import Problem, require_each_solved
@@ -23,7 +25,7 @@ from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.select import calibrate, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
-from sparse_gpt.io import write_json
+from sparse_gpt.records import Contexts, Search, Traces
 
 TRACED_SAMPLES = 6
 
@@ -35,28 +37,27 @@ class FoundCircuit:
     Attributes:
         circuit: the smallest circuit at the target loss, or the best found when none reached it.
         reached: whether its loss on selection samples is at or below the target.
-        search: the contents of search.json.
-        traces: the contents of traces.json; None when the model has no `token_text`.
-        contexts: the contents of contexts.json; None where there is no text to look at.
+        search: how it was found, as in search.json.
+        traces: what it does on a few prompts, as in traces.json; None when the model has no `token_text`.
+        contexts: where its nodes are largest, as in contexts.json; None where there is no text to look at.
     """
 
     circuit: Circuit
     reached: bool
-    search: dict[str, Any]
-    traces: dict[str, Any] | None
-    contexts: dict[str, Any] | None = None
+    search: Search
+    traces: Traces | None
+    contexts: Contexts | None = None
 
     def _repr_html_(self) -> str:
-        return circuit_html(self.circuit.to_dict(), self.traces)
+        return circuit_html(self.circuit.record(), self.traces)
 
     def save(self, folder: str | Path) -> None:
         """Writes circuit.json, ablation.npz and whichever JSON files have content, each whole or not at all."""
         folder = Path(folder)
         self.circuit.save(folder)
-        write_json(folder / "search.json", self.search)
-        for name, content in (("traces", self.traces), ("contexts", self.contexts)):
-            if content is not None:
-                write_json(folder / f"{name}.json", content)
+        for record in (self.search, self.traces, self.contexts):
+            if record is not None:
+                record.write(folder / Path(record.FILE).name)
 
 
 def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: bool = True) -> FoundCircuit:
@@ -83,13 +84,13 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     stages = Stages(unfinished, made_for(problem))
     searches = populations.search(problem, stages, progress)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        baselines = Baselines(**stages.run("baselines", None, lambda: truncate_baselines(problem)._asdict()))
+        baselines = keep_baselines(problem, stages)
         selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
     candidate = calibrate(problem, selected.support)
     measured, by_task = metrics.measure(problem, candidate)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     circuit = metrics.describe(problem, candidate, measured | medians(search), by_task)
-    search["seconds"] = time.perf_counter() - started
+    search = msgspec.structs.replace(search, seconds=time.perf_counter() - started)
     return FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
 
 
@@ -100,21 +101,25 @@ def made_for(problem: Problem) -> dict[str, Any]:
     return {"params_sha256": problem.model.params_sha256, **samples, **populations.depends_on(problem.settings)}
 
 
-def medians(search: dict[str, Any]) -> metrics.Metrics:
+def medians(search: Search) -> metrics.Metrics:
     """What circuit.json repeats of the controls in search.json."""
-    redrawn = search["redrawn_values"]
+    redrawn = search.redrawn_values
     found = {
-        "random_circuit_task_loss": float(np.median(search["random_circuit"]["task_loss"])),
-        "redrawn_values_task_loss": float(np.median(redrawn["task_loss"])),
-        "redrawn_values_task_loss_calibrated": float(np.median(redrawn["task_loss_calibrated"])),
+        "random_circuit_task_loss": float(np.median(_known(search.random_circuit.task_loss))),
+        "redrawn_values_task_loss": float(np.median(_known(redrawn.task_loss))),
+        "redrawn_values_task_loss_calibrated": float(np.median(_known(redrawn.task_loss_calibrated))),
     }
-    if "resampled" in search:
-        found["resampled_task_loss"] = float(np.mean(search["resampled"]["task_loss"]))
+    if search.resampled is not None:
+        found["resampled_task_loss"] = float(np.mean(_known(search.resampled.task_loss)))
     return found
 
 
-def trace(problem: Problem, circuit: Circuit) -> dict[str, Any] | None:
-    """The contents of traces.json, of the first held-out samples; None when the model has no `token_text`."""
+def _known(losses: Sequence[float | None]) -> list[float]:
+    return [loss for loss in losses if loss is not None]
+
+
+def trace(problem: Problem, circuit: Circuit) -> Traces | None:
+    """What the circuit does on the first held-out samples; None when the model has no `token_text`."""
     token_text = problem.model.token_text
     if token_text is None:
         return None

@@ -5,16 +5,19 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
+from sparse_gpt import records
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import parse_json, read_json, replacing, write_json
 
 LABEL = "made_for.json"
 TREE = "tree"
+T = TypeVar("T")
 
 
 class Stages:
@@ -42,6 +45,10 @@ class Stages:
     def path(self, name: str) -> Path | None:
         """Where a stage may keep a file of its own."""
         return None if self.folder is None else self.folder / name
+
+    def run_record(self, name: str, inputs: Any, kind: type[T], stage: Callable[[], T]) -> T:
+        """As `run`, of a stage that gives a record, a part of one, or a tuple of them: of `kind`."""
+        return records.converted(self.run(name, inputs, lambda: msgspec.to_builtins(stage())), kind)
 
     def run(self, name: str, inputs: Any, stage: Callable[[], Any]) -> Any:
         """What `stage` gives: a tree of dicts with string keys, lists, plain values and arrays.

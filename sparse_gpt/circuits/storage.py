@@ -15,7 +15,7 @@ from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.search.populations import STUDY
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json, read_json_if_any
+from sparse_gpt.records import Contexts, Search, Traces
 
 
 def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sha256: str = "") -> bool:
@@ -23,24 +23,29 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sh
     a task without one), and everything beside it."""
     try:
         circuit.load(folder, params_sha256)
-        search = read_json(folder / "search.json")
-        held = configs.from_dict({"prune": search["hyperparameters"]}).prune
-        same = held == prune  # a field that is younger than the file: its default
-        same = same and search.get("samples_sha256", "") == samples_sha256
-        return same and search["params_sha256"] == params_sha256 and (folder / "traces.json").is_file()
-    except (InputError, OSError, KeyError, TypeError, ValueError):
+        search = Search.read(folder / "search.json")
+        held = configs.from_dict({"prune": search.hyperparameters}).prune  # a younger field than the file: its default
+    except (InputError, OSError):
         return False
+    wanted = prune, samples_sha256, params_sha256
+    same = (held, search.samples_sha256, search.params_sha256) == wanted
+    return same and (folder / "traces.json").is_file()
 
 
 def load_found(folder: Path) -> FoundCircuit:
     """What `FoundCircuit.save` wrote. InputError if it is missing or broken."""
-    search = read_json(folder / "search.json")
-    traces, contexts = (read_json_if_any(folder / f"{name}.json") or None for name in ("traces", "contexts"))
-    starts = {f"trial {trial['trial']}": trial["reached"] for trial in search["trials"]}
-    starts |= {baseline["ranking"]: baseline["reached"] for baseline in search.get("baselines", ())}
-    start = search.get("refined_from", f"trial {search['best_trial']}")
-    reached = search.get("reached", starts.get(start, False))  # older files do not say it
-    return FoundCircuit(circuit.load(folder), reached, search, traces, contexts)
+    search = Search.read(folder / "search.json")
+    traces, contexts = Traces.read_if_any(folder / "traces.json"), Contexts.read_if_any(folder / "contexts.json")
+    return FoundCircuit(circuit.load(folder), bool(_reached(search)), search, traces, contexts)
+
+
+def _reached(search: Search) -> bool | None:
+    """Whether the target was reached; older files say it only of what the refinement started from."""
+    if search.reached is not None:
+        return search.reached
+    starts = {f"trial {trial.trial}": trial.reached for trial in search.trials}
+    starts |= {baseline.ranking: baseline.reached for baseline in search.baselines}
+    return starts.get(search.refined_from, starts.get(f"trial {search.best_trial}"))
 
 
 def finish(result: FoundCircuit, unfinished: Path, folder: Path) -> None:

@@ -1,9 +1,8 @@
 """A circuit as a notebook shows it."""
 
-from typing import Any
-
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.drawing.text import escape, number
+from sparse_gpt.records import Circuit, Traces
 
 SHOWN = {
     "nodes": "nodes",
@@ -14,8 +13,8 @@ SHOWN = {
 }
 
 
-def circuit_html(circuit: dict[str, Any], traces: dict[str, Any] | None = None) -> str:
-    """The main numbers of a circuit.json, and its drawing; with traces.json also tokens and what nodes respond to."""
-    metrics = circuit["metrics"]
-    numbers = [f"{name} {number(metrics[key])}" for key, name in SHOWN.items() if metrics.get(key) is not None]
-    return f"<p><b>{escape(circuit['task'])}</b>: {escape(' · '.join(numbers))}</p>{draw_circuit(circuit, traces)}"
+def circuit_html(circuit: Circuit, traces: Traces | None = None) -> str:
+    """The main numbers of a circuit, and its drawing; with traces also tokens and what nodes respond to."""
+    found = {name: getattr(circuit.metrics, key) for key, name in SHOWN.items()}
+    numbers = [f"{name} {number(value)}" for name, value in found.items() if value is not None]
+    return f"<p><b>{escape(circuit.task)}</b>: {escape(' · '.join(numbers))}</p>{draw_circuit(circuit, traces)}"

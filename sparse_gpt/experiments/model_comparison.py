@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sparse_gpt import config as configs
@@ -28,7 +29,7 @@ AT_TARGET: Mapping[str, Any] = {"prune.selection_margin": 1.0}  # of searches wi
 class Sizes(Record):
     """WORKDIR/sizes/TASK.json."""
 
-    made_for: dict[str, Plain]
+    made_for: dict[str, Plain | list[Plain]]
     """Fingerprint of the weights, and settings of the search."""
     points: tuple[TargetPoint, ...]
     """One per target loss."""
@@ -59,7 +60,7 @@ def searched_sizes(
         badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
         order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.calibrated)]
         sizes = size_versus_target(problem, order, loss_versus_size(problem, order))
-        Sizes.from_tree({"made_for": made_for, **sizes}).write(path)
+        Sizes(made_for=made_for, **msgspec.structs.asdict(sizes)).write(path)
     found = {task: Sizes.read(path).points for task, path in paths.items()}
     return [{"model": "", "task": task, **point.tree()} for task, points in found.items() for point in points]
 

@@ -3,9 +3,18 @@
 Free of JAX, so that a report needs no live process. The formats are documented, from these classes, in docs/formats.
 """
 
-from sparse_gpt.records.base import Part, Record, converted
+from sparse_gpt.records.base import Part, Record, Tree, converted
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
-from sparse_gpt.records.circuit import Circuit, Edge, Node, NodeEntry
+from sparse_gpt.records.circuit import (
+    Calibration,
+    Circuit,
+    CircuitMetrics,
+    Edge,
+    Node,
+    NodeEntry,
+    PathStatistics,
+    TaskLosses,
+)
 from sparse_gpt.records.files import CircuitFiles, Workdir, read_circuit, read_metrics, read_workdir
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow, Settings
 from sparse_gpt.records.search import Rankings, Search
@@ -13,8 +22,10 @@ from sparse_gpt.records.traces import Contexts, Traces
 
 __all__ = [
     "Bridge",
+    "Calibration",
     "Circuit",
     "CircuitFiles",
+    "CircuitMetrics",
     "Contexts",
     "Edge",
     "Evaluation",
@@ -23,13 +34,16 @@ __all__ = [
     "Node",
     "NodeEntry",
     "Part",
+    "PathStatistics",
     "Rankings",
     "Record",
     "Search",
     "Settings",
     "Steering",
+    "TaskLosses",
     "Traces",
     "Transport",
+    "Tree",
     "Workdir",
     "converted",
     "read_circuit",

@@ -212,7 +212,7 @@ class Search(Record):
     """Optimization steps of every trial."""
     batch_pairs: Count | None = older(None)
     """Pairs of samples per step."""
-    hyperparameters: dict[str, Plain] = older({})
+    hyperparameters: dict[str, Plain | tuple[Plain, ...]] = older({})
     """The configuration group `prune`."""
     trials: tuple[Trial, ...]
     """The searches."""
@@ -281,7 +281,7 @@ class Rankings(Record):
     """Fingerprint of the weights."""
     samples_sha256: str = ""
     """Fingerprint of the file of pairs that the task is from; "" for a task of the table."""
-    hyperparameters: dict[str, Plain] = older({})
+    hyperparameters: dict[str, Plain | tuple[Plain, ...]] = older({})
     """Those of the search that it stands beside."""
     rankings: tuple[RankingSizes, ...]
     """The mask search first."""

@@ -13,6 +13,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from sparse_gpt.circuits.circuit import SOURCES, matrix
@@ -24,6 +25,9 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import ranking
+from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.records import converted
+from sparse_gpt.records.search import Baseline, RankingSizes
 
 PATH_POINTS = 32  # of the integral, Gauss-Legendre
 CURVE_POINTS = 8  # sizes at which a ranking is tried before the bisection
@@ -37,7 +41,7 @@ class Baselines(NamedTuple):
         gates: name -> gate vector (nodes,) of the rankings that reached the target.
     """
 
-    records: list[dict[str, Any]]
+    records: list[Baseline]
     gates: dict[str, np.ndarray]
 
 
@@ -62,26 +66,38 @@ def truncate_baselines(problem: Problem) -> Baselines:
     losses = problem.heldout.losses(candidates, scores.scale, scores.shift)
     rows = zip(ranked, sizes, candidates.gates, losses, reached, loss_curves, strict=True)
     records = [
-        {
-            "ranking": name,
-            "nodes": int(size),
-            "edges": graph.count_edges(gates),
-            "task_loss": float(loss),
-            "reached": bool(enough),
-            "loss_versus_size": curve,
-        }
+        Baseline(
+            ranking=name,
+            nodes=int(size),
+            edges=graph.count_edges(gates),
+            task_loss=float(loss),
+            reached=bool(enough),
+            loss_versus_size=tuple(curve),
+        )
         for name, size, gates, loss, enough, curve in rows
     ]
     at_target = {name: gates for name, gates, enough in zip(ranked, candidates.gates, reached, strict=True) if enough}
     return Baselines(records, at_target)
 
 
-def at_targets(problem: Problem) -> list[dict[str, Any]]:
+def keep_baselines(problem: Problem, stages: Stages) -> Baselines:
+    """`truncate_baselines` as a stage."""
+
+    def stage() -> dict[str, Any]:
+        found = truncate_baselines(problem)
+        return {"records": msgspec.to_builtins(found.records), "gates": found.gates}
+
+    kept = stages.run("baselines", None, stage)
+    return Baselines(converted(kept["records"], list[Baseline]), kept["gates"])
+
+
+def at_targets(problem: Problem) -> list[RankingSizes]:
     """One entry per ranking: its name, and its `curves.size_versus_target`."""
     found = []
     for name, order in rankings(problem).items():
         curve = curves.loss_versus_size(problem, order)
-        found.append({"ranking": name, **curves.size_versus_target(problem, order, curve)})
+        sizes = curves.size_versus_target(problem, order, curve)
+        found.append(RankingSizes(ranking=name, **msgspec.structs.asdict(sizes)))
     return found
 
 

@@ -2,7 +2,6 @@
 values. Losses are on held-out samples."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -14,18 +13,19 @@ from sparse_gpt.circuits.run.calibration import Calibration, calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import random_gates, task_loss
+from sparse_gpt.records.search import Control, Quantiles
 
 QUANTILES = (0.05, 0.5, 0.95)
 
 
-def random_circuits(problem: Problem, support: Support) -> dict[str, Any]:
+def random_circuits(problem: Problem, support: Support) -> Control:
     """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
     graph, settings = problem.graph, problem.settings
     gates = random_gates(support.gates, graph.config, settings.random_draws, settings.seed, graph.tie_qk)
     return _losses(problem, Candidates(gates))
 
 
-def redrawn_weights(problem: Problem, support: Support) -> dict[str, Any]:
+def redrawn_weights(problem: Problem, support: Support) -> Control:
     """Losses of the circuit with other weights at its edges: as they are, and each calibrated."""
     settings = problem.settings
     drawn = redraw_weights(support, problem.graph, settings.random_draws, settings.seed)
@@ -56,24 +56,31 @@ def redraw_weights(support: Support, graph: ModelGraph, draws: int, seed: int) -
     return Candidates(np.repeat(support.gates[None, :], draws, axis=0), edge_places(config, every), factors)
 
 
-def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays) -> dict[str, Any]:
+def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays) -> Control:
     """Losses of the circuit with other ablation values (draws, n_layer, width), its calibration unchanged."""
     candidates, losses, heldout = candidate.support.candidates(problem.graph), [], problem.heldout
     several = dataclasses.replace(heldout.gated, draws=values)
     for index in range(len(values["attn_in"])):
         other = dataclasses.replace(heldout, gated=several.with_ablation_set(index))
         losses.append(task_loss(calibrate(other.logits(candidates)[0], candidate.calibration, heldout.index)))
-    quantiles = {"levels": list(QUANTILES), "task_loss": np.quantile(losses, QUANTILES).tolist()}
-    return {"draws": len(losses), "task_loss": losses, "quantiles": quantiles}
+    return Control(
+        draws=len(losses), task_loss=tuple(losses), quantiles=Quantiles(levels=QUANTILES, task_loss=_quantiles(losses))
+    )
 
 
-def _losses(problem: Problem, drawn: Candidates) -> dict[str, Any]:
+def _losses(problem: Problem, drawn: Candidates) -> Control:
     """Held-out losses of drawn circuits, their QUANTILES beside them."""
     scores, logits = problem.selection(drawn), problem.heldout.logits(drawn)
     pairs = zip(logits, map(Calibration, scores.scale, scores.shift), strict=True)
-    losses = {
-        "task_loss": [task_loss(each) for each in logits],
-        "task_loss_calibrated": [task_loss(calibrate(each, fitted, problem.heldout.index)) for each, fitted in pairs],
-    }
-    quantiles = {name: np.quantile(values, QUANTILES).tolist() for name, values in losses.items()}
-    return {"draws": len(drawn.gates), **losses, "quantiles": {"levels": list(QUANTILES), **quantiles}}
+    plain = [task_loss(each) for each in logits]
+    calibrated = [task_loss(calibrate(each, fitted, problem.heldout.index)) for each, fitted in pairs]
+    return Control(
+        draws=len(drawn.gates),
+        task_loss=tuple(plain),
+        task_loss_calibrated=tuple(calibrated),
+        quantiles=Quantiles(levels=QUANTILES, task_loss=_quantiles(plain), task_loss_calibrated=_quantiles(calibrated)),
+    )
+
+
+def _quantiles(losses: list[float]) -> tuple[float, ...]:
+    return tuple(np.quantile(losses, QUANTILES).tolist())

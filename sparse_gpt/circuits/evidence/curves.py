@@ -1,7 +1,8 @@
 """Sizes and losses along a ranking of nodes. Losses are on held-out samples, each after a calibration fitted on
 selection samples, unless said otherwise."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,12 +10,13 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import task_loss
 from sparse_gpt.circuits.search import ranking
+from sparse_gpt.records.search import CurvePoint, SizeVersusTarget, TargetPoint
 
 CURVE_POINTS = 24
 TARGETS = (0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005)  # task losses in nats: as many as are evaluated at a time
 
 
-def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_POINTS) -> list[dict[str, float]]:
+def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_POINTS) -> tuple[CurvePoint, ...]:
     """Loss of the first k nodes of a ranking, over at most `points` geometrically growing k; on selection samples too.
     And the necessity of these k: `ablated_task_loss` of the model with them ablated, uncalibrated."""
     sizes, graph, heldout = ranking.size_grid(len(order), points), problem.graph, problem.heldout
@@ -22,19 +24,19 @@ def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_PO
     scores = problem.selection(Candidates(gates))
     losses = heldout.losses(Candidates(gates), scores.scale, scores.shift)
     ablated_losses = [task_loss(logits) for logits in heldout.logits(Candidates(1 - gates))]
-    return [
-        {
-            "nodes": int(g.sum()),
-            "edges": graph.count_edges(g),
-            "task_loss": float(loss),
-            "selection_task_loss": float(chosen),
-            "ablated_task_loss": ablated,
-        }
+    return tuple(
+        CurvePoint(
+            nodes=int(g.sum()),
+            edges=graph.count_edges(g),
+            task_loss=float(loss),
+            selection_task_loss=float(chosen),
+            ablated_task_loss=ablated,
+        )
         for g, loss, chosen, ablated in zip(gates, losses, scores.calibrated, ablated_losses, strict=True)
-    ]
+    )
 
 
-def size_versus_target(problem: Problem, order: np.ndarray, curve: list[dict[str, float]]) -> dict[str, Any]:
+def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[CurvePoint]) -> SizeVersusTarget:
     """The smallest first part of a ranking at each of TARGETS, and the area under the curve.
 
     Args:
@@ -60,35 +62,38 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: list[dict[str
     scores = selection(first(sizes))
     reported = problem.heldout.losses(first(sizes), scores.scale, scores.shift)
     points = [
-        {
-            "target_loss": float(target),
-            "nodes": int(size),
-            "edges": graph.count_edges(gates),
-            "task_loss": float(loss),
-            "reached": bool(enough),
-        }
+        TargetPoint(
+            target_loss=float(target),
+            nodes=int(size),
+            edges=graph.count_edges(gates),
+            task_loss=float(loss),
+            reached=bool(enough),
+        )
         for target, size, gates, loss, enough in zip(targets, sizes, first(sizes).gates, reported, reached, strict=True)
     ]
-    return {"points": points, **area(points)}
+    return area(points)
 
 
-def bracket(curve: list[dict[str, float]], target: float) -> tuple[int, int]:
+def bracket(curve: Sequence[CurvePoint], target: float) -> tuple[int, int]:
     """The points of a `loss_versus_size` between which the selection loss first comes down to `target`: nodes of the
     last one before (0: none) and of the first one there (the last of all if none is)."""
-    known = [int(point["nodes"]) for point in curve]
-    at = next((i for i, p in enumerate(curve) if p["selection_task_loss"] <= target), len(curve) - 1)
+    known = [point.nodes for point in curve]
+    losses = (math.inf if point.selection_task_loss is None else point.selection_task_loss for point in curve)
+    at = next((i for i, loss in enumerate(losses) if loss <= target), len(curve) - 1)
     return known[at - 1] if at else 0, known[at]
 
 
-def area(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """Integral of log10(edges) over log10(target loss), by trapezoids, over the targets that were reached.
+def area(points: Sequence[TargetPoint]) -> SizeVersusTarget:
+    """The points, and the integral of log10(edges) over log10(target loss), by trapezoids, over the targets reached.
 
     Divided by its extent it is the logarithm of a mean size: comparable only where `lowest_target` is the same. None
     with fewer than two targets reached.
     """
-    reached = sorted((p["target_loss"], max(1, p["edges"])) for p in points if p["reached"])
+    reached = sorted((p.target_loss, max(1, p.edges)) for p in points if p.reached)
+    lowest = reached[0][0] if reached else None
     if len(reached) < 2:
-        return {"area": None, "mean_edges": None, "lowest_target": reached[0][0] if reached else None}
+        return SizeVersusTarget(points=tuple(points), lowest_target=lowest)
     x, y = np.log10(np.array(reached, np.float64)).T
     total = float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
-    return {"area": total, "mean_edges": float(10 ** (total / (x[-1] - x[0]))), "lowest_target": reached[0][0]}
+    mean_edges = float(10 ** (total / (x[-1] - x[0])))
+    return SizeVersusTarget(points=tuple(points), area=total, mean_edges=mean_edges, lowest_target=lowest)

@@ -1,7 +1,5 @@
 """What each node and each edge of a circuit is worth: the task loss without it, all else and the calibration as is."""
 
-from typing import Any
-
 import numpy as np
 
 from sparse_gpt.circuits.circuit import nodes_of
@@ -9,17 +7,17 @@ from sparse_gpt.circuits.nodes import from_vector
 from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
+from sparse_gpt.records.search import EdgeLoss, Importance, NodeLoss
 
 MOST = 512  # nodes and edges together; larger circuits are not taken apart
 
 
-def leave_one_out(problem: Problem, candidate: Candidate) -> dict[str, Any]:
+def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
     """Held-out task losses in nats of the circuit without each one of its nodes and edges; calibration unchanged.
 
     Returns:
-        {"nodes": [{layer, site, channel, task_loss}], "edges": [{from, to, task_loss}]}. Edges from v that cannot be
-        removed alone (see `edge_ablation.removable`) are left out. Both lists are empty when there are more than MOST
-        items.
+        A loss per node and per edge. Edges from v that cannot be removed alone (see `edge_ablation.removable`) are left
+        out. Both are empty when there are more than MOST items.
     """
     support, graph, calibration = candidate.support, problem.graph, candidate.calibration
     every, nodes = graph.edges(support.gates), np.flatnonzero(support.gates)
@@ -28,7 +26,7 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> dict[str, Any]:
     edges = np.array([i for i, edge in enumerate(every) if free[i] and edge in present], int)
     count = len(nodes) + len(edges)
     if not 0 < count <= MOST:
-        return {"nodes": [], "edges": []}
+        return Importance()
     gates = np.repeat(support.gates[None, :], count, axis=0)
     kept = np.repeat(np.array([[edge in present for edge in every]], np.float32), count, axis=0)
     gates[np.arange(len(nodes)), nodes] = 0
@@ -40,10 +38,10 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> dict[str, Any]:
     )
     names = nodes_of(from_vector(support.gates, graph.config))
     of_nodes, of_edges = np.split(losses, [len(nodes)])
-    return {
-        "nodes": [{**node._asdict(), "task_loss": float(loss)} for node, loss in zip(names, of_nodes, strict=True)],
-        "edges": [
-            {"from": list(every[i].source), "to": list(every[i].target), "task_loss": float(loss)}
+    return Importance(
+        nodes=tuple(NodeLoss(**n._asdict(), task_loss=float(loss)) for n, loss in zip(names, of_nodes, strict=True)),
+        edges=tuple(
+            EdgeLoss(source=every[i].source, target=every[i].target, task_loss=float(loss))
             for i, loss in zip(edges, of_edges, strict=True)
-        ],
-    }
+        ),
+    )

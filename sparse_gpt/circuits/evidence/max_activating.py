@@ -1,19 +1,18 @@
-"""What nodes respond to in running text: the contents of contexts.json ("sparse_gpt.contexts/1")."""
+"""What nodes respond to in running text."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Node
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model import Params, Transformer
 from sparse_gpt.model.taps import recorder
+from sparse_gpt.records import Contexts, Node
+from sparse_gpt.records.traces import Context, NodeContexts
 
-FORMAT = "sparse_gpt.contexts/1"
 SHOWN = 5  # contexts at either end, each from a window of its own
 BEFORE, AFTER = 24, 6  # tokens shown around the one where the value stands
 
@@ -25,7 +24,7 @@ def contexts(
     windows: Iterable[np.ndarray],
     split: str,
     token_text: Callable[[int], str],
-) -> dict[str, Any]:
+) -> Contexts:
     """Where each node has its largest and its smallest values, in the full model.
 
     Args:
@@ -37,7 +36,7 @@ def contexts(
       token_text: text of a token id.
 
     Returns:
-      the object in contexts.json: for every node its highest and its lowest `SHOWN` values, strongest first, each from
+      for every node its highest and its lowest `SHOWN` values, strongest first, each from
       a different window, with the tokens around.
     """
     batches = [np.asarray(batch, np.int32) for batch in windows]
@@ -45,17 +44,20 @@ def contexts(
     read = np.concatenate(batches)
     entries = []
     for node in nodes:
-        ends = {}
-        for name, sign in (("top", 1), ("bottom", -1)):
+
+        def end(name: str, sign: int, node: Node = node) -> tuple[Context, ...]:
             seen = [part[node.site, name] for part in found]
             value, at = (np.concatenate([part[i][node.layer, :, node.channel] for part in seen]) for i in (0, 1))
-            ends[name] = _shown(sign * value, value, at, read, token_text)
-        entries.append({"layer": node.layer, "site": node.site, "channel": node.channel, **ends})
-    return {"format": FORMAT, "split": split, "tokens": int(read.size), "nodes": entries}
+            return _shown(sign * value, value, at, read, token_text)
+
+        entries.append(NodeContexts(**node._asdict(), top=end("top", 1), bottom=end("bottom", -1)))
+    return Contexts(split=split, tokens=int(read.size), nodes=tuple(entries))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _extremes(model: Transformer, params: Params, tokens: jax.Array) -> dict[tuple[str, str], Any]:
+def _extremes(
+    model: Transformer, params: Params, tokens: jax.Array
+) -> dict[tuple[str, str], tuple[jax.Array, jax.Array]]:
     """(site, "top" or "bottom") -> (value, position) of each window's extreme, (n_layer, B, width) each.
 
     Of all nodes, so that one program serves every circuit.
@@ -72,16 +74,16 @@ def _extremes(model: Transformer, params: Params, tokens: jax.Array) -> dict[tup
 
 def _shown(
     order: np.ndarray, value: np.ndarray, at: np.ndarray, read: np.ndarray, token_text: Callable[[int], str]
-) -> list[dict[str, Any]]:
+) -> tuple[Context, ...]:
     """The windows of largest `order`, without repetitions of the same text."""
-    shown: dict[tuple[int, ...], dict[str, Any]] = {}
+    shown: dict[tuple[int, ...], Context] = {}
     for row in np.argsort(-order, kind="stable"):
         first, last = max(0, int(at[row]) - BEFORE), int(at[row]) + AFTER + 1
         tokens = tuple(int(token) for token in read[row, first:last])
         if tokens not in shown:
-            texts = [token_text(token) for token in tokens]
+            texts = tuple(token_text(token) for token in tokens)
             number = float(f"{np.nan_to_num(value[row]):.5g}")
-            shown[tokens] = {"tokens": texts, "at": int(at[row]) - first, "value": number}
+            shown[tokens] = Context(tokens=texts, at=int(at[row]) - first, value=number)
         if len(shown) == SHOWN:
             break
-    return list(shown.values())
+    return tuple(shown.values())

@@ -1,7 +1,5 @@
 """What circuit.json reports of a circuit: its sizes, and losses on held-out samples."""
 
-from typing import Any
-
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges
@@ -11,18 +9,19 @@ from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import accuracy, agreement, task_loss
+from sparse_gpt.records.circuit import TaskLosses
 
 Metrics = dict[str, float]
 
 
-def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[dict[str, Any]]]:
+def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskLosses]]:
     """Sizes and losses of a circuit; and the losses of each of several tasks, with its name."""
     heldout, graph, support = problem.heldout, problem.graph, candidate.support
     logits, full = heldout.logits(support.candidates(graph))[0], heldout.full_logits()
     ablated = heldout.logits(Candidates(1 - support.gates[None, :]))[0]
     calibrated = calibrate(logits, candidate.calibration, heldout.index)
 
-    def losses(index: Any) -> Metrics:
+    def losses(index: np.ndarray | slice) -> Metrics:
         return {
             "task_loss": task_loss(calibrated[index]),
             "task_loss_uncalibrated": task_loss(logits[index]),
@@ -40,7 +39,7 @@ def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[dict[
         "unembedding_edges": unembedding_edges(graph.config, graph.params, layered),
     }
     names = () if heldout.batch.task is None else problem.samples.names
-    by_task = [{"task": name, **losses(heldout.batch.task == i)} for i, name in enumerate(names)]
+    by_task = [TaskLosses(task=name, **losses(heldout.batch.task == i)) for i, name in enumerate(names)]
     return sizes | losses(slice(None)) | _shifted(problem, candidate), by_task
 
 
@@ -60,7 +59,7 @@ def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
     }
 
 
-def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[dict[str, Any]]) -> Circuit:
+def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[TaskLosses]) -> Circuit:
     """The circuit with everything that circuit.json holds."""
     support, heldout, settings = candidate.support, problem.heldout, problem.settings
     nodes, edges = nodes_of(from_vector(support.gates, problem.graph.config)), support.kept_edges(problem.graph)
@@ -81,7 +80,7 @@ def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: 
         edges=edges,
         metrics=metrics,
         values={site: np.asarray(value) for site, value in heldout.gated.ablation.items()},
-        bookkeeping=path_statistics(nodes, edges, problem.graph, prompts, answers, problem.model.token_text),
+        path_statistics=path_statistics(nodes, edges, problem.graph, prompts, answers, problem.model.token_text),
         tie_qk=settings.tie_qk,
         tasks=tuple(by_task),
     )

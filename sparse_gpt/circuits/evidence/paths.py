@@ -10,14 +10,17 @@ contributions to a logit.
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
-from sparse_gpt.circuits.circuit import SOURCES, Edge, Node, matrix, unembedding
+from sparse_gpt.circuits.circuit import SOURCES, Edge, matrix, unembedding
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty
 from sparse_gpt.config import NODE_SITES
+from sparse_gpt.records import Node
+from sparse_gpt.records.circuit import NodeEdges, Paths, PathStatistics, TokenPath
 
 STRONGEST = 5
 READS, WRITES = ("attn_in", "mlp_in"), ("attn_out", "mlp_out")
@@ -47,8 +50,8 @@ def path_statistics(
     prompt_tokens: np.ndarray,
     answers: np.ndarray,
     token_text: Callable[[int], str] | None = None,
-) -> dict[str, Any]:
-    """The object under "bookkeeping" in circuit.json.
+) -> PathStatistics:
+    """The circuit as a graph: how much of its nodes' edges it uses, and its paths.
 
     Args:
       nodes: of the circuit.
@@ -60,12 +63,15 @@ def path_statistics(
     """
     found = paths(nodes, edges, graph, prompt_tokens, answers)
     if token_text is not None:
-        for path in found["strongest"]:
-            path |= {"token": token_text(path["token_id"]), "answer": token_text(path["answer_id"])}
-    return {"nodes": used_edges(nodes, edges, graph), "paths": found}
+        named = (
+            msgspec.structs.replace(path, token=token_text(path.token_id), answer=token_text(path.answer_id))
+            for path in found.strongest
+        )
+        found = msgspec.structs.replace(found, strongest=tuple(named))
+    return PathStatistics(nodes=used_edges(nodes, edges, graph), paths=found)
 
 
-def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph) -> list[dict[str, Any]]:
+def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph) -> tuple[NodeEdges, ...]:
     """Per node: how many of the nonzero block weights into and out of it are edges of the circuit."""
     total = empty(graph.config)
     for site, (source, _) in SOURCES.items():
@@ -81,19 +87,15 @@ def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph) 
     for node in nodes:
         count = int(total[node.site][node.layer, node.channel])
         share = used[node] / count if count else None
-        entries.append({**node._asdict(), "used_edges": used[node], "total_edges": count, "fraction": share})
-    return entries
+        entries.append(NodeEdges(**node._asdict(), used_edges=used[node], total_edges=count, fraction=share))
+    return tuple(entries)
 
 
 def paths(
     nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph, prompt_tokens: np.ndarray, answers: np.ndarray
-) -> dict[str, Any]:
-    """Number of paths, and the strongest ones with different nodes.
-
-    Returns:
-      count: paths from single tokens to single logits; chains: different sequences of nodes among them; strongest: at
-      most STRONGEST chains, each with its strongest token and logit: token_id, nodes, answer_id, strength.
-    """
+) -> Paths:
+    """Number of paths, and the strongest ones with different nodes: at most STRONGEST chains, each with its strongest
+    token and logit."""
     onward = _hops(nodes, edges, graph.config.d_head)
     embedding = np.asarray(graph.params["wte"]).T
     head = unembedding(graph.config, graph.params)
@@ -117,16 +119,11 @@ def paths(
             count += from_tokens[node] * end.present
             total_chains += chains[node] * (end.present > 0)
             ends += [(p._replace(strength=p.strength * end.size), end.token) for p in best[node] if end.present]
-    strongest = [
-        {
-            "token_id": path.token,
-            "nodes": [list(node) for node in path.nodes],
-            "answer_id": answer,
-            "strength": path.strength,
-        }
+    strongest = tuple(
+        TokenPath(token_id=path.token, nodes=path.nodes, answer_id=answer, strength=path.strength)
         for path, answer in heapq.nlargest(STRONGEST, ends)
-    ]
-    return {"count": count, "chains": total_chains, "strongest": strongest}
+    )
+    return Paths(count=count, chains=total_chains, strongest=strongest)
 
 
 def _place(node: Node) -> tuple[int, int]:

@@ -1,6 +1,7 @@
-"""What a search says about itself: the contents of search.json ("sparse_gpt.search/1")."""
+"""What a search says about itself, which search.json holds."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,9 +17,19 @@ from sparse_gpt.circuits.search.populations import Searches
 from sparse_gpt.circuits.search.select import Selected
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import group_to_dict
+from sparse_gpt.records import Search
+from sparse_gpt.records.search import (
+    Control,
+    CurvePoint,
+    HistoryPoint,
+    Importance,
+    SizeVersusTarget,
+    Stage,
+    Trial,
+)
 
-FORMAT = "sparse_gpt.search/1"
 HISTORY_POINTS = 100
+T = TypeVar("T")
 
 
 def search_record(
@@ -28,80 +39,84 @@ def search_record(
     selected: Selected,
     candidate: Candidate,
     stages: Stages,
-) -> dict[str, Any]:
-    """The object in search.json, but for the seconds that everything took."""
+) -> Search:
+    """All but the seconds that everything took."""
     settings, graph, order = problem.settings, problem.graph, searches.trials.orders[selected.best_trial]
     untuned = settings.seeds * len(settings.k_coefs)  # tuned searches share their seed
     inputs = {"nodes": np.flatnonzero(candidate.support.gates).tolist(), "best_trial": selected.best_trial}
     if (edges := candidate.support.edges) is not None:
         inputs["edges"] = [[*edge.source, *edge.target] for edge in edges]
-    measured = {
-        "random_circuit": lambda: controls.random_circuits(problem, candidate.support),
-        "redrawn_values": lambda: controls.redrawn_weights(problem, candidate.support),
-        "importance": lambda: leave_one_out(problem, candidate),
-        "loss_versus_size": lambda: curves.loss_versus_size(problem, order),
-    }
+
+    def stage(name: str, kind: type[T], function: Callable[[], T]) -> T:
+        return stages.run_record(name, inputs, kind, function)
+
+    drawn = stage("random_circuit", Control, lambda: controls.random_circuits(problem, candidate.support))
+    redrawn = stage("redrawn_values", Control, lambda: controls.redrawn_weights(problem, candidate.support))
+    importance = stage("importance", Importance, lambda: leave_one_out(problem, candidate))
+    curve = stage("loss_versus_size", tuple[CurvePoint, ...], lambda: curves.loss_versus_size(problem, order))
+    resampled = None
     if (values := problem.further_values) is not None:
-        measured["resampled"] = lambda: controls.resampled_values(problem, candidate, values)
-    evidence = {name: stages.run(name, inputs, stage) for name, stage in measured.items()}
-    curve = evidence["loss_versus_size"]
-    sizes = stages.run("size_versus_target", inputs, lambda: curves.size_versus_target(problem, order, curve))
-    return {
-        "format": FORMAT,
-        "task": problem.task,
-        "params_sha256": problem.model.params_sha256,
-        **({"samples_sha256": problem.samples.sha256} if problem.samples.sha256 else {}),
-        "steps": settings.steps,
-        "batch_pairs": settings.batch_pairs,
-        "hyperparameters": group_to_dict(settings),
-        "trials": trial_records(problem, searches),
-        "best_trial": selected.best_trial,
-        "refined_from": selected.start,
-        "reached": candidate.reached,
-        "stages": stage_records(problem, selected),
-        "history": history(searches.found),
-        "size_versus_target": sizes,
-        "baselines": baselines.records,
-        "overlap": overlap(searches.trials.gates[:untuned], graph.config, settings.seed, graph.tie_qk),
-        **evidence,
-    }
+        resampled = stage("resampled", Control, lambda: controls.resampled_values(problem, candidate, values))
+    sizes = stage("size_versus_target", SizeVersusTarget, lambda: curves.size_versus_target(problem, order, curve))
+    return Search(
+        task=problem.task,
+        params_sha256=problem.model.params_sha256,
+        samples_sha256=problem.samples.sha256,
+        steps=settings.steps,
+        batch_pairs=settings.batch_pairs,
+        hyperparameters=group_to_dict(settings),
+        trials=trial_records(problem, searches),
+        best_trial=selected.best_trial,
+        refined_from=selected.start,
+        reached=candidate.reached,
+        stages=stage_records(problem, selected),
+        history=history(searches.found),
+        size_versus_target=sizes,
+        baselines=tuple(baselines.records),
+        overlap=overlap(searches.trials.gates[:untuned], graph.config, settings.seed, graph.tie_qk),
+        random_circuit=drawn,
+        redrawn_values=redrawn,
+        importance=importance,
+        loss_versus_size=curve,
+        resampled=resampled,
+    )
 
 
-def trial_records(problem: Problem, searches: Searches) -> list[dict[str, Any]]:
+def trial_records(problem: Problem, searches: Searches) -> tuple[Trial, ...]:
     """One entry per search: hyperparameters, size at the target before minimisation, held-out loss."""
     trials, scores = searches.trials, searches.trials.scores
     losses = problem.heldout.losses(Candidates(trials.gates), scores.scale, scores.shift)
-    return [
-        {
-            "trial": i,
+    return tuple(
+        Trial(
+            trial=i,
             **{name: np.asarray(values)[i].item() for name, values in searches.h._asdict().items()},
-            "nodes": int(trials.sizes[i]),
-            "edges": int(trials.edges[i]),
-            "task_loss": float(losses[i]),
-            "reached": bool(trials.reached[i]),
-        }
+            nodes=int(trials.sizes[i]),
+            edges=int(trials.edges[i]),
+            task_loss=float(losses[i]),
+            reached=bool(trials.reached[i]),
+        )
         for i in range(len(trials.orders))
-    ]
+    )
 
 
-def history(found: SearchResult) -> list[dict[str, Any]]:
+def history(found: SearchResult) -> tuple[HistoryPoint, ...]:
     """At most HISTORY_POINTS steps of all searches: loss of the step's training batch (LARGEST where it is not finite),
     open gates."""
     steps, loss = found.loss.shape[1], np.nan_to_num(found.loss, nan=LARGEST, posinf=LARGEST)
     at = np.unique(np.linspace(0, steps - 1, min(steps, HISTORY_POINTS)).round().astype(int))
-    return [
-        {"step": int(s), "loss": loss[:, s].tolist(), "open_nodes": found.open_nodes[:, s].astype(int).tolist()}
-        for s in at
-    ]
+    opened = found.open_nodes.astype(int)
+    return tuple(
+        HistoryPoint(step=int(s), loss=tuple(loss[:, s].tolist()), open_nodes=tuple(opened[:, s].tolist())) for s in at
+    )
 
 
-def stage_records(problem: Problem, selected: Selected) -> list[dict[str, Any]]:
+def stage_records(problem: Problem, selected: Selected) -> tuple[Stage, ...]:
     """Size and held-out loss of the circuit after the search and after each minimisation, each calibrated anew."""
     entries = []
     for name, support in selected.supports.items():
         candidate = support.candidates(problem.graph)
         scores = problem.selection(candidate)
         loss = float(problem.heldout.losses(candidate, scores.scale, scores.shift)[0])
-        size = {"nodes": support.size, "edges": len(support.kept_edges(problem.graph))}
-        entries.append({"stage": name, **size, "task_loss": loss})
-    return entries
+        edges = len(support.kept_edges(problem.graph))
+        entries.append(Stage(stage=name, nodes=support.size, edges=edges, task_loss=loss))
+    return tuple(entries)

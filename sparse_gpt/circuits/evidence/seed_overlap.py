@@ -1,17 +1,16 @@
 """How much the circuits of several searches share, beside random circuits with the same counts at every site."""
 
-from typing import Any
-
 import numpy as np
 
 from sparse_gpt.circuits.run.evaluator import random_gates
 from sparse_gpt.config import ModelConfig
+from sparse_gpt.records.search import Overlap
 
 LEAST = 5  # searches for an interval
 RESAMPLES, RANDOM_DRAWS = 2000, 20
 
 
-def overlap(gates: np.ndarray, model: ModelConfig, seed: int, tie_qk: bool = False) -> dict[str, Any]:
+def overlap(gates: np.ndarray, model: ModelConfig, seed: int, tie_qk: bool = False) -> Overlap:
     """Mean Jaccard overlap over all pairs of S circuits.
 
     Args:
@@ -20,23 +19,20 @@ def overlap(gates: np.ndarray, model: ModelConfig, seed: int, tie_qk: bool = Fal
       seed: of the bootstrap and of the random circuits.
       tie_qk: whether q and k share their gates.
 
-    Returns:
-      searches: S; mean_jaccard: None with fewer than two; interval: bootstrap 95 % interval of it over searches, None
-      with fewer than LEAST; random_jaccard: the mean over pairs of random circuits with the same counts.
     """
     searches = len(gates)
     if searches < 2:
-        return {"searches": searches, "mean_jaccard": None, "interval": None, "random_jaccard": None}
+        return Overlap(searches=searches)
     shared = jaccard(gates)
     each = [random_gates(own, model, RANDOM_DRAWS, seed + i, tie_qk) for i, own in enumerate(gates)]
     drawn = np.stack(each, axis=1)
     interval = bootstrap_interval(shared, np.random.default_rng(seed)) if searches >= LEAST else None
-    return {
-        "searches": searches,
-        "mean_jaccard": mean_of_pairs(shared),
-        "interval": interval,
-        "random_jaccard": float(np.mean([mean_of_pairs(jaccard(each)) for each in drawn])),
-    }
+    return Overlap(
+        searches=searches,
+        mean_jaccard=mean_of_pairs(shared),
+        interval=interval,
+        random_jaccard=float(np.mean([mean_of_pairs(jaccard(each)) for each in drawn])),
+    )
 
 
 def jaccard(gates: np.ndarray) -> np.ndarray:
@@ -52,7 +48,7 @@ def mean_of_pairs(shared: np.ndarray) -> float:
     return float(np.mean(shared[np.triu_indices(len(shared), 1)]))
 
 
-def bootstrap_interval(shared: np.ndarray, rng: np.random.Generator) -> list[float]:
+def bootstrap_interval(shared: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """95 % interval of `mean_of_pairs` when the searches are drawn anew with replacement.
 
     A search drawn twice is no pair with itself: its overlap of 1 would say nothing about other seeds.
@@ -63,4 +59,5 @@ def bootstrap_interval(shared: np.ndarray, rng: np.random.Generator) -> list[flo
     different = one != other
     counts = different.sum(axis=1)
     means = (shared[one, other] * different).sum(axis=1)[counts > 0] / counts[counts > 0]
-    return np.quantile(means, (0.025, 0.975)).tolist()
+    low, high = np.quantile(means, (0.025, 0.975)).tolist()
+    return low, high

@@ -1,4 +1,4 @@
-"""What a circuit does on sample prompts, for drawing: the contents of traces.json ("sparse_gpt.traces/1")."""
+"""What a circuit does on sample prompts, for drawing."""
 
 import math
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import chain, recorder, site_widths
-
-FORMAT = "sparse_gpt.traces/1"
+from sparse_gpt.records import Traces
+from sparse_gpt.records.traces import Sample, VocabularyEntry
 
 
 def traces(
     gated: GatedModel, circuit: Circuit, samples: TaskBatch, split: str, token_text: Callable[[int], str]
-) -> dict[str, Any]:
-    """The object in traces.json.
+) -> Traces:
+    """Activations, attention and logits of a circuit on a few prompts.
 
     Args:
       gated: the model the circuit lives in.
@@ -44,25 +44,26 @@ def traces(
             [shift.get(answer, 0.0), shift.get(foil, 0.0)]
         )
         entries.append(
-            {
-                "split": split,
-                "tokens": [token_text(int(token)) for token in samples.tokens[row, :length]],
-                "answer": token_text(answer),
-                "foil": token_text(foil),
-                "logit_difference_full": float(full[row, 0] - full[row, 1]),
-                "logit_difference_circuit": float(calibrated[0] - calibrated[1]),
-                "values": _values(circuit, seen, row, length),
-                "attention": _attention(gated, circuit, seen, row, length),
-            }
+            Sample(
+                split=split,
+                tokens=tuple(token_text(int(token)) for token in samples.tokens[row, :length]),
+                answer=token_text(answer),
+                foil=token_text(foil),
+                logit_difference_full=float(full[row, 0] - full[row, 1]),
+                logit_difference_circuit=float(calibrated[0] - calibrated[1]),
+                values=_values(circuit, seen, row, length),
+                attention=_attention(gated, circuit, seen, row, length),
+            )
         )
-    return {
-        "format": FORMAT,
-        "task": circuit.task,
-        "site_widths": site_widths(gated.model.config),
-        "d_head": gated.model.config.d_head,
-        "samples": entries,
-        **_vocabulary_entries(gated, gates, samples, token_text),
-    }
+    of_prompts, of_answers = _vocabulary_entries(gated, gates, samples, token_text)
+    return Traces(
+        task=circuit.task,
+        site_widths=site_widths(gated.model.config),
+        d_head=gated.model.config.d_head,
+        samples=tuple(entries),
+        embedding=of_prompts,
+        unembedding=of_answers,
+    )
 
 
 @jax.jit
@@ -78,7 +79,7 @@ def _record(gated: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Arra
     return at_end, {site: [store[site, layer] for layer in layers] for site in NODE_SITES}
 
 
-def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int) -> dict[str, list[float]]:
+def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int) -> dict[str, tuple[float, ...]]:
     """ "layer.site.channel" -> one value per token."""
     return {
         f"{node.layer}.{node.site}.{node.channel}": _rounded(seen[node.site][node.layer][row, :length, node.channel])
@@ -88,7 +89,7 @@ def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, lengt
 
 def _attention(
     gated: GatedModel, circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int
-) -> dict[str, list[list[float]]]:
+) -> dict[str, tuple[tuple[float, ...], ...]]:
     """ "layer.head" -> attention weights per query, for heads with a node in the circuit. Rows sum to less than one
     where a sink takes its share."""
     m = gated.model.config
@@ -102,7 +103,7 @@ def _attention(
         sink = None
         if m.attention_sink:
             sink = float(np.asarray(gated.params[f"h_{layer}"]["attn"]["sink"])[head])
-        found[f"{layer}.{head}"] = [_rounded(weights) for weights in _pattern(q, k, sink, m)]
+        found[f"{layer}.{head}"] = tuple(_rounded(weights) for weights in _pattern(q, k, sink, m))
     return found
 
 
@@ -117,7 +118,7 @@ def _pattern(q: np.ndarray, k: np.ndarray, sink: float | None, m: ModelConfig) -
 
 def _vocabulary_entries(
     gated: GatedModel, gates: dict[str, np.ndarray], samples: TaskBatch, token_text: Callable[[int], str]
-) -> dict[str, list[dict[str, Any]]]:
+) -> tuple[tuple[VocabularyEntry, ...], tuple[VocabularyEntry, ...]]:
     """Embedding entries of the samples' tokens on channels the circuit reads, unembedding entries of answers and foils
     on channels it writes or reads."""
     m = gated.model.config
@@ -126,21 +127,19 @@ def _vocabulary_entries(
     seen = np.arange(samples.tokens.shape[1])[None, :] <= samples.positions[:, None]
     wte, head = np.asarray(gated.params["wte"]), unembedding(m, gated.params).T
 
-    def entries(table: np.ndarray, tokens: np.ndarray, channels: np.ndarray) -> list[dict[str, Any]]:
-        return [
-            {"token": token_text(int(t)), "token_id": int(t), "channel": int(c), "weight": float(table[t, c])}
+    def entries(table: np.ndarray, tokens: np.ndarray, channels: np.ndarray) -> tuple[VocabularyEntry, ...]:
+        return tuple(
+            VocabularyEntry(token=token_text(int(t)), token_id=int(t), channel=int(c), weight=float(table[t, c]))
             for t in tokens
             for c in channels
             if table[t, c] != 0
-        ]
+        )
 
     answers = np.unique(np.concatenate([samples.answer, samples.foil]))
-    return {
-        "embedding": entries(wte, np.unique(samples.tokens[seen]), read),
-        "unembedding": entries(head, answers, np.union1d(read, written)),
-    }
+    of_prompts = entries(wte, np.unique(samples.tokens[seen]), read)
+    return of_prompts, entries(head, answers, np.union1d(read, written))
 
 
-def _rounded(values: np.ndarray) -> list[float]:
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
     """Floats short enough for a file that people open, and finite."""
-    return [float(f"{value:.5g}") for value in np.nan_to_num(values, posinf=LARGEST, neginf=-LARGEST)]
+    return tuple(float(f"{value:.5g}") for value in np.nan_to_num(values, posinf=LARGEST, neginf=-LARGEST))

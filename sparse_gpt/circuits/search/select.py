@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Edge, Node
+from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
@@ -21,6 +21,7 @@ from sparse_gpt.circuits.run.evaluator import Evaluator, Scores, largest_loss
 from sparse_gpt.circuits.search import minimise, ranking
 from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.records import Node
 
 Report = Callable[[str], None]  # takes a line about the progress
 
