@@ -75,6 +75,7 @@ class Circuit:
       bookkeeping: of the circuit as a graph, see bookkeeping.py.
       tie_qk: whether q and k channels of the same index had to be in it together.
       tasks: of a circuit that several tasks share, an entry for each with its name and its own losses; else empty.
+      families: an entry for each template family of the task with its name, its role and its losses.
     """
 
     task: str
@@ -92,6 +93,7 @@ class Circuit:
     bookkeeping: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     tie_qk: bool = False
     tasks: tuple[Mapping[str, Any], ...] = ()
+    families: tuple[Mapping[str, Any], ...] = ()
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
@@ -113,6 +115,7 @@ class Circuit:
             "edges": [{"from": list(e.source), "to": list(e.target), "weight": e.weight} for e in self.edges],
             "metrics": dict(self.metrics),
             **({"tasks": [dict(each) for each in self.tasks]} if self.tasks else {}),
+            **({"families": [dict(each) for each in self.families]} if self.families else {}),
             "bookkeeping": dict(self.bookkeeping),
         }
 
@@ -175,6 +178,7 @@ def from_dict(tree: Mapping[str, Any], values: GateArrays) -> Circuit:
         bookkeeping=tree.get("bookkeeping", {}),
         tie_qk=tree.get("tie_qk", False),
         tasks=tuple(tree.get("tasks", ())),
+        families=tuple(tree.get("families", ())),
     )
 
 

@@ -1,5 +1,6 @@
 """What circuit.json reports of a circuit: its sizes, and losses on held-out samples."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import accuracy, agreement, task_loss
+from sparse_gpt.circuits.run.task_batch import by_length, padded
+from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED
 
 Metrics = dict[str, float]
 
@@ -39,7 +42,7 @@ def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[dict[
         "embedding_edges": embedding_edges(graph.config, graph.params, layered),
         "unembedding_edges": unembedding_edges(graph.config, graph.params, layered),
     }
-    names = () if heldout.batch.task is None else problem.samples.names
+    names = problem.samples.names if len(problem.samples.names) > 1 else ()
     by_task = [{"task": name, **losses(heldout.batch.task == i)} for i, name in enumerate(names)]
     return sizes | losses(slice(None)) | _shifted(problem, candidate), by_task
 
@@ -58,6 +61,35 @@ def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
         "shifted_full_model_task_loss": task_loss(full),
         "shifted_full_model_accuracy": accuracy(full),
     }
+
+
+def by_family(problem: Problem, candidate: Candidate) -> list[dict[str, Any]]:
+    """Losses on held-out samples of every template family: of those searched on, those left aside, and novel ones."""
+    samples = problem.samples
+    batches = [(name, SEARCHED, family.heldout) for name, family in samples.families.items()]
+    batches += [(name, LEFT_ASIDE, batch) for name, batch in samples.others.items()]
+    batches += [(name, NOVEL, batch) for name, batch in samples.novel.items()]
+    found = []
+    length = max((batch.tokens.shape[1] for _, _, batch in batches), default=0)  # so that one program serves all
+    for name, role, batch in batches:
+        evaluator = dataclasses.replace(problem.heldout, batch=by_length(padded(batch, length)))
+        logits = evaluator.logits(candidate.support.candidates(problem.graph))[0]
+        ablated = evaluator.logits(Candidates(1 - candidate.support.gates[None, :]))[0]
+        calibrated, full = calibrate(logits, candidate.calibration, evaluator.index), evaluator.full_logits()
+        found.append(
+            {
+                "family": name,
+                "role": role,
+                "pairs": len(batch.positions) // 2,
+                "task_loss": task_loss(calibrated),
+                "accuracy": accuracy(calibrated),
+                "agreement": agreement(calibrated, full),
+                "full_model_task_loss": task_loss(full),
+                "full_model_accuracy": accuracy(full),
+                "ablated_task_loss": task_loss(ablated),
+            }
+        )
+    return found
 
 
 def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[dict[str, Any]]) -> Circuit:
@@ -84,4 +116,5 @@ def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: 
         bookkeeping=path_statistics(nodes, edges, problem.graph, prompts, answers, problem.model.token_text),
         tie_qk=settings.tie_qk,
         tasks=tuple(by_task),
+        families=tuple(by_family(problem, candidate)),
     )
