@@ -3,6 +3,10 @@
 python -m launch.tasks --tokenizer=runs/quickstart/tokenizer --task=all --show=1
 python -m launch.tasks --workdir=runs/quickstart --task=for_while,class_init --export=samples.jsonl --pairs=64
 python -m launch.tasks --workdir=runs/quickstart --task=my/pairs.csv --show=4
+python -m launch.tasks --workdir=runs/quickstart --task=for_while --show=2 --variant=broken
+
+Without --show and --export it lists tasks and their template families. Novel families, which no search sees, have
+held-out pairs alone; they are shown whatever --split says.
 
 Exit code 2 if any chosen task cannot be expressed, after naming each of them; nothing is written then.
 """
@@ -24,19 +28,28 @@ def define_flags() -> None:
     flags.DEFINE_string("task", "all", "Task, file of own pairs (.jsonl, .csv), comma list of these, or all.")
     flags.DEFINE_integer("show", None, "Print this many pairs per task, token borders visible.", lower_bound=0)
     flags.DEFINE_enum("split", "train", tasks.SPLITS, "Split of the pairs shown.")
-    flags.DEFINE_enum("variant", "main", tasks.VARIANTS, "Variant of the pairs shown.")
-    cli.define_path("export", "Write samples of every split and variant to this file, one JSON object a line.")
-    flags.DEFINE_integer("pairs", 64, "Pairs per task, split and variant in --export.", lower_bound=1)
+    flags.DEFINE_string("variant", "main", "Variant of the pairs shown: main, shifted, or a template family.")
+    cli.define_path("export", "Write samples of every split and family to this file, one JSON object a line.")
+    flags.DEFINE_integer("pairs", 64, "Pairs per task, split, variant and family in --export.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the pairs shown and exported.")
 
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     chosen, folder, export = tasks.select(flags.FLAGS.task), _tokenizer_folder(), flags.FLAGS.export
+    _check_variant(chosen, flags.FLAGS.variant)
     target = paths.output_file("export", export) if export else None
     from .jobs import tasks as job
 
     job.main(chosen, folder, target)
+
+
+def _check_variant(chosen: list[tasks.AnyTask], variant: str) -> None:
+    """InputError unless every task has it."""
+    for task in chosen:
+        known = tuple(dict.fromkeys((*tasks.VARIANTS, *task.families, *task.novel)))
+        if variant not in known:
+            raise InputError(f"--variant={variant}: task {task.name} has {', '.join(known)}")
 
 
 def _tokenizer_folder() -> Path:

@@ -29,9 +29,11 @@ Pairs that somebody has written down are a task too: `find("my/pairs.csv")`, see
 import os
 
 from . import conditions, delimiters, functions, loops, own, variables
+from .copies import Tokenizer
 from .encoding import EncodedTask, check, encode, encode_sample, encode_samples, sample
+from .made_up import has_made_up_word
 from .rows import SUFFIXES
-from .task import VARIANTS, AnyTask, Pair, Sample, Task, TaskError, Template, Tokenizer
+from .task import VARIANTS, AnyTask, Family, Pair, Sample, Task, TaskError, Template, searched_families
 from .words import SPLITS, has_heldout_word, heldout_words
 
 _TABLES = (delimiters.TASKS, loops.TASKS, variables.TASKS, functions.TASKS, conditions.TASKS)
@@ -72,12 +74,12 @@ def _choice(every: str) -> str:
 
 
 def prompts(count: int, seed: int = 0) -> set[str]:
-    """Prompts of two lines or more, `count` pairs per task, split and variant; no training program should hold one."""
+    """Prompts of two lines or more, `count` pairs per task, split, variant and family; no training program should hold
+    one."""
     pairs = [
         pair
         for task in TASKS.values()
-        for split in SPLITS
-        for variant in VARIANTS
+        for split, variant in task.parts
         for pair in task.pairs(split, count, seed, variant)
     ]
     both = {sample.prompt for pair in pairs for sample in (pair.first, pair.second)}
@@ -90,6 +92,7 @@ __all__ = [
     "VARIANTS",
     "AnyTask",
     "EncodedTask",
+    "Family",
     "Pair",
     "Sample",
     "Task",
@@ -102,8 +105,10 @@ __all__ = [
     "encode_samples",
     "find",
     "has_heldout_word",
+    "has_made_up_word",
     "heldout_words",
     "prompts",
     "sample",
+    "searched_families",
     "select",
 ]

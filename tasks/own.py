@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .copies import Tokenizer
 from .rows import SUFFIXES, Row, read_rows, shown
-from .task import Pair, Part, Sample, TaskError, Tokenizer, check_request
+from .task import VARIANTS, Pair, Part, Sample, TaskError, check_request
 from .words import SPLITS
 
 FEWEST_PAIRS = 8  # of every split
@@ -56,6 +57,22 @@ class OwnTask:
         return tuple(self.by_part)
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """Families with FEWEST_PAIRS pairs in every split, where there are two or more; else `main`, which is all."""
+        each = (dict.fromkeys(pair.first.family for pair in self.by_part[split, "main"]) for split in SPLITS)
+        names = [name for name in next(each) if name and name not in (*VARIANTS, "all")]
+        enough = [name for name in names if min(len(self._of_family(split, name)) for split in SPLITS) >= FEWEST_PAIRS]
+        return tuple(enough) if len(enough) > 1 else ("main",)
+
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """Families of the shifted variant with FEWEST_PAIRS pairs; where none has so many, the variant itself."""
+        pairs = self.by_part.get(("heldout", "shifted"), ())
+        names = [name for name in dict.fromkeys(pair.first.family for pair in pairs) if name]
+        enough = tuple(name for name in names if len(self._of_family("heldout", name)) >= FEWEST_PAIRS)
+        return enough or (("shifted",) if pairs else ())
+
+    @property
     def checked_pairs(self) -> int:
         """Pairs of a part that a check against a tokenizer looks at: all."""
         return max(map(len, self.by_part.values()))
@@ -68,10 +85,16 @@ class OwnTask:
         Raises:
             TaskError: unknown split or variant, or one that the file has no pairs of.
         """
-        check_request(split, count, variant)
-        if (split, variant) not in self.by_part:
+        check_request(self, split, count, variant)
+        found = self.by_part.get((split, variant)) if variant in VARIANTS else self._of_family(split, variant)
+        if not found:
             raise TaskError(f"task {self.name}: the file has no {split} pairs of the {variant} variant")
-        return sorted(self.by_part[split, variant], key=lambda pair: _hash(pair, str(seed)))[:count]
+        return sorted(found, key=lambda pair: _hash(pair, str(seed)))[:count]
+
+    def _of_family(self, split: str, family: str) -> list[Pair]:
+        """All pairs of a family in a split."""
+        parts = (self.by_part.get((split, variant), ()) for variant in VARIANTS)
+        return [pair for part in parts for pair in part if pair.first.family == family]
 
 
 def load(path: str, built_in: Sequence[str] = ()) -> OwnTask:

@@ -1,16 +1,29 @@
-"""What a task is: something that yields minimal pairs of prompts, such as an entry of the table."""
+"""What a task is: something that yields minimal pairs of prompts, such as an entry of the table.
+
+A task of the table has two *variants*, `main` and `shifted`, whose samples never change, and *template families*: named
+sets of templates that differ in surroundings, in depth, and in distractors which an obvious shortcut would fall for.
+`families` may take part in the selection of a circuit: `main` (the variant, and all that is searched by default),
+`elsewhere` (the templates of the variant `shifted`) and those of the table's `selection`. `novel` are those of its
+`unseen`: they have held-out samples only, so that no search, ranking, size or calibration can see them.
+
+Both kinds have distractors, in different forms. All families but `main` have words of their own, see tasks.made_up and
+tasks.copies; the variant `shifted` keeps its 16 words and takes part in no selection.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from .copies import Tokenizer, single_tokens
+from .made_up import FAMILY_VOCABULARY
 from .randomness import Randomness
 from .template import SLOTS, Filler, kinds, sides
 from .words import SPLITS, VOCABULARY, Vocabulary
 
 VARIANTS = ("main", "shifted")
+ELSEWHERE = "elsewhere"  # the family of the shifted variant's templates
 Part = tuple[str, str]
-"""A split and a variant."""
+"""A split, and a variant or family."""
 
 _FEWEST_COPIES = 5  # a pair needs up to four
 _PATIENCE = 50  # draws per wanted pair before the templates count as exhausted
@@ -22,21 +35,10 @@ class TaskError(ValueError):
     """A task that cannot be sampled or expressed as asked. One line that names the value and the way out."""
 
 
-class Tokenizer(Protocol):
-    """What the tasks need of a tokenizer."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    def encode(self, text: str, /) -> list[int]: ...
-
-    def decode(self, ids: Any, /) -> str: ...
-
-
 @dataclass(frozen=True)
 class Sample:
     """A prompt, the token that follows it, the token that would follow the pair's other prompt, and `rest`: text that
-    makes valid Python of prompt + answer + rest. From a file, also its family of templates and FILE:LINE."""
+    makes valid Python of prompt + answer + rest. Beside them its family of templates and, from a file, FILE:LINE."""
 
     prompt: str
     answer: str
@@ -75,7 +77,15 @@ class AnyTask(Protocol):
 
     @property
     def parts(self) -> Sequence[Part]:
-        """Every (split, variant) that has pairs."""
+        """Every (split, variant) that has pairs; of the table's tasks, every (split, family) too."""
+
+    @property
+    def families(self) -> Sequence[str]:
+        """Template families that may take part in a selection; pairs of every split, by `variant`."""
+
+    @property
+    def novel(self) -> Sequence[str]:
+        """Template families that no selection sees; they have held-out pairs alone."""
 
     @property
     def checked_pairs(self) -> int:
@@ -96,6 +106,19 @@ class Template:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Templates of one kind, by a name: other surroundings, or a distractor that a shortcut would fall for."""
+
+    name: str
+    templates: tuple[Template, ...]
+
+
+def family(name: str, *templates: Template) -> Family:
+    """A `Family`, as the tables write it."""
+    return Family(name, templates)
+
+
+@dataclass(frozen=True)
 class Task:
     """A binary next-token task.
 
@@ -107,6 +130,8 @@ class Task:
         shifted: templates of the same behaviour in other surroundings.
         same_length: the two prompts of a pair can have equally many tokens; then a tokenizer makes pairs prefer it, so
             that length tells nothing. Where it is false, surroundings of many lengths hide the difference.
+        selection: template families, beside `main` and `elsewhere`, that may take part in the selection of a circuit.
+        unseen: template families that never do.
     """
 
     name: str
@@ -115,9 +140,14 @@ class Task:
     main: tuple[Template, ...]
     shifted: tuple[Template, ...]
     same_length: bool = True
+    selection: tuple[Family, ...] = ()
+    unseen: tuple[Family, ...] = ()
 
     def __post_init__(self) -> None:
-        for template in (*self.main, *self.shifted):
+        names = [*VARIANTS, ELSEWHERE, "all", *(family.name for family in (*self.selection, *self.unseen))]
+        if wrong := next((n for i, n in enumerate(names) if not n.isidentifier() or n in names[:i]), ""):
+            raise TaskError(f"task {self.name}: a family cannot be named {wrong!r}; give each a name of its own")
+        for template in self._templates():
             unknown = kinds(template.prompt, template.rest, *self.answers) - SLOTS.keys()
             if unknown:
                 raise TaskError(f"task {self.name}: unknown slot {{{min(unknown)}}}; known are {', '.join(SLOTS)}")
@@ -135,9 +165,20 @@ class Task:
         return ""
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the families that may take part in a selection, `main` first."""
+        return ("main", *((ELSEWHERE,) if self.shifted else ()), *(family.name for family in self.selection))
+
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """Names of the families that no selection sees."""
+        return tuple(family.name for family in self.unseen)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
-        """Every split in every variant."""
-        return tuple((split, variant) for split in SPLITS for variant in VARIANTS)
+        """Every split in every variant and family, and the held-out one of families that no selection sees."""
+        seen = dict.fromkeys((*VARIANTS, *self.families))
+        return (*((split, name) for split in SPLITS for name in seen), *(("heldout", name) for name in self.novel))
 
     @property
     def checked_pairs(self) -> int:
@@ -151,15 +192,17 @@ class Task:
 
         Args:
             split: "train", "validation" or "heldout"; their words are disjoint.
-            variant: "main" or "shifted".
-            tokenizer: with it, names that are to be copied are only those that it holds as one token, and prompts of
-                equal length are preferred; the list then depends on the tokenizer too.
+            variant: "main", "shifted", or the name of a family.
+            tokenizer: with it, names that are to be copied are only those that it holds as one token (in families, of
+                all words that it holds), and prompts of equal length are preferred; the list then depends on the
+                tokenizer too.
 
         Raises:
-            TaskError: unknown split or variant, more pairs than there are, or too few names that are one token.
+            TaskError: unknown split or variant, a split that a novel family does not have, more pairs than there are,
+                or too few names that are one token.
         """
-        check_request(split, count, variant)
-        words = self._words(split, tokenizer)
+        check_request(self, split, count, variant)
+        words = self._words(split, variant, tokenizer)
         found: dict[Pair, None] = {}
         for index in range(_PATIENCE * count):
             if len(found) == count:
@@ -179,38 +222,70 @@ class Task:
 
     def _draw(self, key: tuple[str | int, ...], attempt: int, variant: str, words: Vocabulary) -> Pair:
         random = Randomness("tasks/1", self.name, *key, attempt)
-        template = random.choice(self.main if variant == "main" else self.shifted)
-        return _fill(template, self.answers, Filler(random, words, variant))
+        template = random.choice(self._templates(variant))
+        lines = variant if variant in VARIANTS else "novel" if variant in self.novel else "selection"
+        return _fill(template, self.answers, Filler(random, words, lines), variant)
 
-    def _words(self, split: str, tokenizer: Tokenizer | None) -> Vocabulary:
-        words = VOCABULARY[split]
-        texts = [template.prompt for template in (*self.main, *self.shifted)]
+    def _templates(self, variant: str = "") -> tuple[Template, ...]:
+        """Those of a variant or family; without a name, of all."""
+        named = {"main": self.main, "shifted": self.shifted}
+        named |= {family.name: family.templates for family in (*self.selection, *self.unseen)}
+        if not variant:
+            return tuple(template for templates in named.values() for template in templates)
+        return self.shifted if variant == ELSEWHERE else named[variant]
+
+    def _words(self, split: str, variant: str, tokenizer: Tokenizer | None) -> Vocabulary:
+        usual = variant in VARIANTS
+        words = (VOCABULARY if usual else FAMILY_VOCABULARY)[split]
+        texts = [template.prompt for template in self._templates()]
         if tokenizer is None or "copy" not in kinds(*texts, *self.answers):
             return words
-        copies = tuple(word for word in words.copies if len(tokenizer.encode(f" {word}")) == 1)
+        known = words.copies if usual else single_tokens(tokenizer)[split]  # type: ignore[arg-type]
+        copies = tuple(word for word in known if len(tokenizer.encode(f" {word}")) == 1)
         if len(copies) < _FEWEST_COPIES:
             raise TaskError(
-                f"task {self.name}: only {len(copies)} of the {len(words.copies)} {split} names to copy are one token "
+                f"task {self.name}: only {len(copies)} of the {len(known)} {split} names to copy are one token "
                 f"under this tokenizer ({tokenizer.vocab_size} entries), {_FEWEST_COPIES} are needed; "
                 "use a larger vocabulary, or leave the task out"
             )
         return replace(words, copies=copies)
 
 
-def check_request(split: str, count: int, variant: str) -> None:
-    """TaskError for arguments of `pairs` that no task has pairs for."""
+def check_request(task: AnyTask, split: str, count: int, variant: str) -> None:
+    """TaskError for arguments of `pairs` that a task has no pairs for."""
     if split not in SPLITS:
         raise TaskError(f"split {split!r}: unknown; choose {', '.join(SPLITS)}")
-    if variant not in VARIANTS:
-        raise TaskError(f"variant {variant!r}: unknown; choose {', '.join(VARIANTS)}")
+    if variant not in (*VARIANTS, *task.families, *task.novel):
+        known = dict.fromkeys((*VARIANTS, *task.families, *task.novel))
+        raise TaskError(f"variant {variant!r}: unknown; choose {', '.join(known)}")
+    if variant in task.novel and split != "heldout":
+        raise TaskError(f"task {task.name}: family {variant} is novel, so it has held-out pairs only, no {split} ones")
     if count < 0:
         raise TaskError(f"{count} pairs: the number of pairs cannot be negative")
 
 
-def _fill(template: Template, answers: tuple[str, str], filler: Filler) -> Pair:
+def searched_families(task: AnyTask, names: Sequence[str]) -> tuple[str, ...]:
+    """The families that a list names for the selection of a circuit: none is `main`, "all" every one there is.
+
+    Raises:
+        TaskError: a name that the task does not have, or that of a novel family.
+    """
+    if tuple(names) == ("all",):
+        return tuple(task.families)
+    chosen = tuple(dict.fromkeys(names)) or ("main",)
+    for name in chosen:
+        if name in task.novel:
+            raise TaskError(f"task {task.name}: family {name} is novel, no search sees it; leave it out")
+        if name not in (*task.families, "main"):
+            known = ", ".join(dict.fromkeys(("main", *task.families)))
+            raise TaskError(f"task {task.name}: no family {name!r} to search on; choose all, or some of {known}")
+    return chosen
+
+
+def _fill(template: Template, answers: tuple[str, str], filler: Filler, family: str) -> Pair:
     prompt, rest, *answer = filler.fill(template.prompt, template.rest, *answers)
     prompts, rests = sides(prompt), sides(rest)
-    samples = [Sample(prompts[i], answer[i], answer[1 - i], rests[i]) for i in (0, 1)]
+    samples = [Sample(prompts[i], answer[i], answer[1 - i], rests[i], family) for i in (0, 1)]
     if filler.random.below(2):  # so that the place in the pair tells nothing
         samples.reverse()
     return Pair(*samples)

@@ -18,7 +18,7 @@ from .words import Vocabulary
 _SLOT = re.compile(r"\{([A-Za-z]+)(\d*)\}")
 _CONTRAST = re.compile(r"<<(.*?)\|(.*?)>>", re.DOTALL)
 
-_CONTEXT_LINES = {
+_CONTEXT_LINES: dict[str, tuple[str, ...]] = {
     "main": (
         "{name} = {number}",
         "{name} = {name2}",
@@ -42,8 +42,20 @@ _CONTEXT_LINES = {
         "{name} = {name2}.{function}()",
         "{name} = ()",
     ),
+    "novel": (
+        "{name} += {number}",
+        "{name}.{name2} = {name3}",
+        "{function}({name}, {number})",
+        "{name} = {name2} or {name3}",
+        "{name} = -{name2}",
+        "{name}.{function}({name2}, {name3})",
+        "{name} = {function}({name2}).{name3}",
+        "{name} = {number} - {name2} * {number2}",
+        "{name}, {name2} = {name3}, {name4}",
+    ),
 }
 """Lines before the decisive one. They have no quotes, square brackets or compound statements, so suit every task."""
+_CONTEXT_LINES["selection"] = _CONTEXT_LINES["main"] + _CONTEXT_LINES["shifted"]
 
 
 @dataclass
@@ -53,14 +65,14 @@ class Filler:
     Attributes:
         random: the stream of choices.
         words: the words of the split.
-        variant: "main" or "shifted"; chooses the lines of context.
+        lines: which lines of context: "main", "shifted", "selection" or "novel".
         values: slot -> value, so far.
         used: names taken, which no other slot may take.
     """
 
     random: Randomness
     words: Vocabulary
-    variant: str
+    lines: str
     values: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
@@ -160,13 +172,13 @@ def _boolean(filler: Filler) -> str:
 
 def _context(indent: str, most: int) -> Callable[[Filler], str]:
     def draw(filler: Filler) -> str:
-        lines = []
+        drawn = []
         for _ in range(filler.random.between(0, most)):
-            line = filler.random.choice(_CONTEXT_LINES[filler.variant])
+            line = filler.random.choice(_CONTEXT_LINES[filler.lines])
             # A nested filler gives the line values of its own, but none of the names that are taken.
-            (text,) = Filler(filler.random, filler.words, filler.variant, used=filler.used).fill(line)
-            lines.append(f"{indent}{text}\n")
-        return "".join(lines)
+            (text,) = Filler(filler.random, filler.words, filler.lines, used=filler.used).fill(line)
+            drawn.append(f"{indent}{text}\n")
+        return "".join(drawn)
 
     return draw
 

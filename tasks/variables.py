@@ -1,6 +1,6 @@
 """Tasks in which a variable's name or first value decides."""
 
-from .task import Task, Template
+from .task import Family, Task, Template, family
 
 SET_OR_STRING = Task(
     name="set_or_string",
@@ -29,6 +29,63 @@ SET_OR_STRING = Task(
         ),
     ),
     same_length=False,  # set() is two tokens, "" is one
+    selection=(
+        family(
+            "nested",
+            Template(
+                'def {function}({name6}):\n{body}    {name} = <<set()|"">>\n{body2}    if {condition}:\n        {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+            Template(
+                '{top}{name} = <<set()|"">>\n{top2}for {name3} in {name4}:\n    if {name3}:\n        {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+        ),
+        family(
+            "finished",
+            Template(
+                '{top}{name4} = set()\n{name} = <<set()|"">>\n{top2}for {name2} in {name3}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+            Template(
+                '{top}{name4} = ""\n{name} = <<set()|"">>\n{top2}for {name2} in {name3}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+            Template(
+                '{top}{name} = <<set()|"">>\n{name4} = ""\n{name5} = set()\n{top2}for {name2} in {name3}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+            Template(
+                '{top}{name} = <<set()|"">>\n{name4} = set()\n{name5} = ""\n{top2}for {name2} in {name3}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+        ),
+    ),
+    unseen=(
+        family(
+            "used",
+            Template(
+                '{name4} = set()\n{name4}.add({name5})\n{name} = <<set()|"">>\n'
+                "{top2}for {name2} in {name3}:\n    {name}",
+                "<<({name2})| {name2}>>\n",
+            ),
+            Template(
+                '{name4} = ""\n{name4} += {name5}\n{name} = <<set()|"">>\n{top2}for {name2} in {name3}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+        ),
+        family(
+            "arguments",
+            Template(
+                '{top}{name} = <<set()|"">>\n{name4} = {function}(set())\n{top2}while {condition}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+            Template(
+                '{top}{name} = <<set()|"">>\n{name4} = {function}("")\n{top2}while {condition}:\n    {name}',
+                "<<({name2})| {name2}>>\n",
+            ),
+        ),
+    ),
 )
 
 # With a name that is always one token, the length of its line tells set() from "": half of the strings have a space
@@ -61,6 +118,55 @@ SET_OR_STRING_FIXEDVARNAME = Task(
     main=_fixed(_FIXED_MAIN),
     shifted=_fixed(_FIXED_SHIFTED),
     same_length=False,  # set() is two tokens, "" is one
+    selection=(
+        Family(
+            "nested",
+            _fixed(
+                (
+                    "def {function}({name6}):\n{body}    current = <<set()|{string}>>\n"
+                    "{body2}    if {condition}:\n        current",
+                    "{top}current = <<set()|{string}>>\n{top2}for {name} in {name2}:\n    if {name}:\n        current",
+                )
+            ),
+        ),
+        Family(
+            "finished",
+            _fixed(
+                (
+                    "{top}{name} = set()\ncurrent = <<set()|{string}>>\n{top2}for {name2} in {name3}:\n    current",
+                    "{top}{name} = {string}\ncurrent = <<set()|{string}>>\n{top2}for {name2} in {name3}:\n    current",
+                    "{top}current = <<set()|{string}>>\n{name} = {string}\n{name5} = set()\n"
+                    "{top2}for {name2} in {name3}:\n    current",
+                    "{top}current = <<set()|{string}>>\n{name} = set()\n{name5} = {string}\n"
+                    "{top2}for {name2} in {name3}:\n    current",
+                )
+            ),
+        ),
+    ),
+    unseen=(
+        Family(
+            "used",
+            _fixed(
+                (
+                    "{name} = set()\n{name}.add({name2})\ncurrent = <<set()|{string}>>\n"
+                    "{top2}for {name3} in {name5}:\n    current",
+                    "{name} = {string}\n{name} += {name2}\ncurrent = <<set()|{string}>>\n"
+                    "{top2}for {name3} in {name5}:\n    current",
+                )
+            ),
+        ),
+        Family(
+            "arguments",
+            _fixed(
+                (
+                    "{top}current = <<set()|{string}>>\n{name} = {function}(set())\n"
+                    "{top2}while {condition}:\n    current",
+                    "{top}current = <<set()|{string}>>\n{name} = {function}({string})\n"
+                    "{top2}while {condition}:\n    current",
+                )
+            ),
+        ),
+    ),
 )
 
 CLASS_INIT = Task(
@@ -95,6 +201,69 @@ CLASS_INIT = Task(
             "\n",
         ),
     ),
+    selection=(
+        family(
+            "longer",
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy3}, {copy}, {copy4}, {copy2}):\n"
+                "        self.{copy4} = {copy4}\n        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy2}, {copy3}, {copy}):\n"
+                "{deep}        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+        ),
+        family(
+            "mentioned",
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy}, {copy2}):\n"
+                "        {function}({copy})\n        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy}, {copy2}):\n"
+                "        {function}({copy2})\n        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy}, {copy2}):\n"
+                "        if {copy2}:\n            {function}({name})\n"
+                "        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+        ),
+    ),
+    unseen=(
+        family(
+            "defaults",
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy}=None, {copy2}=None):\n"
+                "{deep}        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+            Template(
+                "{top}class {Class}:\n"
+                "    def __init__(self, {copy}, {copy2}={number}, {copy3}=None):\n"
+                "        self.{copy3} = {copy3}\n        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+        ),
+        family(
+            "repeated",
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy}, {copy2}):\n"
+                "        self.{copy3} = {copy2}\n        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+            Template(
+                "{top}class {Class}:\n    def __init__(self, {copy}, {copy2}):\n"
+                "        {copy3} = {copy}\n        self.<<{copy}|{copy2}>> =",
+                "\n",
+            ),
+        ),
+    ),
 )
 
 VAR_SWAP = Task(
@@ -123,6 +292,72 @@ VAR_SWAP = Task(
             "{top}for {copy} in {name}:\n    for {copy2} in {copy}:\n"
             "        <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
             "\n",
+        ),
+    ),
+    selection=(
+        family(
+            "nested",
+            Template(
+                "{top}def {function}({copy}, {copy2}):\n    if {condition}:\n"
+                "{deep}        <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+            Template(
+                "{top}for {name} in {name2}:\n{body}    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,", "\n"
+            ),
+        ),
+        family(
+            "finished",
+            Template(
+                "{copy3}, {copy4} = {copy4}, {copy3}\n{top}while {condition}:\n"
+                "    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+            Template(
+                "{top}def {function}({copy}, {copy2}, {copy3}):\n"
+                "    {copy3}, {copy} = {copy}, {copy3}\n"
+                "    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+            Template(
+                "{top}def {function}({copy}, {copy2}, {copy3}):\n"
+                "    {copy2}, {copy3} = {copy3}, {copy2}\n"
+                "    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+        ),
+    ),
+    unseen=(
+        family(
+            "mentioned",
+            Template(
+                "{top}if {condition}:\n    {function}({copy}, {copy2})\n"
+                "    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+            Template(
+                "{top}if {condition}:\n    {function}({copy2}, {copy})\n"
+                "    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+        ),
+        family(
+            "tuples",
+            Template(
+                "{top}def {function}({names}):\n    {copy}, {copy2} = {name}, {name2}\n"
+                "{body}    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+            Template(
+                "{top}def {function}({names}):\n    {copy2}, {copy} = {number}, {number2}\n"
+                "{body}    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
+            Template(
+                "{top}def {function}({names}):\n    {copy3}, {copy4} = {copy2}, {copy}\n"
+                "{body}    <<{copy}, {copy2} = {copy2}|{copy2}, {copy} = {copy}>>,",
+                "\n",
+            ),
         ),
     ),
 )

@@ -184,9 +184,7 @@ def test_random_circuits_are_tied_as_the_circuit_is(result: FoundCircuit, draws:
     drawn = random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
     assert not np.array_equal(drawn, random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
     logits = [_reference(together().heldout, from_vector(each, CONFIG.model), _draw(draws, 0)) for each in drawn]
-    assert result.search.random_circuit.task_loss == pytest.approx(
-        [task_loss(x) for x in logits], abs=2e-3
-    )
+    assert result.search.random_circuit.task_loss == pytest.approx([task_loss(x) for x in logits], abs=2e-3)
 
 
 def test_every_task_reaches_the_target_where_sizes_are_chosen(result: FoundCircuit, draws: GateArrays) -> None:

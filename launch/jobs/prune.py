@@ -1,18 +1,19 @@
 """The work of launch.prune."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from sparse_gpt import estimate
-from sparse_gpt.circuits import FoundCircuit, TaskSamples, require_solved, storage
+from sparse_gpt.circuits import FoundCircuit, TaskSamples, keep_solved, storage
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.samples import joint_sha256, share
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
+from sparse_gpt.records import FamilyLosses
 from sparse_gpt.tasks import AnyTask, TaskError
 from sparse_gpt.workdir import Workdir
 
@@ -81,8 +82,7 @@ def _solved(chosen: list[AnyTask], run: Workdir, skip: bool) -> dict[str, TaskSa
     for task in chosen:
         try:
             samples = task_samples(task, run.tokenizer, run.config)
-            require_solved(run, task.name, samples.validation)
-            found[task.name] = samples
+            found[task.name] = keep_solved(run, samples)
         except (InputError, TaskError) as error:
             if not skip:
                 raise
@@ -111,8 +111,21 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}\n"
         f"{each}{shifted}  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
         f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
-        f"  -> {folder}"
+        f"{_families(circuit.families)}  -> {folder}"
     )
+
+
+def _families(families: Sequence[FamilyLosses]) -> str:
+    """A line per template family."""
+    if not families:
+        return ""
+    lines = [f"  {'family':16}{'':12}{'task loss':>10}{'full model':>12}{'accuracy':>10}{'agreement':>11}"]
+    for each in families:
+        lines.append(
+            f"  {each.family:16}{each.role:12}{each.task_loss:10.3f}{each.full_model_task_loss:12.3f}"
+            f"{each.accuracy:10.3f}{each.agreement:11.3f}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _why_not_refined(nodes: float, prune: Mapping[str, Any]) -> str:

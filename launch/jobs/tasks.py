@@ -17,8 +17,10 @@ def main(chosen: list[AnyTask], folder: Path, target: Path | None) -> None:
     if f.show is None and target is None:
         for task in chosen:
             print(f"{task.name:28}{task.description}")
+            print(f"{'':28}families {', '.join(task.families)}; novel {', '.join(task.novel) or 'none'}")
     for task in chosen if f.show else ():
-        print(listing.show(task, tokenizer, f.split, f.variant, f.show, f.seed, sys.stdout.isatty()))
+        split = "heldout" if f.variant in task.novel else f.split
+        print(listing.show(task, tokenizer, split, f.variant, f.show, f.seed, sys.stdout.isatty()))
     if target:
         count = listing.write(target, listing.objects(chosen, tokenizer, f.pairs, f.seed))
         print(f"{target}: {count:,} samples of {len(chosen)} tasks")

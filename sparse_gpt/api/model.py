@@ -13,7 +13,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets, stored, tasks
 from sparse_gpt.api.losses import Losses, measure
 from sparse_gpt.api.runs import Run, run_model
-from sparse_gpt.circuits import storage
+from sparse_gpt.circuits import keep_solved, storage
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.problem import Problem
@@ -261,6 +261,8 @@ def _samples(model: Model, chosen: Sequence[tasks.AnyTask]) -> TaskSamples:
     """Of one task, or of several that are to share one circuit."""
     with _input_errors():
         found = {task.name: task_samples(task, model.tokenizer, model.config) for task in chosen}
+    if model.config.prune.families:
+        found = {name: keep_solved(model, samples) for name, samples in found.items()}
     return share(found) if len(found) > 1 else next(iter(found.values()))
 
 

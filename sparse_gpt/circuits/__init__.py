@@ -2,7 +2,7 @@
 
 from sparse_gpt.circuits.circuit import Circuit, Edge
 from sparse_gpt.circuits.pipeline import FoundCircuit, find_circuit
-from sparse_gpt.circuits.problem import Problem, full_task_loss, require_solved
+from sparse_gpt.circuits.problem import Problem, full_task_loss, keep_solved, require_solved
 from sparse_gpt.circuits.run.ablation_values import pretraining_means
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.standalone.build import extract
@@ -20,6 +20,7 @@ __all__ = [
     "extract",
     "find_circuit",
     "full_task_loss",
+    "keep_solved",
     "pretraining_means",
     "require_solved",
     "task_batch",

@@ -69,6 +69,7 @@ class Circuit:
       path_statistics: of the circuit as a graph, see evidence/paths.py.
       tie_qk: whether q and k channels of the same index had to be in it together.
       tasks: of a circuit that several tasks share, an entry for each with its name and its own losses; else empty.
+      families: an entry for each template family of the task with its name, its role and its losses.
     """
 
     task: str
@@ -88,6 +89,7 @@ class Circuit:
     )
     tie_qk: bool = False
     tasks: tuple[records.TaskLosses, ...] = ()
+    families: tuple[records.FamilyLosses, ...] = ()
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
@@ -109,6 +111,7 @@ class Circuit:
             edges=tuple(records.Edge(source=e.source, target=e.target, weight=e.weight) for e in self.edges),
             metrics=records.converted(dict(self.metrics), records.CircuitMetrics),
             tasks=self.tasks,
+            families=self.families,
             path_statistics=self.path_statistics,
         )
 
@@ -174,6 +177,7 @@ def from_record(record: records.Circuit, values: GateArrays) -> Circuit:
         path_statistics=record.path_statistics,
         tie_qk=record.tie_qk,
         tasks=record.tasks,
+        families=record.families,
     )
 
 

@@ -19,7 +19,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
-from sparse_gpt.circuits.run.samples import TaskSamples, by_task
+from sparse_gpt.circuits.run.samples import TaskSamples, by_task, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, padded, rows, without_longest
 from sparse_gpt.config import Config, PruneConfig
 from sparse_gpt.errors import InputError
@@ -197,9 +197,38 @@ def require_solved(model: TrainedModel, task: str, batch: TaskBatch) -> None:
 
 
 def require_each_solved(problem: Problem) -> None:
-    """`require_solved` on the validation samples of every task of a problem."""
-    for name, batch in by_task(problem.samples.validation, problem.samples.names):
-        require_solved(problem.model, name, batch)
+    """`require_solved` on the validation samples of every task (or family of the one task) of a problem."""
+    samples = problem.samples
+    of_families = len(samples.names) == 1 and samples.validation.task is not None
+    for name, batch in by_task(samples.validation, samples.parts):
+        require_solved(problem.model, f"{samples.names[0]}, family {name}" if of_families else name, batch)
+
+
+def keep_solved(model: TrainedModel, samples: TaskSamples, report: Callable[[str], None] = print) -> TaskSamples:
+    """Samples of one task without the families that the model cannot do: those are named with their loss.
+
+    Raises:
+        InputError: it can do none of them.
+    """
+    if len(samples.families) < 2:
+        require_solved(model, samples.names[0], samples.validation)
+        return samples
+    target = model.config.prune.target_loss
+    length = max(family.validation.tokens.shape[1] for family in samples.families.values())  # one program for all
+    losses = {
+        name: full_task_loss(model.config, model.params, padded(family.validation, length))
+        for name, family in samples.families.items()
+    }
+    found = ", ".join(f"{name} (the model has {loss:.3g})" for name, loss in losses.items() if not loss <= target)
+    kept = {name: samples.families[name] for name, loss in losses.items() if loss <= target}
+    said = f"task {samples.names[0]}: families above --config.prune.target_loss={target:g}"
+    if not kept:
+        raise InputError(f"{said} are all it was asked for: {found}; train it longer or raise the target")
+    if found:
+        report(f"{said} are left out: {found}")
+        others = {name: samples.families[name].heldout for name in losses if name not in kept}
+        samples = dataclasses.replace(samples, others={**others, **samples.others})
+    return mixture(samples, kept)
 
 
 def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:

@@ -159,6 +159,9 @@ class PruneConfig:
     evaluation_pairs: int = whole(256, 1, 1 << 24, "of validation, of training beside them, and of held-out samples")
     random_draws: int = whole(20, 1, 1 << 24, "random circuits to compare with")
     seed: int = whole(0, 0, LAST_SEED, "of the searches' starts, samples and controls")
+    families: tuple[str, ...] = texts(
+        (), "main,arguments", "template families of the task that are searched on, or all; empty: main alone"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

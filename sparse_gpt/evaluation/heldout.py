@@ -13,9 +13,11 @@ PAIRS = 256  # per task and variant
 
 @functools.cache
 def heldout_rule() -> tuple[Callable[[str], bool], str]:
-    """(reject, name) for `prepare_corpus`: rejects documents with any of about 20,000 held-out prompts in them.
+    """(reject, name) for `prepare_corpus`: rejects documents with any of about 20,000 held-out prompts in them, and
+    those with a word that only the tasks' template families use.
 
     The name holds a hash of the prompts, so that a corpus prepared for other tasks or words is not taken for this one.
+    Families are not in it: no document that we have seen has one of their words, so their rule changes no corpus.
     """
     prompts = sorted(
         {
@@ -29,7 +31,11 @@ def heldout_rule() -> tuple[Callable[[str], bool], str]:
     digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
     # Built when the first document comes: a corpus that is there already has none.
     search = functools.cache(lambda: contains_any(prompts))
-    return lambda text: search()(text), f"held-out task samples {digest[:16]}"
+
+    def reject(text: str) -> bool:
+        return tasks.has_made_up_word(text.encode(errors="replace")) or search()(text)
+
+    return reject, f"held-out task samples {digest[:16]}"
 
 
 def heldout_rule_for(data: DataConfig) -> tuple[Callable[[str], bool] | None, str]:

@@ -12,7 +12,7 @@ from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import replacing
-from sparse_gpt.tasks import AnyTask, Sample, TaskError
+from sparse_gpt.tasks import VARIANTS, AnyTask, Sample, TaskError
 from sparse_gpt.visible import SIGNS, visible
 
 _STRIPES = ("\033[48;5;254;38;5;16m", "\033[48;5;250;38;5;16m")
@@ -60,10 +60,16 @@ def _bordered(sample: Sample, tokenizer: Tokenizer, in_color: bool) -> str:
 
 
 def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Every sample of every split and variant, as --export writes it."""
+    """Every sample of every split, variant and family, as --export writes it; `variant` names the family too."""
     parts = [(task, split, variant) for task in chosen for split, variant in task.parts]
     for task, split, variant in tqdm(parts, "exporting", leave=False, disable=None):
-        pairs = task.pairs(split, count, seed, variant, tokenizer)
+        try:
+            pairs = task.pairs(split, count, seed, variant, tokenizer)
+        except TaskError as error:
+            if variant in VARIANTS:
+                raise
+            tqdm.write(f"family {variant} is left out: {error}", file=sys.stderr)
+            continue
         for number, pair in enumerate(pairs):
             for sample in (pair.first, pair.second):
                 tokens, answer_id, foil_id = tasks.encode_sample(sample, tokenizer)

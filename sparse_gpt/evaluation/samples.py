@@ -1,43 +1,88 @@
 """Samples of a task as the mask search takes them, and as steering does."""
 
+from collections.abc import Sequence
+
 from sparse_gpt import tasks
 from sparse_gpt.bridges.steering import comparable
-from sparse_gpt.circuits import TaskBatch, TaskSamples, task_batch
-from sparse_gpt.circuits.run.task_batch import padded, rows, without_longest
+from sparse_gpt.circuits import TaskSamples, task_batch
+from sparse_gpt.circuits.run.samples import FamilySamples, mixture
+from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.tasks import AnyTask
 
 MAX_TRAIN_PAIRS = 8192  # the search uses them cyclically
+FEWEST = 32  # validation pairs of each of several families, where there are as many
 STEERED_PAIRS = 64  # of validation samples, on which a node is chosen, and of held-out ones
 DRAWN_PAIRS = 2 * STEERED_PAIRS  # so that enough are left without the longest and those of unequal length
 
 
 def task_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> TaskSamples:
-    """Samples of a task, of its own file at most what that has; TaskError if the tokenizer or the model's context does
-    not allow them."""
-    prune = config.prune
+    """Samples of a task, of its own file at most what that has: of the families that prune.families names, and held-out
+    ones of all others.
+
+    A further family whose samples the tokenizer or the model's context does not allow is left out, and named.
+
+    Raises:
+        TaskError: the tokenizer or the context does not allow the task, or prune.families names what it does not have.
+    """
     tasks.check(task, tokenizer)
+    wanted = tasks.searched_families(task, config.prune.families)
+    families, share = {}, len(wanted)
+    for name in wanted:
+        try:
+            families[name] = _family(task, tokenizer, config, name, share)
+        except tasks.TaskError as error:
+            if share == 1:
+                raise
+            print(f"family {name} is left out: {error}")
+    if not families:
+        raise tasks.TaskError(f"task {task.name}: none of its families is left to search on")
+    first = next(iter(families.values()))
+    others = heldout_batches(task, tokenizer, config, [name for name in task.families if name not in wanted])
+    samples = TaskSamples(
+        *first,
+        shifted=heldout_batches(task, tokenizer, config, ["shifted"], "other templates are").get("shifted"),
+        names=(task.name,),
+        sha256=task.samples_sha256,
+        others=others,
+        novel=heldout_batches(task, tokenizer, config, task.novel),
+    )
+    return mixture(samples, families)
+
+
+def heldout_batches(
+    task: AnyTask, tokenizer: Tokenizer, config: Config, names: Sequence[str], what: str = ""
+) -> dict[str, TaskBatch]:
+    """Held-out samples of variants or families, by name; what cannot be is left out, and told."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = _batch(task, tokenizer, config, "heldout", config.prune.evaluation_pairs, name)
+        except tasks.TaskError as error:
+            print(f"{what or f'family {name} is'} left out: {error}")
+    return found
+
+
+def _family(task: AnyTask, tokenizer: Tokenizer, config: Config, name: str, share: int) -> FamilySamples:
+    """Samples of one of `share` families. As many in all as of one, so that a search costs about as much; of held-out
+    ones as many of each, for they are reported one by one."""
+    prune = config.prune
     counts = {
-        "train": min(prune.steps * prune.batch_pairs, MAX_TRAIN_PAIRS),
-        "validation": prune.evaluation_pairs,
+        "train": -(-min(prune.steps * prune.batch_pairs, MAX_TRAIN_PAIRS) // share),
+        "validation": max(-(-prune.evaluation_pairs // share), min(FEWEST, prune.evaluation_pairs)),
         "heldout": prune.evaluation_pairs,
     }
-    seed, context = prune.seed, config.model.context
     train, validation, heldout = (
-        task_batch(tasks.sample(task, tokenizer, split, count, seed, context=context))
-        for split, count in counts.items()
+        _batch(task, tokenizer, config, split, count, name) for split, count in counts.items()
     )
-    try:
-        shifted = task_batch(
-            tasks.sample(task, tokenizer, "heldout", prune.evaluation_pairs, seed, "shifted", context=context)
-        )
-    except tasks.TaskError as error:
-        print(f"other templates are left out: {error}")
-        shifted = None
     length = max(batch.tokens.shape[1] for batch in (validation, heldout))  # one shape, one program
-    parts = padded(validation, length), padded(heldout, length), shifted
-    return TaskSamples(train, *parts, (task.name,), task.samples_sha256)
+    return FamilySamples(train, padded(validation, length), padded(heldout, length))
+
+
+def _batch(task: AnyTask, tokenizer: Tokenizer, config: Config, split: str, count: int, name: str) -> TaskBatch:
+    seed, context = config.prune.seed, config.model.context
+    return task_batch(tasks.sample(task, tokenizer, split, count, seed, name, context))
 
 
 def equally_long_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> dict[str, TaskBatch]:

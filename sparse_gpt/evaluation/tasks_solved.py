@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.records import Evaluation, converted
-from sparse_gpt.records.run import TaskRow
+from sparse_gpt.records.run import FamilyRow, TaskRow
 from sparse_gpt.tasks import EncodedTask, TaskError
 
 IMPOSSIBLE = -1e30  # log-probability of what overflowed: JSON has finite numbers only
@@ -67,6 +68,54 @@ def evaluate(
         of_shifted = {f"shifted_{key}": value for key, value in other.items()}
         rows.append(converted({"task": name, **row, **of_shifted}, TaskRow))
     return Evaluation(params_sha256=params_sha256, pairs=PAIRS, tasks=tuple(rows))
+
+
+def with_families(evaluation: Evaluation, config: Config, params: Params, tokenizer: Tokenizer) -> Evaluation:
+    """The rows of an evaluation with the held-out losses of every template family beside them."""
+    on_device, model = jax.tree.map(jnp.asarray, params), build(config)
+    rows = []
+    for row in tqdm(evaluation.tasks, desc="evaluate families", unit="task"):
+        task, families = tasks.TASKS[row.task], []
+        for name in (*task.families, *task.novel):
+            known: dict[str, Any] = {"family": name, "novel": name in task.novel}
+            try:
+                encoded = tasks.sample(task, tokenizer, "heldout", PAIRS, 0, name, config.model.context)
+                found = _scores(model, on_device, encoded, config.model.context)
+            except TaskError as error:
+                families.append(FamilyRow(**known, reason=str(error)))
+                continue
+            families.append(converted({**known, **found}, FamilyRow))
+        rows.append(msgspec.structs.replace(row, families=tuple(families)))
+    return msgspec.structs.replace(evaluation, tasks=tuple(rows))
+
+
+def family_table(evaluation: Evaluation) -> str:
+    """Task losses by task and family as a Markdown table; novel families are in italics."""
+    most = max((len(row.families) for row in evaluation.tasks), default=0)
+    lines = [f"| task {'| family ' * most}|", f"|---{'|---' * most}|"]
+    for row in evaluation.tasks:
+        cells = [f"{_named(family)} {_loss(family.task_loss)}" for family in row.families]
+        lines.append(f"| {' | '.join([row.task, *cells, *[''] * (most - len(cells))])} |")
+    return "\n".join(lines)
+
+
+def family_summary(evaluation: Evaluation, solved: float = 0.15) -> str:
+    """A line: how many families have a held-out task loss below `solved`, and how many tasks enough of them."""
+    below = [[f for f in row.families if f.task_loss is not None and f.task_loss < solved] for row in evaluation.tasks]
+    total = sum(len(row.families) for row in evaluation.tasks)
+    enough = sum(sum(not f.novel for f in each) >= 4 and sum(f.novel for f in each) >= 2 for each in below)
+    return (
+        f"held-out task loss below {solved:g} on {sum(map(len, below))} of {total} families; on four or more to search "
+        f"on and two novel ones in {enough} of {len(below)} tasks"
+    )
+
+
+def _named(family: FamilyRow) -> str:
+    return f"*{family.family}*" if family.novel else family.family
+
+
+def _loss(loss: float | None) -> str:
+    return "–" if loss is None else f"{loss:.3f}"
 
 
 def summary(evaluation: Evaluation, solved: float = 0.15) -> str:

@@ -1,6 +1,6 @@
 """circuit.json: the nodes and edges of a circuit, its calibration, and what was measured of it."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -79,6 +79,35 @@ class TaskLosses(Part):
     agreement: Fraction | None = None
     """Samples on which circuit and model choose alike."""
     full_model_task_loss: Nats | None = None
+    """Of the whole model."""
+    ablated_task_loss: Nats | None = None
+    """Of the model with the circuit's nodes ablated (necessity)."""
+
+
+Role = Literal["searched", "left aside", "novel"]
+SEARCHED: Role = "searched"
+LEFT_ASIDE: Role = "left aside"
+NOVEL: Role = "novel"
+
+
+class FamilyLosses(Part):
+    """Held-out samples of one template family of the task."""
+
+    family: str
+    """Its name."""
+    role: Role
+    """Whether the circuit was searched on it, could have been, or is of those that no search sees."""
+    pairs: Count | None = None
+    """Pairs of samples."""
+    task_loss: Nats | None = None
+    """Of the circuit, calibrated."""
+    accuracy: Fraction | None = None
+    """Samples whose answer beats its foil."""
+    agreement: Fraction | None = None
+    """Samples on which circuit and model choose alike."""
+    full_model_task_loss: Nats | None = None
+    """Of the whole model."""
+    full_model_accuracy: Fraction | None = None
     """Of the whole model."""
     ablated_task_loss: Nats | None = None
     """Of the model with the circuit's nodes ablated (necessity)."""
@@ -220,6 +249,8 @@ class Circuit(Record):
     """What was measured."""
     tasks: tuple[TaskLosses, ...] = ()
     """The tasks that share it, where there are several."""
+    families: tuple[FamilyLosses, ...] = ()
+    """Template families of the task, searched on or not; older files have none."""
     path_statistics: PathStatistics = older(PathStatistics(), "bookkeeping")
     """Edges and paths that it uses."""
 

@@ -149,6 +149,23 @@ class MetricsRow(OpenRecord):
     """MLP neurons that stayed at zero on held-out text, as last evaluated; null before."""
 
 
+class FamilyRow(Part):
+    """One template family of a task: what was measured on its held-out samples, or why it could not be."""
+
+    family: str
+    """Its name."""
+    novel: bool = False
+    """Whether no search sees it."""
+    reason: str | None = None
+    """Why the tokenizer or the context does not allow it; then nothing else is there."""
+    task_loss: Nats | None = None
+    """Answer against foil alone; chance is ln 2."""
+    full_vocabulary_loss: Nats | None = None
+    """Of the answer among all tokens."""
+    accuracy: Fraction | None = None
+    """Samples whose answer beats its foil."""
+
+
 class TaskRow(Part):
     """One task: what was measured on held-out samples, or why it could not be."""
 
@@ -168,6 +185,8 @@ class TaskRow(Part):
     """On held-out template families."""
     shifted_accuracy: Fraction | None = None
     """On held-out template families."""
+    families: tuple[FamilyRow, ...] = ()
+    """Its template families, where launch.evaluate --families has measured them."""
 
 
 class Evaluation(Record):

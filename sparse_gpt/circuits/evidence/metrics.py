@@ -1,5 +1,7 @@
 """What circuit.json reports of a circuit: its sizes, and losses on held-out samples."""
 
+import dataclasses
+
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges
@@ -9,7 +11,8 @@ from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import accuracy, agreement, task_loss
-from sparse_gpt.records.circuit import TaskLosses
+from sparse_gpt.circuits.run.task_batch import by_length, padded
+from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED, FamilyLosses, TaskLosses
 
 Metrics = dict[str, float]
 
@@ -38,7 +41,7 @@ def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskL
         "embedding_edges": embedding_edges(graph.config, graph.params, layered),
         "unembedding_edges": unembedding_edges(graph.config, graph.params, layered),
     }
-    names = () if heldout.batch.task is None else problem.samples.names
+    names = problem.samples.names if len(problem.samples.names) > 1 else ()
     by_task = [TaskLosses(task=name, **losses(heldout.batch.task == i)) for i, name in enumerate(names)]
     return sizes | losses(slice(None)) | _shifted(problem, candidate), by_task
 
@@ -57,6 +60,35 @@ def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
         "shifted_full_model_task_loss": task_loss(full),
         "shifted_full_model_accuracy": accuracy(full),
     }
+
+
+def by_family(problem: Problem, candidate: Candidate) -> list[FamilyLosses]:
+    """Losses on held-out samples of every template family: of those searched on, those left aside, and novel ones."""
+    samples = problem.samples
+    batches = [(name, SEARCHED, family.heldout) for name, family in samples.families.items()]
+    batches += [(name, LEFT_ASIDE, batch) for name, batch in samples.others.items()]
+    batches += [(name, NOVEL, batch) for name, batch in samples.novel.items()]
+    found = []
+    length = max((batch.tokens.shape[1] for _, _, batch in batches), default=0)  # so that one program serves all
+    for name, role, batch in batches:
+        evaluator = dataclasses.replace(problem.heldout, batch=by_length(padded(batch, length)))
+        logits = evaluator.logits(candidate.support.candidates(problem.graph))[0]
+        ablated = evaluator.logits(Candidates(1 - candidate.support.gates[None, :]))[0]
+        calibrated, full = calibrate(logits, candidate.calibration, evaluator.index), evaluator.full_logits()
+        found.append(
+            FamilyLosses(
+                family=name,
+                role=role,
+                pairs=len(batch.positions) // 2,
+                task_loss=task_loss(calibrated),
+                accuracy=accuracy(calibrated),
+                agreement=agreement(calibrated, full),
+                full_model_task_loss=task_loss(full),
+                full_model_accuracy=accuracy(full),
+                ablated_task_loss=task_loss(ablated),
+            )
+        )
+    return found
 
 
 def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[TaskLosses]) -> Circuit:
@@ -83,4 +115,5 @@ def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: 
         path_statistics=path_statistics(nodes, edges, problem.graph, prompts, answers, problem.model.token_text),
         tie_qk=settings.tie_qk,
         tasks=tuple(by_task),
+        families=tuple(by_family(problem, candidate)),
     )

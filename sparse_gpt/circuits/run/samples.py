@@ -3,22 +3,59 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rows, without_longest
+from sparse_gpt.errors import InputError
+
+
+class FamilySamples(NamedTuple):
+    """Samples of one template family of a task."""
+
+    train: TaskBatch
+    validation: TaskBatch
+    heldout: TaskBatch
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSamples:
-    """Samples of one task (or of several, see `share`) from disjoint vocabularies. Rows 2 i and 2 i + 1 are a pair."""
+    """Samples of one task (or of several, see `share`) from disjoint vocabularies. Rows 2 i and 2 i + 1 are a pair.
+
+    A search on several template families of a task has their samples in turn, see `mixture`: `TaskBatch.task` is then a
+    sample's family, so that each of them has to reach the target, with one calibration for all.
+    """
 
     train: TaskBatch  # the search sees these
     validation: TaskBatch  # sizes are chosen and calibration is fitted on these and as many training samples
     heldout: TaskBatch  # reported
-    shifted: TaskBatch | None = None  # reported too: held-out words in templates that nothing else has seen
+    shifted: TaskBatch | None = None  # reported too: held-out words in the templates of the shifted variant
     names: tuple[str, ...] = ("task",)  # of the tasks
     sha256: str = ""  # of the file that the samples are from, if any; of several files see `joint_sha256`
+    families: Mapping[str, FamilySamples] = dataclasses.field(default_factory=dict)  # that the search sees
+    others: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # held-out ones of families it does not
+    novel: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # and of those that no search sees
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What `TaskBatch.task` numbers: tasks, or where there is one the families that the search sees."""
+        return self.names if len(self.names) > 1 or not self.families else tuple(self.families)
+
+
+def mixture(samples: TaskSamples, families: Mapping[str, FamilySamples]) -> TaskSamples:
+    """Samples of one task for a search on some of its families, by name; of several, equally many of each."""
+    if len(families) == 1:
+        (only,) = families.values()
+        return dataclasses.replace(samples, **only._asdict(), families=families)
+    parts = list(families.values())
+    return dataclasses.replace(
+        samples,
+        train=interleave([without_longest(part.train) for part in parts]),
+        validation=interleave([part.validation for part in parts]),
+        heldout=interleave([part.heldout for part in parts]),
+        families=families,
+    )
 
 
 def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
@@ -26,7 +63,16 @@ def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
 
     Pairs of the tasks alternate, equally many of each, so that means over samples are means over tasks of their own
     means. Of every task's training samples the longest are left out first, see `without_longest`.
+
+    Raises:
+        InputError: one of them is a mixture of families.
     """
+    for name, part in samples.items():
+        if len(part.families) > 1:
+            raise InputError(
+                f"task {name}: several tasks can share one circuit on one family each, not on "
+                f"{', '.join(part.families)}; name one family in --config.prune.families, or one task"
+            )
     parts = list(samples.values())
     shifted = [part.shifted for part in parts if part.shifted is not None]
     return TaskSamples(

@@ -1,0 +1,42 @@
+"""Names that a task asks the model to copy, in the template families: all words that a tokenizer holds as one token."""
+
+import builtins
+import functools
+import hashlib
+import keyword
+import re
+from typing import Any, Protocol
+
+from .words import SPLITS, VOCABULARY
+
+_WORD = re.compile(" [a-z]{3,}")
+_TAKEN = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "cls", "current"))
+_TENTHS = ("train",) * 6 + ("validation",) * 2 + ("heldout",) * 2
+
+
+class Tokenizer(Protocol):
+    """What is needed of one."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str, /) -> list[int]: ...
+
+    def decode(self, ids: Any, /) -> str: ...
+
+
+@functools.lru_cache(maxsize=4)
+def single_tokens(tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
+    """By split, the words of three or more small letters that are one token after a space.
+
+    A word that the task vocabulary has in a split belongs there. Of the others a hash of the word decides: six tenths
+    are for training, two for validation, two held out. Keywords and names of builtins are left out.
+    """
+    split_of = {word: split for split in SPLITS for word in VOCABULARY[split].all_words()}
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for token in range(tokenizer.vocab_size):
+        text = tokenizer.decode([token])
+        word = text[1:]
+        if _WORD.fullmatch(text) and word not in _TAKEN and list(tokenizer.encode(text)) == [token]:
+            found[split_of.get(word) or _TENTHS[hashlib.sha256(word.encode()).digest()[0] % 10]].append(word)
+    return {split: tuple(words) for split, words in found.items()}
