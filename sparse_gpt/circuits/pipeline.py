@@ -7,7 +7,7 @@ one calibration serves all, and reported losses are means over the tasks (circui
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -15,15 +15,17 @@ from tqdm import tqdm
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence import metrics
 from sparse_gpt.circuits.evidence.baselines import Baselines, truncate_baselines
+from sparse_gpt.circuits.evidence.card import card
 from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import traces
-from sparse_gpt.circuits.problem import Problem, require_each_solved
+from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
 from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import populations
-from sparse_gpt.circuits.search.select import calibrate, select
+from sparse_gpt.circuits.search.select import Selected, calibrate, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.io import write_json
+from sparse_gpt.records.card import circuit_sha256
 
 TRACED_SAMPLES = 6
 
@@ -38,6 +40,7 @@ class FoundCircuit:
         search: the contents of search.json.
         traces: the contents of traces.json; None when the model has no `token_text`.
         contexts: the contents of contexts.json; None where there is no text to look at.
+        card: the contents of card.json; None where none was asked for.
     """
 
     circuit: Circuit
@@ -45,6 +48,7 @@ class FoundCircuit:
     search: dict[str, Any]
     traces: dict[str, Any] | None
     contexts: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
 
     def _repr_html_(self) -> str:
         return circuit_html(self.circuit.to_dict(), self.traces)
@@ -54,7 +58,7 @@ class FoundCircuit:
         folder = Path(folder)
         self.circuit.save(folder)
         write_json(folder / "search.json", self.search)
-        for name, content in (("traces", self.traces), ("contexts", self.contexts)):
+        for name, content in (("traces", self.traces), ("contexts", self.contexts), ("card", self.card)):
             if content is not None:
                 write_json(folder / f"{name}.json", content)
 
@@ -81,23 +85,60 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     started = time.perf_counter()
     require_each_solved(problem)
     stages = Stages(unfinished, made_for(problem))
-    searches = populations.search(problem, stages, progress)
-    with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        baselines = Baselines(**stages.run("baselines", None, lambda: truncate_baselines(problem)._asdict()))
-        selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
-    candidate = calibrate(problem, selected.support)
+    searches, baselines, selected, candidate = search_stages(problem, stages, progress)
     measured, by_task = metrics.measure(problem, candidate)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     circuit = metrics.describe(problem, candidate, measured | medians(search), by_task)
     search["seconds"] = time.perf_counter() - started
-    return FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
+    traces = trace(problem, circuit)
+    return FoundCircuit(circuit, candidate.reached, search, traces, card=judge(problem, circuit, stages, progress))
+
+
+class Searched(NamedTuple):
+    """What the stages up to the circuit have found."""
+
+    searches: populations.Searches
+    baselines: Baselines
+    selected: Selected
+    candidate: Candidate
+
+
+def search_stages(problem: Problem, stages: Stages | None = None, progress: bool = False) -> Searched:
+    """Masks, sizes, minimality, calibration; whether the model can do the task is not asked."""
+    stages = stages or Stages()
+    searches = populations.search(problem, stages, progress)
+    with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+        baselines = Baselines(**stages.run("baselines", None, lambda: truncate_baselines(problem)._asdict()))
+        selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
+    return Searched(searches, baselines, selected, calibrate(problem, selected.support))
+
+
+def search_again(problem: Problem) -> Candidate:
+    """The circuit of a problem, for rows of the card that search again."""
+    return search_stages(problem).candidate
+
+
+def judge(problem: Problem, circuit: Circuit, stages: Stages, progress: bool) -> dict[str, Any] | None:
+    """The contents of card.json, with the rows that the settings ask for; None where they ask for none."""
+    asked = problem.settings.card
+    if asked == "none":
+        return None
+    names = card.rows_of("cheap") if asked == "cheap" else tuple(card.ROWS)
+
+    def make() -> dict[str, Any]:
+        with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+            return card.judge(problem, circuit, names, find=search_again, report=bar.set_postfix_str).tree()
+
+    found: dict[str, Any] = stages.run("card", [asked, circuit_sha256(circuit.to_dict())], make)
+    return found
 
 
 def made_for(problem: Problem) -> dict[str, Any]:
     """What every stage depends on."""
     sha256 = problem.samples.sha256
     samples = {"samples_sha256": sha256} if sha256 else {}
-    return {"params_sha256": problem.model.params_sha256, **samples, **populations.depends_on(problem.settings)}
+    settings = {name: value for name, value in populations.depends_on(problem.settings).items() if name != "card"}
+    return {"params_sha256": problem.model.params_sha256, **samples, **settings}
 
 
 def medians(search: dict[str, Any]) -> metrics.Metrics:

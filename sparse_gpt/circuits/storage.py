@@ -5,6 +5,7 @@ one search's files.
 """
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -23,7 +24,8 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sh
     try:
         circuit.load(folder, params_sha256)
         search = read_json(folder / "search.json")
-        same = PruneConfig(**search["hyperparameters"]) == prune  # a field that is younger than the file: its default
+        found = PruneConfig(**search["hyperparameters"])  # a field that is younger than the file: its default
+        same = dataclasses.replace(found, card=prune.card) == prune  # the card can be made afterwards
         same = same and search.get("samples_sha256", "") == samples_sha256
         return same and search["params_sha256"] == params_sha256 and (folder / "traces.json").is_file()
     except (InputError, OSError, KeyError, TypeError, ValueError):
@@ -33,12 +35,14 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sh
 def load_found(folder: Path) -> FoundCircuit:
     """What `FoundCircuit.save` wrote. InputError if it is missing or broken."""
     search = read_json(folder / "search.json")
-    traces, contexts = (read_json_if_any(folder / f"{name}.json") or None for name in ("traces", "contexts"))
+    traces, contexts, card = (
+        read_json_if_any(folder / f"{name}.json") or None for name in ("traces", "contexts", "card")
+    )
     starts = {f"trial {trial['trial']}": trial["reached"] for trial in search["trials"]}
     starts |= {baseline["ranking"]: baseline["reached"] for baseline in search.get("baselines", ())}
     start = search.get("refined_from", f"trial {search['best_trial']}")
     reached = search.get("reached", starts.get(start, False))  # older files do not say it
-    return FoundCircuit(circuit.load(folder), reached, search, traces, contexts)
+    return FoundCircuit(circuit.load(folder), reached, search, traces, contexts, card)
 
 
 def finish(result: FoundCircuit, unfinished: Path, folder: Path) -> None:

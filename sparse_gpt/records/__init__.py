@@ -5,6 +5,7 @@ Free of JAX, so that a report needs no live process. The formats are documented,
 
 from sparse_gpt.records.base import Part, Record, converted
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
+from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import Circuit, Edge, Node, NodeEntry
 from sparse_gpt.records.files import CircuitFiles, Workdir, read_circuit, read_metrics, read_workdir
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow, Settings
@@ -13,6 +14,7 @@ from sparse_gpt.records.traces import Contexts, Traces
 
 __all__ = [
     "Bridge",
+    "Card",
     "Circuit",
     "CircuitFiles",
     "Contexts",
