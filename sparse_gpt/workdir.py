@@ -129,8 +129,13 @@ class Workdir:
         folder = self.folder / "circuits" / "+".join(samples.names)
         circuit = load(folder, self.params_sha256)
         drawn = circuit.ablation == "resample"  # its one set of values stands in circuit.values
-        settings = {"ablation": "mean" if drawn else circuit.ablation, "norm": circuit.norm, "tie_qk": circuit.tie_qk}
-        prune = dataclasses.replace(self.config.prune, target_loss=circuit.target_loss, **settings)
+        prune = dataclasses.replace(
+            self.config.prune,
+            target_loss=circuit.target_loss,
+            ablation="mean" if drawn else circuit.ablation,
+            norm=circuit.norm,
+            tie_qk=circuit.tie_qk,
+        )
         model = LoadedModel(
             dataclasses.replace(self.config, prune=prune), self.params, self.params_sha256, self.token_text
         )

@@ -3,15 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
-
-from msgspec import Meta
+from typing import Any, ClassVar, Literal
 
 from sparse_gpt.records.base import Count, Nats, Part, Record, Seconds, Tree, older
 
-Verdict = Annotated[Literal["pass", "fail", "not applicable"], Meta(extra={"expected": "pass, fail or not applicable"})]
-Sense = Annotated[Literal["at most", "at least"], Meta(extra={"expected": "at most or at least"})]
-Role = Annotated[Literal["selection", "heldout", "wild"], Meta(extra={"expected": "selection, heldout or wild"})]
+Verdict = Literal["pass", "fail", "not applicable"]
+Sense = Literal["at most", "at least"]
+Role = Literal["selection", "heldout", "wild"]
 
 
 class CardRow(Part):

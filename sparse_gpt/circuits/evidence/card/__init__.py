@@ -1,1 +1,1 @@
-"""The report card of a circuit: one row per criticism, each with a threshold that was written down before its number."""
+"""The report card of a circuit: one row per criticism, each with a threshold written down before its number."""

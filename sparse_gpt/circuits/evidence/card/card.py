@@ -18,7 +18,7 @@ from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.evaluator import LARGEST
 from sparse_gpt.errors import InputError
 from sparse_gpt.records import Card
-from sparse_gpt.records.card import CardRow, SampleLosses, circuit_sha256
+from sparse_gpt.records.card import CardRow, SampleLosses, Verdict, circuit_sha256
 
 Row = Callable[[Subject, Samples], Measurement]
 ROWS: Mapping[str, Row] = {
@@ -116,7 +116,7 @@ def read(path: Path) -> Card | None:
 
 
 def merged(old: Card | None, new: Card) -> Card:
-    """A card with the rows of an older one of the same circuit that were not measured anew, in the order of the card."""
+    """A card with those rows of an older one of the same circuit that were not measured anew, in the order of rows."""
     if old is None or old.circuit_sha256 != new.circuit_sha256 or old.params_sha256 != new.params_sha256:
         return new
     known = {(row.name, row.samples): row for row in (*old.rows, *new.rows)}
@@ -139,9 +139,8 @@ def candidate_of(problem: Problem, circuit: Circuit) -> Candidate:
 def _row(criterion: Criterion, subject: Subject, samples: Samples) -> CardRow:
     started = time.perf_counter()
     found = ROWS[criterion.name](subject, samples)
-    if found.value is None:
-        verdict = "not applicable"
-    else:
+    verdict: Verdict = "not applicable"
+    if found.value is not None:
         verdict = "pass" if criterion.passes(found.value, found.interval) else "fail"
     return CardRow(
         name=criterion.name,

@@ -22,7 +22,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of closed nodes and edges that are restored
-RESTORATIONS = 2  # draws per share
+RESTORATIONS = 3  # draws per share
 PARTS = 32  # random parts K of the circuit
 CONNECTED = 24  # random connected circuits
 
@@ -95,10 +95,9 @@ def ablation_values(subject: Subject, samples: Samples) -> Measurement:
     means = {name: float(each.mean()) for name, each in found.items()}
     means["resample"] = float(losses(inner.resampled(np.random.default_rng(subject.seed))).mean())
     worst = max(means, key=means.__getitem__)
-    details = {"losses": means, "worst": worst}
     if worst == "resample":
-        return Measurement(means[worst], details=details)
-    return measured(statistics.nonnegative_mean(found[worst], samples.words), **details)
+        return Measurement(means[worst], details={"losses": means, "worst": worst})
+    return measured(statistics.nonnegative_mean(found[worst], samples.words), losses=means, worst=worst)
 
 
 def recalibrated(logits: np.ndarray, batch: TaskBatch, samples: Samples) -> np.ndarray:

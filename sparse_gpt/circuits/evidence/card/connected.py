@@ -15,8 +15,8 @@ def random_connected_circuits(problem: Problem, gates: np.ndarray, draws: int, s
     """(draws, nodes): circuits with as many nodes as `gates` (nodes,), each a union of random paths from the embedding
     to the final norm along nonzero weights; None where the model has none of this size.
 
-    A path through attention takes, in half of the cases, a q and k channel of its head and what they read. The last path
-    is cut to the number of nodes.
+    A path through attention takes, in half of the cases, a q and k channel of its head and what they read. The last
+    path is cut to the number of nodes.
     """
     rng, wanted = np.random.default_rng(seed), int(gates.sum())
     found = [_one(problem, wanted, rng) for _ in range(draws)]
@@ -46,8 +46,10 @@ class _Walk:
 
     def path(self) -> list[tuple[str, int, int]]:
         """Nodes (site, layer, channel) of one path, from the end."""
-        config, nodes = self.config, []
-        channel, before = None, 2 * config.n_layer
+        config = self.config
+        nodes: list[tuple[str, int, int]] = []
+        channel: int | None = None
+        before = 2 * config.n_layer
         while True:
             writers = [
                 (index, int(c))

@@ -108,13 +108,13 @@ def norms(subject: Subject, samples: Samples) -> Measurement:
     if subject.problem.gated.frozen:
         return not_applicable("the circuit was searched under the model's frozen norms")
     inner = run_within(subject, samples)
-    entries = []
+    entries, worst = [], 1.0
     for place in _norm_places(subject):
         circuit, model = (np.asarray(recording[place])[:, :, 0] for recording in (inner.circuit[1], inner.model[1]))
         at = np.ones_like(circuit, bool) if place[0] == NORM_TAPS[2] else inner.matters("attn_in", place[1])
         ratio = float(np.exp(np.mean(np.log(model[at]) - np.log(circuit[at]))))  # of the reciprocals
+        worst = max(worst, ratio, 1 / ratio)
         entries.append({"norm": place[0], "layer": place[1], "rms_circuit_over_model": ratio})
-    worst = max(max(e["rms_circuit_over_model"], 1 / e["rms_circuit_over_model"]) for e in entries)
     return Measurement(worst, details={"norms": entries})
 
 

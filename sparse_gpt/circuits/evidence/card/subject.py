@@ -97,7 +97,7 @@ class Subject:
 
     @functools.cached_property
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places (E,) of all weights between the circuit's nodes, and 1 where the circuit keeps the edge (at most E)."""
+        """Places (E,) of all weights between the circuit's nodes, and 1 where the circuit keeps one (at most E)."""
         graph, support = self.problem.graph, self.candidate.support
         every, kept = graph.edges(support.gates), set(support.kept_edges(graph))
         return edge_places(graph.config, every), np.array([edge in kept for edge in every], np.float32)

@@ -28,7 +28,7 @@ def clusters(batch: TaskBatch, free: frozenset[str], token_text: TokenText | Non
         last = np.asarray(batch.tokens)[np.arange(len(batch.positions)), batch.positions]
         return np.repeat(last[::2], 2).astype(str)
     prompts = [_WORD.findall(prompt) for prompt in _prompts(batch, token_text)]
-    return np.repeat([_deciding(*prompts[i : i + 2], free) for i in range(0, len(prompts), 2)], 2)
+    return np.repeat([_deciding(prompts[i], prompts[i + 1], free) for i in range(0, len(prompts), 2)], 2)
 
 
 def _deciding(first: list[str], second: list[str], free: frozenset[str]) -> str:
