@@ -108,9 +108,8 @@ def relabeled(samples: TaskSamples, renamed: dict[int, int]) -> TaskSamples:
 
 def unrelated_tokens(problem: Problem, count: int) -> np.ndarray:
     """(count,) tokens that occur in no prompt, answer or foil; words where tokens have texts."""
-    used = np.unique(
-        np.concatenate([np.ravel(a) for b in (problem.train, problem.heldout.batch) for a in b[:1] + b[2:4]])
-    )
+    batches = (problem.train, problem.heldout.batch)
+    used = np.unique(np.concatenate([np.ravel(part) for b in batches for part in (b.tokens, b.answer, b.foil)]))
     free = np.setdiff1d(np.arange(problem.graph.config.vocab_size), used)
     if (text := problem.model.token_text) is not None:
         wordlike = [int(t) for t in free if len(text(int(t)).strip()) > 3 and text(int(t)).strip().isalpha()]
