@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from sparse_gpt import config as configs
+from sparse_gpt import records
 from sparse_gpt.circuits import (
     FoundCircuit,
     Node,
@@ -17,8 +19,12 @@ from sparse_gpt.circuits import (
     pretraining_means,
     storage,
 )
+from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.evidence.card import card
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
+from sparse_gpt.circuits.pipeline import search_again
+from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
@@ -103,6 +109,42 @@ class Workdir:
         found = find_circuit(problem, unfinished=unfinished, progress=progress)
         found = dataclasses.replace(found, contexts=self.contexts(found.circuit.nodes))
         storage.finish(found, unfinished, self.folder / "circuits" / problem.task)
+        return found
+
+    def judge_circuit(
+        self, samples: TaskSamples, rows: Sequence[str] | None = None, *, progress: bool = True
+    ) -> records.Card:
+        """Measures rows of the report card of the circuit in circuits/TASK/, and writes card.json beside it; rows that
+        an older card of the same circuit has are kept.
+
+        Args:
+            samples: of its task, or of the several that share it, under the configuration's `prune` group.
+            rows: their names; default: the cheap ones.
+            progress: whether to show a bar.
+
+        Raises:
+            InputError: there is no such circuit, it belongs to other weights, or a row is unknown.
+        """
+        names = card.rows_of("cheap") if rows is None else card.select_rows(rows)
+        folder = self.folder / "circuits" / "+".join(samples.names)
+        circuit = load(folder, self.params_sha256)
+        drawn = circuit.ablation == "resample"  # its one set of values stands in circuit.values
+        prune = dataclasses.replace(
+            self.config.prune,
+            target_loss=circuit.target_loss or self.config.prune.target_loss,
+            ablation="mean" if drawn else circuit.ablation,
+            norm=circuit.norm,
+            tie_qk=circuit.tie_qk,
+        )
+        model = LoadedModel(
+            dataclasses.replace(self.config, prune=prune), self.params, self.params_sha256, self.token_text
+        )
+        problem = Problem.build(model, samples, circuit.values)
+        find = None if drawn else search_again
+        with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+            new = card.judge(problem, circuit, names, find=find, report=bar.set_postfix_str)
+        found = card.merged(card.read(folder / "card.json"), new)
+        found.write(folder / "card.json")
         return found
 
     def contexts(self, nodes: Sequence[Node]) -> Contexts | None:

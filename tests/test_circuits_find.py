@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,6 +40,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import model_comparison
 from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import Record
 from tests import circuits_model
 
 SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
@@ -48,6 +50,11 @@ PARAMS = circuits_model.params(CONFIG)
 
 
 @functools.cache
+def as_json(record: Record) -> dict[str, Any]:
+    """A record as a JSON reader gives it."""
+    return json.loads(json.dumps(record.tree()))
+
+
 def toy_samples() -> TaskSamples:
     """Made when first asked for: not when tests are collected, by every process of a parallel run."""
     return circuits_model.samples(CONFIG, PARAMS)
@@ -120,7 +127,7 @@ def test_every_loss_can_be_recomputed_from_the_files(result: FoundCircuit, tmp_p
 
 
 def test_importance_is_the_loss_without_one_node_or_edge(result: FoundCircuit) -> None:
-    tree, told = result.circuit.to_dict(), result.search.tree()["importance"]
+    tree, told = result.circuit.to_dict(), as_json(result.search)["importance"]
 
     def loss(nodes: list[dict[str, object]], edges: list[dict[str, object]]) -> float:
         changed = {**tree, "nodes": nodes, "edges": edges}
@@ -144,7 +151,7 @@ def test_importance_is_the_loss_without_one_node_or_edge(result: FoundCircuit) -
 def test_the_circuit_is_minimal_on_selection_samples(result: FoundCircuit) -> None:
     selection = joined([toy_samples().validation, toy_samples().train])
     target = PRUNE.selection_margin * PRUNE.target_loss
-    circuit, stages = result.circuit, result.search.tree()["stages"]
+    circuit, stages = result.circuit, as_json(result.search)["stages"]
     assert result.reached
     assert [stage["stage"] for stage in stages] == ["search", "nodes", "edges"]
     sizes = [(stage["nodes"], stage["edges"]) for stage in stages]
@@ -163,7 +170,7 @@ def test_the_circuit_is_minimal_on_selection_samples(result: FoundCircuit) -> No
 
 
 def test_search_record(result: FoundCircuit) -> None:
-    record = result.search
+    record = as_json(result.search)
     assert record["format"] == "sparse_gpt.search/1"
     assert [trial["k_coef"] for trial in record["trials"]] == pytest.approx([1e-3, 1e-2] * 2)
     assert [trial["trial"] for trial in record["trials"]] == [0, 1, 2, 3]
@@ -187,10 +194,10 @@ def test_search_record(result: FoundCircuit) -> None:
 
 
 def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
-    told = {entry["ranking"]: entry for entry in result.search.tree()["baselines"]}
+    told = {entry["ranking"]: entry for entry in as_json(result.search)["baselines"]}
     assert list(told) == ["attribution", "integrated_gradients", "weight_magnitude", "random"]
     target = PRUNE.selection_margin * PRUNE.target_loss
-    learned = result.search.tree()["trials"][result.search.tree()["best_trial"]]["nodes"]
+    learned = as_json(result.search)["trials"][as_json(result.search)["best_trial"]]["nodes"]
     for entry in told.values():
         assert entry["reached"]
         assert entry["edges"] > 0
@@ -198,10 +205,10 @@ def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
         enough = [point["nodes"] for point in curve if point["selection_task_loss"] <= target]
         assert max([0, *(p["nodes"] for p in curve if p["nodes"] < enough[0])]) < entry["nodes"] <= enough[0]
         assert entry["task_loss"] < 0.3
-    starts = {f"trial {t['trial']}": t["edges"] for t in result.search.tree()["trials"] if t["reached"]}
+    starts = {f"trial {t['trial']}": t["edges"] for t in as_json(result.search)["trials"] if t["reached"]}
     starts |= {entry["ranking"]: entry["edges"] for entry in told.values()}
     few = sorted(starts.values())[PRUNE.refine_trials - 1]  # what is refined has few edges, wherever it came from
-    assert result.search.tree()["stages"][0]["edges"] == starts[result.search.tree()["refined_from"]] <= few
+    assert as_json(result.search)["stages"][0]["edges"] == starts[as_json(result.search)["refined_from"]] <= few
     assert learned < told["integrated_gradients"]["nodes"] < told["random"]["nodes"]
 
 
@@ -247,7 +254,7 @@ def test_the_searches_alone(
     enough, fewer = ready.selection(Candidates(gates)).calibrated
     assert enough <= 0.3 < fewer
     trials = populations.search(problem(means), progress=False).trials
-    assert trials.edges.tolist() == [trial["edges"] for trial in result.search.tree()["trials"]]
+    assert trials.edges.tolist() == [trial["edges"] for trial in as_json(result.search)["trials"]]
 
 
 def test_evidence_is_the_same_within_the_support(
@@ -313,7 +320,7 @@ def test_redrawn_values(result: FoundCircuit) -> None:
         assert np.isclose(new[:, None], pool[pool != 0][None], rtol=1e-5).any(axis=1).all()
         changed += not np.allclose(new, edge.weight)
     assert changed > len(support.edges) / 2
-    told, metrics = result.search.tree()["redrawn_values"], result.circuit.metrics
+    told, metrics = as_json(result.search)["redrawn_values"], result.circuit.metrics
     assert len(told["task_loss"]) == told["draws"] == 4
     assert metrics["redrawn_values_task_loss_calibrated"] > 1.1 * metrics["task_loss"]
     assert metrics["redrawn_values_task_loss"] == told["quantiles"]["task_loss"][1] == np.median(told["task_loss"])
@@ -326,7 +333,7 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Fou
     drawn, every = controls.redraw_weights(support, graph, PRUNE.random_draws, PRUNE.seed), graph.edges(support.gates)
     assert drawn.kept is not None
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
-    told, selection = result.search.tree()["redrawn_values"], joined([toy_samples().validation, toy_samples().train])
+    told, selection = as_json(result.search)["redrawn_values"], joined([toy_samples().validation, toy_samples().train])
     shifted = np.array(sorted(circuits_model.ANSWERS), np.int32)
     index = {"selection": calibration.choice_index(selection, shifted)}
     index["heldout"] = calibration.choice_index(toy_samples().heldout, shifted)
@@ -379,7 +386,7 @@ def test_used_edges_and_paths(result: FoundCircuit) -> None:
 
 def test_traces(result: FoundCircuit) -> None:
     assert result.traces is not None
-    sample = result.traces.tree()["samples"][0]
+    sample = as_json(result.traces)["samples"][0]
     length = toy_samples().heldout.positions[0] + 1
     assert sample["tokens"] == [f"<{token}>" for token in toy_samples().heldout.tokens[0, :length]]
     assert {len(row) for row in sample["values"].values()} == {length}
@@ -388,9 +395,9 @@ def test_traces(result: FoundCircuit) -> None:
         assert np.shape(weights) == (length, length)
         assert (np.triu(weights, 1) == 0).all()
         assert (np.sum(weights, axis=1) < 1).all()  # the sink has its share
-    both = [[s["logit_difference_circuit"], s["answer"]] for s in result.traces.tree()["samples"]]
+    both = [[s["logit_difference_circuit"], s["answer"]] for s in as_json(result.traces)["samples"]]
     assert all(difference > -5 for difference, _ in both)
-    json.dumps(result.traces.tree(), allow_nan=False)
+    json.dumps(as_json(result.traces), allow_nan=False)
 
 
 def test_traces_agree_with_the_reported_logits(result: FoundCircuit) -> None:
@@ -398,7 +405,7 @@ def test_traces_agree_with_the_reported_logits(result: FoundCircuit) -> None:
     tree = result.circuit.to_dict()
     few = rows(toy_samples().heldout, slice(6))
     expected = circuits_model.reference_answer_logits(CONFIG, PARAMS, few, tree, dict(result.circuit.values))
-    found = [sample["logit_difference_circuit"] for sample in result.traces.tree()["samples"]]
+    found = [sample["logit_difference_circuit"] for sample in as_json(result.traces)["samples"]]
     np.testing.assert_allclose(found, expected[:, 0] - expected[:, 1], rtol=1e-3, atol=1e-3)
 
 
@@ -482,7 +489,7 @@ def test_where_biases_alone_are_enough_and_every_gate_closes_there_is_an_empty_c
     found = find_circuit(problem(means, config, token_text=token_text), progress=False)
     assert found.reached
     assert (found.circuit.nodes, found.circuit.edges) == ((), ())
-    assert found.search.tree()["history"][-1]["open_nodes"] == [0] * 4
+    assert found.search.history[-1].open_nodes == (0,) * 4
     assert found.circuit.metrics["random_circuit_task_loss"] == found.circuit.metrics["task_loss_uncalibrated"]
     found.save(tmp_path)
     for path in tmp_path.glob("*.json"):

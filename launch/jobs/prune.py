@@ -18,6 +18,7 @@ from sparse_gpt.tasks import AnyTask, TaskError
 from sparse_gpt.workdir import Workdir
 
 from .. import cli, stored
+from . import card
 
 
 def main(chosen: list[AnyTask], all_that_work: bool) -> None:
@@ -72,6 +73,8 @@ def _kept(name: str, members: list[AnyTask], run: Workdir) -> bool:
     complete = storage.is_complete(folder, run.params_sha256, run.config.prune, samples)
     if complete:
         print(f"{name}: {folder} is complete for these weights and settings; delete it to search again")
+        if run.config.prune.card != "none" and not (folder / "card.json").is_file():
+            print(f"  it has no report card; make one by python -m launch.card --workdir={run.folder} --task={name}")
     return complete
 
 
@@ -110,9 +113,12 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         f"logits scaled by {circuit.scale:.3g}, full model {m['full_model_task_loss']:.3f}), "
         f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}\n"
         f"{each}{shifted}  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
-        f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
-        f"{_families(circuit.families)}  -> {folder}"
+        f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n{_families(circuit.families)}",
+        end="",
     )
+    if result.card is not None:
+        print("\n".join([f"  {card.summary(result.card)}", *card.table(result.card)]))
+    print(f"  -> {folder}")
 
 
 def _families(families: Sequence[FamilyLosses]) -> str:

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,16 +16,18 @@ from tqdm import tqdm
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence import metrics
-from sparse_gpt.circuits.evidence.baselines import keep_baselines
+from sparse_gpt.circuits.evidence.baselines import Baselines, keep_baselines
+from sparse_gpt.circuits.evidence.card import card
 from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import traces
-from sparse_gpt.circuits.problem import Problem, require_each_solved
+from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
 from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import populations
-from sparse_gpt.circuits.search.select import calibrate, select
+from sparse_gpt.circuits.search.select import Selected, calibrate, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
-from sparse_gpt.records import Contexts, Search, Traces
+from sparse_gpt.records import Card, Contexts, Search, Traces
+from sparse_gpt.records.card import circuit_sha256
 
 TRACED_SAMPLES = 6
 
@@ -40,6 +42,7 @@ class FoundCircuit:
         search: how it was found, as in search.json.
         traces: what it does on a few prompts, as in traces.json; None when the model has no `token_text`.
         contexts: where its nodes are largest, as in contexts.json; None where there is no text to look at.
+        card: what it is judged by, as in card.json; None where no card was asked for.
     """
 
     circuit: Circuit
@@ -47,6 +50,7 @@ class FoundCircuit:
     search: Search
     traces: Traces | None
     contexts: Contexts | None = None
+    card: Card | None = None
 
     def _repr_html_(self) -> str:
         return circuit_html(self.circuit.record(), self.traces)
@@ -55,7 +59,7 @@ class FoundCircuit:
         """Writes circuit.json, ablation.npz and whichever JSON files have content, each whole or not at all."""
         folder = Path(folder)
         self.circuit.save(folder)
-        for record in (self.search, self.traces, self.contexts):
+        for record in (self.search, self.traces, self.contexts, self.card):
             if record is not None:
                 record.write(folder / Path(record.FILE).name)
 
@@ -82,23 +86,59 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     started = time.perf_counter()
     require_each_solved(problem)
     stages = Stages(unfinished, made_for(problem))
-    searches = populations.search(problem, stages, progress)
-    with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        baselines = keep_baselines(problem, stages)
-        selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
-    candidate = calibrate(problem, selected.support)
+    searches, baselines, selected, candidate = search_stages(problem, stages, progress)
     measured, by_task = metrics.measure(problem, candidate)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     circuit = metrics.describe(problem, candidate, measured | medians(search), by_task)
     search = msgspec.structs.replace(search, seconds=time.perf_counter() - started)
-    return FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
+    found = FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
+    return dataclasses.replace(found, card=judge(problem, circuit, stages, progress))
+
+
+class Searched(NamedTuple):
+    """What the stages up to the circuit have found."""
+
+    searches: populations.Searches
+    baselines: Baselines
+    selected: Selected
+    candidate: Candidate
+
+
+def search_stages(problem: Problem, stages: Stages | None = None, progress: bool = False) -> Searched:
+    """Masks, sizes, minimality, calibration; whether the model can do the task is not asked."""
+    stages = stages or Stages()
+    searches = populations.search(problem, stages, progress)
+    with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+        baselines = keep_baselines(problem, stages)
+        selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
+    return Searched(searches, baselines, selected, calibrate(problem, selected.support))
+
+
+def search_again(problem: Problem) -> Candidate:
+    """The circuit of a problem, for rows of the card that search again."""
+    return search_stages(problem).candidate
+
+
+def judge(problem: Problem, circuit: Circuit, stages: Stages, progress: bool) -> Card | None:
+    """The card, with the rows that the settings ask for; None where they ask for none."""
+    asked = problem.settings.card
+    if asked == "none":
+        return None
+    names = card.rows_of("cheap") if asked == "cheap" else tuple(card.ROWS)
+
+    def make() -> Card:
+        with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+            return card.judge(problem, circuit, names, find=search_again, report=bar.set_postfix_str)
+
+    return stages.run_record("card", [asked, circuit_sha256(circuit.to_dict())], Card, make)
 
 
 def made_for(problem: Problem) -> dict[str, Any]:
     """What every stage depends on."""
     sha256 = problem.samples.sha256
     samples = {"samples_sha256": sha256} if sha256 else {}
-    return {"params_sha256": problem.model.params_sha256, **samples, **populations.depends_on(problem.settings)}
+    settings = {name: value for name, value in populations.depends_on(problem.settings).items() if name != "card"}
+    return {"params_sha256": problem.model.params_sha256, **samples, **settings}
 
 
 def medians(search: Search) -> metrics.Metrics:

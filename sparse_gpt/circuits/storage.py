@@ -5,6 +5,7 @@ one search's files.
 """
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.search.populations import STUDY
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.records import Contexts, Search, Traces
+from sparse_gpt.records import Card, Contexts, Search, Traces
 
 
 def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sha256: str = "") -> bool:
@@ -27,7 +28,7 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sh
         held = configs.from_dict({"prune": search.hyperparameters}).prune  # a younger field than the file: its default
     except (InputError, OSError):
         return False
-    wanted = prune, samples_sha256, params_sha256
+    wanted = dataclasses.replace(prune, card=held.card), samples_sha256, params_sha256  # a card can be made afterwards
     same = (held, search.samples_sha256, search.params_sha256) == wanted
     return same and (folder / "traces.json").is_file()
 
@@ -36,7 +37,8 @@ def load_found(folder: Path) -> FoundCircuit:
     """What `FoundCircuit.save` wrote. InputError if it is missing or broken."""
     search = Search.read(folder / "search.json")
     traces, contexts = Traces.read_if_any(folder / "traces.json"), Contexts.read_if_any(folder / "contexts.json")
-    return FoundCircuit(circuit.load(folder), bool(_reached(search)), search, traces, contexts)
+    card = Card.read_if_any(folder / "card.json")
+    return FoundCircuit(circuit.load(folder), bool(_reached(search)), search, traces, contexts, card)
 
 
 def _reached(search: Search) -> bool | None:

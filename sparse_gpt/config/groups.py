@@ -158,6 +158,11 @@ class PruneConfig:
     edges: bool = flag(True, "then remove single edges too")
     evaluation_pairs: int = whole(256, 1, 1 << 24, "of validation, of training beside them, and of held-out samples")
     random_draws: int = whole(20, 1, 1 << 24, "random circuits to compare with")
+    card: str = choice(
+        "cheap",
+        ("cheap", "full", "none"),
+        "rows of the report card at the end: those that take seconds; all, of which some search again; none",
+    )
     seed: int = whole(0, 0, LAST_SEED, "of the searches' starts, samples and controls")
     families: tuple[str, ...] = texts(
         (), "main,arguments", "template families of the task that are searched on, or all; empty: main alone"

@@ -5,6 +5,7 @@ Free of JAX, so that a report needs no live process. The formats are documented,
 
 from sparse_gpt.records.base import Part, Record, Tree, converted
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
+from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import (
     Calibration,
     Circuit,
@@ -24,6 +25,7 @@ from sparse_gpt.records.traces import Contexts, Traces
 __all__ = [
     "Bridge",
     "Calibration",
+    "Card",
     "Circuit",
     "CircuitFiles",
     "CircuitMetrics",

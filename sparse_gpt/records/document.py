@@ -18,6 +18,7 @@ import msgspec
 
 from sparse_gpt.records.base import OpenRecord, Part, Record
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
+from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import Circuit
 from sparse_gpt.records.corpus import CorpusManifest
 from sparse_gpt.records.mistakes import Wanted, is_named_tuple, is_struct, limits, origin, stripped, union_members
@@ -31,6 +32,7 @@ PAGES: Mapping[str, type[Record]] = {
     "metrics": MetricsRow,
     "evaluation": Evaluation,
     "circuit": Circuit,
+    "card": Card,
     "search": Search,
     "rankings": Rankings,
     "traces": Traces,

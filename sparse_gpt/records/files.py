@@ -12,6 +12,7 @@ from sparse_gpt import io
 from sparse_gpt.errors import InputError
 from sparse_gpt.records.base import Tree
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
+from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import Circuit
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow, Settings
 from sparse_gpt.records.search import Rankings, Search
@@ -30,6 +31,7 @@ class CircuitFiles:
     transport: Transport | None = None
     contexts: Contexts | None = None
     rankings: Rankings | None = None
+    card: Card | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,4 +98,5 @@ def read_circuit(folder: Path) -> CircuitFiles:
         transport=Transport.read_if_any(folder / "transport.json"),
         contexts=Contexts.read_if_any(folder / "contexts.json"),
         rankings=Rankings.read_if_any(folder / "rankings.json"),
+        card=Card.read_if_any(folder / "card.json"),
     )

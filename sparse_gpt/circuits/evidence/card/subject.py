@@ -1,0 +1,180 @@
+"""What every row of the card is a function of: a problem, a circuit in it, and the samples it is judged on."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from sparse_gpt.circuits.evidence.card import words
+from sparse_gpt.circuits.evidence.card.statistics import Estimate
+from sparse_gpt.circuits.problem import Candidate, Problem
+from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import edge_places
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.task_batch import TaskBatch
+
+Role = Literal["selection", "heldout", "wild"]
+MAIN = "main"  # the set that rows about the inside of a circuit are measured on
+
+Find = Callable[[Problem], Candidate]
+"""The search that found the circuit, to be run again on another problem."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """One set of samples with words that took no part in the search.
+
+    Attributes:
+        name: of the template family, or "main", "shifted".
+        role: "selection" when the search saw this family, "heldout" when it did not, "wild" for natural text.
+        evaluator: of B samples; rows 2 i and 2 i + 1 are a pair.
+        words: (B,) the cluster of each sample.
+    """
+
+    name: str
+    role: Role
+    evaluator: Evaluator
+    words: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What a row has found.
+
+    Attributes:
+        value: None where the row does not apply.
+        interval: 95 %, see statistics.py; None where there is none.
+        clusters: how many words are behind it; 0 where the value is no mean over samples.
+        details: further numbers, plain values.
+        note: one sentence; why the row does not apply, or what it has to be read with.
+    """
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+    clusters: int = 0
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+
+def measured(estimate: Estimate, note: str = "", **details: Any) -> Measurement:
+    """A mean over samples as a row's finding."""
+    return Measurement(*estimate, details, note)
+
+
+def not_applicable(reason: str) -> Measurement:
+    """A row that cannot be asked of this circuit."""
+    return Measurement(None, note=reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A circuit on trial. Logits that several rows need are computed once.
+
+    Attributes:
+        problem: the model and the task.
+        candidate: the circuit with its calibration.
+        samples: by name, `MAIN` among them.
+        find: the search, for rows that search again; None: they do not apply.
+    """
+
+    problem: Problem
+    candidate: Candidate
+    samples: Mapping[str, Samples]
+    find: Find | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of everything that rows draw."""
+        return self.problem.settings.seed
+
+    @property
+    def gates(self) -> np.ndarray:
+        """(nodes,) 1 at the circuit's nodes."""
+        return self.candidate.support.gates
+
+    @functools.cached_property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places (E,) of all weights between the circuit's nodes, and 1 where the circuit keeps one (at most E)."""
+        graph, support = self.problem.graph, self.candidate.support
+        every, kept = graph.edges(support.gates), set(support.kept_edges(graph))
+        return edge_places(graph.config, every), np.array([edge in kept for edge in every], np.float32)
+
+    def candidates(self, gates: np.ndarray, kept: np.ndarray | None = None) -> Candidates:
+        """Candidates with gates (N, nodes) and the circuit's own pruned edges, or other ones (N, edges)."""
+        places, own = self.edges
+        return Candidates(gates, places, np.repeat(own[None], len(gates), axis=0) if kept is None else kept)
+
+    @functools.cached_property
+    def circuit_candidates(self) -> Candidates:
+        """The circuit as one candidate."""
+        return self.candidates(self.gates[None])
+
+    @functools.cached_property
+    def _logits(self) -> dict[tuple[str, str], np.ndarray]:
+        return {}
+
+    def _cached(self, what: str, samples: Samples, make: Callable[[], np.ndarray]) -> np.ndarray:
+        key = what, samples.name
+        if key not in self._logits:
+            self._logits[key] = make()
+        return self._logits[key]
+
+    def plain(self, samples: Samples) -> np.ndarray:
+        """(B, 2) uncalibrated logits of the circuit."""
+        return self._cached("circuit", samples, lambda: samples.evaluator.logits(self.circuit_candidates)[0])
+
+    def circuit(self, samples: Samples) -> np.ndarray:
+        """(B, 2) calibrated logits of the circuit."""
+        return self.calibrated(self.plain(samples), samples)
+
+    def model(self, samples: Samples) -> np.ndarray:
+        """(B, 2) logits of the whole model."""
+        return self._cached("model", samples, samples.evaluator.full_logits)
+
+    def ablated(self, samples: Samples) -> np.ndarray:
+        """(B, 2) logits of the model with the circuit's nodes ablated."""
+        without = Candidates(1 - self.gates[None])
+        return self._cached("ablated", samples, lambda: samples.evaluator.logits(without)[0])
+
+    def calibrated(self, logits: np.ndarray, samples: Samples) -> np.ndarray:
+        """Logits (..., B, 2) under the circuit's calibration."""
+        return calibrate(logits, self.candidate.calibration, samples.evaluator.index)
+
+
+def sample_sets(problem: Problem) -> dict[str, Samples]:
+    """The held-out samples of a problem by name: "main", and "shifted" where the task has other templates."""
+    token_text, heldout = problem.model.token_text, problem.heldout.batch
+    free = frozenset[str]() if token_text is None else words.free_words(problem.samples.train, heldout, token_text)
+    found: list[tuple[str, Role, Evaluator]] = [(MAIN, "selection", problem.heldout)]
+    if (shifted := problem.shifted) is not None:
+        found.append(("shifted", "heldout", shifted))
+    return {
+        name: Samples(name, role, evaluator, words.clusters(evaluator.batch, free, token_text))
+        for name, role, evaluator in found
+    }
+
+
+def losses(logits: np.ndarray) -> np.ndarray:
+    """(..., B) task losses in nats of logits (..., B, 2)."""
+    return np.logaddexp(0.0, (logits[..., 1] - logits[..., 0]).astype(np.float64))
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """(..., B) what answer has of the two, from logits (..., B, 2)."""
+    return np.exp(-losses(logits))
+
+
+def contrasts(logits: np.ndarray) -> np.ndarray:
+    """(..., B/2) mean of the two margins of each pair. A constant preference for either answer cancels in it."""
+    margins = logits[..., 0] - logits[..., 1]
+    return (margins[..., 0::2] + margins[..., 1::2]) / 2
+
+
+def few(batch: TaskBatch) -> np.ndarray:
+    """Rows of up to ROWS samples of a batch in order of length, pairs together and of all lengths."""
+    pairs = len(batch.positions) // 2
+    some = np.linspace(0, pairs - 1, min(ROWS // 2, pairs)).astype(int)
+    return np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1)
