@@ -49,12 +49,12 @@ CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
 PARAMS = circuits_model.params(CONFIG)
 
 
-@functools.cache
 def as_json(record: Record) -> dict[str, Any]:
     """A record as a JSON reader gives it."""
     return json.loads(json.dumps(record.tree()))
 
 
+@functools.cache
 def toy_samples() -> TaskSamples:
     """Made when first asked for: not when tests are collected, by every process of a parallel run."""
     return circuits_model.samples(CONFIG, PARAMS)
