@@ -116,6 +116,12 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n{_families(circuit.families)}",
         end="",
     )
+    if circuit.minimal is not None:
+        inner = circuit.minimal.metrics
+        print(
+            f"  minimal circuit inside, for one family: {inner['nodes']} nodes, {inner['edges']} edges, held-out task "
+            f"loss {inner['task_loss']:.3f}"
+        )
     if result.card is not None:
         print("\n".join([f"  {card.summary(result.card)}", *card.table(result.card)]))
     print(f"  -> {folder}")

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class Circuit:
       tie_qk: whether q and k channels of the same index had to be in it together.
       tasks: of a circuit that several tasks share, an entry for each with its name and its own losses; else empty.
       families: an entry for each template family of the task with its name, its role and its losses.
+      minimal: the smaller circuit inside this one that was chosen on one family alone, where this one was on several.
     """
 
     task: str
@@ -90,6 +91,7 @@ class Circuit:
     tie_qk: bool = False
     tasks: tuple[records.TaskLosses, ...] = ()
     families: tuple[records.FamilyLosses, ...] = ()
+    minimal: "Circuit | None" = None
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
@@ -112,8 +114,14 @@ class Circuit:
             metrics=records.converted(dict(self.metrics), records.CircuitMetrics),
             tasks=self.tasks,
             families=self.families,
+            minimal=None if self.minimal is None else self.minimal._inner(),
             path_statistics=self.path_statistics,
         )
+
+    def _inner(self) -> records.InnerCircuit:
+        whole = self.record()
+        names = ("calibration", "edge_pruned", "nodes", "edges", "metrics", "families")
+        return records.InnerCircuit(**{name: getattr(whole, name) for name in names})
 
     def to_dict(self) -> records.Tree:
         """The object in circuit.json, as a JSON reader gives it."""
@@ -161,24 +169,35 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
 
 def from_record(record: records.Circuit, values: GateArrays) -> Circuit:
     """Inverse of `Circuit.record`; `values` come from ablation.npz."""
-    return Circuit(
+    circuit = Circuit(
         task=record.task,
         params_sha256=record.params_sha256,
         ablation=record.ablation,
         norm=record.norm,
         target_loss=record.target_loss,
-        scale=record.calibration.scale,
-        shift=record.calibration.shift,
-        edge_pruned=record.edge_pruned,
-        nodes=tuple(entry.node for entry in record.nodes),
-        edges=tuple(Edge(edge.source, edge.target, edge.weight) for edge in record.edges),
-        metrics=record.metrics.tree(),
         values=values,
         path_statistics=record.path_statistics,
         tie_qk=record.tie_qk,
         tasks=record.tasks,
-        families=record.families,
+        **_parts(record),
     )
+    if record.minimal is None:
+        return circuit
+    inner = dataclasses.replace(circuit, path_statistics=records.PathStatistics(), tasks=(), **_parts(record.minimal))
+    return dataclasses.replace(circuit, minimal=inner)
+
+
+def _parts(record: records.Circuit | records.InnerCircuit) -> dict[str, Any]:
+    """What a circuit and the one inside it each have of their own."""
+    return {
+        "scale": record.calibration.scale,
+        "shift": record.calibration.shift,
+        "edge_pruned": record.edge_pruned,
+        "nodes": tuple(entry.node for entry in record.nodes),
+        "edges": tuple(Edge(edge.source, edge.target, edge.weight) for edge in record.edges),
+        "metrics": record.metrics.tree(),
+        "families": record.families,
+    }
 
 
 def nodes_of(gates: GateArrays) -> tuple[Node, ...]:

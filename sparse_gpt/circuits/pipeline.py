@@ -22,7 +22,7 @@ from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import traces
 from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
 from sparse_gpt.circuits.run.task_batch import rows
-from sparse_gpt.circuits.search import populations
+from sparse_gpt.circuits.search import nested, populations
 from sparse_gpt.circuits.search.select import Selected, calibrate, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
@@ -90,6 +90,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     measured, by_task = metrics.measure(problem, candidate)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     circuit = metrics.describe(problem, candidate, measured | medians(search), by_task)
+    circuit = dataclasses.replace(circuit, minimal=minimal_circuit(problem, candidate, stages, progress))
     search = msgspec.structs.replace(search, seconds=time.perf_counter() - started)
     found = FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
     return dataclasses.replace(found, card=judge(problem, circuit, stages, progress))
@@ -112,6 +113,18 @@ def search_stages(problem: Problem, stages: Stages | None = None, progress: bool
         baselines = keep_baselines(problem, stages)
         selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
     return Searched(searches, baselines, selected, calibrate(problem, selected.support))
+
+
+def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:
+    """The circuit inside a complete one that its main template family needs; None where one family was searched, or
+    the complete one did not reach the target."""
+    if len(problem.samples.families) < 2 or not complete.reached:
+        return None
+    alone = problem.on_family(nested.first_family(problem))
+    with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+        candidate = nested.minimise_within(alone, complete.support, stages, bar.set_postfix_str)
+    measured, by_task = metrics.measure(alone, candidate)
+    return metrics.describe(alone, candidate, measured, by_task)
 
 
 def search_again(problem: Problem) -> Candidate:

@@ -138,6 +138,13 @@ class Problem:
         length = max(batch.tokens.shape[1], self.heldout.batch.tokens.shape[1])  # so that the same programs serve it
         return dataclasses.replace(self.heldout, batch=by_length(padded(batch, length)))
 
+    def on_family(self, family: str) -> "Problem":
+        """The same problem on one of the template families alone; ablation values stay."""
+        samples = self.samples.only(family)
+        train = without_longest(samples.train)
+        selection, heldout = _evaluators(self.gated, samples, train)
+        return dataclasses.replace(self, samples=samples, train=train, selection=selection, heldout=heldout)
+
     def within(self, support: "Support") -> "Problem":
         """The same problem for candidates within a support, evaluated faster where that pays."""
         gates = support.gates

@@ -41,7 +41,8 @@ class Lane:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """What is drawn. `tokens` and `answers` map terminal keys to token texts; `omitted` counts entries left out."""
+    """What is drawn. `tokens` and `answers` map terminal keys to token texts; `omitted` counts entries left out; `core`
+    has the keys of nodes in the minimal circuit, where there is one inside."""
 
     nodes: tuple[Node, ...]
     wires: tuple[Wire, ...]
@@ -51,6 +52,7 @@ class Graph:
     d_head: int
     d_model: int
     omitted: int
+    core: frozenset[str] = frozenset()
 
     def head(self, node: Node) -> int:
         """The head that a q, k or v node belongs to; −1 if the width of a head is not known."""
@@ -92,6 +94,7 @@ def build_graph(circuit: Circuit, traces: Traces | None = None, d_head: int = 0)
         d_head=d_head or traces.d_head,
         d_model=d_model,
         omitted=len(inputs) + len(outputs) - len(embedding) - len(unembedding),
+        core=frozenset(entry.node.key for entry in circuit.minimal.nodes) if circuit.minimal else frozenset(),
     )
 
 

@@ -195,9 +195,11 @@ def _boxes(graph: Graph, layout: Layout, traces: Traces | None) -> list[str]:
             continue
         loose = "" if key in joined else " loose"
         responds = responds_to(key, traces)
+        core = " core" if key in graph.core else ""
         title = names[key] + (f"\nstrongest on {responds}" if responds else "")
+        title += "\nin the minimal circuit too" if core else ""
         parts.append(
-            f'<g class="node {box.kind}{loose}" data-node="{escape(key)}"><title>{escape(title)}</title>{_shape(box)}'
+            f'<g class="node {box.kind}{loose}{core}" data-node="{escape(key)}"><title>{escape(title)}</title>{_shape(box)}'
             f'<text x="{box.x:.1f}" y="{box.y:.1f}">{escape(box.label)}</text></g>'
         )
     return parts

@@ -213,6 +213,23 @@ class PathStatistics(Part):
     """Paths from tokens to logits."""
 
 
+class InnerCircuit(Part):
+    """A circuit inside another one, chosen on one of its template families alone."""
+
+    calibration: Calibration = older(Calibration())
+    """What is done to its logits."""
+    edge_pruned: bool = older(False)
+    """As of the circuit around it."""
+    nodes: tuple[NodeEntry, ...]
+    """Some of the nodes around it."""
+    edges: tuple[Edge, ...]
+    """Some of the edges around it."""
+    metrics: CircuitMetrics = older(CircuitMetrics())
+    """What was measured, on held-out samples of its own family."""
+    families: tuple[FamilyLosses, ...] = ()
+    """Every template family; "searched" is its own."""
+
+
 class Circuit(Record):
     """The circuit of one task, or one that several tasks share.
 
@@ -251,6 +268,8 @@ class Circuit(Record):
     """The tasks that share it, where there are several."""
     families: tuple[FamilyLosses, ...] = ()
     """Template families of the task, searched on or not; older files have none."""
+    minimal: InnerCircuit | None = None
+    """The circuit inside that one family alone needs, where this one was searched on several."""
     path_statistics: PathStatistics = older(PathStatistics(), "bookkeeping")
     """Edges and paths that it uses."""
 
@@ -261,3 +280,6 @@ class Circuit(Record):
             for name, end in (("from", edge.source), ("to", edge.target)):
                 if end not in nodes:
                     raise InputError(f"an edge's {name!r} is {end.key}, which is not among the nodes")
+        for entry in self.minimal.nodes if self.minimal else ():
+            if entry.node not in nodes:
+                raise InputError(f"the minimal circuit has {entry.node.key}, which is not among the nodes")

@@ -42,6 +42,12 @@ class TaskSamples:
         """What `TaskBatch.task` numbers: tasks, or where there is one the families that the search sees."""
         return self.names if len(self.names) > 1 or not self.families else tuple(self.families)
 
+    def only(self, family: str) -> "TaskSamples":
+        """Samples for a search on one of the families alone; held-out ones of the rest are among the `others`."""
+        others = {name: held.heldout for name, held in self.families.items() if name != family}
+        alone = self.families[family]
+        return dataclasses.replace(self, **alone._asdict(), families={family: alone}, others={**others, **self.others})
+
 
 def mixture(samples: TaskSamples, families: Mapping[str, FamilySamples]) -> TaskSamples:
     """Samples of one task for a search on some of its families, by name; of several, equally many of each."""

@@ -147,21 +147,23 @@ def _minimise(
     def nodes() -> Support:
         return minimise_nodes(start, evaluator, graph, target, report)
 
-    supports = {"search": start, "nodes": _kept("nodes", start, nodes, stages)}
+    supports = {"search": start, "nodes": keep_support("nodes", start, nodes, stages)}
     if problem.settings.edges:
 
         def edges() -> Support:
             return minimise_edges(supports["nodes"], evaluator, graph, target, report)
 
-        supports["edges"] = _kept("edges", supports["nodes"], edges, stages)
+        supports["edges"] = keep_support("edges", supports["nodes"], edges, stages)
     return supports
 
 
-def _kept(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
-    """A minimised support, of an earlier call if it began at the same nodes."""
-    nodes = np.flatnonzero(start.gates).tolist()
-    name = f"{what} {hashlib.sha256(str(nodes).encode()).hexdigest()[:16]}"
-    return _from_tree(stages.run(name, nodes, lambda: _to_tree(stage())))
+def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
+    """A minimised support, of an earlier call if it began at the same nodes (and edges, where some were pruned)."""
+    begun: list[Any] = np.flatnonzero(start.gates).tolist()
+    if start.edges is not None:
+        begun += [[*edge.source, *edge.target] for edge in start.edges]
+    name = f"{what} {hashlib.sha256(str(begun).encode()).hexdigest()[:16]}"
+    return _from_tree(stages.run(name, begun, lambda: _to_tree(stage())))
 
 
 def _to_tree(support: Support) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""How a circuit does on the template families of its task, and what the minimal circuit inside it lacks."""
+
+from sparse_gpt.drawing.text import escape, number, table
+from sparse_gpt.records import Circuit
+from sparse_gpt.report.sections import percent
+
+ROLES = {"searched": "searched on", "left aside": "left aside", "novel": "seen by no search"}
+
+
+def family_table(circuit: Circuit) -> str:
+    """Held-out losses of every template family; with a minimal circuit also its own. Nothing in older files."""
+    if not circuit.families:
+        return ""
+    inner = {each.family: each for each in circuit.minimal.families} if circuit.minimal else {}
+    head = ("family", "", "task loss", *(("minimal circuit",) if inner else ()), "full model", "accuracy", "agrees")
+    rows = []
+    for each in circuit.families:
+        own = [number(inner[each.family].task_loss) if each.family in inner else "–"] if inner else []
+        losses = [number(each.task_loss), *own, number(each.full_model_task_loss)]
+        shares = [percent(each.accuracy), percent(each.agreement)]
+        rows.append([escape(each.family), ROLES[each.role], *losses, *shares])
+    return table(head, rows, "Template families, on held-out words; the calibration is the same for all")
+
+
+def minimal_note(circuit: Circuit) -> str:
+    """One sentence about the circuit inside; nothing where there is none."""
+    minimal = circuit.minimal
+    if minimal is None:
+        return ""
+    more_nodes, more_edges = len(circuit.nodes) - len(minimal.nodes), len(circuit.edges) - len(minimal.edges)
+    own = ", ".join(each.family for each in minimal.families if each.role == "searched")
+    return (
+        f'<p class="note">Nodes with a heavy frame are the minimal circuit: {len(minimal.nodes)} nodes and '
+        f"{len(minimal.edges)} edges are enough for family {escape(own)} (task loss {number(minimal.metrics.task_loss)} "
+        f"there). The other {more_nodes} nodes and {more_edges} edges are what the other families need.</p>"
+    )
