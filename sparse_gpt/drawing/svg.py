@@ -199,8 +199,8 @@ def _boxes(graph: Graph, layout: Layout, traces: Traces | None) -> list[str]:
         title = names[key] + (f"\nstrongest on {responds}" if responds else "")
         title += "\nin the minimal circuit too" if core else ""
         parts.append(
-            f'<g class="node {box.kind}{loose}{core}" data-node="{escape(key)}"><title>{escape(title)}</title>{_shape(box)}'
-            f'<text x="{box.x:.1f}" y="{box.y:.1f}">{escape(box.label)}</text></g>'
+            f'<g class="node {box.kind}{loose}{core}" data-node="{escape(key)}"><title>{escape(title)}</title>'
+            f'{_shape(box)}<text x="{box.x:.1f}" y="{box.y:.1f}">{escape(box.label)}</text></g>'
         )
     return parts
 

@@ -31,6 +31,6 @@ def minimal_note(circuit: Circuit) -> str:
     own = ", ".join(each.family for each in minimal.families if each.role == "searched")
     return (
         f'<p class="note">Nodes with a heavy frame are the minimal circuit: {len(minimal.nodes)} nodes and '
-        f"{len(minimal.edges)} edges are enough for family {escape(own)} (task loss {number(minimal.metrics.task_loss)} "
-        f"there). The other {more_nodes} nodes and {more_edges} edges are what the other families need.</p>"
+        f"{len(minimal.edges)} edges are enough for family {escape(own)} (task loss "
+        f"{number(minimal.metrics.task_loss)} there). The other {more_nodes} nodes and {more_edges} edges are what the other families need.</p>"
     )
