@@ -27,10 +27,10 @@ def minimal_note(circuit: Circuit) -> str:
     minimal = circuit.minimal
     if minimal is None:
         return ""
-    more_nodes, more_edges = len(circuit.nodes) - len(minimal.nodes), len(circuit.edges) - len(minimal.edges)
     own = ", ".join(each.family for each in minimal.families if each.role == "searched")
+    loss, nodes, edges = number(minimal.metrics.task_loss), len(minimal.nodes), len(minimal.edges)
     return (
-        f'<p class="note">Nodes with a heavy frame are the minimal circuit: {len(minimal.nodes)} nodes and '
-        f"{len(minimal.edges)} edges are enough for family {escape(own)} (task loss "
-        f"{number(minimal.metrics.task_loss)} there). The other {more_nodes} nodes and {more_edges} edges are what the other families need.</p>"
+        f'<p class="note">Nodes with a heavy frame are the minimal circuit: {nodes} nodes and {edges} edges are enough '
+        f"for family {escape(own)} (task loss {loss} there). The other {len(circuit.nodes) - nodes} nodes and "
+        f"{len(circuit.edges) - edges} edges are what the other families need.</p>"
     )
