@@ -84,10 +84,11 @@ class TaskLosses(Part):
     """Of the model with the circuit's nodes ablated (necessity)."""
 
 
-Role = Literal["searched", "left aside", "novel"]
+Role = Literal["searched", "left aside", "novel", "wild"]
 SEARCHED: Role = "searched"
 LEFT_ASIDE: Role = "left aside"
 NOVEL: Role = "novel"
+WILD: Role = "wild"
 
 
 class FamilyLosses(Part):
@@ -96,9 +97,9 @@ class FamilyLosses(Part):
     family: str
     """Its name."""
     role: Role
-    """Whether the circuit was searched on it, could have been, or is of those that no search sees."""
+    """Whether the circuit was searched on it, could have been, is of those that no search sees, or is natural text."""
     pairs: Count | None = None
-    """Pairs of samples."""
+    """Pairs of samples; of natural text half of the samples, which are no pairs."""
     task_loss: Nats | None = None
     """Of the circuit, calibrated."""
     accuracy: Fraction | None = None

@@ -4,7 +4,7 @@ from sparse_gpt.drawing.text import escape, number, table
 from sparse_gpt.records import Circuit
 from sparse_gpt.report.sections import percent
 
-ROLES = {"searched": "searched on", "left aside": "left aside", "novel": "seen by no search"}
+ROLES = {"searched": "searched on", "left aside": "left aside", "novel": "seen by no search", "wild": "natural text"}
 
 
 def family_table(circuit: Circuit) -> str:

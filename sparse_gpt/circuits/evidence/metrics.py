@@ -11,8 +11,8 @@ from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import accuracy, agreement, task_loss
-from sparse_gpt.circuits.run.task_batch import by_length, padded
-from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED, FamilyLosses, TaskLosses
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, padded
+from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED, WILD, FamilyLosses, TaskLosses
 
 Metrics = dict[str, float]
 
@@ -63,15 +63,17 @@ def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
 
 
 def by_family(problem: Problem, candidate: Candidate) -> list[FamilyLosses]:
-    """Losses on held-out samples of every template family: of those searched on, those left aside, and novel ones."""
+    """Losses on held-out samples of every template family: of those searched on, those left aside, and novel ones;
+    and of natural text."""
     samples = problem.samples
     batches = [(name, SEARCHED, family.heldout) for name, family in samples.families.items()]
     batches += [(name, LEFT_ASIDE, batch) for name, batch in samples.others.items()]
     batches += [(name, NOVEL, batch) for name, batch in samples.novel.items()]
+    batches += [] if samples.wild is None else [("text", WILD, samples.wild)]
     found = []
     length = max((batch.tokens.shape[1] for _, _, batch in batches), default=0)  # so that one program serves all
     for name, role, batch in batches:
-        evaluator = dataclasses.replace(problem.heldout, batch=by_length(padded(batch, length)))
+        evaluator = dataclasses.replace(problem.heldout, batch=_in_order(padded(batch, length), role))
         logits = evaluator.logits(candidate.support.candidates(problem.graph))[0]
         ablated = evaluator.logits(Candidates(1 - candidate.support.gates[None, :]))[0]
         calibrated, full = calibrate(logits, candidate.calibration, evaluator.index), evaluator.full_logits()
@@ -89,6 +91,11 @@ def by_family(problem: Problem, candidate: Candidate) -> list[FamilyLosses]:
             )
         )
     return found
+
+
+def _in_order(batch: TaskBatch, role: str) -> TaskBatch:
+    """Pairs in order of length; natural samples, which are no pairs, as they are."""
+    return batch if role == WILD else by_length(batch)
 
 
 def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[TaskLosses]) -> Circuit:

@@ -36,6 +36,7 @@ class TaskSamples:
     families: Mapping[str, FamilySamples] = dataclasses.field(default_factory=dict)  # that the search sees
     others: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # held-out ones of families it does not
     novel: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # and of those that no search sees
+    wild: TaskBatch | None = None  # natural text, see wild.py; not in pairs
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ def task_loss(subject: Subject, samples: Samples) -> Measurement:
 def accuracy(subject: Subject, samples: Samples) -> Measurement:
     """Share of samples whose answer beats its foil; of pairs whose two answers do."""
     right, model = _right(subject.circuit(samples)), _right(subject.model(samples))
-    pairs = float(np.mean(right[0::2] & right[1::2]))
-    return measured(statistics.share(right, samples.words), model=float(np.mean(model)), pairs=pairs)
+    pairs = {} if samples.role == "wild" else {"pairs": float(np.mean(right[0::2] & right[1::2]))}
+    return measured(statistics.share(right, samples.words), "", model=float(np.mean(model)), **pairs)
 
 
 def agreement(subject: Subject, samples: Samples) -> Measurement:

@@ -151,10 +151,14 @@ def sample_sets(problem: Problem) -> dict[str, Samples]:
     found: list[tuple[str, Role, Evaluator]] = [(MAIN, "selection", problem.heldout)]
     if (shifted := problem.shifted) is not None:
         found.append(("shifted", "heldout", shifted))
-    return {
+    sets = {
         name: Samples(name, role, evaluator, words.clusters(evaluator.batch, free, token_text))
         for name, role, evaluator in found
     }
+    if (wild := problem.samples.wild) is not None:  # each its own cluster
+        evaluator = dataclasses.replace(problem.heldout, batch=wild)
+        sets["text"] = Samples("text", "wild", evaluator, np.arange(len(wild.positions)).astype(str))
+    return sets
 
 
 def losses(logits: np.ndarray) -> np.ndarray:
