@@ -1,0 +1,71 @@
+"""Natural occurrences of a decision, against a loop in numpy over a model of known logits."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.wild import LEAST, LONGEST, SHARE, natural_samples, one_decision
+from sparse_gpt.model import build
+from tests import circuits_model
+
+CONFIG = circuits_model.config()
+CONFIG = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, context=96))
+PARAMS = circuits_model.params(CONFIG)
+TOKENS = (3, 7)
+
+
+def windows(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    few = rng.choice([3, 7, 1], (3, 4, 90), p=[0.3, 0.3, 0.4]).astype(np.int32)
+    few[2] = few[0]  # the same prompts again
+    return list(few)
+
+
+def strongly() -> dict[str, object]:
+    """Parameters under which the model gives the two tokens more or less together, by the bigram row of the last token."""
+    params = jax.tree.map(np.array, PARAMS)
+    params["bigram"] = params["bigram"] * 0
+    params["bigram"][1, list(TOKENS)] = 50.0
+    params["bigram"][3, 5] = 50.0
+    return params
+
+
+def test_samples_are_the_places_where_the_model_decides_between_the_two() -> None:
+    params, model = strongly(), build(CONFIG)
+    found = natural_samples(model, params, windows(), TOKENS)
+    assert found is not None
+    expected: dict[tuple[int, ...], int] = {}
+    for batch in windows():
+        logits = np.asarray(model.apply({"params": params}, batch), np.float64)
+        share = np.exp(logits - logits.max(-1, keepdims=True))
+        share = share[..., list(TOKENS)].sum(-1) / share.sum(-1)
+        for row, tokens in enumerate(batch):
+            for t in range(LEAST - 1, len(tokens) - 1):
+                if tokens[t + 1] in TOKENS and share[row, t] >= SHARE:
+                    expected.setdefault(tuple(tokens[max(0, t + 1 - LONGEST) : t + 1].tolist()), int(tokens[t + 1]))
+    prompts = [tuple(row[: at + 1].tolist()) for row, at in zip(found.tokens, found.positions, strict=True)]
+    assert dict(zip(prompts, found.answer.tolist(), strict=True)) == expected
+    assert 20 < len(prompts) < 3 * 4 * 90
+    assert {prompt[-1] for prompt in prompts} >= {1}
+    np.testing.assert_array_equal(found.foil, np.where(found.answer == 3, 7, 3))
+    assert max(map(len, prompts)) == LONGEST
+    few = natural_samples(model, params, windows(), TOKENS, most=5)
+    assert few is not None
+    np.testing.assert_array_equal(few.tokens, found.tokens[:5])
+
+
+def test_where_nothing_is_decided_there_are_no_samples() -> None:
+    assert natural_samples(build(CONFIG), strongly(), windows(), (20, 21)) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "foils", "expected"), [([3, 7], [7, 3], (3, 7)), ([3, 7, 4], [7, 3, 7], None), ([9], [2], (2, 9))]
+)
+def test_tasks_that_copy_decide_between_many_tokens(
+    answers: list[int], foils: list[int], expected: tuple[int, int] | None
+) -> None:
+    zeros = np.zeros((len(answers), 4), np.int32)
+    assert one_decision(TaskBatch(zeros, zeros[:, 0], np.array(answers), np.array(foils))) == expected
