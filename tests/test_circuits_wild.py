@@ -25,7 +25,7 @@ def windows(seed: int = 0) -> list[np.ndarray]:
 
 
 def strongly() -> dict[str, object]:
-    """Parameters under which the model gives the two tokens more or less together, by the bigram row of the last token."""
+    """Parameters whose bigram rows decide how much the model gives the two tokens together."""
     params = jax.tree.map(np.array, PARAMS)
     params["bigram"] = params["bigram"] * 0
     params["bigram"][1, list(TOKENS)] = 50.0
