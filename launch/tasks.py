@@ -29,9 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("show", None, "Print this many pairs per task, token borders visible.", lower_bound=0)
     flags.DEFINE_enum("split", "train", tasks.SPLITS, "Split of the pairs shown.")
     flags.DEFINE_string("variant", "main", "Variant of the pairs shown: main, shifted, or a template family.")
-    paths.define_path(
-        "export", "Write samples of every split and family to this file, one JSON object a line."
-    )
+    paths.define_path("export", "Write samples of every split and family to this file, one JSON object a line.")
     flags.DEFINE_integer("pairs", 64, "Pairs per task, split, variant and family in --export.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the pairs shown and exported.")
 

@@ -11,6 +11,7 @@ from .words import SPLITS, VOCABULARY
 
 _WORD = re.compile(" [a-z]{3,}")
 _TAKEN = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "cls", "current"))
+_ENDINGS = ("s", "ed", "er", "ing")
 _TENTHS = ("train",) * 6 + ("validation",) * 2 + ("heldout",) * 2
 
 
@@ -30,13 +31,21 @@ def single_tokens(tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
     """By split, the words of three or more small letters that are one token after a space.
 
     A word that the task vocabulary has in a split belongs there. Of the others a hash of the word decides: six tenths
-    are for training, two for validation, two held out. Keywords and names of builtins are left out.
+    are for training, two for validation, two held out. Keywords and names of builtins are left out, and beginnings of
+    longer tokens (" nam" of " name"), which hardly ever stand alone.
     """
     split_of = {word: split for split in SPLITS for word in VOCABULARY[split].all_words()}
+    texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    longer = {text[:end] for text in texts for end in range(4, len(text)) if _goes_on(text[end:])}
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for token in range(tokenizer.vocab_size):
-        text = tokenizer.decode([token])
+    for token, text in enumerate(texts):
         word = text[1:]
-        if _WORD.fullmatch(text) and word not in _TAKEN and list(tokenizer.encode(text)) == [token]:
+        known = word in split_of or text not in longer
+        if _WORD.fullmatch(text) and known and word not in _TAKEN and list(tokenizer.encode(text)) == [token]:
             found[split_of.get(word) or _TENTHS[hashlib.sha256(word.encode()).digest()[0] % 10]].append(word)
     return {split: tuple(words) for split, words in found.items()}
+
+
+def _goes_on(rest: str) -> bool:
+    """Whether what a token has after a word is more than an ending of it."""
+    return rest.isalpha() and rest not in _ENDINGS
