@@ -1,4 +1,4 @@
-"""Made-up words for the template families: two pieces each, such as `morv` + `ath`, and their split by the first piece.
+"""Made-up words for the template families: two pieces each, such as `mog` + `ath`, and their split by the first piece.
 
 There are 360 held-out ones, so that no number hangs on a single word. Every one is *reserved*, in all splits: corpora
 leave out a document that has one standing alone (`has_made_up_word`). No real text that we have seen has one, so that
@@ -16,9 +16,9 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 _FIRST = {
-    "train": _pieces("blen felm kelb nelt selv frum drev"),
-    "validation": _pieces("cral polv tarv glon"),
-    "heldout": _pieces("dorv gorb harv jost lund morv quen rost vorn welk yarv zelm plem skal trom"),
+    "train": _pieces("kel glo cru nel fru bli quo"),
+    "validation": _pieces("tav gav zeb wim"),
+    "heldout": _pieces("dov hax jum sab vop wex zam fep jep lix mog vax pru dre tro"),
 }
 _SECOND = _pieces("ack ath ane elt eng ery ibe ick ift ilo ind ole omp onk oot ory osh oum ude ule umb ung urb ush")
 

@@ -240,7 +240,7 @@ class Task:
         texts = [template.prompt for template in self._templates()]
         if tokenizer is None or "copy" not in kinds(*texts, *self.answers):
             return words
-        known = words.copies if usual else single_tokens(tokenizer)[split]  # type: ignore[arg-type]
+        known = words.copies if usual else single_tokens(tokenizer)[split]
         copies = tuple(word for word in known if len(tokenizer.encode(f" {word}")) == 1)
         if len(copies) < _FEWEST_COPIES:
             raise TaskError(

@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,14 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=600)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tokenizer_of_1024() -> Any:
+    """As the presets' smallest tokenizers, of the texts that they are made of."""
+    from sparse_gpt.data import idioms
+    from sparse_gpt.data.tokenizer import train_tokenizer
+
+    library = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-c]*.py"))
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in library]
+    return train_tokenizer([*texts, *idioms.documents(0, 0, 2500)], 1024)

@@ -112,6 +112,7 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # flags that na
     "train": (("workdir", "init_from", "batches", "params_out"), ("--preset=tiny",)),
     "prune": (("workdir", "init_from"), (_TASK,)),
     "report": (("workdir", "init_from"), ()),
+    "evaluate": (("workdir", "init_from"), ()),
     "bridge": (("workdir", "dense", "independent", "config.bridge.init_from"), ("--preset=bridge_quickstart",)),
     "steer": (("workdir",), ()),
     "tasks": (("workdir", "export"), (_TASK, "--show=1")),

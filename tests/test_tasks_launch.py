@@ -14,7 +14,7 @@ from sparse_gpt.tasks import SPLITS, VARIANTS
 from tests.inprocess import launch_here
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FIELDS = ["task", "split", "variant", "pair", "prompt", "answer", "foil", "tokens", "answer_id", "foil_id"]
+FIELDS = ["task", "split", "variant", "family", "pair", "prompt", "answer", "foil", "tokens", "answer_id", "foil_id"]
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,27 @@ def test_export_writes_pairs_that_follow_the_rule(folder: Path, tmp_path: Path) 
     assert first.read_bytes() == second.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["first.jsonl", "second.jsonl"]
     entries = [json.loads(line) for line in first.read_text(encoding="utf-8").splitlines()]
-    expected = [("for_while", s, v, pair) for s in SPLITS for v in VARIANTS for pair in (0, 0, 1, 1, 2, 2)]
+    seen, novel = (*VARIANTS, "elsewhere", "nested", "finished"), ("comprehensions", "broken")
+    parts = [*((split, name) for split in SPLITS for name in seen), *(("heldout", name) for name in novel)]
+    expected = [("for_while", *part, pair) for part in parts for pair in (0, 0, 1, 1, 2, 2)]
     assert [(e["task"], e["split"], e["variant"], e["pair"]) for e in entries] == expected
     for entry, other in zip(entries[::2], entries[1::2], strict=True):
         assert list(entry) == FIELDS
+        assert entry["family"] == entry["variant"]
         assert (entry["answer"], entry["answer_id"]) == (other["foil"], other["foil_id"])
         assert entry["tokens"] == tokenizer.encode(entry["prompt"])
         assert tokenizer.encode(entry["prompt"] + entry["answer"]) == [*entry["tokens"], entry["answer_id"]]
+
+
+def test_families_are_listed_and_shown(folder: Path) -> None:
+    done = _run(f"--workdir={folder}", "--task=for_while")
+    assert "families main, elsewhere, nested, finished; novel comprehensions, broken\n" in done.stdout
+    done = _run(f"--workdir={folder}", "--task=for_while", "--show=1", "--variant=broken")
+    assert "  heldout, broken, pair 1: answer" in done.stdout
+    assert " if|" in done.stdout.replace("·", " ")
+    done = _run(f"--workdir={folder}", "--task=for_while", "--show=1", "--variant=brocken")
+    assert done.returncode == 2
+    assert "--variant=brocken: task for_while has main, shifted, elsewhere" in done.stderr
 
 
 def test_tasks_that_the_tokenizer_cannot_express(folder: Path, tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
-from sparse_gpt.records import Evaluation, converted
+from sparse_gpt.records import Evaluation, Tree, converted
 from sparse_gpt.records.run import FamilyRow, TaskRow
 from sparse_gpt.tasks import EncodedTask, TaskError
 
 IMPOSSIBLE = -1e30  # log-probability of what overflowed: JSON has finite numbers only
-PAIRS, ROWS = 128, 64  # of held-out pairs per task and variant; rows per call of the compiled program
+PAIRS, FAMILY_PAIRS = 128, 64  # of held-out pairs per task and variant, and per template family
+ROWS = 64  # per call of the compiled program
 
 
 def write(workdir: Path, config: Config, params: Params, params_sha256: str) -> str:
@@ -77,14 +78,13 @@ def with_families(evaluation: Evaluation, config: Config, params: Params, tokeni
     for row in tqdm(evaluation.tasks, desc="evaluate families", unit="task"):
         task, families = tasks.TASKS[row.task], []
         for name in (*task.families, *task.novel):
-            known: dict[str, Any] = {"family": name, "novel": name in task.novel}
             try:
-                encoded = tasks.sample(task, tokenizer, "heldout", PAIRS, 0, name, config.model.context)
-                found = _scores(model, on_device, encoded, config.model.context)
+                encoded = tasks.sample(task, tokenizer, "heldout", FAMILY_PAIRS, 0, name, config.model.context)
+                scores = _scores(model, on_device, encoded, config.model.context)
+                found: Tree = {"pairs": len(encoded.lengths) // 2, **scores}
             except TaskError as error:
-                families.append(FamilyRow(**known, reason=str(error)))
-                continue
-            families.append(converted({**known, **found}, FamilyRow))
+                found = {"reason": str(error)}
+            families.append(converted({"family": name, "novel": name in task.novel, **found}, FamilyRow))
         rows.append(msgspec.structs.replace(row, families=tuple(families)))
     return msgspec.structs.replace(evaluation, tasks=tuple(rows))
 

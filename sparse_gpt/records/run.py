@@ -158,6 +158,8 @@ class FamilyRow(Part):
     """Whether no search sees it."""
     reason: str | None = None
     """Why the tokenizer or the context does not allow it; then nothing else is there."""
+    pairs: Count | None = None
+    """Pairs of samples."""
     task_loss: Nats | None = None
     """Answer against foil alone; chance is ln 2."""
     full_vocabulary_loss: Nats | None = None

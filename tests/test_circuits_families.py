@@ -1,0 +1,164 @@
+"""A search on several template families of a task: equal shares, what the model cannot do, losses of every family."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits import Problem, TaskBatch, TaskSamples, keep_solved
+from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.evidence.metrics import by_family, describe, measure
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.pipeline import minimal_circuit
+from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support, require_each_solved
+from sparse_gpt.circuits.run.calibration import Calibration
+from sparse_gpt.circuits.run.evaluator import accuracy, task_loss
+from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
+from sparse_gpt.circuits.run.task_batch import joined, rows
+from sparse_gpt.circuits.search.select import calibrate
+from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.data.tokenizer import Tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.evaluation.samples import task_samples
+from sparse_gpt.records import Circuit
+from sparse_gpt.tasks import TASKS, TaskError
+from tests import circuits_model
+
+CONFIG = circuits_model.config(prune=dataclasses.replace(circuits_model.SEARCH, ablation="zero", target_loss=0.5))
+PARAMS = circuits_model.params(CONFIG)
+MODEL = LoadedModel(CONFIG, PARAMS, "ab" * 32)
+
+
+def _swapped(batch: TaskBatch) -> TaskBatch:
+    """The wrong answers."""
+    return batch._replace(answer=batch.foil, foil=batch.answer)
+
+
+@functools.cache
+def plain() -> TaskSamples:
+    """One family, and a novel one of which the model has everything wrong."""
+    samples = circuits_model.samples(CONFIG, PARAMS, 16)
+    return dataclasses.replace(samples, novel={"wrong": _swapped(samples.heldout)})
+
+
+@functools.cache
+def families() -> dict[str, FamilySamples]:
+    """Three, of 16, 16 and 12 pairs; the model does not do the last."""
+    one = plain()
+    assert one.shifted is not None
+    first = FamilySamples(one.train, one.validation, one.heldout)
+    second = FamilySamples(one.shifted, one.train, one.validation)
+    last = FamilySamples(*(_swapped(batch)._replace() for batch in first))
+    return {"main": first, "other": second, "backwards": last}
+
+
+def test_families_have_equal_shares_and_the_calibration_of_one_task() -> None:
+    mixed = mixture(plain(), {name: families()[name] for name in ("main", "other")})
+    np.testing.assert_array_equal(mixed.train.task, np.tile([0, 0, 1, 1], len(mixed.train.task) // 4))
+    np.testing.assert_array_equal(mixed.heldout.answer[mixed.heldout.task == 1], families()["other"].heldout.answer)
+    assert (mixed.names, mixed.parts) == (("toy",), ("main", "other"))
+    problem = Problem.build(MODEL, mixed)
+    assert problem.task == "toy"
+    candidate = calibrate(problem, Support(np.ones(problem.selection.nodes, np.float32)))
+    assert len(problem.selection.shift_tokens) == np.asarray(candidate.calibration.shift).size == 2
+    assert np.asarray(candidate.calibration.scale).shape == ()
+    with pytest.raises(InputError, match="task a: several tasks can share one circuit on one family each, not on main"):
+        share({"a": mixed, "b": plain()})
+
+
+def test_a_family_that_the_model_cannot_do_is_left_out() -> None:
+    said: list[str] = []
+    kept = keep_solved(MODEL, mixture(plain(), families()), said.append)
+    assert kept.parts == ("main", "other")
+    assert list(kept.others) == ["backwards"]
+    (line,) = said
+    assert line.startswith("task toy: families above --config.prune.target_loss=0.5 are left out: backwards (the model")
+    require_each_solved(Problem.build(MODEL, kept))
+    with pytest.raises(InputError, match=r"task toy, family backwards: the model itself has task loss"):
+        require_each_solved(Problem.build(MODEL, mixture(plain(), families())))
+    both = {"x": families()["backwards"], "y": families()["backwards"]}
+    with pytest.raises(InputError, match=r"are all it was asked for: x \(the model has .*, y .*train it longer"):
+        keep_solved(MODEL, mixture(plain(), both))
+    only = keep_solved(MODEL, mixture(plain(), {n: families()[n] for n in ("main", "backwards")}), said.append)
+    assert only.train.task is None
+    assert only.parts == ("main",)
+
+
+def test_losses_of_every_family_by_the_reference() -> None:
+    samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
+    samples = dataclasses.replace(samples, others={"aside": families()["backwards"].heldout})
+    problem = Problem.build(MODEL, samples)
+    gates = to_vector(circuits_model.random_gates(CONFIG, 3, share=0.9)) * problem.searchable_nodes
+    candidate = Candidate(Support(gates), Calibration(np.float32(1.5), np.array([0.2, -0.1], np.float32)), False)
+    entries = by_family(problem, candidate)
+    roles = [(entry.family, entry.role, entry.pairs) for entry in entries]
+    assert roles[:2] == [("main", "searched", 16), ("other", "searched", 16)]
+    assert roles[2:] == [("aside", "left aside", 16), ("wrong", "novel", 16)]
+    circuit = describe(problem, candidate, *measure(problem, candidate))
+    tree, values = circuit.to_dict(), {site: np.asarray(value) for site, value in circuit.values.items()}
+    batches = [families()["main"].heldout, families()["other"].heldout, families()["backwards"].heldout]
+    for entry, batch in zip(entries, [*batches, samples.novel["wrong"]], strict=True):
+        logits = circuits_model.reference_answer_logits(CONFIG, PARAMS, batch, tree, values)
+        assert entry.task_loss == pytest.approx(task_loss(logits), abs=5e-4)
+        assert entry.accuracy == pytest.approx(accuracy(logits), abs=0.05)
+    assert entries[0].full_model_accuracy == 1.0
+    assert entries[3].full_model_accuracy == 0.0
+    read = Circuit.from_tree(tree, "circuit.json")
+    assert list(read.families) == entries
+    assert circuit.tasks == ()
+
+
+def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> None:
+    """It does the main family with less, each is at the target where it was chosen, and both survive their file."""
+    samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
+    problem = Problem.build(MODEL, samples)
+    complete = calibrate(problem, Support(problem.searchable_nodes.astype(np.float32)))
+    assert complete.reached
+    inner = minimal_circuit(problem, complete, Stages(), progress=False)
+    assert inner is not None
+    circuit = dataclasses.replace(describe(problem, complete, *measure(problem, complete)), minimal=inner)
+    assert set(inner.nodes) < set(circuit.nodes)
+    assert set(inner.edges) < set(circuit.edges)
+    assert {each.family: each.role for each in inner.families} == {
+        "main": "searched", "other": "left aside", "wrong": "novel"
+    }  # fmt: skip
+    chosen = joined([families()["main"].validation, rows(families()["main"].train, slice(32))])
+    logits = circuits_model.reference_answer_logits(CONFIG, PARAMS, chosen, inner.to_dict(), inner.values)
+    assert task_loss(logits) <= problem.selection_target * 1.02
+    circuit.save(tmp_path)
+    read = load(tmp_path)
+    assert read.minimal is not None
+    assert (read.minimal.nodes, read.minimal.edges) == (inner.nodes, inner.edges)
+    assert (read.minimal.scale, read.minimal.shift) == (inner.scale, inner.shift)
+    assert read.minimal.families == inner.families
+    assert read.to_dict() == circuit.to_dict()
+    one = Problem.build(MODEL, mixture(plain(), {"main": families()["main"]}))
+    assert minimal_circuit(one, complete, Stages(), progress=False) is None
+    assert minimal_circuit(problem, dataclasses.replace(complete, reached=False), Stages(), progress=False) is None
+
+
+def test_prune_families_restricts_and_widens(tokenizer_of_1024: Tokenizer) -> None:
+    def of(*names: str) -> TaskSamples:
+        prune = dataclasses.replace(CONFIG.prune, families=names, evaluation_pairs=40, steps=4, batch_pairs=6)
+        model = dataclasses.replace(CONFIG.model, context=128)
+        return task_samples(
+            TASKS["for_while"], tokenizer_of_1024, dataclasses.replace(CONFIG, model=model, prune=prune)
+        )
+
+    narrow, wide, two = of(), of("all"), of("nested", "finished")
+    assert narrow.parts == ("main",)
+    assert narrow.train.task is None
+    assert list(narrow.others) == ["elsewhere", "nested", "finished"]
+    assert list(narrow.novel) == list(wide.novel) == ["comprehensions", "broken"]
+    assert wide.parts == ("main", "elsewhere", "nested", "finished")
+    assert not wide.others
+    assert two.parts == ("nested", "finished")
+    assert list(two.others) == ["main", "elsewhere"]
+    assert len(narrow.validation.positions) == 80
+    assert len(wide.validation.positions) == 4 * 64, "32 pairs of each at least"
+    assert len(wide.families["nested"].heldout.positions) == 80
+    np.testing.assert_array_equal(narrow.heldout.answer, wide.families["main"].heldout.answer)
+    with pytest.raises(TaskError, match="family broken is novel"):
+        of("main", "broken")
