@@ -83,7 +83,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     stages = Stages(unfinished, made_for(problem))
     searches = populations.search(problem, stages, progress)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        baselines = Baselines(**stages.run("baselines", None, lambda: truncate_baselines(problem)._asdict()))
+        baselines = Baselines(**stages.run("baselines", None, lambda: truncate_baselines(problem, stages)._asdict()))
         selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
     candidate = calibrate(problem, selected.support)
     measured, by_task = metrics.measure(problem, candidate)

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from sparse_gpt.config import fields
-from sparse_gpt.config.checks import activation_sites, check_model, check_rules, embedding_density, k_coefs
+from sparse_gpt.config.checks import (
+    activation_sites,
+    check_model,
+    check_rules,
+    embedding_density,
+    k_coefs,
+    kinds,
+    path_kinds,
+)
+from sparse_gpt.config.fields import parts
 from sparse_gpt.config.groups import (
     ALL_SITES,
     NODE_SITES,
@@ -50,7 +59,10 @@ __all__ = [
     "from_dict",
     "help_text",
     "k_coefs",
+    "kinds",
     "load",
+    "parts",
+    "path_kinds",
     "replace",
     "to_dict",
     "validate",

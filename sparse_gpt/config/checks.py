@@ -1,5 +1,6 @@
 """Rules between fields of a configuration. What one field may hold is declared beside it, in groups.py."""
 
+import itertools
 import math
 from typing import Any
 
@@ -23,6 +24,16 @@ def embedding_density(config: SparsityConfig) -> float:
 def k_coefs(p: PruneConfig) -> tuple[float, ...]:
     """The penalties per open gate, parsed."""
     return tuple(float(value) for value in parts(p.k_coefs))
+
+
+def path_kinds(p: PruneConfig) -> tuple[tuple[str, str], ...]:
+    """(start, gates) of each kind of path search."""
+    return tuple(itertools.product(parts(p.starts), parts(p.gates)))
+
+
+def kinds(p: PruneConfig) -> int:
+    """How many searches there are per seed."""
+    return len(path_kinds(p)) if p.search == "path" else len(k_coefs(p))
 
 
 def check_rules(config: Config, prefix: str) -> None:
@@ -49,6 +60,8 @@ def check_rules(config: Config, prefix: str) -> None:
         p.tune_trials,
         f"must be a multiple of {TUNE_BATCH}, or 0 for no tuning",
     )
+    for name in ("starts", "gates"):
+        _require(bool(parts(getattr(p, name))), f"{prefix}prune.{name}", getattr(p, name), "name at least one")
 
 
 def check_model(m: ModelConfig, prefix: str) -> None:

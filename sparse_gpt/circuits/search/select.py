@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
+import jax
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge, Node
@@ -69,15 +70,36 @@ class Selected(NamedTuple):
 
 def rank_and_truncate(problem: Problem, found: SearchResult) -> Trials:
     """Every search's ranking truncated to the smallest number of nodes whose calibrated selection loss is at most the
-    selection target."""
+    selection target.
+
+    Path searches have two rankings, by tau and, of what is open, by the averaged slope; that with fewer edges counts.
+    """
+    may_open, graph = problem.searchable_nodes, problem.graph
+    taus, slopes = to_vector(found.tau), to_vector(found.attribution)
+    pairs = list(zip(taus, slopes, strict=True))
+    by_tau = _truncated(problem, [ranking.rank(tau, slope, may_open, graph.tied) for tau, slope in pairs], taus)
+    if problem.settings.search == "paper":
+        return by_tau
+    by_slope = _truncated(problem, [ranking.rank_open(*pair, may_open, graph.tied) for pair in pairs], taus)
+    better = (by_slope.reached & ~by_tau.reached) | (
+        (by_slope.reached == by_tau.reached) & (by_slope.edges < by_tau.edges)
+    )
+
+    def chosen(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.where(better.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(chosen, by_slope, by_tau)
+
+
+def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
+    """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes)."""
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
-    pairs = zip(to_vector(found.tau), to_vector(found.attribution), strict=True)
-    orders = np.stack([ranking.rank(tau, attribution, may_open, graph.tied) for tau, attribution in pairs])
+    orders = np.stack(rankings)
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         return selection.within(Candidates(ranking.truncate(orders[which], sizes, graph.tied)), bounds)
 
-    opened = np.sum((to_vector(found.tau) > 0) & (may_open > 0), axis=1)
+    opened = np.sum((taus > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
     sizes, reached = ranking.smallest_sizes(losses, opened, limit, problem.selection_target)
     gates = ranking.truncate(orders, sizes, graph.tied)
