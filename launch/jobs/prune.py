@@ -96,6 +96,8 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
     elif len(result.search["stages"]) == 1:
         print(f"{circuit.task}: not refined, for {_why_not_refined(m['nodes'], result.search['hyperparameters'])}")
+    for line in search_problems(result.search):
+        print(f"{circuit.task}: {line}")
     each = "".join(f"  {x['task']}: held-out task loss {x['task_loss']:.3f}\n" for x in circuit.tasks)
     shifted = ""
     if "shifted_task_loss" in m:
@@ -113,6 +115,22 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         f"{m['random_circuit_task_loss']:.3f} (chance 0.693)\n"
         f"  -> {folder}"
     )
+
+
+def search_problems(search: Mapping[str, Any]) -> list[str]:
+    """A line for everything about the searches that a reader must know before he believes in the circuit."""
+    trials, origin = search["trials"], search["refined_from"]
+    closed = sum(not trial["open_nodes"] for trial in trials)
+    above = sum(not trial["feasible"] and trial["open_nodes"] > 0 for trial in trials)
+    short = sum(not trial["reached"] for trial in trials)
+    lines = []
+    if closed:
+        lines.append(f"{closed} of {len(trials)} searches closed every node; lower --config.prune.k_coefs")
+    if above:
+        lines.append(f"{above} of {len(trials)} searches never were at the target; the model may hardly do the task")
+    if short == len(trials) and not origin.startswith("trial"):
+        lines.append(f"no search's ranking reached the target; the circuit comes from {origin}, which nobody searched")
+    return lines
 
 
 def _why_not_refined(nodes: float, prune: Mapping[str, Any]) -> str:

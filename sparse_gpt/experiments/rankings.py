@@ -33,7 +33,7 @@ Row = dict[str, Any]  # of a table
 
 def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
     """Edges that each ranking of nodes needs for target losses from 0.5 to 0.005."""
-    workdir = _workdir(folder, model)
+    workdir = model_folder(folder, model)
     rows = [row for task in chosen for row in _sizes(workdir, task)]
     plots.write_csv(folder / "attribution-vs-learned.csv", rows)
     plots.draw(
@@ -64,7 +64,7 @@ def ratios(rows: list[Row]) -> list[Check]:
 
 def necessity(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
     """Task loss of the model without the first nodes of each ranking."""
-    workdir = _workdir(folder, model)
+    workdir = model_folder(folder, model)
     searches = {task.name: _search(workdir, task) for task in chosen}
     rows = [row for task, search in searches.items() for row in without(search, task)]
     plots.write_csv(folder / "necessity.csv", rows)
@@ -132,7 +132,7 @@ def _losses_against_sizes(rows: list[Row], axes: Axes) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _workdir(folder: Path, model: str) -> Path:
+def model_folder(folder: Path, model: str) -> Path:
     """The model's workdir: its own, or one in the experiment's folder for a stored model."""
     own = Path(model).expanduser().absolute()
     if own.is_dir():

@@ -16,7 +16,7 @@ from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.populations import Searches
 from sparse_gpt.circuits.search.select import Selected
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import k_coefs
+from sparse_gpt.config import NODE_SITES, kinds
 
 FORMAT = "sparse_gpt.search/1"
 HISTORY_POINTS = 100
@@ -32,7 +32,7 @@ def search_record(
 ) -> dict[str, Any]:
     """The object in search.json, but for the seconds that everything took."""
     settings, graph, order = problem.settings, problem.graph, searches.trials.orders[selected.best_trial]
-    untuned = settings.seeds * len(k_coefs(settings))  # tuned searches share their seed
+    untuned = settings.seeds * kinds(settings)  # tuned searches share their seed
     inputs = {"nodes": np.flatnonzero(candidate.support.gates).tolist(), "best_trial": selected.best_trial}
     if (edges := candidate.support.edges) is not None:
         inputs["edges"] = [[*edge.source, *edge.target] for edge in edges]
@@ -72,10 +72,16 @@ def trial_records(problem: Problem, searches: Searches) -> list[dict[str, Any]]:
     """One entry per search: hyperparameters, size at the target before minimisation, held-out loss."""
     trials, scores = searches.trials, searches.trials.scores
     losses = problem.heldout.losses(Candidates(trials.gates), scores.scale, scores.shift)
+    numbers = {name: values for name, values in searches.h._asdict().items() if name not in ("concrete", "ranked")}
+    opened = sum(np.sum(searches.found.tau[site] > 0, axis=(1, 2)) for site in NODE_SITES)
     return [
         {
             "trial": i,
-            **{name: np.asarray(values)[i].item() for name, values in searches.h._asdict().items()},
+            **{name: np.asarray(values)[i].item() for name, values in numbers.items()},
+            "start": "integrated_gradients" if searches.h.ranked[i] else "flat",
+            "gates": "concrete" if searches.h.concrete[i] else "heaviside",
+            "open_nodes": int(np.asarray(opened)[i]),
+            "feasible": bool(searches.found.feasible[i]),
             "nodes": int(trials.sizes[i]),
             "edges": int(trials.edges[i]),
             "task_loss": float(losses[i]),

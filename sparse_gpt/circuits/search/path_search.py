@@ -30,6 +30,8 @@ LOSS_DECAY, SLOPE_DECAY = 0.9, 0.95  # of running means
 PENALTY_RATE, SLOWEST, FASTEST = 0.1, -0.2, 0.1  # log(penalty) per step: rate, and between which numbers it stays
 OVERSHOOT = 4.0  # times the penalty at which the loss was half way to the target: no penalty is higher
 CALIBRATION_RATE = 0.05  # learning rate of scale (its log) and shift
+STRONGEST = 10.0  # times the penalty: a larger task gradient of a gate counts no more, or Adam would remember it long
+LARGEST_LOSS = 2.0  # times the target: a batch with a larger loss counts no more in running means
 RIDGE = 0.05  # nats per squared log: how firmly the scale is held at the one that gives the model's own margin
 FALLING = 0.3  # share of the steps, the last ones, in which the learning rate falls to 0
 
@@ -197,11 +199,12 @@ def update(
     )
     slope, by_scale, by_shift = slopes
     price = jax.grad(expected_open)(state.tau, state.searched, h, tie_qk)
-    gradient = jax.tree.map(lambda d, p: d + state.penalty * p, through(slope)[0], price)
-    clipped, _ = optax.clip_by_global_norm(h.grad_clip).update(gradient, optax.EmptyState())
+    most = STRONGEST * state.penalty
+    limited = jax.tree.map(lambda d: jnp.clip(jnp.nan_to_num(d), -most, most), slope)
+    gradient = jax.tree.map(lambda d, p: d + state.penalty * p, through(limited)[0], price)
     wanted = jnp.log(jnp.clip(aim.margin / jnp.maximum(margin, 1e-6), 1.0, MAX_SCALE))
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
-    directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((clipped, by_scale, by_shift), state.optimizer)
+    directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
     opened = _open_nodes(state.tau, state.searched, tie_qk)
     followed = _follow(aim, state, step, losses_by_task(each, batch.task, state.running), slope, opened)
     after = _moved(h, followed, directions, learning_rate(step, steps))
@@ -227,7 +230,7 @@ def _follow(
     aim: Aim, state: PathState, step: jax.Array, losses: jax.Array, slope: Gates, opened: jax.Array
 ) -> PathState:
     """What follows the losses of a step: running means, penalty with its cap, and the smallest mask at the target."""
-    first = step == 0
+    first, losses = step == 0, jnp.minimum(losses, LARGEST_LOSS * aim.target)
     running = jnp.where(first, losses, LOSS_DECAY * state.running + (1 - LOSS_DECAY) * losses)
     worst = jnp.max(running)
     averaged = jax.tree.map(lambda a, d: SLOPE_DECAY * a + (1 - SLOPE_DECAY) * d, state.slope, slope)

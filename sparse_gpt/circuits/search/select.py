@@ -201,14 +201,20 @@ def _from_tree(tree: Mapping[str, Any]) -> Support:
 
 
 def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
-    """A support without every node (or tied pair) that can go, see `minimise.minimise`."""
-    left = minimise.minimise(
-        lambda sets: evaluator.within(Candidates(sets[:, graph.gate_of]), target),
-        graph.one_per_gate(start.gates),
-        target,
-        lambda kept: graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0]),
-        lambda left: report(f"{left} nodes left"),
-    )
+    """A support without every node (or tied pair) that can go, see `minimise.screen` and `minimise.minimise`."""
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
+
+    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin, slopes = evaluator.margins(kept[graph.gate_of])
+        return margin, np.stack([graph.sum_over_gates(each) for each in slopes])
+
+    def progress(left: int) -> None:
+        report(f"{left} nodes left")
+
+    left = minimise.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
+    left = minimise.minimise(losses, left, target, progress=progress)
     return Support(left[graph.gate_of])
 
 
