@@ -62,7 +62,7 @@ def _reference_penalties(losses: np.ndarray, target: float, first: float) -> tup
     """Penalty after each step, and whether the step's mask may be kept: (steps,) each, from losses (steps, tasks)."""
     penalty, cap, running, half = first, math.inf, losses[0], 0.0
     penalties, feasible = [], []
-    for step, loss in enumerate(losses):
+    for step, loss in enumerate(np.minimum(losses, 3 * target)):
         running = loss if step == 0 else 0.9 * running + 0.1 * loss
         worst = max(running)
         if step == 0:
@@ -181,7 +181,7 @@ class _Reference:
             x = (np.log(to_vector(noise)) - np.log1p(-to_vector(noise)).astype(np.float64) + 10 * tau) / (2 / 3)
             stretched = 1.2 * expit(x) - 0.1
             gates, rise = np.clip(stretched, 0, 1), 1.2 * expit(x) * expit(-x) * 15
-            rise[(stretched <= 0) | (stretched >= 1)] = 0
+            rise[(stretched <= 0) | (stretched >= 1)] = 0  # clipped
             shifted = 10 * tau - 2 / 3 * np.log(0.1 / 1.1)
             price = 10 * expit(shifted) * expit(-shifted)
         else:
@@ -195,8 +195,8 @@ class _Reference:
         calibrated = scale * margin + side * (shift[0] - shift[1])
         wrong = expit(-calibrated) / len(margin)
         slope = -(wrong * scale) @ by_gate
-        gradient = (slope * rise + self.penalty * price) * allowed
-        gradient = gradient * min(1, 1 / np.sqrt(np.sum(gradient**2)))
+        limited = np.clip(slope, -10 * self.penalty, 10 * self.penalty)
+        gradient = (limited * rise + self.penalty * price) * allowed
         wanted = np.log(np.clip(1.5 / max(margin.mean(), 1e-6), 1, 16))
         by_scale = -(wrong * scale) @ margin + 2 * 0.05 * (self.calibration[0] - wanted)
         by_shift = -np.sum(wrong * side)
@@ -243,7 +243,7 @@ def test_population_of_starts_and_gates() -> None:
     np.testing.assert_array_equal(h.seed, [0] * 4 + [1] * 4)
     np.testing.assert_array_equal(h.ranked[:4], [1, 1, 0, 0])
     np.testing.assert_array_equal(h.concrete[:4], [0, 1, 0, 1])
-    np.testing.assert_allclose(h.k_coef[:4], [1e-4, 1e-4, 1e-5, 1e-5])
+    np.testing.assert_allclose(h.k_coef[:4], [1e-4, 1e-3, 1e-5, 1e-3])
     np.testing.assert_allclose(h.learning_rate, 0.02)
 
 

@@ -67,13 +67,12 @@ def _slopes(
 
 
 @jax.jit
-def _margin_slopes(model: CandidateModel, gates: Gates, places: jax.Array, batch: TaskBatch) -> tuple[jax.Array, Gates]:
+def _margin_slopes(model: GatedModel | Subcircuits, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
     """(B,) margins, answer - foil, of one candidate with all its edges, and their gradients (B, ...) by its gates."""
-    kept = jnp.ones(len(places))
 
     def margin(gates: Gates, sample: TaskBatch) -> jax.Array:
         one = jax.tree.map(lambda x: x[None], sample)
-        logits = model.candidate_logits(gates, places, kept, one, differentiable=True)
+        logits = model.answer_logits(gates, one)
         return logits[0, 0] - logits[0, 1]
 
     def of_sample(sample: TaskBatch) -> tuple[jax.Array, Gates]:
@@ -218,9 +217,9 @@ class Evaluator:
         scores, (given, _) = self(Candidates(gates[None, :])), next(Candidates(gates[None, :]).chunks(self._config))
         some = self._some()
         batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None))
-        places = Candidates(gates[None, :]).places
         one = {site: value[0] for site, value in given.items()}
-        _, found = jax.device_get(_margin_slopes(self._model(self.first_set), one, places, batch))
+        model = self.subcircuits or self.gated.with_ablation_set(self.first_set)
+        _, found = jax.device_get(_margin_slopes(model, one, batch))
         calibrated = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)[some]
         slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
         return calibrated[:, 0] - calibrated[:, 1], slopes

@@ -7,6 +7,7 @@ import numpy as np
 from sparse_gpt.config import PruneConfig, k_coefs, path_kinds
 
 FIRST_PENALTY = {"flat": 1e-5, "integrated_gradients": 1e-4}  # of a path search, by its start
+CONCRETE_PENALTY = 1e-3  # of any with hard concrete gates, which low ones move too slowly
 
 
 class Hyperparameters(NamedTuple):
@@ -33,7 +34,9 @@ def population(prune: PruneConfig) -> Hyperparameters:
     """
     if prune.search == "path":
         of_kinds = {
-            "k_coef": [FIRST_PENALTY[start] for start, _ in path_kinds(prune)],
+            "k_coef": [
+                CONCRETE_PENALTY if gates == "concrete" else FIRST_PENALTY[start] for start, gates in path_kinds(prune)
+            ],
             "concrete": [float(gates == "concrete") for _, gates in path_kinds(prune)],
             "ranked": [float(start == "integrated_gradients") for start, _ in path_kinds(prune)],
         }

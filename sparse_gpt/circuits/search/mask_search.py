@@ -22,6 +22,7 @@ from sparse_gpt import interruption
 from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import paper_search, path_search, pause
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
@@ -29,6 +30,8 @@ from sparse_gpt.circuits.search.path_search import Aim, PathState
 from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
+COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have closed for good is not computed any more
+WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
 States = paper_search.SearchState | PathState
 
 
@@ -44,7 +47,7 @@ class SearchResult(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("steps", "mesh", "tie_qk"), donate_argnames="states")
 def advance(
-    gated: GatedModel,
+    gated: GatedModel | Subcircuits,
     searchable: Gates,
     h: Hyperparameters,
     states: States,
@@ -74,7 +77,7 @@ def advance(
 
 
 def _advance(
-    gated: GatedModel,
+    gated: GatedModel | Subcircuits,
     searchable: Gates,
     h: Hyperparameters,
     states: States,
@@ -131,6 +134,7 @@ def search(
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
+    model = _restricted(problem, states) if isinstance(states, PathState) else problem.gated
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
@@ -139,9 +143,12 @@ def search(
         ) as bar,
     ):
         for first in range(done, settings.steps, chunk):
+            if isinstance(states, PathState) and _compacts(problem, first, chunk):
+                states = _compacted(h, states, settings.tie_qk)
+                model = _restricted(problem, states)
             batches = _batches_of(problem, h, first, chunk)
             with bar.compiling(worked_since is None):
-                states, metrics = advance(problem.gated, mask, h, states, jnp.int32(first), batches, **static)
+                states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
@@ -151,6 +158,33 @@ def search(
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
+
+
+def _compacts(problem: Problem, first: int, chunk: int) -> bool:
+    """Whether a path search is compacted before the chunk that begins at step `first`."""
+    if problem.gated.frozen or problem.gated.draws is not None:
+        return False
+    return any(first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT)
+
+
+def _compacted(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
+    """States of searches that go on with the nodes that are not closed for good in all of them."""
+    tau = {site: np.asarray(value) for site, value in jax.device_get(states.tau).items()}
+    alive = path_search.not_closed(h, tau, tie_qk)
+    searched = {
+        site: jax.device_put(np.asarray(value) * alive[site], value.sharding) for site, value in states.searched.items()
+    }
+    return states._replace(searched=searched)
+
+
+def _restricted(problem: Problem, states: PathState) -> GatedModel | Subcircuits:
+    """The model for the nodes that are still searched: restricted to them where that is worth compiling a program."""
+    alive = {site: np.asarray(value[0]) for site, value in jax.device_get(states.searched).items()}
+    count, searchable = to_vector(alive).sum(), to_vector(problem.searchable).sum()
+    if count == searchable or count > WORTH_RESTRICTING * to_vector(alive).size:
+        return problem.gated
+    within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(problem.gated, alive))
+    return within
 
 
 def _aim(problem: Problem) -> Aim:

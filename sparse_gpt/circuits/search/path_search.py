@@ -19,6 +19,7 @@ import optax
 from sparse_gpt.circuits.nodes import LIMIT, GateArrays, Gates, hard_concrete, heaviside, open_probability
 from sparse_gpt.circuits.run.calibration import MAX_SCALE
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.subcircuits import Subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.config import NODE_SITES
@@ -31,8 +32,9 @@ PENALTY_RATE, SLOWEST, FASTEST = 0.1, -0.2, 0.1  # log(penalty) per step: rate, 
 OVERSHOOT = 4.0  # times the penalty at which the loss was half way to the target: no penalty is higher
 CALIBRATION_RATE = 0.05  # learning rate of scale (its log) and shift
 STRONGEST = 10.0  # times the penalty: a larger task gradient of a gate counts no more, or Adam would remember it long
-LARGEST_LOSS = 2.0  # times the target: a batch with a larger loss counts no more in running means
+LARGEST_LOSS = 3.0  # times the target: a batch with a larger loss counts no more in running means
 RIDGE = 0.05  # nats per squared log: how firmly the scale is held at the one that gives the model's own margin
+CLOSED, CONCRETE_CLOSED = -0.1, -0.45  # tau below which a gate is closed for good, at a moment of compaction
 FALLING = 0.3  # share of the steps, the last ones, in which the learning rate falls to 0
 
 
@@ -114,6 +116,13 @@ def _initial_tau(h: Hyperparameters, searchable: Gates, ranked: GateArrays | Non
     return {site: value.astype(np.float32) for site, value in tau.items()}
 
 
+def not_closed(h: Hyperparameters, tau: GateArrays, tie_qk: bool) -> GateArrays:
+    """(n_layer, width) per site: 1 where some of S searches may still open the node, from their taus (S, ...)."""
+    limit = np.where(np.asarray(h.concrete) > 0, CONCRETE_CLOSED, CLOSED)[:, None, None]
+    alive = {site: np.any(value > limit, axis=0).astype(np.float32) for site, value in tau.items()}
+    return alive | {"attn_k": alive["attn_q"]} if tie_qk else alive
+
+
 def next_penalty(penalty: jax.Array, cap: jax.Array, loss: jax.Array, target: jax.Array) -> jax.Array:
     """The penalty after a step, at most `cap`: it rises while the loss is below the target, more slowly the nearer it
     is, and falls above it."""
@@ -160,7 +169,7 @@ def expected_open(tau: Gates, searched: Gates, h: Hyperparameters, tie_qk: bool)
 
 
 def update(
-    model: GatedModel,
+    model: GatedModel | Subcircuits,
     aim: Aim,
     h: Hyperparameters,
     state: PathState,
@@ -253,7 +262,7 @@ def _follow(
 
 
 def _open_nodes(tau: Gates, searched: Gates, tie_qk: bool) -> jax.Array:
-    count = {site: jnp.sum((value > 0) * searched[site]) for site, value in tau.items()}
+    count = {site: jnp.sum(jnp.where(value > 0, searched[site], 0)) for site, value in tau.items()}
     count = count | {"attn_k": count["attn_q"]} if tie_qk else count
     return jnp.sum(jnp.stack(list(count.values())))
 
