@@ -16,6 +16,7 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.samples import interleave
+from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search, ranking
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
@@ -262,3 +263,36 @@ def test_every_search_has_its_own_batches_with_as_many_pairs_of_each_task() -> N
 def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:
     tau, slope = np.array([0.5, 0.1, -0.1, -0.9, 0.3]), np.array([-1.0, -3.0, -9.0, -9.0, -2.0])
     np.testing.assert_array_equal(ranking.rank_open(tau, slope, np.ones(5)), [1, 4, 0, 2, 3])
+
+
+@pytest.mark.parametrize("tie_qk", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
+    """What every search has closed for good is left out: losses, slopes of what is left and taus are those of the whole
+    model, with those nodes closed."""
+    gated = circuits_model.gated(CONFIG)
+    h = hyperparameters.population(dataclasses.replace(PRUNE, starts="integrated_gradients"))
+    train = circuits_model.batch(8, seed=4)
+    states = path_search.initial_states(h, _searchable(), _start(), 0, 1)
+    rng = np.random.default_rng(0)
+    shut = {site: rng.random(value.shape[1:]) < 0.6 for site, value in states.tau.items()}
+    tau = {site: np.where(shut[site], -0.5, np.asarray(value)) for site, value in states.tau.items()}
+    alive = path_search.not_closed(h, tau, tie_qk)
+    assert 0 < to_vector(alive).sum() < 0.6 * to_vector(_searchable()).sum()
+    if tie_qk:
+        np.testing.assert_array_equal(alive["attn_q"], alive["attn_k"])
+    whole = mask_search._compacted(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
+    part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
+    batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32))
+
+    def run(model: object) -> object:
+        given = jax.tree.map(jnp.array, whole)  # donated
+        return mask_search.advance(model, _searchable(), h, given, jnp.int32(0), batches, 5, tie_qk=tie_qk, aim=aim)
+
+    (one, (loss, opened)), (other, (other_loss, other_opened)) = run(gated), run(part)
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(opened, other_opened)
+    np.testing.assert_allclose(to_vector(one.tau), to_vector(other.tau), atol=1e-3)
+    kept = to_vector(alive) > 0
+    np.testing.assert_allclose(to_vector(one.slope)[:, kept], to_vector(other.slope)[:, kept], atol=1e-4)
+    assert (to_vector(one.tau)[:, ~kept] < 0).all()
