@@ -88,10 +88,13 @@ def _advance(
     tie_qk: bool,
 ) -> tuple[States, tuple[jax.Array, jax.Array]]:
     """What one device does."""
-    if aim is None:
-        one: Any = functools.partial(paper_search.update, gated, searchable, steps=steps, tie_qk=tie_qk)
-    else:
+    one: Any
+    if aim is not None:
         one = functools.partial(path_search.update, gated, aim, steps=steps, tie_qk=tie_qk)
+    elif isinstance(gated, GatedModel):
+        one = functools.partial(paper_search.update, gated, searchable, steps=steps, tie_qk=tie_qk)
+    else:
+        raise TypeError("the paper's search runs in the whole model")
     together = jax.vmap(one, in_axes=(0, 0, None, None if aim is None else 0))
 
     def body(states: States, at: tuple[jax.Array, TaskBatch]) -> tuple[States, Any]:
