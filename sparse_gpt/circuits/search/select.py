@@ -92,14 +92,19 @@ def rank_and_truncate(problem: Problem, found: SearchResult) -> Trials:
 
 
 def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
-    """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes)."""
+    """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
+
+    What has only such nodes is evaluated within them, where that is faster.
+    """
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
-    orders = np.stack(rankings)
+    orders, is_open = np.stack(rankings), (taus > 0) & (may_open > 0)
+    opened = np.sum(is_open, axis=1)
+    within_open = selection.within_support(np.any(is_open, axis=0).astype(np.float32)) if opened.all() else selection
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        return selection.within(Candidates(ranking.truncate(orders[which], sizes, graph.tied)), bounds)
+        evaluator = within_open if (sizes <= opened[which]).all() else selection
+        return evaluator.within(Candidates(ranking.truncate(orders[which], sizes, graph.tied)), bounds)
 
-    opened = np.sum((taus > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
     sizes, reached = ranking.smallest_sizes(losses, opened, limit, problem.selection_target)
     gates = ranking.truncate(orders, sizes, graph.tied)
