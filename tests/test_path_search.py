@@ -14,13 +14,15 @@ from scipy.special import expit
 from sparse_gpt import interruption
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
-from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.problem import LoadedModel, Problem
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.samples import interleave
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search, ranking
+from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search, populations, ranking
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.path_search import Aim, Best, PathState
+from sparse_gpt.circuits.search.select import select
 from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.launch.jobs.prune import search_problems
@@ -308,3 +310,27 @@ def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said
     assert len(told) == 3
     assert told[0].startswith("1 of 2 searches closed every node")
     assert "integrated_gradients" in told[2]
+
+
+@pytest.mark.slow
+def test_from_samples_to_a_minimal_circuit_at_the_target() -> None:
+    """Either start finds a mask; the refined circuit is at the target and none of its nodes can go. (In this random
+    model of few channels, no mask drawn from hard concrete gates is at the target.)"""
+    settings = dataclasses.replace(
+        circuits_model.SEARCH, search="path", gates="heaviside", seeds=1, ablation="task_mean", edges=False, steps=60
+    )
+    config = circuits_model.config(activation_fraction=0.5, prune=settings)
+    params = circuits_model.params(config)
+    model = LoadedModel(config, params)
+    problem = Problem.build(model, circuits_model.samples(config, params))
+    searches = populations.search(problem, progress=False)
+    assert searches.found.feasible.all()
+    assert searches.trials.reached.all()
+    assert (searches.found.open_nodes[:, -1] < searches.found.open_nodes[:, 0]).all()
+    chosen = select(problem, searches.trials, {}).support
+    assert chosen.size <= searches.trials.sizes.min()
+    nodes = np.flatnonzero(chosen.gates)
+    without = np.repeat(chosen.gates[None], len(nodes), axis=0)
+    without[np.arange(len(nodes)), nodes] = 0
+    at = problem.selection.within(Candidates(chosen.gates[None]), np.inf)
+    assert at[0] <= problem.selection_target < problem.selection.within(Candidates(without), np.inf).min()

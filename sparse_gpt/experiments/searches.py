@@ -95,20 +95,30 @@ def measured(run: Workdir, task: AnyTask, name: str) -> dict[str, Any]:
     samples = task_samples(task, run.tokenizer, run.config)
     require_solved(run, task.name, samples.validation)
     problem = Problem.build(run, samples, run.pretraining_activations())
-    stages, started = Stages(), time.perf_counter()
+    stages, started = Stages(), _clocks()
     trials = populations.search(problem, stages, progress=False).trials
-    searched = time.perf_counter()
+    searched = _clocks()
     selected = select(problem, trials, {}, stages)
-    refined = time.perf_counter()
+    refined = _clocks()
     return {
         "task": task.name,
         "search": name,
         "reached": int(np.sum(trials.reached)),
         "searches": len(trials.reached),
         **_sizes(problem, trials, selected),
-        "search_seconds": round(searched - started, 1),
-        "refine_seconds": round(refined - searched, 1),
+        **_elapsed("search", started, searched),
+        **_elapsed("refine", searched, refined),
     }
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _elapsed(what: str, since: tuple[float, float], until: tuple[float, float]) -> dict[str, float]:
+    """Seconds by the clock, and of processor time of all cores, which other processes lengthen less."""
+    names = (f"{what}_seconds", f"{what}_processor_seconds")
+    return {name: round(end - start, 1) for name, start, end in zip(names, since, until, strict=True)}
 
 
 def _sizes(problem: Problem, trials: Trials, selected: Selected) -> dict[str, Any]:
