@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_gpt import machine
-from sparse_gpt.config import Config, ModelConfig
+from sparse_gpt.config import Config, ModelConfig, kinds
 from sparse_gpt.config.fields import shown
 from sparse_gpt.errors import InputError
 
@@ -89,11 +89,14 @@ def training(config: Config) -> Need:
 def searching(config: Config) -> Need:
     """The mask search of one task, on all devices together, with samples of a single token."""
     m, p = config.model, config.prune
-    searches = max(p.seeds * len(p.k_coefs), min(p.tune_trials, 8))
+    searches = max(p.seeds * kinds(p), min(p.tune_trials, 8))
     samples, gates = 2 * p.batch_pairs, nodes(m)
     memory = {
         "parameters": FLOAT * parameters(m),
-        "gates of all searches, their moments and attributions": 4 * FLOAT * searches * gates,
+        "gates of all searches, their moments and attributions": (7 if p.search == "path" else 4)
+        * FLOAT
+        * searches
+        * gates,
         "activations of a step of all searches": FLOAT * searches * samples * gates,
         "losses of all steps": 2 * FLOAT * searches * p.steps,
         "samples for evaluation": 6 * INT * p.evaluation_pairs,

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits.circuit import Edge
-from sparse_gpt.circuits.evidence.baselines import path_gradient, weight_magnitudes
+from sparse_gpt.circuits.evidence.baselines import weight_magnitudes
 from sparse_gpt.circuits.evidence.paths import paths
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
+from sparse_gpt.circuits.search.integrated_gradients import path_gradient
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.records import Node
 from sparse_gpt.records.circuit import TokenPath

@@ -21,7 +21,7 @@ from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
 from sparse_gpt.circuits.run.gated_model import binary_loss
 from sparse_gpt.circuits.run.task_batch import padded, trimmed
-from sparse_gpt.circuits.search import mask_search, minimise, pause, ranking
+from sparse_gpt.circuits.search import hyperparameters, mask_search, minimise, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
 from sparse_gpt.interruption import Interrupted
@@ -38,7 +38,7 @@ def _may_open() -> dict[str, np.ndarray]:
 
 
 def _find(
-    hyperparameters: mask_search.Hyperparameters, steps: int = PRUNE.steps, paused: Path | None = None
+    hyperparameters: hyperparameters.Hyperparameters, steps: int = PRUNE.steps, paused: Path | None = None
 ) -> mask_search.SearchResult:
     one = jax.devices()[:1]
     return mask_search.search(_problem(steps), hyperparameters, progress=False, devices=one, paused=paused)
@@ -52,7 +52,7 @@ def _problem(steps: int) -> Problem:
 @pytest.mark.slow
 def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     """Three searches over two devices: one is done twice, and left out of the result."""
-    h = mask_search.Hyperparameters(*(value[:3] for value in mask_search.population(PRUNE)))
+    h = hyperparameters.Hyperparameters(*(value[:3] for value in hyperparameters.population(PRUNE)))
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(24, seed=1)
 
     def find(devices: int) -> mask_search.SearchResult:
@@ -63,29 +63,29 @@ def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     np.testing.assert_array_equal(shared.open_nodes, alone.open_nodes)
 
     mesh = mask_search._mesh(4, jax.devices()[:2])
-    states = mask_search.initial_states(mask_search.population(PRUNE), _may_open())
+    states = paper_search.initial_states(hyperparameters.population(PRUNE), _may_open())
     batches = mask_search._batches(batch, 0, 2, PRUNE.batch_pairs)
     mask = {site: value.astype(np.float32) for site, value in _may_open().items()}
-    given = (model, mask, mask_search.population(PRUNE), states, jnp.int32(0), batches)
+    given = (model, mask, hyperparameters.population(PRUNE), states, jnp.int32(0), batches)
     text = mask_search.advance.lower(*given, steps=4, mesh=mesh).compile().as_text()
     assert "num_partitions=2" in text
     assert find_collectives(text) == []
 
 
 def test_searches_side_by_side_are_the_searches_alone() -> None:
-    h = mask_search.population(PRUNE)._replace(
+    h = hyperparameters.population(PRUNE)._replace(
         learning_rate=np.array([1e-2, 2e-2, 3e-2, 4e-2], np.float32), beta2=np.array([0.9, 0.95, 0.99, 0.5], np.float32)
     )
     together = _find(h)
     for trial in range(4):
-        alone = _find(mask_search.Hyperparameters(*(values[trial : trial + 1] for values in h)))
+        alone = _find(hyperparameters.Hyperparameters(*(values[trial : trial + 1] for values in h)))
         np.testing.assert_allclose(together.loss[trial], alone.loss[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(together.open_nodes[trial], alone.open_nodes[0])
         np.testing.assert_allclose(to_vector(together.tau)[trial], to_vector(alone.tau)[0], atol=1e-3)
 
 
 def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
-    h = mask_search.population(dataclasses.replace(PRUNE, learning_rate=0.5))
+    h = hyperparameters.population(dataclasses.replace(PRUNE, learning_rate=0.5))
     found = to_vector(_find(h).tau)
     may_open = to_vector(_may_open()) > 0
     assert found[:, may_open].max() == 1
@@ -95,7 +95,7 @@ def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
 
 def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after each of two chunks; what is there for other searches, or is torn, is not gone on with."""
-    h, paused = mask_search.population(PRUNE), tmp_path / "paused.npz"
+    h, paused = hyperparameters.population(PRUNE), tmp_path / "paused.npz"
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
     straight = _find(h)
     for done in (PRUNE.steps // 2, PRUNE.steps):
@@ -104,10 +104,10 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
             told.setattr(interruption, "check", _interrupt)
             with pytest.raises(Interrupted):
                 _find(h, paused=paused)
-        assert pause.read(paused, h, mask_search.initial_states(h, _may_open()))[0] == done
+        assert pause.read(paused, h, paper_search.initial_states(h, _may_open()))[0] == done
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
     other = h._replace(k_coef=2 * h.k_coef)
-    assert pause.read(paused, other, mask_search.initial_states(other, _may_open()))[0] == 0
+    assert pause.read(paused, other, paper_search.initial_states(other, _may_open()))[0] == 0
     paused.write_bytes(paused.read_bytes()[:100])
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
 
@@ -117,23 +117,23 @@ def _interrupt() -> None:
 
 
 def test_a_price_on_nodes_closes_them() -> None:
-    h = mask_search.population(dataclasses.replace(PRUNE, seeds=1, k_coefs=(0.0, 1.0)))
+    h = hyperparameters.population(dataclasses.replace(PRUNE, seeds=1, k_coefs=(0.0, 1.0)))
     free, dear = _find(h, steps=24).open_nodes[:, -1]
     assert dear < free / 2
 
 
 def test_population_has_every_seed_with_every_price() -> None:
-    h = mask_search.population(PRUNE)
+    h = hyperparameters.population(PRUNE)
     np.testing.assert_array_equal(h.seed, [0, 0, 1, 1])
     np.testing.assert_allclose(h.k_coef, [0, 1e-2, 0, 1e-2])
     assert {len(values) for values in h} == {4}
 
 
 def test_learning_rate_rises_then_falls_to_nothing() -> None:
-    h = mask_search.Hyperparameters(*(np.float32(0.5) for _ in mask_search.Hyperparameters._fields))._replace(
+    h = hyperparameters.Hyperparameters(*(np.float32(0.5) for _ in hyperparameters.Hyperparameters._fields))._replace(
         warmup=np.float32(0.2)
     )
-    rates = np.array([mask_search.learning_rate(h, jnp.int32(step), 100) for step in range(100)])
+    rates = np.array([paper_search.learning_rate(h, jnp.int32(step), 100) for step in range(100)])
     np.testing.assert_allclose(rates[:20], 0.5 * np.arange(1, 21) / 20, rtol=1e-6)
     np.testing.assert_allclose(rates[20:], 0.5 * np.arange(80, 0, -1) / 80, rtol=1e-5)
 

@@ -13,7 +13,8 @@ import pytest
 from sparse_gpt import config as configs
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import populations
-from sparse_gpt.circuits.search.mask_search import Hyperparameters, SearchResult, population
+from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
+from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.select import Trials
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, Config, PruneConfig
@@ -44,7 +45,7 @@ class Runner:
         gates = dict.fromkeys(NODE_SITES, row)
         scores = Scores(row[:, :, None], sizes * 1.0, row, off)
         trials = Trials(row, sizes, sizes, np.zeros((len(sizes), NODES)), off < 3, scores)
-        return SearchResult(gates, gates, row, row), trials
+        return SearchResult(gates, gates, row, row, off < 3), trials
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -148,6 +149,18 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
         stages = Stages(tmp_path / "task", {"samples_sha256": samples, **populations.depends_on(unrefined)})
         populations.tune(unrefined, run, stages.folder)
         assert len(run.given) == runs
+
+
+def test_tuned_path_searches_differ_in_rate_start_and_gates() -> None:
+    prune = PruneConfig(search="path", seeds=1, tune_trials=16)
+    run = Runner()
+    found = populations.tune(prune, run)
+    assert [len(h.seed) for h in run.given] == [4, 8, 8]
+    assert_equal(run.given[0], population(prune))
+    assert len(np.unique(found.h.learning_rate[4:])) == 16
+    assert ((found.h.learning_rate >= 0.004) & (found.h.learning_rate <= 0.1)).all()
+    for kind in (found.h.concrete[4:], found.h.ranked[4:]):
+        assert set(kind.tolist()) == {0.0, 1.0}
 
 
 def test_values_at_zero_stay() -> None:

@@ -239,6 +239,9 @@ def test_minimising_removes_tied_nodes_together() -> None:
         def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros(candidate.gates.shape[1]), np.zeros(0)
 
+        def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros(2), np.zeros((2, len(gates)))
+
     evaluator: Any = Needs()
     left = minimise_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
@@ -260,6 +263,9 @@ class Needs:
 
     def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
+
+    def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(2), np.zeros((2, len(gates)))
 
 
 def _nodes_and_problem(needed: int, **settings: Any) -> tuple[np.ndarray, Any]:

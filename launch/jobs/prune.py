@@ -13,7 +13,7 @@ from sparse_gpt.circuits.run.samples import joint_sha256, share
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
-from sparse_gpt.records import FamilyLosses
+from sparse_gpt.records import FamilyLosses, Search
 from sparse_gpt.tasks import AnyTask, TaskError
 from sparse_gpt.workdir import Workdir
 
@@ -99,6 +99,8 @@ def _print_summary(result: FoundCircuit, folder: Path) -> None:
         print(f"{circuit.task}: no circuit reached task loss {circuit.target_loss:g}; this is the best found")
     elif len(result.search.stages) == 1:
         print(f"{circuit.task}: not refined, for {_why_not_refined(m['nodes'], result.search.hyperparameters)}")
+    for line in search_problems(result.search):
+        print(f"{circuit.task}: {line}")
     each = "".join(f"  {x.task}: held-out task loss {x.task_loss:.3f}\n" for x in circuit.tasks)
     shifted = ""
     if "shifted_task_loss" in m:
@@ -138,6 +140,22 @@ def _families(families: Sequence[FamilyLosses]) -> str:
             f"{each.accuracy:10.3f}{each.agreement:11.3f}"
         )
     return "\n".join(lines) + "\n"
+
+
+def search_problems(search: Search) -> list[str]:
+    """A line for everything about the searches that a reader must know before he believes in the circuit."""
+    trials, origin = search.trials, search.refined_from
+    closed = sum(not trial.open_nodes for trial in trials)
+    above = sum(not trial.feasible and bool(trial.open_nodes) for trial in trials)
+    short = sum(not trial.reached for trial in trials)
+    lines = []
+    if closed:
+        lines.append(f"{closed} of {len(trials)} searches closed every node; lower --config.prune.k_coefs")
+    if above:
+        lines.append(f"{above} of {len(trials)} searches never were at the target; the model may hardly do the task")
+    if short == len(trials) and not origin.startswith("trial"):
+        lines.append(f"no search's ranking reached the target; the circuit comes from {origin}, which nobody searched")
+    return lines
 
 
 def _why_not_refined(nodes: float, prune: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ A set of gates is a dict site -> (n_layer, width) over the eight node sites. The
 the backward pass sees the derivative of a sigmoid, so that closed gates still hear whether opening them would help.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ Gates = Mapping[str, Any]  # site -> array (n_layer, width), on a device or the 
 GateArrays = dict[str, np.ndarray]  # the same on the host
 
 LIMIT = 1.0  # tau stays within [-LIMIT, LIMIT]
+CONCRETE_BETA, STRETCH = 2 / 3, (-0.1, 1.1)  # of hard concrete gates: temperature, and what the sigmoid is stretched to
 
 
 @jax.custom_vjp
@@ -38,6 +40,25 @@ def _heaviside_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 
 
 heaviside.defvjp(_heaviside_forward, _heaviside_backward)
+
+
+def hard_concrete(log_alpha: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Gates in [0, 1] drawn from the hard concrete distribution (Louizos et al., 2018): exactly 0 or 1 often, and
+    differentiable in between.
+
+    Args:
+      log_alpha: any shape; above 0 the gate is rather open.
+      uniform: numbers in (0, 1), same shape.
+    """
+    low, high = STRETCH
+    noise = jnp.log(uniform) - jnp.log1p(-uniform)
+    return jnp.clip(jax.nn.sigmoid((noise + log_alpha) / CONCRETE_BETA) * (high - low) + low, 0, 1)
+
+
+def open_probability(log_alpha: jax.Array) -> jax.Array:
+    """Probability that `hard_concrete` is not exactly 0."""
+    low, high = STRETCH
+    return jax.nn.sigmoid(log_alpha - CONCRETE_BETA * math.log(-low / high))
 
 
 def clamp(tau: Gates) -> dict[str, jax.Array]:

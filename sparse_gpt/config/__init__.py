@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sparse_gpt.config import fields
-from sparse_gpt.config.checks import activation_sites, check_model, check_rules, embedding_density
+from sparse_gpt.config.checks import (
+    activation_sites,
+    check_model,
+    check_rules,
+    embedding_density,
+    kinds,
+    path_kinds,
+)
 from sparse_gpt.config.fields import as_flag
 from sparse_gpt.config.groups import (
     NODE_SITES,
@@ -50,7 +57,9 @@ __all__ = [
     "from_dict",
     "group_to_dict",
     "help_text",
+    "kinds",
     "load",
+    "path_kinds",
     "replace",
     "to_dict",
     "validate",

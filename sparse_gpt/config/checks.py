@@ -1,10 +1,11 @@
 """Rules between fields of a configuration. What one field may hold is declared beside it, in groups.py."""
 
+import itertools
 import math
 from typing import Any
 
 from sparse_gpt.config.fields import shown
-from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, SparsityConfig
+from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, PruneConfig, SparsityConfig
 from sparse_gpt.errors import InputError
 
 SHORTEST_ANNEALING = 1e-6  # of training; below it the first and the last step of annealing can coincide
@@ -18,6 +19,16 @@ def activation_sites(config: SparsityConfig) -> tuple[str, ...]:
 def embedding_density(config: SparsityConfig) -> float:
     """Target density of embedding and unembedding."""
     return config.embedding_density or config.density
+
+
+def path_kinds(p: PruneConfig) -> tuple[tuple[str, str], ...]:
+    """(start, gates) of each kind of path search."""
+    return tuple(itertools.product(p.starts, p.gates))
+
+
+def kinds(p: PruneConfig) -> int:
+    """How many searches there are per seed."""
+    return len(path_kinds(p)) if p.search == "path" else len(p.k_coefs)
 
 
 def check_rules(config: Config, prefix: str) -> None:
@@ -44,6 +55,8 @@ def check_rules(config: Config, prefix: str) -> None:
         p.tune_trials,
         f"must be a multiple of {TUNE_BATCH}, or 0 for no tuning",
     )
+    for name in ("starts", "gates"):
+        _require(bool(getattr(p, name)), f"{prefix}prune.{name}", getattr(p, name), "name at least one")
 
 
 def check_model(m: ModelConfig, prefix: str) -> None:

@@ -71,7 +71,7 @@ class OptimizerConfig:
     """AdamW with controlled gradient RMS; `recipe` fixes the order of operations (see training/optimizer.py)."""
 
     recipe: str = choice("paper", ("paper", "openai_reference"), "order of operations in a step")
-    learning_rate: float = real(1e-2, "highest learning rate", above=0, at_most=LARGE)
+    learning_rate: float = real(1e-2, "highest learning rate of the paper's search", above=0, at_most=LARGE)
     warmup: float = real(0.01, "fraction of training in which the learning rate rises", at_least=0, below=1)
     sharkfin: bool = flag(True, "learning rate times sqrt(target density / current density)")
     beta1: float = real(0.9, "decay of Adam's first moment", at_least=0, below=1)
@@ -131,9 +131,25 @@ class PruneConfig:
     selection_margin: float = real(
         0.6, "circuits are chosen at this fraction of it, for other words will do less well", above=0, at_most=1
     )
+    search: str = choice(
+        "paper",
+        ("path", "paper"),
+        "path: the penalty rises as long as the loss is at the target; paper: fixed penalties, as published",
+    )
     steps: int = whole(400, 1, MOST, "optimisation steps of a search")
-    seeds: int = whole(4, 1, 1 << 20, "searches per value of k_coefs, all in one program")
-    k_coefs: tuple[float, ...] = numbers((1e-4, 3e-4), 0, 1e9, "cost of an open gate; one search per seed and value")
+    seeds: int = whole(4, 1, 1 << 20, "searches of each kind (starts x gates, or k_coefs), all in one program")
+    starts: tuple[str, ...] = names(
+        ("integrated_gradients", "flat"),
+        ("integrated_gradients", "flat"),
+        "what is open at the start of a path search: the first nodes of that ranking, or all",
+    )
+    gates: tuple[str, ...] = names(
+        ("heaviside", "concrete"), ("heaviside", "concrete"), "of the path search; concrete ones are drawn"
+    )
+    path_rate: float = real(0.02, "learning rate of the path search", above=0, at_most=LARGE)
+    k_coefs: tuple[float, ...] = numbers(
+        (1e-4, 3e-4), 0, 1e9, "of the paper's search: cost of an open gate; a search for each"
+    )
     batch_pairs: int = whole(64, 1, 1 << 24, "pairs of samples per step")
     ablation: str = choice(
         "mean",
@@ -142,7 +158,7 @@ class PruneConfig:
     )
     norm: str = choice("live", ("live", "frozen"), "frozen: norm scales taken from the full model")
     tie_qk: bool = flag(False, "one gate for the q and the k channel of the same index")
-    learning_rate: float = real(3e-3, "highest learning rate", above=0, at_most=LARGE)
+    learning_rate: float = real(3e-3, "highest learning rate of the paper's search", above=0, at_most=LARGE)
     weight_decay: float = real(1e-3, "decoupled, times the learning rate", at_least=0, at_most=LARGE)
     beta2: float = real(0.95, "decay of Adam's second moment", at_least=0, below=1)
     warmup: float = real(0.05, "fraction of the steps in which the learning rate rises", at_least=0, below=1)

@@ -16,7 +16,7 @@ from sparse_gpt.bridges.dense import dense_config
 from sparse_gpt.bridges.training import BridgeProgram
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.search import mask_search
+from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_search
 from sparse_gpt.config import NODE_SITES, Config
 from sparse_gpt.costs.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip
 from sparse_gpt.costs.collectives import BETWEEN_SLICES, Collective, find_collectives, total_by_kind
@@ -86,9 +86,11 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
 
 def _searches(config: Config, gates: Any, searches: int) -> tuple[Any, Any]:
     """Shapes of the hyperparameters and states of a population: one search's, with another leading axis."""
-    one = jax.tree.map(lambda x: x[:1], mask_search.population(config.prune))
+    one = jax.tree.map(lambda x: x[:1], hyperparameters.population(config.prune))
     state = jax.eval_shape(
-        lambda: mask_search.initial_states(one, {site: np.ones(gate.shape, np.float32) for site, gate in gates.items()})
+        lambda: paper_search.initial_states(
+            one, {site: np.ones(gate.shape, np.float32) for site, gate in gates.items()}
+        )
     )
     return jax.tree.map(lambda x: Shape((searches, *x.shape[1:]), x.dtype), (one, state))
 

@@ -22,7 +22,7 @@ from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.standalone.model import StandaloneCircuit
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
-from sparse_gpt.circuits.search import mask_search
+from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_search
 from sparse_gpt.config import Config
 from sparse_gpt.costs.benchmark import side_by_side
 from sparse_gpt.costs.sizes import SIZES
@@ -49,8 +49,8 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
     batches = TaskBatch(ids(steps, count, time_steps), positions, ids(steps, count), ids(steps, count))
 
     def runner(size: int) -> Callable[[], Any]:
-        h = mask_search.population(dataclasses.replace(config.prune, seeds=size, k_coefs=(1e-4,)))
-        states = [mask_search.initial_states(h, mask)]
+        h = hyperparameters.population(dataclasses.replace(config.prune, seeds=size, k_coefs=(1e-4,)))
+        states = [paper_search.initial_states(h, mask)]
 
         def run() -> Any:
             states[0], metrics = mask_search.advance(gated, mask, h, states[0], jnp.int32(0), batches, 400)
@@ -86,7 +86,7 @@ def first_chunk(time_steps: int = 32) -> None:
     prompts = TaskBatch(ids(count, time_steps), np.full(count, time_steps - 1, np.int32), ids(count), ids(count))
     model = LoadedModel(configs.replace(config, chunk), params)
     problem = Problem.build(model, TaskSamples(prompts, prompts, prompts))
-    mask_search.search(problem, mask_search.population(config.prune), progress=False)
+    mask_search.search(problem, hyperparameters.population(config.prune), progress=False)
 
 
 def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:

@@ -62,6 +62,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         _later("rankings", "attribution_vs_learned"),
         of_a_model=True,
     ),
+    "path-vs-paper": Experiment(
+        "the path search leaves smaller circuits of one model than the paper's search, in less time",
+        "10 min a task",
+        _later("searches", "path_vs_paper"),
+        of_a_model=True,
+    ),
     "necessity": Experiment(
         "task loss of one model without its first nodes, as the mask search and other rankings order them",
         "10 min a task",

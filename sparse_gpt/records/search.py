@@ -20,7 +20,7 @@ class Trial(Part):
     seed: Count | None = None
     """Of the initial gates."""
     k_coef: float | None = None
-    """Penalty of an open gate, nats."""
+    """Penalty of an open gate, nats; in a path search that of the first step."""
     learning_rate: float | None = None
     """Of AdamW."""
     weight_decay: float | None = None
@@ -37,6 +37,14 @@ class Trial(Part):
     """Width of the surrogate gradient of a gate."""
     grad_clip: float | None = None
     """Largest global norm of the gradient."""
+    start: str | None = None
+    """What was open at first: everything (flat), or the first nodes of integrated gradients."""
+    gates: str | None = None
+    """Kind of its gates: heaviside or concrete."""
+    open_nodes: Count | None = None
+    """Open in the mask that the search returned, before its ranking was truncated."""
+    feasible: bool | None = None
+    """Whether that mask's running loss was at the target (path search); of the paper's: whether any node is open."""
     nodes: Count | None = None
     """Size at the target."""
     edges: Count | None = None

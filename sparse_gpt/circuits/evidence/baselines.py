@@ -4,13 +4,12 @@
   that is the gradient with respect to the gate.
 * integrated_gradients: the same, averaged along the straight path from all nodes ablated to all open (Sundararajan et
   al., 2017). Where the loss is smooth along it, the sum over nodes is the change of the loss from end to end, up to
-  what PATH_POINTS miss: attention can turn within a hundredth of the path. With AbsTopK the loss jumps where the kept
-  entries change, and gradients do not see the jumps.
+  what the path's points miss: attention can turn within a hundredth of the path. With AbsTopK the loss jumps where the
+  kept entries change, and gradients do not see the jumps.
 * weight_magnitude: norm of the weights into and out of the node.
 * random: chance.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,14 +21,12 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import ranking
+from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.search import integrated_gradients, ranking
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.records import converted
 from sparse_gpt.records.search import Baseline, RankingSizes
 
-PATH_POINTS = 32  # of the integral, Gauss-Legendre
 CURVE_POINTS = 8  # sizes at which a ranking is tried before the bisection
 
 
@@ -45,10 +42,10 @@ class Baselines(NamedTuple):
     gates: dict[str, np.ndarray]
 
 
-def truncate_baselines(problem: Problem) -> Baselines:
+def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baselines:
     """Every ranking, truncated to its smallest size at the selection target, each circuit with its own calibration."""
     selection, graph, target = problem.selection, problem.graph, problem.selection_target
-    ranked = rankings(problem)
+    ranked = rankings(problem, stages)
     orders = list(ranked.values())
     loss_curves = [curves.loss_versus_size(problem, order, CURVE_POINTS) for order in orders]
     low, high = np.array([curves.bracket(curve, target) for curve in loss_curves]).T
@@ -84,7 +81,7 @@ def keep_baselines(problem: Problem, stages: Stages) -> Baselines:
     """`truncate_baselines` as a stage."""
 
     def stage() -> dict[str, Any]:
-        found = truncate_baselines(problem)
+        found = truncate_baselines(problem, stages)
         return {"records": msgspec.to_builtins(found.records), "gates": found.gates}
 
     kept = stages.run("baselines", None, stage)
@@ -101,47 +98,28 @@ def at_targets(problem: Problem) -> list[RankingSizes]:
     return found
 
 
-def rankings(problem: Problem) -> dict[str, np.ndarray]:
+def rankings(problem: Problem, stages: Stages | None = None) -> dict[str, np.ndarray]:
     """Name -> node indices, most important first, of those that may open. Tied nodes have the sum of their scores."""
+    integrated = integrated_gradients.stored_scores(problem, stages or Stages())
     graph, may_open = problem.graph, problem.searchable_nodes
     zeros, found = np.zeros(len(may_open)), {}
-    for name, score in importances(problem.selection, graph, problem.settings.seed).items():
+    for name, score in importances(problem.selection, graph, problem.settings.seed, integrated).items():
         together = graph.sum_over_gates(score)[graph.gate_of]
         found[name] = ranking.rank(together, zeros, may_open, graph.tied)
     return found
 
 
-def importances(evaluator: Evaluator, graph: ModelGraph, seed: int) -> dict[str, np.ndarray]:
-    """Ranking -> (nodes,), the larger the more important."""
-    few = dataclasses.replace(evaluator, batch=_pairs_of_all_lengths(evaluator.batch))
-    points, shares = np.polynomial.legendre.leggauss(PATH_POINTS)
+def importances(
+    evaluator: Evaluator, graph: ModelGraph, seed: int, integrated: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Ranking -> (nodes,), the larger the more important; `integrated` (nodes,) are integrated gradients at hand."""
+    few = integrated_gradients.of_all_lengths(evaluator)
     return {
-        "attribution": -path_gradient(few, np.ones(1), np.ones(1)),
-        "integrated_gradients": -path_gradient(few, (1 + points) / 2, shares / 2),
+        "attribution": -integrated_gradients.path_gradient(few, np.ones(1), np.ones(1)),
+        "integrated_gradients": integrated_gradients.scores(evaluator) if integrated is None else integrated,
         "weight_magnitude": to_vector(weight_magnitudes(graph)),
         "random": np.random.default_rng(seed).random(evaluator.nodes),
     }
-
-
-def path_gradient(evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(nodes,) gradient of the uncalibrated task loss with respect to the gates, summed over a path.
-
-    Args:
-      evaluator: with at most ROWS samples.
-      levels: (P,) what all gates are at the points of the path: 0 with all nodes ablated, 1 for the full model.
-      shares: (P,) weights of the points in the sum.
-    """
-    gates = (Candidates(np.full((1, evaluator.nodes), level)) for level in levels)
-    return np.sum(
-        [share * evaluator.uncalibrated_slopes(each) for each, share in zip(gates, shares, strict=True)], axis=0
-    )
-
-
-def _pairs_of_all_lengths(batch: TaskBatch) -> TaskBatch:
-    """At most ROWS samples of a batch in order of length."""
-    count = len(batch.positions) // 2
-    pairs = np.linspace(0, count - 1, min(ROWS // 2, count)).astype(int)
-    return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
 
 
 def weight_magnitudes(graph: ModelGraph) -> GateArrays:

@@ -16,7 +16,7 @@ from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.populations import Searches
 from sparse_gpt.circuits.search.select import Selected
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import group_to_dict
+from sparse_gpt.config import NODE_SITES, group_to_dict, kinds
 from sparse_gpt.records import Search
 from sparse_gpt.records.search import (
     Control,
@@ -42,7 +42,7 @@ def search_record(
 ) -> Search:
     """All but the seconds that everything took."""
     settings, graph, order = problem.settings, problem.graph, searches.trials.orders[selected.best_trial]
-    untuned = settings.seeds * len(settings.k_coefs)  # tuned searches share their seed
+    untuned = settings.seeds * kinds(settings)  # tuned searches share their seed
     inputs = {"nodes": np.flatnonzero(candidate.support.gates).tolist(), "best_trial": selected.best_trial}
     if (edges := candidate.support.edges) is not None:
         inputs["edges"] = [[*edge.source, *edge.target] for edge in edges]
@@ -86,10 +86,16 @@ def trial_records(problem: Problem, searches: Searches) -> tuple[Trial, ...]:
     """One entry per search: hyperparameters, size at the target before minimisation, held-out loss."""
     trials, scores = searches.trials, searches.trials.scores
     losses = problem.heldout.losses(Candidates(trials.gates), scores.scale, scores.shift)
+    numbers = {name: values for name, values in searches.h._asdict().items() if name not in ("concrete", "ranked")}
+    opened = sum(np.sum(searches.found.tau[site] > 0, axis=(1, 2)) for site in NODE_SITES)
     return tuple(
         Trial(
             trial=i,
-            **{name: np.asarray(values)[i].item() for name, values in searches.h._asdict().items()},
+            **{name: np.asarray(values)[i].item() for name, values in numbers.items()},
+            start="integrated_gradients" if searches.h.ranked[i] else "flat",
+            gates="concrete" if searches.h.concrete[i] else "heaviside",
+            open_nodes=int(np.asarray(opened)[i]),
+            feasible=bool(searches.found.feasible[i]),
             nodes=int(trials.sizes[i]),
             edges=int(trials.edges[i]),
             task_loss=float(losses[i]),

@@ -20,6 +20,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, trimmed
 from sparse_gpt.config import ModelConfig
 
 ROWS = 128
+SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
 WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
@@ -63,6 +64,21 @@ def _slopes(
         return binary_loss(apply(calibration, logits, index))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)
+
+
+@jax.jit
+def _margin_slopes(model: GatedModel | Subcircuits, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
+    """(B,) margins, answer - foil, of one candidate with all its edges, and their gradients (B, ...) by its gates."""
+
+    def margin(gates: Gates, sample: TaskBatch) -> jax.Array:
+        one = jax.tree.map(lambda x: x[None], sample)
+        logits = model.answer_logits(gates, one)
+        return logits[0, 0] - logits[0, 1]
+
+    def of_sample(sample: TaskBatch) -> tuple[jax.Array, Gates]:
+        return jax.value_and_grad(margin)(gates, sample)
+
+    return jax.lax.map(of_sample, batch, batch_size=SAMPLES_AT_A_TIME)
 
 
 @flax.struct.dataclass
@@ -195,6 +211,28 @@ class Evaluator:
         calibration = Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
         return self._slopes(candidate, calibration)
 
+    def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated margins (B,), answer - foil, of one gate vector (nodes,), and their gradients (B, nodes). Of more
+        than ROWS samples, ROWS of all lengths are taken."""
+        scores, (given, _) = self(Candidates(gates[None, :])), next(Candidates(gates[None, :]).chunks(self._config))
+        some = self._some()
+        batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None))
+        one = {site: value[0] for site, value in given.items()}
+        model = self.subcircuits or self.gated.with_ablation_set(self.first_set)
+        _, found = jax.device_get(_margin_slopes(model, one, batch))
+        calibrated = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)[some]
+        slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
+        return calibrated[:, 0] - calibrated[:, 1], slopes
+
+    @property
+    def _config(self) -> ModelConfig:
+        return self.gated.model.config
+
+    def _some(self) -> np.ndarray:
+        """At most ROWS samples of all lengths, none of them twice."""
+        count = len(self.batch.positions)
+        return np.linspace(0, count - 1, min(ROWS, count)).astype(int)
+
     def uncalibrated_slopes(self, candidate: Candidates) -> np.ndarray:
         """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size. Where it is
         not a number, 0."""
@@ -204,8 +242,7 @@ class Evaluator:
     def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
         gates, kept = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
-        count = len(self.batch.positions)
-        some = np.linspace(0, count - 1, min(ROWS, count)).astype(int)  # none of them twice
+        some = self._some()
         batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
         slopes = jax.device_get(
             _slopes(self._model(self.first_set), one, candidate.places, kept[0], batch, index, calibration)

@@ -4,7 +4,7 @@ Minimisation asks for the losses of thousands of candidates that are all parts o
 is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +63,23 @@ class Subcircuits:
             moved = _without(site, shut, source[:, None] * shut, heads)
             sites[name, layer] = replace(moved, top_k=self._gated(site.top_k, gates, name, layer))
             start += site.weights.size
+        return self._with_sites(gates, sites).answer_logits(batch)
+
+    def answer_logits(self, gates: Gates, batch: TaskBatch) -> jax.Array:
+        """(B, 2) logits of answer and foil with every edge, as `GatedModel.answer_logits` gives them."""
+        sites = {
+            (name, layer): replace(site, top_k=self._gated(site.top_k, gates, name, layer))
+            for name, layer, site, _ in _sites(self.whole)
+        }
+        return self._with_sites(gates, sites).answer_logits(batch)
+
+    def with_ablation_set(self, index: Any) -> "Subcircuits":
+        """Itself: there is one set."""
+        del index
+        return self
+
+    def _with_sites(self, gates: Gates, sites: Mapping[tuple[str, int], NodeSite]) -> StandaloneCircuit:
+        """The support with other sites, and gates where the stream is read."""
 
         def part_of(layer: int, part: Attention | Mlp | None) -> Attention | Mlp | None:
             if part is None:
@@ -76,7 +93,7 @@ class Subcircuits:
             return replace(part, read=read, q=q, k=k, v=v, out=out)
 
         sublayers = (replace(s, part=part_of(i // 2, s.part)) for i, s in enumerate(self.whole.sublayers))
-        return replace(self.whole, sublayers=tuple(sublayers)).answer_logits(batch)
+        return replace(self.whole, sublayers=tuple(sublayers))
 
     def _gated(self, top_k: TopKGate, gates: Gates, site: str, layer: int) -> TopKGate:
         channels = top_k.index[top_k.opened]

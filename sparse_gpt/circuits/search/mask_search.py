@@ -1,9 +1,10 @@
 """The mask search: S parallel searches, each with its own seed and hyperparameters, in one compiled program.
 
-Objective per search (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimised over tau with
-AdamW. All searches see the same batches, and the weights are shared: under `vmap` every matrix product stays one
-(S * B * T, in) x (in, out) product, and what comes before the first gate is computed once for all. Several devices
-share the searches out among themselves and need not communicate.
+What a step of a search does is in paper_search.py and path_search.py; this is the loop around it. The weights are
+shared: under `vmap` every matrix product stays one (S * B * T, in) x (in, out) product. In the paper's search all
+searches see the same batches, and what comes before the first gate is computed once for all; in the path search each
+has its own, so that what they agree on is more than one run repeated. Several devices share the searches out among
+themselves and need not communicate.
 """
 
 import functools
@@ -15,43 +16,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import interruption
-from sparse_gpt.circuits.nodes import LIMIT, Gates, clamp, heaviside
+from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import pause
-from sparse_gpt.config import NODE_SITES, PruneConfig
+from sparse_gpt.circuits.search import paper_search, path_search, pause
+from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
+from sparse_gpt.circuits.search.path_search import Aim, PathState
 from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
-ATTRIBUTION_DECAY = 0.95  # of the running mean of the task loss's gradient with respect to a gate
-
-
-class Hyperparameters(NamedTuple):
-    """One value per search: arrays (S,) outside of vmap, scalars inside."""
-
-    seed: Any
-    k_coef: Any
-    learning_rate: Any
-    weight_decay: Any
-    beta2: Any
-    warmup: Any  # fraction of the steps
-    init_noise_scale: Any
-    init_noise_bias: Any
-    heaviside_temp: Any
-    grad_clip: Any  # largest global norm of a search's gradient
-
-
-class SearchState(NamedTuple):
-    """What a search carries from step to step; leading axis S outside of vmap."""
-
-    tau: Gates
-    optimizer: Any
-    attribution: Gates  # running mean of d(task loss) / d(gate); the more negative, the more the node helps
+COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have closed for good is not computed any more
+WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
+States = paper_search.SearchState | PathState
 
 
 class SearchResult(NamedTuple):
@@ -59,130 +40,65 @@ class SearchResult(NamedTuple):
 
     tau: dict[str, np.ndarray]
     attribution: dict[str, np.ndarray]
-    loss: np.ndarray  # (S, steps) task loss of each step's batch
+    loss: np.ndarray  # (S, steps) task loss of each step's batch; in a path search calibrated, and of the worst task
     open_nodes: np.ndarray  # (S, steps)
-
-
-def population(prune: PruneConfig) -> Hyperparameters:
-    """Every seed with every k_coef: S = seeds x k_coefs, k_coef varying fastest."""
-    penalties = prune.k_coefs
-    size = prune.seeds * len(penalties)
-    seeds = np.repeat(prune.seed + np.arange(prune.seeds), len(penalties)).astype(np.uint32)
-    shared = {
-        field: np.full(size, getattr(prune, field), np.float32)
-        for field in Hyperparameters._fields
-        if field not in ("seed", "k_coef")
-    }
-    return Hyperparameters(seeds, np.tile(np.array(penalties, np.float32), prune.seeds), **shared)
-
-
-def initial_states(h: Hyperparameters, searchable: Gates) -> SearchState:
-    """States of S searches before the first step: tau ~ bias + scale * N(0, 1); nodes that are not searched at -1."""
-    starts = zip(h.seed, h.init_noise_bias, h.init_noise_scale, strict=True)
-    taus = [_initial_tau(int(seed), bias, scale, searchable) for seed, bias, scale in starts]
-    tau = {site: np.stack([each[site] for each in taus]) for site in NODE_SITES}
-    zeros = jax.tree.map(np.zeros_like, tau)
-    moments = optax.ScaleByAdamState(np.zeros(len(h.seed), np.int32), zeros, zeros)
-    return jax.tree.map(jnp.array, SearchState(tau, moments, zeros))
-
-
-def _initial_tau(seed: int, bias: float, scale: float, searchable: Gates) -> dict[str, np.ndarray]:
-    rng, tau = np.random.default_rng(seed), {}
-    for site in NODE_SITES:
-        start = np.clip(bias + scale * rng.standard_normal(searchable[site].shape), -LIMIT, LIMIT)
-        tau[site] = np.where(np.asarray(searchable[site]) > 0, start, -LIMIT).astype(np.float32)
-    return tau
-
-
-def learning_rate(h: Hyperparameters, step: jax.Array, steps: int) -> jax.Array:
-    """Linear warm-up over the first fraction of the steps, then linear decay towards 0."""
-    warm = jnp.maximum(1.0, h.warmup * steps)
-    done = step.astype(jnp.float32)
-    return h.learning_rate * jnp.minimum((done + 1) / warm, (steps - done) / jnp.maximum(1.0, steps - warm))
-
-
-def update(
-    gated: GatedModel,
-    searchable: Gates,
-    h: Hyperparameters,
-    state: SearchState,
-    step: jax.Array,
-    batch: TaskBatch,
-    steps: int,
-    tie_qk: bool = False,
-) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
-    """One step of one search. Returns the new state and (task loss, number of open nodes) before the step.
-
-    With `tie_qk`, tau of a q channel is also that of the k channel of the same index. Both nodes are paid for.
-    """
-    gated = gated.with_ablation_set(step)
-
-    def task_loss(gates: Gates) -> jax.Array:
-        return binary_loss(gated.answer_logits(gates, batch))
-
-    def open_gates(tau: Gates) -> Gates:
-        gates = {site: heaviside(value, h.heaviside_temp) * searchable[site] for site, value in tau.items()}
-        return gates | {"attn_k": gates["attn_q"]} if tie_qk else gates
-
-    gates, through = jax.vjp(open_gates, state.tau)
-    loss, slope = jax.value_and_grad(task_loss)(gates)
-    (gradient,) = through(jax.tree.map(lambda d: d + h.k_coef, slope))
-    clipped, _ = optax.clip_by_global_norm(h.grad_clip).update(gradient, optax.EmptyState())
-    direction, optimizer = optax.scale_by_adam(b2=h.beta2).update(clipped, state.optimizer)
-    rate = learning_rate(h, step, steps)
-    tau = jax.tree.map(lambda t, d: t - rate * (d + h.weight_decay * t), state.tau, direction)
-    tau = {site: jnp.where(searchable[site] > 0, value, -LIMIT) for site, value in clamp(tau).items()}
-    decay = ATTRIBUTION_DECAY
-    attribution = jax.tree.map(lambda a, d: decay * a + (1 - decay) * d, state.attribution, slope)
-    opened = jnp.sum(jnp.stack([jnp.sum(gate) for gate in gates.values()]))
-    return SearchState(tau, optimizer, attribution), (loss, opened)
+    feasible: np.ndarray  # (S,) whether tau is a mask whose running loss was at the target; the paper's: any node open
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "mesh", "tie_qk"), donate_argnames="states")
 def advance(
-    gated: GatedModel,
+    gated: GatedModel | Subcircuits,
     searchable: Gates,
     h: Hyperparameters,
-    states: SearchState,
+    states: States,
     first: jax.Array,
     batches: TaskBatch,
     steps: int,
     mesh: Mesh | None = None,
     tie_qk: bool = False,
-) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
+    aim: Aim | None = None,
+) -> tuple[States, tuple[jax.Array, jax.Array]]:
     """All searches over a chunk of batches (leading axis: steps). Metrics come as two arrays (chunk, S).
 
-    With a mesh of one axis, S must be a multiple of its size; every device runs its own part of the searches.
+    With a mesh of one axis, S must be a multiple of its size; every device runs its own part of the searches. With an
+    aim these are path searches, and batches have the axes (steps, S).
     """
+    run = functools.partial(_advance, steps=steps, tie_qk=tie_qk)
     if mesh is not None:
-        part, shared = PartitionSpec(mesh.axis_names), PartitionSpec()
-        local = jax.shard_map(
-            functools.partial(_advance, steps=steps, tie_qk=tie_qk),
+        part, shared, columns = (PartitionSpec(*axes) for axes in ((mesh.axis_names,), (), (None, mesh.axis_names)))
+        run = jax.shard_map(
+            run,
             mesh=mesh,
-            in_specs=(shared, shared, part, part, shared, shared),
-            out_specs=(part, PartitionSpec(None, mesh.axis_names)),
+            in_specs=(shared, shared, part, part, shared, shared if aim is None else columns, shared),
+            out_specs=(part, columns),
             check_vma=False,  # loops inside start from constants
         )
-        return local(gated, searchable, h, states, first, batches)
-    return _advance(gated, searchable, h, states, first, batches, steps, tie_qk)
+    return run(gated, searchable, h, states, first, batches, aim)
 
 
 def _advance(
-    gated: GatedModel,
+    gated: GatedModel | Subcircuits,
     searchable: Gates,
     h: Hyperparameters,
-    states: SearchState,
+    states: States,
     first: jax.Array,
     batches: TaskBatch,
+    aim: Aim | None,
     steps: int,
     tie_qk: bool,
-) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:
+) -> tuple[States, tuple[jax.Array, jax.Array]]:
     """What one device does."""
-    one = functools.partial(update, steps=steps, tie_qk=tie_qk)
-    together = jax.vmap(one, in_axes=(None, None, 0, 0, None, None))
+    one: Any
+    if aim is not None:
+        one = functools.partial(path_search.update, gated, aim, steps=steps, tie_qk=tie_qk)
+    elif isinstance(gated, GatedModel):
+        one = functools.partial(paper_search.update, gated, searchable, steps=steps, tie_qk=tie_qk)
+    else:
+        raise TypeError("the paper's search runs in the whole model")
+    together = jax.vmap(one, in_axes=(0, 0, None, None if aim is None else 0))
 
-    def body(states: SearchState, at: tuple[jax.Array, TaskBatch]) -> tuple[SearchState, Any]:
-        return together(gated, searchable, h, states, *at)
+    def body(states: States, at: tuple[jax.Array, TaskBatch]) -> tuple[States, Any]:
+        return together(h, states, *at)
 
     length = batches.positions.shape[0]
     return jax.lax.scan(body, states, (first + jnp.arange(length), batches))
@@ -192,6 +108,7 @@ def search(
     problem: Problem,
     h: Hyperparameters,
     *,
+    start: GateArrays | None = None,
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
     paused: Path | None = None,
@@ -203,6 +120,7 @@ def search(
     Args:
         problem: its settings say how many steps, and how many pairs of training samples each step takes, cyclically.
         h: hyperparameters, arrays (S,).
+        start: tau per site for path searches that start from a ranking, see `integrated_gradients.start`.
         progress: whether to show a bar.
         devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
         paused: a file for what a stopped search has done; a call that finds it there, for the same searches, goes on.
@@ -213,12 +131,13 @@ def search(
         repeated = np.arange(-(-size // mesh.size) * mesh.size) % size
         h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in problem.searchable.items()}
-    done, states, history = pause.read(paused, h, initial_states(h, problem.searchable))
+    aim = _aim(problem) if settings.search == "path" else None
+    done, states, history = pause.read(paused, h, _initial_states(problem, h, start))
     if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-    fixed = problem.gated, mask, h
-    static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk}
+    static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
+    model = _restricted(problem, states) if isinstance(states, PathState) else problem.gated
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
@@ -227,9 +146,12 @@ def search(
         ) as bar,
     ):
         for first in range(done, settings.steps, chunk):
-            batches = _batches(problem.train, first, chunk, settings.batch_pairs)
+            if isinstance(states, PathState) and _compacts(problem, first, chunk):
+                states = _compacted(h, states, settings.tie_qk)
+                model = _restricted(problem, states)
+            batches = _batches_of(problem, h, first, chunk)
             with bar.compiling(worked_since is None):
-                states, metrics = advance(*fixed, states, jnp.int32(first), batches, **static)
+                states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
@@ -238,19 +160,69 @@ def search(
                 interruption.check()
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
-    return _on_host(states, history, size, settings.tie_qk)
+    return _on_host(jax.device_get(states), history, size, settings.tie_qk)
 
 
-def _on_host(states: SearchState, history: list[Any], size: int, tie_qk: bool) -> SearchResult:
+def _compacts(problem: Problem, first: int, chunk: int) -> bool:
+    """Whether a path search is compacted before the chunk that begins at step `first`."""
+    if problem.gated.frozen or problem.gated.draws is not None:
+        return False
+    return any(first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT)
+
+
+def _compacted(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
+    """States of searches that go on with the nodes that are not closed for good in all of them."""
+    tau = {site: np.asarray(value) for site, value in jax.device_get(states.tau).items()}
+    alive = path_search.not_closed(h, tau, tie_qk)
+    searched = {
+        site: jax.device_put(np.asarray(value) * alive[site], value.sharding) for site, value in states.searched.items()
+    }
+    return states._replace(searched=searched)
+
+
+def _restricted(problem: Problem, states: PathState) -> GatedModel | Subcircuits:
+    """The model for the nodes that are still searched: restricted to them where that is worth compiling a program."""
+    alive = {site: np.asarray(value[0]) for site, value in jax.device_get(states.searched).items()}
+    count, searchable = to_vector(alive).sum(), to_vector(problem.searchable).sum()
+    if count == searchable or count > WORTH_RESTRICTING * to_vector(alive).size:
+        return problem.gated
+    within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(problem.gated, alive))
+    return within
+
+
+def _aim(problem: Problem) -> Aim:
+    """What path searches of a problem aim at."""
+    margins = problem.selection.full_logits()
+    margin = float(np.mean(margins[:, 0] - margins[:, 1]))
+    return Aim(jnp.float32(problem.selection_target), jnp.float32(margin), jnp.asarray(problem.selection.shift_tokens))
+
+
+def _initial_states(problem: Problem, h: Hyperparameters, start: GateArrays | None) -> States:
+    if problem.settings.search == "paper":
+        return paper_search.initial_states(h, problem.searchable)
+    shifted, tasks = len(problem.selection.shift_tokens), len(problem.samples.names)
+    return path_search.initial_states(h, problem.searchable, start, shifted, tasks)
+
+
+def _on_host(states: States, history: list[Any], size: int, tie_qk: bool) -> SearchResult:
     """The first `size` searches; with tied gates, both nodes of a pair have the same values."""
     loss, opened = (np.concatenate(values).T[:size] for values in zip(*history, strict=True))
-    tau, attribution = (
-        {site: np.asarray(value)[:size] for site, value in gates.items()} for gates in (states.tau, states.attribution)
-    )
+    taus: Gates
+    slopes: Gates
+    if isinstance(states, PathState):
+        found = np.isfinite(states.best.open_nodes)
+        pairs = ((states.best.tau, states.tau), (states.best.slope, states.slope))
+        taus, slopes = (
+            {site: np.where(found[:, None, None], best[site], last[site]) for site in last} for best, last in pairs
+        )
+    else:
+        taus, slopes = states.tau, states.attribution
+        found = np.any(to_vector({site: np.asarray(value) for site, value in taus.items()}) > 0, axis=1)
+    tau, attribution = ({site: np.asarray(value)[:size] for site, value in gates.items()} for gates in (taus, slopes))
     if tie_qk:
         tau["attn_k"] = tau["attn_q"]
         attribution["attn_q"] = attribution["attn_k"] = attribution["attn_q"] + attribution["attn_k"]
-    return SearchResult(tau, attribution, loss, opened)
+    return SearchResult(tau, attribution, loss, opened, found[:size])
 
 
 def _mesh(searches: int, devices: Sequence[jax.Device]) -> Mesh | None:
@@ -266,3 +238,28 @@ def _batches(train: TaskBatch, first: int, count: int, batch_pairs: int) -> Task
     pairs = len(train.positions) // 2
     pair = (np.arange(first * batch_pairs, (first + count) * batch_pairs) % pairs).reshape(count, batch_pairs)
     return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=2).reshape(count, 2 * batch_pairs))
+
+
+def _batches_of(problem: Problem, h: Hyperparameters, first: int, count: int) -> TaskBatch:
+    """Batches first .. first + count - 1 of all searches: leading axes (count,), or (count, S) where each has its own.
+
+    A search's own order of the pairs is drawn anew for every time around them; pairs of several tasks alternate.
+    """
+    train, pairs = problem.train, problem.settings.batch_pairs
+    if problem.settings.search == "paper":
+        return _batches(train, first, count, pairs)
+    tasks = len(problem.samples.names)
+    orders = np.stack([_own_pairs(int(seed), train, first * pairs, count * pairs, tasks) for seed in h.seed])
+    pair = orders.reshape(len(orders), count, pairs).swapaxes(0, 1)
+    return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=3).reshape(count, len(orders), 2 * pairs))
+
+
+def _own_pairs(seed: int, train: TaskBatch, first: int, count: int, tasks: int) -> np.ndarray:
+    """(count,) pairs first .. first + count - 1 of one search's endless sequence of training pairs."""
+    length = len(train.positions) // 2 // tasks * tasks
+    found = []
+    for epoch in range(first // length, (first + count - 1) // length + 1):
+        rng = np.random.default_rng([seed, epoch])
+        order = [tasks * rng.permutation(length // tasks) + task for task in range(tasks)]
+        found.append(np.stack(order, axis=1).reshape(-1))
+    return np.concatenate(found)[first % length :][:count]

@@ -10,7 +10,11 @@ import numpy as np
 
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
 Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) roughly what removing each would add
+Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(items,) of 0 and 1 -> margins (B,) of some samples, and their slopes (B, items) with respect to the items."""
 WIDTH = 8  # candidates tried at a time
+FEW = 32  # items from which on each is tried
+LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
 
 def minimise(
@@ -23,8 +27,9 @@ def minimise(
     """Removes items until none can be removed alone without the loss crossing `target`.
 
     First it sweeps over all items in order of estimated loss increase, removing whatever can go on top of what has gone
-    before, until a sweep removes less than half. Then rounds: try every single removal, sweep over the harmless ones.
-    The last round finds nothing harmless, which is the certificate.
+    before, until a sweep removes less than half. Then rounds: try single removals, sweep over the harmless ones. What
+    was harmful in one round is not tried in the next, but once more when nothing else is left to try: then nothing is
+    harmless, which is the certificate.
 
     Args:
       losses: losses of candidate sets.
@@ -42,15 +47,73 @@ def minimise(
         items = np.flatnonzero(kept)
         order = items[np.argsort(costs(kept)[items], kind="stable")]
         kept = _sweep(losses, kept, order, target, progress)
-    while True:
-        items = np.flatnonzero(kept)
-        if not len(items):
-            return kept
-        alone = losses(_without(kept, [items[i : i + 1] for i in range(len(items))]))
-        harmless = items[np.argsort(alone, kind="stable")][: int(np.sum(alone <= target))]
-        if not len(harmless):
-            return kept
-        kept = _sweep(losses, kept, harmless, target, progress)
+    alone = np.full(len(kept), -np.inf)  # loss without the item, when it was tried last
+    left_then = np.full(len(kept), -1)  # items that were left then; as items only go, it tells what is out of date
+    while len(items := np.flatnonzero(kept)):
+        tried = items[alone[items] <= target]
+        if not len(tried):
+            tried = items[left_then[items] != len(items)]
+        if not len(tried):
+            break
+        alone[tried] = losses(_without(kept, [tried[i : i + 1] for i in range(len(tried))]))
+        left_then[tried] = len(items)
+        order = tried[np.argsort(alone[tried], kind="stable")]
+        harmless = order[: int(np.sum(alone[tried] <= target))]
+        if len(harmless):
+            kept = _sweep(losses, kept, harmless, target, progress)
+    return kept
+
+
+def screen(
+    losses: Losses,
+    kept: np.ndarray,
+    target: float,
+    margins: Margins,
+    progress: Callable[[int], None] = lambda left: None,
+) -> np.ndarray:
+    """Removes many items at once, as long as more than FEW are left, by a prediction that is verified once.
+
+    Margins are taken to change linearly. The items that cost least alone go together, as many as are predicted to cost
+    a share of the slack below the target, and at most that share of the items. What costs more than predicted stays,
+    and the share is halved.
+
+    Args:
+      losses: losses of candidate sets.
+      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
+      target: in nats.
+      margins: of the calibrated logits, answer - foil.
+      progress: called with the number of items left.
+
+    Returns:
+      (items,) of 0 and 1, to be minimised.
+    """
+    kept, share = np.array(kept, np.float32), LARGEST_SHARE
+    loss = losses(kept[None, :])[0]
+    stale = True
+    while loss < target and kept.sum() > FEW and share >= SMALLEST_SHARE:
+        if stale:
+            margin, slopes = margins(kept)
+            order, predicted = _predicted(margin, slopes, np.flatnonzero(kept))
+        slack = share * (target - loss)
+        enough = np.flatnonzero(predicted <= np.mean(np.logaddexp(0, -margin)) + slack)
+        count = min(1 + int(enough[-1]), int(share * len(order))) if len(enough) else 0
+        fewer = _without(kept, [order[:count]])
+        found = losses(fewer)[0] if count else np.inf
+        stale = found <= loss + LARGEST_SHARE * (target - loss)
+        if stale:
+            kept, loss, share = fewer[0], found, min(2 * share, LARGEST_SHARE)
+            progress(int(kept.sum()))
+        else:
+            share /= 2
+    return kept
+
+
+def _predicted(margin: np.ndarray, slopes: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items (n,) in order of what each is predicted to cost alone; losses (n,) after removal of the first 1 .. n."""
+    alone = np.mean(np.logaddexp(0, -(margin[:, None] - slopes[:, items])), axis=0)
+    order = items[np.argsort(alone, kind="stable")]
+    together = margin[:, None] - np.cumsum(slopes[:, order], axis=1)
+    return order, np.mean(np.logaddexp(0, -together), axis=0)
 
 
 def _sweep(

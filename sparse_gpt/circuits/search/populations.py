@@ -7,6 +7,7 @@ worth the nodes it needs for the target, before refinement. Its number seeds the
 interrupted proposes what it would have proposed anyway.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,17 +15,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from sparse_gpt.arrays import read_npz, refuse_damage
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.evaluator import Scores
-from sparse_gpt.circuits.search import mask_search
-from sparse_gpt.circuits.search.mask_search import Hyperparameters, SearchResult, population
+from sparse_gpt.circuits.search import integrated_gradients, mask_search
+from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
+from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.select import Trials, rank_and_truncate
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, group_to_dict
+from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, group_to_dict, kinds, path_kinds
 from sparse_gpt.io import replacing
 
 STUDY = "study.db"
@@ -39,6 +41,7 @@ FACTORS = {
     "init_noise_bias": 5,
     "heaviside_temp": 5,
 }
+PATH_FACTOR = 5  # the same, of the learning rate of a path search
 AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges")  # of the prune group, what no search depends on
 SHARES = {"1-beta2", "warmup"}  # must stay below 1
 
@@ -66,7 +69,8 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
     stages = stages or Stages()
 
     def run(h: Hyperparameters) -> tuple[SearchResult, Trials]:
-        found = mask_search.search(problem, h, progress=progress, paused=stages.path("paused.npz"))
+        start = integrated_gradients.start(problem, stages) if np.any(h.ranked) else None
+        found = mask_search.search(problem, h, start=start, progress=progress, paused=stages.path("paused.npz"))
         return found, rank_and_truncate(problem, found)
 
     return tune(problem.settings, run, stages.folder)
@@ -101,10 +105,13 @@ def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> 
 
 
 def space(prune: PruneConfig) -> dict[str, BaseDistribution]:
-    """Where each of the eight hyperparameters is looked for: around its value, on a logarithmic scale.
-
-    A value that is 0 or below stays as it is.
+    """Where each hyperparameter is looked for: of a path search learning rate, start and gates; of the paper's eight
+    numbers, each around its value, on a logarithmic scale, where a value that is 0 or below stays as it is.
     """
+    if prune.search == "path":
+        rate = FloatDistribution(prune.path_rate / PATH_FACTOR, prune.path_rate * PATH_FACTOR, log=True)
+        words = {name: CategoricalDistribution(getattr(prune, name)) for name in ("starts", "gates")}
+        return {"path_rate": rate, **words}
     given = [parameters(prune, k_coef) for k_coef in prune.k_coefs]
     return {name: _range(name, [values[name] for values in given]) for name in FACTORS}
 
@@ -127,14 +134,27 @@ def parameters(prune: PruneConfig, k_coef: float) -> dict[str, float]:
     }
 
 
-def hyperparameters(prune: PruneConfig, proposed: list[dict[str, float]]) -> Hyperparameters:
+def own_parameters(prune: PruneConfig, number: int) -> dict[str, Any]:
+    """Under the study's names, the values of one search of the first population."""
+    if prune.search == "path":
+        start, gates = path_kinds(prune)[number % kinds(prune)]
+        return {"path_rate": prune.path_rate, "starts": start, "gates": gates}
+    return parameters(prune, prune.k_coefs[number % kinds(prune)])
+
+
+def hyperparameters(prune: PruneConfig, proposed: list[dict[str, Any]]) -> Hyperparameters:
     """Proposals under the study's names as a population; seed and clipping are the prune group's."""
     size = len(proposed)
+    if prune.search == "path":
+        each = [population(dataclasses.replace(prune, seeds=1, **values)) for values in proposed]
+        return Hyperparameters(*(np.concatenate(values) for values in zip(*each, strict=True)))
     arrays = {name: np.array([each[name] for each in proposed], np.float32) for name in FACTORS if name != "1-beta2"}
     return Hyperparameters(
         seed=np.full(size, prune.seed, np.uint32),
         beta2=np.array([1 - each["1-beta2"] for each in proposed], np.float32),
         grad_clip=np.full(size, prune.grad_clip, np.float32),
+        concrete=np.zeros(size, np.float32),
+        ranked=np.zeros(size, np.float32),
         **arrays,
     )
 
@@ -170,10 +190,9 @@ def _propose(study: optuna.Study, prune: PruneConfig) -> tuple[np.ndarray, Hyper
 def _tell(study: optuna.Study, batch: Searches, prune: PruneConfig) -> None:
     """Tells the study what it has not been told of a batch."""
     known, wanted = len(study.trials), space(prune)
-    penalties = np.tile(prune.k_coefs, prune.seeds)  # of the first population, as in `population`
     for number, value in zip(batch.number.tolist(), values(batch.trials).tolist(), strict=True):
         if number >= known:  # not Optuna's proposal but one of the prune group's own
-            given = parameters(prune, float(penalties[number]))
+            given = own_parameters(prune, number)
             study.add_trial(optuna.trial.create_trial(params=given, distributions=wanted, value=value))
         else:
             study.tell(number, value, skip_if_finished=True)
@@ -187,7 +206,7 @@ def _stored(folder: Path | None) -> list[Searches]:
 def _load(path: Path) -> Searches:
     leaf = np.zeros(0)
     sites = dict.fromkeys(NODE_SITES, leaf)
-    h, found = Hyperparameters(*Hyperparameters._fields), SearchResult(sites, sites, leaf, leaf)
+    h, found = Hyperparameters(*Hyperparameters._fields), SearchResult(sites, sites, leaf, leaf, leaf)
     trials = Trials(leaf, leaf, leaf, leaf, leaf, Scores(leaf, leaf, leaf, leaf))
     structure = jax.tree.structure(Searches(leaf, h, found, trials))
     names = tuple(f"arr_{i}" for i in range(len(jax.tree.leaves(Searches(leaf, h, found, trials)))))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from sparse_gpt.circuits.nodes import LIMIT
+
 Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings, truncated to these
 sizes; where a loss is above its bound, any number above it will do."""
@@ -28,6 +30,12 @@ def rank(
     gate = nodes if tied is None else np.minimum(nodes, tied)
     order = np.lexsort((nodes, gate, attribution, -tau))  # the last key is the first criterion
     return order[searchable[order] > 0]
+
+
+def rank_open(tau: np.ndarray, slope: np.ndarray, searchable: np.ndarray, tied: np.ndarray | None = None) -> np.ndarray:
+    """As `rank`, but open nodes (tau above 0) stand in order of their slope (nodes,), before the closed ones."""
+    opened = tau > 0
+    return rank(np.where(opened, 2 * LIMIT, tau), np.where(opened, slope, 0), searchable, tied)
 
 
 def first_k(order: np.ndarray, k: int, tied: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
+import jax
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
@@ -70,15 +71,41 @@ class Selected(NamedTuple):
 
 def rank_and_truncate(problem: Problem, found: SearchResult) -> Trials:
     """Every search's ranking truncated to the smallest number of nodes whose calibrated selection loss is at most the
-    selection target."""
+    selection target.
+
+    Path searches have two rankings, by tau and, of what is open, by the averaged slope; that with fewer edges counts.
+    """
+    may_open, graph = problem.searchable_nodes, problem.graph
+    taus, slopes = to_vector(found.tau), to_vector(found.attribution)
+    pairs = list(zip(taus, slopes, strict=True))
+    by_tau = _truncated(problem, [ranking.rank(tau, slope, may_open, graph.tied) for tau, slope in pairs], taus)
+    if problem.settings.search == "paper":
+        return by_tau
+    by_slope = _truncated(problem, [ranking.rank_open(*pair, may_open, graph.tied) for pair in pairs], taus)
+    better = (by_slope.reached & ~by_tau.reached) | (
+        (by_slope.reached == by_tau.reached) & (by_slope.edges < by_tau.edges)
+    )
+
+    def chosen(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.where(better.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(chosen, by_slope, by_tau)
+
+
+def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
+    """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
+
+    What has only such nodes is evaluated within them, where that is faster.
+    """
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
-    pairs = zip(to_vector(found.tau), to_vector(found.attribution), strict=True)
-    orders = np.stack([ranking.rank(tau, attribution, may_open, graph.tied) for tau, attribution in pairs])
+    orders, is_open = np.stack(rankings), (taus > 0) & (may_open > 0)
+    opened = np.sum(is_open, axis=1)
+    within_open = selection.within_support(np.any(is_open, axis=0).astype(np.float32)) if opened.all() else selection
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        return selection.within(Candidates(ranking.truncate(orders[which], sizes, graph.tied)), bounds)
+        evaluator = within_open if (sizes <= opened[which]).all() else selection
+        return evaluator.within(Candidates(ranking.truncate(orders[which], sizes, graph.tied)), bounds)
 
-    opened = np.sum((to_vector(found.tau) > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
     sizes, reached = ranking.smallest_sizes(losses, opened, limit, problem.selection_target)
     gates = ranking.truncate(orders, sizes, graph.tied)
@@ -182,14 +209,20 @@ def _from_tree(tree: Mapping[str, Any]) -> Support:
 
 
 def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
-    """A support without every node (or tied pair) that can go, see `minimise.minimise`."""
-    left = minimise.minimise(
-        lambda sets: evaluator.within(Candidates(sets[:, graph.gate_of]), target),
-        graph.one_per_gate(start.gates),
-        target,
-        lambda kept: graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0]),
-        lambda left: report(f"{left} nodes left"),
-    )
+    """A support without every node (or tied pair) that can go, see `minimise.screen` and `minimise.minimise`."""
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
+
+    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin, slopes = evaluator.margins(kept[graph.gate_of])
+        return margin, np.stack([graph.sum_over_gates(each) for each in slopes])
+
+    def progress(left: int) -> None:
+        report(f"{left} nodes left")
+
+    left = minimise.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
+    left = minimise.minimise(losses, left, target, progress=progress)
     return Support(left[graph.gate_of])
 
 

@@ -5,11 +5,11 @@ import dataclasses
 
 import numpy as np
 
-from sparse_gpt.circuits.evidence.baselines import path_gradient
 from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, few, not_applicable
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import ranking
+from sparse_gpt.circuits.search.integrated_gradients import path_gradient
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of edges
 PATH_POINTS = 16

@@ -1,0 +1,336 @@
+"""The path search: its gates, its penalty, the mask it keeps, and a step of it, against slow references in float64."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from sparse_gpt import interruption
+from sparse_gpt.circuits.liveness import searchable
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
+from sparse_gpt.circuits.problem import LoadedModel, Problem
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.samples import interleave
+from sparse_gpt.circuits.run.subcircuits import build_subcircuits
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search, populations, ranking
+from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
+from sparse_gpt.circuits.search.path_search import Aim, Best, PathState
+from sparse_gpt.circuits.search.select import select
+from sparse_gpt.config import NODE_SITES, PruneConfig
+from sparse_gpt.interruption import Interrupted
+from sparse_gpt.launch.jobs.prune import search_problems
+from tests import circuits_model
+
+CONFIG = circuits_model.config()
+PRUNE = PruneConfig(search="path", steps=6, seeds=1, batch_pairs=4, target_loss=2.0, selection_margin=1.0)
+TOKENS = np.array([3, 7], np.int32)
+
+
+@functools.cache
+def _searchable() -> GateArrays:
+    found = searchable(CONFIG.model, circuits_model.params(CONFIG))
+    return {site: np.asarray(value, np.float32) for site, value in found.items()}
+
+
+def _problem(prune: PruneConfig = PRUNE) -> Problem:
+    config = dataclasses.replace(CONFIG, prune=prune)
+    return circuits_model.search_problem(config, _searchable(), circuits_model.batch(24, seed=1))
+
+
+def _start() -> GateArrays:
+    rng = np.random.default_rng(5)
+    return {site: rng.uniform(-0.3, 0.3, value.shape) for site, value in _searchable().items()}
+
+
+def test_hard_concrete_gates_and_how_often_they_are_open() -> None:
+    """Against the distribution in float64; the share of gates that are not 0 is the probability that is paid for."""
+    rng = np.random.default_rng(0)
+    log_alpha, uniform = rng.uniform(-6, 6, 2000), rng.uniform(1e-6, 1 - 1e-6, 2000)
+    stretched = expit((np.log(uniform / (1 - uniform)) + log_alpha) * 1.5) * 1.2 - 0.1
+    found = np.asarray(hard_concrete(jnp.float32(log_alpha), jnp.float32(uniform)))
+    np.testing.assert_allclose(found, np.clip(stretched, 0, 1), atol=2e-5)
+    many = rng.uniform(1e-6, 1 - 1e-6, 100_000)
+    for value in (-3.0, 0.0, 2.0):
+        drawn = hard_concrete(jnp.full(many.shape, value), jnp.float32(many))
+        assert float(open_probability(jnp.float32(value))) == pytest.approx(np.mean(np.asarray(drawn) > 0), abs=0.01)
+
+
+def _reference_penalties(losses: np.ndarray, target: float, first: float) -> tuple[np.ndarray, np.ndarray]:
+    """Penalty after each step, and whether the step's mask may be kept: (steps,) each, from losses (steps, tasks)."""
+    penalty, cap, running, half = first, math.inf, losses[0], 0.0
+    penalties, feasible = [], []
+    for step, loss in enumerate(np.minimum(losses, 3 * target)):
+        running = loss if step == 0 else 0.9 * running + 0.1 * loss
+        worst = max(running)
+        if step == 0:
+            half = (min(worst, target) + target) / 2
+        cap = math.inf if worst < half else min(cap, 4 * penalty)
+        change = min(0.1, max(-0.2, 0.1 * (target - max(worst, *loss)) / target))
+        penalty = min(cap, penalty * math.exp(change))
+        penalties.append(penalty)
+        feasible.append(max(worst, *loss) <= target)
+    return np.array(penalties), np.array(feasible)
+
+
+def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_is_kept() -> None:
+    """Two tasks' losses rise to between half the target and the target, where the penalty reaches its cap, jump far
+    above it and come back; meanwhile a mask closes node after node."""
+    rng, steps, target = np.random.default_rng(2), 110, 0.09
+    curve = np.where(np.arange(steps) < 80, np.minimum(0.0025 * np.arange(steps), 0.055), 0.3)
+    curve = np.where(np.arange(steps) > 90, 0.02, curve)
+    losses = np.stack([curve, 0.3 * curve], axis=1) * rng.uniform(0.8, 1.2, (steps, 2))
+    penalties, feasible = _reference_penalties(losses, target, 1e-4)
+    aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32))
+    gates = {site: jnp.zeros((1, 2)) for site in NODE_SITES}
+    state = _state(gates, tasks=2)
+    opened = np.concatenate([np.arange(200, 115, -1), np.full(25, 190)])
+    for step in range(steps):
+        slope = {site: jnp.full((1, 2), float(step)) for site in NODE_SITES}
+        state = state._replace(tau={site: jnp.full((1, 2), float(step)) for site in NODE_SITES})
+        state = path_search._follow(
+            aim, state, jnp.int32(step), jnp.float32(losses[step]), slope, jnp.float32(opened[step])
+        )
+        assert float(state.penalty) == pytest.approx(penalties[step], rel=1e-4), step
+    kept = max(step for step in range(85) if feasible[step])
+    assert kept < 80
+    assert float(state.best.open_nodes) == opened[kept]
+    assert float(state.best.tau["attn_q"][0, 0]) == kept
+
+
+def _state(tau: dict[str, jax.Array], tasks: int) -> PathState:
+    zeros = jax.tree.map(jnp.zeros_like, tau)
+    never = jnp.float32(jnp.inf)
+    return PathState(
+        tau=tau,
+        log_scale=jnp.float32(0),
+        shift=jnp.zeros(0),
+        optimizer=None,
+        slope=zeros,
+        penalty=jnp.float32(1e-4),
+        cap=never,
+        half=never,
+        running=jnp.zeros(tasks),
+        best=Best(tau, zeros, never),
+        searched=jax.tree.map(jnp.ones_like, tau),
+    )
+
+
+def test_a_search_that_is_never_at_the_target_keeps_no_mask() -> None:
+    prune = dataclasses.replace(PRUNE, target_loss=1e-6)
+    found = mask_search.search(_problem(prune), hyperparameters.population(prune), start=_start(), progress=False)
+    assert not found.feasible.any()
+    assert (to_vector(found.tau) > 0).any(axis=1).all()
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, x)
+
+
+@pytest.mark.parametrize("concrete", [0.0, 1.0])
+def test_steps_are_those_of_a_slow_reference(concrete: float) -> None:
+    """Three steps in float64, loop by loop; gradients of the logits with respect to gates are the model's own."""
+    gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
+    train = train._replace(answer=np.tile(TOKENS, 4), foil=np.tile(TOKENS[::-1], 4))
+    h = Hyperparameters(*(np.array([x], np.float32) for x in (3, 1e-3, 0.02, 0, 0.95, 0, 0.01, 0.1, 1, 1, concrete, 0)))
+    h = h._replace(seed=np.array([3], np.uint32))
+    states = path_search.initial_states(h, _searchable(), None, 2, 1)
+    one = Hyperparameters(*(value[0] for value in h))
+    state = jax.tree.map(lambda x: x[0], states)
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS))
+    step_of = jax.jit(functools.partial(path_search.update, gated, aim, steps=5))
+    mine = _Reference(state, concrete, gated, train)
+    for step in range(3):
+        key = jax.random.fold_in(jax.random.key(3), step)
+        noise = {
+            site: np.asarray(jax.random.uniform(jax.random.fold_in(key, i), value.shape, minval=1e-6, maxval=1 - 1e-6))
+            for i, (site, value) in enumerate(state.tau.items())
+        }
+        mine.step(step, noise)
+        state, (loss, opened) = step_of(one, state, jnp.int32(step), train)
+        assert float(loss) == pytest.approx(mine.loss, rel=1e-4)
+        assert int(opened) == mine.opened
+        np.testing.assert_allclose(to_vector(jax.device_get(state.tau)), mine.tau, atol=2e-4)
+        np.testing.assert_allclose(to_vector(jax.device_get(state.slope)), mine.slope, atol=1e-5)
+        np.testing.assert_allclose([float(state.log_scale), *np.asarray(state.shift)], mine.calibration, atol=2e-4)
+        assert float(state.penalty) == pytest.approx(mine.penalty, rel=1e-4)
+
+
+class _Reference:
+    """One search in float64, written out step by step."""
+
+    def __init__(self, state: PathState, concrete: float, gated: object, batch: TaskBatch):
+        self.tau = to_vector(jax.device_get(state.tau)).astype(np.float64)
+        self.may_open = to_vector(_searchable()) > 0
+        self.concrete, self.gated, self.batch = concrete > 0, gated, batch
+        self.calibration, self.penalty = np.zeros(3), 1e-3
+        self.slope, self.loss, self.opened = np.zeros_like(self.tau), 0.0, 0
+        self.running = 0.0
+        self.moments = np.zeros((2, len(self.tau) + 3))
+        self.logits = jax.jit(lambda gates: gated.answer_logits(gates, batch))  # type: ignore[attr-defined]
+        self.jacobian = jax.jit(jax.jacrev(lambda gates: self._margins(gates)))
+
+    def _margins(self, gates: dict[str, jax.Array]) -> jax.Array:
+        logits = self.logits(gates)
+        return jnp.asarray(logits[:, 0] - logits[:, 1])
+
+    def step(self, step: int, noise: GateArrays) -> None:
+        tau, allowed = self.tau, self.may_open
+        if self.concrete:
+            x = (np.log(to_vector(noise)) - np.log1p(-to_vector(noise)).astype(np.float64) + 10 * tau) / (2 / 3)
+            stretched = 1.2 * expit(x) - 0.1
+            gates, rise = np.clip(stretched, 0, 1), 1.2 * expit(x) * expit(-x) * 15
+            rise[(stretched <= 0) | (stretched >= 1)] = 0  # clipped
+            shifted = 10 * tau - 2 / 3 * np.log(0.1 / 1.1)
+            price = 10 * expit(shifted) * expit(-shifted)
+        else:
+            gates, rise = (tau > 0).astype(float), expit(tau) * expit(-tau)
+            price = rise
+        given = from_vector((gates * allowed).astype(np.float32), CONFIG.model)
+        margin = np.asarray(self._margins(given), np.float64)
+        by_gate = to_vector({site: np.asarray(x, np.float64) for site, x in self.jacobian(given).items()})
+        side = np.where(self.batch.answer == TOKENS[0], 1.0, -1.0)
+        scale, shift = np.exp(self.calibration[0]), self.calibration[1:]
+        calibrated = scale * margin + side * (shift[0] - shift[1])
+        wrong = expit(-calibrated) / len(margin)
+        slope = -(wrong * scale) @ by_gate
+        limited = np.clip(slope, -10 * self.penalty, 10 * self.penalty)
+        gradient = (limited * rise + self.penalty * price) * allowed
+        wanted = np.log(np.clip(1.5 / max(margin.mean(), 1e-6), 1, 16))
+        by_scale = -(wrong * scale) @ margin + 2 * 0.05 * (self.calibration[0] - wanted)
+        by_shift = -np.sum(wrong * side)
+        whole = np.concatenate([gradient, [by_scale, by_shift, -by_shift]])
+        self.moments[0] = 0.9 * self.moments[0] + 0.1 * whole
+        self.moments[1] = 0.95 * self.moments[1] + 0.05 * whole**2
+        unbiased = self.moments / (1 - np.array([[0.9], [0.95]]) ** (step + 1))
+        direction = unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        share = min(1, (5 - step) / 1.5)
+        self.loss, self.opened = np.mean(_softplus(-calibrated)), int(np.sum((tau > 0) & allowed))
+        self.running = self.loss if step == 0 else 0.9 * self.running + 0.1 * self.loss
+        self.penalty *= np.exp(np.clip(0.1 * (2.0 - max(self.running, self.loss)) / 2.0, -0.2, 0.1))
+        self.slope = 0.95 * self.slope + 0.05 * slope
+        limit = 0.6 if self.concrete else 1.0
+        self.tau = np.where(allowed, np.clip(tau - share * 0.02 * direction[:-3], -limit, limit), -limit)
+        self.calibration = self.calibration - share * 0.05 * direction[-3:]
+        self.calibration[0] = np.clip(self.calibration[0], 0, np.log(16))
+
+
+def test_a_stopped_path_search_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    h, paused, problem = hyperparameters.population(PRUNE), tmp_path / "paused.npz", _problem()
+    monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
+
+    def find(file: Path | None = None) -> mask_search.SearchResult:
+        one = jax.devices()[:1]
+        return mask_search.search(problem, h, start=_start(), progress=False, devices=one, paused=file)
+
+    straight = find()
+    with monkeypatch.context() as told:
+        told.setattr(interruption, "requested", lambda: True)
+        told.setattr(interruption, "check", _interrupt)
+        with pytest.raises(Interrupted):
+            find(paused)
+    jax.tree.map(np.testing.assert_array_equal, find(paused), straight)
+    assert straight.feasible.all()
+
+
+def _interrupt() -> None:
+    raise Interrupted
+
+
+def test_population_of_starts_and_gates() -> None:
+    h = hyperparameters.population(dataclasses.replace(PRUNE, seeds=2))
+    np.testing.assert_array_equal(h.seed, [0] * 4 + [1] * 4)
+    np.testing.assert_array_equal(h.ranked[:4], [1, 1, 0, 0])
+    np.testing.assert_array_equal(h.concrete[:4], [0, 1, 0, 1])
+    np.testing.assert_allclose(h.k_coef[:4], [1e-4, 1e-3, 1e-5, 1e-3])
+    np.testing.assert_allclose(h.learning_rate, 0.02)
+
+
+def test_every_search_has_its_own_batches_with_as_many_pairs_of_each_task() -> None:
+    parts = [circuits_model.batch(12, seed=seed) for seed in (1, 2)]
+    train = interleave(parts)
+    found = [mask_search._own_pairs(seed, train, 0, 30, 2) for seed in (0, 1)]
+    np.testing.assert_array_equal(found[0][7:19], mask_search._own_pairs(0, train, 7, 12, 2))
+    assert (found[0] != found[1]).any()
+    for pairs in found:
+        np.testing.assert_array_equal(np.sort(pairs[:12]), np.arange(12))  # every pair once, then all again
+        np.testing.assert_array_equal(rows(train, 2 * pairs).task, np.arange(30) % 2)
+        assert (pairs[:12] != pairs[12:24]).any()
+
+
+def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:
+    tau, slope = np.array([0.5, 0.1, -0.1, -0.9, 0.3]), np.array([-1.0, -3.0, -9.0, -9.0, -2.0])
+    np.testing.assert_array_equal(ranking.rank_open(tau, slope, np.ones(5)), [1, 4, 0, 2, 3])
+
+
+@pytest.mark.parametrize("tie_qk", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
+    """What every search has closed for good is left out: losses, slopes of what is left and taus are those of the whole
+    model, with those nodes closed."""
+    gated = circuits_model.gated(CONFIG)
+    h = hyperparameters.population(dataclasses.replace(PRUNE, starts=("integrated_gradients",)))
+    train = circuits_model.batch(8, seed=4)
+    states = path_search.initial_states(h, _searchable(), _start(), 0, 1)
+    rng = np.random.default_rng(0)
+    shut = {site: rng.random(value.shape[1:]) < 0.6 for site, value in states.tau.items()}
+    tau = {site: np.where(shut[site], -0.5, np.asarray(value)) for site, value in states.tau.items()}
+    alive = path_search.not_closed(h, tau, tie_qk)
+    assert 0 < to_vector(alive).sum() < 0.6 * to_vector(_searchable()).sum()
+    if tie_qk:
+        np.testing.assert_array_equal(alive["attn_q"], alive["attn_k"])
+    whole = mask_search._compacted(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
+    part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
+    batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32))
+
+    def run(model: object) -> object:
+        given = jax.tree.map(jnp.array, whole)  # donated
+        return mask_search.advance(model, _searchable(), h, given, jnp.int32(0), batches, 5, tie_qk=tie_qk, aim=aim)
+
+    (one, (loss, opened)), (other, (other_loss, other_opened)) = run(gated), run(part)
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(opened, other_opened)
+    np.testing.assert_allclose(to_vector(one.tau), to_vector(other.tau), atol=1e-3)
+    kept = to_vector(alive) > 0
+    np.testing.assert_allclose(to_vector(one.slope)[:, kept], to_vector(other.slope)[:, kept], atol=1e-4)
+    assert (to_vector(one.tau)[:, ~kept] < 0).all()
+
+
+def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said() -> None:
+    trial = {"open_nodes": 5, "feasible": True, "reached": True}
+    assert search_problems({"trials": [trial] * 2, "refined_from": "trial 0"}) == []
+    closed, above = {**trial, "open_nodes": 0, "reached": False}, {**trial, "feasible": False, "reached": False}
+    told = search_problems({"trials": [closed, above], "refined_from": "integrated_gradients"})
+    assert len(told) == 3
+    assert told[0].startswith("1 of 2 searches closed every node")
+    assert "integrated_gradients" in told[2]
+
+
+@pytest.mark.slow
+def test_from_samples_to_a_minimal_circuit_at_the_target() -> None:
+    """Either start finds a mask; the refined circuit is at the target and none of its nodes can go. (In this random
+    model of few channels, no mask drawn from hard concrete gates is at the target.)"""
+    settings = dataclasses.replace(
+        circuits_model.SEARCH, search="path", gates=("heaviside",), seeds=1, ablation="task_mean", edges=False, steps=60
+    )
+    config = circuits_model.config(activation_fraction=0.5, prune=settings)
+    params = circuits_model.params(config)
+    model = LoadedModel(config, params)
+    problem = Problem.build(model, circuits_model.samples(config, params))
+    searches = populations.search(problem, progress=False)
+    assert searches.found.feasible.all()
+    assert searches.trials.reached.all()
+    assert (searches.found.open_nodes[:, -1] < searches.found.open_nodes[:, 0]).all()
+    chosen = select(problem, searches.trials, {}).support
+    assert chosen.size <= searches.trials.sizes.min()
+    nodes = np.flatnonzero(chosen.gates)
+    without = np.repeat(chosen.gates[None], len(nodes), axis=0)
+    without[np.arange(len(nodes)), nodes] = 0
+    at = problem.selection.within(Candidates(chosen.gates[None]), np.inf)
+    assert at[0] <= problem.selection_target < problem.selection.within(Candidates(without), np.inf).min()
