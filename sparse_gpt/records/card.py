@@ -23,6 +23,8 @@ class CardRow(Part):
     """Of that set: a template family that the search saw (selection) or not (heldout), or natural text (wild)."""
     criticism: str
     """What a sceptic says, in one sentence."""
+    measure: str = older("")
+    """What the value is, with its unit."""
     value: float | None
     """What was measured; null where the row is not applicable."""
     interval: tuple[float, float] | None = None
@@ -63,7 +65,7 @@ class SampleLosses(Part):
 class Card(Record):
     """The report card of a circuit: every row with value, interval, threshold and verdict.
 
-    docs/judging.md says what each row would catch.
+    docs/guides/judging_circuits.md says what each row would catch.
     """
 
     FILE: ClassVar[str] = "circuits/TASK/card.json"

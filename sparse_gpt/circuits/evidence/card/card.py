@@ -147,6 +147,7 @@ def _row(criterion: Criterion, subject: Subject, samples: Samples) -> CardRow:
         samples=samples.name,
         role=samples.role,
         criticism=criterion.criticism,
+        measure=criterion.measure,
         value=None if found.value is None else _finite(found.value),
         interval=None if found.interval is None else (_finite(found.interval[0]), _finite(found.interval[1])),
         clusters=found.clusters,
