@@ -173,7 +173,7 @@ def test_the_card_of_a_stored_circuit() -> None:
         ("task_loss", "shifted", "heldout", "pass"),
         ("roles", "main", "selection", "pass"),
     ]
-    kept = card.samples["main"]
+    kept = card.losses["main"]
     assert len(kept.circuit) == len(kept.model) == len(kept.words) == len(made.heldout.batch.positions)
     assert np.mean(kept.circuit) == pytest.approx(card.rows[0].value, abs=1e-3)
     later = judge(made, circuit, ("norms", "roles"))

@@ -26,7 +26,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     again = f"python -m launch.prune --workdir=… --task={task}"
     judged = card_section(files.card, circuit, f"python -m launch.card --workdir=… --task={task}")
     parts = [_stale(circuit, params_sha256), _numbers(circuit), _drawing(circuit, traces, graph, d_head)]
-    parts.append(f'<div id="card-{escape(circuit.task)}">{judged}</div>')
+    parts.append(judged)
     if traces and traces.samples:
         parts += [_browser(), _grid(graph, traces), _attention(traces)]
     else:

@@ -122,7 +122,7 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
         '<p class="note">Task losses are means over held-out samples, in nats, between answer and foil only: '
         f"{CHANCE:.3f} (ln 2) is chance, 0 is certainty. A good circuit keeps the loss near the full model’s; ablating "
         "it brings the loss to chance or above (necessity); a random circuit of its size stays at chance. ✓: the "
-        "target is reached on words and on templates that took no part in the search; ✗: only on templates that did.</p>"
+        "target is reached on words and templates that took no part in the search; ✗: only on templates that did.</p>"
     )
     if len(sizes) > 1 and all(sizes):
         mean = math.exp(sum(math.log(size) for size in sizes) / len(sizes))
@@ -132,7 +132,7 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
 
 def _summary_row(files: CircuitFiles) -> list[str]:
     circuit, metrics = files.circuit, files.circuit.metrics
-    card = "–" if files.card is None else f'<a href="#card-{escape(circuit.task)}">{escape(count(files.card))}</a>'
+    card = "–" if files.card is None else escape(count(files.card))
     return [
         f'<a href="#circuit-{escape(circuit.task)}">{escape(circuit.task)}</a>',
         number(metrics.nodes),

@@ -101,7 +101,7 @@ def judge(
         params_sha256=circuit.params_sha256,
         circuit_sha256=circuit_sha256(circuit.to_dict()),
         rows=tuple(found),
-        samples={name: _losses(subject, each) for name, each in subject.samples.items()},
+        losses={name: _losses(subject, each) for name, each in subject.samples.items()},
         seconds=round(time.perf_counter() - started, 2),
     )
 
