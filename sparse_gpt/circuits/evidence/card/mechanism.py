@@ -21,7 +21,7 @@ from sparse_gpt.model.taps import NORM_TAPS
 SAME_ROLE = 0.9  # correlation
 CONSTANT = 1e-6  # share of a node's mean square that its variance must exceed, else it counts as constant
 NEAREST = 4  # prompts among which a donor is drawn
-MOST_SINGLE = 12  # nodes that are interchanged one by one
+MOST_SINGLE = 4  # nodes that are interchanged one by one
 SHOWN = 10
 
 

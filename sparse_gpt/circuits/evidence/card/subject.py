@@ -14,7 +14,7 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 
 Role = Literal["selection", "heldout", "wild"]
 MAIN = "main"  # the set that rows about the inside of a circuit are measured on
@@ -178,3 +178,10 @@ def few(batch: TaskBatch) -> np.ndarray:
     pairs = len(batch.positions) // 2
     some = np.linspace(0, pairs - 1, min(ROWS // 2, pairs)).astype(int)
     return np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1)
+
+
+def fewer(samples: Samples) -> tuple[Samples, np.ndarray]:
+    """The `few` of a set, for rows that run many candidates; and which of its rows they are."""
+    index = few(samples.evaluator.batch)
+    evaluator = dataclasses.replace(samples.evaluator, batch=rows(samples.evaluator.batch, index))
+    return dataclasses.replace(samples, evaluator=evaluator, words=samples.words[index]), index
