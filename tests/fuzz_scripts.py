@@ -111,6 +111,7 @@ _TASK = "--task=single_double_quote"
 SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # flags that name paths, and others that are needed
     "train": (("workdir", "init_from", "batches", "params_out"), ("--preset=tiny",)),
     "prune": (("workdir", "init_from"), (_TASK,)),
+    "card": (("workdir", "init_from"), (_TASK,)),
     "report": (("workdir", "init_from"), ()),
     "evaluate": (("workdir", "init_from"), ()),
     "bridge": (("workdir", "dense", "independent", "config.bridge.init_from"), ("--preset=bridge_quickstart",)),
@@ -129,7 +130,18 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # flags that na
 
 
 MAKES_WORKDIR = ("train", "bridge", "data", "import_openai", "benchmark", "reproduce")
-READS_WORKDIR = ("train", "prune", "report", "steer", "tasks", "logits", "store", "export_openai", "compile_tpu")
+READS_WORKDIR = (
+    "train",
+    "prune",
+    "card",
+    "report",
+    "steer",
+    "tasks",
+    "logits",
+    "store",
+    "export_openai",
+    "compile_tpu",
+)
 INSIDE = (
     *("config.json", "manifest.json", "metrics.jsonl", "evaluation.json"),
     *(

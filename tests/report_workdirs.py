@@ -40,6 +40,7 @@ def write_workdir(folder: Path, circuits: bool = True, steps: int = 1000) -> Pat
             write_json(place / "traces.json", traces)
             write_json(place / "search.json", search(circuit))
             write_json(place / "contexts.json", contexts(circuit))
+        write_json(folder / "circuits" / "single_double_quote" / "card.json", card())
         write_json(folder / "evaluation.json", evaluation())
     return folder
 
@@ -63,6 +64,33 @@ def contexts(circuit: Json) -> Json:
 
     nodes = [{**node, "top": ends(1), "bottom": ends(-1)} for node in circuit["nodes"]]
     return {"format": "sparse_gpt.contexts/1", "split": "validation", "tokens": 1000, "nodes": nodes}
+
+
+def card() -> Json:
+    """Of the quote circuit: four rows, one of which fails on the main samples and one of which does not apply."""
+    shared = {"role": "selection", "samples": "main", "sense": "at most", "threshold": 0.15, "reason": "the target"}
+    loss = {
+        "name": "task_loss",
+        "criticism": "Only on <its> words.",
+        "measure": "loss, nats",
+        "end": 0.25,
+        "clusters": 16,
+    } | shared
+    rows = [
+        loss | {"value": 0.046, "interval": [0.01, 0.08], "verdict": "pass"},
+        loss | {"samples": "shifted", "role": "heldout", "value": 0.1, "interval": [0.05, 0.15], "verdict": "pass"},
+        shared
+        | {
+            "name": "restoration",
+            "criticism": "Only in silence.",
+            "measure": "worst loss",
+            "value": 2.5,
+            "verdict": "fail",
+        },
+        shared | {"name": "norms", "criticism": "Norms.", "value": None, "verdict": "not applicable", "note": "frozen"},
+    ]
+    losses = {"role": "selection", "words": ["calm", "calm"], "circuit": [0.1, 0.2], "model": [0.0, 0.01]}
+    return {"format": "sparse_gpt.card/1", "task": "single_double_quote", "rows": rows, "losses": {"main": losses}}
 
 
 def config() -> Json:

@@ -12,6 +12,7 @@ from tests.test_launch import one_line
 PATHS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("benchmark", (), ("workdir",)),
     ("bridge", ("--workdir={}/new",), ("workdir", "dense", "independent")),
+    ("card", ("--workdir={}", "--task=for_while"), ("workdir", "init_from")),
     ("compile_tpu", (), ("workdir",)),
     ("data", (), ("workdir",)),
     ("export_openai", ("--workdir={}", "--output={}/new"), ("workdir", "output")),
@@ -40,7 +41,8 @@ NO_PATHS = {
     "~nosuchuser/run": "no such user",
 }
 WRITERS = [
-    ("benchmark", "workdir"), ("bridge", "workdir"), ("compile_tpu", "workdir"), ("data", "workdir"),
+    ("benchmark", "workdir"), ("bridge", "workdir"), ("card", "workdir"), ("compile_tpu", "workdir"),
+    ("data", "workdir"),
     ("export_openai", "output"), ("import_openai", "workdir"), ("logits", "logits"), ("reproduce", "workdir"),
     ("store", "output"), ("tasks", "export"), ("train", "workdir"), ("prune", "workdir"), ("report", "workdir"),
     ("steer", "workdir"),

@@ -1,6 +1,8 @@
 """The prune script, on a model with random weights."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,9 +46,12 @@ def test_prune_writes_the_files(untrained: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"{task}: " in done.stdout
     assert "held-out task loss" in done.stdout
+    assert re.search(r"\d+ of \d+ rows of its card pass", done.stdout)
+    assert "  necessity          shifted  " in done.stdout
     folder = untrained / "circuits" / task
     assert sorted(path.name for path in folder.iterdir()) == [
         "ablation.npz",
+        "card.json",
         "circuit.json",
         "search.json",
         "study.db",
@@ -66,6 +71,23 @@ def test_prune_writes_the_files(untrained: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert again.stdout == f"{task}: {folder} is complete for these weights and settings; delete it to search again\n"
     assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--task=for_while",), "circuit.json: not found; python -m launch.prune writes it"),
+        (("--task=for_while", "--rows=loss"), "--rows=loss: no such row; choose from task_loss, accuracy"),
+        (("--task=for_while", "--rows=norms", "--full"), "give one of them; --full is all rows"),
+        (("--task=juggling",), "unknown task 'juggling'"),
+    ],
+)
+def test_card_refuses(untrained: Path, flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(untrained, other, ignore=shutil.ignore_patterns("circuits", "searches"))
+    done = launch_here("card", f"--workdir={other}", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_prune_says_why_a_circuit_is_not_refined(untrained: Path) -> None:

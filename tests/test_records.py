@@ -79,7 +79,19 @@ def test_what_a_newer_version_adds_is_passed_over(name: str) -> None:
         assert newer == known
 
 
-OPEN = ("packages", "seeds", "imported", "nonzeros", "hyperparameters", "site_widths", "settings", "dropped", "splits")
+OPEN = (
+    "packages",
+    "seeds",
+    "imported",
+    "nonzeros",
+    "hyperparameters",
+    "site_widths",
+    "settings",
+    "dropped",
+    "splits",
+    "details",
+    "losses",
+)
 """Objects whose keys are not fixed."""
 
 

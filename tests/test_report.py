@@ -64,10 +64,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_says_what_was_trained_and_the_numbers_of_every_task(page: Page) -> None:
     rows = [" ".join(cells) for cells in _rows(page)]
-    assert any(
-        row.startswith("single_double_quote 12 9 0.046 ✓ 0.150 0.012 0.810 0.702 99.2\u202f% yes") for row in rows
-    )
-    assert any(row.startswith("bracket_counting 60 80 0.149 ✓") for row in rows)
+    quote = "single_double_quote 12 9 0.046 ✓ 0.150 0.310 2 of 3 rows pass 0.012 0.810 0.702 99.2\u202f% yes"
+    assert any(row.startswith(quote) for row in rows)
+    assert any(row.startswith("bracket_counting 60 80 0.149 ✗ 0.150 0.310 – ") for row in rows)
     assert "for_while 0.012 99.8\u202f% 0.310 0.200 93.0\u202f%" in rows
     assert "belongs to weights" not in page.text
     assert "refined 12 9 0.100" in rows
@@ -187,8 +186,51 @@ def test_tolerates_values_that_are_not_finite_or_null(tmp_path: Path) -> None:
     page = Page(build_report(folder).read_text(encoding="utf-8"))
     assert "NaN" not in "".join(script for script in page.scripts if script.startswith("{"))
     assert any(
-        " ".join(row).startswith("single_double_quote 12 9 – 0.150 0.012 0.810 0.800 – yes") for row in _rows(page)
+        " ".join(row).startswith("single_double_quote 12 9 – 0.150 0.310 2 of 3 rows pass 0.012 0.810 0.800 – yes")
+        for row in _rows(page)
     )
+
+
+def test_the_card_is_a_table_of_verdicts(page: Page) -> None:
+    rows = [" ".join(cells) for cells in _rows(page)]
+    assert any(
+        row.startswith("✓ pass loss, nats Only on <its> words. main templates 0.046 0.010 to 0.080 16 ≤ 0.150")
+        for row in rows
+    )
+    assert any(row.startswith("✓ pass loss, nats other templates 0.100") for row in rows)  # what is said is said once
+    assert any(row.startswith("✗ fail worst loss Only in silence. main templates 2.50 ≤ 0.150") for row in rows)
+    assert any(row.startswith("– Norms.") and row.endswith("frozen") for row in rows)
+    assert page.text.count("has not been judged") == 1, "the other circuit has no card"
+    assert "belongs to another circuit" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("card", "metrics", "sign"),
+    [
+        ("pass", {}, "✓"),
+        ("fail", {}, "✗"),
+        (None, {"shifted_task_loss": None}, "(main templates only)"),
+        (None, {"shifted_task_loss": 0.14, "shifted_accuracy": 0.96}, "✓"),
+        (None, {"shifted_task_loss": 0.64, "shifted_accuracy": 0.96}, "✗"),
+        (None, {"shifted_task_loss": 0.14, "shifted_accuracy": 0.9}, "✗"),
+    ],
+)
+def test_a_check_mark_says_that_it_holds_where_it_was_not_chosen(
+    card: str | None, metrics: dict[str, float], sign: str, tmp_path: Path
+) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    place = folder / "circuits" / "single_double_quote"
+    tree = json.loads((place / "circuit.json").read_text())
+    workdirs.write_json(place / "circuit.json", tree | {"metrics": tree["metrics"] | metrics})
+    judged = workdirs.card()
+    judged["rows"][1]["verdict"] = card
+    if card is None:
+        (place / "card.json").unlink()
+    else:
+        workdirs.write_json(place / "card.json", judged | {"circuit_sha256": "of another one"})
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert any(" ".join(row).startswith(f"single_double_quote 12 9 0.046 {sign} 0.150") for row in _rows(page))
+    assert ("belongs to another circuit" in page.text) == (card is not None)
 
 
 CIRCUIT, TRACES, SEARCH = (f"circuits/single_double_quote/{name}.json" for name in ("circuit", "traces", "search"))

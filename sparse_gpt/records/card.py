@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from sparse_gpt.records.base import Count, Nats, Part, Record, Seconds, Tree, older
 
-Verdict = Literal["pass", "fail", "not applicable"]
-Sense = Literal["at most", "at least"]
-Role = Literal["selection", "heldout", "wild"]
+Verdict = Annotated[
+    str, Meta(pattern="^(pass|fail|not applicable)$", extra={"expected": "pass, fail or not applicable"})
+]
+Sense = Annotated[str, Meta(pattern="^at (most|least)$", extra={"expected": "at most or at least"})]
+Role = Annotated[str, Meta(pattern="^(selection|heldout|wild)$", extra={"expected": "selection, heldout or wild"})]
 
 
 class CardRow(Part):
@@ -18,11 +22,13 @@ class CardRow(Part):
     name: str
     """Of the row; `python -m launch.card --rows=NAME` measures it again."""
     samples: str
-    """The set of samples that it was measured on, one of those under `samples`."""
+    """The set of samples that it was measured on, one of those under `losses`."""
     role: Role
     """Of that set: a template family that the search saw (selection) or not (heldout), or natural text (wild)."""
     criticism: str
     """What a sceptic says, in one sentence."""
+    measure: str = older("")
+    """What the value is, with its unit."""
     value: float | None
     """What was measured; null where the row is not applicable."""
     interval: tuple[float, float] | None = None
@@ -63,7 +69,7 @@ class SampleLosses(Part):
 class Card(Record):
     """The report card of a circuit: every row with value, interval, threshold and verdict.
 
-    docs/judging.md says what each row would catch.
+    docs/guides/judging_circuits.md says what each row would catch.
     """
 
     FILE: ClassVar[str] = "circuits/TASK/card.json"
@@ -78,7 +84,7 @@ class Card(Record):
     """Fingerprint of the circuit: its nodes, edges, calibration and ablation."""
     rows: tuple[CardRow, ...]
     """In the order of the card."""
-    samples: dict[str, SampleLosses] = older({})
+    losses: dict[str, SampleLosses] = older({})
     """Set of samples -> losses."""
     seconds: Seconds = older(0.0)
     """That the last measurement took."""

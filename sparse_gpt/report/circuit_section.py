@@ -6,6 +6,7 @@ from sparse_gpt.drawing.text import cell, escape, number, script_json, table, vi
 from sparse_gpt.records import Circuit, CircuitFiles, Rankings, Search, Traces
 from sparse_gpt.records.search import Importance
 from sparse_gpt.report.activations import activation_grid, attention_maps, node_data, short_name
+from sparse_gpt.report.card_section import card_section
 from sparse_gpt.report.charts import loss_versus_size, search_history, size_versus_target
 from sparse_gpt.report.evidence import baseline_table, context_table, control_table, overlap_note, path_tables
 from sparse_gpt.report.families import family_table, minimal_note
@@ -20,12 +21,13 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     """
     circuit, traces = files.circuit, files.traces
     graph = build_graph(circuit, traces, d_head)
-    parts = [_stale(circuit, params_sha256), _numbers(circuit), _drawing(circuit, traces, graph, d_head)]
-    parts += [minimal_note(circuit), family_table(circuit)]
     task = circuit.task
     if files.search and files.search.samples_sha256:  # searched on pairs from a file
         task = f"…/{task}.(jsonl|csv)"
     again = f"python -m launch.prune --workdir=… --task={task}"
+    judged = card_section(files.card, circuit, f"python -m launch.card --workdir=… --task={task}")
+    parts = [_stale(circuit, params_sha256), _numbers(circuit), _drawing(circuit, traces, graph, d_head)]
+    parts += [minimal_note(circuit), family_table(circuit), judged]
     if traces and traces.samples:
         parts += [_browser(), _grid(graph, traces), _attention(traces)]
     else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sparse_gpt.drawing.text import compact, escape, number, script_json, sparse_nonzeros, table
 from sparse_gpt.records import CircuitFiles, Evaluation, Manifest, Workdir
 from sparse_gpt.records.base import CHANCE
+from sparse_gpt.report.card_section import count, mark
 from sparse_gpt.report.charts import Chart
 
 
@@ -108,6 +109,8 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
         "edges",
         "circuit",
         "target",
+        "other templates",
+        "report card",
         "full model",
         "circuit ablated",
         "random circuit",
@@ -119,7 +122,8 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
     text = (
         '<p class="note">Task losses are means over held-out samples, in nats, between answer and foil only: '
         f"{CHANCE:.3f} (ln 2) is chance, 0 is certainty. A good circuit keeps the loss near the full model’s; ablating "
-        "it brings the loss to chance or above (necessity); a random circuit of its size stays at chance.</p>"
+        "it brings the loss to chance or above (necessity); a random circuit of its size stays at chance. ✓: the "
+        "target is reached on words and templates that took no part in the search; ✗: only on templates that did.</p>"
     )
     if len(sizes) > 1 and all(sizes):
         mean = math.exp(sum(math.log(size) for size in sizes) / len(sizes))
@@ -129,15 +133,15 @@ def summary(circuits: Sequence[CircuitFiles], workdir: Workdir) -> str:
 
 def _summary_row(files: CircuitFiles) -> list[str]:
     circuit, metrics = files.circuit, files.circuit.metrics
-    loss, target = metrics.task_loss, circuit.target_loss
-    reached = loss is not None and target is not None and loss <= target
-    verdict = ' <span class="good" title="at or below the target">✓</span>' if reached else ""
+    card = "–" if files.card is None else escape(count(files.card))
     return [
         f'<a href="#circuit-{escape(circuit.task)}">{escape(circuit.task)}</a>',
         number(metrics.nodes),
         number(metrics.edges),
-        f"<b>{number(loss)}</b>{verdict}",
-        number(target),
+        f"<b>{number(metrics.task_loss)}</b>{mark(files.card, circuit)}",
+        number(circuit.target_loss),
+        number(metrics.shifted_task_loss),
+        card,
         number(metrics.full_model_task_loss),
         number(metrics.ablated_task_loss),
         number(metrics.random_circuit),
@@ -198,6 +202,7 @@ def file_list(workdir: Workdir) -> str:
 
 _CIRCUIT_FILES = {
     "ablation.npz": "the values that nodes outside the circuit take",
+    "card.json": "the report card, with the losses of single samples",
     "search.json": "trials, search history, loss versus size, random circuits",
     "traces.json": "activations and attention on sample prompts",
     "rankings.json": "sizes at every target loss, of the search and of rankings that nobody searched",

@@ -101,7 +101,7 @@ def judge(
         params_sha256=circuit.params_sha256,
         circuit_sha256=circuit_sha256(circuit.to_dict()),
         rows=tuple(found),
-        samples={name: _losses(subject, each) for name, each in subject.samples.items()},
+        losses={name: _losses(subject, each) for name, each in subject.samples.items()},
         seconds=round(time.perf_counter() - started, 2),
     )
 
@@ -147,6 +147,7 @@ def _row(criterion: Criterion, subject: Subject, samples: Samples) -> CardRow:
         samples=samples.name,
         role=samples.role,
         criticism=criterion.criticism,
+        measure=criterion.measure,
         value=None if found.value is None else _finite(found.value),
         interval=None if found.interval is None else (_finite(found.interval[0]), _finite(found.interval[1])),
         clusters=found.clusters,

@@ -11,6 +11,7 @@ from sparse_gpt.circuits.evidence.card.subject import (
     Measurement,
     Samples,
     Subject,
+    fewer,
     losses,
     measured,
     not_applicable,
@@ -31,6 +32,7 @@ def restoration(subject: Subject, samples: Samples) -> Measurement:
     """Task loss with a random share of closed nodes and removed edges left as they are in the model, one draw for all
     samples; the worst share counts."""
     rng, gates, own = np.random.default_rng(subject.seed), subject.gates, subject.edges[1]
+    samples, _ = fewer(samples)
     shares = np.repeat(SHARES, RESTORATIONS)
     opened = [np.maximum(gates, rng.random(len(gates)) < share) for share in shares]
     kept = [np.maximum(own, rng.random(len(own)) < share) for share in shares]
@@ -67,10 +69,11 @@ def random_connected(subject: Subject, samples: Samples) -> Measurement:
     drawn = random_connected_circuits(subject.problem, subject.gates, CONNECTED, subject.seed)
     if drawn is None:
         return not_applicable("the model has no connected pieces of this size")
-    evaluator = samples.evaluator
+    fewer_samples, index = fewer(samples)
+    evaluator = fewer_samples.evaluator
     logits = evaluator.logits(Candidates(drawn))
     _, _, calibrated = fit_many(logits, evaluator.index, len(evaluator.shift_tokens))
-    own = float(losses(subject.circuit(samples)).mean())
+    own = float(losses(subject.circuit(samples)[index]).mean())
     rank = (1 + int(np.sum(calibrated <= own))) / (1 + CONNECTED)
     quantiles = {name: float(np.quantile(calibrated, q)) for name, q in (("lowest", 0), ("median", 0.5))}
     return Measurement(rank, details={"draws": CONNECTED, **quantiles, "circuit": own})

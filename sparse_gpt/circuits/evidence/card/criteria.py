@@ -17,6 +17,7 @@ class Criterion:
 
     Attributes:
         name: of the row.
+        measure: what its value is, with its unit.
         criticism: what a sceptic says, in one sentence.
         sense: whether the value has to be "at most" or "at least" the threshold.
         threshold: what passes.
@@ -27,6 +28,7 @@ class Criterion:
     """
 
     name: str
+    measure: str
     criticism: str
     sense: Literal["at most", "at least"]
     threshold: float
@@ -45,6 +47,7 @@ class Criterion:
 _FIT = (
     Criterion(
         "task_loss",
+        "task loss, nats",
         "The circuit does the task only on the words and templates it was chosen on.",
         "at most",
         TARGET,
@@ -55,6 +58,7 @@ _FIT = (
     ),
     Criterion(
         "accuracy",
+        "share of samples that are right",
         "A small loss can hide a class of prompts that is always wrong.",
         "at least",
         0.95,
@@ -64,6 +68,7 @@ _FIT = (
     ),
     Criterion(
         "agreement",
+        "share of samples on which circuit and model choose alike",
         "The circuit chooses something else than the model does.",
         "at least",
         0.9,
@@ -73,6 +78,7 @@ _FIT = (
     ),
     Criterion(
         "binary_kl",
+        "divergence of the two-way answer from the model's, nats",
         "The circuit is right, but with another confidence than the model.",
         "at most",
         TARGET,
@@ -82,6 +88,7 @@ _FIT = (
     ),
     Criterion(
         "worst_word",
+        "task loss on the worst word, nats",
         "The mean hides words on which the circuit fails.",
         "at most",
         CHANCE,
@@ -91,15 +98,17 @@ _FIT = (
     ),
     Criterion(
         "necessity",
+        "task loss of the model without the circuit, nats",
         "The model does the task without the circuit, too.",
         "at least",
-        CHANCE,
-        "ln 2: with the circuit ablated, nothing of the task may be left",
+        0.69,
+        "chance (ln 2), rounded down: with the circuit ablated, nothing of the task may be left",
         "cheap",
         every_set=True,
     ),
     Criterion(
         "calibration_scale",
+        "factor of the logits",
         "The circuit's own answer is faint; the calibration makes it loud.",
         "at most",
         6.0,
@@ -111,6 +120,7 @@ _FIT = (
 _CLOSING = (
     Criterion(
         "random_connected",
+        "rank among random connected circuits",
         "Any connected piece of the model of this size does as well, once it is calibrated.",
         "at most",
         0.05,
@@ -119,6 +129,7 @@ _CLOSING = (
     ),
     Criterion(
         "ablation_values",
+        "task loss at the worst other value, nats",
         "It works with one constant for closed nodes and with no other.",
         "at most",
         0.5,
@@ -127,6 +138,7 @@ _CLOSING = (
     ),
     Criterion(
         "restoration",
+        "task loss at the worst restored share, nats",
         "It works only while the rest of the model is silent.",
         "at most",
         2 * TARGET,
@@ -135,6 +147,7 @@ _CLOSING = (
     ),
     Criterion(
         "completeness",
+        "mean difference of probabilities",
         "Part of the mechanism is outside: break the circuit and it fails where the model does not, or the reverse.",
         "at most",
         0.25,
@@ -144,6 +157,7 @@ _CLOSING = (
     ),
     Criterion(
         "first_order",
+        "share of pairs that are right",
         "A few closed nodes, opened, undo it.",
         "at least",
         0.9,
@@ -152,6 +166,7 @@ _CLOSING = (
     ),
     Criterion(
         "adversary",
+        "share of pairs that are right",
         "Some way of leaving the rest of the model on undoes it.",
         "at least",
         0.9,
@@ -163,6 +178,7 @@ _CLOSING = (
 _INSIDE = (
     Criterion(
         "roles",
+        "share of nodes with the same role",
         "Its nodes do something else in the circuit than in the model.",
         "at least",
         0.9,
@@ -171,6 +187,7 @@ _INSIDE = (
     ),
     Criterion(
         "attention",
+        "total variation, worst head",
         "Its heads look elsewhere once their other channels are closed, or evenly at everything.",
         "at most",
         0.5,
@@ -179,6 +196,7 @@ _INSIDE = (
     ),
     Criterion(
         "norms",
+        "largest factor of an RMS",
         "Ablation shrinks the stream, and the norms blow up what is left.",
         "at most",
         2.0,
@@ -187,6 +205,7 @@ _INSIDE = (
     ),
     Criterion(
         "frozen_norms",
+        "task loss under the model's norms, nats",
         "With the norms of the model it would not work.",
         "at most",
         2 * TARGET,
@@ -195,6 +214,7 @@ _INSIDE = (
     ),
     Criterion(
         "interchange",
+        "task loss after the worst exchange, nats",
         "Activations of the model do not work in the circuit, or the circuit's in the model.",
         "at most",
         2 * TARGET,
@@ -203,14 +223,16 @@ _INSIDE = (
     ),
     Criterion(
         "scrubbing",
+        "task loss at the worst site, nats",
         "What its nodes carry is more than which answer is right.",
         "at most",
         2 * TARGET,
-        "nats when every node takes its value from another prompt with the same answer",
+        "nats at the worst site whose nodes take their values from other prompts with the same answer",
         "cheap",
     ),
     Criterion(
         "mib_cmd",
+        "area between faithfulness and 1",
         "It was cut at one size; the ranking behind it is bad at all others.",
         "at most",
         0.25,
@@ -222,6 +244,7 @@ _INSIDE = (
 _SEARCHES = (
     Criterion(
         "nonsense",
+        "edges over those for nonsense",
         "The same search makes the model do anything at all, at this size.",
         "at most",
         1 / 3,
@@ -230,6 +253,7 @@ _SEARCHES = (
     ),
     Criterion(
         "permuted_weights",
+        "edges over those in permuted weights",
         "The same search finds such a circuit in a model that knows nothing.",
         "at most",
         1 / 3,
@@ -238,6 +262,7 @@ _SEARCHES = (
     ),
     Criterion(
         "stability",
+        "share of nodes found again",
         "Other samples give another circuit.",
         "at least",
         0.5,

@@ -21,7 +21,7 @@ from sparse_gpt.records import Node
 SAME_ROLE = 0.9  # correlation
 CONSTANT = 1e-6  # share of a node's mean square that its variance must exceed, else it counts as constant
 NEAREST = 4  # prompts among which a donor is drawn
-MOST_SINGLE = 12  # nodes that are interchanged one by one
+MOST_SINGLE = 4  # nodes that are interchanged one by one
 SHOWN = 10
 
 
@@ -167,8 +167,9 @@ def _exchanged(inner: Inside, some: np.ndarray, into_circuit: bool) -> np.ndarra
 
 
 def scrubbing(subject: Subject, samples: Samples) -> Measurement:
-    """Task loss of the circuit when each of its nodes takes its value from another prompt, drawn anew for each node,
-    with the same answer and length: one of the NEAREST in tokens, so that the template is mostly the same.
+    """Task loss of the circuit when its nodes at one site of one layer take their values from other prompts, drawn anew
+    for each node, with the same answer and length: one of the NEAREST in tokens, so that the template is mostly the
+    same. The worst site counts.
 
     The hypothesis is that nodes carry which answer is right, and nothing else. Where the answer is found by counting or
     by position, nodes may rightly carry more, and this fails.
@@ -177,20 +178,23 @@ def scrubbing(subject: Subject, samples: Samples) -> Measurement:
     if not len(samples.evaluator.shift_tokens):
         return not_applicable("the task has too many answers to be classes")
     donors = _donors(inner)
-    found = sum(len(each) > 0 for each in donors)
-    if found < len(donors) / 2:
+    some = np.array([len(each) > 0 for each in donors])
+    if not inner.nodes or np.mean(some) < 0.5:
         return not_applicable("most prompts have no other one of the same answer and length")
-    rng, values, where = np.random.default_rng(subject.seed), {}, {}
-    for place in {(node.site, node.layer) for node in inner.nodes}:
-        own = np.asarray(inner.circuit[1][place])
+    rng, found = np.random.default_rng(subject.seed), {}
+    for site, layer in sorted({(node.site, node.layer) for node in inner.nodes}):
+        own = np.asarray(inner.circuit[1][site, layer])
         width = own.shape[-1]
         chosen = np.array([rng.choice(each, width) if len(each) else [i] * width for i, each in enumerate(donors)])
-        values[place] = np.take_along_axis(own, chosen[:, None, :], axis=0)
-        where[place] = inner.layered[place[0]][place[1]]
-    logits = inner.calibrated(inner.run(subject.circuit_candidates, values, where)[0])
-    some = np.array([len(each) > 0 for each in donors])
-    estimate = statistics.nonnegative_mean(losses(logits)[some], inner.words[some])
-    return measured(estimate, unscrubbed=float(losses(inner.calibrated(inner.circuit[0]))[some].mean()), prompts=found)
+        values = {(site, layer): np.take_along_axis(own, chosen[:, None, :], axis=0)}
+        where = {(site, layer): inner.layered[site][layer]}
+        logits = inner.calibrated(inner.run(subject.circuit_candidates, values, where)[0])
+        found[f"{layer}.{site}"] = losses(logits)[some]
+    means = {name: float(each.mean()) for name, each in found.items()}
+    worst = max(means, key=means.__getitem__)
+    own_loss = float(losses(inner.calibrated(inner.circuit[0]))[some].mean())
+    estimate = statistics.nonnegative_mean(found[worst], inner.words[some])
+    return measured(estimate, unscrubbed=own_loss, worst=worst, sites=means, prompts=int(some.sum()))
 
 
 def _donors(inner: Inside) -> list[np.ndarray]:

@@ -14,9 +14,10 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, rows
 
 Role = Literal["selection", "heldout", "wild"]
+SHIFTED = "elsewhere"  # the family that has the templates of the shifted variant
 MAIN = "main"  # the set that rows about the inside of a circuit are measured on
 
 Find = Callable[[Problem], Candidate]
@@ -145,19 +146,26 @@ class Subject:
 
 
 def sample_sets(problem: Problem) -> dict[str, Samples]:
-    """The held-out samples of a problem by name: "main", and "shifted" where the task has other templates."""
-    token_text, heldout = problem.model.token_text, problem.heldout.batch
-    free = frozenset[str]() if token_text is None else words.free_words(problem.samples.train, heldout, token_text)
-    found: list[tuple[str, Role, Evaluator]] = [(MAIN, "selection", problem.heldout)]
+    """The held-out samples of a problem by name: "main" (all that was searched), single template families, "shifted"
+    where the task has that variant, and natural "text"."""
+    token_text, samples, heldout = problem.model.token_text, problem.samples, problem.heldout
+    free = frozenset[str]() if token_text is None else words.free_words(samples.train, heldout.batch, token_text)
+
+    def of(name: str, role: Role, batch: TaskBatch) -> Samples:
+        evaluator = dataclasses.replace(heldout, batch=batch)
+        return Samples(name, role, evaluator, words.clusters(batch, free, token_text))
+
+    found = [of(MAIN, "selection", heldout.batch)]
+    if len(samples.families) > 1:
+        found += [of(f"family {name}", "selection", by_length(each.heldout)) for name, each in samples.families.items()]
     if (shifted := problem.shifted) is not None:
-        found.append(("shifted", "heldout", shifted))
-    sets = {
-        name: Samples(name, role, evaluator, words.clusters(evaluator.batch, free, token_text))
-        for name, role, evaluator in found
-    }
-    if (wild := problem.samples.wild) is not None:  # each its own cluster
-        evaluator = dataclasses.replace(problem.heldout, batch=wild)
-        sets["text"] = Samples("text", "wild", evaluator, np.arange(len(wild.positions)).astype(str))
+        found.append(of("shifted", "selection" if SHIFTED in samples.families else "heldout", shifted.batch))
+    for name, batch in {**samples.others, **samples.novel}.items():
+        found.append(of(f"family {name}", "heldout", by_length(batch)))
+    sets = {each.name: each for each in found}
+    if samples.wild is not None:  # each its own cluster
+        evaluator = dataclasses.replace(heldout, batch=samples.wild)
+        sets["text"] = Samples("text", "wild", evaluator, np.arange(len(samples.wild.positions)).astype(str))
     return sets
 
 
@@ -182,3 +190,10 @@ def few(batch: TaskBatch) -> np.ndarray:
     pairs = len(batch.positions) // 2
     some = np.linspace(0, pairs - 1, min(ROWS // 2, pairs)).astype(int)
     return np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1)
+
+
+def fewer(samples: Samples) -> tuple[Samples, np.ndarray]:
+    """The `few` of a set, for rows that run many candidates; and which of its rows they are."""
+    index = few(samples.evaluator.batch)
+    evaluator = dataclasses.replace(samples.evaluator, batch=rows(samples.evaluator.batch, index))
+    return dataclasses.replace(samples, evaluator=evaluator, words=samples.words[index]), index
