@@ -364,7 +364,7 @@ def test_encode_refuses_tokens_across_the_border_and_equal_tokens() -> None:
     same = Pair(Sample("a", "b", "b"), Sample("c", "b", "b"))
     with pytest.raises(TaskError, match="same token"):
         tasks.encode([same], _Bytes())
-    with pytest.raises(TaskError, match="no pairs"):
+    with pytest.raises(TaskError, match="no samples"):
         tasks.encode([], _Bytes())
 
 
