@@ -269,7 +269,8 @@ def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:
     np.testing.assert_array_equal(ranking.rank_open(tau, slope, np.ones(5)), [1, 4, 0, 2, 3])
 
 
-@pytest.mark.parametrize("tie_qk", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tie_qk", [False, True])
 def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     """What every search has closed for good is left out: losses, slopes of what is left and taus are those of the whole
     model, with those nodes closed."""
