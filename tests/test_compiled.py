@@ -27,7 +27,7 @@ def test_programs_are_kept_and_give_the_same_bits(launch: Launch, tmp_path: Path
     def run(name: str) -> tuple[str, dict[Path, int]]:
         done = launch("train", f"--workdir={tmp_path / name}", *flags, env=env)
         assert done.returncode == 0, done.stderr
-        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("jit_step-*-cache")}
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("jit_train_step-*-cache")}
         held = json.loads((tmp_path / name / "manifest.json").read_text())
         return held["params_sha256"], kept
 

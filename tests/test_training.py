@@ -235,6 +235,7 @@ def test_projections_with_the_same_rows_are_equal() -> None:
     assert one != dataclasses.replace(one, tensors=dict(reversed(one.tensors.items()))), "keep counts go by order"
 
 
+@pytest.mark.slow
 def test_a_step_without_projection_differs_by_the_projection_alone() -> None:
     config = small()
     tokens, told = next(batches(config).train(0)), schedules.settings(config, 11)

@@ -160,6 +160,8 @@ def search(
                 interruption.check()
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
+    if paused is not None:  # what follows the search takes long too
+        pause.write(paused, settings.steps, h, states, history)
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
 
 
@@ -200,7 +202,7 @@ def _aim(problem: Problem) -> Aim:
 def _initial_states(problem: Problem, h: Hyperparameters, start: GateArrays | None) -> States:
     if problem.settings.search == "paper":
         return paper_search.initial_states(h, problem.searchable)
-    shifted, tasks = len(problem.selection.shift_tokens), len(problem.samples.names)
+    shifted, tasks = len(problem.selection.shift_tokens), len(problem.samples.parts)
     return path_search.initial_states(h, problem.searchable, start, shifted, tasks)
 
 
@@ -248,7 +250,7 @@ def _batches_of(problem: Problem, h: Hyperparameters, first: int, count: int) ->
     train, pairs = problem.train, problem.settings.batch_pairs
     if problem.settings.search == "paper":
         return _batches(train, first, count, pairs)
-    tasks = len(problem.samples.names)
+    tasks = len(problem.samples.parts)
     orders = np.stack([_own_pairs(int(seed), train, first * pairs, count * pairs, tasks) for seed in h.seed])
     pair = orders.reshape(len(orders), count, pairs).swapaxes(0, 1)
     return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=3).reshape(count, len(orders), 2 * pairs))
