@@ -154,8 +154,8 @@ def load(folder: Path, params_sha256: str | None = None) -> Circuit:
     path = folder / "circuit.json"
     if not os.path.lexists(path):
         raise InputError(f"{path}: not found; python -m launch.prune writes it")
-    record = records.Circuit.read(path)
     stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
+    record = records.Circuit.read(path)
     circuit = from_record(record, {site: stored[site] for site in NODE_SITES})
     for node in circuit.nodes:
         if np.ndim(stored[node.site]) != 2 or (node.layer, node.channel) >= stored[node.site].shape:

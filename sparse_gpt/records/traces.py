@@ -1,6 +1,5 @@
 """traces.json and contexts.json: what the nodes of a circuit do on sample prompts and in running text."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from sparse_gpt.errors import InputError
@@ -24,9 +23,9 @@ class Sample(Part):
     """Logit of the answer minus that of the foil, in the whole model."""
     logit_difference_circuit: float | None = older(None)
     """The same in the circuit, calibrated."""
-    values: Mapping[str, tuple[Number | None, ...]]
+    values: dict[str, tuple[Number | None, ...]]
     """"layer.site.channel" -> the node's activation at every token, in the circuit."""
-    attention: Mapping[str, tuple[tuple[Number | None, ...], ...]] = older({})
+    attention: dict[str, tuple[tuple[Number | None, ...], ...]] = older({})
     """"layer.head" -> a row of attention weights per query; a row sums to less than 1 where a sink takes the rest."""
 
 

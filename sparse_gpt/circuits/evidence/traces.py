@@ -17,6 +17,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import chain, recorder, site_widths
 from sparse_gpt.records import Traces
+from sparse_gpt.records.base import Number
 from sparse_gpt.records.traces import Sample, VocabularyEntry
 
 
@@ -79,7 +80,9 @@ def _record(gated: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Arra
     return at_end, {site: [store[site, layer] for layer in layers] for site in NODE_SITES}
 
 
-def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int) -> dict[str, tuple[float, ...]]:
+def _values(
+    circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int
+) -> dict[str, tuple[Number | None, ...]]:
     """ "layer.site.channel" -> one value per token."""
     return {
         f"{node.layer}.{node.site}.{node.channel}": _rounded(seen[node.site][node.layer][row, :length, node.channel])
@@ -89,7 +92,7 @@ def _values(circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, lengt
 
 def _attention(
     gated: GatedModel, circuit: Circuit, seen: dict[str, list[np.ndarray]], row: int, length: int
-) -> dict[str, tuple[tuple[float, ...], ...]]:
+) -> dict[str, tuple[tuple[Number | None, ...], ...]]:
     """ "layer.head" -> attention weights per query, for heads with a node in the circuit. Rows sum to less than one
     where a sink takes its share."""
     m = gated.model.config
@@ -140,6 +143,6 @@ def _vocabulary_entries(
     return of_prompts, entries(head, answers, np.union1d(read, written))
 
 
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _rounded(values: np.ndarray) -> tuple[Number | None, ...]:
     """Floats short enough for a file that people open, and finite."""
     return tuple(float(f"{value:.5g}") for value in np.nan_to_num(values, posinf=LARGEST, neginf=-LARGEST))
