@@ -26,6 +26,8 @@ from sparse_gpt.circuits.search.select import select
 from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.launch.jobs.prune import search_problems
+from sparse_gpt.records import Search
+from sparse_gpt.records.search import Trial
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -73,7 +75,7 @@ def _reference_penalties(losses: np.ndarray, target: float, first: float) -> tup
             half = (min(worst, target) + target) / 2
         cap = math.inf if worst < half else min(cap, 4 * penalty)
         change = min(0.1, max(-0.2, 0.1 * (target - max(worst, *loss)) / target))
-        penalty = min(cap, penalty * math.exp(change))
+        penalty = min(max(cap, first), max(first, penalty * math.exp(change)))
         penalties.append(penalty)
         feasible.append(max(worst, *loss) <= target)
     return np.array(penalties), np.array(feasible)
@@ -86,20 +88,23 @@ def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_
     curve = np.where(np.arange(steps) < 80, np.minimum(0.0025 * np.arange(steps), 0.055), 0.3)
     curve = np.where(np.arange(steps) > 90, 0.02, curve)
     losses = np.stack([curve, 0.3 * curve], axis=1) * rng.uniform(0.8, 1.2, (steps, 2))
+    losses = np.concatenate([np.full((12, 2), 0.3), losses])  # and they begin above the target
+    steps = len(losses)
     penalties, feasible = _reference_penalties(losses, target, 1e-4)
+    assert (penalties[:12] == 1e-4).all()
     aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32))
     gates = {site: jnp.zeros((1, 2)) for site in NODE_SITES}
     state = _state(gates, tasks=2)
-    opened = np.concatenate([np.arange(200, 115, -1), np.full(25, 190)])
+    opened = np.concatenate([np.full(12, 200), np.arange(200, 115, -1), np.full(25, 190)])
     for step in range(steps):
         slope = {site: jnp.full((1, 2), float(step)) for site in NODE_SITES}
         state = state._replace(tau={site: jnp.full((1, 2), float(step)) for site in NODE_SITES})
         state = path_search._follow(
-            aim, state, jnp.int32(step), jnp.float32(losses[step]), slope, jnp.float32(opened[step])
+            aim, jnp.float32(1e-4), state, jnp.int32(step), jnp.float32(losses[step]), slope, jnp.float32(opened[step])
         )
         assert float(state.penalty) == pytest.approx(penalties[step], rel=1e-4), step
-    kept = max(step for step in range(85) if feasible[step])
-    assert kept < 80
+    kept = max(step for step in range(97) if feasible[step])
+    assert kept < 92
     assert float(state.best.open_nodes) == opened[kept]
     assert float(state.best.tau["attn_q"][0, 0]) == kept
 
@@ -213,7 +218,8 @@ class _Reference:
         share = min(1, (5 - step) / 1.5)
         self.loss, self.opened = np.mean(_softplus(-calibrated)), int(np.sum((tau > 0) & allowed))
         self.running = self.loss if step == 0 else 0.9 * self.running + 0.1 * self.loss
-        self.penalty *= np.exp(np.clip(0.1 * (2.0 - max(self.running, self.loss)) / 2.0, -0.2, 0.1))
+        change = np.exp(np.clip(0.1 * (2.0 - max(self.running, self.loss)) / 2.0, -0.2, 0.1))
+        self.penalty = max(1e-3, self.penalty * change)
         self.slope = 0.95 * self.slope + 0.05 * slope
         limit = 0.6 if self.concrete else 1.0
         self.tau = np.where(allowed, np.clip(tau - share * 0.02 * direction[:-3], -limit, limit), -limit)
@@ -304,10 +310,11 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
 
 
 def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said() -> None:
-    trial = {"open_nodes": 5, "feasible": True, "reached": True}
-    assert search_problems({"trials": [trial] * 2, "refined_from": "trial 0"}) == []
-    closed, above = {**trial, "open_nodes": 0, "reached": False}, {**trial, "feasible": False, "reached": False}
-    told = search_problems({"trials": [closed, above], "refined_from": "integrated_gradients"})
+    fine = Trial(open_nodes=5, feasible=True, reached=True)
+    assert search_problems(Search(trials=(fine, fine), refined_from="trial 0")) == []
+    closed = Trial(open_nodes=0, feasible=True, reached=False)
+    above = Trial(open_nodes=5, feasible=False, reached=False)
+    told = search_problems(Search(trials=(closed, above), refined_from="integrated_gradients"))
     assert len(told) == 3
     assert told[0].startswith("1 of 2 searches closed every node")
     assert "integrated_gradients" in told[2]

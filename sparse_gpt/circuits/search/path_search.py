@@ -123,11 +123,12 @@ def not_closed(h: Hyperparameters, tau: GateArrays, tie_qk: bool) -> GateArrays:
     return alive | {"attn_k": alive["attn_q"]} if tie_qk else alive
 
 
-def next_penalty(penalty: jax.Array, cap: jax.Array, loss: jax.Array, target: jax.Array) -> jax.Array:
-    """The penalty after a step, at most `cap`: it rises while the loss is below the target, more slowly the nearer it
-    is, and falls above it."""
+def next_penalty(penalty: jax.Array, first: jax.Array, cap: jax.Array, loss: jax.Array, target: jax.Array) -> jax.Array:
+    """The penalty after a step, between the `first` one and `cap`: it rises while the loss is below the target, more
+    slowly the nearer it is, and falls above it. Without the lower bound a search that begins above the target would
+    take long to come back to a penalty that closes anything."""
     change = jnp.clip(PENALTY_RATE * (target - loss) / target, SLOWEST, FASTEST)
-    return jnp.minimum(penalty * jnp.exp(change), cap)
+    return jnp.minimum(jnp.maximum(penalty * jnp.exp(change), first), jnp.maximum(cap, first))
 
 
 def learning_rate(step: jax.Array, steps: int) -> jax.Array:
@@ -215,7 +216,7 @@ def update(
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
     directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
     opened = _open_nodes(state.tau, state.searched, tie_qk)
-    followed = _follow(aim, state, step, losses_by_task(each, batch.task, state.running), slope, opened)
+    followed = _follow(aim, h.k_coef, state, step, losses_by_task(each, batch.task, state.running), slope, opened)
     after = _moved(h, followed, directions, learning_rate(step, steps))
     now = jnp.max(losses_by_task(each, batch.task, state.running))
     return after._replace(optimizer=optimizer), (now, opened)
@@ -236,7 +237,13 @@ def _moved(h: Hyperparameters, state: PathState, directions: Any, share: jax.Arr
 
 
 def _follow(
-    aim: Aim, state: PathState, step: jax.Array, losses: jax.Array, slope: Gates, opened: jax.Array
+    aim: Aim,
+    first_penalty: jax.Array,
+    state: PathState,
+    step: jax.Array,
+    losses: jax.Array,
+    slope: Gates,
+    opened: jax.Array,
 ) -> PathState:
     """What follows the losses of a step: running means, penalty with its cap, and the smallest mask at the target."""
     first, losses = step == 0, jnp.minimum(losses, LARGEST_LOSS * aim.target)
@@ -253,7 +260,7 @@ def _follow(
     )
     return state._replace(
         slope=averaged,
-        penalty=next_penalty(state.penalty, cap, jnp.maximum(worst, jnp.max(losses)), aim.target),
+        penalty=next_penalty(state.penalty, first_penalty, cap, jnp.maximum(worst, jnp.max(losses)), aim.target),
         cap=cap,
         half=half,
         running=running,
