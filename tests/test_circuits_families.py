@@ -17,7 +17,7 @@ from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.evaluator import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
 from sparse_gpt.circuits.run.task_batch import joined, rows
-from sparse_gpt.circuits.search.select import calibrate, minimise_nodes
+from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
@@ -113,10 +113,9 @@ def test_losses_of_every_family_by_the_reference() -> None:
 def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> None:
     """It does the main family with less, each is at the target where it was chosen, and both survive their file."""
     samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
-    problem = Problem.build(MODEL, samples)
-    every = Support(problem.searchable_nodes.astype(np.float32))
-    graph, target = problem.graph, problem.selection_target
-    complete = calibrate(problem, minimise_nodes(every, problem.selection, graph, target, lambda line: None))
+    nodes_only = dataclasses.replace(CONFIG, prune=dataclasses.replace(CONFIG.prune, edges=False))
+    problem = Problem.build(LoadedModel(nodes_only, PARAMS, "ab" * 32), samples)
+    complete = calibrate(problem, Support(problem.searchable_nodes.astype(np.float32)))
     assert complete.reached
     inner = minimal_circuit(problem, complete, Stages(), progress=False)
     assert inner is not None

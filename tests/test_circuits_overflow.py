@@ -53,8 +53,8 @@ def test_history_has_no_losses_that_json_has_not() -> None:
     loss = np.array([[0.5, NAN, INF]], np.float32)
     found: Any = SimpleNamespace(loss=loss, open_nodes=np.array([[3, 2, 0]]))
     entries = search_record.history(found)
-    assert [entry["loss"][0] for entry in entries] == [0.5, np.float32(LARGEST), np.float32(LARGEST)]
-    assert entries[-1]["open_nodes"] == [0]
+    assert [entry.loss[0] for entry in entries] == [0.5, np.float32(LARGEST), np.float32(LARGEST)]
+    assert entries[-1].open_nodes == (0,)
 
 
 def test_sizes_are_found_where_every_gate_is_closed() -> None:

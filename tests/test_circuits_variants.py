@@ -23,7 +23,7 @@ from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores, random_ga
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.samples import TaskSamples, by_task, interleave, share
 from sparse_gpt.circuits.run.task_batch import joined, rows
-from sparse_gpt.circuits.search import mask_search, ranking
+from sparse_gpt.circuits.search import hyperparameters, mask_search, ranking
 from sparse_gpt.circuits.search.select import Trials, minimise_nodes, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES
@@ -102,7 +102,10 @@ def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) 
     """Nothing is learned here, so each step's loss is that of the first gates, with the values of its own draw."""
     turns = {site: value[:3] for site, value in draws.items()}
     model = gated_model(CONFIG, PARAMS, _draw(draws, 9), turns)
-    batch, h = circuits_model.batch(24, seed=1), mask_search.population(dataclasses.replace(PRUNE, learning_rate=1e-9))
+    batch, h = (
+        circuits_model.batch(24, seed=1),
+        hyperparameters.population(dataclasses.replace(PRUNE, learning_rate=1e-9)),
+    )
     h = h._replace(init_noise_scale=np.ones(2, np.float32), init_noise_bias=np.zeros(2, np.float32))
     may_open = searchable(CONFIG.model, PARAMS)
     prune = dataclasses.replace(PRUNE, steps=5, batch_pairs=4)

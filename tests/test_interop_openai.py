@@ -65,7 +65,7 @@ def test_absent_fields_have_the_references_defaults() -> None:
     assert (m.d_head, m.d_mlp, m.norm, m.norm_bias, m.bias, m.tied) == (64, 3072, "layer", True, True, True)
     assert (m.activation, m.residual_activation, m.position) == ("gelu", "identity", "additive")
     assert (m.bigram, m.attention_sink, m.d_position) == (False, False, 0)
-    assert (s.activation_fraction, s.activation_sites) == (0.0, "attn_in,attn_out,mlp_in,mlp_out")
+    assert (s.activation_fraction, s.activation_sites) == (0.0, ("attn_in", "attn_out", "mlp_in", "mlp_out"))
     assert notes == []
 
 

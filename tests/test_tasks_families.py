@@ -145,13 +145,13 @@ def test_novel_distractors_are_in_another_form(task: Task) -> None:
 
 def test_searched_families() -> None:
     task = TASKS["for_while"]
-    assert tasks.searched_families(task, "") == ("main",)
-    assert tasks.searched_families(task, "all") == task.families
-    assert tasks.searched_families(task, "finished, main") == ("finished", "main")
+    assert tasks.searched_families(task, ()) == ("main",)
+    assert tasks.searched_families(task, ("all",)) == task.families
+    assert tasks.searched_families(task, ("finished", "main")) == ("finished", "main")
     with pytest.raises(TaskError, match="family broken is novel, no search sees it"):
-        tasks.searched_families(task, "main,broken")
+        tasks.searched_families(task, ("main", "broken"))
     with pytest.raises(TaskError, match="for_while: no family 'other' to search on; choose all, or some of main"):
-        tasks.searched_families(task, "other")
+        tasks.searched_families(task, ("other",))
 
 
 def test_names_of_families_are_checked() -> None:

@@ -13,7 +13,7 @@ Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) ro
 Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(items,) of 0 and 1 -> margins (B,) of some samples, and their slopes (B, items) with respect to the items."""
 WIDTH = 8  # candidates tried at a time
-FEW = 32  # items from which on each is tried
+FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
 
@@ -96,7 +96,7 @@ def screen(
             order, predicted = _predicted(margin, slopes, np.flatnonzero(kept))
         slack = share * (target - loss)
         enough = np.flatnonzero(predicted <= np.mean(np.logaddexp(0, -margin)) + slack)
-        count = min(1 + int(enough[-1]), int(share * len(order))) if len(enough) else 0
+        count = min(1 + int(enough[-1]), int(share * len(order)), len(order) - FEW) if len(enough) else 0
         fewer = _without(kept, [order[:count]])
         found = losses(fewer)[0] if count else np.inf
         stale = found <= loss + LARGEST_SHARE * (target - loss)

@@ -146,7 +146,8 @@ def hyperparameters(prune: PruneConfig, proposed: list[dict[str, Any]]) -> Hyper
     """Proposals under the study's names as a population; seed and clipping are the prune group's."""
     size = len(proposed)
     if prune.search == "path":
-        each = [population(dataclasses.replace(prune, seeds=1, **values)) for values in proposed]
+        one = [{name: (v,) if isinstance(v, str) else v for name, v in values.items()} for values in proposed]
+        each = [population(dataclasses.replace(prune, seeds=1, **values)) for values in one]
         return Hyperparameters(*(np.concatenate(values) for values in zip(*each, strict=True)))
     arrays = {name: np.array([each[name] for each in proposed], np.float32) for name in FACTORS if name != "1-beta2"}
     return Hyperparameters(

@@ -221,8 +221,11 @@ def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def progress(left: int) -> None:
         report(f"{left} nodes left")
 
+    def costs(kept: np.ndarray) -> np.ndarray:
+        return graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0])
+
     left = minimise.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
-    left = minimise.minimise(losses, left, target, progress=progress)
+    left = minimise.minimise(losses, left, target, costs, progress)
     return Support(left[graph.gate_of])
 
 
