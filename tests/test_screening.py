@@ -34,8 +34,12 @@ class Margins:
 
 
 @pytest.mark.parametrize("trap", [0.0, 50.0])
-def test_screening_leaves_what_is_needed_within_a_few_gradients(trap: float) -> None:
+def test_screening_leaves_what_is_needed_within_a_few_gradients(trap: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the trap, what is predicted fails until the share is small enough to part the two items."""
+    problem = Margins(trap=trap)
+    stopped = minimise.screen(problem.losses, np.ones(400), 0.09, problem.given)
+    assert stopped.sum() >= minimise.FEW
+    monkeypatch.setattr(minimise, "FEW", 32)
     problem = Margins(trap=trap)
     left = minimise.screen(problem.losses, np.ones(400), 0.09, problem.given)
     assert problem.losses(left[None])[0] <= 0.09

@@ -146,8 +146,13 @@ def hyperparameters(prune: PruneConfig, proposed: list[dict[str, Any]]) -> Hyper
     """Proposals under the study's names as a population; seed and clipping are the prune group's."""
     size = len(proposed)
     if prune.search == "path":
-        one = [{name: (v,) if isinstance(v, str) else v for name, v in values.items()} for values in proposed]
-        each = [population(dataclasses.replace(prune, seeds=1, **values)) for values in one]
+        kinds_of = [
+            dataclasses.replace(
+                prune, seeds=1, path_rate=one["path_rate"], starts=(one["starts"],), gates=(one["gates"],)
+            )
+            for one in proposed
+        ]
+        each = [population(one) for one in kinds_of]
         return Hyperparameters(*(np.concatenate(values) for values in zip(*each, strict=True)))
     arrays = {name: np.array([each[name] for each in proposed], np.float32) for name in FACTORS if name != "1-beta2"}
     return Hyperparameters(
