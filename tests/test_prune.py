@@ -90,8 +90,9 @@ def test_card_refuses(untrained: Path, flags: tuple[str, ...], message: str, tmp
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_prune_says_why_a_circuit_is_not_refined(untrained: Path) -> None:
-    flags = (*SMALL, "--config.prune.tune_trials=0", "--config.prune.target_loss=50")
+    flags = (*SMALL, "--config.prune.tune_trials=0", "--config.prune.target_loss=50", "--config.prune.card=none")
     strict = "--config.prune.selection_margin=1e-9"
     done = launch_here("prune", f"--workdir={untrained}", "--task=for_while", *flags, strict)
     assert "for_while: not refined, for nothing reached 5e-08 on the samples it was chosen on\n" in done.stdout
