@@ -19,6 +19,8 @@ from sparse_gpt.circuits.evidence.metrics import describe, measure
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.pipeline import search_again
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.run.samples import FamilySamples
+from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.errors import InputError
 from tests import ground_truth
 from tests.ground_truth import OTHER_ROLE, SHORTCUT, TRUE
@@ -182,6 +184,38 @@ def test_the_card_of_a_stored_circuit() -> None:
     assert [row.name for row in merged(card, judge(made, other, ("norms",))).rows] == ["norms"]
     with pytest.raises(InputError, match="--rows=loss: no such row; choose from task_loss, "):
         judge(made, circuit, ("loss",))
+
+
+def test_families_and_natural_text_are_sets_of_their_own() -> None:
+    """Natural places are no pairs and have no free words; a family that was searched on is no evidence elsewhere."""
+    made = problem()
+    batch = made.heldout.batch
+    places = rows(batch, np.arange(0, 2 * (len(batch.positions) // 4) + 1))
+    assert len(places.positions) % 2
+    each = FamilySamples(made.train, batch, batch)
+    samples = dataclasses.replace(
+        made.samples,
+        families={"main": each, "elsewhere": each},
+        others={"aside": batch},
+        novel={"new": batch},
+        wild=places,
+    )
+    several = dataclasses.replace(made, samples=samples)
+    true = ground_truth.candidate(made, TRUE)
+    circuit = describe(made, true, *measure(made, true))
+    names = rows_of("cheap")
+    found = judge(several, circuit, [name for name in names if CRITERIA[name].every_set])
+    roles = {row.samples: row.role for row in found.rows}
+    assert roles == {
+        "main": "selection", "family main": "selection", "family elsewhere": "selection", "shifted": "selection",
+        "family aside": "heldout", "family new": "heldout", "text": "wild",
+    }  # fmt: skip
+    by_name = {row.name: row for row in found.rows if row.samples == "text"}
+    assert by_name["worst_word"].verdict == "not applicable"
+    assert by_name["accuracy"].clusters == len(places.positions)
+    assert "pairs" not in by_name["accuracy"].details
+    right = np.mean(np.array(found.losses["text"].circuit) < np.log(2))
+    assert by_name["accuracy"].value == pytest.approx(right)
 
 
 def test_rankings_find_the_true_circuit() -> None:

@@ -16,7 +16,7 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.samples import interleave
+from sparse_gpt.circuits.run.samples import FamilySamples, interleave
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search, populations, ranking
@@ -268,6 +268,27 @@ def test_every_search_has_its_own_batches_with_as_many_pairs_of_each_task() -> N
         np.testing.assert_array_equal(np.sort(pairs[:12]), np.arange(12))  # every pair once, then all again
         np.testing.assert_array_equal(rows(train, 2 * pairs).task, np.arange(30) % 2)
         assert (pairs[:12] != pairs[12:24]).any()
+
+
+def test_a_search_on_families_follows_the_worst_of_them() -> None:
+    """Whichever comes first: a batch of all pairs has the same largest loss in either order of the families."""
+    one = circuits_model.batch(12, seed=1)
+    families = {"a": one, "b": one._replace(answer=one.foil, foil=one.answer)}
+    prune = dataclasses.replace(PRUNE, steps=1, batch_pairs=12, gates=("heaviside",), starts=("flat",))
+    worst = []
+    for names in (("a", "b"), ("b", "a")):
+        train = interleave([families[name] for name in names])
+        made = circuits_model.search_problem(dataclasses.replace(CONFIG, prune=prune), _searchable(), train)
+        chosen = {name: FamilySamples(*[families[name]] * 3) for name in names}
+        made = dataclasses.replace(made, samples=dataclasses.replace(made.samples, families=chosen))
+        h = hyperparameters.population(prune)
+        assert mask_search._initial_states(made, h, None).running.shape == (1, 2)
+        worst.append(float(mask_search.search(made, h, progress=False).loss[0, 0]))
+        gates = {site: jnp.asarray(value) for site, value in _searchable().items()}
+        logits = {name: np.asarray(made.gated.answer_logits(gates, batch)) for name, batch in families.items()}
+        own = {name: np.mean(_softplus(each[:, 1] - each[:, 0])) for name, each in logits.items()}
+        assert worst[-1] == pytest.approx(max(own.values()), rel=1e-4)
+        assert max(own.values()) > 1.2 * min(own.values())
 
 
 def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:

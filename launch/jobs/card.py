@@ -1,26 +1,27 @@
 """The work of launch.card."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from absl import flags
 
-from sparse_gpt import config as configs
 from sparse_gpt import tasks
-from sparse_gpt.circuits import TaskSamples
+from sparse_gpt.circuits import TaskSamples, keep_solved, storage
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evidence.card.card import ROWS, rows_of, select_rows
 from sparse_gpt.circuits.run.samples import share
-from sparse_gpt.config import Config, PruneConfig
+from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
-from sparse_gpt.io import read_json_if_any
-from sparse_gpt.records import Card
+from sparse_gpt.records import Card, Search
 from sparse_gpt.records.card import CardRow
 from sparse_gpt.workdir import Workdir
 
 from .. import stored
 
-_WIDTHS = (18, 8, 9, 18, 9, 14)
+_WIDTHS = (18, 18, 9, 18, 9, 14)
 
 
 def main() -> None:
@@ -32,11 +33,20 @@ def main() -> None:
             members = [task for name in names.split("+") for task in tasks.select(name)]
             place = folder / "circuits" / "+".join(task.name for task in members)
             load(place, run.params_sha256)  # before anything that takes time
-            searched = Workdir(folder, searched_with(run.config, read_json_if_any(place / "search.json")))
-            found = {task.name: task_samples(task, searched.tokenizer, searched.config) for task in members}
+            searched = Workdir(folder, _searched(run.config, place))
+            found = {
+                task.name: keep_solved(searched, task_samples(task, searched.tokenizer, searched.config))
+                for task in members
+            }
             samples: TaskSamples = share(found) if len(found) > 1 else next(iter(found.values()))
             card = searched.judge_circuit(samples, rows)
             print("\n".join([f"{card.task}: {summary(card)}", *table(card), f"  -> {place / 'card.json'}"]))
+
+
+def _searched(config: Config, place: Path) -> Config:
+    """The configuration under which the circuit in a folder was searched; the workdir's where no file says it."""
+    search = Search.read_if_any(place / "search.json")
+    return config if search is None else dataclasses.replace(config, prune=storage.searched_with(search))
 
 
 def rows_asked() -> tuple[str, ...]:
@@ -49,22 +59,13 @@ def rows_asked() -> tuple[str, ...]:
     return tuple(ROWS) if flags.FLAGS.full else rows_of("cheap", "slow")
 
 
-def searched_with(config: Config, search: dict[str, object] | None) -> Config:
-    """The configuration under which a circuit was searched, by its search.json; without one, the workdir's."""
-    settings = (search or {}).get("hyperparameters")
-    if not isinstance(settings, dict):
-        return config
-    known = set(configs.to_dict(config)["prune"])
-    prune = PruneConfig(**{name: value for name, value in settings.items() if name in known})
-    return configs.validate(configs.replace(config, {f"prune.{k}": v for k, v in vars(prune).items()}))
-
-
 def summary(card: Card) -> str:
-    """How many rows pass, and the names of those that do not."""
-    asked = [row for row in card.rows if row.verdict != "not applicable"]
-    failed = [row.name if row.samples == "main" else f"{row.name} ({row.samples})" for row in card.failed()]
-    told = f"{len(asked) - len(failed)} of {len(asked)} rows of its card pass"
-    return f"{told}; fail: {', '.join(failed)}" if failed else told
+    """How many rows pass, and the names of those that do not; of rows asked of several sets of samples, on how many."""
+    asked = Counter(row.name for row in card.rows if row.verdict != "not applicable")
+    failed = Counter(row.name for row in card.failed())
+    told = f"{asked.total() - failed.total()} of {asked.total()} rows of its card pass"
+    names = (f"{name} ({count} of {asked[name]})" if asked[name] > 1 else name for name, count in failed.items())
+    return f"{told}; fail: {', '.join(names)}" if failed else told
 
 
 def table(card: Card) -> list[str]:

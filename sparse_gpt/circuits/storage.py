@@ -25,12 +25,17 @@ def is_complete(folder: Path, params_sha256: str, prune: PruneConfig, samples_sh
     try:
         circuit.load(folder, params_sha256)
         search = Search.read(folder / "search.json")
-        held = configs.from_dict({"prune": search.hyperparameters}).prune  # a younger field than the file: its default
+        held = searched_with(search)
     except (InputError, OSError):
         return False
     wanted = dataclasses.replace(prune, card=held.card), samples_sha256, params_sha256  # a card can be made afterwards
     same = (held, search.samples_sha256, search.params_sha256) == wanted
     return same and (folder / "traces.json").is_file()
+
+
+def searched_with(search: Search) -> PruneConfig:
+    """The `prune` group of a search; a field that is younger than its file has its default."""
+    return configs.from_dict({"prune": search.hyperparameters}).prune
 
 
 def load_found(folder: Path) -> FoundCircuit:

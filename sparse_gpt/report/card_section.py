@@ -6,7 +6,7 @@ from sparse_gpt.records.card import CardRow, circuit_sha256
 
 ACCURATE = 0.95  # on other templates, where there is no card
 _MARKS = {"pass": ("good", "✓ pass"), "fail": ("bad", "✗ fail"), "not applicable": ("", "–")}
-_SAMPLES = {"main": "main templates", "shifted": "other templates"}
+_SAMPLES = {"main": "searched templates", "shifted": "other templates", "text": "natural text"}
 
 
 def card_section(card: Card | None, circuit: Circuit, again: str) -> str:
@@ -23,8 +23,8 @@ def card_section(card: Card | None, circuit: Circuit, again: str) -> str:
     head = ("", "row", "what a sceptic says", "samples", "value", "95 % interval", "words", "passes if", "")
     note = (
         "Held-out words throughout. Thresholds were written down before the numbers; intervals treat all samples "
-        "with the same final word as one. Other templates took no part in the search: what fails there fails where it "
-        "was not chosen."
+        "with the same final word as one. Other templates, families left aside and natural text took no part in the "
+        "search: what fails there fails where it was not chosen."
     )
     stale = ""
     if card.circuit_sha256 and card.circuit_sha256 != circuit_sha256(circuit.tree()):

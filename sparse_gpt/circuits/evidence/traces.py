@@ -1,6 +1,5 @@
 """What a circuit does on sample prompts, for drawing."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
+from sparse_gpt.circuits.evidence.attention import attention_weights
 from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.evaluator import LARGEST, NO_TOKENS, Evaluator, bounded
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.task_batch import TaskBatch
-from sparse_gpt.config import NODE_SITES, ModelConfig
+from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import chain, recorder, site_widths
 from sparse_gpt.records import Traces
 from sparse_gpt.records.base import Number
@@ -106,17 +106,8 @@ def _attention(
         sink = None
         if m.attention_sink:
             sink = float(np.asarray(gated.params[f"h_{layer}"]["attn"]["sink"])[head])
-        found[f"{layer}.{head}"] = tuple(_rounded(weights) for weights in _pattern(q, k, sink, m))
+        found[f"{layer}.{head}"] = tuple(_rounded(weights) for weights in attention_weights(q, k, sink)[:, :-1])
     return found
-
-
-def _pattern(q: np.ndarray, k: np.ndarray, sink: float | None, m: ModelConfig) -> np.ndarray:
-    """Causal attention weights (T, T) of one head from its q and k (T, d_head)."""
-    scores = q @ k.T / math.sqrt(m.d_head)
-    scores = np.where(np.tril(np.ones_like(scores, bool)), scores, -np.inf)
-    top = np.maximum(scores.max(axis=1, keepdims=True), -np.inf if sink is None else sink)
-    weights = np.exp(scores - top)
-    return weights / (weights.sum(axis=1, keepdims=True) + (0.0 if sink is None else np.exp(sink - top)))
 
 
 def _vocabulary_entries(

@@ -216,10 +216,10 @@ def update(
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
     directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
     opened = _open_nodes(state.tau, state.searched, tie_qk)
-    followed = _follow(aim, h.k_coef, state, step, losses_by_task(each, batch.task, state.running), slope, opened)
+    losses = losses_by_task(each, batch.task, state.running)
+    followed = _follow(aim, h.k_coef, state, step, losses, slope, opened)
     after = _moved(h, followed, directions, learning_rate(step, steps))
-    now = jnp.max(losses_by_task(each, batch.task, state.running))
-    return after._replace(optimizer=optimizer), (now, opened)
+    return after._replace(optimizer=optimizer), (jnp.max(losses), opened)
 
 
 def _moved(h: Hyperparameters, state: PathState, directions: Any, share: jax.Array) -> PathState:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sparse_gpt.circuits.evidence.card import statistics
-from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, losses, measured
+from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, losses, measured, not_applicable
 from sparse_gpt.circuits.run.calibration import MAX_SCALE
 
 SHOWN_WORDS = 5
@@ -47,6 +47,8 @@ def binary_kl(subject: Subject, samples: Samples) -> Measurement:
 
 def worst_word(subject: Subject, samples: Samples) -> Measurement:
     """The largest mean loss over the prompts of one final free word."""
+    if samples.role == "wild":
+        return not_applicable("natural text has no free words: each place is one of its own")
     ordered = statistics.by_cluster(losses(subject.circuit(samples)), samples.words)
     shown = [{"word": word, "task_loss": loss, "samples": count} for word, loss, count in ordered[:SHOWN_WORDS]]
     above = sum(loss > np.log(2) for _, loss, _ in ordered)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from sparse_gpt.circuits.evidence.attention import attention_weights
 from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.closing import recalibrated
 from sparse_gpt.circuits.evidence.card.inside import Inside, Place, Recording, run_within
@@ -88,15 +89,11 @@ def _pattern(subject: Subject, recording: Recording, layer: int, head: int) -> n
     """(B, T, T + 1) attention of one head, the sink's share last."""
     config = subject.problem.graph.config
     channels = slice(head * config.d_head, (head + 1) * config.d_head)
-    q, k = (np.asarray(recording[site, layer])[:, :, channels].astype(np.float64) for site in ("attn_q", "attn_k"))
-    scores = np.einsum("bqd,bkd->bqk", q, k) / np.sqrt(config.d_head)
-    scores = np.where(np.tril(np.ones(scores.shape[1:], bool))[None], scores, -np.inf)
-    sink = -np.inf
+    q, k = (np.asarray(recording[site, layer])[:, :, channels] for site in ("attn_q", "attn_k"))
+    sink = None
     if config.attention_sink:
         sink = float(np.asarray(subject.problem.graph.params[f"h_{layer}"]["attn"]["sink"])[head])
-    scores = np.concatenate([scores, np.full((*scores.shape[:2], 1), sink)], axis=-1)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+    return attention_weights(q, k, sink)
 
 
 def _entropy(weights: np.ndarray) -> np.ndarray:
