@@ -106,9 +106,11 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
                 _find(h, paused=paused)
         assert pause.read(paused, h, paper_search.initial_states(h, _may_open()))[0] == done
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
+    whole = tmp_path / "whole.npz"
+    _find(h, paused=whole)
     with monkeypatch.context() as finished:  # what follows a search may be stopped too: nothing is searched again
         finished.setattr(mask_search, "advance", None)
-        jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
+        jax.tree.map(np.testing.assert_array_equal, _find(h, paused=whole), straight)
     other = h._replace(k_coef=2 * h.k_coef)
     assert pause.read(paused, other, paper_search.initial_states(other, _may_open()))[0] == 0
     paused.write_bytes(paused.read_bytes()[:100])
