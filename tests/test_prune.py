@@ -106,6 +106,11 @@ def test_prune_says_why_a_circuit_is_not_refined(untrained: Path) -> None:
         (("--task=,",), "no task"),
         (("--task=for_while", "--shared"), "--shared: needs a list of two or more tasks"),
         (("--task=for_while,if_equals", "--shared", "--config.prune.batch_pairs=3"), "must be a multiple of the 2"),
+        (("--task=for_while,if_equals", "--shared", "--config.prune.families=all"), "on one family each, not on main,"),
+        (
+            ("--task=for_while", "--config.prune.search=path", "--config.prune.starts="),
+            "prune.starts=: name at least one",
+        ),
         (("--config.model.d_model=32",), "fixed by the trained model"),
         (("--config.prune.steps=0",), "must be at least 1"),
         (("--task=for_while",), "corpus"),  # mean ablation needs one

@@ -9,12 +9,12 @@ from absl import flags
 from sparse_gpt import estimate
 from sparse_gpt.circuits import FoundCircuit, TaskSamples, keep_solved, storage
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.samples import joint_sha256, share
+from sparse_gpt.circuits.run.samples import joint_sha256, refuse_mixture, share
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.records import FamilyLosses, Search
-from sparse_gpt.tasks import AnyTask, TaskError
+from sparse_gpt.tasks import AnyTask, TaskError, searched_families
 from sparse_gpt.workdir import Workdir
 
 from .. import cli, stored
@@ -59,6 +59,8 @@ def _wanted(chosen: list[AnyTask], config: Config) -> dict[str, list[AnyTask]]:
     """Name of each circuit to find -> its tasks. InputError when --shared asks for what cannot be."""
     if not flags.FLAGS.shared:
         return {task.name: [task] for task in chosen}
+    for task in chosen:
+        refuse_mixture(task.name, searched_families(task, config.prune.families))
     if config.prune.batch_pairs % len(chosen):
         raise InputError(
             f"--config.prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(chosen)} tasks "

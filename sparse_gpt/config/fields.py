@@ -283,6 +283,9 @@ def as_flag(value: Any) -> Any:
 
 def shown(value: Any, plain: bool = False) -> str:
     """A value as a message shows it: ASCII on one line, shortened; a `plain` text without quotes."""
+    if isinstance(value, tuple):
+        value = as_flag(value)
+        plain = value.isprintable()
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
     if isinstance(value, str):

@@ -75,11 +75,7 @@ def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
         InputError: one of them is a mixture of families.
     """
     for name, part in samples.items():
-        if len(part.families) > 1:
-            raise InputError(
-                f"task {name}: several tasks can share one circuit on one family each, not on "
-                f"{', '.join(part.families)}; name one family in --config.prune.families, or one task"
-            )
+        refuse_mixture(name, tuple(part.families))
     parts = list(samples.values())
     shifted = [part.shifted for part in parts if part.shifted is not None]
     return TaskSamples(
@@ -90,6 +86,15 @@ def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
         tuple(samples),
         joint_sha256([part.sha256 for part in parts]),
     )
+
+
+def refuse_mixture(task: str, families: Sequence[str]) -> None:
+    """InputError when a task that shares a circuit with others is to be searched on several families."""
+    if len(families) > 1:
+        raise InputError(
+            f"task {task}: several tasks can share one circuit on one family each, not on {', '.join(families)}; "
+            "name one family in --config.prune.families, or one task"
+        )
 
 
 def joint_sha256(hashes: Sequence[str]) -> str:
