@@ -42,7 +42,7 @@ def test_every_family_has_a_row_with_the_losses_of_both_circuits() -> None:
     assert family_table(Circuit.from_tree(report_workdirs.quote_circuit()[0])) == ""
 
 
-def test_the_minimal_circuit_is_told_and_has_heavy_frames() -> None:
+def test_the_minimal_circuit_is_told_and_drawn_in_bold() -> None:
     circuit = Circuit.from_tree(nested())
     assert circuit.minimal is not None
     more = len(circuit.nodes) - 5, len(circuit.edges) - len(circuit.minimal.edges)

@@ -47,7 +47,7 @@ def _cells(row: CardRow, repeated: bool) -> list[str]:
         limit += f", interval {sign} {number(row.end)}"
     return [
         f'<span class="{style}">{mark}</span>',
-        f'<code>{escape(row.name)}</code><br><span class="measure">{escape(row.measure)}</span>',
+        "" if repeated else f'<code>{escape(row.name)}</code><br><span class="measure">{escape(row.measure)}</span>',
         "" if repeated else f'<span class="says">{escape(row.criticism)}</span>',
         escape(_SAMPLES.get(row.samples, row.samples)),
         "" if row.value is None else number(row.value),

@@ -30,7 +30,7 @@ def minimal_note(circuit: Circuit) -> str:
     own = ", ".join(each.family for each in minimal.families if each.role == "searched")
     loss, nodes, edges = number(minimal.metrics.task_loss), len(minimal.nodes), len(minimal.edges)
     return (
-        f'<p class="note">Nodes with a heavy frame are the minimal circuit: {nodes} nodes and {edges} edges are enough '
+        f'<p class="note">Nodes in bold are the minimal circuit: {nodes} nodes and {edges} edges are enough '
         f"for family {escape(own)} (task loss {loss} there). The other {len(circuit.nodes) - nodes} nodes and "
         f"{len(circuit.edges) - edges} edges are what the other families need.</p>"
     )
