@@ -20,7 +20,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
 from sparse_gpt.circuits.run.gated_model import binary_loss
-from sparse_gpt.circuits.run.task_batch import padded, trimmed
+from sparse_gpt.circuits.run.task_batch import padded, rounded, trimmed
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimise, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
@@ -370,9 +370,11 @@ def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
 
 
 def test_short_samples_are_not_computed_at_full_width() -> None:
-    model, batch = circuits_model.gated(CONFIG), padded(circuits_model.batch(12, seed=4), 24)
-    assert trimmed(batch).tokens.shape == (12, 16)  # positions are below 8; half of 24, up to a multiple of 8
-    assert trimmed(batch._replace(positions=batch.positions + 10)).tokens.shape == (12, 24)
+    assert [rounded(length, 90) for length in (1, 32, 33, 70)] == [32, 32, 64, 90]
+    model, batch = circuits_model.gated(CONFIG), padded(circuits_model.batch(12, seed=4), 40)
+    assert trimmed(batch).tokens.shape == (12, 32)  # positions are below 8
+    assert trimmed(batch._replace(positions=batch.positions + 24)).tokens.shape == (12, 32)
+    assert trimmed(batch._replace(positions=batch.positions + 30)).tokens.shape == (12, 40)
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(3)])
     shorter = Evaluator(model, circuits_model.batch(12, seed=4), NO_TOKENS).logits(Candidates(sets))
     np.testing.assert_allclose(

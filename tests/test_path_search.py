@@ -16,13 +16,23 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.samples import FamilySamples, interleave
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search, populations, ranking
+from sparse_gpt.circuits.search import (
+    hyperparameters,
+    integrated_gradients,
+    mask_search,
+    path_search,
+    populations,
+    ranking,
+)
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
+from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.circuits.search.path_search import Aim, Best, PathState
 from sparse_gpt.circuits.search.select import select
+from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.launch.jobs.prune import search_problems
@@ -46,9 +56,10 @@ def _problem(prune: PruneConfig = PRUNE) -> Problem:
     return circuits_model.search_problem(config, _searchable(), circuits_model.batch(24, seed=1))
 
 
-def _start() -> GateArrays:
+def _start(searched: GateArrays | None = None) -> Start:
     rng = np.random.default_rng(5)
-    return {site: rng.uniform(-0.3, 0.3, value.shape) for site, value in _searchable().items()}
+    tau = {site: rng.uniform(-0.3, 0.3, value.shape) for site, value in _searchable().items()}
+    return Start(tau, searched or _searchable())
 
 
 def test_hard_concrete_gates_and_how_often_they_are_open() -> None:
@@ -294,6 +305,35 @@ def test_a_search_on_families_follows_the_worst_of_them() -> None:
 def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:
     tau, slope = np.array([0.5, 0.1, -0.1, -0.9, 0.3]), np.array([-1.0, -3.0, -9.0, -9.0, -2.0])
     np.testing.assert_array_equal(ranking.rank_open(tau, slope, np.ones(5)), [1, 4, 0, 2, 3])
+
+
+def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More nodes of a ranking can do worse. Those after them are neither open nor searched, in ranked searches only."""
+    problem, may_open = _problem(), to_vector(_searchable())
+    scores = np.random.default_rng(7).permutation(len(may_open)).astype(float)
+    monkeypatch.setattr(integrated_gradients, "stored_scores", lambda problem, stages: scores)
+    monkeypatch.setattr(integrated_gradients, "LARGEST_SHARE", 0.5)
+    tried: list[int] = []
+
+    def within(self: Evaluator, candidates: Candidates, bound: float) -> np.ndarray:
+        tried.extend(candidates.gates.sum(axis=1).astype(int).tolist())
+        return np.where(candidates.gates.sum(axis=1) < 80, 0.5, 3.0) * bound
+
+    monkeypatch.setattr(Evaluator, "within", within)
+    start = integrated_gradients.start(problem, Stages())
+    size = max(n for n in tried if n < 80)
+    assert min(tried) == 32 < size < max(tried) == len(may_open) // 2
+    order = [node for node in np.argsort(-scores, kind="stable") if may_open[node]]
+    first = np.isin(np.arange(len(may_open)), order[:size])
+    np.testing.assert_array_equal(to_vector(start.searched) > 0, first)
+    np.testing.assert_array_equal(to_vector(start.tau) > 0, first)
+    assert (np.diff(to_vector(start.tau)[order]) <= 0).all()
+    h = hyperparameters.population(PRUNE)
+    states = path_search.initial_states(h, _searchable(), start, 0, 1)
+    for i, ranked in enumerate(h.ranked):
+        searched = {site: np.asarray(value[i]) for site, value in states.searched.items()}
+        np.testing.assert_array_equal(to_vector(searched), first if ranked else may_open)
+    assert set(h.ranked) == {0, 1}
 
 
 @pytest.mark.slow

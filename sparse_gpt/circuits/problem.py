@@ -20,7 +20,7 @@ from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.samples import TaskSamples, by_task, mixture
-from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, padded, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, padded, rounded, rows, without_longest
 from sparse_gpt.config import Config, PruneConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import Params
@@ -245,11 +245,16 @@ def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
 
 
 def _evaluators(gated: GatedModel, samples: TaskSamples, train: TaskBatch) -> tuple[Evaluator, Evaluator]:
-    """On selection samples and on held-out samples, padded to one length so that the same programs serve both."""
-    validation = samples.validation
+    """On selection samples and on held-out samples, of few lengths so that the same programs serve both."""
+    validation = samples.validation if samples.validation.task is not None else without_longest(samples.validation)
     some = rows(train, slice(len(validation.positions)))
-    length = max(batch.tokens.shape[1] for batch in (some, validation, samples.heldout))
-    some, validation, heldout = (padded(batch, length) for batch in (some, validation, samples.heldout))
+    context = gated.model.config.context
+
+    def length(*batches: TaskBatch) -> int:
+        return rounded(max(batch.tokens.shape[1] for batch in batches), context)
+
+    some, validation = (padded(batch, length(some, validation)) for batch in (some, validation))
+    heldout = padded(samples.heldout, length(samples.heldout))
     tokens, one_set = shift_tokens(train), dataclasses.replace(gated, draws=None)
     selection = Evaluator(gated, by_length(joined([validation, some])), tokens)
     return selection, Evaluator(one_set, by_length(heldout), tokens)

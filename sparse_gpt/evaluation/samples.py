@@ -6,7 +6,7 @@ from sparse_gpt import tasks
 from sparse_gpt.bridges.steering import comparable
 from sparse_gpt.circuits import TaskSamples, task_batch
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture
-from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rounded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.tasks import AnyTask
@@ -76,13 +76,15 @@ def _family(task: AnyTask, tokenizer: Tokenizer, config: Config, name: str, shar
     train, validation, heldout = (
         _batch(task, tokenizer, config, split, count, name) for split, count in counts.items()
     )
-    length = max(batch.tokens.shape[1] for batch in (validation, heldout))  # one shape, one program
+    longest = max(batch.tokens.shape[1] for batch in (validation, heldout))
+    length = rounded(longest, config.model.context)  # one shape, one program
     return FamilySamples(train, padded(validation, length), padded(heldout, length))
 
 
 def _batch(task: AnyTask, tokenizer: Tokenizer, config: Config, split: str, count: int, name: str) -> TaskBatch:
     seed, context = config.prune.seed, config.model.context
-    return task_batch(tasks.sample(task, tokenizer, split, count, seed, name, context))
+    batch = task_batch(tasks.sample(task, tokenizer, split, count, seed, name, context))
+    return padded(batch, rounded(batch.tokens.shape[1], context))
 
 
 def equally_long_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> dict[str, TaskBatch]:

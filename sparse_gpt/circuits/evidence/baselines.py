@@ -35,7 +35,7 @@ class Baselines(NamedTuple):
 
     Attributes:
         records: one entry per ranking: its smallest size at the target, the held-out loss there, its loss versus size.
-        gates: name -> gate vector (nodes,) of the rankings that reached the target.
+        gates: name -> gate vector (nodes,) of the rankings that reached the target on all selection samples.
     """
 
     records: list[Baseline]
@@ -43,8 +43,11 @@ class Baselines(NamedTuple):
 
 
 def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baselines:
-    """Every ranking, truncated to its smallest size at the selection target, each circuit with its own calibration."""
-    selection, graph, target = problem.selection, problem.graph, problem.selection_target
+    """Every ranking, truncated to its smallest size at the selection target, each circuit with its own calibration.
+
+    Most rankings need most of the nodes, which takes long to find out: at most ROWS samples of each kind decide.
+    """
+    selection, graph, target = problem.selection.on_few(), problem.graph, problem.selection_target
     ranked = rankings(problem, stages)
     orders = list(ranked.values())
     loss_curves = [curves.loss_versus_size(problem, order, CURVE_POINTS) for order in orders]
@@ -60,7 +63,7 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
     sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low)
     candidates = first(np.arange(len(orders)), sizes)
     scores = selection(candidates)
-    losses = problem.heldout.losses(candidates, scores.scale, scores.shift)
+    losses = problem.heldout.on_few().losses(candidates, scores.scale, scores.shift)
     rows = zip(ranked, sizes, candidates.gates, losses, reached, loss_curves, strict=True)
     records = [
         Baseline(
@@ -73,7 +76,8 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
         )
         for name, size, gates, loss, enough, curve in rows
     ]
-    at_target = {name: gates for name, gates, enough in zip(ranked, candidates.gates, reached, strict=True) if enough}
+    enough = reached & (problem.selection.within(candidates, target) <= target)
+    at_target = {name: gates for name, gates, at in zip(ranked, candidates.gates, enough, strict=True) if at}
     return Baselines(records, at_target)
 
 
@@ -113,9 +117,10 @@ def importances(
     evaluator: Evaluator, graph: ModelGraph, seed: int, integrated: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Ranking -> (nodes,), the larger the more important; `integrated` (nodes,) are integrated gradients at hand."""
-    few = integrated_gradients.of_all_lengths(evaluator)
     return {
-        "attribution": -integrated_gradients.path_gradient(few, np.ones(1), np.ones(1)),
+        "attribution": -integrated_gradients.path_gradient(
+            evaluator.on_few(integrated_gradients.SAMPLES), np.ones(1), np.ones(1)
+        ),
         "integrated_gradients": integrated_gradients.scores(evaluator) if integrated is None else integrated,
         "weight_magnitude": to_vector(weight_magnitudes(graph)),
         "random": np.random.default_rng(seed).random(evaluator.nodes),

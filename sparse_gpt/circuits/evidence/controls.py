@@ -19,10 +19,12 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 def random_circuits(problem: Problem, support: Support) -> Control:
-    """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
+    """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated. There are
+    many of them, so at most ROWS samples are enough."""
     graph, settings = problem.graph, problem.settings
     gates = random_gates(support.gates, graph.config, settings.random_draws, settings.seed, graph.tie_qk)
-    return _losses(problem, Candidates(gates))
+    few = dataclasses.replace(problem, selection=problem.selection.on_few(), heldout=problem.heldout.on_few())
+    return _losses(few, Candidates(gates))
 
 
 def redrawn_weights(problem: Problem, support: Support) -> Control:

@@ -16,7 +16,7 @@ from sparse_gpt.circuits.run.candidates import CANDIDATES, CandidateModel, Candi
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
 from sparse_gpt.config import ModelConfig
 
 ROWS = 128
@@ -64,6 +64,13 @@ def _slopes(
         return binary_loss(apply(calibration, logits, index))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)
+
+
+@jax.jit
+def _gate_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> Gates:
+    """Gradient of the uncalibrated task loss with respect to gates of any size. Without edges, whose gradients would
+    need those of all weights."""
+    return jax.grad(lambda gates: binary_loss(model.answer_logits(gates, batch)))(gates)
 
 
 @jax.jit
@@ -233,11 +240,17 @@ class Evaluator:
         count = len(self.batch.positions)
         return np.linspace(0, count - 1, min(ROWS, count)).astype(int)
 
-    def uncalibrated_slopes(self, candidate: Candidates) -> np.ndarray:
-        """Gradient over gates (nodes,) of one candidate's task loss without calibration; gates of any size. Where it is
-        not a number, 0."""
-        identity = Calibration(jnp.float32(1), jnp.zeros(len(self.shift_tokens), jnp.float32))
-        return self._slopes(candidate, identity)[0]
+    def gate_slopes(self, gates: np.ndarray) -> np.ndarray:
+        """(nodes,) gradient of the uncalibrated task loss of at most ROWS samples, with respect to gates (nodes,) of
+        any size. Where it is not a number, 0."""
+        batch = rows(self.batch, few(self.batch, ROWS))._replace(task=None)
+        layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
+        slopes = jax.device_get(_gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
+        return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
+
+    def on_few(self, most: int = ROWS) -> "Evaluator":
+        """This evaluator on at most `most` of its samples, see `task_batch.few`."""
+        return dataclasses.replace(self, batch=rows(self.batch, few(self.batch, most)))
 
     def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
         gates, kept = next(candidate.chunks(self.gated.model.config))

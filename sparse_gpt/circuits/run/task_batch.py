@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+LENGTHS = 32  # evaluated prompts are padded to a multiple of so many tokens: few programs serve all tasks
+
 
 class EncodedTask(Protocol):
     """What `tasks.encode` returns: numpy arrays; rows 2 i and 2 i + 1 are a pair."""
@@ -60,10 +62,21 @@ def by_length(batch: TaskBatch) -> TaskBatch:
     return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
 
 
+def few(batch: TaskBatch, most: int) -> np.ndarray:
+    """Rows of at most `most` samples of a batch in order of length: pairs together, of all lengths."""
+    pairs = len(batch.positions) // 2
+    some = np.linspace(0, pairs - 1, min(most // 2, pairs)).astype(int)
+    return np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1)
+
+
+def rounded(length: int, most: int) -> int:
+    """The next multiple of LENGTHS, at most `most`, the model's context."""
+    return min(-(-length // LENGTHS) * LENGTHS, most)
+
+
 def trimmed(batch: TaskBatch) -> TaskBatch:
-    """A batch at half its width where no prompt is longer: one of two widths, so that few programs are compiled."""
-    half = -(-batch.tokens.shape[1] // 16) * 8
-    return batch._replace(tokens=batch.tokens[:, :half]) if np.max(batch.positions) < half else batch
+    """A batch no wider than `rounded` says that its prompts need."""
+    return batch._replace(tokens=batch.tokens[:, : rounded(int(np.max(batch.positions)) + 1, batch.tokens.shape[1])])
 
 
 def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> TaskBatch:

@@ -4,28 +4,35 @@ The gradient is averaged along the straight path from all nodes ablated to all o
 the loss is smooth along it, the sum over nodes is the change of the loss from end to end, up to what PATH_POINTS miss.
 """
 
-import dataclasses
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from sparse_gpt.circuits.nodes import GateArrays, from_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.candidates import CANDIDATES, Candidates
+from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.circuits.stages import Stages
 
-PATH_POINTS = 32  # of the integral, Gauss-Legendre
+PATH_POINTS = 16  # of the integral, Gauss-Legendre
+SAMPLES = 64  # at each of them
 FIRST_SIZE = 32  # where the bisection of the ranking's size begins
-ROOM, LEAST, STEEPNESS, HIGHEST = 16, 300, 0.2, 0.3  # of the start of a search, see `start`
+LARGEST_SHARE = 0.1  # of all nodes that a search starts from
+STEEPNESS, HIGHEST = 0.2, 0.3  # of the start of a search, see `start`
+
+
+class Start(NamedTuple):
+    """Where searches start from a ranking."""
+
+    tau: GateArrays  # (n_layer, width) per site
+    searched: GateArrays  # the same, 1 where a node may be open: the ranking's first ones
 
 
 def scores(evaluator: Evaluator) -> np.ndarray:
     """(nodes,) the larger, the more a node helps."""
     points, shares = np.polynomial.legendre.leggauss(PATH_POINTS)
-    return -path_gradient(of_all_lengths(evaluator), (1 + points) / 2, shares / 2)
+    return -path_gradient(evaluator.on_few(SAMPLES), (1 + points) / 2, shares / 2)
 
 
 def path_gradient(evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -36,19 +43,8 @@ def path_gradient(evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray) 
       levels: (P,) what all gates are at the points of the path: 0 with all nodes ablated, 1 for the full model.
       shares: (P,) weights of the points in the sum.
     """
-    gates = (Candidates(np.full((1, evaluator.nodes), level)) for level in levels)
-    return np.sum(
-        [share * evaluator.uncalibrated_slopes(each) for each, share in zip(gates, shares, strict=True)], axis=0
-    )
-
-
-def of_all_lengths(evaluator: Evaluator) -> Evaluator:
-    """The evaluator on at most ROWS samples, in pairs, of a batch in order of length."""
-    batch: TaskBatch = evaluator.batch
-    count = len(batch.positions) // 2
-    pairs = np.linspace(0, count - 1, min(ROWS // 2, count)).astype(int)
-    some = rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
-    return dataclasses.replace(evaluator, batch=some)
+    gates = (np.full(evaluator.nodes, level, np.float32) for level in levels)
+    return np.sum([share * evaluator.gate_slopes(each) for each, share in zip(gates, shares, strict=True)], axis=0)
 
 
 def stored_scores(problem: Problem, stages: Stages) -> np.ndarray:
@@ -57,27 +53,33 @@ def stored_scores(problem: Problem, stages: Stages) -> np.ndarray:
     return found
 
 
-def start(problem: Problem, stages: Stages) -> GateArrays:
-    """tau (n_layer, width) per site of a search that starts from this ranking.
+def start(problem: Problem, stages: Stages) -> Start:
+    """Where searches start from this ranking: with the most of its first nodes, at most LARGEST_SHARE of all, whose
+    loss is still at the selection target.
 
-    Open are ROOM times as many nodes as the ranking needs for the selection target, at least LEAST; the earlier in the
-    ranking, the longer it takes a penalty to close them: clip(STEEPNESS * log4(open / (rank + 1)), -HIGHEST, HIGHEST).
+    More nodes need not do better: what comes late in the ranking can undo the task in a model half ablated. The nodes
+    after them are not searched. The earlier in the ranking, the longer it takes a penalty to close a node:
+    tau = clip(STEEPNESS * log4(searched / (rank + 1)), 0, HIGHEST).
     """
     graph = problem.graph
     together = graph.sum_over_gates(stored_scores(problem, stages))[graph.gate_of]
     order = ranking.rank(together, np.zeros(len(together)), problem.searchable_nodes, graph.tied)
+    size = stages.run("integrated gradients size", None, lambda: {"size": _start_size(problem, order)})["size"]
+    opened = ranking.first_k(order, size, graph.tied)
+    rank = np.full(len(together), len(order))
+    rank[order] = np.arange(len(order))
+    tau = np.where(opened > 0, np.clip(STEEPNESS * np.log(size / (1 + rank)) / np.log(4), 1e-3, HIGHEST), -HIGHEST)
+    return Start(from_vector(tau, graph.config), from_vector(opened, graph.config))
 
-    def size() -> dict[str, Any]:
-        def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-            gates = ranking.truncate([order] * len(which), sizes, graph.tied)
-            return problem.selection.within(Candidates(gates), bounds)
 
-        sizes, reached = ranking.smallest_sizes(
-            losses, np.array([FIRST_SIZE]), np.array([len(order)]), problem.selection_target
-        )
-        return {"size": int(sizes[0]) if reached[0] else len(order)}
+def _start_size(problem: Problem, order: np.ndarray) -> int:
+    """See `start`; where no size up to the largest reaches the target, that one."""
+    tied, target, limit = problem.graph.tied, problem.selection_target, problem.searchable_nodes.size
+    largest = min(len(order), max(FIRST_SIZE, int(LARGEST_SHARE * limit)))
 
-    opened = max(LEAST, ROOM * stages.run("integrated gradients size", None, size)["size"])
-    tau = np.full(len(together), -HIGHEST)
-    tau[order] = np.clip(STEEPNESS * np.log(opened / (1 + np.arange(len(order)))) / np.log(4), -HIGHEST, HIGHEST)
-    return from_vector(tau, graph.config)
+    def losses(sizes: np.ndarray) -> np.ndarray:
+        return problem.selection.within(Candidates(ranking.truncate([order] * len(sizes), sizes, tied)), target)
+
+    sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, CANDIDATES).astype(int))
+    enough = np.flatnonzero(losses(sizes) <= target)
+    return int(sizes[enough[-1]]) if len(enough) else largest

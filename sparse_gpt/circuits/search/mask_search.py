@@ -19,19 +19,21 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import interruption
-from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
+from sparse_gpt.circuits.nodes import Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import paper_search, path_search, pause
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
+from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.circuits.search.path_search import Aim, PathState
 from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
 COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have closed for good is not computed any more
 WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
+WORTH_AGAIN = 4  # times fewer nodes than a restricted model has, for which another is worth compiling
 States = paper_search.SearchState | PathState
 
 
@@ -108,7 +110,7 @@ def search(
     problem: Problem,
     h: Hyperparameters,
     *,
-    start: GateArrays | None = None,
+    start: Start | None = None,
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
     paused: Path | None = None,
@@ -120,7 +122,7 @@ def search(
     Args:
         problem: its settings say how many steps, and how many pairs of training samples each step takes, cyclically.
         h: hyperparameters, arrays (S,).
-        start: tau per site for path searches that start from a ranking, see `integrated_gradients.start`.
+        start: of path searches that start from a ranking, see `integrated_gradients.start`.
         progress: whether to show a bar.
         devices: default: all of this process. When S is no multiple of their number, some searches are done twice.
         paused: a file for what a stopped search has done; a call that finds it there, for the same searches, goes on.
@@ -137,7 +139,7 @@ def search(
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
-    model = _restricted(problem, states) if isinstance(states, PathState) else problem.gated
+    model = _restricted(problem, states, problem.gated) if isinstance(states, PathState) else problem.gated
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
@@ -148,7 +150,7 @@ def search(
         for first in range(done, settings.steps, chunk):
             if isinstance(states, PathState) and _compacts(problem, first, chunk):
                 states = _compacted(h, states, settings.tie_qk)
-                model = _restricted(problem, states)
+                model = _restricted(problem, states, model)
             batches = _batches_of(problem, h, first, chunk)
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
@@ -167,8 +169,6 @@ def search(
 
 def _compacts(problem: Problem, first: int, chunk: int) -> bool:
     """Whether a path search is compacted before the chunk that begins at step `first`."""
-    if problem.gated.frozen or problem.gated.draws is not None:
-        return False
     return any(first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT)
 
 
@@ -182,13 +182,16 @@ def _compacted(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState
     return states._replace(searched=searched)
 
 
-def _restricted(problem: Problem, states: PathState) -> GatedModel | Subcircuits:
-    """The model for the nodes that are still searched: restricted to them where that is worth compiling a program."""
-    alive = {site: np.asarray(value[0]) for site, value in jax.device_get(states.searched).items()}
-    count, searchable = to_vector(alive).sum(), to_vector(problem.searchable).sum()
-    if count == searchable or count > WORTH_RESTRICTING * to_vector(alive).size:
-        return problem.gated
-    within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(problem.gated, alive))
+def _restricted(problem: Problem, states: PathState, model: GatedModel | Subcircuits) -> GatedModel | Subcircuits:
+    """The model for the nodes that some search still searches: restricted to them where that is worth compiling another
+    program, else `model`, which has them all."""
+    gated = problem.gated
+    alive = {site: np.any(np.asarray(value), axis=0) for site, value in jax.device_get(states.searched).items()}
+    count, nodes = to_vector(alive).sum(), to_vector(problem.searchable).size
+    present = model.nodes / WORTH_AGAIN if isinstance(model, Subcircuits) else WORTH_RESTRICTING * nodes
+    if gated.frozen or gated.draws is not None or not 0 < count <= present:
+        return model
+    within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
     return within
 
 
@@ -199,7 +202,7 @@ def _aim(problem: Problem) -> Aim:
     return Aim(jnp.float32(problem.selection_target), jnp.float32(margin), jnp.asarray(problem.selection.shift_tokens))
 
 
-def _initial_states(problem: Problem, h: Hyperparameters, start: GateArrays | None) -> States:
+def _initial_states(problem: Problem, h: Hyperparameters, start: Start | None) -> States:
     if problem.settings.search == "paper":
         return paper_search.initial_states(h, problem.searchable)
     shifted, tasks = len(problem.selection.shift_tokens), len(problem.samples.parts)

@@ -22,6 +22,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.subcircuits import Subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
+from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.config import NODE_SITES
 
 LOG_ALPHA = 10.0  # a concrete gate's log-alpha, per unit of its tau
@@ -70,26 +71,26 @@ class PathState(NamedTuple):
     searched: Gates  # 1 where a node may still be open
 
 
-def initial_states(
-    h: Hyperparameters, searchable: Gates, ranked: GateArrays | None, shifted: int, tasks: int
-) -> PathState:
+def initial_states(h: Hyperparameters, searchable: Gates, start: Start | None, shifted: int, tasks: int) -> PathState:
     """States of S searches before the first step.
 
     Args:
         h: hyperparameters, arrays (S,).
         searchable: site -> (n_layer, width), 1 where a node may be open.
-        ranked: tau (n_layer, width) of searches that start from a ranking, see `integrated_gradients.start`.
+        start: of searches that start from a ranking, see `integrated_gradients.start`.
         shifted: K, tokens that calibration may shift.
         tasks: G.
     """
     size = len(h.seed)
-    taus = [_initial_tau(Hyperparameters(*(value[i] for value in h)), searchable, ranked) for i in range(size)]
+    every = {site: np.asarray(value, np.float32) for site, value in searchable.items()}
+    of_searches = [start.searched if start is not None and ranked else every for ranked in h.ranked]
+    searched = {site: np.stack([each[site] for each in of_searches]).astype(np.float32) for site in NODE_SITES}
+    taus = [_initial_tau(Hyperparameters(*(value[i] for value in h)), of_searches[i], start) for i in range(size)]
     tau = {site: np.stack([each[site] for each in taus]) for site in NODE_SITES}
     zeros = jax.tree.map(np.zeros_like, tau)
     scale, shift = np.zeros(size, np.float32), np.zeros((size, shifted), np.float32)
     moments = optax.ScaleByAdamState(np.zeros(size, np.int32), (zeros, scale, shift), (zeros, scale, shift))
     never = np.full(size, np.inf, np.float32)
-    searched = {site: np.repeat(np.asarray(value, np.float32)[None], size, 0) for site, value in searchable.items()}
     state = PathState(
         tau=tau,
         log_scale=scale,
@@ -106,13 +107,13 @@ def initial_states(
     return jax.tree.map(jnp.array, state)
 
 
-def _initial_tau(h: Hyperparameters, searchable: Gates, ranked: GateArrays | None) -> GateArrays:
+def _initial_tau(h: Hyperparameters, searched: GateArrays, start: Start | None) -> GateArrays:
     rng, tau = np.random.default_rng(h.seed), {}
     flat, limit = h.init_noise_bias * (CONCRETE_START if h.concrete else 1), CONCRETE_LIMIT if h.concrete else LIMIT
     for site in NODE_SITES:
-        middle = ranked[site] if ranked is not None and h.ranked else flat
-        start = middle + h.init_noise_scale * rng.standard_normal(searchable[site].shape)
-        tau[site] = np.where(np.asarray(searchable[site]) > 0, np.clip(start, -limit, limit), -limit)
+        middle = start.tau[site] if start is not None and h.ranked else flat
+        value = middle + h.init_noise_scale * rng.standard_normal(searched[site].shape)
+        tau[site] = np.where(searched[site] > 0, np.clip(value, -limit, limit), -limit)
     return {site: value.astype(np.float32) for site, value in tau.items()}
 
 

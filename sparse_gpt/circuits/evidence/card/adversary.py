@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.evidence.card import statistics
-from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, contrasts, few, measured
+from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, contrasts, measured
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 
 STEPS, STEP = 12, 0.15  # of the projected gradient, from each of two starts
 OPENED = (3, 10, 30)  # nodes, of the first-order attack
@@ -86,7 +86,7 @@ def _descent(subject: Subject, samples: Samples, start: float) -> Iterator[tuple
 def _gradient(subject: Subject, samples: Samples, gates: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slopes of the mean contrast over up to ROWS samples, over gates (nodes,) and edges (at most E,)."""
     evaluator, problem = samples.evaluator, subject.problem
-    batch = rows(evaluator.batch, few(evaluator.batch))._replace(task=None)
+    batch = evaluator.on_few().batch._replace(task=None)
     candidate = subject.candidates(gates[None].astype(np.float32), kept[None].astype(np.float32))
     _, edges = next(candidate.chunks(problem.graph.config))
     layered = from_vector(gates.astype(np.float32), problem.graph.config)

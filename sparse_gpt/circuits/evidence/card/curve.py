@@ -1,18 +1,13 @@
 """Faithfulness over the share of edges, as the Mechanistic Interpretability Benchmark measures it (Mueller et al.,
 2025), for the ranking that begins with the circuit's own nodes."""
 
-import dataclasses
-
 import numpy as np
 
-from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, few, not_applicable
+from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, not_applicable
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.task_batch import rows
-from sparse_gpt.circuits.search import ranking
-from sparse_gpt.circuits.search.integrated_gradients import path_gradient
+from sparse_gpt.circuits.search import integrated_gradients, ranking
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of edges
-PATH_POINTS = 16
 
 
 def mib_cmd(subject: Subject, samples: Samples) -> Measurement:
@@ -47,11 +42,7 @@ def mib_cmd(subject: Subject, samples: Samples) -> Measurement:
 
 
 def _order(subject: Subject, may_open: np.ndarray) -> np.ndarray:
-    selection = subject.problem.selection
-    batch = rows(selection.batch, few(selection.batch))
-    points, shares = np.polynomial.legendre.leggauss(PATH_POINTS)
-    scores = -path_gradient(dataclasses.replace(selection, batch=batch), (1 + points) / 2, shares / 2)
-    graph = subject.problem.graph
+    graph, scores = subject.problem.graph, integrated_gradients.scores(subject.problem.selection)
     together = graph.sum_over_gates(scores)[graph.gate_of]
     first = np.where(subject.gates > 0, together.max() - together.min() + 1, 0.0)
     return ranking.rank(together + first, np.zeros(len(scores)), may_open, graph.tied)

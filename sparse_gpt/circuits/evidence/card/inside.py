@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import nodes_of
-from sparse_gpt.circuits.evidence.card.subject import Samples, Subject, few
+from sparse_gpt.circuits.evidence.card.subject import Samples, Subject
 from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
-from sparse_gpt.circuits.run.evaluator import bounded
+from sparse_gpt.circuits.run.evaluator import ROWS, bounded
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, recorder
 from sparse_gpt.records import Node
@@ -177,7 +177,7 @@ def run_within(subject: Subject, samples: Samples) -> Inside:
     kept: dict[str, Inside] = subject.__dict__.setdefault("_inside", {})
     if samples.name not in kept:
         batch = samples.evaluator.batch
-        index = few(batch)
+        index = few(batch, ROWS)
         chosen = rows(batch, index)._replace(task=None)
         longest = -(-(int(np.max(chosen.positions)) + 1) // BUCKET) * BUCKET
         chosen = chosen._replace(tokens=chosen.tokens[:, :longest])

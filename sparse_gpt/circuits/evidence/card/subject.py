@@ -14,7 +14,7 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
-from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, rows
 
 Role = Literal["selection", "heldout", "wild"]
 SHIFTED = "elsewhere"  # the family that has the templates of the shifted variant
@@ -185,15 +185,8 @@ def contrasts(logits: np.ndarray) -> np.ndarray:
     return (margins[..., 0::2] + margins[..., 1::2]) / 2
 
 
-def few(batch: TaskBatch) -> np.ndarray:
-    """Rows of up to ROWS samples of a batch in order of length, pairs together and of all lengths."""
-    pairs = len(batch.positions) // 2
-    some = np.linspace(0, pairs - 1, min(ROWS // 2, pairs)).astype(int)
-    return np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1)
-
-
 def fewer(samples: Samples) -> tuple[Samples, np.ndarray]:
     """The `few` of a set, for rows that run many candidates; and which of its rows they are."""
-    index = few(samples.evaluator.batch)
+    index = few(samples.evaluator.batch, ROWS)
     evaluator = dataclasses.replace(samples.evaluator, batch=rows(samples.evaluator.batch, index))
     return dataclasses.replace(samples, evaluator=evaluator, words=samples.words[index]), index
