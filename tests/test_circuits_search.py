@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.special import xlogy
 
 from sparse_gpt import interruption
 from sparse_gpt.circuits.circuit import edges_between
@@ -15,7 +16,7 @@ from sparse_gpt.circuits.evidence.curves import area
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run import calibration
+from sparse_gpt.circuits.run import calibration, objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
@@ -232,17 +233,37 @@ def _logits(seed: int, count: int = 3, scale: float = 5.0) -> tuple[np.ndarray, 
     return logits, np.tile(np.array([[0, 1], [1, 0], [2, 1], [3, 0]], np.int32), (16, 1))
 
 
-def _lbfgs(logits: np.ndarray, index: np.ndarray, tokens: int) -> float:
-    """The task loss at the calibration that the paper's method finds: L-BFGS, here within the bounds of the scale."""
+def _lbfgs(
+    logits: np.ndarray, index: np.ndarray, tokens: int, share: np.ndarray | float = 0.0, largest: float = 16.0
+) -> float:
+    """The loss at the calibration that the paper's method finds: L-BFGS, here within the bounds of the scale. Of
+    answers that are to be matched, KL written out."""
 
     def loss(free: np.ndarray) -> float:
         shift = np.append(free[1:], 0.0)[index]
         corrected = free[0] * logits.astype(np.float64) + shift
-        return float(np.mean(np.logaddexp(0, corrected[:, 1] - corrected[:, 0])))
+        margin = corrected[:, 0] - corrected[:, 1]
+        both = [(1 - share, -np.logaddexp(0, -margin)), (share, -np.logaddexp(0, margin))]
+        return float(np.mean(sum(xlogy(p, p) - p * log_q for p, log_q in both)))
 
-    bounds = [(0, calibration.MAX_SCALE)] + [(None, None)] * tokens
+    bounds = [(0, largest)] + [(None, None)] * tokens
     found = minimize(loss, np.eye(1 + tokens)[0], method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14})
     return float(found.fun)
+
+
+@pytest.mark.parametrize("largest", [16.0, 0.3])
+def test_calibration_that_matches_the_models_answers(largest: float) -> None:
+    """Against L-BFGS on KL; what is matched exactly has divergence 0."""
+    logits, index = _logits(1)
+    share = np.random.default_rng(2).uniform(0.01, 0.9, len(index)).astype(np.float32)
+    scale, _shift, loss = calibration.fit_many(logits, np.minimum(index, 3), 3, share, largest, 100)
+    assert (scale <= largest).all()
+    for i, one in enumerate(logits):
+        assert loss[i] == pytest.approx(_lbfgs(one, np.minimum(index, 3), 3, share, largest), abs=3e-5)
+    own = np.stack([np.log1p(-share), np.log(share)], axis=1)
+    np.testing.assert_allclose(objective.foil_shares(own), share, rtol=1e-4)
+    np.testing.assert_allclose(objective.losses(own[:, 0] - own[:, 1], share), 0, atol=1e-6)
+    assert calibration.fit_many(own[None], np.minimum(index, 3), 3, share)[2][0] < 1e-6
 
 
 @pytest.mark.parametrize("seed", range(3))

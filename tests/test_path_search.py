@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, xlogy
 
 from sparse_gpt import interruption
 from sparse_gpt.circuits.liveness import searchable
@@ -103,7 +103,7 @@ def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_
     steps = len(losses)
     penalties, feasible = _reference_penalties(losses, target, 1e-4)
     assert (penalties[:12] == 1e-4).all()
-    aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32))
+    aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32), jnp.float32(16), jnp.float32(0))
     gates = {site: jnp.zeros((1, 2)) for site in NODE_SITES}
     state = _state(gates, tasks=2)
     opened = np.concatenate([np.full(12, 200), np.arange(200, 115, -1), np.full(25, 190)])
@@ -145,21 +145,47 @@ def test_a_search_that_is_never_at_the_target_keeps_no_mask() -> None:
     assert (to_vector(found.tau) > 0).any(axis=1).all()
 
 
+def test_restored_nodes_are_as_in_the_model() -> None:
+    """In no step, in every one; open nodes stay open, what is not searched stays closed; tied nodes agree."""
+    searched = {site: jnp.asarray(value) for site, value in _searchable().items()}
+    tau = {site: jnp.where(value > 0, -0.5, -1.0).at[:, 0].set(0.5) for site, value in searched.items()}
+    h = Hyperparameters(*(value[0] for value in hyperparameters.population(PRUNE)))
+    drawn = jax.jit(path_search.drawn_gates, static_argnames="tie_qk")
+    opened = to_vector({site: np.where(tau[site] > 0, value, 0) for site, value in _searchable().items()})
+    may_open = to_vector(_searchable()) > 0
+    shares = []
+    for step in range(40):
+        none = to_vector(jax.device_get(drawn(tau, searched, h, step, jnp.float32(0), tie_qk=False)))
+        np.testing.assert_array_equal(none, opened)
+        some = drawn(tau, searched, h, step, jnp.float32(1), tie_qk=True)
+        np.testing.assert_array_equal(some["attn_q"], some["attn_k"])
+        vector = to_vector(jax.device_get(drawn(tau, searched, h, step, jnp.float32(1), tie_qk=False)))
+        assert set(np.unique(vector)) <= {0, 1}
+        assert (vector >= opened).all()
+        assert not vector[~may_open].any()
+        shares.append(vector[may_open & (opened == 0)].mean())
+    assert min(shares) < 0.2
+    assert max(shares) > 0.8
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.15)
+
+
 def _softplus(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, x)
 
 
-@pytest.mark.parametrize("concrete", [0.0, 1.0])
-def test_steps_are_those_of_a_slow_reference(concrete: float) -> None:
+@pytest.mark.parametrize(("concrete", "matched"), [(0.0, False), (1.0, False), (0.0, True)])
+def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> None:
     """Three steps in float64, loop by loop; gradients of the logits with respect to gates are the model's own."""
     gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
     train = train._replace(answer=np.tile(TOKENS, 4), foil=np.tile(TOKENS[::-1], 4))
+    if matched:
+        train = train._replace(foil_share=np.random.default_rng(6).uniform(0.05, 0.6, 8).astype(np.float32))
     h = Hyperparameters(*(np.array([x], np.float32) for x in (3, 1e-3, 0.02, 0, 0.95, 0, 0.01, 0.1, 1, 1, concrete, 0)))
     h = h._replace(seed=np.array([3], np.uint32))
     states = path_search.initial_states(h, _searchable(), None, 2, 1)
     one = Hyperparameters(*(value[0] for value in h))
     state = jax.tree.map(lambda x: x[0], states)
-    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS))
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS), jnp.float32(16), jnp.float32(0))
     step_of = jax.jit(functools.partial(path_search.update, gated, aim, steps=5))
     mine = _Reference(state, concrete, gated, train)
     for step in range(3):
@@ -214,7 +240,8 @@ class _Reference:
         side = np.where(self.batch.answer == TOKENS[0], 1.0, -1.0)
         scale, shift = np.exp(self.calibration[0]), self.calibration[1:]
         calibrated = scale * margin + side * (shift[0] - shift[1])
-        wrong = expit(-calibrated) / len(margin)
+        asked = np.float64(0) if self.batch.foil_share is None else self.batch.foil_share.astype(np.float64)
+        wrong = (expit(-calibrated) - asked) / len(margin)
         slope = -(wrong * scale) @ by_gate
         limited = np.clip(slope, -10 * self.penalty, 10 * self.penalty)
         gradient = (limited * rise + self.penalty * price) * allowed
@@ -227,7 +254,9 @@ class _Reference:
         unbiased = self.moments / (1 - np.array([[0.9], [0.95]]) ** (step + 1))
         direction = unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
         share = min(1, (5 - step) / 1.5)
-        self.loss, self.opened = np.mean(_softplus(-calibrated)), int(np.sum((tau > 0) & allowed))
+        entropy = -(xlogy(asked, asked) + xlogy(1 - asked, 1 - asked))
+        self.loss = np.mean(_softplus(-calibrated) + asked * calibrated - entropy)
+        self.opened = int(np.sum((tau > 0) & allowed))
         self.running = self.loss if step == 0 else 0.9 * self.running + 0.1 * self.loss
         change = np.exp(np.clip(0.1 * (2.0 - max(self.running, self.loss)) / 2.0, -0.2, 0.1))
         self.penalty = max(1e-3, self.penalty * change)
@@ -355,7 +384,7 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     whole = mask_search._compacted(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
     part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
     batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
-    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32))
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32), jnp.float32(16), jnp.float32(0))
 
     def run(model: object) -> object:
         given = jax.tree.map(jnp.array, whole)  # donated

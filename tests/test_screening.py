@@ -28,9 +28,9 @@ class Margins:
         self.tried += len(sets)
         return np.asarray(np.mean(np.logaddexp(0, -self.margin(sets)), axis=1))
 
-    def given(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def given(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
         self.gradients += 1
-        return self.margin(kept[None])[0], self.slopes
+        return self.margin(kept[None])[0], self.slopes, None
 
 
 @pytest.mark.parametrize("trap", [0.0, 50.0])
@@ -77,7 +77,8 @@ def test_slopes_of_margins_are_those_of_the_loss() -> None:
     """Per sample, so that their mean, weighted by how wrong each sample is, is the gradient of the calibrated loss."""
     evaluator = Evaluator(circuits_model.gated(CONFIG), circuits_model.batch(18, seed=8), NO_TOKENS)
     gates = np.ones(evaluator.nodes, np.float32)
-    margin, slopes = evaluator.margins(gates)
+    margin, slopes, foil_share = evaluator.margins(gates)
+    assert foil_share is None
     assert slopes.shape == (18, evaluator.nodes)
     expected = evaluator.slopes(Candidates(gates[None]))[0]
     found = -np.mean(slopes / (1 + np.exp(margin))[:, None], axis=0)

@@ -19,6 +19,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
+from sparse_gpt.circuits.run.objective import foil_shares
 from sparse_gpt.circuits.run.samples import TaskSamples, by_task, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, padded, rounded, rows, without_longest
 from sparse_gpt.config import Config, PruneConfig
@@ -101,8 +102,8 @@ class Problem:
             model,
             samples,
             gated,
-            train,
-            *_evaluators(gated, samples, train),
+            _with_answers(gated, train) if config.prune.objective == "match" else train,
+            *_evaluators(gated, samples, train, config.prune),
             ModelGraph(config.model, params, config.prune.tie_qk),
             searchable(config.model, params),
             further,
@@ -142,7 +143,7 @@ class Problem:
         """The same problem on one of the template families alone; ablation values stay."""
         samples = self.samples.only(family)
         train = without_longest(samples.train)
-        selection, heldout = _evaluators(self.gated, samples, train)
+        selection, heldout = _evaluators(self.gated, samples, train, self.settings)
         return dataclasses.replace(self, samples=samples, train=train, selection=selection, heldout=heldout)
 
     def within(self, support: "Support") -> "Problem":
@@ -244,8 +245,17 @@ def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
     return task_loss(Evaluator(gated, batch, NO_TOKENS).full_logits())
 
 
-def _evaluators(gated: GatedModel, samples: TaskSamples, train: TaskBatch) -> tuple[Evaluator, Evaluator]:
-    """On selection samples and on held-out samples, of few lengths so that the same programs serve both."""
+def _with_answers(gated: GatedModel, batch: TaskBatch) -> TaskBatch:
+    """A batch with the model's own answers, for circuits to match."""
+    whole = Evaluator(dataclasses.replace(gated, draws=None), batch, NO_TOKENS)
+    return batch._replace(foil_share=foil_shares(whole.full_logits()))
+
+
+def _evaluators(
+    gated: GatedModel, samples: TaskSamples, train: TaskBatch, settings: PruneConfig
+) -> tuple[Evaluator, Evaluator]:
+    """On selection samples, with the model's answers where these are to be matched, and on held-out samples; of few
+    lengths, so that the same programs serve both."""
     validation = samples.validation if samples.validation.task is not None else without_longest(samples.validation)
     some = rows(train, slice(len(validation.positions)))
     context = gated.model.config.context
@@ -256,8 +266,11 @@ def _evaluators(gated: GatedModel, samples: TaskSamples, train: TaskBatch) -> tu
     some, validation = (padded(batch, length(some, validation)) for batch in (some, validation))
     heldout = padded(samples.heldout, length(samples.heldout))
     tokens, one_set = shift_tokens(train), dataclasses.replace(gated, draws=None)
-    selection = Evaluator(gated, by_length(joined([validation, some])), tokens)
-    return selection, Evaluator(one_set, by_length(heldout), tokens)
+    chosen, scale = by_length(joined([validation, some])), settings.largest_scale
+    if settings.objective == "match":
+        chosen = _with_answers(gated, chosen)
+    selection = Evaluator(gated, chosen, tokens, largest_scale=scale)
+    return selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
 
 
 def _ablation_values(

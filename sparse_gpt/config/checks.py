@@ -55,6 +55,12 @@ def check_rules(config: Config, prefix: str) -> None:
         p.tune_trials,
         f"must be a multiple of {TUNE_BATCH}, or 0 for no tuning",
     )
+    _require(
+        p.objective == "task" or p.search == "path",
+        f"{prefix}prune.objective",
+        p.objective,
+        f"goes with {prefix}prune.search=path only",
+    )
     for name in ("starts", "gates"):
         _require(bool(getattr(p, name)), f"{prefix}prune.{name}", getattr(p, name), "name at least one")
 

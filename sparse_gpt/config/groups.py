@@ -147,6 +147,18 @@ class PruneConfig:
         ("heaviside", "concrete"), ("heaviside", "concrete"), "of the path search; concrete ones are drawn"
     )
     path_rate: float = real(0.02, "learning rate of the path search", above=0, at_most=LARGE)
+    objective: str = choice(
+        "task",
+        ("task", "match"),
+        "what has to reach the target: the task loss, or (path search) the divergence from the model's own answer",
+    )
+    restored: float = real(
+        0.0,
+        "of the path search: share of the steps in which a random part of the closed nodes is restored",
+        at_least=0,
+        at_most=1,
+    )
+    largest_scale: float = real(16.0, "by which calibration may multiply a circuit's logits", above=0, at_most=16)
     k_coefs: tuple[float, ...] = numbers(
         (1e-4, 3e-4), 0, 1e9, "of the paper's search: cost of an open gate; a search for each"
     )

@@ -3,8 +3,8 @@
 Pruning shrinks what reaches the final norm, so a circuit can be right and yet over- or underconfident. Two logits enter
 the binary loss; the shift is fitted for the tokens that occur as answer or foil, when they are few.
 
-The scale is between 0 and MAX_SCALE. Without bounds anything that tells the answers apart at all would be a circuit, be
-it by a ten-thousandth of a logit, or the wrong way round.
+The scale is between 0 and a bound, MAX_SCALE unless a problem asks for less. Without bounds anything that tells the
+answers apart at all would be a circuit, be it by a ten-thousandth of a logit, or the wrong way round.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_gpt.circuits.run.objective import losses
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 
 STEPS, MOST_STEPS = 12, 100  # of Newton: to choose among candidates; to convergence
@@ -54,14 +55,25 @@ def calibrate(logits: np.ndarray, calibration: Calibration, index: np.ndarray) -
     return np.asarray(calibration.scale) * logits + shift[index]
 
 
-def fit(logits: np.ndarray, index: np.ndarray, tokens: int) -> Calibration:
-    """The calibration that minimises the task loss of (B, 2) logits; see `fit_many`, here to convergence."""
-    scale, shift, _ = fit_many(logits[None], index, tokens, MOST_STEPS)
+def fit(
+    logits: np.ndarray,
+    index: np.ndarray,
+    tokens: int,
+    foil_share: np.ndarray | None = None,
+    largest_scale: float = MAX_SCALE,
+) -> Calibration:
+    """The calibration that minimises the mean loss of (B, 2) logits; see `fit_many`, here to convergence."""
+    scale, shift, _ = fit_many(logits[None], index, tokens, foil_share, largest_scale, MOST_STEPS)
     return Calibration(scale[0].astype(np.float32), shift[0].astype(np.float32))
 
 
 def fit_many(
-    logits: np.ndarray, index: np.ndarray, tokens: int, steps: int = STEPS
+    logits: np.ndarray,
+    index: np.ndarray,
+    tokens: int,
+    foil_share: np.ndarray | None = None,
+    largest_scale: float = MAX_SCALE,
+    steps: int = STEPS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Calibrations of N candidates at once, by damped Newton steps in float64.
 
@@ -72,46 +84,51 @@ def fit_many(
       logits: (N, B, 2).
       index: (B, 2), `choice_index`.
       tokens: K.
+      foil_share: (B,) the model's probability of the foil, which the answers are to match; None: task losses.
+      largest_scale: of the calibrations.
       steps: at most.
 
     Returns:
-      scale (N,) within bounds, shift (N, K), calibrated task loss (N,), which is never above the uncalibrated one.
+      scale (N,) within bounds, shift (N, K), calibrated loss (N,), which is never above the uncalibrated one.
     """
     n, batch = logits.shape[:2]
     one_hot = np.eye(tokens + 1)[index][..., :tokens]
     shifts = np.broadcast_to(one_hot[:, 0] - one_hot[:, 1], (n, batch, tokens))
     design = np.concatenate([(logits[..., :1] - logits[..., 1:]).astype(np.float64), shifts], axis=2)
     identity = np.eye(1 + tokens)[0]
-    uncalibrated = np.mean(np.logaddexp(0, -design[..., 0]), axis=1)
+    uncalibrated = np.mean(losses(design[..., 0], foil_share), axis=1)
     # Newton converges from small margins; from large ones it oversteps. So it starts at margins of size one.
     start = identity / np.maximum(1.0, np.sqrt(np.mean(design[..., 0] ** 2, axis=1)))[:, None]
-    weights, loss = _newton(design, start, np.ones(1 + tokens), steps)
+    weights, loss = _newton(design, start, np.ones(1 + tokens), foil_share, steps)
     # A convex problem: where the best scale is out of bounds, the best one within them is a bound.
-    outside = np.flatnonzero((weights[:, 0] < 0) | (weights[:, 0] > MAX_SCALE))
+    outside = np.flatnonzero((weights[:, 0] < 0) | (weights[:, 0] > largest_scale))
     if len(outside):
         beyond = weights[outside]
-        start = beyond * np.clip(beyond[:, :1], 0, MAX_SCALE) / beyond[:, :1]  # shifts shrink as the scale does
-        weights[outside], loss[outside] = _newton(design[outside], start, 1 - identity, steps)
+        start = beyond * np.clip(beyond[:, :1], 0, largest_scale) / beyond[:, :1]  # shifts shrink as the scale does
+        weights[outside], loss[outside] = _newton(design[outside], start, 1 - identity, foil_share, steps)
     worse = ~(loss <= uncalibrated)
     weights = np.where(worse[:, None], identity, weights)
     return weights[:, 0], weights[:, 1:], np.where(worse, uncalibrated, loss)
 
 
-def _newton(design: np.ndarray, weights: np.ndarray, free: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Damped Newton steps on the mean logistic loss of margins design (N, B, W) @ weights (N, W), from those given.
+def _newton(
+    design: np.ndarray, weights: np.ndarray, free: np.ndarray, foil_share: np.ndarray | None, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Damped Newton steps on the mean loss of margins design (N, B, W) @ weights (N, W), from those given.
 
     Weights whose `free` (W,) is 0 stay. Returns weights and losses (N,).
     """
     margin, damping = np.einsum("nbk,nk->nb", design, weights), np.full(len(weights), 1e-3)
-    loss, moving = np.mean(np.logaddexp(0, -margin), axis=1), design * free
+    loss, moving = np.mean(losses(margin, foil_share), axis=1), design * free
+    wanted = np.float64(0) if foil_share is None else foil_share.astype(np.float64)
     for _ in range(steps):
         wrong = 1 / (1 + np.exp(np.clip(margin, -60, 60)))
-        gradient = -np.einsum("nbk,nb->nk", moving, wrong) / design.shape[1]
+        gradient = -np.einsum("nbk,nb->nk", moving, wrong - wanted) / design.shape[1]
         curvature = np.einsum("nbk,nb,nbj->nkj", moving, wrong * (1 - wrong), moving) / design.shape[1]
         diagonal = np.einsum("nkk->nk", curvature) * damping[:, None] + 1e-9
         step = np.linalg.solve(curvature + diagonal[:, :, None] * np.eye(len(free)), gradient[:, :, None])[..., 0]
         tried = np.einsum("nbk,nk->nb", design, weights - step)
-        tried_loss = np.mean(np.logaddexp(0, -tried), axis=1)
+        tried_loss = np.mean(losses(tried, foil_share), axis=1)
         better = tried_loss < loss  # False for NaN
         weights = np.where(better[:, None], weights - step, weights)
         margin, loss = np.where(better[:, None], tried, margin), np.where(better, tried_loss, loss)

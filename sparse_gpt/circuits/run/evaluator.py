@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates, empty, from_vector, to_vector
-from sparse_gpt.circuits.run.calibration import Calibration, apply, calibrate, choice_index, fit_many
+from sparse_gpt.circuits.run import objective
+from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, apply, calibrate, choice_index, fit, fit_many
 from sparse_gpt.circuits.run.candidates import CANDIDATES, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
@@ -57,11 +58,11 @@ def _slopes(
     index: jax.Array,
     calibration: Calibration,
 ) -> tuple[Gates, jax.Array]:
-    """Gradient of one candidate's calibrated task loss with respect to its gates and its edges."""
+    """Gradient of one candidate's calibrated loss with respect to its gates and its edges."""
 
     def loss(gates: Gates, kept: jax.Array) -> jax.Array:
-        logits = model.candidate_logits(gates, places, kept, batch, differentiable=True)
-        return binary_loss(apply(calibration, logits, index))
+        logits = apply(calibration, model.candidate_logits(gates, places, kept, batch, differentiable=True), index)
+        return jnp.mean(objective.traced_losses(logits[:, 0] - logits[:, 1], batch.foil_share))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)
 
@@ -108,6 +109,7 @@ class Evaluator:
         shift_tokens: (K,) tokens that calibration may shift.
         first_set: which of several sets of ablation values the first ROWS samples have; each further ROWS samples have
             the next set, cyclically.
+        largest_scale: of calibrations.
         subcircuits: runs candidates within one set of nodes, see `within_support`; None: any candidate can be run.
     """
 
@@ -115,6 +117,7 @@ class Evaluator:
     batch: TaskBatch
     shift_tokens: np.ndarray
     first_set: int = 0
+    largest_scale: float = MAX_SCALE
     subcircuits: Subcircuits | None = None
 
     def within_support(self, gates: np.ndarray) -> "Evaluator":
@@ -168,7 +171,7 @@ class Evaluator:
     def __call__(self, candidates: Candidates) -> Scores:
         """Scores of candidates, each calibrated on this batch."""
         logits = self.logits(candidates)
-        scale, shift, loss = fit_many(logits, self.index, len(self.shift_tokens))
+        scale, shift, loss = self._fit_many(logits)
         return Scores(logits, scale, shift, self._largest(logits, scale, shift, loss))
 
     def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -185,7 +188,7 @@ class Evaluator:
         Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out. Of
         several tasks' losses it is the largest, which is at least their mean.
         """
-        index, total, left = self.index, len(self.batch.positions), np.arange(len(candidates.gates))
+        total, left = len(self.batch.positions), np.arange(len(candidates.gates))
         bounds = np.broadcast_to(bound, left.shape)
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
         for first in range(0, total, ROWS):
@@ -193,7 +196,7 @@ class Evaluator:
             piece = dataclasses.replace(self, batch=batch, first_set=following)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
-            scale, shift, loss = fit_many(logits, index[:seen], len(self.shift_tokens))
+            scale, shift, loss = self._fit_many(logits)
             losses[left] = seen / total * loss
             if seen == total:
                 losses[left] = self._largest(logits, scale, shift, losses[left])
@@ -218,18 +221,32 @@ class Evaluator:
         calibration = Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
         return self._slopes(candidate, calibration)
 
-    def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated margins (B,), answer - foil, of one gate vector (nodes,), and their gradients (B, nodes). Of more
-        than ROWS samples, ROWS of all lengths are taken."""
+    def fit(self, logits: np.ndarray) -> Calibration:
+        """The calibration of (B, 2) logits on this batch."""
+        return fit(logits, self.index, len(self.shift_tokens), self.batch.foil_share, self.largest_scale)
+
+    def _fit_many(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Calibrations of candidates from their logits (N, B, 2) on the first B samples."""
+        seen, tokens = slice(logits.shape[1]), len(self.shift_tokens)
+        return fit_many(logits, self.index[seen], tokens, self._foil_share(seen), self.largest_scale)
+
+    def _foil_share(self, some: slice | np.ndarray) -> np.ndarray | None:
+        """What the given samples are to match."""
+        share: np.ndarray | None = self.batch.foil_share
+        return None if share is None else share[some]
+
+    def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Calibrated margins (B,), answer - foil, of one gate vector (nodes,), their gradients (B, nodes), and what
+        `objective.losses` takes beside them. Of more than ROWS samples, ROWS of all lengths are taken."""
         scores, (given, _) = self(Candidates(gates[None, :])), next(Candidates(gates[None, :]).chunks(self._config))
         some = self._some()
-        batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None))
+        batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None, foil_share=None))
         one = {site: value[0] for site, value in given.items()}
         model = self.subcircuits or self.gated.with_ablation_set(self.first_set)
         _, found = jax.device_get(_margin_slopes(model, one, batch))
         calibrated = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)[some]
         slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
-        return calibrated[:, 0] - calibrated[:, 1], slopes
+        return calibrated[:, 0] - calibrated[:, 1], slopes, self._foil_share(some)
 
     @property
     def _config(self) -> ModelConfig:
@@ -243,7 +260,7 @@ class Evaluator:
     def gate_slopes(self, gates: np.ndarray) -> np.ndarray:
         """(nodes,) gradient of the uncalibrated task loss of at most ROWS samples, with respect to gates (nodes,) of
         any size. Where it is not a number, 0."""
-        batch = rows(self.batch, few(self.batch, ROWS))._replace(task=None)
+        batch = rows(self.batch, few(self.batch, ROWS))._replace(task=None, foil_share=None)
         layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
         slopes = jax.device_get(_gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
         return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
@@ -268,7 +285,7 @@ class Evaluator:
 
 def _filled(batch: TaskBatch) -> TaskBatch:
     """A batch repeated to ROWS rows, without what tells its tasks apart: one program serves all."""
-    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))._replace(task=None)
+    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))._replace(task=None, foil_share=None)
 
 
 def bounded(logits: np.ndarray) -> np.ndarray:
@@ -282,14 +299,21 @@ def bounded(logits: np.ndarray) -> np.ndarray:
 
 def task_loss(logits: np.ndarray) -> float:
     """Binary task loss in nats from (B, 2) logits of answer and foil; chance is ln 2."""
-    return float(np.mean(np.logaddexp(0.0, (logits[:, 1] - logits[:, 0]).astype(np.float64))))
+    return _mean_loss(logits, None)
+
+
+def _mean_loss(logits: np.ndarray, foil_share: np.ndarray | None) -> float:
+    return float(np.mean(objective.losses(logits[:, 0] - logits[:, 1], foil_share)))
 
 
 def largest_loss(logits: np.ndarray, batch: TaskBatch) -> float:
-    """The largest of the task losses of a batch's tasks, from (B, 2) logits."""
+    """The largest of the losses of a batch's tasks, from (B, 2) logits: task losses, or divergences from what the batch
+    is to match."""
     if batch.task is None:
-        return task_loss(logits)
-    return max(task_loss(logits[batch.task == i]) for i in np.unique(batch.task))
+        return _mean_loss(logits, batch.foil_share)
+    tasks = [batch.task == i for i in np.unique(batch.task)]
+    shares = [None if batch.foil_share is None else batch.foil_share[own] for own in tasks]
+    return max(_mean_loss(logits[own], share) for own, share in zip(tasks, shares, strict=True))
 
 
 def accuracy(logits: np.ndarray) -> float:

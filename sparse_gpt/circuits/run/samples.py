@@ -114,7 +114,7 @@ def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
         by_pair = [array.reshape(pairs, 2, *array.shape[1:]) for array in arrays]
         return np.stack(by_pair, axis=1).reshape(-1, *arrays[0].shape[1:])
 
-    return TaskBatch(*(woven(arrays) for arrays in zip(*parts, strict=True)))
+    return TaskBatch(*(None if arrays[0] is None else woven(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, TaskBatch]]:

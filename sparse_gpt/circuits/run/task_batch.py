@@ -29,6 +29,7 @@ class TaskBatch(NamedTuple):
     answer: Any  # (B,) int32
     foil: Any  # (B,) int32
     task: Any = None  # (B,) int32, which of several tasks; None when there is one
+    foil_share: Any = None  # (B,) the model's probability of the foil, where it is to be matched; see objective.py
 
 
 def task_batch(encoded: EncodedTask) -> TaskBatch:

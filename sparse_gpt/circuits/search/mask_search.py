@@ -199,7 +199,9 @@ def _aim(problem: Problem) -> Aim:
     """What path searches of a problem aim at."""
     margins = problem.selection.full_logits()
     margin = float(np.mean(margins[:, 0] - margins[:, 1]))
-    return Aim(jnp.float32(problem.selection_target), jnp.float32(margin), jnp.asarray(problem.selection.shift_tokens))
+    target, settings = problem.selection_target, problem.settings
+    numbers = (jnp.float32(value) for value in (settings.largest_scale, settings.restored))
+    return Aim(jnp.float32(target), jnp.float32(margin), jnp.asarray(problem.selection.shift_tokens), *numbers)
 
 
 def _initial_states(problem: Problem, h: Hyperparameters, start: Start | None) -> States:

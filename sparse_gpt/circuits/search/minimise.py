@@ -8,10 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sparse_gpt.circuits.run import objective
+
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
 Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) roughly what removing each would add
-Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""(items,) of 0 and 1 -> margins (B,) of some samples, and their slopes (B, items) with respect to the items."""
+Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+"""(items,) of 0 and 1 -> margins (B,) of some samples, their slopes (B, items) with respect to the items, and what
+`objective.losses` takes beside margins."""
 WIDTH = 8  # candidates tried at a time
 FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
@@ -92,10 +95,10 @@ def screen(
     stale = True
     while loss < target and kept.sum() > FEW and share >= SMALLEST_SHARE:
         if stale:
-            margin, slopes = margins(kept)
-            order, predicted = _predicted(margin, slopes, np.flatnonzero(kept))
+            margin, slopes, foil_share = margins(kept)
+            order, predicted = _predicted(margin, slopes, foil_share, np.flatnonzero(kept))
         slack = share * (target - loss)
-        enough = np.flatnonzero(predicted <= np.mean(np.logaddexp(0, -margin)) + slack)
+        enough = np.flatnonzero(predicted <= np.mean(objective.losses(margin, foil_share)) + slack)
         count = min(1 + int(enough[-1]), int(share * len(order)), len(order) - FEW) if len(enough) else 0
         fewer = _without(kept, [order[:count]])
         found = losses(fewer)[0] if count else np.inf
@@ -108,12 +111,16 @@ def screen(
     return kept
 
 
-def _predicted(margin: np.ndarray, slopes: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predicted(
+    margin: np.ndarray, slopes: np.ndarray, foil_share: np.ndarray | None, items: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Items (n,) in order of what each is predicted to cost alone; losses (n,) after removal of the first 1 .. n."""
-    alone = np.mean(np.logaddexp(0, -(margin[:, None] - slopes[:, items])), axis=0)
-    order = items[np.argsort(alone, kind="stable")]
-    together = margin[:, None] - np.cumsum(slopes[:, order], axis=1)
-    return order, np.mean(np.logaddexp(0, -together), axis=0)
+
+    def mean_loss(margins: np.ndarray) -> np.ndarray:  # of (B, n)
+        return np.asarray(np.mean(objective.losses(margins.T, foil_share), axis=1))
+
+    order = items[np.argsort(mean_loss(margin[:, None] - slopes[:, items]), kind="stable")]
+    return order, mean_loss(margin[:, None] - np.cumsum(slopes[:, order], axis=1))
 
 
 def _sweep(

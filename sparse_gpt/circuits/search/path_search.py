@@ -8,7 +8,6 @@ Gates are Heaviside (as the paper's) or hard concrete, by search. One array tau 
 is LOG_ALPHA times its tau, so that one learning rate fits both, and either is open where tau is positive.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,8 @@ import numpy as np
 import optax
 
 from sparse_gpt.circuits.nodes import LIMIT, GateArrays, Gates, hard_concrete, heaviside, open_probability
-from sparse_gpt.circuits.run.calibration import MAX_SCALE
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.objective import traced_losses
 from sparse_gpt.circuits.run.subcircuits import Subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
@@ -45,6 +44,8 @@ class Aim(NamedTuple):
     target: Any  # () nats
     margin: Any  # () mean of answer logit - foil logit in the whole model
     tokens: Any  # (K,) those that calibration may shift
+    largest_scale: Any  # () of the calibration
+    restored: Any  # () share of the steps in which some closed nodes are restored, see `drawn_gates`
 
 
 class Best(NamedTuple):
@@ -146,14 +147,25 @@ def losses_by_task(each: jax.Array, task: jax.Array | None, before: jax.Array) -
     return jnp.where(count > 0, each @ own / jnp.maximum(count, 1), before)
 
 
-def drawn_gates(tau: Gates, searched: Gates, h: Hyperparameters, step: jax.Array, tie_qk: bool) -> dict[str, jax.Array]:
-    """Gates of one step: those of tau > 0, or drawn from hard concrete distributions with noise of the step."""
+def drawn_gates(
+    tau: Gates, searched: Gates, h: Hyperparameters, step: jax.Array, restored: jax.Array, tie_qk: bool
+) -> dict[str, jax.Array]:
+    """Gates of one step: those of tau > 0, or drawn from hard concrete distributions with noise of the step.
+
+    In a share `restored` of the steps, a random part of what is searched and closed is as in the model: a circuit has
+    to work beside the rest of the model, not only without it (stochastic ablation).
+    """
     key = jax.random.fold_in(jax.random.key(h.seed), step)
     gates = {}
     for i, (site, value) in enumerate(tau.items()):
         noise = jax.random.uniform(jax.random.fold_in(key, i), value.shape, minval=1e-6, maxval=1 - 1e-6)
         concrete = hard_concrete(LOG_ALPHA * value, noise)
         gates[site] = jnp.where(h.concrete > 0, concrete, heaviside(value, h.heaviside_temp)) * searched[site]
+    at_all, share, which = jax.random.split(jax.random.fold_in(key, len(tau)), 3)
+    part = jnp.where(jax.random.uniform(at_all) < restored, jax.random.uniform(share), 0.0)
+    for i, (site, value) in enumerate(gates.items()):
+        back = jax.random.uniform(jax.random.fold_in(which, i), value.shape) < part
+        gates[site] = value + (1 - value) * jnp.where(back, searched[site], 0.0)
     return gates | {"attn_k": gates["attn_q"]} if tie_qk else gates
 
 
@@ -201,10 +213,10 @@ def update(
     def mean_loss(gates: Gates, log_scale: jax.Array, shift: jax.Array) -> tuple[jax.Array, Any]:
         logits = model.answer_logits(gates, batch)
         margin = logits[:, 0] - logits[:, 1]
-        each = jax.nn.softplus(-(jnp.exp(log_scale) * margin + (answer - foil) @ shift))
+        each = traced_losses(jnp.exp(log_scale) * margin + (answer - foil) @ shift, batch.foil_share)
         return jnp.mean(each), (each, jnp.mean(margin))
 
-    gates, through = jax.vjp(lambda tau: drawn_gates(tau, state.searched, h, step, tie_qk), state.tau)
+    gates, through = jax.vjp(lambda tau: drawn_gates(tau, state.searched, h, step, aim.restored, tie_qk), state.tau)
     (_, (each, margin)), slopes = jax.value_and_grad(mean_loss, argnums=(0, 1, 2), has_aux=True)(
         gates, state.log_scale, state.shift
     )
@@ -213,17 +225,17 @@ def update(
     most = STRONGEST * state.penalty
     limited = jax.tree.map(lambda d: jnp.clip(jnp.nan_to_num(d), -most, most), slope)
     gradient = jax.tree.map(lambda d, p: d + state.penalty * p, through(limited)[0], price)
-    wanted = jnp.log(jnp.clip(aim.margin / jnp.maximum(margin, 1e-6), 1.0, MAX_SCALE))
+    wanted = jnp.log(jnp.clip(aim.margin / jnp.maximum(margin, 1e-6), 1.0, aim.largest_scale))
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
     directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
     opened = _open_nodes(state.tau, state.searched, tie_qk)
     losses = losses_by_task(each, batch.task, state.running)
     followed = _follow(aim, h.k_coef, state, step, losses, slope, opened)
-    after = _moved(h, followed, directions, learning_rate(step, steps))
+    after = _moved(h, aim, followed, directions, learning_rate(step, steps))
     return after._replace(optimizer=optimizer), (jnp.max(losses), opened)
 
 
-def _moved(h: Hyperparameters, state: PathState, directions: Any, share: jax.Array) -> PathState:
+def _moved(h: Hyperparameters, aim: Aim, state: PathState, directions: Any, share: jax.Array) -> PathState:
     """Taus, scale and shift moved against their directions, by a share of their learning rates."""
     by_tau, by_scale, by_shift = directions
     limit = jnp.where(h.concrete > 0, CONCRETE_LIMIT, LIMIT)
@@ -233,7 +245,7 @@ def _moved(h: Hyperparameters, state: PathState, directions: Any, share: jax.Arr
         )
         for site, value in state.tau.items()
     }
-    log_scale = jnp.clip(state.log_scale - share * CALIBRATION_RATE * by_scale, 0.0, math.log(MAX_SCALE))
+    log_scale = jnp.clip(state.log_scale - share * CALIBRATION_RATE * by_scale, 0.0, jnp.log(aim.largest_scale))
     return state._replace(tau=tau, log_scale=log_scale, shift=state.shift - share * CALIBRATION_RATE * by_shift)
 
 

@@ -160,7 +160,7 @@ def calibrate(problem: Problem, support: Support) -> Candidate:
     """A support with the calibration fitted on selection samples."""
     selection = problem.selection
     logits = selection.logits(support.candidates(problem.graph))[0]
-    fitted = calibration.fit(logits, selection.index, len(selection.shift_tokens))
+    fitted = selection.fit(logits)
     loss = largest_loss(calibration.calibrate(logits, fitted, selection.index), selection.batch)
     return Candidate(support, fitted, loss <= problem.settings.target_loss)
 
@@ -214,9 +214,9 @@ def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def losses(sets: np.ndarray) -> np.ndarray:
         return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
 
-    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        margin, slopes = evaluator.margins(kept[graph.gate_of])
-        return margin, np.stack([graph.sum_over_gates(each) for each in slopes])
+    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
+        return margin, np.stack([graph.sum_over_gates(each) for each in slopes]), foil_share
 
     def progress(left: int) -> None:
         report(f"{left} nodes left")

@@ -72,7 +72,9 @@ def random_connected(subject: Subject, samples: Samples) -> Measurement:
     fewer_samples, index = fewer(samples)
     evaluator = fewer_samples.evaluator
     logits = evaluator.logits(Candidates(drawn))
-    _, _, calibrated = fit_many(logits, evaluator.index, len(evaluator.shift_tokens))
+    _, _, calibrated = fit_many(
+        logits, evaluator.index, len(evaluator.shift_tokens), largest_scale=evaluator.largest_scale
+    )
     own = float(losses(subject.circuit(samples)[index]).mean())
     rank = (1 + int(np.sum(calibrated <= own))) / (1 + CONNECTED)
     quantiles = {name: float(np.quantile(calibrated, q)) for name, q in (("lowest", 0), ("median", 0.5))}

@@ -4,7 +4,6 @@ import numpy as np
 
 from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, losses, measured, not_applicable
-from sparse_gpt.circuits.run.calibration import MAX_SCALE
 
 SHOWN_WORDS = 5
 
@@ -62,9 +61,8 @@ def necessity(subject: Subject, samples: Samples) -> Measurement:
 
 def calibration_scale(subject: Subject, samples: Samples) -> Measurement:
     """The factor of all logits."""
-    del samples
     scale = float(np.asarray(subject.candidate.calibration.scale))
-    return Measurement(scale, note="at its upper bound" if scale > 0.999 * MAX_SCALE else "")
+    return Measurement(scale, note="at its upper bound" if scale > 0.999 * samples.evaluator.largest_scale else "")
 
 
 def _right(logits: np.ndarray) -> np.ndarray:
