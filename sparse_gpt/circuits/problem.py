@@ -256,7 +256,7 @@ def _evaluators(
 ) -> tuple[Evaluator, Evaluator]:
     """On selection samples, with the model's answers where these are to be matched, and on held-out samples; of few
     lengths, so that the same programs serve both."""
-    validation = samples.validation if samples.validation.task is not None else without_longest(samples.validation)
+    validation = samples.validation
     some = rows(train, slice(len(validation.positions)))
     context = gated.model.config.context
 

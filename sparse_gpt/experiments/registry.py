@@ -68,6 +68,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         _later("searches", "path_vs_paper"),
         of_a_model=True,
     ),
+    "complete-circuits": Experiment(
+        "circuits of one model, searched on four template families, hold on novel ones and on natural text",
+        "8 min a task",
+        _later("complete_circuits", "complete_circuits"),
+        of_a_model=True,
+    ),
     "necessity": Experiment(
         "task loss of one model without its first nodes, as the mask search and other rankings order them",
         "10 min a task",

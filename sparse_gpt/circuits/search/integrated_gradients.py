@@ -73,7 +73,7 @@ def start(problem: Problem, stages: Stages) -> Start:
 
 
 def _start_size(problem: Problem, order: np.ndarray) -> int:
-    """See `start`; where no size up to the largest reaches the target, that one."""
+    """See `start`; where no size up to the largest reaches the target, all."""
     tied, target, limit = problem.graph.tied, problem.selection_target, problem.searchable_nodes.size
     largest = min(len(order), max(FIRST_SIZE, int(LARGEST_SHARE * limit)))
 
@@ -82,4 +82,4 @@ def _start_size(problem: Problem, order: np.ndarray) -> int:
 
     sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, CANDIDATES).astype(int))
     enough = np.flatnonzero(losses(sizes) <= target)
-    return int(sizes[enough[-1]]) if len(enough) else largest
+    return int(sizes[enough[-1]]) if len(enough) else len(order)

@@ -1,0 +1,124 @@
+"""Circuits that are to hold wherever the behaviour occurs: searched on four template families, judged where they were
+not chosen (two novel families, natural text), and by the report card. One model, task by task."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import measures, plots
+from sparse_gpt.experiments.harness import Check, at_least, at_most, finish
+from sparse_gpt.experiments.rankings import open_workdir
+from sparse_gpt.records import Card, Circuit, Search
+from sparse_gpt.tasks import AnyTask
+
+TABLE = "complete-circuits.csv"
+FLAGS = (
+    "--config.prune.search=path",
+    "--config.prune.families=all",
+    "--config.prune.starts=integrated_gradients",
+    "--config.prune.seeds=1",
+    "--config.prune.steps=100",
+    "--config.prune.batch_pairs=16",
+    "--config.prune.restored=0.5",
+    "--config.prune.largest_scale=4",
+    "--config.prune.evaluation_pairs=64",
+    "--config.prune.refine_trials=1",
+    "--config.prune.random_draws=8",
+)
+LOSS, WORST, ACCURACY, AGREEMENT, CHANCE = 0.15, 0.5, 0.95, 0.9, 0.69  # what holds where nothing was chosen
+SHARE = 0.75  # of the tasks for which it must, as 9 of 12
+
+
+def complete_circuits(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
+    """Sizes, held-out losses by family, agreement on natural text, and what the card says. A task that the model does
+    not solve is told, and left out."""
+    workdir = open_workdir(folder, model)
+    rows = []
+    for task in chosen:
+        try:
+            finish("prune", f"--workdir={workdir}", f"--task={task.name}", *FLAGS)
+        except InputError as error:
+            print(f"{task.name} is left out: {error}")
+            continue
+        rows.append(read_row(workdir / "circuits" / task.name))
+        plots.write_csv(folder / TABLE, rows)
+    if not rows:
+        raise InputError("no circuit was found: the model solves none of these tasks")
+    finish("report", f"--workdir={workdir}")
+    for row in rows:
+        print("  ".join(f"{key} {_shown(value)}" for key, value in row.items()))
+    return checks(rows)
+
+
+def read_row(folder: Path) -> dict[str, Any]:
+    """One task's row: None where a task has no such samples."""
+    circuit, search = Circuit.read(folder / "circuit.json"), Search.read(folder / "search.json")
+    card, metrics, families = Card.read_if_any(folder / "card.json"), circuit.metrics, circuit.families
+    searched, novel = ([f for f in families if f.role == role] for role in ("searched", "novel"))
+    text = next((f for f in families if f.role == "wild"), None)
+    judged = [row for row in card.rows if row.verdict != "not applicable"] if card else []
+    integrated = next((b for b in search.baselines if b.ranking == "integrated_gradients" and b.reached), None)
+    return {
+        "task": circuit.task,
+        "nodes": metrics.nodes,
+        "edges": metrics.edges,
+        "minimal_edges": None if circuit.minimal is None else circuit.minimal.metrics.edges,
+        "cut_edges": min((trial.edges for trial in search.trials if trial.edges is not None), default=0),
+        "integrated_gradients_edges": None if integrated is None else integrated.edges,
+        "scale": circuit.calibration.scale,
+        "task_loss": metrics.task_loss,
+        "full_model_task_loss": metrics.full_model_task_loss,
+        "searched_worst": _extreme(max, [f.task_loss for f in searched]),
+        "novel_worst": _extreme(max, [f.task_loss for f in novel]),
+        "novel_accuracy": _extreme(min, [f.accuracy for f in novel]),
+        "text_agreement": None if text is None else text.agreement,
+        "ablated_least": _extreme(min, [f.ablated_task_loss for f in (*searched, *novel)]),
+        "card_passed": sum(row.verdict == "pass" for row in judged),
+        "card_judged": len(judged),
+        "seconds": round(search.seconds or 0),
+    }
+
+
+def _extreme(which: Callable[[list[float]], float], values: Sequence[float | None]) -> float | None:
+    """The largest, or smallest, of what is known."""
+    known = [value for value in values if value is not None]
+    return which(known) if known else None
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def checks(rows: list[dict[str, Any]]) -> list[Check]:
+    """Over all tasks of the table."""
+    wanted = SHARE * len(rows)
+
+    def holding(key: str, limit: float, most: bool) -> float:
+        known = [row[key] for row in rows if row[key] is not None]
+        return float(sum(value <= limit if most else value >= limit for value in known))
+
+    minimal = [row["minimal_edges"] for row in rows if row["minimal_edges"]]
+    straight = [(row["cut_edges"], row["integrated_gradients_edges"]) for row in rows]
+    smaller = sum(theirs is None or ours <= theirs for ours, theirs in straight)
+    return [
+        at_most("edges of complete circuits, geometric mean", measures.geometric_mean([r["edges"] for r in rows]), 120),
+        at_most("edges of minimal circuits, geometric mean", measures.geometric_mean(minimal) if minimal else None, 45),
+        at_least("tasks whose search leaves no more edges than integrated gradients", smaller, 0.9 * len(rows)),
+        at_most("largest calibration scale", max(row["scale"] for row in rows), 6),
+        at_least(f"tasks at {LOSS:g} on every searched family", holding("searched_worst", LOSS, True), wanted),
+        at_least(f"tasks at {LOSS:g} on novel families", holding("novel_worst", LOSS, True), wanted),
+        at_least(f"tasks below {WORST:g} on novel families", holding("novel_worst", WORST, True), len(rows)),
+        at_least(f"tasks right in {ACCURACY:g} of novel samples", holding("novel_accuracy", ACCURACY, False), wanted),
+        at_least(
+            f"tasks that agree with the model in {AGREEMENT:g} of natural places",
+            holding("text_agreement", AGREEMENT, False),
+            wanted,
+        ),
+        at_least(
+            "tasks that are gone without the circuit, on every family",
+            holding("ablated_least", CHANCE, False),
+            len(rows),
+        ),
+        at_most("seconds a task, mean", sum(row["seconds"] for row in rows) / len(rows), 180),
+    ]
