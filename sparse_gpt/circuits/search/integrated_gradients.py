@@ -19,7 +19,7 @@ PATH_POINTS = 16  # of the integral, Gauss-Legendre
 SAMPLES = 64  # at each of them
 FIRST_SIZE = 32  # where the bisection of the ranking's size begins
 LARGEST_SHARE = 0.1  # of all nodes that a search starts from
-STEEPNESS, HIGHEST = 0.2, 0.3  # of the start of a search, see `start`
+STEEPNESS, LOWEST, FLAT, HIGHEST = 0.2, 1e-3, 0.1, 0.3  # of the start of a search, see `start`
 
 
 class Start(NamedTuple):
@@ -59,7 +59,8 @@ def start(problem: Problem, stages: Stages) -> Start:
 
     More nodes need not do better: what comes late in the ranking can undo the task in a model half ablated. The nodes
     after them are not searched. The earlier in the ranking, the longer it takes a penalty to close a node:
-    tau = clip(STEEPNESS * log4(searched / (rank + 1)), 0, HIGHEST).
+    tau = clip(STEEPNESS * log4(searched / (rank + 1)), LOWEST, HIGHEST); where no size up to the largest reaches the
+    target, all nodes are searched, none nearer to closing than FLAT.
     """
     graph = problem.graph
     together = graph.sum_over_gates(stored_scores(problem, stages))[graph.gate_of]
@@ -68,7 +69,8 @@ def start(problem: Problem, stages: Stages) -> Start:
     opened = ranking.first_k(order, size, graph.tied)
     rank = np.full(len(together), len(order))
     rank[order] = np.arange(len(order))
-    tau = np.where(opened > 0, np.clip(STEEPNESS * np.log(size / (1 + rank)) / np.log(4), 1e-3, HIGHEST), -HIGHEST)
+    lowest = LOWEST if size < len(order) else FLAT
+    tau = np.where(opened > 0, np.clip(STEEPNESS * np.log(size / (1 + rank)) / np.log(4), lowest, HIGHEST), -HIGHEST)
     return Start(from_vector(tau, graph.config), from_vector(opened, graph.config))
 
 
