@@ -75,7 +75,9 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.drawing": BASE,
     "sparse_gpt.report": {*BASE, "sparse_gpt.drawing"},
 }
-ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report"}
+# A finished workdir as one file that runs it.
+ROOMS["sparse_gpt.page"] = {*TRAINING, *CIRCUITS, "sparse_gpt.workdir", "sparse_gpt.tasks"}
+ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report", "sparse_gpt.page"}
 ROOMS["sparse_gpt"] = set(ROOMS)  # the package's own __init__: the front door
 ROOMS["sparse_gpt.costs"] = {
     *TRAINING,
@@ -84,7 +86,7 @@ ROOMS["sparse_gpt.costs"] = {
     "sparse_gpt.presets",
     "sparse_gpt.surroundings",
 }
-ROOMS["sparse_gpt.experiments"] = set(ROOMS) - {"sparse_gpt", "sparse_gpt.api", "sparse_gpt.costs"}
+ROOMS["sparse_gpt.experiments"] = set(ROOMS) - {"sparse_gpt", "sparse_gpt.api", "sparse_gpt.costs", "sparse_gpt.page"}
 # Outer packages, for rooms that are to stay free of most.
 ONLY_OUTER = {"sparse_gpt.tasks": {"numpy"}, "sparse_gpt.arrays": {"numpy"}}
 SLOW = {"jax", "flax", "optax", "orbax"}  # to import: not before flags are checked

@@ -70,6 +70,7 @@ class Tokenizer:
     Attributes:
         vocab_size: number of ids, specials included.
         eot_id: id of ``<|endoftext|>``, which `encode` never produces.
+        special_ids: ids of all special tokens.
         sha256: of the canonical encoder.json and vocab.bpe; equal tokenizers have equal hashes, whatever they were
             loaded from.
     """
@@ -82,6 +83,7 @@ class Tokenizer:
         _check(self._ranks, self._merges, self._special)
         self.vocab_size: int = len(self._ranks) + len(self._special)
         self.eot_id: int = self._special[END_OF_TEXT]
+        self.special_ids: frozenset[int] = frozenset(self._special.values())
         self._core = tiktoken.Encoding(
             "sparse_gpt", pat_str=PATTERN, mergeable_ranks=self._ranks, special_tokens=self._special
         )

@@ -1,0 +1,110 @@
+// What the page carries of a model: base64 in the page, gzip in that, then named arrays as weights.py packs them.
+
+export function bytesOfBase64(text) {
+  const binary = atob(text.trim());
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+export async function gunzip(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// A tensor keeps one bit per entry that says whether it is there, and the values of those: { shape, bits, values }.
+export class Tensors {
+  constructor(bytes) {
+    const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+    this.header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+    this.found = new Map();
+    let at = 4 + length;
+    for (const { name, shape, count, bytes: width } of this.header.tensors) {
+      const size = shape.reduce((product, n) => product * n, 1);
+      const bits = bytes.subarray(at, (at += Math.ceil(size / 8)));
+      const values = joinPlanes(bytes.subarray(at, (at += width * count)), count, width);
+      this.found.set(name, { shape, bits, values });
+    }
+    if (at !== bytes.length) throw new Error(`the model has ${bytes.length} bytes, expected ${at}`);
+  }
+
+  has(name) {
+    return this.found.has(name);
+  }
+
+  tensor(name) {
+    const tensor = this.found.get(name);
+    if (!tensor) throw new Error(`the model has no ${name}`);
+    return tensor;
+  }
+
+  dense(name) {
+    const { shape, bits, values } = this.tensor(name);
+    const size = shape.reduce((product, n) => product * n, 1);
+    if (values.length === size) return values;
+    const result = new Float32Array(size);
+    for (let i = 0, next = 0; i < size; i++) if (isSet(bits, i)) result[i] = values[next++];
+    return result;
+  }
+
+  matrix(name) {
+    const { shape: [rows, columns], bits, values } = this.tensor(name);
+    const starts = new Uint32Array(rows + 1), index = new Uint32Array(values.length);
+    for (let i = 0, next = 0; i < rows; i++) {
+      for (let j = 0; j < columns; j++) if (isSet(bits, i * columns + j)) index[next++] = j;
+      starts[i + 1] = next;
+    }
+    return new Matrix(rows, columns, starts, index, values);
+  }
+}
+
+function isSet(bits, i) {
+  return (bits[i >> 3] >> (7 - (i & 7))) & 1;
+}
+
+// Values lie as planes of bytes, the first bytes of all values first; two planes are the upper halves of float32.
+function joinPlanes(planes, count, width) {
+  const words = new Uint32Array(count);
+  for (let plane = 0; plane < width; plane++) {
+    const shift = 8 * (plane + 4 - width), offset = plane * count;
+    for (let i = 0; i < count; i++) words[i] |= planes[offset + i] << shift;
+  }
+  return new Float32Array(words.buffer);
+}
+
+// A matrix by rows (inputs): entries starts[i] to starts[i + 1] lead from input i to outputs index[...].
+export class Matrix {
+  constructor(rows, columns, starts, index, values) {
+    Object.assign(this, { rows, columns, starts, index, values });
+  }
+
+  // Place of the entry (row, column) among the values, or -1 where it is zero.
+  place(row, column) {
+    for (let p = this.starts[row]; p < this.starts[row + 1]; p++) if (this.index[p] === column) return p;
+    return -1;
+  }
+
+  at(row, column) {
+    const place = this.place(row, column);
+    return place < 0 ? 0 : this.values[place];
+  }
+
+  withValues(values) {
+    return new Matrix(this.rows, this.columns, this.starts, this.index, values);
+  }
+
+  transposed() {
+    const starts = new Uint32Array(this.columns + 1);
+    for (const j of this.index) starts[j + 1]++;
+    for (let j = 0; j < this.columns; j++) starts[j + 1] += starts[j];
+    const next = starts.slice(), index = new Uint32Array(this.index.length), values = new Float32Array(index.length);
+    for (let i = 0; i < this.rows; i++) {
+      for (let p = this.starts[i]; p < this.starts[i + 1]; p++) {
+        const q = next[this.index[p]]++;
+        index[q] = i;
+        values[q] = this.values[p];
+      }
+    }
+    return new Matrix(this.columns, this.rows, starts, index, values);
+  }
+}

@@ -1,0 +1,63 @@
+"""A model as the page carries it: named arrays in one gzip file, without the entries that are zero.
+
+The file is a header's length (uint32, little-endian), the header (JSON) and the arrays one after the other. Of an array
+it has one bit per entry that says whether the entry is there (big-endian within a byte), then the values of those as
+planes of bytes, first bytes first: like bytes beside each other compress better. Values are float32, every bit of them;
+where the lower halves of all are zero, as in tables rounded to bfloat16, the two planes of these are left out.
+"""
+
+import dataclasses
+import gzip
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sparse_gpt.config import Config, activation_sites
+from sparse_gpt.data import Tokenizer
+from sparse_gpt.model.transformer import sinusoids
+from sparse_gpt.parameters import Params, flatten
+
+FORMAT = "sparse_gpt.page_weights/1"
+
+
+def pack_model(config: Config, params: Params, tokenizer: Tokenizer, ablation: Mapping[str, np.ndarray]) -> bytes:
+    """The model, its vocabulary and ablation values as a file that engine/tensors.js reads.
+
+    Args:
+      config: of the model.
+      params: nested dict of float32 arrays.
+      tokenizer: whose vocabulary is carried.
+      ablation: site -> (n_layer, width).
+    """
+    arrays = {"/".join(path): np.asarray(leaf, np.float32) for path, leaf in flatten(params).items()}
+    if config.model.position == "sinusoidal":  # no parameter; the page does not compute it anew
+        arrays["wpe"] = sinusoids(config.model.context, config.model.d_position)
+    arrays |= {f"ablation/{site}": np.asarray(values, np.float32) for site, values in ablation.items()}
+    facts: dict[str, Any] = dataclasses.asdict(config.model)
+    facts["activation_fraction"] = config.sparsity.activation_fraction
+    facts["activation_sites"] = activation_sites(config.sparsity)
+    return pack_arrays(arrays, {"config": facts, **vocabulary(tokenizer)})
+
+
+def vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Bytes of every id as a text of characters up to U+00FF, and the ids of special tokens."""
+    tokens = [tokenizer.token_bytes(i).decode("latin-1") for i in range(tokenizer.vocab_size)]
+    return {"vocabulary": tokens, "special": sorted(tokenizer.special_ids)}
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
+    """Float32 arrays by name, and what else the header is to have. Equal content gives equal bytes."""
+    entries, body = [], []
+    for name, value in arrays.items():
+        words = np.ascontiguousarray(value, np.float32).ravel().view(np.uint32)
+        there = words != 0  # a negative zero is kept too
+        kept = words[there]
+        width = 4 if np.any(kept & 0xFFFF) else 2
+        entries.append({"name": name, "shape": list(value.shape), "count": len(kept), "bytes": width})
+        planes = kept.astype("<u4").view(np.uint8).reshape(-1, 4)[:, 4 - width :].T
+        body += [np.packbits(there).tobytes(), planes.tobytes()]
+    text = json.dumps({"format": FORMAT, **header, "tensors": entries}).encode()
+    return gzip.compress(b"".join([struct.pack("<I", len(text)), text, *body]), mtime=0)
