@@ -21,7 +21,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-sync"),
     *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
-PATIENCE = 120.0  # seconds that a page may take for anything, beside other tests
+PATIENCE = 60.0
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Tab": 9, " ": 32}
 KEYS |= {"Home": 36, "End": 35}
 
@@ -58,6 +58,8 @@ class Page:
         self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Network", "Page"):
             self.command(f"{domain}.enable")
+        self.command("Page.bringToFront")
+        self.command("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def command(self, method: str, **params: Any) -> dict[str, Any]:
         """What the browser answers to one command of its protocol."""
@@ -106,12 +108,12 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"].get("exception", answer)
         return answer["result"].get("value")
 
-    def wait(self, expression: str) -> Any:
-        """The expression's value as soon as it is true."""
+    def wait(self, expression: str) -> None:
+        """Returns as soon as the expression is true."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            if value := self.evaluate(expression):
-                return value
+            if self.evaluate(f"Boolean({expression})"):
+                return
             time.sleep(0.03)
         raise AssertionError(f"never true: {expression}; console: {self.console}")
 

@@ -43,11 +43,12 @@ async function loadModel(text, circuit) {
   if (circuit) held.circuit = new Circuit(held.model, circuit, tensors);
 }
 function runBoth(tokens, changes = {}) {
-  const { norms, logits } = forward(held.model, tokens);
+  const full = forward(held.model, tokens), { norms } = full;
   const part = forward(held.model, tokens, { circuit: held.circuit, norms, changes: new Changes(changes) });
+  const logits = (pass) => tokens.flatMap((_, t) => [...pass.logitsAt(t)]);
   const listed = (arrays) => arrays.map((each) => [...each]);
   const sites = Object.fromEntries(Object.entries(part.sites).map(([site, arrays]) => [site, listed(arrays)]));
-  return { full: [...logits], circuit: [...part.logits], sites, attention: listed(part.attention) };
+  return { full: logits(full), circuit: logits(part), sites, attention: listed(part.attention) };
 }
 """
 
@@ -275,7 +276,7 @@ def test_the_stored_model(page: Page, capsys: pytest.CaptureFixture[str]) -> Non
     np.testing.assert_allclose(np.reshape(found["circuit"], full.shape), through, atol=TOLERANCE, rtol=0)
     milliseconds = page.evaluate(
         f"(() => {{ const tokens = {tokens.tolist()}, start = performance.now();"
-        " for (let i = 0; i < 20; i++) forward(held.model, tokens, { positions: [63] });"
+        " for (let i = 0; i < 20; i++) forward(held.model, tokens).logitsAt(63);"
         " return (performance.now() - start) / 20; })()"
     )
     with capsys.disabled():

@@ -1,1 +1,5 @@
 """The page that runs a model: one file with weights, circuit and the JavaScript that computes with them."""
+
+from sparse_gpt.page.page import build_page
+
+__all__ = ["build_page"]

@@ -9,12 +9,10 @@ import { absTopK, activate, normalize, relu } from "./numbers.js";
 //   circuit: a Circuit, or null for the full model.
 //   norms: reciprocal norms of another pass, which a circuit with frozen norms uses instead of its own.
 //   changes: what is done to single nodes, edges and heads on the way, see Changes.
-//   positions: where logits are wanted; all by default.
-// Returns { logits: (positions, vocabulary), sites: site -> per layer (T, width), attention: per layer (heads, T, T),
-//   norms }. Logits of a circuit are calibrated.
-export function forward(model, tokens, { circuit = null, norms = null, changes = null, positions = null } = {}) {
-  const pass = new Pass(model, tokens, circuit, circuit?.frozen ? norms : null, changes);
-  return pass.run(positions ?? tokens.map((_, t) => t));
+// Returns { logitsAt: position -> logits (vocabulary), sites: site -> per layer (T, width), attention: per layer
+//   (heads, T, T), norms: reciprocal norms (T) in the order of computation }. Logits of a circuit are calibrated.
+export function forward(model, tokens, { circuit = null, norms = null, changes = null } = {}) {
+  return new Pass(model, tokens, circuit, circuit?.frozen ? norms : null, changes).run();
 }
 
 // nodes: [{ layer, site, channel, values }], values of every position, NaN where the node stays as it is.
@@ -40,14 +38,17 @@ class Pass {
     this.norms = [];
   }
 
-  run(positions) {
+  run() {
     let h = this.#embed();
     for (let layer = 0; layer < this.m.n_layer; layer++) {
       h = this.#added(h, this.#attend(h, layer), "resid_post_attn");
       h = this.#added(h, this.#neurons(h, layer), "resid_post_mlp");
     }
-    const logits = this.#unembed(h, positions);
-    return { logits, sites: this.sites, attention: this.attention, norms: this.norms };
+    const { norm } = this.m, index = this.norms.length;
+    const { read, inverse } = normalize(h, this.m.d_model, norm, this.model.final_norm, this.frozen?.[index]);
+    this.norms.push(inverse);
+    const logitsAt = (position) => this.#unembed(read, position);
+    return { logitsAt, sites: this.sites, attention: this.attention, norms: this.norms };
   }
 
   #embed() {
@@ -218,23 +219,16 @@ class Pass {
     return this.#node("mlp_out", layer, out);
   }
 
-  #unembed(h, positions) {
-    const { d_model: d, vocab_size: vocabulary, norm } = this.m;
-    const { read, inverse } = normalize(h, d, norm, this.model.final_norm, this.frozen?.[this.norms.length]);
-    this.norms.push(inverse);
-    const { starts, index, values } = this.model.unembedding, { final_bias, bigram } = this.model;
-    const logits = new Float32Array(positions.length * vocabulary), sum = new Float64Array(vocabulary);
-    positions.forEach((t, row) => {
-      if (final_bias) sum.set(final_bias);
-      else sum.fill(0);
-      for (let i = 0; i < d; i++) {
-        for (let p = starts[i]; p < starts[i + 1]; p++) sum[index[p]] += read[t * d + i] * values[p];
-      }
-      if (bigram) for (let j = 0, first = this.tokens[t] * vocabulary; j < vocabulary; j++) sum[j] += bigram[first + j];
-      if (this.circuit) this.#calibrate(sum);
-      logits.set(sum, row * vocabulary);
-    });
-    return logits;
+  #unembed(read, t) {
+    const { d_model: d, vocab_size: vocabulary } = this.m, { final_bias, bigram } = this.model;
+    const { starts, index, values } = this.model.unembedding, sum = new Float64Array(vocabulary);
+    if (final_bias) sum.set(final_bias);
+    for (let i = 0; i < d; i++) {
+      for (let p = starts[i]; p < starts[i + 1]; p++) sum[index[p]] += read[t * d + i] * values[p];
+    }
+    if (bigram) for (let j = 0, first = this.tokens[t] * vocabulary; j < vocabulary; j++) sum[j] += bigram[first + j];
+    if (this.circuit) this.#calibrate(sum);
+    return Float32Array.from(sum);
   }
 
   #calibrate(sum) {

@@ -1,0 +1,28 @@
+"""Writes a circuit's own page, WORKDIR/circuits/TASK/page.html: one file that opens offline and runs the model in it.
+
+python -m launch.page --workdir=runs/quickstart --task=single_double_quote
+"""
+
+from absl import flags
+
+from . import cli, stored
+
+
+def define_flags() -> None:
+    """The flags of this script."""
+    cli.define_workdir()
+    stored.define_init_from()
+    flags.DEFINE_string(
+        "task", None, "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit.", required=True
+    )
+
+
+def main() -> None:
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    from .jobs import page as job
+
+    job.main()
+
+
+if __name__ == "__main__":
+    cli.run(define_flags, main)

@@ -1,0 +1,215 @@
+// What the page asks of a model and its circuit: two prompts, changes that a person has made, one position.
+
+import { Changes, forward } from "./forward.js";
+import { Circuit, Model } from "./model.js";
+import { bytesOfBase64, gunzip, Tensors } from "./tensors.js";
+import { Tokenizer } from "./tokenizer.js";
+
+const SHOWN = 8, MOVED = 5; // predicted tokens; logits that a node moves
+const SIDES = ["circuit", "full"];
+
+// A problem with what a person gave, as one line for the page.
+export class InputProblem extends Error {}
+
+export class Session {
+  // record: what circuit.json holds; packed: base64 of the model's file.
+  static async open(record, packed) {
+    const tensors = new Tensors(await gunzip(bytesOfBase64(packed)));
+    const session = new Session();
+    session.model = new Model(tensors);
+    session.record = record;
+    session.circuit = new Circuit(session.model, record, tensors);
+    session.tokenizer = new Tokenizer(tensors.header.vocabulary, tensors.header.special);
+    session.plain = new Map(); // unchanged passes of the last prompts
+    return session;
+  }
+
+  // Token ids of a prompt. InputProblem if the model cannot take it.
+  encode(text, what) {
+    const { context, vocab_size } = this.model.config;
+    const most = context * this.tokenizer.longest; // no text of more bytes can have so few tokens
+    if (text.length > most) throw new InputProblem(`The ${what} has more than ${context} tokens, all that the model sees at once; shorten it.`);
+    const ids = this.tokenizer.encode(text);
+    if (!ids.length) throw new InputProblem(`The ${what} is empty; write something, or pick a sample.`);
+    if (ids.length > context) {
+      const over = ids.length - context;
+      throw new InputProblem(`The ${what} has ${ids.length} tokens, the model sees ${context} at once; shorten it by ${over}.`);
+    }
+    const outside = ids.find((id) => id === undefined || id >= vocab_size);
+    if (outside !== undefined || ids.includes(undefined)) {
+      throw new InputProblem(`The ${what} has a token that the model's vocabulary of ${vocab_size} entries does not have.`);
+    }
+    return ids;
+  }
+
+  // Everything that the page shows of a state { prompt, twin, changes, position, answer, foil }.
+  look({ prompt, twin, changes, position, answer, foil }) {
+    const start = performance.now(), at = this.#place(prompt, twin, position), { tokens, other, pairing, own, twins } = at;
+    const now = this.#changed(at, changes), bySide = (make) => Object.fromEntries(SIDES.map((side) => [side, make(side)]));
+    const difference = (pass) => logitDifference(pass, at.position, answer, foil);
+    return {
+      tokens: this.#named(tokens),
+      twin: other && this.#named(other),
+      pairing,
+      position: at.position,
+      predictions: bySide((side) => this.#predictions(now[side].logitsAt(at.position), answer, foil)),
+      differences: bySide((side) => ({ now: difference(now[side]), before: difference(own[side]) })),
+      nodes: this.#nodeValues(now, twins),
+      heads: this.#heads(now),
+      milliseconds: performance.now() - start,
+    };
+  }
+
+  // Of each side, what `node` does on top of the other changes: the logit difference when it is switched off, and the
+  // logits that it moves most: those with it minus those without.
+  withoutNode({ prompt, twin, changes, position, answer, foil }, node) {
+    const at = this.#place(prompt, twin, position), others = changes.filter((change) => !sameNode(change, node));
+    const off = this.#changed(at, [...others, { kind: "off", node, where: "both", at: null }]);
+    const now = this.#changed(at, others);
+    const effect = (side) => ({
+      difference: logitDifference(off[side], at.position, answer, foil),
+      moved: this.#moved(now[side].logitsAt(at.position), off[side].logitsAt(at.position)),
+    });
+    return Object.fromEntries(SIDES.map((side) => [side, effect(side)]));
+  }
+
+  #place(prompt, twin, position) {
+    const tokens = this.encode(prompt, "prompt"), other = twin ? this.encode(twin, "twin") : null;
+    return {
+      ...{ tokens, other, pairing: other && alignment(tokens, other) },
+      ...{ own: this.#unchanged(tokens), twins: other && this.#unchanged(other) },
+      position: position === null || position >= tokens.length ? tokens.length - 1 : position,
+    };
+  }
+
+  #moved(logits, without) {
+    const by = logits.map((logit, id) => logit - without[id]);
+    const order = Array.from(by.keys()).sort((a, b) => Math.abs(by[b]) - Math.abs(by[a]) || a - b);
+    return order.slice(0, MOVED).map((id) => ({ text: this.tokenizer.show(id), by: by[id] }));
+  }
+
+  #named(tokens) {
+    return tokens.map((id) => ({ id, text: this.tokenizer.show(id) }));
+  }
+
+  // Both sides without changes, kept for the next question.
+  #unchanged(tokens) {
+    const key = tokens.join();
+    if (!this.plain.has(key)) {
+      const full = forward(this.model, tokens);
+      const circuit = forward(this.model, tokens, { circuit: this.circuit, norms: full.norms });
+      if (this.plain.size > 3) this.plain.delete(this.plain.keys().next().value);
+      this.plain.set(key, { full, circuit });
+    }
+    return this.plain.get(key);
+  }
+
+  #changed({ tokens, own, twins, pairing }, changes) {
+    const pass = (side) => {
+      const mine = changes.filter((change) => change.where === side || change.where === "both");
+      if (!mine.length) return own[side];
+      const circuit = side === "circuit" ? this.circuit : null;
+      const resolved = new Changes(this.#resolve(mine, side, tokens.length, { twins, pairing }));
+      return forward(this.model, tokens, { circuit, norms: own.full.norms, changes: resolved });
+    };
+    return { full: pass("full"), circuit: pass("circuit") };
+  }
+
+  // Changes as the forward pass takes them: with a value for every position, NaN where nothing changes.
+  #resolve(changes, side, time, { twins, pairing }) {
+    const resolved = { nodes: [], edges: [], heads: [] };
+    for (const change of changes) {
+      const [layer, site, channel] = change.node ?? change.from ?? [];
+      const twinValue = (t) => (pairing && pairing[t] !== null ? this.#value(twins[side], [layer, site, channel], pairing[t]) : NaN);
+      const ofKind = { set: () => change.value, off: () => this.ablationValue(change.node), patch: twinValue, edge: twinValue }[change.kind];
+      const values = Float64Array.from({ length: time }, (_, t) => (change.at === null || change.at === t ? ofKind?.(t) ?? NaN : NaN));
+      if (change.kind === "head") {
+        const weights = twins && patternOf(twins[side], change, time);
+        if (weights) resolved.heads.push({ layer: change.layer, head: change.head, weights });
+      } else if (change.kind === "edge") {
+        resolved.edges.push({ layer, source: site, from: channel, target: change.to[1], to: change.to[2], values });
+      } else resolved.nodes.push({ layer, site, channel, values });
+    }
+    return resolved;
+  }
+
+  ablationValue([layer, site, channel]) {
+    return this.circuit.ablation[site][layer * this.model.widths[site] + channel];
+  }
+
+  #value(pass, [layer, site, channel], t) {
+    return pass.sites[site][layer][t * this.model.widths[site] + channel];
+  }
+
+  #column(pass, [layer, site, channel]) {
+    const width = this.model.widths[site], x = pass.sites[site][layer];
+    return Float32Array.from({ length: x.length / width }, (_, t) => x[t * width + channel]);
+  }
+
+  #nodeValues(now, twins) {
+    const found = {};
+    for (const { layer, site, channel } of this.record.nodes) {
+      const node = [layer, site, channel];
+      found[node.join(".")] = {
+        circuit: this.#column(now.circuit, node),
+        full: this.#column(now.full, node),
+        twin: twins && { circuit: this.#column(twins.circuit, node), full: this.#column(twins.full, node) },
+        off: this.ablationValue(node),
+      };
+    }
+    return found;
+  }
+
+  // Attention of every head with a node in the circuit.
+  #heads(now) {
+    const { d_head } = this.model.config, found = {};
+    for (const { layer, site, channel } of this.record.nodes) {
+      if (!["attn_q", "attn_k", "attn_v"].includes(site)) continue;
+      const head = Math.floor(channel / d_head), key = `${layer}.${head}`;
+      found[key] ??= Object.fromEntries(SIDES.map((side) => [side, patternOf(now[side], { layer, head })]));
+    }
+    return found;
+  }
+
+  // The likeliest tokens, and answer and foil wherever they stand.
+  #predictions(logits, answer, foil) {
+    let top = -Infinity, total = 0;
+    for (const logit of logits) top = Math.max(top, logit);
+    for (const logit of logits) total += Math.exp(logit - top);
+    const row = (id) => ({ id, text: this.tokenizer.show(id), probability: Math.exp(logits[id] - top) / total });
+    const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+    const shown = order.slice(0, SHOWN);
+    for (const id of [answer, foil]) if (id !== null && !shown.includes(id)) shown.push(id);
+    return shown.map(row);
+  }
+}
+
+function logitDifference(pass, position, answer, foil) {
+  if (answer === null) return null;
+  const logits = pass.logitsAt(position);
+  return logits[answer] - logits[foil];
+}
+
+function sameNode(change, node) {
+  return Boolean(change.node) && change.node.join() === node.join();
+}
+
+// (T, T) weights of one head; null if the pass had another number of tokens than `time`.
+function patternOf(pass, { layer, head }, time) {
+  const weights = pass.attention[layer], length = pass.norms[0].length;
+  if (time !== undefined && time !== length) return null;
+  return weights.slice(head * length * length, (head + 1) * length * length);
+}
+
+// For every position the twin's position that stands for it: counted from the start up to where the prompts first
+// differ, from the end after that. Null where there is none.
+function alignment(tokens, other) {
+  if (tokens.length === other.length) return tokens.map((_, t) => t);
+  let same = 0;
+  while (same < Math.min(tokens.length, other.length) && tokens[same] === other[same]) same++;
+  return tokens.map((_, t) => {
+    if (t < same) return t;
+    const fromEnd = other.length - (tokens.length - t);
+    return fromEnd >= same ? fromEnd : null;
+  });
+}

@@ -1,0 +1,29 @@
+// Runs a session beside the page, so that typing never waits for a pass.
+//
+// Messages in: { open: { record, packed } } once, then { number, state } or { number, state, without: node }. Out:
+// { ready } or { failed } once, then for every state { number, view }, or { number, without } with logit differences, or
+// { number, problem } where it cannot be run.
+
+import { InputProblem, Session } from "./session.js";
+
+let session = null;
+
+self.addEventListener("message", async ({ data }) => {
+  if (data.open) {
+    try {
+      session = await Session.open(data.open.record, data.open.packed);
+      self.postMessage({ ready: session.model.config });
+    } catch (error) {
+      self.postMessage({ failed: String(error.message ?? error) });
+    }
+    return;
+  }
+  try {
+    const { number, state, without } = data;
+    if (without) self.postMessage({ number, without: session.withoutNode(state, without) });
+    else self.postMessage({ number, view: session.look(state) });
+  } catch (error) {
+    if (!(error instanceof InputProblem)) throw error;
+    self.postMessage({ number: data.number, problem: error.message });
+  }
+});

@@ -1,0 +1,99 @@
+"""WORKDIR/circuits/TASK/page.html: a model and a circuit that run in the page, in one file that loads nothing."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
+from sparse_gpt.drawing.text import escape, script_json
+from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_atomic
+from sparse_gpt.page.modules import FOLDER, join_modules
+from sparse_gpt.page.samples import offered_samples
+from sparse_gpt.page.weights import pack_model
+from sparse_gpt.records import Contexts, Traces
+from sparse_gpt.tasks import AnyTask
+from sparse_gpt.workdir import Workdir
+
+_ENGINE, _VIEW = "engine/worker.js", "view/main.js"
+_POLICY = "default-src 'none'; script-src $scripts; style-src $styles; worker-src blob:; base-uri 'none'; form-action 'none'"
+
+
+def build_page(run: Workdir, members: Sequence[AnyTask]) -> Path:
+    """Writes the page of the circuit of a task, or of the one that several share, and returns its path.
+
+    Args:
+      run: the model.
+      members: the task, or those that share a circuit.
+
+    Raises:
+      InputError: there is no such circuit, it belongs to other weights, or a file is broken; nothing is written.
+      TaskError: the tokenizer or the context allows no sample.
+    """
+    folder = run.folder / "circuits" / "+".join(task.name for task in members)
+    circuit = load(folder, run.params_sha256)
+    page = render(run, folder, circuit, offered_samples(run, members, circuit))
+    path = folder / "page.html"
+    try:
+        write_atomic(path, page.encode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free the place or make it writable") from error
+    return path
+
+
+def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[dict[str, Any]]) -> str:
+    """The page as text."""
+    drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
+    style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
+    styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
+    policy = Template(_POLICY).substitute(scripts=_hashes(script), styles=_hashes(*styles))
+    packed = pack_model(run.config, run.params, run.tokenizer, circuit.values)
+    return Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+        policy=escape(policy),
+        task=escape(circuit.task),
+        name=escape(run.folder.resolve().name),
+        facts=escape(_facts(run, circuit)),
+        style=style,
+        drawing=drawing,
+        data=script_json(_data(run, folder, circuit, samples)),
+        weights=base64.b64encode(packed).decode(),
+        engine=join_modules(_ENGINE),
+        script=script,
+    )
+
+
+def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page's scripts read, beside the weights."""
+    record = circuit.record().tree()
+    contexts = Contexts.read_if_any(folder / "contexts.json")
+    return {
+        "record": {name: record[name] for name in ("task", "norm", "calibration", "edge_pruned", "nodes", "edges")},
+        "samples": samples,
+        "d_head": run.config.model.d_head,
+        "site_names": SITE_NAMES,
+        "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
+    }
+
+
+def _ends(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"top": entry["top"], "bottom": entry["bottom"]}
+
+
+def _facts(run: Workdir, circuit: Circuit) -> str:
+    """The circuit in one line."""
+    losses = ((name, circuit.metrics.get(key)) for name, key in (("circuit", "task_loss"), ("model", "full_model_task_loss")))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in losses if isinstance(value, float))
+    parts = [f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges", f"ablation: {circuit.ablation}"]
+    parts += [f"held-out task loss: {told}"] if told else []
+    return " · ".join([*parts, f"weights {run.params_sha256[:12]}"])
+
+
+def _hashes(*texts: str) -> str:
+    """What a content security policy says of inline elements with these texts."""
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    return " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -1,0 +1,56 @@
+// The list of what a person has changed, undo and redo, and the link to a state.
+
+import { byId, element, nodeName, signed } from "./dom.js";
+import { stateToHash } from "./store.js";
+
+const WHERE = { circuit: "in the circuit", full: "in the full model", both: "in circuit and model" };
+
+export class ChangesView {
+  constructor(data, store) {
+    Object.assign(this, { data, store });
+    byId("undo").addEventListener("click", () => store.undo());
+    byId("redo").addEventListener("click", () => store.redo());
+    byId("reset").addEventListener("click", () => store.set({ changes: [] }));
+    byId("link").addEventListener("click", () => this.#link());
+    document.addEventListener("keydown", (event) => {
+      if (!(event.ctrlKey || event.metaKey) || /^(TEXTAREA|INPUT)$/.test(event.target.tagName)) return;
+      const key = event.key.toLowerCase(), redo = key === "y" || (key === "z" && event.shiftKey);
+      if (!redo && key !== "z") return;
+      event.preventDefault();
+      if (redo) store.redo();
+      else store.undo();
+    });
+  }
+
+  show({ changes }) {
+    byId("undo").disabled = !this.store.past.length;
+    byId("redo").disabled = !this.store.future.length;
+    byId("reset").disabled = !changes.length;
+    byId("address").hidden = true;
+    const items = changes.map((change) => {
+      const text = this.#told(change), remove = () => this.store.change(null, (each) => each === change);
+      return element("li", {}, text, element("button", { type: "button", "aria-label": `Remove: ${text}`, on: { click: remove } }, "Remove"));
+    });
+    byId("changes").replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, "None: circuit and model are as they are. Choose a node below to change it.")]));
+  }
+
+  #told(change) {
+    const name = (node) => nodeName(node, this.data.site_names), when = change.at === null ? "at every token" : `at token ${change.at}`;
+    const what = {
+      off: () => `${name(change.node)} switched off`,
+      set: () => `${name(change.node)} set to ${signed(change.value)}`,
+      patch: () => `${name(change.node)} patched from the twin`,
+      edge: () => `edge from ${name(change.from)} to ${name(change.to)} patched from the twin`,
+      head: () => `attention of layer ${change.layer}, head ${change.head} copied from the twin`,
+    }[change.kind]();
+    return `${what} ${when}, ${WHERE[change.where]}`;
+  }
+
+  #link() {
+    location.hash = stateToHash(this.data.record.task, this.store.state);
+    const address = byId("address");
+    address.value = location.href;
+    address.hidden = false;
+    address.select();
+  }
+}

@@ -1,0 +1,111 @@
+// The drawing: colors of what flows at the chosen token, and nodes that can be chosen.
+
+import { byId, largest, nodeKey, nodeName, nodeOfKey, signed } from "./dom.js";
+
+export class DrawingView {
+  constructor(data, store) {
+    Object.assign(this, { data, store, side: "circuit" });
+    const svg = (this.svg = document.querySelector("#drawing svg"));
+    svg.setAttribute("role", "group"); // its nodes can be chosen; a picture would hide them
+    // A wide drawing shrinks to the page, but not below the size at which its labels can be read; then it scrolls.
+    svg.style.minWidth = `${0.75 * svg.viewBox.baseVal.width}px`;
+    svg.style.maxWidth = `${1.15 * svg.viewBox.baseVal.width}px`;
+    svg.style.height = "auto";
+    this.nodes = new Map();
+    for (const shape of svg.querySelectorAll(".node")) this.#wire(shape);
+    this.wires = [...svg.querySelectorAll(".wire")];
+    this.labels = [...svg.querySelectorAll(".weight")];
+    this.embedding = [...this.wires, ...this.labels].filter((join) => join.dataset.from.startsWith("token:"));
+    this.weights = new Map(data.record.edges.map(({ from, to, weight }) => [`${nodeKey(from)}|${nodeKey(to)}`, weight]));
+    this.heaviest = largest([...this.weights.values()]) || 1;
+    byId("threshold").addEventListener("input", () => this.#hideLight());
+    byId("side").addEventListener("change", (event) => {
+      this.side = event.target.value;
+      this.show(this.view, this.state);
+    });
+    this.#hideLight();
+  }
+
+  #wire(shape) {
+    const key = shape.dataset.node;
+    if (!this.data.keys.has(key)) return;
+    this.nodes.set(key, shape);
+    shape.setAttribute("tabindex", "0");
+    shape.setAttribute("role", "button");
+    shape.addEventListener("click", () => this.store.set({ node: key }));
+    shape.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      this.store.set({ node: key });
+    });
+  }
+
+  #hideLight() {
+    const least = Number(byId("threshold").value) * this.heaviest;
+    byId("threshold-value").textContent = least.toFixed(2);
+    for (const join of [...this.wires, ...this.labels]) {
+      const weight = this.weights.get(`${join.dataset.from}|${join.dataset.to}`);
+      join.classList.toggle("light", weight !== undefined && Math.abs(weight) < least);
+    }
+  }
+
+  // Values (T) of a node as the colors are to show them.
+  values(view, key) {
+    const { circuit, full } = view.nodes[key];
+    return this.side === "difference" ? circuit.map((value, t) => value - full[t]) : { circuit, full }[this.side];
+  }
+
+  show(view, state) {
+    if (!view) return;
+    Object.assign(this, { view, state });
+    const changed = new Set(state.changes.filter((change) => change.node).map((change) => nodeKey(change.node)));
+    for (const [key, shape] of this.nodes) this.#showNode(key, shape, changed.has(key));
+    const brought = this.wires.map((wire) => this.#brings(wire));
+    const most = largest(brought.filter((value) => value !== null)) || 1;
+    this.wires.forEach((wire, i) => this.#showWire(wire, brought[i], most));
+    const token = `token:${view.tokens[view.position].id}`;
+    for (const shape of this.svg.querySelectorAll(".node.token")) shape.classList.toggle("terminal-active", shape.dataset.node === token);
+    for (const join of this.embedding) join.classList.toggle("elsewhere", join.dataset.from !== token);
+  }
+
+  #showNode(key, shape, changed) {
+    const values = this.values(this.view, key), value = values[this.view.position], { circuit, full } = this.view.nodes[key];
+    const scale = largest(circuit, full), share = scale ? Math.min(1, Math.abs(value) / scale) : 0;
+    const tone = value > 0 ? "var(--strong-plus)" : "var(--strong-minus)";
+    shape.querySelector("rect").style.fill = `color-mix(in srgb, ${tone} ${Math.round(75 * share)}%, var(--paper))`;
+    shape.classList.toggle("chosen", key === this.state.node);
+    shape.classList.toggle("changed", changed);
+    shape.setAttribute("aria-pressed", String(key === this.state.node));
+    const at = this.view.position, name = nodeName(nodeOfKey(key), this.data.site_names);
+    const told = `${name}: ${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model${changed ? ", changed" : ""}`;
+    shape.setAttribute("aria-label", told);
+    shape.querySelector("title").textContent = told;
+  }
+
+  // What an edge brings to its target at the chosen token: weight times value; from v, what attention gathers of it.
+  #brings(wire) {
+    const { from, to } = wire.dataset, weight = this.weights.get(`${from}|${to}`);
+    if (weight === undefined) return null;
+    const value = (side) => gathered(this.view, nodeOfKey(from), side, this.data.d_head);
+    return weight * (this.side === "difference" ? value("circuit") - value("full") : value(this.side));
+  }
+
+  #showWire(wire, brought, most) {
+    if (brought === null) return;
+    const share = Math.abs(brought) / most;
+    wire.style.stroke = brought >= 0 ? "var(--strong-plus)" : "var(--strong-minus)";
+    wire.style.opacity = String(0.16 + 0.84 * share);
+    const weight = this.weights.get(`${wire.dataset.from}|${wire.dataset.to}`);
+    wire.querySelector("title").textContent = `weight ${signed(weight)}, brings ${signed(brought)}`;
+  }
+}
+
+// A node's value as its edges carry it to the chosen token: of v the sum over tokens, weighted by attention.
+export function gathered(view, [layer, site, channel], side, dHead) {
+  const values = view.nodes[`${layer}.${site}.${channel}`][side], at = view.position;
+  if (site !== "attn_v") return values[at];
+  const weights = view.heads[`${layer}.${Math.floor(channel / dHead)}`][side];
+  let sum = 0;
+  for (let s = 0; s <= at; s++) sum += weights[at * values.length + s] * values[s];
+  return sum;
+}

@@ -1,0 +1,69 @@
+// Puts the parts of the page together.
+
+import { ChangesView } from "./changes.js";
+import { byId, nodeKey } from "./dom.js";
+import { DrawingView } from "./drawing.js";
+import { Engine } from "./engine.js";
+import { HeadsView } from "./heads.js";
+import { NodeView } from "./node.js";
+import { showPredictions } from "./predictions.js";
+import { PromptView } from "./prompt.js";
+import { Store, stateOfHash } from "./store.js";
+
+const data = JSON.parse(byId("data").textContent);
+data.keys = new Set(data.record.nodes.map(({ layer, site, channel }) => nodeKey([layer, site, channel])));
+
+const main = document.querySelector("main");
+const store = new Store({ prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null }, ask);
+const prompts = new PromptView(data.samples, store);
+const drawing = new DrawingView(data, store);
+const heads = new HeadsView(data, store);
+const panel = new NodeView(data, store);
+const changes = new ChangesView(data, store);
+const engine = new Engine(byId("engine").textContent, { ready, failed, shown });
+
+engine.open(data.record, byId("weights").textContent);
+byId("weights").remove(); // its text is not needed again
+
+function say(text, isProblem = false) {
+  byId("message").textContent = text;
+  byId("message").classList.toggle("problem", isProblem);
+}
+
+function ready(config) {
+  let start = prompts.first(), problem = "";
+  try {
+    start = stateOfHash(location.hash, data.record.task, data.keys, config.vocab_size) ?? start;
+  } catch (error) {
+    problem = error.message;
+  }
+  store.state = { ...store.state, ...start };
+  store.notice = problem;
+  ask(store.state);
+}
+
+function failed(reason) {
+  main.setAttribute("aria-busy", "false");
+  say(`The model in this page cannot be run: ${reason}. A current browser, and the file as it was made, are needed.`, true);
+}
+
+function ask(state) {
+  prompts.showTexts(state);
+  changes.show(state);
+  engine.ask(state);
+}
+
+function shown({ view, without, problem, state, stale }) {
+  if (without) return void panel.showWithout(without);
+  main.classList.toggle("stale", Boolean(problem));
+  main.setAttribute("aria-busy", String(stale));
+  if (problem) return void say(problem, true);
+  const context = view.tokens.length;
+  say(store.notice || `${context} tokens; computed in ${view.milliseconds.toFixed(0)} ms.`, Boolean(store.notice));
+  store.notice = "";
+  drawing.show(view, state);
+  prompts.show(view, state.node && drawing.values(view, state.node));
+  showPredictions(view, state);
+  panel.show(view, state);
+  heads.show(view, state);
+}

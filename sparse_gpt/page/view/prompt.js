@@ -1,0 +1,82 @@
+// The two prompts, the samples to pick, and the row of tokens.
+
+import { byId, element, tint, largest } from "./dom.js";
+
+export class PromptView {
+  constructor(samples, store) {
+    Object.assign(this, { samples, store, tokens: [] });
+    const roles = { searched: "searched on", "left aside": "not searched on", novel: "novel", wild: "natural text" };
+    byId("family").append(
+      ...samples.map(({ name, role }, i) => element("option", { value: String(i) }, name + (roles[role] && roles[role] !== name ? ` (${roles[role]})` : ""))),
+    );
+    byId("family").addEventListener("change", () => this.#pick(0));
+    byId("sample").addEventListener("change", () => this.#pick(Number(byId("sample").value)));
+    byId("swap").addEventListener("click", () => this.#swap());
+    for (const name of ["prompt", "twin"]) {
+      byId(name).addEventListener("input", () => this.store.set({ [name]: byId(name).value }, `type ${name}`));
+    }
+    byId("tokens").addEventListener("keydown", (event) => this.#key(event));
+    this.#fillNumbers();
+  }
+
+  // State of the first sample.
+  first() {
+    return this.#stateOf(0, 0);
+  }
+
+  #fillNumbers() {
+    const { pairs } = this.samples[Number(byId("family").value)];
+    const options = pairs.flatMap((pair, i) => pair.map((_, side) => [2 * i + side, pair.length > 1 ? `${i + 1}${"ab"[side]}` : `${i + 1}`]));
+    byId("sample").replaceChildren(...options.map(([value, text]) => element("option", { value: String(value) }, text)));
+  }
+
+  #pick(number) {
+    this.#fillNumbers();
+    byId("sample").value = String(number);
+    this.store.set({ ...this.#stateOf(Number(byId("family").value), number), position: null });
+  }
+
+  #stateOf(family, number) {
+    const pair = this.samples[family].pairs[number >> 1], { prompt, answer, foil } = pair[number & 1];
+    return { prompt, answer, foil, twin: pair[1 - (number & 1)]?.prompt ?? "" };
+  }
+
+  #swap() {
+    const { prompt, twin, answer, foil } = this.store.state;
+    if (twin) this.store.set({ prompt: twin, twin: prompt, answer: foil, foil: answer });
+  }
+
+  // Texts as the state has them; a field that is being edited has them already.
+  showTexts({ prompt, twin }) {
+    for (const [name, text] of Object.entries({ prompt, twin })) if (byId(name).value !== text) byId(name).value = text;
+    byId("swap").disabled = !twin;
+  }
+
+  // The row of tokens, colored by the values (T) of the chosen node, if any.
+  show({ tokens, position }, values) {
+    const row = byId("tokens"), focused = row.contains(document.activeElement);
+    const scale = largest(values);
+    this.tokens = tokens.map(({ text }, t) => {
+      const chosen = t === position;
+      const token = element("span", { class: "token", role: "option", tabIndex: chosen ? 0 : -1, "aria-selected": String(chosen), "aria-label": `${t}: ${text}` });
+      token.append(text);
+      if (values) tint(token, values[t], scale);
+      token.addEventListener("click", () => this.#choose(t));
+      return token;
+    });
+    row.replaceChildren(...this.tokens.flatMap((token, t) => (tokens[t].text.includes("↵") ? [token, element("br")] : [token])));
+    if (focused) this.tokens[position].focus();
+  }
+
+  #choose(position) {
+    this.store.set({ position });
+  }
+
+  #key(event) {
+    const at = this.tokens.indexOf(document.activeElement), last = this.tokens.length - 1;
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    if (to >= 0 && to <= last) this.#choose(to);
+  }
+}

@@ -1,0 +1,88 @@
+// What a person has chosen, with its history, and as text for a link.
+//
+// state: prompt, twin (texts); answer, foil (token ids or null); changes; position (token, or null for the last);
+// node (key or null). A change is { kind, where, at, ... }: kind "off", "set" (with value) or "patch" of a node, "edge"
+// (from, to) or "head" (layer, head); where "circuit", "full" or "both"; at a position, or null for every one.
+
+const KINDS = ["off", "set", "patch", "edge", "head"], PLACES = ["circuit", "full", "both"], SITES = /^(attn_(in|q|k|v|out)|mlp_(in|neuron|out))$/;
+const UNDONE = ["prompt", "twin", "answer", "foil", "changes"]; // what undo takes back
+const MOST = 200; // states that are kept
+
+export class Store {
+  constructor(state, changed) {
+    Object.assign(this, { state, changed, past: [], future: [], burst: null });
+  }
+
+  // Sets fields. Fields that undo takes back make a step of the history; steps of one `burst` (a word that is typed, a
+  // slider that is drawn) make one together.
+  set(fields, burst = null) {
+    if (UNDONE.some((name) => name in fields)) {
+      if (burst === null || burst !== this.burst) this.past = [...this.past, this.#undone()].slice(-MOST);
+      this.future = [];
+      this.burst = burst;
+    }
+    this.state = { ...this.state, ...fields };
+    this.changed(this.state);
+  }
+
+  undo() {
+    this.#move(this.past, this.future);
+  }
+
+  redo() {
+    this.#move(this.future, this.past);
+  }
+
+  // Puts a change in the place of those that it replaces, and takes away those only with null.
+  change(change, replaces, burst = null) {
+    const others = this.state.changes.filter((each) => !replaces(each));
+    this.set({ changes: change ? [...others, change] : others }, burst);
+  }
+
+  #undone() {
+    return Object.fromEntries(UNDONE.map((name) => [name, this.state[name]]));
+  }
+
+  #move(from, to) {
+    if (!from.length) return;
+    to.push(this.#undone());
+    this.burst = null;
+    this.state = { ...this.state, ...from.pop() };
+    this.changed(this.state);
+  }
+}
+
+// The state as the part of an address after #.
+export function stateToHash(task, state) {
+  const bytes = new TextEncoder().encode(JSON.stringify({ task, ...state }));
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+// The state of a link; null if there is none in it. Throws an error that says what is wrong with one that is not of this
+// page: `nodes` are the keys of its circuit, `vocabulary` the number of ids.
+export function stateOfHash(hash, task, nodes, vocabulary) {
+  if (hash.length < 2) return null;
+  let found;
+  try {
+    const binary = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
+    found = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
+  } catch {
+    throw new Error("The link is damaged: what follows # in the address is no state of this page.");
+  }
+  if (found?.task !== task) throw new Error(`The link belongs to another circuit (${String(found?.task).slice(0, 60)}); it was left aside.`);
+  const { prompt, twin, answer, foil, changes, position, node } = found;
+  const isId = (id) => Number.isInteger(id) && id >= 0 && id < vocabulary, isPlace = (at) => at === null || (Number.isInteger(at) && at >= 0);
+  const right =
+    typeof prompt === "string" && typeof twin === "string" && isPlace(position) && (node === null || nodes.has(node)) &&
+    ((answer === null && foil === null) || (isId(answer) && isId(foil))) && Array.isArray(changes) && changes.every((each) => isChange(each, nodes, isPlace));
+  if (!right) throw new Error("The link does not fit this circuit; it was left aside.");
+  return { prompt, twin, answer, foil, changes, position, node };
+}
+
+function isChange(change, nodes, isPlace) {
+  const isNode = (node) => Array.isArray(node) && SITES.test(node[1]) && nodes.has(node.join("."));
+  if (!KINDS.includes(change?.kind) || !PLACES.includes(change.where) || !isPlace(change.at)) return false;
+  if (change.kind === "head") return [...nodes].some((key) => key.startsWith(`${change.layer}.attn_`)) && Number.isInteger(change.head);
+  if (change.kind === "edge") return isNode(change.from) && isNode(change.to);
+  return isNode(change.node) && (change.kind !== "set" || Number.isFinite(change.value));
+}
