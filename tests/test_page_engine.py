@@ -15,15 +15,10 @@ import numpy as np
 import pytest
 
 from sparse_gpt import stored
-from sparse_gpt.circuits.circuit import Circuit, edges_between, nodes_of
-from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.edge_ablation import removable, without_pruned_edges
-from sparse_gpt.circuits.run.gated_model import gated_model
-from sparse_gpt.config import NODE_SITES, Config, PruneConfig
+from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.config import Config, PruneConfig
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.data.tokenizer import END_OF_TEXT
-from sparse_gpt.model import build
-from sparse_gpt.model.taps import chain, recorder
 from sparse_gpt.page.modules import join_modules
 from sparse_gpt.page.weights import pack_model
 from sparse_gpt.parameters import Params
@@ -31,6 +26,7 @@ from sparse_gpt.sparsity.topk import abs_topk
 from sparse_gpt.visible import visible
 from tests import circuits_model as toy
 from tests.browser import Page, open_page
+from tests.page_workdir import by_jax, random_circuit
 
 pytestmark = pytest.mark.browser
 
@@ -64,33 +60,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 def load(page: Page, config: Config, params: Params, tokenizer: Tokenizer, circuit: Circuit) -> None:
     packed = base64.b64encode(pack_model(config, params, tokenizer, circuit.values)).decode()
     page.evaluate(f"loadModel({json.dumps(packed)}, {json.dumps(circuit.to_dict())})")
-
-
-def random_circuit(config: Config, params: Params, values: GateArrays, pruned: bool) -> Circuit:
-    """Half of all nodes and, where edges are pruned, half of those between them that can be removed."""
-    rng = np.random.default_rng(5)
-    gates = toy.random_gates(config, 3)
-    every = edges_between(config.model, params, gates)
-    stays = ~removable(config.model, every, gates) | (rng.random(len(every)) < 0.5) | (not pruned)
-    return Circuit(
-        "toy", "", "mean", config.prune.norm, None, 1.7, ((3, 0.25), (7, -0.5)), pruned, nodes_of(gates),
-        tuple(edge for edge, kept in zip(every, stays, strict=True) if kept), {}, values,
-    )  # fmt: skip
-
-
-def by_jax(
-    config: Config, params: Params, circuit: Circuit, tokens: np.ndarray, changes: Any = None
-) -> tuple[np.ndarray, np.ndarray, dict[tuple[str, int], Any]]:
-    """Logits (T, V) of the full model and, calibrated, of the circuit, and the circuit's activations."""
-    batch, gates, store = jnp.asarray(tokens[None]), circuit.gates(config.model), {}
-    full: Any = build(config).apply({"params": params}, batch)
-    gated = without_pruned_edges(gated_model(config, params, circuit.values), circuit)
-    tap = chain(gated.tap(gates, batch, None), *([changes] if changes else []), recorder(store, NODE_SITES))
-    logits: Any = gated.model.apply({"params": gated.params}, batch, tap=tap)
-    shifted = circuit.scale * np.asarray(logits)[0]
-    for token, value in circuit.shift:
-        shifted[:, token] += value
-    return np.asarray(full)[0], shifted, store
 
 
 CASES: dict[str, tuple[dict[str, Any], bool]] = {

@@ -11,7 +11,9 @@ from .. import stored
 
 def main() -> None:
     """Builds the page of each task and prints where it is."""
-    chosen = [[task for name in names.split("+") for task in tasks.select(name)] for names in flags.FLAGS.task.split(",")]
+    chosen = [
+        [task for name in names.split("+") for task in tasks.select(name)] for names in flags.FLAGS.task.split(",")
+    ]
     with stored.workdir() as folder:
         run = Workdir(folder)
         for members in chosen:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-_IMPORT = re.compile(r'^import \{([^{}]*)\} from "(\.[^"]+)";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{\s*\w+(?:,\s*\w+)*,?\s*\} from "(\.[^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|class|const|let)", re.MULTILINE)
 _NAME = re.compile(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", re.MULTILINE)
-_WRONG = re.compile(r"^(?:import|export)\b.*|.*(?:</script|<!--|import\(|\bas \w+ \}).*", re.MULTILINE | re.IGNORECASE)
+_WRONG = re.compile(r"^(?:import|export)\b.*|.*(?:</script|<!--|import\().*", re.MULTILINE | re.IGNORECASE)
 
 
 def join_modules(*names: str) -> str:
@@ -42,7 +42,7 @@ def _add(path: Path, found: dict[Path, str], within: Sequence[Path]) -> None:
     if path in within:
         raise ValueError(f"{path.name}: modules import each other in a circle")
     text = path.read_text(encoding="utf-8")
-    for _, target in _IMPORT.findall(text):
+    for target in _IMPORT.findall(text):
         _add(path.parent / target, found, (*within, path))
     source = _EXPORT.sub("", _IMPORT.sub("", text))
     if wrong := _WRONG.search(source):

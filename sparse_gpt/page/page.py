@@ -21,7 +21,9 @@ from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
-_POLICY = "default-src 'none'; script-src $scripts; style-src $styles; worker-src blob:; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; script-src $scripts; style-src $styles; worker-src blob:; base-uri 'none'; form-action 'none'"
+)
 
 
 def build_page(run: Workdir, members: Sequence[AnyTask]) -> Path:
@@ -86,7 +88,9 @@ def _ends(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(run: Workdir, circuit: Circuit) -> str:
     """The circuit in one line."""
-    losses = ((name, circuit.metrics.get(key)) for name, key in (("circuit", "task_loss"), ("model", "full_model_task_loss")))
+    losses = (
+        (name, circuit.metrics.get(key)) for name, key in (("circuit", "task_loss"), ("model", "full_model_task_loss"))
+    )
     told = ", ".join(f"{name} {value:.3f}" for name, value in losses if isinstance(value, float))
     parts = [f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges", f"ablation: {circuit.ablation}"]
     parts += [f"held-out task loss: {told}"] if told else []

@@ -51,7 +51,9 @@ def _pairs(run: Workdir, task: AnyTask, family: str) -> list[list[Tree]]:
     context = run.config.model.context
     short = [pair for pair in found if all(len(run.tokenizer.encode(each["prompt"])) <= context for each in pair)]
     if not short:
-        raise TaskError(f"task {task.name}: all prompts of family {family} are longer than the model's context {context}")
+        raise TaskError(
+            f"task {task.name}: all prompts of family {family} are longer than the model's context {context}"
+        )
     return short
 
 

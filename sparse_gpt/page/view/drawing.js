@@ -2,6 +2,8 @@
 
 import { byId, largest, nodeKey, nodeName, nodeOfKey, signed } from "./dom.js";
 
+const LEGIBLE = 1000; // edges that are drawn at first; the lighter ones come with the slider
+
 export class DrawingView {
   constructor(data, store) {
     Object.assign(this, { data, store, side: "circuit" });
@@ -18,7 +20,14 @@ export class DrawingView {
     this.embedding = [...this.wires, ...this.labels].filter((join) => join.dataset.from.startsWith("token:"));
     this.weights = new Map(data.record.edges.map(({ from, to, weight }) => [`${nodeKey(from)}|${nodeKey(to)}`, weight]));
     this.heaviest = largest([...this.weights.values()]) || 1;
-    byId("threshold").addEventListener("input", () => this.#hideLight());
+    const sizes = [...this.weights.values()].map(Math.abs).sort((a, b) => b - a);
+    const most = sizes.length > LEGIBLE ? sizes[LEGIBLE - 1] : 0; // the slider's steps are hundredths of the heaviest
+    byId("threshold").value = String(Math.ceil((100 * most) / this.heaviest) / 100);
+    byId("threshold").addEventListener("input", () => {
+      this.#hideLight();
+      this.show(this.view, this.state);
+    });
+    svg.addEventListener("pointerover", ({ target }) => target.classList.contains("wire") && this.#tell(target));
     byId("side").addEventListener("change", (event) => {
       this.side = event.target.value;
       this.show(this.view, this.state);
@@ -44,9 +53,10 @@ export class DrawingView {
     const least = Number(byId("threshold").value) * this.heaviest;
     byId("threshold-value").textContent = least.toFixed(2);
     for (const join of [...this.wires, ...this.labels]) {
-      const weight = this.weights.get(`${join.dataset.from}|${join.dataset.to}`);
+      const weight = this.weights.get(joinKey(join));
       join.classList.toggle("light", weight !== undefined && Math.abs(weight) < least);
     }
+    this.drawn = this.wires.filter((wire) => this.weights.has(joinKey(wire)) && !wire.classList.contains("light"));
   }
 
   // Values (T) of a node as the colors are to show them.
@@ -60,9 +70,11 @@ export class DrawingView {
     Object.assign(this, { view, state });
     const changed = new Set(state.changes.filter((change) => change.node).map((change) => nodeKey(change.node)));
     for (const [key, shape] of this.nodes) this.#showNode(key, shape, changed.has(key));
-    const brought = this.wires.map((wire) => this.#brings(wire));
-    const most = largest(brought.filter((value) => value !== null)) || 1;
-    this.wires.forEach((wire, i) => this.#showWire(wire, brought[i], most));
+    const brought = this.drawn.map((wire) => this.#brings(wire)), most = largest(brought) || 1;
+    this.drawn.forEach((wire, i) => {
+      wire.style.stroke = brought[i] >= 0 ? "var(--strong-plus)" : "var(--strong-minus)";
+      wire.style.opacity = String(0.16 + (0.84 * Math.abs(brought[i])) / most);
+    });
     const token = `token:${view.tokens[view.position].id}`;
     for (const shape of this.svg.querySelectorAll(".node.token")) shape.classList.toggle("terminal-active", shape.dataset.node === token);
     for (const join of this.embedding) join.classList.toggle("elsewhere", join.dataset.from !== token);
@@ -84,20 +96,19 @@ export class DrawingView {
 
   // What an edge brings to its target at the chosen token: weight times value; from v, what attention gathers of it.
   #brings(wire) {
-    const { from, to } = wire.dataset, weight = this.weights.get(`${from}|${to}`);
-    if (weight === undefined) return null;
-    const value = (side) => gathered(this.view, nodeOfKey(from), side, this.data.d_head);
+    const weight = this.weights.get(joinKey(wire)), source = nodeOfKey(wire.dataset.from);
+    const value = (side) => gathered(this.view, source, side, this.data.d_head);
     return weight * (this.side === "difference" ? value("circuit") - value("full") : value(this.side));
   }
 
-  #showWire(wire, brought, most) {
-    if (brought === null) return;
-    const share = Math.abs(brought) / most;
-    wire.style.stroke = brought >= 0 ? "var(--strong-plus)" : "var(--strong-minus)";
-    wire.style.opacity = String(0.16 + 0.84 * share);
-    const weight = this.weights.get(`${wire.dataset.from}|${wire.dataset.to}`);
-    wire.querySelector("title").textContent = `weight ${signed(weight)}, brings ${signed(brought)}`;
+  #tell(wire) {
+    const weight = this.weights.get(joinKey(wire));
+    if (weight !== undefined) wire.querySelector("title").textContent = `weight ${signed(weight)}, brings ${signed(this.#brings(wire))}`;
   }
+}
+
+function joinKey(join) {
+  return `${join.dataset.from}|${join.dataset.to}`;
 }
 
 // A node's value as its edges carry it to the chosen token: of v the sum over tokens, weighted by attention.

@@ -48,13 +48,14 @@ function failed(reason) {
 }
 
 function ask(state) {
+  main.setAttribute("aria-busy", "true");
   prompts.showTexts(state);
   changes.show(state);
   engine.ask(state);
 }
 
 function shown({ view, without, problem, state, stale }) {
-  if (without) return void panel.showWithout(without);
+  if (without) return void (state.node === store.state.node && panel.showWithout(without));
   main.classList.toggle("stale", Boolean(problem));
   main.setAttribute("aria-busy", String(stale));
   if (problem) return void say(problem, true);

@@ -46,7 +46,6 @@ export class NodeView {
       "div",
       {},
       this.about,
-      this.effect,
       this.strips,
       element(
         "div",
@@ -55,6 +54,7 @@ export class NodeView {
         element("fieldset", {}, element("legend", {}, "at"), place(false, "the chosen token"), place(true, "every token")),
         this.slider, this.number, this.off, this.patch, this.computed,
       ),
+      this.effect,
       this.edges,
       this.contexts,
     );
@@ -89,6 +89,7 @@ export class NodeView {
     if (this.key !== state.node) this.without = null;
     this.key = state.node;
     this.#showAbout();
+    this.#showEffect();
     this.#showStrips();
     this.#showControls();
     this.#showEdges(state);
@@ -98,19 +99,32 @@ export class NodeView {
   // What the logit difference is when the node is off: arrives later, for it takes passes of its own.
   showWithout(without) {
     this.without = without;
-    if (this.view && this.key) this.#showAbout();
+    if (this.view && this.key) this.#showEffect();
   }
 
   #showAbout() {
-    const { circuit, full, off } = this.view.nodes[this.key], at = this.view.position, { differences } = this.view;
-    const told = [`In the circuit ${signed(circuit[at])}, in the full model ${signed(full[at])}; its ablation value is ${signed(off)}.`];
-    if (this.without && this.without.circuit.difference !== null) {
-      const effect = (side) => `from ${signed(differences[side].now)} to ${signed(this.without[side].difference)} in the ${SIDES[side]}`;
-      told.push(`Switched off, answer minus foil goes ${effect("circuit")}, and ${effect("full")}.`);
+    const { circuit, full, off } = this.view.nodes[this.key], at = this.view.position;
+    const told = `In the circuit ${signed(circuit[at])}, in the full model ${signed(full[at])}; its ablation value is ${signed(off)}.`;
+    this.about.replaceChildren(element("b", {}, nodeName(nodeOfKey(this.key), this.data.site_names)), ` at token ${at}. ${told}`);
+  }
+
+  // Stands below the controls, which would move under the pointer otherwise: it comes later than the rest.
+  #showEffect() {
+    if (!this.without) return void this.effect.replaceChildren();
+    const { differences } = this.view, parts = [];
+    if (this.without.circuit.difference !== null && !this.#isOff(() => true)) {
+      const change = (side) => `from ${signed(differences[side].now)} to ${signed(this.without[side].difference)} in the ${SIDES[side]}`;
+      parts.push(element("p", { class: "moved" }, `Switched off, answer minus foil goes ${change("circuit")}, and ${change("full")}.`));
     }
-    this.about.replaceChildren(element("b", {}, nodeName(nodeOfKey(this.key), this.data.site_names)), ` at token ${at}. `, told.join(" "));
-    const moved = (side) => element("p", { class: "moved" }, `Logits that it moves most in the ${SIDES[side]}: `, ...this.without[side].moved.flatMap(({ text, by }) => [element("span", { class: "token" }, text), ` ${signed(by)} `]));
-    this.effect.replaceChildren(...(this.without ? Object.keys(SIDES).map(moved) : []));
+    for (const side of Object.keys(SIDES)) {
+      const logits = this.without[side].moved.flatMap(({ text, by }) => [element("span", { class: "token" }, text), ` ${signed(by)} `]);
+      parts.push(element("p", { class: "moved" }, `Logits that it moves most in the ${SIDES[side]}: `, ...logits));
+    }
+    this.effect.replaceChildren(...parts);
+  }
+
+  #isOff(where) {
+    return this.store.state.changes.some((change) => this.#mine(change) && change.kind === "off" && where(change));
   }
 
   #showStrips() {
@@ -139,7 +153,7 @@ export class NodeView {
     if (document.activeElement !== this.number) this.number.value = Number(value.toPrecision(4));
     this.patch.disabled = !twin || this.view.pairing[at] === null;
     this.computed.disabled = !this.store.state.changes.some((change) => this.#mine(change));
-    const off = this.store.state.changes.some((change) => this.#mine(change) && change.kind === "off" && change.where === this.where);
+    const off = this.#isOff((change) => change.where === this.where);
     this.off.textContent = off ? "It is off" : "Switch off";
     this.off.disabled = off;
   }

@@ -1,0 +1,364 @@
+"""A circuit's own page in a real browser: a whole session by keyboard and mouse, odd input, links, what is refused."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.page import modules
+from sparse_gpt.page.weights import pack_arrays
+from sparse_gpt.workdir import Workdir
+from tests.browser import Page, open_page
+from tests.inprocess import launch_here
+from tests.page_workdir import TASK, by_jax, write_workdir
+
+IDLE = (
+    "document.querySelector('main').getAttribute('aria-busy') === 'false' && document.querySelector('#tokens .token')"
+)
+MINUS, CONTROL, SHIFT = "\u2212", 2, 8
+CHECKS = Path(__file__).with_name("accessibility.js").read_text(encoding="utf-8")
+in_browser = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    folder = write_workdir(tmp_path_factory.mktemp("page") / "run")
+    done = launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{TASK}: {page_of(folder)} (0.")
+    return Workdir(folder)
+
+
+def page_of(folder: Path) -> Path:
+    return folder / "circuits" / TASK / "page.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with open_page(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Page, run: Workdir) -> Iterator[Page]:
+    """The page, open and idle; in the end it has neither complained nor loaded anything."""
+    browser.command("Page.navigate", url="about:blank")
+    browser.resize(1300, 900)
+    browser.open(page_of(run.folder))
+    browser.wait(f"document.querySelector('main') && {IDLE}")
+    yield browser
+    assert browser.console == []
+    assert browser.requests == []
+
+
+def text(page: Page, selector: str) -> str:
+    found: str = page.evaluate(f"document.querySelector({json.dumps(selector)}).textContent")
+    return found
+
+
+def tokens(page: Page) -> list[str]:
+    found: list[str] = page.evaluate("[...document.querySelectorAll('#tokens .token')].map((e) => e.textContent)")
+    return found
+
+
+def difference(page: Page, side: str = "circuit") -> float:
+    """Answer minus foil as the page shows it, once it is idle."""
+    page.wait(IDLE)
+    found = re.search(r"foil ([+\u2212][\d.]+)", text(page, f"#difference-{side}"))
+    assert found
+    return float(found[1].replace(MINUS, "-"))
+
+
+def expected(run: Workdir, prompt: str, changes: Any = None) -> tuple[float, float]:
+    """The same by JAX, of circuit and full model; `changes` is a tap in the circuit."""
+    circuit: Circuit = load(run.folder / "circuits" / TASK)
+    ids = np.array(run.tokenizer.encode(prompt), np.int32)
+    full, through, _ = by_jax(run.config, run.params, circuit, ids, changes)
+    answer, foil = (run.tokenizer.encode(f"for an{each}")[-1] for each in (" in", ":\n"))
+    return tuple(float(logits[-1, answer] - logits[-1, foil]) for logits in (through, full))  # type: ignore[return-value]
+
+
+def same(shown: float, value: float) -> bool:
+    return abs(shown - value) <= 0.0051 + 0.05 * (abs(value) >= 9.995)
+
+
+def choose(page: Page, field: str, value: str) -> None:
+    """Picks from a list, or writes a text at once, as paste does."""
+    page.evaluate(
+        f"(() => {{ const e = document.querySelector('#{field}'); e.value = {json.dumps(value)};"
+        " e.dispatchEvent(new Event(e.tagName === 'SELECT' ? 'change' : 'input')); })()"
+    )
+
+
+def write(page: Page, field: str, prompt: str) -> None:
+    """Types a prompt over what stands in a field."""
+    page.evaluate(f"document.querySelector('#{field}').select()")
+    page.focus(f"#{field}")
+    page.type(prompt)
+
+
+@in_browser
+def test_a_session(page: Page, run: Workdir) -> None:
+    circuit = load(run.folder / "circuits" / TASK)
+    start = text(page, "#message"), tokens(page), difference(page)
+    prompt = page.evaluate("document.querySelector('#prompt').value")
+    assert same(start[2], expected(run, prompt)[0])
+
+    # Edit: circuit and model are those of JAX.
+    write(page, "prompt", "for hs in hs_list: while gn")
+    page.wait("document.querySelector('#tokens').textContent.includes('gn')")
+    shown = [run.token_text(i).replace(" ", "·") for i in run.tokenizer.encode("for hs in hs_list: while gn")]
+    assert tokens(page) == shown
+    plain = expected(run, "for hs in hs_list: while gn")
+    assert same(difference(page), plain[0])
+    assert same(difference(page, "full"), plain[1])
+
+    # Switch a node off by the keyboard: its ablation value, in the circuit only.
+    node = next(n for n in circuit.nodes if n.site == "mlp_out")
+    page.focus(f'.node[data-node="{node.key}"]')
+    page.press("Enter")
+    page.wait("document.querySelector('#switch-off')")
+    value = float(circuit.values[node.site][node.layer, node.channel])
+    page.focus("#switch-off")
+    page.press(" ")
+    page.wait("document.querySelector('#changes').textContent.includes('switched off')")
+
+    def off(site: str, layer: int, x: Any) -> Any:
+        return x.at[..., node.channel].set(value) if (site, layer) == (node.site, node.layer) else x
+
+    without = expected(run, "for hs in hs_list: while gn", off)[0]
+    assert same(difference(page), without)
+    assert same(difference(page, "full"), plain[1])
+    assert abs(without - plain[0]) > 0.02, "or the test shows nothing"
+
+    # Slide it at the chosen token, which takes the place of switching it off.
+    page.focus("#node-panel input[type=range]")
+    page.press("ArrowRight", "ArrowRight", "ArrowRight")
+    page.wait("document.querySelector('#changes').textContent.includes('set to')")
+    assert "switched off" not in text(page, "#changes")
+
+    # Patch it by the mouse, from a twin that is written here, then undo and redo all of it.
+    write(page, "twin", "for hs in hs_list: while hn")
+    page.wait("document.querySelector('#node-panel').textContent.includes('twin, circuit')")
+    page.click("#patch")
+    page.wait("document.querySelector('#changes').textContent.includes('patched from the twin')")
+    ids = np.array(run.tokenizer.encode("for hs in hs_list: while hn"), np.int32)
+    _, _, store = by_jax(run.config, run.params, circuit, ids)
+    other = float(np.asarray(store[node.site, node.layer])[0, -1, node.channel])
+
+    def patched(site: str, layer: int, x: Any) -> Any:
+        return x.at[:, -1, node.channel].set(other) if (site, layer) == (node.site, node.layer) else x
+
+    assert same(difference(page), expected(run, "for hs in hs_list: while gn", patched)[0])
+    page.focus("#tokens [tabindex='0']")
+    page.press("z", modifiers=CONTROL)
+    page.wait("document.querySelector('#changes').textContent.includes('set to')")
+    page.press("z", modifiers=CONTROL)  # the twin
+    page.press("z", modifiers=CONTROL)  # the slider, as one step
+    page.wait("document.querySelector('#changes').textContent.includes('switched off')")
+    assert same(difference(page), without)
+    page.press("z", modifiers=CONTROL)
+    assert same(difference(page), plain[0])
+    page.press("y", modifiers=CONTROL)
+    assert same(difference(page), without)
+    page.click("#reset")
+    assert same(difference(page), plain[0])
+    while not page.evaluate("document.querySelector('#undo').disabled"):
+        page.click("#undo")
+    assert same(difference(page), start[2])
+    assert tokens(page) == start[1]
+
+
+@in_browser
+def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> None:
+    before = difference(page), difference(page, "full")
+    page.evaluate("document.querySelector('input[name=side][value=difference]').click()")
+    page.click(".head > button")
+    page.wait("document.querySelector('#changes').textContent.includes('attention of layer')")
+    page.wait(IDLE)
+    page.click("#reset")
+    assert (difference(page), difference(page, "full")) == before
+    key = page.evaluate("JSON.parse(document.querySelector('#data').textContent).record.edges[0].from.join('.')")
+    choose(page, "node", key)
+    page.wait("document.querySelector('.patch-edge')")
+    page.click(".patch-edge")
+    page.wait("document.querySelector('#changes').textContent.includes('edge from')")
+    page.click(".patch-edge")
+    page.wait("document.querySelector('#changes').textContent.includes('None')")
+
+
+@in_browser
+def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
+    page.focus("#tokens [tabindex='0']")
+    last = len(tokens(page)) - 1
+    page.press("ArrowLeft")
+    page.wait(f"document.activeElement.getAttribute('aria-label').startsWith('{last - 1}: ')")
+    page.press("Home")
+    page.wait("document.activeElement.getAttribute('aria-label').startsWith('0: ')")
+    page.wait("document.activeElement.getAttribute('aria-selected') === 'true'")
+    choose(page, "family", "1")
+    page.wait("document.querySelector('#tokens .token:last-of-type').getAttribute('aria-selected') === 'true'")
+    before = page.evaluate("[document.querySelector('#prompt').value, document.querySelector('#twin').value]")
+    page.click("#swap")
+    assert page.evaluate("[document.querySelector('#twin').value, document.querySelector('#prompt').value]") == before
+    page.press("n")
+    page.wait("document.querySelector('#node').value !== ''")
+
+
+ODD = '</script><b>"\u202e\u05e9\x07\u200b\U0001f600'
+
+
+@in_browser
+def test_odd_prompts_and_those_that_cannot_be(page: Page, run: Workdir) -> None:
+    write(page, "prompt", ODD)
+    page.wait("document.querySelector('#tokens').textContent.includes('</')")
+    joined = "".join(tokens(page))
+    assert "</script><b>" in joined
+    assert "<U+202E>" in joined or "<E2>" in joined, "what turns text around is shown by its number"
+    assert page.evaluate("document.querySelector('#tokens b')") is None
+    for prompt, message in (
+        ("x y " * 40, "the model sees 32 at once; shorten it by"),
+        ("z" * 99_999, "more than 32 tokens"),
+        ("", "is empty"),
+    ):
+        choose(page, "prompt", prompt)
+        page.wait(f"document.querySelector('#message.problem')?.textContent.includes({json.dumps(message)})")
+    write(page, "prompt", "for hs")
+    page.wait("document.querySelector('#message:not(.problem)')?.textContent.includes('; computed in')")
+
+
+@in_browser
+def test_a_link_holds_the_state(page: Page, run: Workdir) -> None:
+    write(page, "prompt", "while \u05e9")
+    page.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    page.press("n")
+    page.wait("document.querySelector('#switch-off')")
+    page.click("#switch-off")
+    page.wait("document.querySelector('#changes').textContent.includes('switched off')")
+    shown = difference(page)
+    page.click("#link")
+    address = page.evaluate("document.querySelector('#address').value")
+    page.command("Page.navigate", url="about:blank")
+    page.command("Page.navigate", url=address)
+    page.wait(f"document.querySelector('main') && {IDLE}")
+    assert page.evaluate("document.querySelector('#prompt').value") == "while \u05e9"
+    assert difference(page) == shown
+    for hash_part, message in (
+        (address.partition("#")[2][:-9], "damaged"),
+        ("eyJ0YXNrIjoibiJ9", "another circuit"),
+        ("eyJ0YXNrIjoicGFpcnMifQ", "does not fit"),
+    ):
+        page.command("Page.navigate", url="about:blank")
+        page.command("Page.navigate", url=f"{page_of(run.folder).as_uri()}#{hash_part}")
+        page.wait(f"document.querySelector('#message.problem')?.textContent.includes('{message}')")
+        page.wait(IDLE)
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1300, 390])
+def test_everything_has_a_name_and_can_be_read(page: Page, tmp_path: Path, scheme: str, width: int) -> None:
+    page.resize(width, 900, phone=width < 500)
+    page.prefer(scheme)
+    page.press("n")
+    page.wait("document.querySelector('#switch-off')")
+    page.wait(IDLE)
+    assert page.evaluate(f"{CHECKS}; withoutName()") == []
+    assert page.evaluate(f"{CHECKS}; tooFaint()") == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(tmp_path / "page.png")
+    assert len((tmp_path / "page.png").read_bytes()) > 30_000
+    page.prefer("light")
+
+
+@in_browser
+def test_defects_and_loading_are_seen(browser: Page, run: Workdir, tmp_path: Path) -> None:
+    """The checks above can fail: a defect, a script that was slipped in, and an attempt to load anything show up."""
+    source = page_of(run.folder).read_text(encoding="utf-8")
+    broken = tmp_path / "broken.html"
+    greedy = '<img src="https://example.org/x.png"><script>console.log("slipped in")</script>'
+    broken.write_text(source.replace("</body>", greedy + "</body>"), encoding="utf-8")
+    browser.open(broken)
+    browser.wait(f"document.querySelector('main') && {IDLE}")
+    assert any("Content Security Policy" in line for line in browser.console)
+    assert not any(line == "slipped in" for line in browser.console)
+    assert (
+        browser.evaluate(
+            "document.querySelector('h2').remove() ?? document.querySelector('#undo').replaceChildren() ?? 1"
+        )
+        == 1
+    )
+    assert len(browser.evaluate(f"{CHECKS}; withoutName()")) == 1
+    # A page whose weights were damaged says so.
+    at = source.index('id="weights">') + 2000
+    broken.write_text(source[:at] + "AAAAAAAA" + source[at + 8 :], encoding="utf-8")
+    browser.open(broken)
+    browser.wait("document.querySelector('#message.problem')?.textContent.includes('cannot be run')")
+    browser.console.clear()
+    browser.requests.clear()
+
+
+def test_what_cannot_be_made_is_one_line(run: Workdir, tmp_path: Path) -> None:
+    unknown = launch_here("page", f"--workdir={run.folder}", "--task=single_double_quote")
+    assert unknown.returncode == 2
+    assert "circuit.json: not found; python -m launch.prune writes it" in unknown.stderr
+    folder = write_workdir(tmp_path / "other")
+    place = folder / "circuits" / TASK / "circuit.json"
+    record = json.loads(place.read_text())
+    place.write_text(json.dumps({**record, "params_sha256": "ab" * 32}))
+    other = launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")
+    assert other.returncode == 2
+    assert len(other.stderr.splitlines()) == 1
+    assert "belongs to weights abababababab" in other.stderr
+    assert not page_of(folder).exists()
+
+
+def test_the_same_model_gives_the_same_page(run: Workdir) -> None:
+    before = page_of(run.folder).read_bytes()
+    assert launch_here("page", f"--workdir={run.folder}", f"--task={run.folder / TASK}.jsonl").returncode == 0
+    assert page_of(run.folder).read_bytes() == before
+
+
+def test_rounded_tables_take_half_the_room() -> None:
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal((64, 64)).astype(np.float32)
+    rounded = (exact.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    assert len(pack_arrays({"a": rounded}, {})) < 0.6 * len(pack_arrays({"a": exact}, {}))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"main.js": 'import { a as b } from "./a.js";\n', "a.js": "export const a = 1;\n"}, "cannot be joined"),
+        ({"main.js": 'import a from "./a.js";\n', "a.js": "export default 1;\n"}, "cannot be joined"),
+        ({"main.js": "export const a = `</script>`;\n"}, "cannot be joined"),
+        (
+            {"main.js": 'import { b } from "./a.js";\nconst a = b;\n', "a.js": "export const b = 1;\nconst a = 2;\n"},
+            "a is a name in",
+        ),
+        ({"main.js": 'import { b } from "./a.js";\n', "a.js": 'import { a } from "./main.js";\n'}, "in a circle"),
+    ],
+)
+def test_modules_that_cannot_be_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], message: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(modules, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=message):
+        modules.join_modules("main.js")
+
+
+def test_modules_come_after_those_that_they_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "main.js").write_text('import { b } from "./b.js";\nimport { a } from "./a.js";\nconst c = a + b;\n')
+    (tmp_path / "b.js").write_text('import { a } from "./a.js";\nexport const b = a;\n')
+    (tmp_path / "a.js").write_text("export const a = 1;\n")
+    monkeypatch.setattr(modules, "FOLDER", tmp_path)
+    joined = modules.join_modules("main.js")
+    assert joined == '"use strict";\nconst a = 1;\n\nconst b = a;\n\nconst c = a + b;\n'
