@@ -59,8 +59,8 @@ function shown({ view, without, problem, state, stale }) {
   main.classList.toggle("stale", Boolean(problem));
   main.setAttribute("aria-busy", String(stale));
   if (problem) return void say(problem, true);
-  const context = view.tokens.length;
-  say(store.notice || `${context} tokens; computed in ${view.milliseconds.toFixed(0)} ms.`, Boolean(store.notice));
+  const count = view.tokens.length;
+  say(store.notice || `${count} token${count > 1 ? "s" : ""}; computed in ${view.milliseconds.toFixed(0)} ms.`, Boolean(store.notice));
   store.notice = "";
   drawing.show(view, state);
   prompts.show(view, state.node && drawing.values(view, state.node));
