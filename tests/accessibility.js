@@ -8,7 +8,9 @@ function withoutName() {
     const by = e.getAttribute("aria-labelledby");
     if (!name(e) && !(by && document.getElementById(by))) wrong.push(start(e));
   }
-  for (const e of document.querySelectorAll("input, select, textarea")) if (!e.labels?.length && !name(e)) wrong.push(start(e));
+  for (const e of document.querySelectorAll("input, select, textarea")) {
+    if (!e.labels?.length && !name(e)) wrong.push(start(e));
+  }
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
   wrong.push(...ids.filter((id, i) => ids.indexOf(id) !== i).map((id) => `two of ${id}`));
   for (const e of document.querySelectorAll("[tabindex='0'], button, select, textarea, input")) {

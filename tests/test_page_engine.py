@@ -128,6 +128,7 @@ def test_changed_nodes_edges_and_attention(page: Page) -> None:
         mine = next(edge.source for edge in circuit.edges if edge.source.site == source)
         width = circuit.values[source].shape[1]
         row = np.reshape(patch["sites"][source][0], (9, width))[:, mine.channel].tolist()
+        row[3] = float("nan")  # there nothing changes
         edges = [
             {
                 "layer": 0,

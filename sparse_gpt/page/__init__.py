@@ -1,5 +1,5 @@
 """The page that runs a model: one file with weights, circuit and the JavaScript that computes with them."""
 
-from sparse_gpt.page.page import build_page
+from sparse_gpt.page.page import build_pages
 
-__all__ = ["build_page"]
+__all__ = ["build_pages"]

@@ -26,26 +26,30 @@ _POLICY = (
 )
 
 
-def build_page(run: Workdir, members: Sequence[AnyTask]) -> Path:
-    """Writes the page of the circuit of a task, or of the one that several share, and returns its path.
+def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Path]:
+    """Writes the pages of circuits, all of them or none, and returns their paths.
 
     Args:
       run: the model.
-      members: the task, or those that share a circuit.
+      circuits: of each the task, or the tasks that share it.
 
     Raises:
-      InputError: there is no such circuit, it belongs to other weights, or a file is broken; nothing is written.
+      InputError: there is no such circuit, it belongs to other weights, or a file is broken.
       TaskError: the tokenizer or the context allows no sample.
     """
-    folder = run.folder / "circuits" / "+".join(task.name for task in members)
-    circuit = load(folder, run.params_sha256)
-    page = render(run, folder, circuit, offered_samples(run, members, circuit))
-    path = folder / "page.html"
-    try:
-        write_atomic(path, page.encode())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free the place or make it writable") from error
-    return path
+    folders = [run.folder / "circuits" / "+".join(task.name for task in members) for members in circuits]
+    loaded = [load(folder, run.params_sha256) for folder in folders]  # before anything that takes time
+    pages = {
+        folder / "page.html": render(run, folder, circuit, offered_samples(run, members, circuit))
+        for folder, circuit, members in zip(folders, loaded, circuits, strict=True)
+    }
+    for path, page in pages.items():
+        try:
+            write_atomic(path, page.encode())
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror}); free the place or make it writable"
+            raise InputError(f"{path}: {reason}") from error
+    return list(pages)
 
 
 def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[dict[str, Any]]) -> str:

@@ -16,7 +16,8 @@ export function forward(model, tokens, { circuit = null, norms = null, changes =
 }
 
 // nodes: [{ layer, site, channel, values }], values of every position, NaN where the node stays as it is.
-// edges: [{ layer, source, from, target, to, values }]: the edge carries these values instead of its source's.
+// edges: [{ layer, source, from, target, to, values }]: the edge carries these values instead of its source's, but where
+//   they are NaN.
 // heads: [{ layer, head, weights }]: (T, T) attention weights instead of those that queries and keys give.
 export class Changes {
   constructor({ nodes = [], edges = [], heads = [] } = {}) {
@@ -55,7 +56,8 @@ class Pass {
     const { d_model: d, position } = this.m, h = new Float32Array(this.time * d);
     this.tokens.forEach((token, t) => {
       for (let i = 0; i < d; i++) {
-        h[t * d + i] = this.model.embedding[token * d + i] + (position === "additive" ? this.model.positions[t * d + i] : 0);
+        const own = position === "additive" ? this.model.positions[t * d + i] : 0;
+        h[t * d + i] = this.model.embedding[token * d + i] + own;
       }
     });
     return h;
@@ -119,7 +121,9 @@ class Pass {
     const width = this.model.widths[source];
     for (const { from, to, values } of this.changes.at("edges", layer, site)) {
       const column = columnOf(this.m, site, to), weight = matrix.at(from, column);
-      const difference = carried(Float64Array.from({ length: this.time }, (_, t) => values[t] - x[t * width + from]), from);
+      const own = new Float64Array(this.time);
+      for (let t = 0; t < this.time; t++) if (!Number.isNaN(values[t])) own[t] = values[t] - x[t * width + from];
+      const difference = carried(own, from);
       for (let t = 0; t < this.time; t++) y[t * matrix.columns + column] += weight * difference[t];
     }
   }

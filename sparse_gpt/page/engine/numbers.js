@@ -7,7 +7,8 @@ const INFINITY_KEY = 0x7f800000, NAN_KEY = 0x7f810000; // a NaN counts as larger
 export function absTopK(x, width, k) {
   if (k >= width) return;
   if (k === 0) return void x.fill(0);
-  const bits = new Int32Array(x.buffer, x.byteOffset, x.length), keys = new Int32Array(width), scratch = new Int32Array(width);
+  const bits = new Int32Array(x.buffer, x.byteOffset, x.length);
+  const keys = new Int32Array(width), scratch = new Int32Array(width);
   for (let start = 0; start < x.length; start += width) {
     for (let i = 0; i < width; i++) {
       const key = bits[start + i] & 0x7fffffff;
@@ -58,8 +59,8 @@ export function erf(x) {
   const size = Math.abs(x);
   if (!(size < LAST)) return Number.isNaN(x) ? NaN : Math.sign(x);
   const nearest = Math.round(size * GRID), a = nearest / GRID, d = size - a;
-  const value = ERF[nearest] + SLOPE * Math.exp(-a * a) * d * (1 - d * (a - d * ((2 * a * a - 1) / 3 - (d * a * (2 * a * a - 3)) / 6)));
-  return Math.sign(x) * value;
+  const third = (2 * a * a - 1) / 3 - (d * a * (2 * a * a - 3)) / 6;
+  return Math.sign(x) * (ERF[nearest] + SLOPE * Math.exp(-a * a) * d * (1 - d * (a - d * third)));
 }
 
 export function activate(x, kind) {

@@ -28,15 +28,16 @@ export class Session {
   encode(text, what) {
     const { context, vocab_size } = this.model.config;
     const most = context * this.tokenizer.longest; // no text of more bytes can have so few tokens
-    if (text.length > most) throw new InputProblem(`The ${what} has more than ${context} tokens, all that the model sees at once; shorten it.`);
+    if (text.length > most) {
+      throw new InputProblem(`The ${what} has more than ${context} tokens, all that the model sees at once; shorten it.`);
+    }
     const ids = this.tokenizer.encode(text);
     if (!ids.length) throw new InputProblem(`The ${what} is empty; write something, or pick a sample.`);
     if (ids.length > context) {
       const over = ids.length - context;
       throw new InputProblem(`The ${what} has ${ids.length} tokens, the model sees ${context} at once; shorten it by ${over}.`);
     }
-    const outside = ids.find((id) => id === undefined || id >= vocab_size);
-    if (outside !== undefined || ids.includes(undefined)) {
+    if (ids.some((id) => id >= vocab_size)) {
       throw new InputProblem(`The ${what} has a token that the model's vocabulary of ${vocab_size} entries does not have.`);
     }
     return ids;
@@ -51,6 +52,7 @@ export class Session {
       tokens: this.#named(tokens),
       twin: other && this.#named(other),
       pairing,
+      notice: at.notice,
       position: at.position,
       predictions: bySide((side) => this.#predictions(now[side].logitsAt(at.position), answer, foil)),
       differences: bySide((side) => ({ now: difference(now[side]), before: difference(own[side]) })),
@@ -74,12 +76,22 @@ export class Session {
   }
 
   #place(prompt, twin, position) {
-    const tokens = this.encode(prompt, "prompt"), other = twin ? this.encode(twin, "twin") : null;
+    const tokens = this.encode(prompt, "prompt"), { other, notice } = this.#twin(twin);
     return {
-      ...{ tokens, other, pairing: other && alignment(tokens, other) },
+      ...{ tokens, other, notice, pairing: other && alignment(tokens, other) },
       ...{ own: this.#unchanged(tokens), twins: other && this.#unchanged(other) },
       position: position === null || position >= tokens.length ? tokens.length - 1 : position,
     };
+  }
+
+  // What is wrong with the twin does not hide the prompt: it is a notice, and there is no twin then.
+  #twin(text) {
+    try {
+      return { other: text ? this.encode(text, "twin") : null, notice: "" };
+    } catch (error) {
+      if (!(error instanceof InputProblem)) throw error;
+      return { other: null, notice: error.message };
+    }
   }
 
   #moved(logits, without) {
@@ -120,13 +132,20 @@ export class Session {
     const resolved = { nodes: [], edges: [], heads: [] };
     for (const change of changes) {
       const [layer, site, channel] = change.node ?? change.from ?? [];
-      const twinValue = (t) => (pairing && pairing[t] !== null ? this.#value(twins[side], [layer, site, channel], pairing[t]) : NaN);
-      const ofKind = { set: () => change.value, off: () => this.ablationValue(change.node), patch: twinValue, edge: twinValue }[change.kind];
-      const values = Float64Array.from({ length: time }, (_, t) => (change.at === null || change.at === t ? ofKind?.(t) ?? NaN : NaN));
       if (change.kind === "head") {
         const weights = twins && patternOf(twins[side], change, time);
         if (weights) resolved.heads.push({ layer: change.layer, head: change.head, weights });
-      } else if (change.kind === "edge") {
+        continue;
+      }
+      const ofTwin = (t) => {
+        const there = pairing ? pairing[t] : null;
+        return there === null ? NaN : this.#value(twins[side], [layer, site, channel], there);
+      };
+      const off = this.ablationValue([layer, site, channel]);
+      const value = { set: () => change.value, off: () => off, patch: ofTwin, edge: ofTwin }[change.kind];
+      const isMeant = (t) => change.at === null || change.at === t;
+      const values = Float64Array.from({ length: time }, (_, t) => (isMeant(t) ? value(t) : NaN));
+      if (change.kind === "edge") {
         resolved.edges.push({ layer, source: site, from: channel, target: change.to[1], to: change.to[2], values });
       } else resolved.nodes.push({ layer, site, channel, values });
     }
@@ -142,8 +161,9 @@ export class Session {
   }
 
   #column(pass, [layer, site, channel]) {
-    const width = this.model.widths[site], x = pass.sites[site][layer];
-    return Float32Array.from({ length: x.length / width }, (_, t) => x[t * width + channel]);
+    const width = this.model.widths[site], x = pass.sites[site][layer], column = new Float32Array(x.length / width);
+    for (let t = 0; t < column.length; t++) column[t] = x[t * width + channel];
+    return column;
   }
 
   #nodeValues(now, twins) {

@@ -128,7 +128,7 @@ function* validParts(bytes) {
 function characterLength(bytes, i) {
   const first = bytes[i];
   if (first < 0x80) return 1;
-  const length = first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  const length = first < 0xc2 || first >= 0xf5 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
   if (!length || i + length > bytes.length) return 0;
   for (let j = i + 1; j < i + length; j++) if ((bytes[j] & 0xc0) !== 0x80) return 0;
   const second = bytes[i + 1]; // overlong forms, surrogates, and beyond U+10FFFF

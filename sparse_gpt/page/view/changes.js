@@ -1,6 +1,6 @@
 // The list of what a person has changed, undo and redo, and the link to a state.
 
-import { byId, element, nodeName, signed } from "./dom.js";
+import { button, byId, element, nodeName, signed } from "./dom.js";
 import { stateToHash } from "./store.js";
 
 const WHERE = { circuit: "in the circuit", full: "in the full model", both: "in circuit and model" };
@@ -29,13 +29,15 @@ export class ChangesView {
     byId("address").hidden = true;
     const items = changes.map((change) => {
       const text = this.#told(change), remove = () => this.store.change(null, (each) => each === change);
-      return element("li", {}, text, element("button", { type: "button", "aria-label": `Remove: ${text}`, on: { click: remove } }, "Remove"));
+      return element("li", {}, text, button("Remove", remove, { "aria-label": `Remove: ${text}` }));
     });
-    byId("changes").replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, "None: circuit and model are as they are. Choose a node below to change it.")]));
+    const none = "None: circuit and model are as they are. Choose a node above to change it.";
+    byId("changes").replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, none)]));
   }
 
   #told(change) {
-    const name = (node) => nodeName(node, this.data.site_names), when = change.at === null ? "at every token" : `at token ${change.at}`;
+    const name = (node) => nodeName(node, this.data.site_names);
+    const when = change.at === null ? "at every token" : `at token ${change.at}`;
     const what = {
       off: () => `${name(change.node)} switched off`,
       set: () => `${name(change.node)} set to ${signed(change.value)}`,

@@ -14,6 +14,20 @@ export function element(tag, options = {}, ...children) {
   return made;
 }
 
+export function button(text, click, options = {}) {
+  return element("button", { type: "button", ...options, on: { click } }, text);
+}
+
+// A token between borders; further classes, and other attributes.
+export function tokenSpan(text, classes = "", options = {}) {
+  return element("span", { class: `token ${classes}`.trim(), ...options }, text);
+}
+
+export function table(caption, titles, rows, options = {}) {
+  const head = element("tr", {}, ...titles.map((title) => element(title ? "th" : "td", title ? { scope: "col" } : {}, title)));
+  return element("table", options, caption, element("thead", {}, head), element("tbody", {}, ...rows));
+}
+
 export function byId(id) {
   return document.getElementById(id);
 }

@@ -76,20 +76,22 @@ export class DrawingView {
       wire.style.opacity = String(0.16 + (0.84 * Math.abs(brought[i])) / most);
     });
     const token = `token:${view.tokens[view.position].id}`;
-    for (const shape of this.svg.querySelectorAll(".node.token")) shape.classList.toggle("terminal-active", shape.dataset.node === token);
+    for (const shape of this.svg.querySelectorAll(".node.token")) {
+      shape.classList.toggle("terminal-active", shape.dataset.node === token);
+    }
     for (const join of this.embedding) join.classList.toggle("elsewhere", join.dataset.from !== token);
   }
 
   #showNode(key, shape, changed) {
-    const values = this.values(this.view, key), value = values[this.view.position], { circuit, full } = this.view.nodes[key];
+    const at = this.view.position, value = this.values(this.view, key)[at], { circuit, full } = this.view.nodes[key];
     const scale = largest(circuit, full), share = scale ? Math.min(1, Math.abs(value) / scale) : 0;
     const tone = value > 0 ? "var(--strong-plus)" : "var(--strong-minus)";
     shape.querySelector("rect").style.fill = `color-mix(in srgb, ${tone} ${Math.round(75 * share)}%, var(--paper))`;
     shape.classList.toggle("chosen", key === this.state.node);
     shape.classList.toggle("changed", changed);
     shape.setAttribute("aria-pressed", String(key === this.state.node));
-    const at = this.view.position, name = nodeName(nodeOfKey(key), this.data.site_names);
-    const told = `${name}: ${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model${changed ? ", changed" : ""}`;
+    const name = nodeName(nodeOfKey(key), this.data.site_names), both = `${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model`;
+    const told = `${name}: ${both}${changed ? ", changed" : ""}`;
     shape.setAttribute("aria-label", told);
     shape.querySelector("title").textContent = told;
   }
@@ -103,7 +105,8 @@ export class DrawingView {
 
   #tell(wire) {
     const weight = this.weights.get(joinKey(wire));
-    if (weight !== undefined) wire.querySelector("title").textContent = `weight ${signed(weight)}, brings ${signed(this.#brings(wire))}`;
+    if (weight === undefined) return;
+    wire.querySelector("title").textContent = `weight ${signed(weight)}, brings ${signed(this.#brings(wire))}`;
   }
 }
 

@@ -12,7 +12,14 @@ import { Store, stateOfHash } from "./store.js";
 
 const data = JSON.parse(byId("data").textContent);
 data.keys = new Set(data.record.nodes.map(({ layer, site, channel }) => nodeKey([layer, site, channel])));
+const known = {
+  task: data.record.task,
+  nodes: data.keys,
+  edges: new Set(data.record.edges.map(({ from, to }) => `${nodeKey(from)}|${nodeKey(to)}`)),
+  heads: new Set(data.record.nodes.filter(({ site }) => /^attn_[qkv]$/.test(site)).map(headKey)),
+};
 
+let linkProblem = ""; // said once
 const main = document.querySelector("main");
 const store = new Store({ prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null }, ask);
 const prompts = new PromptView(data.samples, store);
@@ -25,20 +32,23 @@ const engine = new Engine(byId("engine").textContent, { ready, failed, shown });
 engine.open(data.record, byId("weights").textContent);
 byId("weights").remove(); // its text is not needed again
 
+function headKey({ layer, channel }) {
+  return `${layer}.${Math.floor(channel / data.d_head)}`;
+}
+
 function say(text, isProblem = false) {
   byId("message").textContent = text;
   byId("message").classList.toggle("problem", isProblem);
 }
 
 function ready(config) {
-  let start = prompts.first(), problem = "";
+  let start = prompts.first();
   try {
-    start = stateOfHash(location.hash, data.record.task, data.keys, config.vocab_size) ?? start;
+    start = stateOfHash(location.hash, { ...known, vocabulary: config.vocab_size }) ?? start;
   } catch (error) {
-    problem = error.message;
+    linkProblem = error.message;
   }
   store.state = { ...store.state, ...start };
-  store.notice = problem;
   ask(store.state);
 }
 
@@ -60,8 +70,9 @@ function shown({ view, without, problem, state, stale }) {
   main.setAttribute("aria-busy", String(stale));
   if (problem) return void say(problem, true);
   const count = view.tokens.length;
-  say(store.notice || `${count} token${count > 1 ? "s" : ""}; computed in ${view.milliseconds.toFixed(0)} ms.`, Boolean(store.notice));
-  store.notice = "";
+  const notice = linkProblem || view.notice;
+  say(notice || `${count} token${count > 1 ? "s" : ""}; computed in ${view.milliseconds.toFixed(0)} ms.`, Boolean(notice));
+  linkProblem = "";
   drawing.show(view, state);
   prompts.show(view, state.node && drawing.values(view, state.node));
   showPredictions(view, state);

@@ -1,13 +1,13 @@
 // The two prompts, the samples to pick, and the row of tokens.
 
-import { byId, element, tint, largest } from "./dom.js";
+import { byId, element, largest, tint, tokenSpan } from "./dom.js";
 
 export class PromptView {
   constructor(samples, store) {
     Object.assign(this, { samples, store, tokens: [] });
-    const roles = { searched: "searched on", "left aside": "not searched on", novel: "novel", wild: "natural text" };
+    const roles = { searched: "searched on", "left aside": "not searched on", novel: "novel" };
     byId("family").append(
-      ...samples.map(({ name, role }, i) => element("option", { value: String(i) }, name + (roles[role] && roles[role] !== name ? ` (${roles[role]})` : ""))),
+      ...samples.map(({ name, role }, i) => element("option", { value: String(i) }, name + (roles[role] ? ` (${roles[role]})` : ""))),
     );
     byId("family").addEventListener("change", () => this.#pick(0));
     byId("sample").addEventListener("change", () => this.#pick(Number(byId("sample").value)));
@@ -26,8 +26,10 @@ export class PromptView {
 
   #fillNumbers() {
     const { pairs } = this.samples[Number(byId("family").value)];
-    const options = pairs.flatMap((pair, i) => pair.map((_, side) => [2 * i + side, pair.length > 1 ? `${i + 1}${"ab"[side]}` : `${i + 1}`]));
-    byId("sample").replaceChildren(...options.map(([value, text]) => element("option", { value: String(value) }, text)));
+    const options = pairs.flatMap((pair, i) =>
+      pair.map((_, side) => element("option", { value: String(2 * i + side) }, `${i + 1}${pair.length > 1 ? "ab"[side] : ""}`)),
+    );
+    byId("sample").replaceChildren(...options);
   }
 
   #pick(number) {
@@ -58,13 +60,14 @@ export class PromptView {
     const scale = largest(values);
     this.tokens = tokens.map(({ text }, t) => {
       const chosen = t === position;
-      const token = element("span", { class: "token", role: "option", tabIndex: chosen ? 0 : -1, "aria-selected": String(chosen), "aria-label": `${t}: ${text}` });
-      token.append(text);
+      const about = { tabIndex: chosen ? 0 : -1, "aria-selected": String(chosen), "aria-label": `${t}: ${text}` };
+      const token = tokenSpan(text, "", { role: "option", ...about });
       if (values) tint(token, values[t], scale);
       token.addEventListener("click", () => this.#choose(t));
       return token;
     });
-    row.replaceChildren(...this.tokens.flatMap((token, t) => (tokens[t].text.includes("↵") ? [token, element("br")] : [token])));
+    const endsLine = (t) => tokens[t].text.includes("↵");
+    row.replaceChildren(...this.tokens.flatMap((token, t) => (endsLine(t) ? [token, element("br")] : [token])));
     if (focused) this.tokens[position].focus();
   }
 

@@ -4,7 +4,7 @@
 // node (key or null). A change is { kind, where, at, ... }: kind "off", "set" (with value) or "patch" of a node, "edge"
 // (from, to) or "head" (layer, head); where "circuit", "full" or "both"; at a position, or null for every one.
 
-const KINDS = ["off", "set", "patch", "edge", "head"], PLACES = ["circuit", "full", "both"], SITES = /^(attn_(in|q|k|v|out)|mlp_(in|neuron|out))$/;
+const KINDS = ["off", "set", "patch", "edge", "head"], PLACES = ["circuit", "full", "both"];
 const UNDONE = ["prompt", "twin", "answer", "foil", "changes"]; // what undo takes back
 const MOST = 200; // states that are kept
 
@@ -59,30 +59,43 @@ export function stateToHash(task, state) {
 }
 
 // The state of a link; null if there is none in it. Throws an error that says what is wrong with one that is not of this
-// page: `nodes` are the keys of its circuit, `vocabulary` the number of ids.
-export function stateOfHash(hash, task, nodes, vocabulary) {
+// page. `known`: the circuit's task, its nodes, edges and heads as sets of keys, and the number of ids.
+export function stateOfHash(hash, known) {
   if (hash.length < 2) return null;
-  let found;
-  try {
-    const binary = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
-    found = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
-  } catch {
-    throw new Error("The link is damaged: what follows # in the address is no state of this page.");
+  const found = parsed(hash.slice(1));
+  if (found?.task !== known.task) {
+    throw new Error(`The link belongs to another circuit (${String(found?.task).slice(0, 60)}); it was left aside.`);
   }
-  if (found?.task !== task) throw new Error(`The link belongs to another circuit (${String(found?.task).slice(0, 60)}); it was left aside.`);
   const { prompt, twin, answer, foil, changes, position, node } = found;
-  const isId = (id) => Number.isInteger(id) && id >= 0 && id < vocabulary, isPlace = (at) => at === null || (Number.isInteger(at) && at >= 0);
-  const right =
-    typeof prompt === "string" && typeof twin === "string" && isPlace(position) && (node === null || nodes.has(node)) &&
-    ((answer === null && foil === null) || (isId(answer) && isId(foil))) && Array.isArray(changes) && changes.every((each) => isChange(each, nodes, isPlace));
-  if (!right) throw new Error("The link does not fit this circuit; it was left aside.");
+  const isId = (id) => Number.isInteger(id) && id >= 0 && id < known.vocabulary;
+  const right = [
+    typeof prompt === "string" && typeof twin === "string",
+    (answer === null && foil === null) || (isId(answer) && isId(foil)),
+    isPlace(position) && (node === null || known.nodes.has(node)),
+    Array.isArray(changes) && changes.every((change) => isChange(change, known)),
+  ];
+  if (right.includes(false)) throw new Error("The link does not fit this circuit; it was left aside.");
   return { prompt, twin, answer, foil, changes, position, node };
 }
 
-function isChange(change, nodes, isPlace) {
-  const isNode = (node) => Array.isArray(node) && SITES.test(node[1]) && nodes.has(node.join("."));
+function parsed(text) {
+  try {
+    const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+    const bytes = Uint8Array.from(binary, (character) => character.charCodeAt(0));
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw new Error("The link is damaged: what follows # in the address is no state of this page.");
+  }
+}
+
+function isPlace(at) {
+  return at === null || (Number.isInteger(at) && at >= 0);
+}
+
+function isChange(change, { nodes, edges, heads }) {
   if (!KINDS.includes(change?.kind) || !PLACES.includes(change.where) || !isPlace(change.at)) return false;
-  if (change.kind === "head") return [...nodes].some((key) => key.startsWith(`${change.layer}.attn_`)) && Number.isInteger(change.head);
-  if (change.kind === "edge") return isNode(change.from) && isNode(change.to);
-  return isNode(change.node) && (change.kind !== "set" || Number.isFinite(change.value));
+  const key = (node) => (Array.isArray(node) ? node.join(".") : "");
+  if (change.kind === "head") return heads.has(`${change.layer}.${change.head}`);
+  if (change.kind === "edge") return edges.has(`${key(change.from)}|${key(change.to)}`);
+  return nodes.has(key(change.node)) && (change.kind !== "set" || Number.isFinite(change.value));
 }
