@@ -11,7 +11,6 @@ import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.page import modules
-from sparse_gpt.page.weights import pack_arrays
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -210,6 +209,20 @@ def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
     page.wait("document.querySelector('#node').value !== ''")
 
 
+@in_browser
+def test_what_is_light_is_hidden_and_nodes_are_found_by_name(page: Page) -> None:
+    shown = "document.querySelectorAll('.wire.block:not(.light)').length"
+    every = page.evaluate(shown)
+    choose(page, "threshold", "1")
+    assert 1 <= page.evaluate(shown) < every
+    choose(page, "threshold", "0")
+    assert page.evaluate(shown) == every
+    choose(page, "find", "Neuron")
+    names = page.evaluate("[...document.querySelectorAll('#node option')].slice(1).map((e) => e.textContent)")
+    assert names
+    assert all("neuron" in name for name in names)
+
+
 ODD = '</script><b>"\u202e\u05e9\x07\u200b\U0001f600'
 
 
@@ -323,13 +336,6 @@ def test_the_same_model_gives_the_same_page(run: Workdir) -> None:
     before = page_of(run.folder).read_bytes()
     assert launch_here("page", f"--workdir={run.folder}", f"--task={run.folder / TASK}.jsonl").returncode == 0
     assert page_of(run.folder).read_bytes() == before
-
-
-def test_rounded_tables_take_half_the_room() -> None:
-    rng = np.random.default_rng(0)
-    exact = rng.standard_normal((64, 64)).astype(np.float32)
-    rounded = (exact.view(np.uint32) & 0xFFFF0000).view(np.float32)
-    assert len(pack_arrays({"a": rounded}, {})) < 0.6 * len(pack_arrays({"a": exact}, {}))
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,8 @@ ODD = [
     " ",
     "\ufeffx",
     "\x85a \x85",
+    "x  \x85\n",
+    "x  \ufeff\n",
     "\x1c\x1d b",
     "a\u200bb",
     "٣٤٥٦",

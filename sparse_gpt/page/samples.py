@@ -65,14 +65,12 @@ def _sample(sample: Sample, tokenizer: Tokenizer) -> Tree:
 def _natural(run: Workdir, task: AnyTask) -> list[list[Tree]]:
     """Places of validation text where the task's decision comes up; none without such text, or where samples do not all
     decide between the same two tokens."""
-    tokens = one_decision(task_batch(tasks.sample(task, run.tokenizer, "train", PAIRS)))
-    if tokens is None:
-        return []
     try:
-        windows = run.text("validation", WILD_BATCHES)
-    except InputError:
+        tokens = one_decision(task_batch(tasks.sample(task, run.tokenizer, "train", PAIRS)))
+        windows = [] if tokens is None else run.text("validation", WILD_BATCHES)
+    except (InputError, TaskError):
         return []
-    batch = natural_samples(run.model, run.params, windows, tokens, PAIRS)
+    batch = None if tokens is None else natural_samples(run.model, run.params, windows, tokens, PAIRS)
     if batch is None:
         return []
     found = []

@@ -19,10 +19,10 @@ export class Tensors {
     this.header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
     this.found = new Map();
     let at = 4 + length;
-    for (const { name, shape, count, bytes: width } of this.header.tensors) {
+    for (const { name, shape, count } of this.header.tensors) {
       const size = shape.reduce((product, n) => product * n, 1);
       const bits = bytes.subarray(at, (at += Math.ceil(size / 8)));
-      const values = joinPlanes(bytes.subarray(at, (at += width * count)), count, width);
+      const values = joinPlanes(bytes.subarray(at, (at += 4 * count)), count);
       this.found.set(name, { shape, bits, values });
     }
     if (at !== bytes.length) throw new Error(`the model has ${bytes.length} bytes, expected ${at}`);
@@ -62,12 +62,11 @@ function isSet(bits, i) {
   return (bits[i >> 3] >> (7 - (i & 7))) & 1;
 }
 
-// Values lie as planes of bytes, the first bytes of all values first; two planes are the upper halves of float32.
-function joinPlanes(planes, count, width) {
+// Values lie as planes of bytes, the first (lowest) bytes of all values first.
+function joinPlanes(planes, count) {
   const words = new Uint32Array(count);
-  for (let plane = 0; plane < width; plane++) {
-    const shift = 8 * (plane + 4 - width), offset = plane * count;
-    for (let i = 0; i < count; i++) words[i] |= planes[offset + i] << shift;
+  for (let plane = 0; plane < 4; plane++) {
+    for (let i = 0; i < count; i++) words[i] |= planes[plane * count + i] << (8 * plane);
   }
   return new Float32Array(words.buffer);
 }

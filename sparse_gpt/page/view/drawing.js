@@ -90,8 +90,8 @@ export class DrawingView {
     shape.classList.toggle("chosen", key === this.state.node);
     shape.classList.toggle("changed", changed);
     shape.setAttribute("aria-pressed", String(key === this.state.node));
-    const name = nodeName(nodeOfKey(key), this.data.site_names), both = `${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model`;
-    const told = `${name}: ${both}${changed ? ", changed" : ""}`;
+    const values = `${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model`;
+    const told = `${nodeName(nodeOfKey(key), this.data.site_names)}: ${values}${changed ? ", changed" : ""}`;
     shape.setAttribute("aria-label", told);
     shape.querySelector("title").textContent = told;
   }

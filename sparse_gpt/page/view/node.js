@@ -64,8 +64,8 @@ export class NodeView {
         this[field] = value;
         this.#showControls();
       };
-      const radio = element("input", { type: "radio", name: field, value, checked: this[field] === value, on: { change: chosen } });
-      return element("label", {}, radio, ` ${text}`);
+      const about = { name: field, value, checked: this[field] === value, on: { change: chosen } };
+      return element("label", {}, element("input", { type: "radio", ...about }), ` ${text}`);
     });
     return element("fieldset", {}, element("legend", {}, title), ...options);
   }
@@ -130,7 +130,8 @@ export class NodeView {
     if (!this.without) return void this.effect.replaceChildren();
     const { differences } = this.view, parts = [];
     if (this.without.circuit.difference !== null && !this.#isOff(() => true)) {
-      const goes = (side) => `from ${signed(differences[side].now)} to ${signed(this.without[side].difference)} in the ${SIDES[side]}`;
+      const off = (side) => signed(this.without[side].difference);
+      const goes = (side) => `from ${signed(differences[side].now)} to ${off(side)} in the ${SIDES[side]}`;
       const told = `Switched off, answer minus foil goes ${goes("circuit")}, and ${goes("full")}.`;
       parts.push(element("p", { class: "moved" }, told));
     }
@@ -193,7 +194,8 @@ export class NodeView {
     const same = (change) =>
       change.kind === "edge" && nodeKey(change.from) === nodeKey(from) && nodeKey(change.to) === nodeKey(to);
     const patched = state.changes.some(same), text = patched ? "As computed" : "Patch";
-    const patch = () => this.store.change(patched ? null : { kind: "edge", from, to, where: this.where, at: this.#place() }, same);
+    const change = () => ({ kind: "edge", from, to, where: this.where, at: this.#place() });
+    const patch = () => this.store.change(patched ? null : change(), same);
     const options = { class: "patch-edge", disabled: !patched && !this.view.twin, "aria-label": `${text}: ${edge}` };
     const brings = (side) => signed(weight * gathered(this.view, from, side, this.data.d_head));
     const number = (value) => element("td", { class: "number" }, value);

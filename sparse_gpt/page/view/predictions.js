@@ -7,7 +7,8 @@ const TITLES = { circuit: "Circuit", full: "Full model" };
 export function showPredictions(view, state) {
   const sides = Object.keys(TITLES);
   byId("predictions").replaceChildren(...sides.map((side) => predictions(side, view, state)));
-  byId("difference").replaceChildren(...(state.answer === null ? [] : sides.map((side) => difference(side, view.differences[side]))));
+  const differences = state.answer === null ? [] : sides.map((side) => difference(side, view.differences[side]));
+  byId("difference").replaceChildren(...differences);
 }
 
 function difference(side, { now, before }) {

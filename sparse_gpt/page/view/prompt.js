@@ -6,9 +6,8 @@ export class PromptView {
   constructor(samples, store) {
     Object.assign(this, { samples, store, tokens: [] });
     const roles = { searched: "searched on", "left aside": "not searched on", novel: "novel" };
-    byId("family").append(
-      ...samples.map(({ name, role }, i) => element("option", { value: String(i) }, name + (roles[role] ? ` (${roles[role]})` : ""))),
-    );
+    const titles = samples.map(({ name, role }) => (roles[role] ? `${name} (${roles[role]})` : name));
+    byId("family").append(...titles.map((title, i) => element("option", { value: String(i) }, title)));
     byId("family").addEventListener("change", () => this.#pick(0));
     byId("sample").addEventListener("change", () => this.#pick(Number(byId("sample").value)));
     byId("swap").addEventListener("click", () => this.#swap());
