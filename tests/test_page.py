@@ -322,6 +322,9 @@ def test_what_cannot_be_made_is_one_line(run: Workdir, tmp_path: Path) -> None:
     assert unknown.returncode == 2
     assert "circuit.json: not found; python -m launch.prune writes it" in unknown.stderr
     folder = write_workdir(tmp_path / "other")
+    one_of_two = launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl,single_double_quote")
+    assert one_of_two.returncode == 2
+    assert not page_of(folder).exists(), "all of them or none"
     place = folder / "circuits" / TASK / "circuit.json"
     record = json.loads(place.read_text())
     place.write_text(json.dumps({**record, "params_sha256": "ab" * 32}))

@@ -85,8 +85,8 @@ export class DrawingView {
   #showNode(key, shape, changed) {
     const at = this.view.position, value = this.values(this.view, key)[at], { circuit, full } = this.view.nodes[key];
     const scale = largest(circuit, full), share = scale ? Math.min(1, Math.abs(value) / scale) : 0;
-    const tone = value > 0 ? "var(--strong-plus)" : "var(--strong-minus)";
-    shape.querySelector("rect").style.fill = `color-mix(in srgb, ${tone} ${Math.round(75 * share)}%, var(--paper))`;
+    const tone = value > 0 ? "var(--cell-plus)" : "var(--cell-minus)"; // the label on it stays readable
+    shape.querySelector("rect").style.fill = `color-mix(in srgb, ${tone} ${Math.round(85 * share)}%, var(--paper))`;
     shape.classList.toggle("chosen", key === this.state.node);
     shape.classList.toggle("changed", changed);
     shape.setAttribute("aria-pressed", String(key === this.state.node));
