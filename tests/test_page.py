@@ -207,6 +207,16 @@ def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
     assert page.evaluate("[document.querySelector('#twin').value, document.querySelector('#prompt').value]") == before
     page.press("n")
     page.wait("document.querySelector('#node').value !== ''")
+    page.resize(390, 400)  # a node that is chosen elsewhere is scrolled to
+    for key in ("n", "p", "p"):
+        page.press(key)
+        page.wait(IDLE)
+        inside = (
+            "(() => { const e = document.querySelector('.node.chosen').getBoundingClientRect(),"
+            " f = document.querySelector('#drawing').getBoundingClientRect();"
+            " return e.left >= f.left && e.right <= f.right && e.top >= f.top && e.bottom <= f.bottom; })()"
+        )
+        page.wait(inside)
 
 
 @in_browser

@@ -79,7 +79,17 @@ export class DrawingView {
     for (const shape of this.svg.querySelectorAll(".node.token")) {
       shape.classList.toggle("terminal-active", shape.dataset.node === token);
     }
+    if (state.node !== this.chosen) this.#reveal((this.chosen = state.node));
     for (const join of this.embedding) join.classList.toggle("elsewhere", join.dataset.from !== token);
+  }
+
+  // Scrolls the drawing, and not the page, to a node that was chosen elsewhere.
+  #reveal(key) {
+    const shape = this.nodes.get(key), frame = byId("drawing");
+    if (!shape) return;
+    const place = shape.getBoundingClientRect(), seen = frame.getBoundingClientRect();
+    if (place.top < seen.top || place.bottom > seen.bottom) frame.scrollTop += place.top - seen.top - seen.height / 2;
+    if (place.left < seen.left || place.right > seen.right) frame.scrollLeft += place.left - seen.left - seen.width / 2;
   }
 
   #showNode(key, shape, changed) {
