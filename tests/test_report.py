@@ -51,7 +51,7 @@ class Page(HTMLParser):
         elif self._inside == "script":
             self.scripts.append(data)
         else:
-            self.text += data
+            self.text += re.sub(r"[ \n]+", " ", data)  # as a browser shows it
 
 
 @pytest.fixture(scope="module")
