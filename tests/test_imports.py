@@ -26,7 +26,7 @@ GRAPH = {*MODEL, *DRAWING, *(f"sparse_gpt.circuits.{name}" for name in ("circuit
 PROBLEM = {*GRAPH, "sparse_gpt.circuits.run", "sparse_gpt.circuits.problem", "sparse_gpt.circuits.stages"}
 SEARCH = {*PROBLEM, "sparse_gpt.circuits.search"}
 PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline"}
-CIRCUITS = {*PIPELINE, "sparse_gpt.circuits", "sparse_gpt.circuits.storage"}
+CIRCUITS = {*PIPELINE, *(f"sparse_gpt.circuits{name}" for name in ("", ".storage", ".summary"))}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt.errors": set(),
     "sparse_gpt.visible": set(),
@@ -61,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.circuits.evidence": SEARCH,
     "sparse_gpt.circuits.pipeline": PIPELINE,
     "sparse_gpt.circuits.storage": PIPELINE,
+    "sparse_gpt.circuits.summary": {*PIPELINE, "sparse_gpt.circuits.storage"},
     "sparse_gpt.circuits": PIPELINE,
     "sparse_gpt.bridges": {*TRAINING, "sparse_gpt.stored"},
     # Reads and writes the tokenizers and workdirs that data and training make.

@@ -23,9 +23,9 @@ from sparse_gpt.circuits.search import hyperparameters, mask_search, path_search
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.path_search import Aim, Best, PathState
 from sparse_gpt.circuits.search.select import select
+from sparse_gpt.circuits.summary import search_problems
 from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.interruption import Interrupted
-from sparse_gpt.launch.jobs.prune import search_problems
 from sparse_gpt.records import Search
 from sparse_gpt.records.search import Trial
 from tests import circuits_model
