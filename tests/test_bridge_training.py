@@ -158,7 +158,7 @@ def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
     params = jax.tree.map(np.asarray, step.make_state(configs.replace(config(), {"train.seed": 1})).params)
     independent = Independent(config(), params, "apart")
     restored = training.restore(finished, training.BridgeProgram(config(), None, dense.config))
-    found = evaluation.write(finished, config(), dense, restored, [TOKENS[0]], independent, [TOKENS[0]])
+    found = evaluation.write(finished, config(), dense, restored, [TOKENS[0]], (independent, [TOKENS[0]]))
     assert found == Bridge.read(finished / "bridge.json")
     assert (found.independent_params_sha256, found.step) == ("apart", STEPS)
     tree: dict[str, Any] = json.loads((finished / "bridge.json").read_text())

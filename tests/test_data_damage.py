@@ -20,6 +20,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data import prepare_corpus, problems
 from sparse_gpt.data.inspection import summary
 from sparse_gpt.data.source_kinds import open_source
@@ -438,7 +439,7 @@ def test_hub_sets_that_cannot_be_read_are_one_line(
 def test_counts_and_advice_are_shown(tmp_path: Path) -> None:
     many = b"".join(json.dumps({"text": f"def f{i}():\n    return {i}\n" * 3}).encode() + b"\n" for i in range(300))
     (tmp_path / "a.jsonl").write_bytes(b'oops\n{"no": 1}\n' + many)
-    made = prepare_corpus(tmp_path / "corpus", f"jsonl={tmp_path}/a.jsonl", 0, 0, 257, progress=False)
+    made = prepare_corpus(tmp_path / "corpus", DataConfig(f"jsonl={tmp_path}/a.jsonl", tokens=0), 257, progress=False)
     shown = summary(made)
     assert "left out: 1 no_column, 1 not_json" in shown
     assert "not_json: every line must be a whole JSON object" in shown
@@ -450,11 +451,8 @@ def test_a_tiny_share_is_not_everything(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(TEXT)
     made = prepare_corpus(
         tmp_path / "corpus",
-        f"idioms:1e-9,text={tmp_path}/a.txt:1",
-        0,
-        200,
+        DataConfig(f"idioms:1e-9,text={tmp_path}/a.txt:1", tokens=200, validation_fraction=0.0),
         257,
-        validation_fraction=0.0,
         progress=False,
     )
     assert made.manifest["sources"][0]["documents_read"] == 1

@@ -42,18 +42,16 @@ def hybrid_passes(
     model: Transformer,
     params: Params,
     tokens: jax.Array,
-    boundaries: Sequence[int],
-    entries: Sequence[jax.Array],
+    entries: Sequence[tuple[int, jax.Array]],
     groups: Groups,
     chosen: jax.Array,
 ) -> jax.Array:
     """Logits of the passes that enter `model` at one boundary per group.
 
     Args:
-      model, params: the model behind the switch.
+      model, params: the model after the switch.
       tokens: (B, T), for what the model adds to the logits by token.
-      boundaries: ascending boundaries of `model`, one per bridge.
-      entries: the stream (B, T, D) to enter with at each of them.
+      entries: a boundary of `model` per bridge, ascending, and the stream (B, T, D) to enter with there.
       groups: consecutive bridges; one of each group is run.
       chosen: (S,) int32, the number of the bridge that is run for each group.
 
@@ -61,11 +59,13 @@ def hybrid_passes(
       (B, S, T, V) logits. The pass of group s is the one that entered at bridge chosen[s].
     """
     batch, time = tokens.shape
-    streams, at = jnp.zeros((batch, 0, time, entries[0].shape[-1]), entries[0].dtype), boundaries[0]
+    at, first = entries[0]
+    streams = jnp.zeros((batch, 0, time, first.shape[-1]), first.dtype)
     for s, group in enumerate(groups):
         for bridge in group:
-            streams = _advance(model, params, streams, at, boundaries[bridge])
-            at, entry = boundaries[bridge], entries[bridge][:, None]
+            boundary, stream = entries[bridge]
+            streams = _advance(model, params, streams, at, boundary)
+            at, entry = boundary, stream[:, None]
             if bridge != group[0]:  # a later one of the group takes the row over when it is the chosen one
                 streams, held = streams[:, :-1], streams[:, -1:]
                 entry = jnp.where(chosen[s] == bridge, entry, held)

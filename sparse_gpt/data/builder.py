@@ -233,12 +233,18 @@ class Preparation:
             source,
             tokenizer,
             self._settings.shard_tokens,
-            token_dtype(tokenizer.vocab_size),
             self._restored,
         )
         self._restored = {}
         with interruption.deferred(lambda at: 0.0):
-            run.run(self._target(number), self._rules, self._seen, workers, self._save, checkpoint_bytes, bar.update)
+            unsaved = 0
+            for size, tokens in run.run(self._target(number), self._rules, self._seen, workers):
+                bar.update(tokens)
+                unsaved += size
+                if unsaved >= checkpoint_bytes or interruption.requested():
+                    self._save()
+                    interruption.check()
+                    unsaved = 0
             self._close(number, source, run)
             interruption.check()
 

@@ -4,16 +4,15 @@ import collections
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_gpt import interruption
 from sparse_gpt.data.cleaning import SPLITS, Cleaned, Reject, SeenTable, clean, duplicate_problem
-from sparse_gpt.data.shards import Shard, ShardWriter
+from sparse_gpt.data.shards import Shard, ShardWriter, token_dtype
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.io import disk_errors
@@ -156,10 +155,9 @@ class SourceRun:
         source: Source,
         tokenizer: Tokenizer,
         shard_tokens: int,
-        dtype: np.dtype,
         state: dict[str, Any],
     ):
-        self._source, self._tokenizer, self._dtype = source, tokenizer, dtype
+        self._source, self._tokenizer, self._dtype = source, tokenizer, token_dtype(tokenizer.vocab_size)
         self._position: Position = tuple(state.get("position", START))
         self.documents_read: int = state.get("documents_read", 0)
         self.dropped: dict[str, int] = state.get("dropped", {})
@@ -169,45 +167,32 @@ class SourceRun:
         self.exhausted: bool = state.get("exhausted", False)
         writers = state.get("writers", {})
         self._writers = {
-            split: ShardWriter(folder, number, split, dtype, shard_tokens, writers.get(split, {})) for split in SPLITS
+            split: ShardWriter(folder, number, split, self._dtype, shard_tokens, writers.get(split, {}))
+            for split in SPLITS
         }
 
-    def run(
-        self,
-        target: int,
-        rules: Rules,
-        seen: Seen,
-        workers: int,
-        checkpoint: Callable[[], None],
-        every_bytes: int,
-        report: Callable[[int], None],
-    ) -> None:
-        """Reads on until `target` training tokens are written (0: everything there is).
+    def run(self, target: int, rules: Rules, seen: Seen, workers: int) -> Iterator[tuple[int, int]]:
+        """Reads on until `target` training tokens are written (0: everything there is). After each document, `state`
+        can be taken.
 
-        checkpoint: called after every `every_bytes` bytes of text, and when a signal asks to end; report: called with
-        the tokens of each training document.
+        Yields:
+            Bytes of the document's text, and the training tokens that were written of it.
         """
         separator = np.array([self._tokenizer.eot_id], self._dtype)
-        unsaved = 0
         if not self._wants_more(target):
             return
         for ready in ready_documents(self._source, self._position, rules, self._tokenizer, workers):
             problem = ready.cleaned.problem or seen.problem(ready.cleaned.keys)
             self.documents_read += 1
+            before = self.splits["train"]["tokens"]
             if problem:
                 self.dropped[problem] = self.dropped.get(problem, 0) + 1
             else:
                 self._write(ready, separator)
-                if ready.cleaned.split == "train":
-                    report(len(ready.tokens) + 1)
             self._position = ready.after
+            yield ready.cleaned.bytes, self.splits["train"]["tokens"] - before
             if not self._wants_more(target):
                 return
-            unsaved += ready.cleaned.bytes
-            if unsaved >= every_bytes or interruption.requested():
-                checkpoint()
-                interruption.check()
-                unsaved = 0
         self.exhausted = True
 
     def _wants_more(self, target: int) -> bool:

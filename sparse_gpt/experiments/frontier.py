@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,8 @@ def kurtosis(run: Workdir, batches: int = 4) -> float:
 def _lines(rows: Sequence[Mapping[str, Any]], x: str, y: str, axes: Axes) -> None:
     """One line per number of nonzeros (equal L0) through widths, and a thin one per width (equal parameters)."""
     axes.set_yscale("linear")  # all of it is within one decade
-    _series(rows, "nonzeros", lambda n: f"{n:,} nonzeros", 2.0, x, y, axes)
-    _series(rows, "width", lambda w: f"width {w}", 0.7, x, y, axes)
+    _series(axes, rows, (x, y), "nonzeros", "{:,} nonzeros", 2.0)
+    _series(axes, rows, (x, y), "width", "width {}", 0.7)
 
 
 def _kurtosis_lines(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
@@ -133,12 +133,14 @@ def _kurtosis_lines(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
     axes.set_yscale("linear")
     axes.minorticks_off()
     axes.set_xticks(NONZEROS, [f"{nonzeros:,}" for nonzeros in NONZEROS])
-    _series(rows, "width", lambda w: f"width {w}", 2.0, "nonzeros", "kurtosis", axes)
+    _series(axes, rows, ("nonzeros", "kurtosis"), "width", "width {}", 2.0)
 
 
 def _series(
-    rows: Sequence[Mapping[str, Any]], key: str, label: Callable[[Any], str], line: float, x: str, y: str, axes: Axes
+    axes: Axes, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], key: str, label: str, width: float
 ) -> None:
+    """Two columns of the rows, a line for every value of `key`."""
     for value in sorted({row[key] for row in rows}):
-        points = [(row[x], row[y]) for row in rows if row[key] == value]
-        axes.plot(*zip(*points, strict=True), linewidth=line, marker="o" if line > 1 else None, label=label(value))
+        points = [[row[name] for name in columns] for row in rows if row[key] == value]
+        marker = "o" if width > 1 else None
+        axes.plot(*zip(*points, strict=True), linewidth=width, marker=marker, label=label.format(value))

@@ -103,15 +103,18 @@ def measure_loss(run: Workdir, corpus: Corpus) -> float:
     return float(np.mean([loss(run.params, batch) for batch in batches]))
 
 
+ATTEMPTS = 6  # widths of a dense model
+
+
 def match_dense(
-    folder: Path, wanted: float, preset: str, first: int, rates: Sequence[float], corpus: Path, attempts: int = 6
+    folder: Path, wanted: float, preset: str, first: int, rates: Sequence[float], corpus: Path
 ) -> tuple[Path, int]:
-    """A dense model whose validation loss is within 2% of `wanted`, else the nearest of `attempts`; and its width. The
+    """A dense model whose validation loss is within 2% of `wanted`, else the nearest of ATTEMPTS; and its width. The
     one of width `first` decides which learning rate is the best."""
     at_first = {rate: train_dense(folder, preset, first, rate, corpus) for rate in rates}
     rate = min(rates, key=lambda rate: at_first[rate])
     tried = {first: at_first[rate]}
-    while len(tried) < attempts and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
+    while len(tried) < ATTEMPTS and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
         other = 2 * first if tried[first] > wanted else first // 2
         width = measures.next_width(tried, wanted) if len(tried) > 1 else other
         tried[width] = train_dense(folder, preset, width, rate, corpus)

@@ -126,6 +126,7 @@ def _forward_piece(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) ->
     return jnp.concatenate(outputs, axis=1).astype(v.dtype), jnp.concatenate(log_sums, axis=1)
 
 
+# More than six parameters: all that the forward pass has kept, and the gradient.
 def _backward_piece(
     q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array, output: jax.Array, log_sum: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, ...]:
@@ -144,5 +145,5 @@ def _backward_piece(
         dv = dv.at[:, :, :keys].add(_dot(g[:, block], weights, 1, 1))
         dk = dk.at[:, :, :keys].add(_dot(q[:, block], ds, 1, 1))
     dsink = -jnp.sum(jnp.exp(sink[:, None] - log_sum) * mean, axis=1)
-    turn = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
-    return jnp.concatenate(dq, axis=1).astype(q.dtype), turn(dk).astype(k.dtype), turn(dv).astype(v.dtype), dsink
+    swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
+    return jnp.concatenate(dq, axis=1).astype(q.dtype), swap(dk).astype(k.dtype), swap(dv).astype(v.dtype), dsink

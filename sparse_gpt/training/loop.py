@@ -62,6 +62,7 @@ class Result:
     interrupted: bool
 
 
+# More than six parameters: each optional one replaces one part of the loop, and no two of them go together elsewhere.
 def train(
     config: Config,
     workdir: Path,

@@ -82,6 +82,8 @@ def over_microbatches(function: Callable[[jax.Array], Any], tokens: jax.Array, p
     return jax.tree.map(lambda x: x / parts, total)
 
 
+# More than six parameters: what changes with every step is traced, what does not is static, and a record of both would
+# hide which is which.
 def train_step(
     state: TrainState,
     tokens: jax.Array,
