@@ -5,7 +5,6 @@ import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 THREADS = "PJRT_NPROC"  # the variable by which XLA is told how many threads a CPU program runs on
 VECTORS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "sve")
@@ -26,7 +25,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def numerics(root: Path = Path("/")) -> dict[str, Any]:
+def numerics(root: Path = Path("/")) -> dict[str, object]:
     """What the last bits of a computation on this machine's CPU depend on, beside the program.
 
     Returns:

@@ -235,7 +235,7 @@ class Model(Workdir):
         export_openai(self.folder, folder, False)
         return folder
 
-    def _with(self, settings: Mapping[str, Any]) -> "Model":
+    def _with(self, settings: Mapping[str, object]) -> "Model":
         """This model with other settings of a search; what was read of it is not read again."""
         fields = {f"prune.{name}": value for name, value in settings.items()}
         config: Config = configs.validate(configs.replace(self.config, fields))

@@ -6,7 +6,6 @@ a sparse model that was trained without bridges. What the file holds: records/br
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,7 +73,7 @@ def write(
     return result
 
 
-def _measures(terms: Mapping[str, Any], i: int) -> Measures:
+def _measures(terms: Mapping[str, list[float]], i: int) -> Measures:
     """Those of bridge number i."""
     return Measures(**{name: terms[f"val_{name}"][i] for name in MEASURES})
 

@@ -8,21 +8,14 @@ Shapes: B batch, T position, D d_model, V vocabulary, S hybrids that run side by
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparse_gpt.bridges.boundaries import Groups
 from sparse_gpt.model.taps import Tap, identity
-from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.model.transformer import Transformer, apply
 from sparse_gpt.parameters import Params
-
-
-def apply(model: Transformer, params: Params, *args: Any, method: str = "__call__", **options: Any) -> jax.Array:
-    """What the model, or one of its methods, makes of its arguments: streams or logits."""
-    found: Any = model.apply({"params": params}, *args, method=method, **options)
-    return jnp.asarray(found)
 
 
 def plain_pass(

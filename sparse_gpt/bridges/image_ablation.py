@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.bridges.hybrids import apply, plain_pass
+from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Node, Samples, logits_at_end
 from sparse_gpt.model.taps import Tap
+from sparse_gpt.model.transformer import apply
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Transport
 from sparse_gpt.records.bridge import ImageBoundary, Outcome, SparseLosses

@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt import records
-from sparse_gpt.bridges.hybrids import apply
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import Tap, recorder
-from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.model.transformer import Transformer, apply
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import NodeEntry, converted
 from sparse_gpt.records.bridge import Candidate, Curve, DensePlace, SteeringCurves

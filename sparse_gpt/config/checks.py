@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from typing import Any
 
 from sparse_gpt.config.fields import shown
 from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, PruneConfig, SparsityConfig
@@ -109,6 +108,6 @@ def _check_tensors(config: Config, prefix: str) -> None:
         )
 
 
-def _require(ok: bool, name: str, value: Any, rule: str) -> None:
+def _require(ok: bool, name: str, value: object, rule: str) -> None:
     if not ok:
         raise InputError(f"{name}={shown(value)}: {rule}")

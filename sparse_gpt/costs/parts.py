@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparse_gpt.costs import benchmark, circuit_benchmark
 from sparse_gpt.costs.startup import quickstart, startup
+from sparse_gpt.io import Tree
 from sparse_gpt.visible import columns
 
-Row = dict[str, Any]
+Row = Tree
 FRACTIONS = (4, 16, 32, 256)  # of the entries that a selection keeps
 POPULATIONS = (1, 4, 8)  # of the mask search
 PROMPT_TOKENS = 16

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.shards import MANIFEST, Shard, TokenStream, read_manifest, verify_shards
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 if TYPE_CHECKING:  # grain imports JAX, which takes seconds: `_build` does so when batches are wanted
     import grain
@@ -38,7 +39,7 @@ class Corpus:
         tokenizer: the tokenizer its tokens belong to.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, sha256: str):
+    def __init__(self, folder: Path, manifest: Tree, tokenizer: Tokenizer, sha256: str):
         self.folder, self.manifest, self.tokenizer, self.sha256 = folder, manifest, tokenizer, sha256
         self._datasets: dict[tuple[str, int, int], grain.MapDataset] = {}
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ import importlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from sparse_gpt.errors import InputError
 
@@ -69,7 +69,7 @@ def read_chunks(filesystem: Any, path: str) -> Iterator[bytes]:
             raise
 
 
-def _unpacked(stream: Any, head: bytes) -> Iterator[bytes]:
+def _unpacked(stream: BinaryIO, head: bytes) -> Iterator[bytes]:
     if head.startswith(_ZSTANDARD):
         yield from _zstandard(stream)
         return
@@ -85,7 +85,7 @@ def _unpacked(stream: Any, head: bytes) -> Iterator[bytes]:
         yield chunk
 
 
-def _zstandard(stream: Any) -> Iterator[bytes]:
+def _zstandard(stream: BinaryIO) -> Iterator[bytes]:
     """Frames one after the other. zstandard's own reader ends quietly where data is cut, and after the first frame."""
     for name in ("compression.zstd", "backports.zstd"):  # Python 3.14; the same for earlier ones
         with contextlib.suppress(ImportError):
@@ -100,7 +100,7 @@ def _zstandard(stream: Any) -> Iterator[bytes]:
     yield from _guarded(_zstandard_frames(stream, module.ZstdDecompressor(max_window_size=2**31)), module.ZstdError)
 
 
-def _zstandard_frames(stream: Any, decompressor: Any) -> Iterator[bytes]:
+def _zstandard_frames(stream: BinaryIO, decompressor: Any) -> Iterator[bytes]:
     small = 2**11  # a block of four bytes can stand for 128 kB
     frame, data = None, stream.read(small)
     while data:

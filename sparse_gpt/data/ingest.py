@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from sparse_gpt.data.cleaning import SPLITS, Cleaned, Reject, SeenTable, clean, 
 from sparse_gpt.data.shards import Shard, ShardWriter, token_dtype
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tokenizer import Tokenizer
-from sparse_gpt.io import disk_errors
+from sparse_gpt.io import Tree, disk_errors
 
 _GROUP_BYTES, _GROUP_DOCUMENTS = 2**18, 256  # what a thread is given at a time
 
@@ -155,7 +155,7 @@ class SourceRun:
         source: Source,
         tokenizer: Tokenizer,
         shard_tokens: int,
-        state: dict[str, Any],
+        state: Tree,
     ):
         self._source, self._tokenizer, self._dtype = source, tokenizer, token_dtype(tokenizer.vocab_size)
         self._position: Position = tuple(state.get("position", START))
@@ -206,7 +206,7 @@ class SourceRun:
         counts["bytes"] += ready.cleaned.bytes
         counts["tokens"] += len(ready.tokens) + 1
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Tree:
         """Everything needed to go on from here; what is written so far is on the disk when this returns."""
         return {
             "position": list(self._position),

@@ -11,8 +11,8 @@ from sparse_gpt.drawing.graph import Graph, Wire, build_graph
 from sparse_gpt.drawing.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
 from sparse_gpt.drawing.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
 from sparse_gpt.drawing.text import escape, number, visible_token, weight
+from sparse_gpt.io import Tree
 from sparse_gpt.records import Circuit, Settings, Traces, read_circuit
-from sparse_gpt.records.base import Tree
 
 _STYLE = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
 SITE_NAMES = {

@@ -4,14 +4,13 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import replacing
+from sparse_gpt.io import Tree, replacing
 from sparse_gpt.tasks import VARIANTS, AnyTask, Pair, Sample, TaskError
 from sparse_gpt.visible import SIGNS, visible
 
@@ -59,7 +58,7 @@ def _bordered(sample: Sample, tokenizer: Tokenizer, in_color: bool) -> str:
     return "|".join(tokens).replace(_BREAK + "|", _BREAK + "\n") + f" → {visible(tokenizer.token_text(answer))}"
 
 
-def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) -> Iterator[dict[str, Any]]:
+def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Tree]:
     """Every sample of every split, variant and family, as --export writes it; `variant` names the family too."""
     parts = [(task, split, variant) for task in chosen for split, variant in task.parts]
     for task, split, variant in tqdm(parts, "exporting", leave=False, disable=None):
@@ -88,7 +87,7 @@ def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) 
                 }
 
 
-def write(target: Path, entries: Iterator[dict[str, Any]]) -> int:
+def write(target: Path, entries: Iterator[Tree]) -> int:
     """Writes a line for each, the file whole or not at all, and returns their number."""
     count = 0
     try:

@@ -1,9 +1,9 @@
 """Figures of the experiment on bridges, as PNG: what bridge.json, steering.json and transport.json hold."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,28 +34,22 @@ def write(folder: Path, record: Bridge, found: Sequence[tuple[Steering, Transpor
     """
     written = []
 
-    def draw(name: str, title: str, x: str, y: str, plot: Any) -> None:
+    def draw(name: str, title: str, x: str, y: str, plot: Callable[[Axes], None]) -> None:
         plots.draw(folder / name, title, x, y, plot, logarithmic=False)
         written.append(folder / name)
 
     boundary = "bridged boundary, dense : sparse"
-    draw("nmse.png", "Error of the bridges", boundary, "NMSE", lambda axes: nmse(record, axes))
+    draw("nmse.png", "Error of the bridges", boundary, "NMSE", partial(nmse, record))
     above = "nats above the dense model's loss"
-    draw("hybrids.png", "Loss of the single-switch hybrids", boundary, above, lambda axes: hybrids(record, axes))
+    draw("hybrids.png", "Loss of the single-switch hybrids", boundary, above, partial(hybrids, record))
     for name, grid in zip(("mixtures.png", "all_mixtures.png"), mixture_grids(record), strict=False):
         title = f"{grid.title}: {above}"
-        draw(name, title, grid.column_title, grid.row_title, lambda axes, grid=grid: heat_map(grid, axes))
+        draw(name, title, grid.column_title, grid.row_title, partial(heat_map, grid))
     for steering, _ in found:
         node = steering.node.node.key
-        title = f"{steering.task}: both models steered through node {node}, {steering.pairs} record-out pairs"
+        title = f"{steering.task}: both models steered through node {node}, {steering.pairs} held-out pairs"
         foil = "foil's share of both answers"
-        draw(
-            f"steering_{steering.task}.png",
-            title,
-            "strength",
-            foil,
-            lambda axes, steering=steering: curves(steering, axes),
-        )
+        draw(f"steering_{steering.task}.png", title, "strength", foil, partial(curves, steering))
     if found:
         title = "The dense model without the image of a circuit"
         draw("transport.png", title, "", "task loss (nats)", lambda axes: transported([x for _, x in found], axes))

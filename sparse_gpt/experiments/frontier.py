@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,9 @@ from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish
 from sparse_gpt.experiments.measures import TARGET
 from sparse_gpt.experiments.model_comparison import edges_at_target, find_common_tasks, searched_sizes
+from sparse_gpt.io import Json
 from sparse_gpt.model.taps import recorder
+from sparse_gpt.parameters import Params
 from sparse_gpt.workdir import Workdir
 
 PRESET = "quickstart"
@@ -106,7 +107,7 @@ def kurtosis(run: Workdir, batches: int = 4) -> float:
     tokens and layers. A normal distribution has 3; a few channels that stand out make it larger."""
 
     @jax.jit
-    def moments(params: Any, tokens: jax.Array) -> jax.Array:
+    def moments(params: Params, tokens: jax.Array) -> jax.Array:
         seen: dict[tuple[str, int], jax.Array] = {}
         run.model.apply({"params": params}, tokens, tap=recorder(seen, ("resid_post_mlp",)))
         x = jnp.stack(list(seen.values()))
@@ -121,14 +122,14 @@ def kurtosis(run: Workdir, batches: int = 4) -> float:
     return float(np.mean([moments(run.params, batch) for batch in tokens]))
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], x: str, y: str, axes: Axes) -> None:
+def _lines(rows: Sequence[Mapping[str, Json]], x: str, y: str, axes: Axes) -> None:
     """One line per number of nonzeros (equal L0) through widths, and a thin one per width (equal parameters)."""
     axes.set_yscale("linear")  # all of it is within one decade
     _series(axes, rows, (x, y), "nonzeros", "{:,} nonzeros", 2.0)
     _series(axes, rows, (x, y), "width", "width {}", 0.7)
 
 
-def _kurtosis_lines(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+def _kurtosis_lines(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
     """Kurtosis against nonzeros, a line per width."""
     axes.set_yscale("linear")
     axes.minorticks_off()
@@ -137,7 +138,7 @@ def _kurtosis_lines(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
 
 
 def _series(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], key: str, label: str, width: float
+    axes: Axes, rows: Sequence[Mapping[str, Json]], columns: tuple[str, str], key: str, label: str, width: float
 ) -> None:
     """Two columns of the rows, a line for every value of `key`."""
     for value in sorted({row[key] for row in rows}):

@@ -4,7 +4,6 @@ import csv
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sparse_gpt.experiments import measures
+from sparse_gpt.io import Json
 
 mpl.use("agg")
 
@@ -25,7 +25,7 @@ RANKING_COLOURS = {
 }
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Json]]) -> None:
     """One line per row, columns as in the first one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -55,7 +55,7 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
     figure.savefig(path)
 
 
-def sizes_against_targets(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+def sizes_against_targets(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
     """Edges against target loss: a thin line per model and task, a thick one for the geometric mean of each model."""
     for model in dict.fromkeys(row["model"] for row in rows):
         colour = (COLOURS | RANKING_COLOURS)[model]

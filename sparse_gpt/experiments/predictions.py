@@ -5,7 +5,6 @@ import functools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.experiments import plots
 from sparse_gpt.experiments.harness import Check, prune, reported
 from sparse_gpt.experiments.laptop_circuits import MODEL, QUOTE, SHORTER
+from sparse_gpt.io import Tree
 from sparse_gpt.tasks.words import VOCABULARY
 from sparse_gpt.workdir import Workdir
 
@@ -43,7 +43,7 @@ COPIED = (
 """Names that a small tokenizer holds whole."""
 EASED = (*SHORTER, "--config.prune.target_loss=0.3", "--config.prune.selection_margin=1")
 """For tasks whose loss in the stored model is too near the default target, on some of its samples above it."""
-Rows = list[dict[str, Any]]
+Rows = list[Tree]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +257,7 @@ def mean_margin(rows: Rows, level: int, side: int | None) -> float:
     return float(np.mean(differences) if side is None else differences[side])
 
 
-def _plot(rows: Sequence[dict[str, Any]], axes: Axes) -> None:
+def _plot(rows: Sequence[Tree], axes: Axes) -> None:
     for model, style in (("full model", "-"), ("circuit", ":")):
         for answer, colour in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
             shown = [row for row in rows if row["model"] == model and row["answer"] == answer]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,9 @@ from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.experiments.measures import TARGET
 from sparse_gpt.experiments.model_comparison import AT_TARGET, edges_at_target, find_common_tasks, searched_sizes
+from sparse_gpt.io import Tree
+from sparse_gpt.model.transformer import apply
+from sparse_gpt.parameters import Params
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
 
@@ -64,7 +66,7 @@ def sparse_vs_dense_laptop(folder: Path) -> list[Check]:
     ]
 
 
-def _compare(folder: Path, rows: list[dict[str, Any]], tasks: Sequence[str], width: int) -> list[Check]:
+def _compare(folder: Path, rows: list[Tree], tasks: Sequence[str], width: int) -> list[Check]:
     """Table, picture and ratio of the two sides' rows; `width` is the dense side's."""
     plots.write_csv(folder / "sparse-vs-dense.csv", rows)
     plots.draw(
@@ -92,8 +94,8 @@ def measure_loss(run: Workdir, corpus: Corpus) -> float:
     c = run.config
 
     @jax.jit
-    def loss(params: Any, tokens: jax.Array) -> jax.Array:
-        logits: Any = run.model.apply({"params": params}, tokens[:, :-1])
+    def loss(params: Params, tokens: jax.Array) -> jax.Array:
+        logits = apply(run.model, params, tokens[:, :-1])
         return cross_entropy(logits, tokens[:, 1:])
 
     batches = (
@@ -145,7 +147,7 @@ def train_dense(folder: Path, preset: str, width: int, rate: float, corpus: Path
     return measures.validation_loss(dense_folder(folder, width, rate))
 
 
-def _prune_all(models: Mapping[str, Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
+def _prune_all(models: Mapping[str, Path], tasks: Sequence[str]) -> list[Tree]:
     """A row per model, task and target loss: sizes after a search with the same settings for all."""
     rows = []
     for task in tasks:

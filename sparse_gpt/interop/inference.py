@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.interop.hooks import Place, name
 from sparse_gpt.io import replacing
 from sparse_gpt.model.taps import recorder
-from sparse_gpt.model.transformer import build
-from sparse_gpt.parameters import Params
+from sparse_gpt.model.transformer import apply, build
+from sparse_gpt.parameters import Leaf, Params
 
 
 def read_tokens(path: str | Path, model: ModelConfig) -> np.ndarray:
@@ -62,9 +62,9 @@ def batches(
     sites = tuple({site for site, _ in wanted})
 
     @jax.jit
-    def forward(params: Params, tokens: jax.Array) -> Any:
+    def forward(params: Params, tokens: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         seen: dict[Place, jax.Array] = {}
-        logits = model.apply({"params": params}, tokens, tap=recorder(seen, sites))
+        logits = apply(model, params, tokens, tap=recorder(seen, sites))
         return logits, [seen[place].astype(jnp.float32) for place in places]
 
     on_device = jax.tree.map(jnp.asarray, params)
@@ -112,7 +112,7 @@ def write_files(
                 arrays[key][rows] = values
             bar.update(rows.stop - rows.start)
         if activations is not None:
-            named: dict[str, Any] = {name(place, activations.openai_names): arrays[place] for place in places}
+            named: dict[str, Leaf] = {name(place, activations.openai_names): arrays[place] for place in places}
             with replacing(activations.path) as temporary, temporary.open("wb") as archive:
                 np.savez(archive, **named)
         del arrays  # closes the mappings

@@ -11,11 +11,12 @@ Letters: G = batch x heads, Q queries, T keys, K d_head.
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from sparse_gpt.parameters import PyTree
 
 MASKED = -1e30  # finite, so that arithmetic on hidden scores stays finite
 _BLOCKS = 4
@@ -78,7 +79,7 @@ def _backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Ar
 _attention.defvjp(_forward, _backward)
 
 
-def _in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
+def _in_pieces(function: Callable[..., PyTree], *arrays: jax.Array) -> PyTree:
     """`function` of arrays with a common leading axis G; piece by piece where that helps the cache.
 
     On several devices the axis is sharded and stays whole.
@@ -89,7 +90,7 @@ def _in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     if size == pairs or jax.device_count() > 1:
         return function(*arrays)
 
-    def by_piece(*arrays: jax.Array) -> Any:
+    def by_piece(*arrays: jax.Array) -> PyTree:
         pieces = [x.reshape(pairs // size, size, *x.shape[1:]) for x in arrays]
         results = lax.map(lambda piece: function(*piece), tuple(pieces))
         return jax.tree.map(lambda x: x.reshape(pairs, *x.shape[2:]), results)

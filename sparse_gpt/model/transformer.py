@@ -17,7 +17,7 @@ from sparse_gpt.config import Config, ModelConfig, activation_sites
 from sparse_gpt.model.attention import attend, causal_attention
 from sparse_gpt.model.placement import gather_channels, replicate_channels
 from sparse_gpt.model.taps import Tap, identity
-from sparse_gpt.parameters import parameter_table
+from sparse_gpt.parameters import Params, parameter_table
 from sparse_gpt.sparsity.topk import abs_topk
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # torch.nn.RMSNorm with eps=None; 1e-6 changes sparse models' logits
@@ -50,7 +50,7 @@ class _Part(nn.Module):
 
     config: ModelConfig
 
-    def tensor(self, name: str, dtype: Any) -> jax.Array:
+    def tensor(self, name: str, dtype: jnp.dtype) -> jax.Array:
         spec = parameter_table(self.config)[(*self.path, name)]
         return self.param(name, spec.make).astype(dtype)
 
@@ -292,6 +292,12 @@ def sinusoids(context: int, width: int) -> np.ndarray:
     periods = np.geomspace(4, context, width // 2)
     phase = 2 * np.pi * np.arange(context)[:, None] / periods[None, :]
     return np.concatenate([np.sin(phase), np.cos(phase)], axis=1).astype(np.float32)
+
+
+def apply(model: Transformer, params: Params, *args: object, method: str = "__call__", **options: Any) -> jax.Array:
+    """What the model, or one of its methods, makes of its arguments: streams or logits."""
+    found: Any = model.apply({"params": params}, *args, method=method, **options)
+    return jnp.asarray(found)
 
 
 def build(config: Config) -> Transformer:

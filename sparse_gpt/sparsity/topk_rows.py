@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from sparse_gpt.parameters import PyTree
+
 _ROWS_ABREAST = 32
 _CHAIN = 16  # additions in a row before a partial count is stored; with 32, widths of 256 to 480 are four times slower
 _ENTRIES_AT_ONCE = 2**19  # keys worked on at a time, so that they stay in cache
@@ -109,7 +111,7 @@ def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
         falling = jnp.where(abreast == threshold[:, None], falling, 0)
         return jnp.where(phase == 0, upper, jnp.where(phase == 1, lower, falling)).astype(jnp.int16)
 
-    def search(state: Any) -> Any:
+    def search(state: PyTree) -> PyTree:
         phase, threshold, bound, need, _ = state
         values = lax.optimization_barrier(looked_at(phase, threshold))
         bits = jnp.where(phase == 2, width.bit_length(), 15 + phase)

@@ -8,11 +8,12 @@ their indices: compiling the counting once and not five times is a quarter of a 
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from sparse_gpt.parameters import PyTree
 
 _CHAIN = 32  # entries of a column, added up one by one
 _BLOCK = 64  # columns of a block; every tensor has whole blocks
@@ -68,7 +69,7 @@ def cut(
     # Falling with the index, so that the lowest indices are the largest; 0 for none.
     falling = largest - jnp.minimum(places.arrange(index, largest), largest)
 
-    def search(state: Any) -> Any:
+    def search(state: PyTree) -> PyTree:
         phase, key, bound, need, _ = state
         equal = jnp.where(arranged == places.spread(key)[None], falling, 0)
         values = lax.optimization_barrier(jnp.where(phase == 0, arranged, equal))

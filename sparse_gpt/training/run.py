@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -32,7 +31,7 @@ def train_on_corpus(
     at_step: loop.AtStep | None = None,
     progress: bool = True,
     objective: Objective | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> loop.Result:
     """Prepares (or opens) the corpus, writes the tokenizer into the workdir, and trains or resumes.
 

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.parameters import ParameterSpec, Params, Path, parameter_table, unflatten
+from sparse_gpt.parameters import Leaf, ParameterSpec, Params, Path, PyTree, parameter_table, unflatten
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -151,7 +151,9 @@ def param_shardings(config: Config, mesh: Mesh) -> Params:
     return unflatten({path: NamedSharding(mesh, spec) for path, spec in partition_specs(config.model, mesh).items()})
 
 
-def state_shardings(config: Config, mesh: Mesh, state: Any, table: Mapping[Path, ParameterSpec] | None = None) -> Any:
+def state_shardings(
+    config: Config, mesh: Mesh, state: PyTree, table: Mapping[Path, ParameterSpec] | None = None
+) -> PyTree:
     """Tree of NamedSharding like `state`, a (possibly abstract) TrainState: moments lie like their parameters.
 
     `table` has the rows of everything that is trained; default: those of the configured model.
@@ -159,7 +161,7 @@ def state_shardings(config: Config, mesh: Mesh, state: Any, table: Mapping[Path,
     table = parameter_table(config.model) if table is None else table
     specs = table_specs(table, mesh)
 
-    def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def place(key_path: tuple[Any, ...], leaf: Leaf) -> NamedSharding:
         path = tuple(key.key for key in key_path if isinstance(key, jax.tree_util.DictKey))
         like_parameter = path in table and leaf.shape == table[path].shape
         return NamedSharding(mesh, specs[path] if like_parameter else PartitionSpec())
@@ -201,18 +203,18 @@ def row_block(mesh: Mesh, rows: int) -> tuple[int, int]:
     return (start // length, rows // length) if whole_block else (0, 1)
 
 
-def put_batch(mesh: Mesh | None, rows: int, local: np.ndarray) -> Any:
+def put_batch(mesh: Mesh | None, rows: int, local: np.ndarray) -> jax.Array | np.ndarray:
     """The global batch of `rows` rows, from this process's block of it (see `row_block`)."""
     if mesh is None:
         return local
     return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (rows, *local.shape[1:]))
 
 
-def to_host(tree: Any) -> Any:
+def to_host(tree: PyTree) -> PyTree:
     """Numpy copies of a tree of arrays, whole on every process; all processes must call it."""
     from jax.experimental import multihost_utils
 
-    def whole(leaf: Any) -> np.ndarray:
+    def whole(leaf: Leaf) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
             return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
         return np.asarray(leaf)

@@ -7,13 +7,14 @@ The scale is between 0 and MAX_SCALE. Without bounds anything that tells the ans
 it by a ten-thousandth of a logit, or the wrong way round.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.parameters import Leaf
 
 STEPS, MOST_STEPS = 12, 100  # of Newton: to choose among candidates; to convergence
 MAX_SCALE = 16.0
@@ -23,8 +24,8 @@ MAX_SHIFTED = 16  # distinct answers; with more, only the scale is fitted
 class Calibration(NamedTuple):
     """logits -> scale * logits + shift; `shift` (K,) belongs to K tokens kept beside it."""
 
-    scale: Any
-    shift: Any
+    scale: Leaf
+    shift: Leaf
 
 
 def shift_tokens(train: TaskBatch) -> np.ndarray:

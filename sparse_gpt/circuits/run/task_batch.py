@@ -1,9 +1,11 @@
 """Samples of a task as arrays, and what is done to a batch of them before it meets a model."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from sparse_gpt.parameters import Leaf
 
 
 class EncodedTask(Protocol):
@@ -22,11 +24,11 @@ class EncodedTask(Protocol):
 class TaskBatch(NamedTuple):
     """Samples of a task. Rows 2 i and 2 i + 1 are a pair."""
 
-    tokens: Any  # (B, T) int32
-    positions: Any  # (B,) int32, where the answer is predicted
-    answer: Any  # (B,) int32
-    foil: Any  # (B,) int32
-    task: Any = None  # (B,) int32, which of several tasks; None when there is one
+    tokens: Leaf  # (B, T) int32
+    positions: Leaf  # (B,) int32, where the answer is predicted
+    answer: Leaf  # (B,) int32
+    foil: Leaf  # (B,) int32
+    task: Leaf = None  # (B,) int32, which of several tasks; None when there is one
 
 
 def task_batch(encoded: EncodedTask) -> TaskBatch:
@@ -39,7 +41,7 @@ def task_batch(encoded: EncodedTask) -> TaskBatch:
     )
 
 
-def rows(batch: TaskBatch, index: Any) -> TaskBatch:
+def rows(batch: TaskBatch, index: Leaf | slice) -> TaskBatch:
     """The given rows (an index array or slice) of a batch."""
     return TaskBatch(*(None if array is None else array[index] for array in batch))
 
