@@ -21,7 +21,7 @@ def node_data(graph: Graph, traces: Traces | None) -> dict[str, object]:
                 "key": node.key,
                 "name": short_name(node),
                 "title": f"Layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}",
-                "wires": before[node.key] + after[node.key],
+                "edges": before[node.key] + after[node.key],
                 "responds": responds_to(node.key, traces),
                 "values": [[_rounded(v) for v in sample.values.get(node.key, ())] for sample in samples],
             }
@@ -38,11 +38,11 @@ def _joins(graph: Graph, names: dict[str, str]) -> tuple[dict[str, list[str]], d
     only."""
     before: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
     after: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
-    for wire in sorted(graph.wires, key=lambda w: -abs(w.weight)):
-        if wire.kind == "block":
-            before[wire.target].append(f"from {names[wire.source]} {weight(wire.weight)}")
-            after[wire.source].append(f"to {names[wire.target]} {weight(wire.weight)}")
-    for writer, reader in (link for lane in graph.lanes for link in lane.links):
+    for edge in sorted(graph.edges, key=lambda w: -abs(w.weight)):
+        if edge.kind == "block":
+            before[edge.target].append(f"from {names[edge.source]} {weight(edge.weight)}")
+            after[edge.source].append(f"to {names[edge.target]} {weight(edge.weight)}")
+    for writer, reader in (link for channel in graph.channels for link in channel.links):
         if writer in names and reader in names:
             before[reader].append(f"written by {names[writer]}")
             after[writer].append(f"read by {names[reader]}")
