@@ -6,7 +6,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-THREADS = "PJRT_NPROC"  # the variable by which XLA is told how many threads a CPU program runs on
+THREADS = "PJRT_NPROC"  # the variable that says how many threads a CPU program of XLA runs on
 VECTORS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "sve")
 UNLIMITED = 2**60  # cgroup v1 writes a number near 2 ** 63 for "no limit"
 

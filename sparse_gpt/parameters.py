@@ -1,6 +1,6 @@
 """The parameter table: one row per tensor, and the single source for how that tensor is made and treated.
 
-Initialisation, logical axes for sharding, what the projection does to a tensor, weight decay and the axis along
+Initialization, logical axes for sharding, what the projection does to a tensor, weight decay and the axis along
 which min-alive protects a neuron are all read from here (paper, section 2 and appendix).
 """
 

@@ -143,9 +143,9 @@ def test_on_a_mesh_the_steps_are_the_same(finished: Path, dense: DenseModel) -> 
     encoder = state.optimizer.bridges["encoder_1"]["kernel"]
     assert {shard.data.shape for shard in encoder.addressable_shards} == {(8 // 4, 16)}, "kept in parts"
     for s, logged in enumerate(lines(finished)[:2]):
-        told = schedules.settings(config(), s)
+        reported = schedules.settings(config(), s)
         tokens = sharding.put_batch(mesh, 8, TOKENS[s])
-        state, metrics = advance(state, held, tokens, np.float32(told.learning_rate), told.keep)
+        state, metrics = advance(state, held, tokens, np.float32(reported.learning_rate), reported.keep)
         for name in ("objective", "loss", "grad_rms", "nmse_encoder", "nmse_decoder", "kl_to_dense"):
             wanted = np.array(logged[name], np.float64)  # None, of hybrids that were not run, becomes NaN
             np.testing.assert_allclose(np.asarray(metrics[name]), wanted, rtol=1e-4, err_msg=name)

@@ -113,7 +113,7 @@ def test_models_of_different_depth_and_sampled_hybrids() -> None:
 
 
 def test_mixtures_against_whole_passes() -> None:
-    """Every path of 3 bridges between models of different depth, the first of them behind attention."""
+    """Every path of 3 bridges between models of different depth, the first of them after attention."""
     case = problem(3, "1:1,4:2,6:4")
     wanted = mixtures.paths(4)
     assert len(set(wanted)) == 16

@@ -99,9 +99,9 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
     straight = _find(h)
     for done in (PRUNE.steps // 2, PRUNE.steps):
-        with monkeypatch.context() as told:
-            told.setattr(interruption, "requested", lambda: True)
-            told.setattr(interruption, "check", _interrupt)
+        with monkeypatch.context() as reported:
+            reported.setattr(interruption, "requested", lambda: True)
+            reported.setattr(interruption, "check", _interrupt)
             with pytest.raises(Interrupted):
                 _find(h, paused=paused)
         assert pause.read(paused, h, paper_search.initial_states(h, _may_open()))[0] == done
@@ -123,8 +123,8 @@ def _interrupt() -> None:
 
 def test_a_price_on_nodes_closes_them() -> None:
     h = hyperparameters.population(dataclasses.replace(PRUNE, seeds=1, k_coefs=(0.0, 1.0)))
-    free, dear = _find(h, steps=24).open_nodes[:, -1]
-    assert dear < free / 2
+    free, costly = _find(h, steps=24).open_nodes[:, -1]
+    assert costly < free / 2
 
 
 def test_population_has_every_seed_with_every_price() -> None:

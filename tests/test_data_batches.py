@@ -68,7 +68,7 @@ def test_seed_split_and_epoch_change_the_order(corpus: Corpus) -> None:
     assert python[: len(single)] != python[len(single) : 2 * len(single)]
 
 
-def test_neighbouring_seeds_share_no_epoch(corpus: Corpus) -> None:
+def test_neighboring_seeds_share_no_epoch(corpus: Corpus) -> None:
     """grain adds the epoch to the seed: taken as it is, seed 1 would begin with the second epoch of seed 0."""
     single = windows_of(corpus, "train", 1)
     two = [[r for r in rows(corpus, 12 * len(single), seed=seed) if r in single] for seed in (0, 1)]

@@ -80,10 +80,10 @@ def test_what_differs_is_named_and_never_another_corpus(
     before = source()
     assert len(before.files) == 2
     damage(site)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         prepare_corpus(tmp_path / "corpus", DataConfig("pinned_source", tokens=100), 300, progress=False)
-    assert all(word in str(told.value) for word in words), told.value
-    assert "\n" not in str(told.value)
+    assert all(word in str(reported.value) for word in words), reported.value
+    assert "\n" not in str(reported.value)
     assert not (tmp_path / "corpus").exists()
     if damage in (_change, _remove_file):  # in the middle of reading, too
         with pytest.raises(InputError):

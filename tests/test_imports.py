@@ -229,7 +229,7 @@ def test_the_rooms_have_an_order() -> None:
 
 
 def pinned(*files: str) -> set[str]:
-    """Normalised names of the packages that requirements files pin."""
+    """Normalized names of the packages that requirements files pin."""
     lines = [line for file in files for line in (REPOSITORY / file).read_text("utf-8").splitlines()]
     return {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line and line[0] != "#"}
 

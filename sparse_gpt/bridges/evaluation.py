@@ -1,6 +1,6 @@
 """bridge.json: how well the bridges of a finished run join the two models, beside two controls.
 
-Untrained bridges are bridges as they were initialised; linear ones are the best linear maps, fitted after the fact, to
+Untrained bridges are bridges as they were initialized; linear ones are the best linear maps, fitted after the fact, to
 a sparse model that was trained without bridges. What the file holds: records/bridge.py, docs/formats/bridge.md.
 """
 

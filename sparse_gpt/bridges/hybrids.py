@@ -1,7 +1,7 @@
 """Single-switch hybrid passes: one model up to a boundary, the other one from there.
 
-What lies before the switch is the plain pass of the first model, which is done once and gives the residual stream at
-every boundary. What lies after it differs between hybrids, so these run side by side as further rows of one batch that
+What comes before the switch is the plain pass of the first model, which is done once and gives the residual stream at
+every boundary. What comes after it differs between hybrids, so these run side by side as further rows of one batch that
 grows where hybrids start: every sublayer is traced once, whatever the number of bridges.
 
 Shapes: B batch, T position, D d_model, V vocabulary, S hybrids that run side by side.

@@ -60,7 +60,7 @@ def load_independent(folder: Path, config: Config) -> Independent:
 def fit(
     bridged: Bridged, dense_params: Params, params: Params, batches: Iterable[np.ndarray], bias: bool = True
 ) -> Params:
-    """Encoders and decoders (kernel and, unless told otherwise, bias) of least squared error over some tokens.
+    """Encoders and decoders (kernel and, by default, bias) of least squared error over some tokens.
 
     Args:
       bridged: the models; its `fraction` plays no part.

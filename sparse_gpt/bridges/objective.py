@@ -119,7 +119,7 @@ def _losses(hybrids_BxSxTxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
 
 
 def objective(config: BridgeConfig, terms: Terms, groups: Groups) -> jax.Array:
-    """The weighted sum that is minimised. A hybrid that stands for a group counts as many times as the group has
+    """The weighted sum that is minimized. A hybrid that stands for a group counts as many times as the group has
     bridges, which makes the sum over sampled hybrids unbiased."""
     size = jnp.array([len(group) for group in groups], jnp.float32)
     return (

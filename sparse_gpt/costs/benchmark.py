@@ -18,7 +18,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.costs.sizes import SIZES
 from sparse_gpt.io import Tree
 from sparse_gpt.parameters import Params, PyTree
-from sparse_gpt.sparsity.topk import joint_cut, keep_mask, magnitude_keys
+from sparse_gpt.sparsity.topk import joint_threshold, keep_mask, magnitude_keys
 from sparse_gpt.training import loop, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.run import corpus_batches, prepared_corpus
@@ -73,12 +73,12 @@ def _step(config: Config, project: bool) -> Callable[[], PyTree]:
     rng = np.random.default_rng(0)
     shape = (config.train.batch_size, config.model.context + 1)
     tokens = rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
-    told = schedules.settings(config, config.train.steps - 1)
+    settings = schedules.settings(config, config.train.steps - 1)
     step_fn = step.compile_step(config, project=project)
     held = [state]
 
     def run() -> PyTree:
-        held[0], metrics = step_fn(held[0], tokens, np.float32(told.learning_rate), told.keep)
+        held[0], metrics = step_fn(held[0], tokens, np.float32(settings.learning_rate), settings.keep)
         return held[0].params, metrics
 
     return run
@@ -166,8 +166,8 @@ def selection(rounds: int, fraction: int, width: int = 2048) -> Tree:
     @jax.jit
     def counting(w: jax.Array) -> jax.Array:
         keys = magnitude_keys(w)
-        cut = joint_cut([keys], jnp.array([k], jnp.int32))
-        return jnp.where(keep_mask(keys, cut.key[0], cut.bound[0]), w, 0)
+        threshold = joint_threshold([keys], jnp.array([k], jnp.int32))
+        return jnp.where(keep_mask(keys, threshold.key[0], threshold.bound[0]), w, 0)
 
     def by_threshold(threshold: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
         return jax.jit(lambda w: jnp.where(jnp.abs(w) >= threshold(jnp.abs(w).reshape(-1)), w, 0))

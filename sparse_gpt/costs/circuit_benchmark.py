@@ -31,7 +31,7 @@ from sparse_gpt.parameters import Params, PyTree, parameter_table, unflatten
 
 
 def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pairs: int = 64) -> list[Tree]:
-    """Mask-optimisation steps per second with 1, 4, 8, ... parallel searches on a random sparse model."""
+    """Mask-optimization steps per second with 1, 4, 8, ... parallel searches on a random sparse model."""
     config = configs.replace(configs.Config(), dict(SIZES["small"]))
     rng = np.random.default_rng(0)
     params = _random_sparse(config, rng)

@@ -1,7 +1,7 @@
 """What a compiled program does on one device, instruction by instruction, with loops multiplied out.
 
 `compiled.cost_analysis()` counts the body of a loop once, and the selections of this project are loops (as is gradient
-accumulation). So bytes, vector operations and matrix products are counted here from the text of the optimised program.
+accumulation). So bytes, vector operations and matrix products are counted here from the text of the optimized program.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class Work:
 
 
 def count_work(text: str) -> list[Work]:
-    """The work of every instruction of an optimised HLO module (`compiled.as_text()`), collectives left out.
+    """The work of every instruction of an optimized HLO module (`compiled.as_text()`), collectives left out.
 
     Raises:
         ValueError: the text holds no entry computation.

@@ -106,8 +106,8 @@ class UnusableSources(InputError):
 
 def _nothing_left(source: Source, dropped: Mapping[str, int]) -> UnusableSources:
     reasons = problems.counts(dropped) or "nothing read"
-    told = "; ".join([f"no training document left after cleaning ({reasons})", *problems.advice(dropped)])
-    return UnusableSources(f"data.sources: {source.spec.name}: {told}")
+    reason = "; ".join([f"no training document left after cleaning ({reasons})", *problems.advice(dropped)])
+    return UnusableSources(f"data.sources: {source.spec.name}: {reason}")
 
 
 class Preparation:

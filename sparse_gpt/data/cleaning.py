@@ -44,7 +44,7 @@ def clean(
     near_duplicates: bool,
     reject: Reject | None = None,
 ) -> Cleaned:
-    """Decodes, normalises and checks one document.
+    """Decodes, normalizes and checks one document.
 
     Line ends become "\\n" and a byte order mark is dropped. Documents that `reject` returns True for are left out.
     """

@@ -1,8 +1,8 @@
 """From sources to a corpus on disk: tokenizer, shards, manifest; interruptible at any moment.
 
-Documents are read in order, cleaned and tokenised by threads in small groups, and consumed in order again: only the
+Documents are read in order, cleaned and tokenized by threads in small groups, and consumed in order again: only the
 consumer has state (duplicates seen, counts, open shards), so the result does not depend on the number of threads. The
-state is written to ``progress.json`` every now and then; a later start cuts off what was written after that and goes
+state is written to ``progress.json`` every now and then; a later start drops what was written after that and goes
 on, and ends with the same bytes. ``manifest.json`` comes last: where it is, the corpus is complete.
 """
 

@@ -98,7 +98,7 @@ class Globbed(Files):
         raise self.error(f"{file.path}: cannot be read now ({error}); run the same command again, it continues")
 
     def fingerprint(self) -> Tree:
-        """Also reads the beginning of the first file, so that a missing package is told before anything is written."""
+        """Also reads the beginning of the first file, so that a missing package is named before anything is written."""
         try:
             next(self.chunks(self.files[0]), b"")
         except READ_ERRORS as error:

@@ -39,8 +39,8 @@ class HuggingFace(Source):
         try:
             yield
         except Exception as error:  # datasets raises nearly anything, RuntimeError for data it cannot find among it
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise InputError(f"data.sources: {self.spec.name}: {what} ({told}); {way_out}") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise InputError(f"data.sources: {self.spec.name}: {what} ({reason}); {way_out}") from error
 
     @functools.cached_property
     def _rows(self) -> Any:

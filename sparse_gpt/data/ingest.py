@@ -49,7 +49,7 @@ _NO_TOKENS = np.zeros(0, np.uint32)
 
 
 def _work(source: Source, documents: list[Document], rules: Rules, tokenizer: Tokenizer) -> list[_Ready]:
-    """Cleans and tokenises a group; a pure function, run in threads."""
+    """Cleans and tokenizes a group; a pure function, run in threads."""
     result = []
     for document in documents:
         cleaned = rules.apply(source, document)
@@ -74,8 +74,8 @@ def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
 def ready_documents(
     source: Source, start: Position, rules: Rules, tokenizer: Tokenizer, workers: int
 ) -> Iterator[_Ready]:
-    """Cleaned and tokenised documents in order, from `start` on; at most 2 · workers groups are in memory."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="tokenise") as pool:
+    """Cleaned and tokenized documents in order, from `start` on; at most 2 · workers groups are in memory."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="tokenize") as pool:
         waiting: collections.deque[Future[list[_Ready]]] = collections.deque()
         groups = _groups(source.read(start))
         try:
@@ -146,7 +146,7 @@ class Seen:
 
 
 class SourceRun:
-    """Tokenises one source into `folder`, from a state given by `checkpoint` of an earlier start, or from {}."""
+    """Tokenizes one source into `folder`, from a state given by `checkpoint` of an earlier start, or from {}."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class ShardWriter:
     """Appends documents of one source and split to numbered shards; a shard ends with the document that fills it.
 
     The shard being written is ``NAME.partial``. `state` after `flush` is what `__init__` needs to continue from there:
-    whatever was written later, even whole shards, is cut off again.
+    whatever was written later, even whole shards, is truncated again.
     """
 
     def __init__(self, folder: Path, source: int, split: str, dtype: np.dtype, shard_tokens: int, state: Tree):

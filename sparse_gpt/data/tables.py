@@ -57,8 +57,8 @@ class JsonLines(Globbed):
         if columns:
             raise wrong_column(self, columns)
         if dropped:
-            told = "; ".join([problems.counts(dropped), *problems.advice(dropped)])
-            raise self.error(f"no JSON object in the first rows ({told})")
+            reason = "; ".join([problems.counts(dropped), *problems.advice(dropped)])
+            raise self.error(f"no JSON object in the first rows ({reason})")
         return found
 
     def _readable_lines(self, index: int, dropped: "collections.Counter[str]") -> Iterator[bytes | None]:

@@ -15,7 +15,7 @@ FAINTEST = 0.02  # cells below this fraction of the darkest are not drawn
 
 
 def activation_grid(graph: Graph, samples: Sequence[Sample]) -> str:
-    """SVG: one row per node, one column per token of the samples side by side, coloured by sign and relative size.
+    """SVG: one row per node, one column per token of the samples side by side, colored by sign and relative size.
 
     Each row has its own scale: the node's largest magnitude over the samples, written at its end. Tokens that differ
     between the samples are underlined.

@@ -42,7 +42,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A written weight, centred at x, y. `shown` is False if it found no free place: it appears on hover only."""
+    """A written weight, centered at x, y. `shown` is False if it found no free place: it appears on hover only."""
 
     text: str
     x: float
@@ -105,9 +105,9 @@ def place_labels(drawn: Sequence[Curve], boxes: Iterable[Box]) -> dict[DrawnEdge
     return labels
 
 
-def _area(centre: Point, text: str) -> _Area:
+def _area(center: Point, text: str) -> _Area:
     half = CHARACTER * len(text) / 2 + 1
-    return _Area(centre[0] - half, centre[1] - LINE / 2, centre[0] + half, centre[1] + LINE / 2)
+    return _Area(center[0] - half, center[1] - LINE / 2, center[0] + half, center[1] + LINE / 2)
 
 
 class _Taken:

@@ -29,7 +29,7 @@ TOKENS, EMBED, UNEMBED, ANSWERS = (-2, 0), (-1, 0), (10**6, 0), (10**6, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A placed node, token, answer or port; `x` and `y` are its centre."""
+    """A placed node, token, answer or port; `x` and `y` are its center."""
 
     key: str
     label: str
@@ -61,7 +61,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """A title centred at `x`; `left` and `right` are the extent of the column or sublayer that it names."""
+    """A title centered at `x`; `left` and `right` are the extent of the column or sublayer that it names."""
 
     title: str
     x: float
@@ -86,24 +86,24 @@ def lay_out(graph: Graph) -> Layout:
     columns = _columns(graph)
     index = {column: i for i, column in enumerate(columns)}
     rows = _rows(graph, index)
-    centres, widths, total = _horizontal(graph, columns)
+    centers, widths, total = _horizontal(graph, columns)
     top = HEADER + MARGIN + NODE_HEIGHT / 2
     boxes = {
-        key: Box(key, label, kind, centres[column], top + rows[key] * ROW, widths[column])
+        key: Box(key, label, kind, centers[column], top + rows[key] * ROW, widths[column])
         for key, label, kind, column in _items(graph)
     }
     bottom = max((box.y for box in boxes.values()), default=top) + NODE_HEIGHT + MARGIN
     headings = tuple(
         Heading(
             _column_title(column),
-            centres[column],
-            centres[column] - widths[column] / 2,
-            centres[column] + widths[column] / 2,
+            centers[column],
+            centers[column] - widths[column] / 2,
+            centers[column] + widths[column] / 2,
         )
         for column in columns
         if column not in (EMBED, UNEMBED)
     )
-    return Layout(total, bottom, boxes, tuple(_frames(graph, boxes)), headings, _sublayers(columns, centres, widths))
+    return Layout(total, bottom, boxes, tuple(_frames(graph, boxes)), headings, _sublayers(columns, centers, widths))
 
 
 def _items(graph: Graph) -> Iterable[tuple[str, str, str, Column]]:
@@ -186,30 +186,30 @@ def _frames(graph: Graph, boxes: dict[str, Box]) -> Iterable[Frame]:
 
 
 def _horizontal(graph: Graph, columns: list[Column]) -> tuple[dict[Column, float], dict[Column, float], float]:
-    """Centre and width of every column, and the total width. Gaps that edges cross are wide, for their labels."""
+    """Center and width of every column, and the total width. Gaps that edges cross are wide, for their labels."""
     widths = dict.fromkeys(columns, 46.0) | {EMBED: 8.0, UNEMBED: 8.0}
     for column, terminals in ((TOKENS, graph.tokens), (ANSWERS, graph.answers)):
         longest = max((len(visible_token(token, TOKEN_CHARACTERS)) for token in terminals.values()), default=0)
         widths[column] = 18 + 7.3 * max(longest, 3)
     column_of = {key: column for key, _, _, column in _items(graph)}
     edges = Counter(column_of[edge.source] for edge in graph.edges)
-    centres: dict[Column, float] = {}
+    centers: dict[Column, float] = {}
     x = float(MARGIN)
     for name, members in _sublayer_columns(columns).items():
         start = x
         for column in members:
-            centres[column] = x + widths[column] / 2
+            centers[column] = x + widths[column] / 2
             gap = 64 + min(36, 1.6 * edges[column]) if column in edges else LINK_GAP
             gap += min(100, max(0, edges[column] - LEGIBLE))  # steep edges cannot be told apart
             frame = FRAME_RIGHT if column[1] == 1 and column != ANSWERS else 0  # the brackets of a head's q-k pairs
             x += widths[column] + gap + frame
         last = members[-1]
-        lacking = 7.6 * len(name) - (centres[last] + widths[last] / 2 - start)
+        lacking = 7.6 * len(name) - (centers[last] + widths[last] / 2 - start)
         if lacking > 0:  # a title wider than its columns
             for column in members:
-                centres[column] += lacking / 2
+                centers[column] += lacking / 2
             x += lacking
-    return centres, widths, x - LINK_GAP + MARGIN
+    return centers, widths, x - LINK_GAP + MARGIN
 
 
 def _column_title(column: Column) -> str:
@@ -231,10 +231,10 @@ def _sublayer_columns(columns: list[Column]) -> dict[str, list[Column]]:
     return groups
 
 
-def _sublayers(columns: list[Column], centres: dict[Column, float], widths: dict[Column, float]) -> tuple[Heading, ...]:
+def _sublayers(columns: list[Column], centers: dict[Column, float], widths: dict[Column, float]) -> tuple[Heading, ...]:
     """Titles over the columns of each sublayer, and over the embedding and unembedding."""
     headings = []
     for name, members in _sublayer_columns(columns).items():
-        left, right = centres[members[0]] - widths[members[0]] / 2, centres[members[-1]] + widths[members[-1]] / 2
+        left, right = centers[members[0]] - widths[members[0]] / 2, centers[members[-1]] + widths[members[-1]] / 2
         headings.append(Heading(name, (left + right) / 2, left, right))
     return tuple(headings)

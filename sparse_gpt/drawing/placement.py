@@ -70,7 +70,7 @@ class _Drawing:
 def place(spans: Sequence[Span], units: Sequence[Unit], joins: Sequence[Join]) -> Rows:
     """Row of every channel and every unit member, smallest 0. The same input always gives the same rows.
 
-    Barycentre sweeps from several orders, then moving single channels while that shortens or uncrosses edges.
+    Barycenter sweeps from several orders, then moving single channels while that shortens or uncrosses edges.
     """
     drawing = _Drawing(spans, units, joins)
     draw = random.Random(0)
@@ -82,14 +82,14 @@ def place(spans: Sequence[Span], units: Sequence[Unit], joins: Sequence[Join]) -
             rows, cost = _arrange(order, drawing)
             if cost < best_cost:
                 best, best_cost = order, cost
-            order = _barycentre(order, rows, joins)
+            order = _barycenter(order, rows, joins)
         draw.shuffle(start)
     rows, _ = _arrange(_move_channels(best, best_cost, drawing), drawing)
     lowest = min(rows.values(), default=0.0)
     return {name: row - lowest for name, row in rows.items()}
 
 
-def _barycentre(order: list[str], rows: Rows, joins: Sequence[Join]) -> list[str]:
+def _barycenter(order: list[str], rows: Rows, joins: Sequence[Join]) -> list[str]:
     """Channels sorted by the mean row of what they are joined to; a channel without edges keeps its place."""
     far: dict[str, list[float]] = {name: [] for name in order}
     for join in joins:
@@ -160,7 +160,7 @@ def _stack(units: list[Unit], channels_of: dict[str, list[str]], channels: Rows,
         rows = [channels[channel] for member in unit.members for channel in channels_of.get(member, ())]
         wanted.append((sum(rows) / len(rows) if rows else middle, unit))
     wanted.sort(key=lambda pair: (pair[0], pair[1].members))
-    # Pool adjacent violators: overlapping neighbours merge into one block around their common mean.
+    # Pool adjacent violators: overlapping neighbors merge into one block around their common mean.
     blocks: list[tuple[float, int, list[str]]] = []
     for target, unit in wanted:
         block = (target, len(unit.members), list(unit.members))
@@ -172,8 +172,8 @@ def _stack(units: list[Unit], channels_of: dict[str, list[str]], channels: Rows,
         blocks.append(block)
     result: Rows = {}
     free = -1e9
-    for centre, size, members in blocks:
-        row = centre - step * (size - 1) / 2
+    for center, size, members in blocks:
+        row = center - step * (size - 1) / 2
         row = max(round(row - 0.5) + 0.5 if units[0].half else row, free)
         for member in members:
             result[member] = row

@@ -102,7 +102,7 @@ def _headings(layout: Layout) -> list[str]:
 
 
 def _links(graph: Graph, layout: Layout) -> list[str]:
-    """Channels, as one dashed line per pair of neighbouring steps that some write-to-read link runs over."""
+    """Channels, as one dashed line per pair of neighboring steps that some write-to-read link runs over."""
     parts = []
     for channel in graph.channels:
         for i, (a, b) in enumerate(zip(channel.steps, channel.steps[1:], strict=False)):
@@ -154,8 +154,8 @@ def pale_edges(drawn: Sequence[Curve]) -> set[DrawnEdge]:
 def _pale_note(count: int, layout: Layout) -> list[str]:
     if not count:
         return []
-    told = f"Pale, without their numbers: {number(count)} weights not among the {LEGIBLE} largest between their columns"
-    return [f'<text class="column" x="{layout.width / 2:.1f}" y="{layout.height - 12:.1f}">{told}</text>']
+    note = f"Pale, without their numbers: {number(count)} weights not among the {LEGIBLE} largest between their columns"
+    return [f'<text class="column" x="{layout.width / 2:.1f}" y="{layout.height - 12:.1f}">{note}</text>']
 
 
 def _edge(curve: Curve, heaviest: float, pale: bool) -> str:

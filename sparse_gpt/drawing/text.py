@@ -16,7 +16,7 @@ def escape(text: object) -> str:
 
 
 def visible_token(token: str, limit: int = 0) -> str:
-    """A token with white space and control characters made visible; longer than `limit` (if given) is cut with "…"."""
+    """A token with white space and control characters made visible; shortened with "…" to `limit`, if given."""
     shown = visible(token)
     return shown[: limit - 1] + "…" if limit and len(shown) > limit else shown
 

@@ -103,7 +103,7 @@ def _train_best(folder: Path, width: int, nonzeros: int) -> Path:
 
 
 def kurtosis(run: Workdir, batches: int = 4) -> float:
-    """Fourth standardised moment over the channels of the residual stream after each layer, averaged over validation
+    """Fourth standardized moment over the channels of the residual stream after each layer, averaged over validation
     tokens and layers. A normal distribution has 3; a few channels that stand out make it larger."""
 
     @jax.jit

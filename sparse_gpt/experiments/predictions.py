@@ -221,7 +221,7 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
     """A row per level, model and side of the pair: mean logit difference of answer and foil, and accuracy."""
     circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256)
     gated = gated_model(run.config, run.params, circuit.values)
-    cut, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
+    pruned, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
     rows: Rows = []
     for level in prediction.levels:
         source = random.Random(f"{prediction.task} {level}")
@@ -230,7 +230,7 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
         shifts = np.vectorize(lambda token: shift.get(token, 0.0))(np.stack([batch.answer, batch.foil], axis=1))
         logits = {
             "full model": np.asarray(_logits(gated, None, batch)),
-            "circuit": circuit.scale * np.asarray(_logits(cut, gates, batch)) + shifts,
+            "circuit": circuit.scale * np.asarray(_logits(pruned, gates, batch)) + shifts,
         }
         for model, values in logits.items():
             margin = values[:, 0] - values[:, 1]
@@ -259,8 +259,8 @@ def mean_margin(rows: Rows, level: int, side: int | None) -> float:
 
 def _plot(rows: Sequence[Tree], axes: Axes) -> None:
     for model, style in (("full model", "-"), ("circuit", ":")):
-        for answer, colour in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
+        for answer, color in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
             shown = [row for row in rows if row["model"] == model and row["answer"] == answer]
             points = [(row["level"], row["logit_difference"]) for row in shown]
-            axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", label=f"{model}, answer {answer!r}")
+            axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=f"{model}, answer {answer!r}")
     axes.axhline(0, color="#888888", linewidth=0.8)

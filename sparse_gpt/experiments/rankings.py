@@ -123,7 +123,7 @@ def _losses_against_sizes(rows: list[Row], axes: Axes) -> None:
         first = not any(row["ranking"] == ranking for row in rows[: rows.index(points[0])])
         axes.plot(
             *zip(*line, strict=True),
-            color=plots.RANKING_COLOURS[ranking],
+            color=plots.RANKING_COLORS[ranking],
             linewidth=2.0 if ranking == SEARCH else 0.9,
             zorder=100 - i,
             label=ranking if first else None,

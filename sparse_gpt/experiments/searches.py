@@ -52,7 +52,7 @@ class Row(Record):
 
 
 def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
-    """Edges straight from the cut and after refinement, held-out loss and seconds of both searches."""
+    """Edges of the truncated ranking and after refinement, held-out loss and seconds of both searches."""
     workdir = open_workdir(folder, model)
     rows = [_kept(folder, workdir, task, name) for task in chosen for name in SEARCHES]
     plots.write_csv(folder / TABLE, rows)
@@ -63,7 +63,7 @@ def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check
             f"{row['search_seconds']:.0f} + {row['refine_seconds']:.0f} s"
         )
     figures = []
-    for key, what in (("cut_edges", "from the cut"), ("edges", "after refinement")):
+    for key, what in (("cut_edges", "of the truncated ranking"), ("edges", "after refinement")):
         paper, path = ([row[key] for row in rows if row["search"] == name] for name in SEARCHES)
         figures.append(at_least(f"edges {what}, paper's over path's", measures.geometric_mean(paper) / _mean(path), 1))
     seconds = [
@@ -90,7 +90,7 @@ def _kept(folder: Path, workdir: Path, task: AnyTask, name: str) -> Tree:
 
 
 def measured(run: Workdir, task: AnyTask, name: str) -> Tree:
-    """A row: one population, its best ranking cut at the target, and refined. Seconds include compilation."""
+    """A row: one population, its best ranking truncated at the target, and refined. Seconds include compilation."""
     samples = task_samples(task, run.tokenizer, run.config)
     require_solved(run, task.name, samples.validation)
     problem = Problem.build(run, samples, run.pretraining_activations())
@@ -121,7 +121,7 @@ def _elapsed(what: str, since: tuple[float, float], until: tuple[float, float]) 
 
 
 def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
-    """Sizes and held-out losses: of the best search straight from the cut, and at the end."""
+    """Sizes and held-out losses: of the best search of the truncated ranking, and at the end."""
     best, support = selected.best_trial, selected.support
     candidate = support.candidates(problem.graph)
     cut, end = Candidates(trials.gates[[best]]), problem.selection(candidate)

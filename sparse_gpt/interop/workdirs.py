@@ -30,7 +30,7 @@ def import_openai(
       source: holds beeg_config.json, final_model.pt and perhaps encoder.json with vocab.bpe.
       workdir: must not hold anything yet.
       tokenizer: folder of the tokenizer, if it is not in `source`.
-      say: told what begins; large models take minutes.
+      say: called with what begins; large models take minutes.
 
     Raises:
       InputError: see openai.read_model; also if the tokenizer has more entries than the model. Nothing is written then.

@@ -1,7 +1,7 @@
 """Causal softmax attention with sinks, arranged for caches.
 
 Scores are the largest arrays of a small model, and on a CPU passing over them costs more than the matrix products
-that make them. So queries are taken in blocks which never look at keys behind their end, the backward pass recomputes
+that make them. So queries are taken in blocks which never look at keys after their end, the backward pass recomputes
 the weights from one saved number per query (as FlashAttention does), and on a single CPU device a few (batch, head)
 pairs are worked on at a time. About twice as fast there as what automatic differentiation gives.
 
@@ -120,9 +120,9 @@ def _forward_piece(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) ->
     for start, stop, keys in _blocks(q.shape[1], k.shape[1]):
         scores = jnp.where(_visible(start, stop, keys), _dot(q[:, start:stop], k[:, :keys], 2, 2), MASKED)
         top = jnp.maximum(jnp.max(scores, axis=-1), sink[:, None])
-        unnormalised = jnp.exp(scores - top[..., None])
-        total = jnp.sum(unnormalised, axis=-1) + jnp.exp(sink[:, None] - top)
-        outputs.append(_dot(unnormalised.astype(v.dtype), v[:, :keys], 2, 1) / total[..., None])
+        unnormalized = jnp.exp(scores - top[..., None])
+        total = jnp.sum(unnormalized, axis=-1) + jnp.exp(sink[:, None] - top)
+        outputs.append(_dot(unnormalized.astype(v.dtype), v[:, :keys], 2, 1) / total[..., None])
         log_sums.append(top + jnp.log(total))
     return jnp.concatenate(outputs, axis=1).astype(v.dtype), jnp.concatenate(log_sums, axis=1)
 

@@ -72,13 +72,13 @@ class Norm(_Part):
 
     @nn.compact
     def __call__(self, x: jax.Array, site: str = "", layer: int = 0, tap: Tap = identity) -> jax.Array:
-        centred = x.astype(jnp.float32)
+        centered = x.astype(jnp.float32)
         rms = self.config.norm == "rms"
         if not rms:
-            centred = centred - jnp.mean(centred, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+            centered = centered - jnp.mean(centered, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
         inverse = tap(site, layer, jax.lax.rsqrt(variance + (RMS_EPS if rms else LAYER_EPS)))
-        y = centred * inverse * self.tensor("scale", jnp.float32)[None, None, :]
+        y = centered * inverse * self.tensor("scale", jnp.float32)[None, None, :]
         if self.config.norm_bias:
             y = y + self.tensor("bias", jnp.float32)[None, None, :]
         return y.astype(x.dtype)
@@ -223,7 +223,7 @@ class Transformer(_Part):
     ) -> jax.Array:
         """Residual stream at boundary `stop` from the one at `start`.
 
-        Boundaries count sublayers: 0 is the embedding, 2 l + 1 lies after attention of layer l, 2 l + 2 after its MLP.
+        Boundaries count sublayers: 0 is the embedding, 2 l + 1 is after attention of layer l, 2 l + 2 after its MLP.
         """
         stop = 2 * self.config.n_layer if stop is None else stop
         nodes = Nodes(self.activation_fraction, self.activation_sites, tap)
@@ -264,7 +264,7 @@ def _at(x: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def _append(x: jax.Array, own: jax.Array) -> jax.Array:
-    """Position channels behind the stream's channels."""
+    """Position channels after the stream's channels."""
     return jnp.concatenate([x, jnp.broadcast_to(own, (*x.shape[:2], own.shape[-1]))], axis=-1)
 
 

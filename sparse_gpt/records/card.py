@@ -101,5 +101,5 @@ class Card(Record):
 
 def circuit_sha256(tree: Mapping[str, object]) -> str:
     """Fingerprint of the object in circuit.json, but for what was measured of it."""
-    told = [tree.get(name) for name in ("nodes", "edges", "calibration", "ablation", "norm")]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    parts = [tree.get(name) for name in ("nodes", "edges", "calibration", "ablation", "norm")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

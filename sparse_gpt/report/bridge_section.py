@@ -59,8 +59,8 @@ def steering_chart(files: CircuitFiles) -> Chart | None:
         ("dense model, its stream", stream),
         ("dense model, one read", curves.dense),
     )
-    for (name, curve), colour in zip(lines, LINES, strict=False):
-        add_line(figure, strengths, list(curve.share), name, colour, markers=True)
+    for (name, curve), color in zip(lines, LINES, strict=False):
+        add_line(figure, strengths, list(curve.share), name, color, markers=True)
     figure.update_yaxes(range=[-0.02, 1.02])
     at = f"{steering.dense.layer}.{steering.dense.site}"
     both: list[float | None] = [*map(sum, zip(stream.answer, stream.foil, strict=True))] or [None]

@@ -1,6 +1,6 @@
 "use strict";
 
-// Charts: specs come as JSON; colours in them are the page's CSS variables, so that they follow light and dark.
+// Charts: specs come as JSON; colors in them are the page's CSS variables, so that they follow light and dark.
 const charts = [];
 
 function resolved(value) {

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, PartitionSpec
 from sparse_gpt.parameters import ParameterSpec, Params, Path, flatten, unflatten
 from sparse_gpt.sparsity.topk import (
     FORCED,
-    Cut,
+    Threshold,
     flat_index,
-    joint_cut,
+    joint_threshold,
     keep_mask,
     magnitude_keys,
     topk_mask,
@@ -34,7 +34,7 @@ class Projection:
       tensors: the projected tensors; others pass through untouched.
       min_alive: entries that every neuron or attention channel keeps first; together they must fit in `keep`.
       mesh: devices that the parameters are spread over, or None for one device.
-      specs: how each projected tensor lies on the mesh.
+      specs: how each projected tensor is placed on the mesh.
     """
 
     tensors: Mapping[Path, ParameterSpec]
@@ -74,19 +74,19 @@ class Projection:
             for shard, weight, spec in zip(shards, weights, self.tensors.values(), strict=True)
         ]
         index = [shard.index(weight) for shard, weight in zip(shards, weights, strict=True)]
-        cut = self._cut(shards, keys, index, keep)
-        masks = [keep_mask(k, cut.key[i], cut.bound[i], index[i]) for i, k in enumerate(keys)]
+        threshold = self._find(shards, keys, index, keep)
+        masks = [keep_mask(k, threshold.key[i], threshold.bound[i], index[i]) for i, k in enumerate(keys)]
         return [jnp.where(mask, weight, 0) for mask, weight in zip(masks, weights, strict=True)]
 
-    def _cut(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Cut:
-        """Counts are added up over the mesh axes that cut some tensor; along the others all devices count the same."""
+    def _find(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Threshold:
+        """Counts are added up over mesh axes that shard some tensor; along the others all devices count the same."""
         sizes = [spec.size for spec in self.tensors.values()]
         if self.mesh is None:
-            return joint_cut(keys, keep, index=index, sizes=sizes)
+            return joint_threshold(keys, keep, index=index, sizes=sizes)
         cutting = {name for shard in shards for axes in shard.axes for name in axes}
         axes = tuple(name for name in self.mesh.axis_names if name in cutting)
         counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)
-        return joint_cut(
+        return joint_threshold(
             keys,
             keep,
             index=index,
@@ -97,7 +97,7 @@ class Projection:
 
 
 class _Shard:
-    """Where one device's part of a tensor lies in the whole."""
+    """Where one device's part of a tensor is in the whole."""
 
     def __init__(self, spec: ParameterSpec, partition: PartitionSpec | None):
         self.whole = spec.shape

@@ -130,7 +130,7 @@ def _refuse_pipes(folder: Path) -> None:
     """InputError if something in the folder is neither file nor folder: what restores checkpoints would wait for it,
     and no signal would end that."""
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # gone again, or a link to nowhere, which is told as damage
+        with contextlib.suppress(OSError):  # gone again, or a link to nowhere, which counts as damage
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise InputError(f"{path}: not a regular file; remove the checkpoint that it is in")

@@ -288,7 +288,7 @@ def _stops(config: Config, s: int) -> bool:
 
 
 def patience(run: Run, at: float) -> float:
-    """Seconds that a process told to end at `at` waits for a checkpoint: as long as the work took that it would have.
+    """Seconds that a process asked to end at `at` waits for a checkpoint: as long as the work took that it would have.
     Several processes have to end together, and wait for each other."""
     if jax.process_count() > 1 or run.checkpoints.is_saving():
         return math.inf

@@ -103,7 +103,7 @@ def divide_by(divisor: Callable[[Params], jax.Array]) -> optax.GradientTransform
 
 def clip_by_rms(limit: float) -> optax.GradientTransformation:
     """Gradients with an RMS of at most `limit`: over N entries, `optax.clip_by_global_norm(limit * sqrt(N))`, which
-    needs not be told N."""
+    need not know N."""
     return divide_by(lambda gradients: jnp.maximum(gradient_rms(gradients) / limit, 1.0))
 
 

@@ -30,7 +30,7 @@ def traces(
       gated: the model the circuit lives in.
       circuit: whose nodes are traced; its calibration enters `logit_difference_circuit`.
       samples: a few prompts.
-      split: where they come from, as told in the file.
+      split: where they come from, as the file says.
       token_text: text of a token id.
     """
     gates = circuit.gates(gated.model.config)

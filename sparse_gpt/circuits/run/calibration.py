@@ -56,7 +56,7 @@ def calibrate(logits: np.ndarray, calibration: Calibration, index: np.ndarray) -
 
 
 def fit(logits: np.ndarray, index: np.ndarray, tokens: int) -> Calibration:
-    """The calibration that minimises the task loss of (B, 2) logits; see `fit_many`, here to convergence."""
+    """The calibration that minimizes the task loss of (B, 2) logits; see `fit_many`, here to convergence."""
     scale, shift, _ = fit_many(logits[None], index, tokens, MOST_STEPS)
     return Calibration(scale[0].astype(np.float32), shift[0].astype(np.float32))
 

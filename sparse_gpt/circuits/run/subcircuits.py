@@ -1,6 +1,6 @@
 """Many circuits within one support: its stand-alone form, with gates and edges as arguments.
 
-Minimisation asks for the losses of thousands of candidates that are all parts of one support. Whatever is outside of it
+Minimization asks for the losses of thousands of candidates that are all parts of one support. Whatever is outside of it
 is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 

@@ -52,7 +52,7 @@ def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
 
 
 def padded(batch: TaskBatch, length: int) -> TaskBatch:
-    """A batch with prompts padded to `length`; what stands behind the answer's position changes nothing."""
+    """A batch with prompts padded to `length`; what stands after the answer's position changes nothing."""
     return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
 
 

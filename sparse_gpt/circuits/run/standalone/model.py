@@ -102,13 +102,13 @@ class ReadSite:
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array) -> jax.Array:
-        x = normalised(h, self.squares[tokens], self.d_model, self.layer_norm)
+        x = normalized(h, self.squares[tokens], self.d_model, self.layer_norm)
         x = x * self.scale[None, None, :] + self.shift[None, None, :]
         own = jnp.broadcast_to(self.positions[at], (*x.shape[:2], self.positions.shape[1]))
         return self.top_k(jnp.concatenate([x, own], axis=-1))
 
 
-def normalised(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool) -> jax.Array:
+def normalized(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool) -> jax.Array:
     """(B, T, C) over its norm; `squares` (B, T) is the part of the sum that is not in h."""
     if layer_norm:
         h = h - jnp.mean(h, axis=-1, keepdims=True)
@@ -215,7 +215,7 @@ class StandaloneCircuit:
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
     def final(self, tokens: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Normalised stream (B, D) at one position per sequence, and the token there (B,)."""
+        """Normalized stream (B, D) at one position per sequence, and the token there (B,)."""
         at = jnp.arange(tokens.shape[1])[None, :]
         h = jnp.take(self.embedding, tokens, axis=0) + self.additive[at]
         for i, sublayer in enumerate(self.sublayers):
@@ -235,7 +235,7 @@ class StandaloneCircuit:
         tokens = tokens[:, 0]
         every = jnp.concatenate([h[:, 0], jnp.take(self.rest, tokens, axis=0)], axis=-1)
         none = jnp.zeros((len(tokens), 1), h.dtype)
-        x = normalised(every[:, None], none, every.shape[1], self.layer_norm)[:, 0]
+        x = normalized(every[:, None], none, every.shape[1], self.layer_norm)[:, 0]
         return x * self.scale[None, :] + self.shift[None, :], tokens
 
     def logits(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
