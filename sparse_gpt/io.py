@@ -222,7 +222,7 @@ def _none_if_infinite(digits: str) -> float | None:
 
 
 def _deeper(value: object, levels: int) -> bool:
-    """Whether lists and objects lie in each other deeper than `levels`."""
+    """Whether lists and objects are in each other deeper than `levels`."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
         inner = (each.values() if isinstance(each, dict) else each for each in level)

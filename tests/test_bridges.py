@@ -192,7 +192,7 @@ def test_gradients() -> None:
         ("0:0,1", "expected pairs"),
         ("0:0,7:4", "the dense model of 3 layers has boundaries 0 to 6, not 7"),
         ("0:0,6:5", "the sparse model of 2 layers has boundaries 0 to 4, not 5"),
-        ("0:1,3:1", "3:1 must lie deeper in both models than 0:1"),
+        ("0:1,3:1", "3:1 must be deeper in both models than 0:1"),
     ],
 )
 def test_impossible_boundary_maps_are_named(text: str, message: str) -> None:

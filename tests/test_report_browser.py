@@ -92,7 +92,7 @@ def test_draws_everything_without_console_errors(browser: str, page: Path, tmp_p
     assert "0.mlp_neuron.333" in chosen, "the node after the first choice, neuron 201"
     near = {attrs["data-node"] for attrs in rendered.having("node", "near")}
     assert near == {"0.mlp_neuron.333", "0.mlp_in.17", "0.mlp_in.90", "0.mlp_out.110"}
-    assert len(rendered.having("edge", "near")) == 3
+    assert len(rendered.having("wire", "near")) == 3
 
     samples = rendered.having("sample")
     assert len(samples) == 6 + 4

@@ -72,7 +72,7 @@ def test_every_node_and_edge_is_there(case: tuple) -> None:
     svg = ElementTree.fromstring(draw_circuit(circuit, traces))
     drawn = {g.get("data-node") for g in svg.iter(f"{SVG}g") if (g.get("class") or "").startswith("node ")}
     assert {f"{n['layer']}.{n['site']}.{n['channel']}" for n in circuit["nodes"]} <= drawn
-    edges = [p for p in svg.iter(f"{SVG}path") if (p.get("class") or "").startswith("edge block ")]
+    edges = [p for p in svg.iter(f"{SVG}path") if (p.get("class") or "").startswith("wire block ")]
     found = Counter((p.get("data-from"), p.get("data-to"), (p.get("class") or "").split()[-1]) for p in edges)
     dotted = [(".".join(map(str, e["from"])), ".".join(map(str, e["to"])), e["weight"]) for e in circuit["edges"]]
     assert found == Counter((a, b, "positive" if w > 0 else "negative") for a, b, w in dotted)
@@ -178,7 +178,7 @@ def test_heaviest_wires_of_a_large_circuit_stand_out(monkeypatch: pytest.MonkeyP
     svg = ElementTree.fromstring(draw_circuit(*_large_circuit()))
     edges: dict[str, list[tuple[float, bool]]] = {}
     for edge in svg.iter(f"{SVG}path"):
-        if (edge.get("class") or "").startswith("edge block "):
+        if (edge.get("class") or "").startswith("wire block "):
             site = (edge.get("data-from") or "").split(".")[1]
             width, bold = float(edge.get("stroke-width") or 0), edge.get("stroke-opacity") is None
             edges.setdefault(site, []).append((width, bold))

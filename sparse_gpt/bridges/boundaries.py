@@ -54,7 +54,7 @@ def boundary_map(pairs_text: Sequence[str], dense_layers: int, sparse_layers: in
     for before, after in itertools.pairwise(pairs):
         if after.dense <= before.dense or after.sparse <= before.sparse:
             raise InputError(
-                f"{field}: {after.dense}:{after.sparse} must lie deeper in both models than "
+                f"{field}: {after.dense}:{after.sparse} must be deeper in both models than "
                 f"{before.dense}:{before.sparse}"
             )
     return tuple(pairs)

@@ -3,7 +3,7 @@
 Optimizer recipe, projection, batches, checkpoints and resuming are those of training. The encoders and decoders are
 trained beside the sparse model's parameters, count in the one gradient RMS, and are decayed like other matrices. In a
 checkpoint the item "params" is the sparse model alone, so that everything that reads a workdir reads it as any other;
-the bridges lie in the item "optimizer", with what else a resumed run needs.
+the bridges are in the item "optimizer", with what else a resumed run needs.
 """
 
 import dataclasses

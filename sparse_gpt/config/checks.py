@@ -79,7 +79,7 @@ def _check_annealing(s: SparsityConfig, prefix: str) -> None:
         s.anneal_stop - s.anneal_start >= SHORTEST_ANNEALING,
         f"{prefix}sparsity.anneal_start",
         s.anneal_start,
-        f"must lie at least {SHORTEST_ANNEALING:g} below anneal_stop={s.anneal_stop:g}",
+        f"must be at least {SHORTEST_ANNEALING:g} below anneal_stop={s.anneal_stop:g}",
     )
 
 

@@ -71,7 +71,7 @@ def build_graph(circuit: Circuit, traces: Traces | None = None, d_head: int = 0)
     d_model = traces.site_widths.get("attn_out", 0)
     residual = [node for node in nodes if node.site in READS + WRITES]
     written = {node.channel for node in residual if node.site in WRITES}
-    # Concatenated position channels lie beyond d_model: read, but neither embedded nor written.
+    # Concatenated position channels are beyond d_model: read, but neither embedded nor written.
     read = {node.channel for node in residual if node.site in READS and not (d_model and node.channel >= d_model)}
     inputs = [entry for entry in traces.embedding if entry.channel in read]
     telling = telling_tokens(traces)

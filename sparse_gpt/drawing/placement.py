@@ -31,7 +31,7 @@ class Span:
 class Unit:
     """A stack of nodes in one column; `members` from top to bottom.
 
-    `half` units lie between rows, because channels pass through their column. All units of a column are alike in this.
+    `half` units are between rows, because channels pass through their column. All units of a column are alike in this.
     """
 
     column: int

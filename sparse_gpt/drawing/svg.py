@@ -1,6 +1,6 @@
 """A circuit as an SVG picture that stands alone: styles inside, light and dark, no script and nothing to load.
 
-In the report page, script.js adds highlighting; it finds nodes and edges by their data attributes.
+In the report page, script.js adds highlighting; it finds nodes and edges by their classes ("node", "wire") and data attributes.
 """
 
 import dataclasses
@@ -164,7 +164,7 @@ def _edge(curve: Curve, heaviest: float, pale: bool) -> str:
     sign = "positive" if edge.weight >= 0 else "negative"
     faint = ' stroke-opacity="0.12"' if pale else ""
     return (
-        f'<path class="edge {edge.kind} {sign}"{faint} data-from="{edge.source}" data-to="{edge.target}" '
+        f'<path class="wire {edge.kind} {sign}"{faint} data-from="{edge.source}" data-to="{edge.target}" '
         f'stroke-width="{width:.2f}" d="{curve.path}"><title>weight {weight(edge.weight)}</title></path>'
     )
 

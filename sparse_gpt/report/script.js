@@ -61,7 +61,7 @@ function element(tag, className, text) {
 function highlight(svg, key) {
   svg.classList.toggle("focused", Boolean(key));
   const near = new Set([key]);
-  const joins = [...svg.querySelectorAll(".edge, .weight, .link, .pair")];
+  const joins = [...svg.querySelectorAll(".wire, .weight, .link, .pair")];
   for (const join of joins) {
     const pairs = join.dataset.links ? join.dataset.links.split(" ").map((pair) => pair.split("|"))
       : [[join.dataset.from, join.dataset.to]];

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, PartitionSpec
 from sparse_gpt.parameters import ParameterSpec, Params, Path, flatten, unflatten
 from sparse_gpt.sparsity.topk import (
     FORCED,
-    Threshold,
+    Cut,
     flat_index,
-    joint_threshold,
+    joint_cut,
     keep_mask,
     magnitude_keys,
     topk_mask,
@@ -74,19 +74,19 @@ class Projection:
             for shard, weight, spec in zip(shards, weights, self.tensors.values(), strict=True)
         ]
         index = [shard.index(weight) for shard, weight in zip(shards, weights, strict=True)]
-        threshold = self._find(shards, keys, index, keep)
-        masks = [keep_mask(k, threshold.key[i], threshold.bound[i], index[i]) for i, k in enumerate(keys)]
+        cut = self._cut(shards, keys, index, keep)
+        masks = [keep_mask(k, cut.key[i], cut.bound[i], index[i]) for i, k in enumerate(keys)]
         return [jnp.where(mask, weight, 0) for mask, weight in zip(masks, weights, strict=True)]
 
-    def _find(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Threshold:
+    def _cut(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Cut:
         """Counts are added up over mesh axes that shard some tensor; along the others all devices count the same."""
         sizes = [spec.size for spec in self.tensors.values()]
         if self.mesh is None:
-            return joint_threshold(keys, keep, index=index, sizes=sizes)
+            return joint_cut(keys, keep, index=index, sizes=sizes)
         cutting = {name for shard in shards for axes in shard.axes for name in axes}
         axes = tuple(name for name in self.mesh.axis_names if name in cutting)
         counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)
-        return joint_threshold(
+        return joint_cut(
             keys,
             keep,
             index=index,

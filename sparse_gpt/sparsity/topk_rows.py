@@ -81,17 +81,17 @@ def _abreast(keys: Array, k: int, half: bool) -> Array:
     wide = -(-width // _CHAIN) * _CHAIN
     padded = jnp.pad(keys, ((0, 0), (0, wide - width)), constant_values=-1)  # below every key
     padded = jnp.pad(padded, ((0, pieces * per_piece - rows), (0, 0)), mode="edge")  # brings no new ties
-    find = functools.partial(_threshold, k=k, half=half)
+    cut = functools.partial(_cut, k=k, half=half)
     if pieces == 1:
-        threshold, bound = find(padded)
+        threshold, bound = cut(padded)
     else:
-        threshold, bound = lax.map(find, padded.reshape(pieces, per_piece, wide))
+        threshold, bound = lax.map(cut, padded.reshape(pieces, per_piece, wide))
     threshold, bound = threshold.reshape(-1)[:rows, None], bound.reshape(-1)[:rows, None]
     index = jnp.arange(width, dtype=jnp.int32)[None, :]
     return (keys > threshold) | ((keys == threshold) & (index < bound))
 
 
-def _threshold(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
+def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
     """Threshold and index bound of every row (rows,), for keys (rows, width) with a whole number of row groups
     and of chains; negative keys count for nothing.
 
@@ -136,7 +136,7 @@ def _threshold(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
 def _largest16(values: Array, need: Array, bits: Array, start: Array) -> tuple[Array, Array, Array]:
     """Largest t in [start, start + 2**bits) with at least `need` values >= t along axis 1; t is `start` at least.
 
-    Also how many values lie above t, and how many are t or above. `bits` may be traced.
+    Also how many values are above t, and how many are t or above. `bits` may be traced.
 
     Every round counts once, and what follows from a count is drawn in the next round: XLA would fuse the counting into
     everything that reads it in the same round, and do it again for each.

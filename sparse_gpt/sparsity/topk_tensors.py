@@ -1,10 +1,9 @@
-"""The thresholds of many tensors, found in one search: the inner part of `topk.joint_threshold` for a CPU.
+"""Where many tensors are cut, found for all of them in one search: the inner part of `topk.joint_cut` for a CPU.
 
-XLA writes every comparison to memory before it reduces, but fuses a chain of additions: so all tensors lie side by
+XLA writes every comparison to memory before it reduces, but fuses a chain of additions: so all tensors are side by
 side in one array of 32 rows, a chain adds the rows up, and counting is five times faster than reductions over the
-tensors as they are. One loop searches the keys and then, where some tensor has more equals at its
-threshold than it may keep, their indices: compiling the counting once and not five times is a quarter of a train
-step's compile time.
+tensors as they are. One loop searches the keys and then, where some tensor has more equals at its cut than it may keep,
+their indices: compiling the counting once and not five times is a quarter of a train step's compile time.
 """
 
 import functools
@@ -23,7 +22,7 @@ _KEY_BITS = 31
 
 
 class SideBySide:
-    """How tensors of given sizes lie side by side, and how entries of each are counted."""
+    """How tensors of given sizes are laid side by side, and how entries of each are counted."""
 
     def __init__(self, sizes: Sequence[int]):
         self.blocks = [-(-size // (_CHAIN * _BLOCK)) for size in sizes]
@@ -51,17 +50,17 @@ class SideBySide:
         return jnp.sum(jnp.where(owns, blocks[None], 0), axis=1)
 
 
-def thresholds(
+def cut(
     keys: Sequence[Array],
     ks: Array,
     index: Sequence[Array],
     largest: int,
     reduce_counts: Callable[[Array], Array],
 ) -> tuple[Array, Array]:
-    """Key and index bound of every tensor, as `topk.Threshold` has them.
+    """Key and index bound of every tensor, as `topk.Cut` has them.
 
     Args:
-      keys, ks, index: as for `topk.joint_threshold`.
+      keys, ks, index: as for `topk.joint_cut`.
       largest: a number that no index reaches.
       reduce_counts: sums counts (1, n) over shards.
     """

@@ -154,7 +154,7 @@ def abstract_state(config: Config, mesh: Mesh | None = None) -> TrainState:
 
 
 def on_one_device(shapes: PyTree) -> PyTree:
-    """A tree of shapes as arrays have them that lie on this process's first device."""
+    """A tree of shapes as arrays have them that are on this process's first device."""
     here = SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
@@ -169,7 +169,7 @@ def abstract_inputs(config: Config) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def make_state(config: Config, mesh: Mesh | None = None) -> TrainState:
-    """Fresh state from config.train.seed, made where it will lie: no device ever holds more than its part."""
+    """Fresh state from config.train.seed, made where it will be: no device ever holds more than its part."""
     seed = dataclasses.replace(TrainConfig(), seed=config.train.seed)
     state: TrainState = _maker(dataclasses.replace(_computed_by(config), train=seed), mesh)()
     return state

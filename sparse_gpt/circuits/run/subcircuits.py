@@ -29,7 +29,7 @@ CONSTANT = -1  # the place of a weight that is no edge
 class Subcircuits:
     """A gated model of which no node outside a support can be open.
 
-    The weights of its sites lie end to end, in the order of `_sites` and row by row.
+    The weights of its sites are laid end to end, in the order of `_sites` and row by row.
 
     Attributes:
       whole: the support with all its nodes and edges.
