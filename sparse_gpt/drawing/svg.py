@@ -1,6 +1,7 @@
 """A circuit as an SVG picture that stands alone: styles inside, light and dark, no script and nothing to load.
 
-In the report page, script.js adds highlighting; it finds nodes and edges by their classes ("node", "wire") and data attributes.
+In the report page, script.js adds highlighting; it finds nodes and edges by their classes ("node",
+"wire") and data attributes.
 """
 
 import dataclasses
