@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -18,6 +18,7 @@ from ml_collections.config_flags import config_flags
 from sparse_gpt import compilation_cache, interruption, locks, paths, presets, surroundings
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.tasks import TaskError
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
@@ -61,7 +62,7 @@ def define_config() -> None:
     )
 
 
-def _as_flags(group: Mapping[str, Any]) -> dict[str, Any]:
+def _as_flags(group: Mapping[str, object]) -> Tree:
     """A group with lists as the texts that flags take, and `configs.replace` reads."""
     return {name: configs.as_flag(value) for name, value in group.items()}
 
@@ -138,7 +139,7 @@ def check_overrides(groups: tuple[str, ...]) -> None:
             raise InputError(f"--config.{name}: fixed by the trained model; here only {', '.join(groups)} can change")
 
 
-def overrides() -> Mapping[str, Any]:
+def overrides() -> Mapping[str, object]:
     """Dotted field -> value for every --config.… flag on the command line."""
     return config_flags.get_override_values(flags.FLAGS["config"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sparse_gpt import paths
+from sparse_gpt import locks, paths
 
 from . import cli
 
@@ -22,10 +22,13 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     folder = cli.existing_workdir()
-    paths.writable_folder("output", Path(flags.FLAGS.output).expanduser().absolute())
-    from .jobs import export_openai as job
+    output = paths.writable_folder("output", Path(flags.FLAGS.output).expanduser().absolute())
+    from sparse_gpt.interop.workdirs import export_openai
 
-    job.main(folder)
+    locks.refuse_while_written(folder)
+    export_openai(folder, output, flags.FLAGS.safetensors, say=print)
+    for path in sorted(output.iterdir()):
+        print(f"{path.stat().st_size:>15,}  {path}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,15 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    from .jobs import report as job
+    """Builds the page and prints where it is."""
+    from sparse_gpt.records import read_workdir
+    from sparse_gpt.report import build_report
 
-    job.main()
+    with stored.workdir() as folder:
+        path = build_report(folder)
+    made = read_workdir(folder)
+    print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"  {len(made.metrics)} logged steps; circuits: {', '.join(c.folder.name for c in made.circuits) or 'none'}")
 
 
 if __name__ == "__main__":

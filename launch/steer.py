@@ -35,9 +35,9 @@ def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     folder, node = cli.existing_workdir(written=True), _node(flags.FLAGS.node)
     chosen = tasks.select(flags.FLAGS.task) if flags.FLAGS.task else []
-    from .jobs import steer as job
+    from sparse_gpt.evaluation.transfer import transfer_circuits
 
-    job.main(folder, chosen, node)
+    transfer_circuits(cli.hold(folder), chosen, node)
 
 
 def _node(flag: str) -> tuple[int, str, int] | None:

@@ -6,7 +6,7 @@ can cost is work that is not on disk yet, and there are three cases:
   - Python code runs and nothing is at stake: the handler raises `Interrupted`, scratch files go on the way out.
   - Work is at stake (training steps since the last checkpoint): inside `deferred` a signal is only noted. The body asks
     `requested`, saves and leaves.
-  - A long call outside of Python (a compilation): handlers would run only after it. A thread is told by the operating
+  - A long call outside of Python (a compilation): handlers would run only after it. A thread is woken by the operating
     system at once, and ends the process when `PATIENCE` seconds, or those that `deferred` allows, have passed.
 
 A second signal ends the process at once. Handlers are installed for scripts alone (see `installed`); in a notebook
@@ -50,7 +50,7 @@ class _State:
     handlers: bool = False  # whether a script has installed them for good
     raising: bool = False  # whether anybody would catch Interrupted
     raised: bool = False  # once: another one could break into what cleans up after the first
-    tell: int = -1  # file descriptor by which the watching thread is told of signals
+    tell: int = -1  # file descriptor by which the watching thread learns of signals
     watching: threading.Thread | None = None
     patience: list[Patience] = dataclasses.field(default_factory=list)  # of the `deferred` bodies, innermost last
 
@@ -82,8 +82,8 @@ def deferred(patience: Patience = lambda at: math.inf) -> Iterator[None]:
     """In the body a signal is only noted; the body asks `requested` now and then, saves, and ends.
 
     Args:
-      patience: told when the signal came (time.monotonic()), and asked again and again from then on: seconds since then
-        after which the process is ended anyway, saved or not (at least PATIENCE). Default: however long it takes.
+      patience: given when the signal came (time.monotonic()), and asked again and again from then on: seconds since
+        then after which the process is ended anyway, saved or not (at least PATIENCE). Default: however long it takes.
     """
     listens = not _state.handlers and threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGTERM, signal.SIGINT) if listens else ()
@@ -140,10 +140,10 @@ def install() -> int:
     handle()
     _state.handlers = True
     sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
-    told, _state.tell = os.pipe()
+    signals, _state.tell = os.pipe()
     os.set_blocking(_state.tell, False)
     before = signal.set_wakeup_fd(_state.tell, warn_on_full_buffer=False)
-    _state.watching = threading.Thread(target=_watch, args=(told,), name="signals", daemon=True)
+    _state.watching = threading.Thread(target=_watch, args=(signals,), name="signals", daemon=True)
     _state.watching.start()
     return before
 
@@ -180,19 +180,19 @@ def _unraisable(otherwise: Callable[[Any], object], unraisable: Any) -> None:
     otherwise(unraisable)
 
 
-def _watch(told: int) -> None:
+def _watch(signals: int) -> None:
     """Ends the process when its time is up, or on a second signal."""
-    while numbers := os.read(told, 64):
+    while numbers := os.read(signals, 64):
         for number in numbers:
             if number not in SIGNALS:
                 continue
             # The kernel sends SIGXCPU every second once the time is up.
             if not _state.note(number) and time.monotonic() - _state.since >= AGAIN and number != signal.SIGXCPU:
                 _end()
-        while _state.number and not select.select([told], [], [], 0.1)[0]:
+        while _state.number and not select.select([signals], [], [], 0.1)[0]:
             if time.monotonic() - _state.clock > _left():
                 _end()
-    os.close(told)  # nobody tells any more, see `installed`
+    os.close(signals)  # nobody writes any more, see `installed`
 
 
 def _left() -> float:

@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sparse_gpt.errors import InputError
 
@@ -24,6 +24,9 @@ _NOT_WRITABLE = (
 )
 _AGAIN = "restore it, or delete it and make it again"
 _EXTREME = re.compile(r"(?<![.\d])\d{19}|[eE]\+?\d{3}")  # what every number has that is too large for int64 or float64
+
+Json = Any  # a value of a JSON file; who reads it knows or checks its shape
+Tree = dict[str, Json]  # the plain object of one
 
 
 @contextlib.contextmanager
@@ -68,7 +71,7 @@ def write_atomic(path: Path, data: bytes, alone: bool = False) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: Path, value: Any, alone: bool = False) -> None:
+def write_json(path: Path, value: object, alone: bool = False) -> None:
     """Writes readable JSON, whole or not at all, in a folder that is made where it is missing.
 
     The same value gives the same bytes. InputError where a number is not finite, since JSON has no such numbers, and as
@@ -114,7 +117,7 @@ def read_json(
     kind: type | tuple[type, ...] = dict,
     most_bytes: int = MOST_BYTES,
     nan_as_null: bool = False,
-) -> Any:
+) -> Json:
     """What a JSON file holds.
 
     Args:
@@ -130,7 +133,7 @@ def read_json(
     return parse_json(read_bytes(path, most_bytes), str(path), kind=kind, nan_as_null=nan_as_null)
 
 
-def read_json_if_any(path: Path, **options: Any) -> Any:
+def read_json_if_any(path: Path, **options: Json) -> Json:
     """As `read_json`, but {} if there is nothing of that name."""
     return read_json(path, **options) if os.path.lexists(path) else {}
 
@@ -141,7 +144,7 @@ def parse_json(
     *,
     kind: type | tuple[type, ...] = dict,
     nan_as_null: bool = False,
-) -> Any:
+) -> Json:
     """As `read_json`, from the content of a file that messages call `where`."""
     try:
         value = _parsed(data, nan_as_null)
@@ -154,10 +157,10 @@ def parse_json(
     return value
 
 
-def _parsed(data: bytes | str, nan_as_null: bool) -> Any:
+def _parsed(data: bytes | str, nan_as_null: bool) -> Json:
     """The value of JSON text. ValueError or RecursionError beyond the limits above."""
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
-    hooks: dict[str, Any] = {"parse_constant": _none if nan_as_null else _constant}
+    hooks: Tree = {"parse_constant": _none if nan_as_null else _constant}
     if _EXTREME.search(text):
         hooks |= {"parse_int": _integer, "parse_float": _none_if_infinite if nan_as_null else _real}
     value = json.loads(text, **hooks)
@@ -195,7 +198,7 @@ def _none(name: str) -> None:
     return None
 
 
-def _constant(name: str) -> Any:
+def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
 
 
@@ -218,8 +221,8 @@ def _none_if_infinite(digits: str) -> float | None:
     return None if math.isinf(value) else value
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects lie in each other deeper than `levels`."""
+def _deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects are in each other deeper than `levels`."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
         inner = (each.values() if isinstance(each, dict) else each for each in level)

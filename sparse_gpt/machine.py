@@ -5,9 +5,8 @@ import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-THREADS = "PJRT_NPROC"  # the variable by which XLA is told how many threads a CPU program runs on
+THREADS = "PJRT_NPROC"  # the variable that says how many threads a CPU program of XLA runs on
 VECTORS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "sve")
 UNLIMITED = 2**60  # cgroup v1 writes a number near 2 ** 63 for "no limit"
 
@@ -26,7 +25,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def numerics(root: Path = Path("/")) -> dict[str, Any]:
+def numerics(root: Path = Path("/")) -> dict[str, object]:
     """What the last bits of a computation on this machine's CPU depend on, beside the program.
 
     Returns:

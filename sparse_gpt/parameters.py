@@ -1,6 +1,6 @@
 """The parameter table: one row per tensor, and the single source for how that tensor is made and treated.
 
-Initialisation, logical axes for sharding, what the projection does to a tensor, weight decay and the axis along
+Initialization, logical axes for sharding, what the projection does to a tensor, weight decay and the axis along
 which min-alive protects a neuron are all read from here (paper, section 2 and appendix).
 """
 
@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from sparse_gpt.config import ModelConfig
 
 Path = tuple[str, ...]
-Params = Any  # nested dict of arrays, the "params" collection of the Flax model
+Leaf = Any  # an array that is traced, on a device or on the host, or what stands for it: a shape, a sharding
+PyTree = Any  # a tree of such leaves, as JAX takes it
+Params = PyTree  # nested dict of arrays, the "params" collection of the Flax model
 
 # What a tensor is; sparsity/projection.py and training/optimizer.py decide by it.
 MATRIX = "matrix"  # block weight matrices: projected, with min-alive
@@ -109,12 +111,12 @@ def _linear_table(
     return table
 
 
-def flatten(params: Params) -> dict[Path, Any]:
+def flatten(params: Params) -> dict[Path, PyTree]:
     """Leaves of a nested dict by path, sorted by path."""
     return dict(sorted(_leaves(params, ())))
 
 
-def _leaves(tree: Any, prefix: Path) -> Iterator[tuple[Path, Any]]:
+def _leaves(tree: Params, prefix: Path) -> Iterator[tuple[Path, PyTree]]:
     if not isinstance(tree, Mapping):
         yield prefix, tree
         return
@@ -122,9 +124,9 @@ def _leaves(tree: Any, prefix: Path) -> Iterator[tuple[Path, Any]]:
         yield from _leaves(subtree, (*prefix, name))
 
 
-def unflatten(leaves: Mapping[Path, Any]) -> Params:
+def unflatten(leaves: Mapping[Path, PyTree]) -> Params:
     """Inverse of `flatten`."""
-    tree: dict[str, Any] = {}
+    tree: Params = {}
     for path, leaf in leaves.items():
         node = tree
         for name in path[:-1]:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt.errors import InputError
 
@@ -29,7 +28,7 @@ def problem(value: str) -> str:
     return ""
 
 
-def check_config(overrides: Mapping[str, Any]) -> None:
+def check_config(overrides: Mapping[str, object]) -> None:
     """InputError for a --config.… override that names an impossible path; what is empty is unset."""
     for name in CONFIG_PATHS:
         value = str(overrides.get(name) or "")

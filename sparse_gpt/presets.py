@@ -15,6 +15,7 @@ from sparse_gpt.config import (
     TrainConfig,
 )
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 SHORT_SEARCH = PruneConfig(
     steps=200, learning_rate=5e-3, seeds=2, k_coefs=(1e-3, 3e-3), batch_pairs=32, evaluation_pairs=128, refine_trials=1
@@ -135,7 +136,7 @@ def openai_reference() -> Config:
 
 def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
     """The paper's shape: 8 layers, heads of 16 channels, d_mlp 4 d_model, context 256, 32B tokens in batches of 512."""
-    sizes: dict[str, Any] = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
+    sizes: Tree = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
     return Config(
         model=ModelConfig(n_layer=8, d_head=16, vocab_size=2048, context=256, **sizes, **model),
         sparsity=SparsityConfig(density=density, anneal_stop=0.5),

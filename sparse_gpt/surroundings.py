@@ -66,6 +66,6 @@ def fault(error: Exception) -> str:
         ours = "JAX_COMPILATION_CACHE_DIR"
         names = [name for name in sorted(os.environ) if name.startswith("JAX_") and name != ours]
         given = " ".join(f"{name}={os.environ[name]}" for name in names)
-        told = str(error).partition("\n")[0] or type(error).__name__
-        return f"{given or 'JAX'}: JAX does not start here ({told}); unset these, or choose JAX_PLATFORMS=cpu"
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        return f"{given or 'JAX'}: JAX does not start here ({reason}); unset these, or choose JAX_PLATFORMS=cpu"
     return ""

@@ -1,6 +1,7 @@
-"""How a token is shown to people, everywhere: nothing in it can be overlooked or taken for something else."""
+"""How tokens are shown to people, everywhere, so that nothing can be overlooked or taken for something else; tables."""
 
 import re
+from collections.abc import Sequence
 
 # White space as signs; where a text holds such a sign itself, it is shown by its number.
 SIGNS = {"\n": "↵", "\r": "␍", "\t": "⇥", " ": "·"}
@@ -21,6 +22,12 @@ def visible(text: str) -> str:
       '·a↵<07><U+200B>'
     """
     return "".join(SIGNS.get(character) or _printable(character) for character in text) or EMPTY
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, two spaces in, cells aligned at their left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _printable(character: str) -> str:

@@ -54,6 +54,7 @@ def encode_samples(samples: Sequence[Sample], tokenizer: Tokenizer) -> EncodedTa
     return EncodedTask(tokens, lengths, answers, foils)
 
 
+# More than six parameters: which pairs, of what, in whose tokens; callers choose each of them freely.
 def sample(
     task: AnyTask,
     tokenizer: Tokenizer,

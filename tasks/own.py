@@ -135,7 +135,7 @@ def _name(path: str, built_in: Sequence[str]) -> str:
 
 
 def _paired(rows: list[Row]) -> list[tuple[Row, Row]]:
-    """Rows two by two. TaskError naming the row that has no partner."""
+    """Rows two by two. TaskError naming the row that has no other row."""
     unnamed = [row for row in rows if not row.pair]
     if unnamed and len(unnamed) < len(rows):
         raise TaskError(
@@ -217,9 +217,9 @@ def _hash(pair: Pair, key: str = "") -> bytes:
 def _check_counts(path: str, by_split: dict[str, list[Pair]], stated: bool) -> None:
     counts = {split: len(found) for split, found in by_split.items()}
     if min(counts.values()) < FEWEST_PAIRS:
-        told = ", ".join(f"{count} {split}" for split, count in counts.items())
+        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
         way_out = "add pairs" if stated else f"give {4 * FEWEST_PAIRS} or more, or every row its split"
-        raise TaskError(f"{path}: pairs are {told}, but every split needs at least {FEWEST_PAIRS}; {way_out}")
+        raise TaskError(f"{path}: pairs are {listed}, but every split needs at least {FEWEST_PAIRS}; {way_out}")
 
 
 def _check_disjoint(by_split: dict[str, list[Pair]]) -> None:

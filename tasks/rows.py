@@ -14,7 +14,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .task import TaskError
 from .words import SPLITS
@@ -61,7 +60,7 @@ def read_rows(path: str) -> tuple[list[Row], str]:
     return rows, hashlib.sha256(data).hexdigest()
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as messages show it: on one line and not long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
@@ -101,7 +100,7 @@ def _decode(path: str, data: bytes) -> str:
     return text
 
 
-def _json_records(path: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_records(path: str, text: str) -> Iterator[tuple[str, dict[str, object]]]:
     """(FILE:LINE, values) of every line that is not blank."""
     for number, line in enumerate(text.split("\n"), start=1):
         where = f"{path}:{number}"
@@ -122,14 +121,14 @@ def _json_records(path: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, record
 
 
-def _object(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(entries: list[tuple[str, object]]) -> dict[str, object]:
     names = [name for name, _ in entries]
     if repeated := _repeated(names):
         raise ValueError(f"key {shown(repeated)} stands there twice")
     return dict(entries)
 
 
-def _csv_records(path: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_records(path: str, text: str) -> Iterator[tuple[str, dict[str, object]]]:
     """(FILE:LINE, values) of every record; a record of several lines has the number of its first."""
     reader = csv.reader(io.StringIO(text, newline=None), strict=True)
     header: list[str] = []
@@ -178,7 +177,7 @@ def _wanted() -> str:
     return f"{', '.join(NEEDED)}, and as you wish {', '.join(OPTIONAL)}"
 
 
-def _row(where: str, record: dict[str, Any]) -> Row:
+def _row(where: str, record: dict[str, object]) -> Row:
     values = {name: _value(where, name, record.get(name)) for name in (*NEEDED, *OPTIONAL)}
     for name in NEEDED:
         if not values[name]:
@@ -190,7 +189,7 @@ def _row(where: str, record: dict[str, Any]) -> Row:
     return Row(where, **values)
 
 
-def _value(where: str, name: str, value: Any) -> str:
+def _value(where: str, name: str, value: object) -> str:
     """A value as text, "" where there is none; TaskError for what is no text that a tokenizer takes."""
     if value is None and name in OPTIONAL:
         return ""

@@ -127,7 +127,7 @@ class Task:
         description: what is predicted, in one line.
         answers: the right answers for the left and the right side of the templates' contrasts; may have slots.
         main: templates of the usual surroundings.
-        shifted: templates of the same behaviour in other surroundings.
+        shifted: templates of the same behavior in other surroundings.
         same_length: the two prompts of a pair can have equally many tokens; then a tokenizer makes pairs prefer it, so
             that length tells nothing. Where it is false, surroundings of many lengths hide the difference.
         selection: template families, beside `main` and `elsewhere`, that may take part in the selection of a circuit.

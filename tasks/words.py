@@ -2,7 +2,7 @@
 
 Three kinds of words have different duties:
 
-- `names`, `functions` and `texts` are free: no behaviour hangs on them. The held-out ones are *reserved*: words that
+- `names`, `functions` and `texts` are free: no behavior hangs on them. The held-out ones are *reserved*: words that
   hardly occur in code, so that every document with one of them can be kept out of the training data. Each held-out
   sample has at least one, hence none can occur there.
 - `copies` are names that a task asks the model to copy, so each must be a single token (with its leading space) that

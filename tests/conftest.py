@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax" / processor()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # XLA's own passes run as ever; only LLVM does less: a third of the time to compile. Set it to 0 to compile all tests'
-# programs as users' are. Those of tests marked `optimised` always are: they are about bits.
+# programs as users' are. Those of tests marked `optimized` always are: they are about bits.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402 (after the variables above)
@@ -61,9 +61,9 @@ optax.tree.bias_correction = _allow_promotion(optax.tree.bias_correction)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _optimisation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Full optimisation for modules with the mark `optimised`, in this process and in those they start."""
-    if request.node.get_closest_marker("optimised") is None:
+def _optimization(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Full optimization for modules with the mark `optimized`, in this process and in those they start."""
+    if request.node.get_closest_marker("optimized") is None:
         yield
         return
     before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]

@@ -13,7 +13,7 @@ CONTENTS: Mapping[str, Callable[[bytes], bytes]] = {
     "middle byte flipped": lambda content: _flipped(content, len(content) // 2),
     "last byte flipped": lambda content: _flipped(content, len(content) - 1),
     "zeros": lambda content: bytes(len(content)),
-    "zeros behind": lambda content: content + bytes(100),
+    "zeros after": lambda content: content + bytes(100),
     "twice": lambda content: content + content,
     "list": lambda content: b"[]",
     "object": lambda content: b"{}",

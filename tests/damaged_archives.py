@@ -19,7 +19,7 @@ class Damage(NamedTuple):
 
 
 def npy(shape: str = "(2, 3)", descr: str = "'<i4'", order: str = "False", body: int = 24, version: int = 1) -> bytes:
-    """An .npy file whose header says what it is told to."""
+    """An .npy file whose header says what it is asked to."""
     header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
     length = struct.pack("<H" if version == 1 else "<I", len(header))
     return b"\x93NUMPY" + bytes([version, 0]) + length + header + bytes(body)

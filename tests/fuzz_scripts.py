@@ -41,7 +41,7 @@ LONG_WORK = (  # whoever comes so far has been accepted
 
 
 class Place(NamedTuple):
-    """What is where a script is told to work, and a name for it that can be printed."""
+    """What is where a script is asked to work, and a name for it that can be printed."""
 
     name: str
     make: Callable[[Path], object]
@@ -213,7 +213,7 @@ def combinations() -> Iterator[tuple[str, str, Place | str]]:
 
 
 def check(script: str, flag: str, hostile: Place | str, folder: Path) -> None:
-    """Runs a script in an empty `folder`. AssertionError unless it takes what it is told or refuses it as promised."""
+    """Runs a script in an empty `folder`. AssertionError unless it takes what it is given or refuses it as promised."""
     named, others = SCRIPTS[script]
     script = script.strip()
     new = script in MAKES_WORKDIR

@@ -49,7 +49,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What one step is told; densities are fractions of a tensor's size."""
+    """Settings of one step; densities are fractions of a tensor's size."""
 
     learning_rate: float
     weight_density: float
@@ -129,12 +129,12 @@ def settings(recipe: Recipe, i: int) -> Settings:
     return Settings(rate * (recipe.pfrac / pfrac) ** 0.5, min(pfrac / dense, 1), min(embedding, 1))
 
 
-def keep_count(name: str, size: int, told: Settings) -> int | None:
+def keep_count(name: str, size: int, settings: Settings) -> int | None:
     """Entries of a tensor that survive a step; None if it is never projected (biases are, but to no effect)."""
     if "ln_" in name or name.endswith(("bias", "sink_logit", "bigram_table")):
         return None
     embedding = name in ("transformer.wte.weight", "lm_head.weight")
-    return int((told.embedding_density if embedding else told.weight_density) * size)
+    return int((settings.embedding_density if embedding else settings.weight_density) * size)
 
 
 def project(name: str, value: Array, keep: int, min_alive: int) -> Array:
@@ -179,21 +179,21 @@ def train(
     second = {name: np.zeros_like(weights[name]) for name in trained}
     records = []
     for i in range(iterations):
-        told = settings(recipe, i)
+        now = settings(recipe, i)
         loss, slopes = gradients(weights, batches[i])
         rms = gradient_rms([slopes[name] for name in trained])
         for name in trained:
             slope = slopes[name] / np.float32(rms + 1e-5)
             step = _adam(slope, first[name], second[name], i + 1, recipe)
-            value = weights[name] - np.float32(told.learning_rate) * step
-            keep = keep_count(name, value.size, told)
+            value = weights[name] - np.float32(now.learning_rate) * step
+            keep = keep_count(name, value.size, now)
             if keep is not None:
                 value = project(name, value, keep, recipe.min_alive)
             if value.ndim > 1 and name != "bigram_table":
-                value = value - np.float32(recipe.weight_decay * told.learning_rate) * value
+                value = value - np.float32(recipe.weight_decay * now.learning_rate) * value
             weights[name] = value
         counts = {name: int(np.count_nonzero(weights[name])) for name in trained}
-        records.append(Record(i, loss, told.learning_rate, told.weight_density, told.embedding_density, rms, counts))
+        records.append(Record(i, loss, now.learning_rate, now.weight_density, now.embedding_density, rms, counts))
     return records, weights
 
 

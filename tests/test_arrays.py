@@ -19,9 +19,9 @@ from tests.damaged_archives import OBSTACLES, ZIP, Damage, Obstacle, zipped_agai
 
 def refused(reader: Reader, path: Path) -> None:
     """The reader refuses the file with one line that names it."""
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         reader.read(path)
-    line = str(told.value)
+    line = str(reported.value)
     assert path.name in line, line
     assert "\n" not in line
     assert len(line) < 1000

@@ -12,7 +12,7 @@ from sparse_gpt import presets
 from sparse_gpt.costs import benchmark
 from sparse_gpt.data import Corpus
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_a_node_at_strength_one_is_what_it_is_on_the_other_prompt(models: Models
 
 
 def test_a_node_at_strength_one_in_the_stream(models: Models, samples: TaskBatch) -> None:
-    """What comes behind the read sees the change too. In units of the sparse stream it is the read's difference times
+    """What comes after the read sees the change too. In units of the sparse stream it is the read's difference times
     the stream's RMS over the norm's learned scale; the dense stream is twice as large."""
     own = Steering(models, samples)
     found = own.curves(NODE, READ_BY, 0)

@@ -143,9 +143,9 @@ def test_on_a_mesh_the_steps_are_the_same(finished: Path, dense: DenseModel) -> 
     encoder = state.optimizer.bridges["encoder_1"]["kernel"]
     assert {shard.data.shape for shard in encoder.addressable_shards} == {(8 // 4, 16)}, "kept in parts"
     for s, logged in enumerate(lines(finished)[:2]):
-        told = schedules.settings(config(), s)
+        reported = schedules.settings(config(), s)
         tokens = sharding.put_batch(mesh, 8, TOKENS[s])
-        state, metrics = advance(state, held, tokens, np.float32(told.learning_rate), told.keep)
+        state, metrics = advance(state, held, tokens, np.float32(reported.learning_rate), reported.keep)
         for name in ("objective", "loss", "grad_rms", "nmse_encoder", "nmse_decoder", "kl_to_dense"):
             wanted = np.array(logged[name], np.float64)  # None, of hybrids that were not run, becomes NaN
             np.testing.assert_allclose(np.asarray(metrics[name]), wanted, rtol=1e-4, err_msg=name)
@@ -158,7 +158,7 @@ def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
     params = jax.tree.map(np.asarray, step.make_state(configs.replace(config(), {"train.seed": 1})).params)
     independent = Independent(config(), params, "apart")
     restored = training.restore(finished, training.BridgeProgram(config(), None, dense.config))
-    found = evaluation.write(finished, config(), dense, restored, [TOKENS[0]], independent, [TOKENS[0]])
+    found = evaluation.write(finished, config(), dense, restored, [TOKENS[0]], (independent, [TOKENS[0]]))
     assert found == Bridge.read(finished / "bridge.json")
     assert (found.independent_params_sha256, found.step) == ("apart", STEPS)
     tree: dict[str, Any] = json.loads((finished / "bridge.json").read_text())

@@ -113,7 +113,7 @@ def test_models_of_different_depth_and_sampled_hybrids() -> None:
 
 
 def test_mixtures_against_whole_passes() -> None:
-    """Every path of 3 bridges between models of different depth, the first of them behind attention."""
+    """Every path of 3 bridges between models of different depth, the first of them after attention."""
     case = problem(3, "1:1,4:2,6:4")
     wanted = mixtures.paths(4)
     assert len(set(wanted)) == 16
@@ -192,7 +192,7 @@ def test_gradients() -> None:
         ("0:0,1", "expected pairs"),
         ("0:0,7:4", "the dense model of 3 layers has boundaries 0 to 6, not 7"),
         ("0:0,6:5", "the sparse model of 2 layers has boundaries 0 to 4, not 5"),
-        ("0:1,3:1", "3:1 must lie deeper in both models than 0:1"),
+        ("0:1,3:1", "3:1 must be deeper in both models than 0:1"),
     ],
 )
 def test_impossible_boundary_maps_are_named(text: str, message: str) -> None:

@@ -89,8 +89,8 @@ def test_contest_is_abs_topk_with_its_ties(opened: int, constants: int) -> None:
     x[:, :, fixed] = x[:1, :1, fixed]
     live = np.setdiff1d(np.arange(32), fixed)
     mine = np.sort(rng.choice(len(live), opened, replace=False))
-    contest = TopKGate(*(np.asarray(a) for a in (live, x[0, 0, fixed], fixed, mine)), keep=10)
-    np.testing.assert_array_equal(contest(x[:, :, live]), abs_topk(x, 10)[:, :, live[mine]])
+    top_k = TopKGate(*(np.asarray(a) for a in (live, x[0, 0, fixed], fixed, mine)), keep=10)
+    np.testing.assert_array_equal(top_k(x[:, :, live]), abs_topk(x, 10)[:, :, live[mine]])
 
 
 def test_frozen_norms_are_refused() -> None:

@@ -127,25 +127,25 @@ def test_every_loss_can_be_recomputed_from_the_files(result: FoundCircuit, tmp_p
 
 
 def test_importance_is_the_loss_without_one_node_or_edge(result: FoundCircuit) -> None:
-    tree, told = result.circuit.to_dict(), as_json(result.search)["importance"]
+    tree, described = result.circuit.to_dict(), as_json(result.search)["importance"]
 
     def loss(nodes: list[dict[str, object]], edges: list[dict[str, object]]) -> float:
         changed = {**tree, "nodes": nodes, "edges": edges}
         values = dict(result.circuit.values)
         return task_loss(circuits_model.reference_answer_logits(CONFIG, PARAMS, toy_samples().heldout, changed, values))
 
-    assert [{k: n[k] for k in ("layer", "site", "channel")} for n in told["nodes"]] == tree["nodes"]
-    for i, node in enumerate(told["nodes"]):
+    assert [{k: n[k] for k in ("layer", "site", "channel")} for n in described["nodes"]] == tree["nodes"]
+    for i, node in enumerate(described["nodes"]):
         name = [node["layer"], node["site"], node["channel"]]
         edges = [e for e in tree["edges"] if name not in (e["from"], e["to"])]
         assert node["task_loss"] == pytest.approx(loss(tree["nodes"][:i] + tree["nodes"][i + 1 :], edges), abs=2e-3)
-    assert 0 < len(told["edges"]) <= len(tree["edges"])
-    for edge in told["edges"]:
+    assert 0 < len(described["edges"]) <= len(tree["edges"])
+    for edge in described["edges"]:
         ends = (edge["from"], edge["to"])
         rest = [e for e in tree["edges"] if (e["from"], e["to"]) != ends]
         assert len(rest) == len(tree["edges"]) - 1
         assert edge["task_loss"] == pytest.approx(loss(tree["nodes"], rest), abs=2e-3)
-    assert max(item["task_loss"] for item in told["nodes"]) > 2 * result.circuit.metrics["task_loss"]
+    assert max(item["task_loss"] for item in described["nodes"]) > 2 * result.circuit.metrics["task_loss"]
 
 
 def test_the_circuit_is_minimal_on_selection_samples(result: FoundCircuit) -> None:
@@ -194,11 +194,11 @@ def test_search_record(result: FoundCircuit) -> None:
 
 
 def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
-    told = {entry["ranking"]: entry for entry in as_json(result.search)["baselines"]}
-    assert list(told) == ["attribution", "integrated_gradients", "weight_magnitude", "random"]
+    described = {entry["ranking"]: entry for entry in as_json(result.search)["baselines"]}
+    assert list(described) == ["attribution", "integrated_gradients", "weight_magnitude", "random"]
     target = PRUNE.selection_margin * PRUNE.target_loss
     learned = as_json(result.search)["trials"][as_json(result.search)["best_trial"]]["nodes"]
-    for entry in told.values():
+    for entry in described.values():
         assert entry["reached"]
         assert entry["edges"] > 0
         curve = entry["loss_versus_size"]
@@ -206,10 +206,10 @@ def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
         assert max([0, *(p["nodes"] for p in curve if p["nodes"] < enough[0])]) < entry["nodes"] <= enough[0]
         assert entry["task_loss"] < 0.3
     starts = {f"trial {t['trial']}": t["edges"] for t in as_json(result.search)["trials"] if t["reached"]}
-    starts |= {entry["ranking"]: entry["edges"] for entry in told.values()}
+    starts |= {entry["ranking"]: entry["edges"] for entry in described.values()}
     few = sorted(starts.values())[PRUNE.refine_trials - 1]  # what is refined has few edges, wherever it came from
     assert as_json(result.search)["stages"][0]["edges"] == starts[as_json(result.search)["refined_from"]] <= few
-    assert learned < told["random"]["nodes"]  # gradients rank this random model's nodes hardly better than chance
+    assert learned < described["random"]["nodes"]  # gradients rank this random model's nodes hardly better than chance
 
 
 def test_the_searches_alone(
@@ -267,13 +267,13 @@ def test_evidence_is_the_same_within_the_support(
     within = ready.within(support)
     assert None not in (within.selection.subcircuits, within.heldout.subcircuits)
     fitted = calibration.Calibration(np.float32(circuit.scale), np.array([value for _, value in circuit.shift]))
-    worth, told = leave_one_out(ready, Candidate(support, fitted, reached=True)), result.search
+    worth, described = leave_one_out(ready, Candidate(support, fitted, reached=True)), result.search
     for part in ("nodes", "edges"):
-        losses = [[item.task_loss for item in getattr(each, part)] for each in (worth, told.importance)]
+        losses = [[item.task_loss for item in getattr(each, part)] for each in (worth, described.importance)]
         np.testing.assert_allclose(*losses, atol=1e-4)
     drawn = controls.redrawn_weights(ready, support)
     for part in ("task_loss", "task_loss_calibrated"):
-        np.testing.assert_allclose(getattr(drawn, part), getattr(told.redrawn_values, part), atol=1e-3)
+        np.testing.assert_allclose(getattr(drawn, part), getattr(described.redrawn_values, part), atol=1e-3)
 
 
 def test_rankings_at_every_target(result: FoundCircuit, means: dict[str, np.ndarray]) -> None:
@@ -320,10 +320,14 @@ def test_redrawn_values(result: FoundCircuit) -> None:
         assert np.isclose(new[:, None], pool[pool != 0][None], rtol=1e-5).any(axis=1).all()
         changed += not np.allclose(new, edge.weight)
     assert changed > len(support.edges) / 2
-    told, metrics = as_json(result.search)["redrawn_values"], result.circuit.metrics
-    assert len(told["task_loss"]) == told["draws"] == 4
+    described, metrics = as_json(result.search)["redrawn_values"], result.circuit.metrics
+    assert len(described["task_loss"]) == described["draws"] == 4
     assert metrics["redrawn_values_task_loss_calibrated"] > 1.1 * metrics["task_loss"]
-    assert metrics["redrawn_values_task_loss"] == told["quantiles"]["task_loss"][1] == np.median(told["task_loss"])
+    assert (
+        metrics["redrawn_values_task_loss"]
+        == described["quantiles"]["task_loss"][1]
+        == np.median(described["task_loss"])
+    )
 
 
 def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: FoundCircuit) -> None:
@@ -333,7 +337,10 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Fou
     drawn, every = controls.redraw_weights(support, graph, PRUNE.random_draws, PRUNE.seed), graph.edges(support.gates)
     assert drawn.kept is not None
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
-    told, selection = as_json(result.search)["redrawn_values"], joined([toy_samples().validation, toy_samples().train])
+    described, selection = (
+        as_json(result.search)["redrawn_values"],
+        joined([toy_samples().validation, toy_samples().train]),
+    )
     shifted = np.array(sorted(circuits_model.ANSWERS), np.int32)
     index = {"selection": calibration.choice_index(selection, shifted)}
     index["heldout"] = calibration.choice_index(toy_samples().heldout, shifted)
@@ -349,10 +356,10 @@ def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: Fou
             )
             for batch in (toy_samples().heldout, selection)
         )
-        assert told["task_loss"][draw] == pytest.approx(task_loss(heldout), abs=2e-3)
+        assert described["task_loss"][draw] == pytest.approx(task_loss(heldout), abs=2e-3)
         scale, shift, _ = calibration.fit_many(chosen[None].astype(np.float32), index["selection"], len(shifted))
         corrected = calibrate(heldout, calibration.Calibration(scale[0], shift[0]), index["heldout"])
-        assert told["task_loss_calibrated"][draw] == pytest.approx(task_loss(corrected), abs=5e-3)
+        assert described["task_loss_calibrated"][draw] == pytest.approx(task_loss(corrected), abs=5e-3)
 
 
 def test_values_redrawn_from_equal_ones_change_nothing(result: FoundCircuit) -> None:
@@ -369,19 +376,19 @@ def test_values_redrawn_from_equal_ones_change_nothing(result: FoundCircuit) -> 
 
 
 def test_used_edges_and_paths(result: FoundCircuit) -> None:
-    told, circuit = result.circuit.to_dict()["bookkeeping"], result.circuit
-    for entry, node in zip(told["nodes"], circuit.nodes, strict=True):
+    described, circuit = result.circuit.to_dict()["bookkeeping"], result.circuit
+    for entry, node in zip(described["nodes"], circuit.nodes, strict=True):
         assert (entry["layer"], entry["site"], entry["channel"]) == node
         assert entry["used_edges"] == sum((edge.source == node) + (edge.target == node) for edge in circuit.edges)
         assert entry["used_edges"] <= entry["total_edges"]
-    v = next(n for n in told["nodes"] if n["site"] == "attn_v")
+    v = next(n for n in described["nodes"] if n["site"] == "attn_v")
     attention, channel = PARAMS[f"h_{v['layer']}"]["attn"], v["channel"]
     into, out = attention["c_attn"]["kernel"][:, 2 * 8 + channel], attention["c_proj"]["kernel"][channel]
     assert v["total_edges"] == np.count_nonzero(into) + np.count_nonzero(out)
-    assert told["paths"]["count"] > told["paths"]["chains"] > 0
-    strengths = [path["strength"] for path in told["paths"]["strongest"]]
+    assert described["paths"]["count"] > described["paths"]["chains"] > 0
+    strengths = [path["strength"] for path in described["paths"]["strongest"]]
     assert strengths == sorted(strengths, reverse=True)
-    assert all(path["token"] == f"<{path['token_id']}>" for path in told["paths"]["strongest"])
+    assert all(path["token"] == f"<{path['token_id']}>" for path in described["paths"]["strongest"])
 
 
 def test_traces(result: FoundCircuit) -> None:

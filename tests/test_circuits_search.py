@@ -22,7 +22,7 @@ from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
 from sparse_gpt.circuits.run.gated_model import binary_loss
 from sparse_gpt.circuits.run.task_batch import padded, rounded, trimmed
-from sparse_gpt.circuits.search import hyperparameters, mask_search, minimise, paper_search, pause, ranking
+from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
 from sparse_gpt.interruption import Interrupted
@@ -100,9 +100,9 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
     straight = _find(h)
     for done in (PRUNE.steps // 2, PRUNE.steps):
-        with monkeypatch.context() as told:
-            told.setattr(interruption, "requested", lambda: True)
-            told.setattr(interruption, "check", _interrupt)
+        with monkeypatch.context() as reported:
+            reported.setattr(interruption, "requested", lambda: True)
+            reported.setattr(interruption, "check", _interrupt)
             with pytest.raises(Interrupted):
                 _find(h, paused=paused)
         assert pause.read(paused, h, paper_search.initial_states(h, _may_open()))[0] == done
@@ -124,8 +124,8 @@ def _interrupt() -> None:
 
 def test_a_price_on_nodes_closes_them() -> None:
     h = hyperparameters.population(dataclasses.replace(PRUNE, seeds=1, k_coefs=(0.0, 1.0)))
-    free, dear = _find(h, steps=24).open_nodes[:, -1]
-    assert dear < free / 2
+    free, costly = _find(h, steps=24).open_nodes[:, -1]
+    assert costly < free / 2
 
 
 def test_population_has_every_seed_with_every_price() -> None:
@@ -351,7 +351,7 @@ def test_greedy_removal_ends_where_nothing_can_go(seed: int) -> None:
 
     target = 0.8
     costs = (lambda kept: rng.random(40)) if seed % 2 else None  # any order will do
-    kept = minimise.minimise(losses, np.ones(40), target, costs)
+    kept = minimize.minimize(losses, np.ones(40), target, costs)
     assert losses(kept[None])[0] <= target
     for item in np.flatnonzero(kept):
         smaller = kept.copy()
@@ -368,14 +368,14 @@ def test_greedy_removal_tries_few_candidates() -> None:
         tried.append(len(sets))
         return (1 - sets[:, needed]).sum(axis=1)
 
-    kept = minimise.minimise(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
+    kept = minimize.minimize(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
     np.testing.assert_array_equal(kept, needed)
     assert sum(tried) < 2.5 * needed.sum()
 
 
 def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
-    np.testing.assert_array_equal(minimise.minimise(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
-    assert minimise.minimise(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
+    np.testing.assert_array_equal(minimize.minimize(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
+    assert minimize.minimize(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
 
 
 def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:

@@ -1,4 +1,4 @@
-"""Tuning: what is proposed, what is told, and that an interrupted study goes on as if nothing had happened."""
+"""Tuning: what is proposed, what is reported, and that an interrupted study goes on as if nothing had happened."""
 
 import dataclasses
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def _dies(function: Callable[..., Any], after: int) -> Callable[..., Any]:
     ("where", "after", "runs"),
     [
         ("run", 2, 1),
-        ("add_trial", 2, 2),  # of the untuned searches, two have been told
+        ("add_trial", 2, 2),  # of the untuned searches, two have been reported
         ("suggest", 9 * 8 + 5, 1),  # in the middle of the values of the tenth proposal
         ("tell", 3, 1),
     ],

@@ -24,7 +24,7 @@ from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.samples import TaskSamples, by_task, interleave, share
 from sparse_gpt.circuits.run.task_batch import joined, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, ranking
-from sparse_gpt.circuits.search.select import Trials, minimise_nodes, select
+from sparse_gpt.circuits.search.select import Trials, minimize_nodes, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
@@ -198,8 +198,10 @@ def test_every_task_reaches_the_target_where_sizes_are_chosen(result: FoundCircu
     pieces = (slice(ROWS), slice(ROWS, None))
     logits = np.concatenate(
         [
-            circuits_model.reference_answer_logits(CONFIG, PARAMS, rows(selection, piece), tree, _draw(draws, 1 + turn))
-            for turn, piece in enumerate(pieces)
+            circuits_model.reference_answer_logits(
+                CONFIG, PARAMS, rows(selection, piece), tree, _draw(draws, 1 + number)
+            )
+            for number, piece in enumerate(pieces)
         ]
     )
     for task in (0, 1):
@@ -229,7 +231,7 @@ def test_a_ranking_has_tied_nodes_side_by_side_and_no_truncation_parts_them() ->
     np.testing.assert_array_equal(tied_nodes(CONFIG.model, tie_qk=False), np.arange(len(found)))
 
 
-def test_minimising_removes_tied_nodes_together() -> None:
+def test_minimizing_removes_tied_nodes_together() -> None:
     """Loss: a k channel is needed, its q channel alone is not; and nothing else is."""
     graph = ModelGraph(CONFIG.model, PARAMS, tie_qk=True)
     needed = int(np.flatnonzero(to_vector({s: np.full((2, w), s == "attn_k") for s, w in _widths().items()}))[3])
@@ -246,7 +248,7 @@ def test_minimising_removes_tied_nodes_together() -> None:
             return np.zeros(2), np.zeros((2, len(gates)))
 
     evaluator: Any = Needs()
-    left = minimise_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
+    left = minimize_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
 
 
@@ -294,7 +296,7 @@ def _gates(problem: Any, *sets: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_what_ends_at_the_same_nodes_has_its_edges_minimised_once(kept: bool, tmp_path: Path) -> None:
+def test_what_ends_at_the_same_nodes_has_its_edges_minimized_once(kept: bool, tmp_path: Path) -> None:
     """Ten nodes and all edges between them are needed; two supports hold them and another ten each."""
     order, problem = _nodes_and_problem(10, refine_trials=2)
     gates = _gates(problem, order[:20], np.concatenate([order[:10], order[20:30]]))
@@ -307,13 +309,13 @@ def test_what_ends_at_the_same_nodes_has_its_edges_minimised_once(kept: bool, tm
     assert once == problem.selection.edge_sets > 0
     problem.selection.edge_sets = 0
     again = select(problem, _trials(problem.graph, gates), {}, Stages(stages.folder, {}))
-    assert problem.selection.edge_sets == (0 if kept else once)  # what a stopped run has minimised is not done again
+    assert problem.selection.edge_sets == (0 if kept else once)  # what a stopped run has minimized is not done again
     assert again.start == selected.start
     assert again.support.edges == selected.support.edges
     np.testing.assert_array_equal(again.support.gates, selected.support.gates)
 
 
-def test_large_supports_are_not_minimised() -> None:
+def test_large_supports_are_not_minimized() -> None:
     """The first node is needed. Three supports hold it and 4, 9 or 19 others."""
 
     def found(most: int, other: bool = False) -> tuple[int, str, dict[str, int]]:

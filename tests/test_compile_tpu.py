@@ -28,7 +28,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules, sharding, step
 from tests.inprocess import launch_here
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 Launch = Callable[..., CompletedProcess[str]]
 
@@ -200,24 +200,24 @@ def tiny(**overrides: Any) -> Config:
 def test_describes_a_compiled_step_on_this_machines_devices() -> None:
     config = tiny(train__mesh="data=2,fsdp=4")
     compiled = aot.compile_train(config, sharding.make_mesh(config))
-    told = aot.describe(compiled, chips.CHIPS["v5e"])
+    reported = aot.describe(compiled, chips.CHIPS["v5e"])
     params = step.abstract_state(config).params
     state = sum(3 * 4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    assert told["memory"]["fits"]
-    assert told["memory"]["arguments"] < state  # it is cut over the devices
-    assert not told["projection"]["moved_weights"]
-    reductions = told["projection"]["collectives"]["all-reduce"]["count"]
-    with_ties = told["projection"]["collectives_with_ties"]["all-reduce"]["count"]
+    assert reported["memory"]["fits"]
+    assert reported["memory"]["arguments"] < state  # it is sharded over the devices
+    assert not reported["projection"]["moved_weights"]
+    reductions = reported["projection"]["collectives"]["all-reduce"]["count"]
+    with_ties = reported["projection"]["collectives_with_ties"]["all-reduce"]["count"]
     assert 0 < reductions < with_ties <= 16
     blocks = sum(
         math.prod(leaf.shape) for leaf in jax.tree.leaves([params["h_0"], params["lm_head"]]) if leaf.ndim == 2
     )
     products = 6 * config.train.batch_size // 8 * config.model.context * blocks
-    assert products < told["matmul_operations"] < 1.5 * products  # and those of attention
-    assert 0 < told["projection"]["share"] < 1
+    assert products < reported["matmul_operations"] < 1.5 * products  # and those of attention
+    assert 0 < reported["projection"]["share"] < 1
     tight = dataclasses.replace(chips.CHIPS["v5e"], hbm=1000.0)
     assert not aot.memory(compiled, tight)["fits"]
-    json.dumps(told)
+    json.dumps(reported)
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_the_step_lowers_for_cuda_and_cpu() -> None:
 
     tokens = jax.ShapeDtypeStruct((config.train.batch_size, config.model.context + 1), jnp.int32)
     keep = jax.ShapeDtypeStruct((len(schedules.projected_tensors(config)),), jnp.int32)
-    told = jax.ShapeDtypeStruct((), np.float32)
-    exported = jax.export.export(jax.jit(flat), platforms=["cpu", "cuda"])(leaves, tokens, told, keep)
+    reported = jax.ShapeDtypeStruct((), np.float32)
+    exported = jax.export.export(jax.jit(flat), platforms=["cpu", "cuda"])(leaves, tokens, reported, keep)
     assert exported.platforms == ("cpu", "cuda")
     assert len(exported.out_avals) == len(leaves) + 2

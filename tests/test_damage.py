@@ -38,8 +38,8 @@ def damaged(reader: Reader, folder: Path, damages: Iterator[tuple[str, Callable[
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(good, place)
         change(place / reader.file)
-        if told := outcome(reader, place):
-            found.append(f"{name}: {told}")
+        if reported := outcome(reader, place):
+            found.append(f"{name}: {reported}")
     return found
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data import Corpus, idioms, prepare_corpus
+from sparse_gpt.data.corpus import Work
 from sparse_gpt.errors import InputError
 
 CONTEXT = 32
@@ -20,13 +22,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         (tree / f"{i}.py").write_text("".join(idioms.documents(i + 1, 0, 4)))
     return prepare_corpus(
         tree.parent / "corpus",
-        f"idioms:0.75,python_source={tree}:0.25",
-        0,
-        30_000,
+        DataConfig(f"idioms:0.75,python_source={tree}:0.25", tokens=30_000, validation_fraction=0.1),
         300,
-        validation_fraction=0.1,
         progress=False,
-        shard_tokens=4000,
+        work=Work(shard_tokens=4000),
     )
 
 
@@ -69,7 +68,7 @@ def test_seed_split_and_epoch_change_the_order(corpus: Corpus) -> None:
     assert python[: len(single)] != python[len(single) : 2 * len(single)]
 
 
-def test_neighbouring_seeds_share_no_epoch(corpus: Corpus) -> None:
+def test_neighboring_seeds_share_no_epoch(corpus: Corpus) -> None:
     """grain adds the epoch to the seed: taken as it is, seed 1 would begin with the second epoch of seed 0."""
     single = windows_of(corpus, "train", 1)
     two = [[r for r in rows(corpus, 12 * len(single), seed=seed) if r in single] for seed in (0, 1)]
@@ -94,7 +93,7 @@ def test_sources_are_mixed_by_weight(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 8])
 def test_processes_read_the_same_global_batches(corpus: Corpus, processes: int) -> None:
-    loaders = [corpus.loader("train", 1, 16, CONTEXT, 4, p, processes) for p in range(processes)]
+    loaders = [corpus.loader("train", 1, 16, CONTEXT, 4, (p, processes)) for p in range(processes)]
     for step in range(4, 8):
         parts = [next(loader) for loader in loaders]
         assert all(part.shape == (16 // processes, CONTEXT + 1) for part in parts)
@@ -116,10 +115,10 @@ def test_loader_reads_ahead_and_stops_its_thread(corpus: Corpus, monkeypatch: py
         return real(windows, start, count)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Corpus, "_rows", staticmethod(counted))
-    loader = corpus.loader("train", 0, 4, CONTEXT, prefetch=3)
+    loader = corpus.loader("train", 0, 4, CONTEXT)
     next(loader)
     loader.close()  # type: ignore[attr-defined]
-    assert asked == [0, 1, 2, 3]
+    assert asked == [0, 1, 2, 3, 4]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
@@ -134,6 +133,6 @@ def test_bad_input(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="less than one window of 100001"):
         corpus.batch("validation", 0, 0, 4, 100_000)
     with pytest.raises(InputError, match="multiple of the 3 processes"):
-        corpus.loader("train", 0, 16, CONTEXT, process_count=3)
+        corpus.loader("train", 0, 16, CONTEXT, part=(0, 3))
     with pytest.raises(InputError, match="no corpus there"):
         Corpus.open(tmp_path)

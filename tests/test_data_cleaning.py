@@ -43,7 +43,7 @@ def test_problems(content: bytes | str, problem: str) -> None:
     assert cleaned(content) == Cleaned(problem)
 
 
-def test_line_ends_and_byte_order_mark_are_normalised() -> None:
+def test_line_ends_and_byte_order_mark_are_normalized() -> None:
     plain = cleaned(b"def f():\n    return 1\n")
     other = cleaned(b"\xef\xbb\xbfdef f():\r\n    return 1\r")
     assert other.text == plain.text == "def f():\n    return 1\n"

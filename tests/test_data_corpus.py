@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data import Corpus, Tokenizer, idioms, prepare_corpus, shards
+from sparse_gpt.data.cleaning import Rule
+from sparse_gpt.data.corpus import Work
 from sparse_gpt.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,8 +38,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(folder: Path, tree: Path, **changes: Any) -> Corpus:
-    settings = {"sources": f"idioms:1,python_source={tree}:1", "seed": 0, "tokens": 40_000, "progress": False}
-    return prepare_corpus(folder, **(settings | SMALL | changes))
+    """A small corpus of DataConfig's fields, vocab_size, rule, and fields of Work."""
+    given = {"sources": f"idioms:1,python_source={tree}:1", "tokens": 40_000} | SMALL | changes
+    size, rule = given.pop("vocab_size"), given.pop("rule", None)
+    work = Work(**{name: given.pop(name) for name in Work.__dataclass_fields__ if name in given})
+    return prepare_corpus(folder, DataConfig(**given), size, rule, progress=False, work=work)
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +129,14 @@ def test_zero_tokens_takes_everything_in_proportion(tree: Path, tmp_path: Path) 
 
 
 def test_a_tokenizer_can_be_given(corpus: Corpus, tree: Path, tmp_path: Path) -> None:
-    other = prepare(tmp_path, tree, seed=1, tokenizer_folder=corpus.folder / "tokenizer")
+    other = prepare(tmp_path, tree, seed=1, tokenizer=str(corpus.folder / "tokenizer"))
     assert other.tokenizer.sha256 == corpus.tokenizer.sha256
     assert other.manifest["settings"]["tokenizer"] == corpus.tokenizer.sha256
 
 
 def test_reject_keeps_documents_out(corpus: Corpus, tree: Path, tmp_path: Path) -> None:
     word = "while"
-    other = prepare(tmp_path, tree, reject=lambda text: word in text, reject_name="no loops")
+    other = prepare(tmp_path, tree, rule=Rule(lambda text: word in text, "no loops"))
     assert other.manifest["settings"]["reject"] == "no loops"
     for number in (0, 1):
         before, after = (documents(c, number, "train") for c in (corpus, other))
@@ -358,7 +364,7 @@ def test_damaged_manifest_is_refused(copy: Path, text: str) -> None:
         ({"sources": "idioms", "tokens": 0}, "has no end"),
         ({"vocab_size": 200}, "at least 257"),
         ({"vocab_size": 65536}, "allows only"),
-        ({"tokenizer_folder": "/nowhere"}, "no tokenizer there"),
+        ({"tokenizer": "/nowhere"}, "no tokenizer there"),
     ],
 )
 def test_unusable_input_leaves_nothing_behind(
@@ -375,7 +381,7 @@ def test_unusable_input_leaves_nothing_behind(
 
 def test_given_tokenizer_of_another_size(corpus: Corpus, tree: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 320 entries, the model 512"):
-        prepare(tmp_path, tree, vocab_size=512, tokenizer_folder=corpus.folder / "tokenizer")
+        prepare(tmp_path, tree, vocab_size=512, tokenizer=str(corpus.folder / "tokenizer"))
 
 
 def test_corpus_of_other_settings_is_refused(corpus: Corpus, tree: Path) -> None:

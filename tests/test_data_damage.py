@@ -20,6 +20,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data import prepare_corpus, problems
 from sparse_gpt.data.inspection import summary
 from sparse_gpt.data.source_kinds import open_source
@@ -114,9 +115,9 @@ def test_json_lines(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("case", REFUSED_JSONL)
 def test_json_lines_without_any_row_say_what_to_do(tmp_path: Path, case: str) -> None:
-    content, told = REFUSED_JSONL[case]
+    content, reported = REFUSED_JSONL[case]
     (tmp_path / "a.jsonl").write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         read(f"jsonl={tmp_path / 'a.jsonl'}")
 
 
@@ -189,7 +190,7 @@ def test_a_file_without_size_is_not_opened(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("location", "told"),
+    ("location", "reported"),
     [
         ("{}", r"it is a folder: name its files, as in text=.*/\*\*"),
         ("{}/nothing*", "no files found$"),
@@ -198,10 +199,10 @@ def test_a_file_without_size_is_not_opened(tmp_path: Path, monkeypatch: pytest.M
         ("{}/*.zip", r"b\.zip is an archive of many files; unpack it"),
     ],
 )
-def test_locations_that_name_no_text_files(tmp_path: Path, location: str, told: str) -> None:
+def test_locations_that_name_no_text_files(tmp_path: Path, location: str, reported: str) -> None:
     for name in ("all.tar.gz", "b.zip"):
         (tmp_path / name).write_bytes(gzip.compress(TEXT))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         read(f"text={location.format(tmp_path)}")
 
 
@@ -210,9 +211,9 @@ def test_locations_that_name_no_text_files(tmp_path: Path, location: str, told: 
     "location", ["~nobody/x", "a" * 5000, "a\0b", "nowhere/\udce9", "http://", "zip://a", "s3:/", "::"]
 )
 def test_paths_that_cannot_be(kind: str, location: str) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         read(f"{kind}={location}")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
 
 
 def test_paths_with_signs_that_mean_something_elsewhere(tmp_path: Path) -> None:
@@ -315,17 +316,17 @@ def test_no_altered_byte_of_a_parquet_part_stops_a_preparation(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"", "not a Parquet file"),
         (b"PAR1" + b"\xff" * 40 + b"PAR1", "not a Parquet file"),
         (LINES, "not a Parquet file"),
     ],
 )
-def test_no_parquet_part_can_be_read(tmp_path: Path, content: bytes, told: str) -> None:
+def test_no_parquet_part_can_be_read(tmp_path: Path, content: bytes, reported: str) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "a.parquet").write_bytes(content)
-    with pytest.raises(InputError, match=told) as raised:
+    with pytest.raises(InputError, match=reported) as raised:
         read(f"parquet={tmp_path}/a.parquet")
     assert "\n" not in str(raised.value)
 
@@ -410,7 +411,7 @@ def test_hub_options(
 
 
 @pytest.mark.parametrize(
-    ("location", "rows", "told"),
+    ("location", "rows", "reported"),
     [
         ("a/b?folder=x", [], "'folder=x': each of data_dir, revision, split"),
         ("a/b?split=", [], "'split='"),
@@ -424,10 +425,10 @@ def test_hub_options(
     ],
 )
 def test_hub_sets_that_cannot_be_read_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, location: str, rows: Any, told: str
+    monkeypatch: pytest.MonkeyPatch, location: str, rows: Any, reported: str
 ) -> None:
     hub(monkeypatch, rows)
-    with pytest.raises(InputError, match=told) as raised:
+    with pytest.raises(InputError, match=reported) as raised:
         read(f"hf={location}")
     assert "\n" not in str(raised.value)
 
@@ -438,7 +439,7 @@ def test_hub_sets_that_cannot_be_read_are_one_line(
 def test_counts_and_advice_are_shown(tmp_path: Path) -> None:
     many = b"".join(json.dumps({"text": f"def f{i}():\n    return {i}\n" * 3}).encode() + b"\n" for i in range(300))
     (tmp_path / "a.jsonl").write_bytes(b'oops\n{"no": 1}\n' + many)
-    made = prepare_corpus(tmp_path / "corpus", f"jsonl={tmp_path}/a.jsonl", 0, 0, 257, progress=False)
+    made = prepare_corpus(tmp_path / "corpus", DataConfig(f"jsonl={tmp_path}/a.jsonl", tokens=0), 257, progress=False)
     shown = summary(made)
     assert "left out: 1 no_column, 1 not_json" in shown
     assert "not_json: every line must be a whole JSON object" in shown
@@ -450,11 +451,8 @@ def test_a_tiny_share_is_not_everything(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(TEXT)
     made = prepare_corpus(
         tmp_path / "corpus",
-        f"idioms:1e-9,text={tmp_path}/a.txt:1",
-        0,
-        200,
+        DataConfig(f"idioms:1e-9,text={tmp_path}/a.txt:1", tokens=200, validation_fraction=0.0),
         257,
-        validation_fraction=0.0,
         progress=False,
     )
     assert made.manifest["sources"][0]["documents_read"] == 1

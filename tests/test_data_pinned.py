@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparse_gpt import presets
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data import pinned, prepare_corpus
 from sparse_gpt.data.pinned import PinnedFile, PinnedSource, format_list, read_list
 from sparse_gpt.data.source_kinds import open_source
@@ -79,10 +80,10 @@ def test_what_differs_is_named_and_never_another_corpus(
     before = source()
     assert len(before.files) == 2
     damage(site)
-    with pytest.raises(InputError) as told:
-        prepare_corpus(tmp_path / "corpus", "pinned_source", 0, 100, 300, progress=False)
-    assert all(word in str(told.value) for word in words), told.value
-    assert "\n" not in str(told.value)
+    with pytest.raises(InputError) as reported:
+        prepare_corpus(tmp_path / "corpus", DataConfig("pinned_source", tokens=100), 300, progress=False)
+    assert all(word in str(reported.value) for word in words), reported.value
+    assert "\n" not in str(reported.value)
     assert not (tmp_path / "corpus").exists()
     if damage in (_change, _remove_file):  # in the middle of reading, too
         with pytest.raises(InputError):
@@ -98,7 +99,7 @@ def test_the_list_is_of_the_pinned_versions_and_they_are_installed() -> None:
 
 def test_a_corpus_has_the_same_bytes_everywhere(tmp_path: Path) -> None:
     """Python 3.11, 3.12 and 3.13 gave this hash. When it moves, so do those of experiments/expected.py: see there."""
-    corpus = prepare_corpus(tmp_path, "idioms:1,pinned_source:1", 0, 20_000, 300, progress=False)
+    corpus = prepare_corpus(tmp_path, DataConfig("idioms:1,pinned_source:1", tokens=20_000), 300, progress=False)
     assert corpus.sha256 == "9e9685ae3f5012de15c4f18b3a4ec23e1326bd38efcbff62ee084f1dd321df1f"
 
 

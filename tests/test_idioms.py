@@ -1,4 +1,4 @@
-"""The idiom generator: valid, reproducible, varied programs that teach all behaviours and no held-out words."""
+"""The idiom generator: valid, reproducible, varied programs that teach all behaviors and no held-out words."""
 
 import ast
 import builtins
@@ -115,7 +115,7 @@ def test_negative_and_large_seeds() -> None:
     assert len({idioms.generate(seed, 0) for seed in (-1, 0, 1, 2**63, 2**64, 2**80)}) == 6
 
 
-BEHAVIOURS = {
+BEHAVIORS = {
     "single_double_quote": ("single_quoted_call_end", "double_quoted_call_end"),
     "bracket_counting": ("list_flat_end", "list_nested_end"),
     "set_or_string": ("set_start", "set_add", "string_start", "string_grow"),
@@ -139,16 +139,16 @@ BEHAVIOURS = {
 }
 
 
-def test_behaviours_cover_all_constructs() -> None:
-    assert len(BEHAVIOURS) == 20
-    assert {construct for constructs in BEHAVIOURS.values() for construct in constructs} == set(idioms.CONSTRUCTS)
+def test_behaviors_cover_all_constructs() -> None:
+    assert len(BEHAVIORS) == 20
+    assert {construct for constructs in BEHAVIORS.values() for construct in constructs} == set(idioms.CONSTRUCTS)
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_behaviour_is_taught(behaviour: str, rates: dict[str, float]) -> None:
+@pytest.mark.parametrize("behavior", BEHAVIORS)
+def test_behavior_is_taught(behavior: str, rates: dict[str, float]) -> None:
     """Both sides of every choice are in at least 8% of the programs; of the one fixed variable name, 4%."""
-    least = 0.04 if behaviour == "set_or_string_fixedvarname" else 0.08
-    low = {construct: rates[construct] for construct in BEHAVIOURS[behaviour] if rates[construct] < least}
+    least = 0.04 if behavior == "set_or_string_fixedvarname" else 0.08
+    low = {construct: rates[construct] for construct in BEHAVIORS[behavior] if rates[construct] < least}
     assert not low
 
 
@@ -239,9 +239,9 @@ def test_final_default_follows_earlier_ones(programs: list[str]) -> None:
 def test_modes_follow_names(programs: list[str]) -> None:
     """Files whose name says input are opened to read, the others to write."""
     opened = re.findall(r"open\((\w+|['\"][\w.]+['\"]), ['\"](\w)['\"]\)", "\n".join(programs))
-    told = [(name, mode) for name, mode in opened if re.search(r"input|source|output|target", name)]
-    assert len(told) > 200
-    assert all((mode == "r") == bool(re.search("input|source", name)) for name, mode in told)
+    reported = [(name, mode) for name, mode in opened if re.search(r"input|source|output|target", name)]
+    assert len(reported) > 200
+    assert all((mode == "r") == bool(re.search("input|source", name)) for name, mode in reported)
 
 
 def test_heldout_words_do_not_occur(programs: list[str]) -> None:
@@ -275,4 +275,4 @@ def test_variety(programs: list[str]) -> None:
     assert len(set(fourgrams)) > 0.25 * len(fourgrams)
     vocabulary = collections.Counter(word for words in pieces for word in words if word.isalpha())
     assert 400 < sum(count >= 20 for count in vocabulary.values()) < 1000  # what a small tokenizer may hold whole
-    assert len(vocabulary) > 2000  # and a long tail, so that a behaviour is not learned for known words alone
+    assert len(vocabulary) > 2000  # and a long tail, so that a behavior is not learned for known words alone

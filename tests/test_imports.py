@@ -26,7 +26,7 @@ GRAPH = {*MODEL, *DRAWING, *(f"sparse_gpt.circuits.{name}" for name in ("circuit
 PROBLEM = {*GRAPH, "sparse_gpt.circuits.run", "sparse_gpt.circuits.problem", "sparse_gpt.circuits.stages"}
 SEARCH = {*PROBLEM, "sparse_gpt.circuits.search"}
 PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline"}
-CIRCUITS = {*PIPELINE, "sparse_gpt.circuits", "sparse_gpt.circuits.storage"}
+CIRCUITS = {*PIPELINE, *(f"sparse_gpt.circuits{name}" for name in ("", ".storage", ".summary"))}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt.errors": set(),
     "sparse_gpt.visible": set(),
@@ -61,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.circuits.evidence": SEARCH,
     "sparse_gpt.circuits.pipeline": PIPELINE,
     "sparse_gpt.circuits.storage": PIPELINE,
+    "sparse_gpt.circuits.summary": {*PIPELINE, "sparse_gpt.circuits.storage"},
     "sparse_gpt.circuits": PIPELINE,
     "sparse_gpt.bridges": {*TRAINING, "sparse_gpt.stored"},
     # Reads and writes the tokenizers and workdirs that data and training make.
@@ -192,7 +193,7 @@ def test_imports_point_one_way() -> None:
         ("sparse_gpt/circuits/a.py", "import tasks"),
         ("sparse_gpt/training/a.py", "from launch import cli"),
         ("sparse_gpt/training/a.py", "from sparse_gpt.launch import cli"),
-        ("sparse_gpt/circuits/run/a.py", "from sparse_gpt.circuits.search import minimise"),
+        ("sparse_gpt/circuits/run/a.py", "from sparse_gpt.circuits.search import minimize"),
         ("sparse_gpt/circuits/search/a.py", "from sparse_gpt.circuits import evidence"),
         ("sparse_gpt/training/a.py", "from absl import flags"),
         ("sparse_gpt/attic/a.py", ""),
@@ -230,7 +231,7 @@ def test_the_rooms_have_an_order() -> None:
 
 
 def pinned(*files: str) -> set[str]:
-    """Normalised names of the packages that requirements files pin."""
+    """Normalized names of the packages that requirements files pin."""
     lines = [line for file in files for line in (REPOSITORY / file).read_text("utf-8").splitlines()]
     return {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line and line[0] != "#"}
 

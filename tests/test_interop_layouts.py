@@ -71,6 +71,6 @@ def test_a_configuration_beside_the_folder_is_named(tmp_path: Path) -> None:
 def test_a_wrappers_prefix_is_named(prefix: str, part: str) -> None:
     model = preset("tiny").model
     tensors = {prefix + "transformer.wte.weight": np.zeros((model.vocab_size, model.d_model), np.float32)}
-    with pytest.raises(InputError, match=part) as told:
+    with pytest.raises(InputError, match=part) as reported:
         openai_weights.to_params(model, tensors, WEIGHTS)
-    assert repr(prefix) in str(told.value)
+    assert repr(prefix) in str(reported.value)

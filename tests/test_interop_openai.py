@@ -429,9 +429,8 @@ def test_files_of_logits_do_not_depend_on_the_batch_size(tmp_path: Path) -> None
     tokens = np.random.default_rng(0).integers(0, 19, (5, 7)).astype(np.int32)
     places = hooks.select(config.model, ["attn_q", "resid_final"])
     for size in (2, 8):
-        inference.write_files(
-            config, params, tokens, tmp_path / f"{size}.npy", tmp_path / f"{size}.npz", places, batch_size=size
-        )
+        activations = inference.ActivationsFile(tmp_path / f"{size}.npz", places)
+        inference.write_files(config, params, tokens, tmp_path / f"{size}.npy", activations, batch_size=size)
     found, again = np.load(tmp_path / "2.npy"), np.load(tmp_path / "8.npy")
     assert (found.dtype, found.shape) == (np.float32, (5, 7, 19))
     np.testing.assert_allclose(found, again, rtol=0, atol=1e-5)

@@ -64,10 +64,10 @@ def test_schedules_are_the_references_to_the_last_bit(golden: Golden) -> None:
     assert schedules.iterations(config) == len(golden) == recipe.steps + 1
     tensors = schedules.projected_tensors(config)
     for i in range(recipe.steps + 1):
-        told, expected = schedules.settings(config, i), reference_run.settings(recipe, i)
-        assert told.learning_rate == expected.learning_rate, i
-        assert told.density == expected.weight_density, i
-        counts = {openai_weights.reference_name(p): int(k) for p, k in zip(tensors, told.keep, strict=True)}
+        reported, expected = schedules.settings(config, i), reference_run.settings(recipe, i)
+        assert reported.learning_rate == expected.learning_rate, i
+        assert reported.density == expected.weight_density, i
+        counts = {openai_weights.reference_name(p): int(k) for p, k in zip(tensors, reported.keep, strict=True)}
         for path, spec in tensors.items():
             name = openai_weights.reference_name(path)
             assert counts[name] == reference_run.keep_count(name, spec.size, expected), (i, name)
@@ -83,8 +83,8 @@ def test_training_follows_pytorch(golden: Golden) -> None:
     advance = step.compile_step(config)
     names = [openai_weights.reference_name(path) for path in step.flatten(params)]
     for i in range(reference_run.EXACT_STEPS + 1):
-        told = schedules.settings(config, i)
-        state, metrics = advance(state, batches[i], np.float32(told.learning_rate), told.keep)
+        reported = schedules.settings(config, i)
+        state, metrics = advance(state, batches[i], np.float32(reported.learning_rate), reported.keep)
         assert float(metrics["loss"]) == pytest.approx(golden[i]["loss"], abs=1e-5), i
         assert float(metrics["grad_rms"]) == pytest.approx(golden[i]["grad_rms"], rel=1e-4), i
         counts = dict(zip(names, step.nonzeros(state.params).values(), strict=True))

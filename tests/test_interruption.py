@@ -94,8 +94,8 @@ def test_every_signal_ends_a_script_with_75(number: signal.Signals) -> None:
     ],
 )
 def test_one_signal_ends_every_phase(body: str, out: str) -> None:
-    code, told, err = stop(start(body), signal.SIGTERM)
-    assert (code, told) == (75, out)
+    code, reported, err = stop(start(body), signal.SIGTERM)
+    assert (code, reported) == (75, out)
     assert err in ("", LINE + "\n")
 
 
@@ -150,11 +150,11 @@ def test_installed_is_undone() -> None:
 
 
 def test_a_signal_seen_late_is_not_the_next_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow_watch(told: int) -> None:
-        os.read(told, 1)  # until the pipe is closed
+    def slow_watch(signals: int) -> None:
+        os.read(signals, 1)  # until the pipe is closed
         time.sleep(0.2)
         interruption._state.note(signal.SIGTERM)
-        os.close(told)
+        os.close(signals)
 
     monkeypatch.setattr(interruption, "_watch", slow_watch)
     with interruption.installed():

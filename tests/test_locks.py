@@ -50,10 +50,12 @@ def other(workdir: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_second_writer_names_the_first(workdir: Path, other: "subprocess.Popen[str]") -> None:
-    told = rf"^{workdir} is being written by process {other.pid} on \S+ \(launch\.train, since \d\d:\d\d\); wait for"
-    with pytest.raises(InputError, match=told), locks.writing(workdir):
+    reported = (
+        rf"^{workdir} is being written by process {other.pid} on \S+ \(launch\.train, since \d\d:\d\d\); wait for"
+    )
+    with pytest.raises(InputError, match=reported), locks.writing(workdir):
         pass
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         locks.refuse_while_written(workdir)
 
 
@@ -102,7 +104,7 @@ def test_a_folder_made_for_the_lock_alone_goes_again(workdir: Path, tmp_path: Pa
     assert {path.name for path in workdir.iterdir()} == {"file", locks.NAME}
 
 
-def test_without_locks_on_the_file_system_one_line_is_told(
+def test_without_locks_on_the_file_system_one_line_is_reported(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def flock(*_: object) -> None:

@@ -108,7 +108,7 @@ def test_parameter_table_is_what_the_model_creates(options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_gradients_do_not_depend_on_rematerialisation(remat: bool) -> None:
+def test_gradients_do_not_depend_on_rematerialization(remat: bool) -> None:
     model, params, tokens = make({"position": "concat", "d_position": 4})
     other = dataclasses.replace(model, remat=remat)
 

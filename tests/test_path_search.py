@@ -33,9 +33,9 @@ from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.circuits.search.path_search import Aim, Best, PathState
 from sparse_gpt.circuits.search.select import select
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.circuits.summary import search_problems
 from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.interruption import Interrupted
-from sparse_gpt.launch.jobs.prune import search_problems
 from sparse_gpt.records import Search
 from sparse_gpt.records.search import Trial
 from tests import circuits_model
@@ -276,9 +276,9 @@ def test_a_stopped_path_search_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
         return mask_search.search(problem, h, start=_start(), progress=False, devices=one, paused=file)
 
     straight = find()
-    with monkeypatch.context() as told:
-        told.setattr(interruption, "requested", lambda: True)
-        told.setattr(interruption, "check", _interrupt)
+    with monkeypatch.context() as reported:
+        reported.setattr(interruption, "requested", lambda: True)
+        reported.setattr(interruption, "check", _interrupt)
         with pytest.raises(Interrupted):
             find(paused)
     jax.tree.map(np.testing.assert_array_equal, find(paused), straight)
@@ -404,10 +404,10 @@ def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said
     assert search_problems(Search(trials=(fine, fine), refined_from="trial 0")) == []
     closed = Trial(open_nodes=0, feasible=True, reached=False)
     above = Trial(open_nodes=5, feasible=False, reached=False)
-    told = search_problems(Search(trials=(closed, above), refined_from="integrated_gradients"))
-    assert len(told) == 3
-    assert told[0].startswith("1 of 2 searches closed every node")
-    assert "integrated_gradients" in told[2]
+    reported = search_problems(Search(trials=(closed, above), refined_from="integrated_gradients"))
+    assert len(reported) == 3
+    assert reported[0].startswith("1 of 2 searches closed every node")
+    assert "integrated_gradients" in reported[2]
 
 
 @pytest.mark.slow

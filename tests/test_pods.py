@@ -82,7 +82,7 @@ def test_stopping_and_starting_again_keeps_the_workdir_and_takes_up_no_second_pl
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "told"),
+    ("name", "arguments", "reported"),
     [
         ("cloud_tpu_vm", ("create", "--name=a"), "--zone"),
         ("cloud_tpu_vm", ("fly", "--name=a", "--zone=b"), "fly"),
@@ -95,9 +95,9 @@ def test_stopping_and_starting_again_keeps_the_workdir_and_takes_up_no_second_pl
         ("slurm", ("train",), "--name"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(name: str, arguments: tuple[str, ...], told: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(name: str, arguments: tuple[str, ...], reported: str) -> None:
     done = recipe(name, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert told in done.stderr
+    assert reported in done.stderr

@@ -18,7 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def rate(bar: ProgressBar) -> float:
-    """Units per second from which the time left is told."""
+    """Units per second from which the time left is reported."""
     return float(bar.format_dict["rate"])
 
 

@@ -99,12 +99,12 @@ def test_the_report_tells_how_a_circuit_was_searched(finished: Path) -> None:
     path = finished / "circuits" / "bracket_counting" / "circuit.json"
     tree = json.loads(path.read_text())
     path.write_text(json.dumps(tree | {"tie_qk": True, "tasks": [{"task": "one_of_them", "task_loss": 0.1234}]}))
-    told = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", render(read_workdir(finished)))
-    assert ("task loss, one_of_them", "0.123") in told
-    assert told.count(("gates of q and k", "tied")) == 1  # not in the other circuit
+    reported = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", render(read_workdir(finished)))
+    assert ("task loss, one_of_them", "0.123") in reported
+    assert reported.count(("gates of q and k", "tied")) == 1  # not in the other circuit
 
 
-def test_what_cannot_be_shown_is_told(finished: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_shown_is_reported(finished: Path, tmp_path: Path) -> None:
     search = json.loads((finished / "circuits" / "bracket_counting" / "search.json").read_text())
     del search["baselines"][1]["loss_versus_size"][0]["ablated_task_loss"]
     with pytest.raises(InputError, match=r"bracket_counting/search\.json: has no losses after ablation"):

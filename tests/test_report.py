@@ -51,7 +51,7 @@ class Page(HTMLParser):
         elif self._inside == "script":
             self.scripts.append(data)
         else:
-            self.text += data
+            self.text += re.sub(r"[ \n]+", " ", data)  # as a browser shows it
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_says_what_was_trained_and_the_numbers_of_every_task(page: Page) -> None
 
 
 def _rows(page: Page) -> list[list[str]]:
-    """Text of table rows, cell by cell: table cells are recognised by parsing the page again."""
+    """Text of table rows, cell by cell: table cells are recognized by parsing the page again."""
     rows: list[list[str]] = []
 
     class Rows(HTMLParser):
@@ -144,7 +144,7 @@ def test_escapes_what_comes_from_files(page: Page) -> None:
     assert any(visible_token(workdirs.HOSTILE) in text for text in held)
 
 
-def test_a_circuit_of_other_weights_is_told(tmp_path: Path) -> None:
+def test_a_circuit_of_other_weights_is_reported(tmp_path: Path) -> None:
     folder = workdirs.write_workdir(tmp_path / "run")
     workdirs.write_json(folder / "manifest.json", workdirs.manifest() | {"params_sha256": "12" * 32})
     text = Page(build_report(folder).read_text(encoding="utf-8")).text

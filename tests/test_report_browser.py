@@ -96,9 +96,9 @@ def test_draws_everything_without_console_errors(browser: str, page: Path, tmp_p
 
     samples = rendered.having("sample")
     assert len(samples) == 6 + 4
-    coloured = rendered.having("token", "plus") + rendered.having("token", "minus")
-    assert len(coloured) > 10
-    assert all(re.fullmatch(r"--share:\s*\d+%;", attrs["style"] or "") for attrs in coloured)
+    colored = rendered.having("token", "plus") + rendered.having("token", "minus")
+    assert len(colored) > 10
+    assert all(re.fullmatch(r"--share:\s*\d+%;", attrs["style"] or "") for attrs in colored)
     assert "Layer 0: MLP neuron 333 · from L0 mlp_in 90 −1.12, from L0 mlp_in 17 +0.88, to L0 mlp_out 110" in dom
 
 

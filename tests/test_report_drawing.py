@@ -72,11 +72,11 @@ def test_every_node_and_edge_is_there(case: tuple) -> None:
     svg = ElementTree.fromstring(draw_circuit(circuit, traces))
     drawn = {g.get("data-node") for g in svg.iter(f"{SVG}g") if (g.get("class") or "").startswith("node ")}
     assert {f"{n['layer']}.{n['site']}.{n['channel']}" for n in circuit["nodes"]} <= drawn
-    wires = [p for p in svg.iter(f"{SVG}path") if (p.get("class") or "").startswith("wire block ")]
-    found = Counter((p.get("data-from"), p.get("data-to"), (p.get("class") or "").split()[-1]) for p in wires)
+    edges = [p for p in svg.iter(f"{SVG}path") if (p.get("class") or "").startswith("wire block ")]
+    found = Counter((p.get("data-from"), p.get("data-to"), (p.get("class") or "").split()[-1]) for p in edges)
     dotted = [(".".join(map(str, e["from"])), ".".join(map(str, e["to"])), e["weight"]) for e in circuit["edges"]]
     assert found == Counter((a, b, "positive" if w > 0 else "negative") for a, b, w in dotted)
-    heaviest = sorted(wires, key=lambda p: float(p.get("stroke-width") or 0))[-1:]
+    heaviest = sorted(edges, key=lambda p: float(p.get("stroke-width") or 0))[-1:]
     assert [(p.get("data-from"), p.get("data-to")) for p in heaviest] == [
         (a, b) for a, b, w in dotted if abs(w) == max(abs(w) for *_, w in dotted)
     ]
@@ -103,22 +103,22 @@ def test_nothing_overlaps_or_is_cut_off(case: tuple) -> None:
 def test_lines_of_residual_channels_touch_only_their_own_nodes(case: tuple) -> None:
     graph = graph_of(*case)
     layout = lay_out(graph)
-    for lane in graph.lanes:
-        stations = [layout.boxes[key] for key in lane.stations]
-        assert len({box.y for box in stations}) == 1, lane
-        assert [box.x for box in stations] == sorted(box.x for box in stations), lane
-        if not lane.links:
+    for channel in graph.channels:
+        steps = [layout.boxes[key] for key in channel.steps]
+        assert len({box.y for box in steps}) == 1, channel
+        assert [box.x for box in steps] == sorted(box.x for box in steps), channel
+        if not channel.links:
             continue
-        start = min(layout.boxes[a].right for a, _ in lane.links)
-        end = max(layout.boxes[b].left for _, b in lane.links)
+        start = min(layout.boxes[a].right for a, _ in channel.links)
+        end = max(layout.boxes[b].left for _, b in channel.links)
         for box in layout.boxes.values():
-            crossed = start < box.x < end and abs(box.y - stations[0].y) < NODE_HEIGHT / 2
-            assert not crossed or box.key in lane.stations, (lane, box)
+            crossed = start < box.x < end and abs(box.y - steps[0].y) < NODE_HEIGHT / 2
+            assert not crossed or box.key in channel.steps, (channel, box)
 
 
 def test_links_go_from_writes_to_later_reads() -> None:
     circuit, traces = workdirs.quote_circuit()
-    links = {link for lane in graph_of(circuit, traces).lanes for link in lane.links}
+    links = {link for channel in graph_of(circuit, traces).channels for link in channel.links}
     assert links == {
         ("embed:17", "0.mlp_in.17"),
         ("embed:90", "0.mlp_in.90"),
@@ -129,8 +129,8 @@ def test_links_go_from_writes_to_later_reads() -> None:
     # A read before the write of its channel is not joined to it; a write never to a write, a read never to a read.
     nodes = [(0, "attn_in", 5), (0, "attn_out", 5), (0, "mlp_in", 5), (0, "mlp_out", 5), (1, "attn_in", 5)]
     circuit |= {"nodes": [{"layer": a, "site": b, "channel": c} for a, b, c in nodes], "edges": []}
-    (lane,) = graph_of(circuit, traces | {"embedding": [], "unembedding": []}).lanes
-    assert set(lane.links) == {
+    (channel,) = graph_of(circuit, traces | {"embedding": [], "unembedding": []}).channels
+    assert set(channel.links) == {
         ("0.attn_out.5", "0.mlp_in.5"),
         ("0.attn_out.5", "1.attn_in.5"),
         ("0.mlp_out.5", "1.attn_in.5"),
@@ -142,7 +142,7 @@ def test_position_channels_are_not_residual_channels() -> None:
     circuit["nodes"].append({"layer": 0, "site": "attn_in", "channel": 130})  # d_model is 128
     traces["embedding"].append({"token": "x", "token_id": 9, "channel": 130, "weight": 9.0})
     graph = graph_of(circuit, traces)
-    assert [lane.links for lane in graph.lanes if lane.channel == 130] == [()]
+    assert [channel.links for channel in graph.channels if channel.index == 130] == [()]
     assert lay_out(graph).boxes["0.attn_in.130"].label == "pos 2"
 
 
@@ -160,8 +160,8 @@ def test_heads_are_framed_and_their_q_and_k_paired() -> None:
 def test_labels_are_legible(case: tuple) -> None:
     graph = graph_of(*case)
     layout = lay_out(graph)
-    labels = place_labels(curves(graph.wires, layout.boxes), layout.boxes.values())
-    assert len(labels) == len(graph.wires)
+    labels = place_labels(curves(graph.edges, layout.boxes), layout.boxes.values())
+    assert len(labels) == len(graph.edges)
     shown = [label for label in labels.values() if label.shown]
     assert len(shown) >= 0.9 * len(labels)
     for a, b in combinations(shown, 2):
@@ -176,25 +176,25 @@ def test_labels_are_legible(case: tuple) -> None:
 def test_heaviest_wires_of_a_large_circuit_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "MAX_WORK", 0)
     svg = ElementTree.fromstring(draw_circuit(*_large_circuit()))
-    wires: dict[str, list[tuple[float, bool]]] = {}
-    for wire in svg.iter(f"{SVG}path"):
-        if (wire.get("class") or "").startswith("wire block "):
-            site = (wire.get("data-from") or "").split(".")[1]
-            width, bold = float(wire.get("stroke-width") or 0), wire.get("stroke-opacity") is None
-            wires.setdefault(site, []).append((width, bold))
-    assert sum(map(len, wires.values())) == 1500, "none is left out"
-    for leaving in wires.values():
+    edges: dict[str, list[tuple[float, bool]]] = {}
+    for edge in svg.iter(f"{SVG}path"):
+        if (edge.get("class") or "").startswith("wire block "):
+            site = (edge.get("data-from") or "").split(".")[1]
+            width, bold = float(edge.get("stroke-width") or 0), edge.get("stroke-opacity") is None
+            edges.setdefault(site, []).append((width, bold))
+    assert sum(map(len, edges.values())) == 1500, "none is left out"
+    for leaving in edges.values():
         full = [width for width, bold in leaving if bold]
         assert len(full) == min(LEGIBLE, len(leaving))
         assert min(full) >= max((width for width, bold in leaving if not bold), default=0.0)
-    pale = 1500 - sum(min(LEGIBLE, len(leaving)) for leaving in wires.values())
+    pale = 1500 - sum(min(LEGIBLE, len(leaving)) for leaving in edges.values())
     assert f"Pale, without their numbers: {number(pale)} weights" in "".join(svg.itertext())
     numbers = [g.get("class") or "" for g in svg.iter(f"{SVG}g") if (g.get("class") or "").startswith("weight ")]
     assert sum("crowded" not in kind for kind in numbers) <= 6 * LEGIBLE
 
 
 def test_work_of_placing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within one round over all lanes too: with 1,000 lanes, a round is a million evaluations."""
+    """Within one round over all channels too: with 1,000 channels, a round is a million evaluations."""
     graph, arranged = graph_of(*_large_circuit()), []
     monkeypatch.setattr(placement, "MAX_WORK", 100_000)  # a round looks at 32 * 32 * 1,800 things
     arrange = placement._arrange
@@ -216,10 +216,10 @@ def test_crossings_are_counted_without_comparing_all_pairs() -> None:
             return float(self) - other
 
     draw = random.Random(6)
-    wires = [(float(draw.randrange(40)), float(draw.randrange(40))) for _ in range(500)]
-    crossing = sum((a - c) * (b - d) < 0 for (a, b), (c, d) in combinations(wires, 2))
-    assert placement._crossings([(Row(a), Row(b)) for a, b in wires]) == crossing
-    assert 0 < Row.compared < len(wires) ** 2 / 10
+    edges = [(float(draw.randrange(40)), float(draw.randrange(40))) for _ in range(500)]
+    crossing = sum((a - c) * (b - d) < 0 for (a, b), (c, d) in combinations(edges, 2))
+    assert placement._crossings([(Row(a), Row(b)) for a, b in edges]) == crossing
+    assert 0 < Row.compared < len(edges) ** 2 / 10
 
 
 def test_tokens_that_tell_prompts_apart_are_drawn_first() -> None:

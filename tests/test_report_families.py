@@ -7,7 +7,7 @@ import pytest
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.errors import InputError
 from sparse_gpt.records import Circuit
-from sparse_gpt.report.families import family_table, minimal_note
+from sparse_gpt.report.rendering import fill
 from tests import report_workdirs
 
 
@@ -27,8 +27,12 @@ def nested() -> dict[str, Any]:
     return {**tree, "families": [*families, family("text", "wild", 0.875)], "minimal": minimal}
 
 
+def shown(tree: dict[str, Any]) -> str:
+    return " ".join(fill("families.html", circuit=Circuit.from_tree(tree)).split("\n"))
+
+
 def test_every_family_has_a_row_with_the_losses_of_both_circuits() -> None:
-    table = family_table(Circuit.from_tree(nested()))
+    table = shown(nested())
     rows = [row.split("</tr>")[0] for row in table.split("<tr>")[2:]]
     assert len(rows) == 4
     for row, cells in zip(rows, (("main", "0.125", "0.062"), ("&lt;b&gt;", "0.375", "1.50"), ("new", "0.500", "2.50"),
@@ -38,22 +42,21 @@ def test_every_family_has_a_row_with_the_losses_of_both_circuits() -> None:
     assert "seen by no search" in rows[2]
     assert "<b>" not in table
     alone = nested() | {"minimal": None}
-    assert "minimal circuit" not in family_table(Circuit.from_tree(alone))
-    assert family_table(Circuit.from_tree(report_workdirs.quote_circuit()[0])) == ""
+    assert "minimal circuit" not in shown(alone)
+    assert shown(report_workdirs.quote_circuit()[0]) == ""
 
 
 def test_the_minimal_circuit_is_told_and_drawn_in_bold() -> None:
     circuit = Circuit.from_tree(nested())
     assert circuit.minimal is not None
     more = len(circuit.nodes) - 5, len(circuit.edges) - len(circuit.minimal.edges)
-    note = minimal_note(circuit)
+    note = shown(nested())
     assert "5 nodes" in note
     assert f"The other {more[0]} nodes and {more[1]} edges" in note
     drawn = draw_circuit(circuit)
     marked = {part.split('"')[0] for part in drawn.split('core" data-node="')[1:]}
     assert marked == {entry.node.key for entry in circuit.minimal.nodes}
     plain = Circuit.from_tree(report_workdirs.quote_circuit()[0])
-    assert minimal_note(plain) == ""
     assert 'core" data-node' not in draw_circuit(plain)
 
 

@@ -56,7 +56,7 @@ def test_the_table_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "reported"),
     [
         (("--experiment=alchemy", "--workdir=x"), "alchemy: choose one of"),
         (("--experiment=torture",), "--workdir"),
@@ -66,11 +66,11 @@ def test_the_table_is_shown() -> None:
         ),
     ],
 )
-def test_bad_input_is_one_line(flags: tuple[str, ...], told: str) -> None:
+def test_bad_input_is_one_line(flags: tuple[str, ...], reported: str) -> None:
     done = launch_here("reproduce", *flags)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert told in done.stderr
+    assert reported in done.stderr
 
 
 @pytest.mark.parametrize(("measured", "code"), [(0.1, 0), (0.2, 3)])

@@ -65,16 +65,16 @@ def test_a_second_writer_gets_one_line_that_names_the_first(
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "existing"])
-@pytest.mark.parametrize(("flags", "told"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("flags", "reported"), REFUSED.values(), ids=REFUSED)
 def test_a_refusal_leaves_the_workdir_as_it_was(
-    workdir: Path, tmp_path: Path, flags: tuple[str, ...], told: str, there: bool
+    workdir: Path, tmp_path: Path, flags: tuple[str, ...], reported: str, there: bool
 ) -> None:
     if there:
         workdir.mkdir(parents=True)
     before = tree(tmp_path)
     done = launch_here(flags[0], f"--workdir={workdir}", *flags[1:], cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr.splitlines()[-1]
+    assert reported in done.stderr.splitlines()[-1]
     assert tree(tmp_path) == before
 
 

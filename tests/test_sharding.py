@@ -19,7 +19,7 @@ from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 MESH = "data=2,fsdp=2,tensor=2"
 
@@ -48,10 +48,10 @@ def one_device() -> Mesh:
 @pytest.mark.slow
 def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
     config = small(MESH)
-    mesh, told, batch = sharding.make_mesh(config), schedules.settings(config, 3), tokens(config)[0]
+    mesh, reported, batch = sharding.make_mesh(config), schedules.settings(config, 3), tokens(config)[0]
     rate = np.float32(0.01)
     state = step.make_state(config, mesh)
-    compiled = step.compile_step(config, mesh).lower(state, batch, rate, told.keep).compile()  # type: ignore[attr-defined]
+    compiled = step.compile_step(config, mesh).lower(state, batch, rate, reported.keep).compile()  # type: ignore[attr-defined]
     found = find_collectives(compiled.as_text())
     # The compiler may join one of them with another all-reduce of the step; the name then has a colon.
     projection = [each for each in found if "projection/" in each.scope]
@@ -59,13 +59,13 @@ def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
     always, ties = ([each for each in projection if ("/cond/" in each.scope) == tied] for tied in (False, True))
     assert sum(each.times for each in always) == 9, "32 / 4 rounds, and one"
     assert sum(each.times for each in ties) == 3, "the largest tensor has 768 entries, so 10 / 4 rounds"
-    assert max(each.bytes for each in projection) == 15 * 4 * len(told.keep)
+    assert max(each.bytes for each in projection) == 15 * 4 * len(reported.keep)
     assert all(each.times == 1 for each in found if each not in projection), "AbsTopK must not communicate"
 
     single = step.make_state(config)
     jax.tree.map(np.testing.assert_array_equal, single, state)  # made sharded, and yet the same bits
-    new, metrics = compiled(state, sharding.put_batch(mesh, config.train.batch_size, batch), rate, told.keep)
-    expected, expected_metrics = step.compile_step(config)(single, batch, rate, told.keep)
+    new, metrics = compiled(state, sharding.put_batch(mesh, config.train.batch_size, batch), rate, reported.keep)
+    expected, expected_metrics = step.compile_step(config)(single, batch, rate, reported.keep)
     np.testing.assert_allclose(metrics["loss"], expected_metrics["loss"], rtol=1e-6)
     assert step.nonzeros(new.params, mesh) == step.nonzeros(expected.params)
     for path, leaf in flatten(new.params).items():
@@ -79,7 +79,7 @@ def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
 def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
     mesh = sharding.make_mesh(small(MESH))
 
-    def cut(keys: jax.Array, ks: jax.Array) -> topk.Cut:
+    def find(keys: jax.Array, ks: jax.Array) -> topk.Cut:
         return topk.joint_cut(
             [keys],
             ks,
@@ -90,7 +90,7 @@ def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
         )
 
     local = jax.shard_map(
-        cut, mesh=mesh, in_specs=(PartitionSpec(sharding.AXES), PartitionSpec()), out_specs=PartitionSpec()
+        find, mesh=mesh, in_specs=(PartitionSpec(sharding.AXES), PartitionSpec()), out_specs=PartitionSpec()
     )
     shapes = jax.ShapeDtypeStruct((64,), np.int32), jax.ShapeDtypeStruct((1,), np.int32)
     compiled = jax.jit(local).lower(*shapes).compile()
@@ -175,10 +175,10 @@ def test_axes_that_do_not_divide_are_cut_less_or_kept_whole() -> None:
 
 def test_two_axes_may_not_claim_one_mesh_axis() -> None:
     mesh = sharding.make_mesh(small(MESH))
-    with pytest.raises(ValueError, match="two of them are cut along"):
+    with pytest.raises(ValueError, match="two of them are sharded over"):
         sharding.partition_spec(("heads", "mlp"), (8, 8), mesh)
     with pytest.raises(ValueError, match="no sharding rule"):
-        sharding.partition_spec(("colour",), (8,), mesh)
+        sharding.partition_spec(("color",), (8,), mesh)
 
 
 def test_every_logical_axis_has_a_rule() -> None:

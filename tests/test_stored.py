@@ -130,9 +130,9 @@ def test_a_bigram_table_is_stored_to_bfloat16(tmp_path: Path, original: tuple[Pa
     assert np.array_equal(np.asarray(found["bigram"]).view(np.uint32), nearest)
     assert not np.array_equal(nearest, table)
     assert equal_bits({**found, "bigram": params["bigram"]}, params)
-    told = json.loads((short / "manifest.json").read_text())
-    assert told["params_sha256"] == manifest.params_sha256(found)
-    assert told["trained_params_sha256"] == manifest.params_sha256(params)
+    reported = json.loads((short / "manifest.json").read_text())
+    assert reported["params_sha256"] == manifest.params_sha256(found)
+    assert reported["trained_params_sha256"] == manifest.params_sha256(params)
     assert equal_bits(rounded, found)
     assert not (short / "evaluation.json").exists(), "it would be that of the trained parameters"
 

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from sparse_gpt.sparsity import topk
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 
 def reference_order(x: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from sparse_gpt.sparsity.topk import abs_topk, magnitude_keys
 from sparse_gpt.sparsity.topk_rows import _abreast, _plain, keep_rows
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 
 def slow_mask(keys: np.ndarray, k: int) -> np.ndarray:

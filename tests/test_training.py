@@ -22,7 +22,7 @@ from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import claim, loop, manifest, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 
 def small(**overrides: Any) -> Config:
@@ -238,12 +238,12 @@ def test_projections_with_the_same_rows_are_equal() -> None:
 @pytest.mark.slow
 def test_a_step_without_projection_differs_by_the_projection_alone() -> None:
     config = small()
-    tokens, told = next(batches(config).train(0)), schedules.settings(config, 11)
+    tokens, reported = next(batches(config).train(0)), schedules.settings(config, 11)
     with_it, without = (
-        step.compile_step(config, project=project)(step.make_state(config), tokens, np.float32(0.01), told.keep)[0]
+        step.compile_step(config, project=project)(step.make_state(config), tokens, np.float32(0.01), reported.keep)[0]
         for project in (True, False)
     )
-    projected = jax.jit(step.projection(config))(without.params, told.keep)
+    projected = jax.jit(step.projection(config))(without.params, reported.keep)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), with_it.params, projected)
     assert step.nonzeros(without.params) != step.nonzeros(projected)
 

@@ -25,7 +25,7 @@ from sparse_gpt.training import checkpoint, loop, run, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk, load_params
 from sparse_gpt.training.objective import LanguageModel
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimized
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERRIDES = {

@@ -1,1 +1,1 @@
-"""What the scripts do, one module each: `launch.NAME` defines and checks its flags, then imports `launch.jobs.NAME`."""
+"""The work of scripts that are more than one call: `launch.NAME` checks its flags, then imports `launch.jobs.NAME`."""

@@ -3,14 +3,13 @@
 import datetime
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from absl import flags
 from tqdm import tqdm
 
 from sparse_gpt.costs.parts import plan, print_table
-from sparse_gpt.io import write_json
+from sparse_gpt.io import Tree, write_json
 
 from .. import cli
 
@@ -20,7 +19,7 @@ def main(parts: Sequence[str]) -> None:
     f = flags.FLAGS
     measurements = plan(f.parts, f.sizes, f.dtypes, f.rounds)
     cli.hold(cli.workdir())
-    result: dict[str, Any] = {
+    result: Tree = {
         "format": "sparse_gpt.benchmark/1",
         "date": datetime.date.today().isoformat(),
         "machine": {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count()},

@@ -1,7 +1,6 @@
 """The work of launch.compile_tpu."""
 
 import time
-from typing import Any
 
 from absl import flags
 
@@ -9,7 +8,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.costs import aot, chips, tpu
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import write_json
+from sparse_gpt.io import Tree, write_json
 from sparse_gpt.training import sharding
 
 from .. import cli
@@ -24,7 +23,7 @@ def main(config: Config, chip: chips.Chip) -> None:
         config = tpu.spread_over_all(config, len(devices), searches)
     mesh = sharding.make_mesh(config, devices)
     started = time.perf_counter()
-    result: dict[str, Any] = {
+    result: Tree = {
         "format": "sparse_gpt.compile_tpu/1",
         "program": f.program,
         "preset": f.preset or "",

@@ -31,8 +31,7 @@ def main() -> None:
         raise InputError(f"--config.data.corpus={config.data.corpus}: names a prepared corpus; add --inspect to see it")
     cli.hold(cli.workdir())
     started = time.monotonic()
-    reject, rule = heldout_rule()
-    corpus = corpus_from_config(config.data, config.model.vocab_size, folder, reject, rule)
+    corpus = corpus_from_config(config.data, config.model.vocab_size, folder, heldout_rule())
     if f.verify:
         Corpus.open(folder, verify="full")
     print(summary(corpus))

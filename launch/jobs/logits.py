@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from sparse_gpt import config as configs
 from sparse_gpt.interop import hooks, inference
@@ -19,18 +18,10 @@ def main(logits_path: Path, activations_path: Path) -> None:
     places = hooks.select(config.model, flags.FLAGS.activations)
     tokens = inference.read_tokens(flags.FLAGS.tokens, config.model)
     params, step = load_params(workdir, config.model)
-    with tqdm(total=len(tokens), unit="sequence", desc="logits", disable=len(tokens) <= flags.FLAGS.batch_size) as bar:
-        inference.write_files(
-            config,
-            params,
-            tokens,
-            logits_path,
-            activations_path if places else None,
-            places,
-            openai_names=flags.FLAGS.names == "openai",
-            batch_size=flags.FLAGS.batch_size,
-            done=bar.update,
-        )
+    activations = inference.ActivationsFile(activations_path, places, openai_names=flags.FLAGS.names == "openai")
+    inference.write_files(
+        config, params, tokens, logits_path, activations if places else None, batch_size=flags.FLAGS.batch_size
+    )
     shape = (*tokens.shape, config.model.vocab_size)
     print(f"logits {shape} float32 of the model at step {step} -> {logits_path}")
     if places:

@@ -21,8 +21,7 @@ def main(folder: Path, output: Path) -> None:
     few = {"data.tokens": flags.FLAGS.tokens, "data.tokenizer": str(folder / "tokenizer"), "data.corpus": ""}
     data = configs.replace(config, few).data
     with tempfile.TemporaryDirectory() as scratch:
-        reject, rule = heldout_rule()
-        corpus_from_config(data, config.model.vocab_size, Path(scratch) / "corpus", reject, rule)
+        corpus_from_config(data, config.model.vocab_size, Path(scratch) / "corpus", heldout_rule())
         if config.model.bigram:
             rounded = copy_with_short_bigrams(folder, config, Path(scratch) / "model")
             folder = Path(scratch) / "model"

@@ -20,7 +20,8 @@ def main(chosen: list[AnyTask], folder: Path, target: Path | None) -> None:
             print(f"{'':28}families {', '.join(task.families)}; novel {', '.join(task.novel) or 'none'}")
     for task in chosen if f.show else ():
         split = "heldout" if f.variant in task.novel else f.split
-        print(listing.show(task, tokenizer, split, f.variant, f.show, f.seed, sys.stdout.isatty()))
+        pairs = task.pairs(split, f.show, f.seed, f.variant, tokenizer)
+        print(listing.show(task, pairs, f"{split}, {f.variant}", tokenizer, sys.stdout.isatty()))
     if target:
         count = listing.write(target, listing.objects(chosen, tokenizer, f.pairs, f.seed))
         print(f"{target}: {count:,} samples of {len(chosen)} tasks")

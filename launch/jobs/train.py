@@ -28,10 +28,8 @@ def main(config: Config, params_out: Path | None) -> int:
     params_file = ParamsFile(config, params_out, f.params_at)
     cli.hold(workdir)
     if batches is None:
-        reject, rule = heldout_rule_for(config.data)
-        result = run.train_on_corpus(
-            config, workdir, reject=reject, reject_name=rule, init_from=init_from, at_step=params_file
-        )
+        rule = heldout_rule_for(config.data)
+        result = run.train_on_corpus(config, workdir, rule=rule, init_from=init_from, at_step=params_file)
     else:
         mesh = sharding.make_mesh(config)
         given = run.given_batches(batches, mesh)

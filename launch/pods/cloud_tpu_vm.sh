@@ -12,7 +12,7 @@
 #   recreate  after a preemption: delete what is left and create; then install, train
 #   delete    the slice; the bucket and the runs in it stay
 #
-# --dry_run prints the commands. The workdir lies in a bucket mounted with Cloud Storage FUSE: every worker must see the same folder.
+# --dry_run prints the commands. The workdir is in a bucket mounted with Cloud Storage FUSE: every worker must see the same folder.
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 

@@ -1,7 +1,7 @@
 """Two circuits side by side."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Set
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.records import Node
@@ -42,6 +42,6 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
     )
 
 
-def _jaccard(one: set[Any], other: set[Any]) -> float:
+def _jaccard(one: Set[object], other: Set[object]) -> float:
     union = one | other
     return len(one & other) / len(union) if union else 1.0

@@ -1,7 +1,6 @@
 """Taps that change what nodes do: ablate them, keep only a circuit, patch in another run, steer."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 from sparse_gpt.api.runs import Run
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.model.taps import Tap
+from sparse_gpt.parameters import Leaf
 from sparse_gpt.records import Node
 
 Nodes = Iterable[Node | tuple[int, str, int]]  # (layer, site, channel)
@@ -31,7 +31,7 @@ def ablate(nodes: "Nodes | Circuit", values: Mapping[str, np.ndarray] | None = N
     if isinstance(nodes, Circuit) and values is None:
         values = nodes.values
 
-    def constant(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Any:
+    def constant(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
         return 0.0 if values is None else jnp.asarray(values[site][layer][channels], x.dtype)
 
     return _at(nodes, constant)
@@ -74,7 +74,7 @@ def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
         True
     """
 
-    def other(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Any:
+    def other(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
         return jnp.asarray(source[site, layer][..., channels], x.dtype)
 
     return _at(nodes, other)
@@ -92,7 +92,7 @@ def steer(nodes: "Nodes | Circuit", amount: float) -> Tap:
     return _at(nodes, lambda site, layer, channels, x: x[..., channels] + amount)
 
 
-def _at(nodes: "Nodes | Circuit", value: Any) -> Tap:
+def _at(nodes: "Nodes | Circuit", value: Callable[[str, int, np.ndarray, jax.Array], Leaf]) -> Tap:
     """A tap that puts ``value(site, layer, channels, x)`` in the place of nodes."""
     places: dict[tuple[str, int], list[int]] = {}
     for layer, site, channel in nodes.nodes if isinstance(nodes, Circuit) else nodes:

@@ -94,9 +94,8 @@ def train(workdir: str | Path, preset: str = "quickstart", *, progress: bool = T
     """
     fields = {name.replace("__", ".", 1): value for name, value in overrides.items()}
     config = configs.validate(configs.replace(presets.preset(preset), fields))
-    reject, rule = heldout.heldout_rule_for(config.data)
     folder = Path(workdir).expanduser().absolute()
-    result = train_on_corpus(config, folder, reject=reject, reject_name=rule, progress=progress)
+    result = train_on_corpus(config, folder, rule=heldout.heldout_rule_for(config.data), progress=progress)
     model = Model(folder)
     if config.train.evaluate_tasks and not result.interrupted:
         tasks_solved.write(folder, config, model.params, model.params_sha256)
@@ -236,7 +235,7 @@ class Model(Workdir):
         export_openai(self.folder, folder, False)
         return folder
 
-    def _with(self, settings: Mapping[str, Any]) -> "Model":
+    def _with(self, settings: Mapping[str, object]) -> "Model":
         """This model with other settings of a search; what was read of it is not read again."""
         fields = {f"prune.{name}": value for name, value in settings.items()}
         config: Config = configs.validate(configs.replace(self.config, fields))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from sparse_gpt.config import NODE_SITES
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import OBSERVED, Tap, chain, identity, recorder
-from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.model.transformer import Transformer, apply
 from sparse_gpt.parameters import Params
 
 BUCKET = 32  # prompts are padded to a multiple of it, so that few shapes are compiled
@@ -79,7 +78,7 @@ def run_model(
     time = tokens.shape[1]
     padded = np.pad(tokens, ((0, 0), (0, min(context, -(-time // BUCKET) * BUCKET) - time)))
     store: dict[tuple[str, int], jax.Array] = {}
-    logits: Any = model.apply({"params": params}, padded, tap=chain(_first(time, tap), recorder(store, sites)))
+    logits = apply(model, params, padded, tap=chain(_first(time, tap), recorder(store, sites)))
     activations = {place: np.asarray(value)[:, :time] for place, value in store.items()}
     return Run(tokens, lengths, np.asarray(logits, np.float32)[:, :time], activations, tokenizer)
 

@@ -1,6 +1,6 @@
 """Which sublayer boundary of the dense model is bridged to which one of the sparse model, and which are sampled.
 
-Boundaries are numbered as in `Transformer.run`: 0 is the embedding, 2 l + 1 lies after attention of layer l, 2 l + 2
+Boundaries are numbered as in `Transformer.run`: 0 is the embedding, 2 l + 1 is after attention of layer l, 2 l + 2
 after its MLP; a model of L layers has 2 L + 1 of them.
 """
 
@@ -54,7 +54,7 @@ def boundary_map(pairs_text: Sequence[str], dense_layers: int, sparse_layers: in
     for before, after in itertools.pairwise(pairs):
         if after.dense <= before.dense or after.sparse <= before.sparse:
             raise InputError(
-                f"{field}: {after.dense}:{after.sparse} must lie deeper in both models than "
+                f"{field}: {after.dense}:{after.sparse} must be deeper in both models than "
                 f"{before.dense}:{before.sparse}"
             )
     return tuple(pairs)

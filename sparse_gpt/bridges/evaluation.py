@@ -1,12 +1,11 @@
 """bridge.json: how well the bridges of a finished run join the two models, beside two controls.
 
-Untrained bridges are bridges as they were initialised; linear ones are the best linear maps, fitted after the fact, to
+Untrained bridges are bridges as they were initialized; linear ones are the best linear maps, fitted after the fact, to
 a sparse model that was trained without bridges. What the file holds: records/bridge.py, docs/formats/bridge.md.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,8 +28,7 @@ def write(
     dense: DenseModel,
     restored: tuple[int, TrainState],
     validation: list[np.ndarray],
-    independent: Independent | None = None,
-    fitting: Iterable[np.ndarray] = (),
+    control: tuple[Independent, Iterable[np.ndarray]] | None = None,
 ) -> Bridge:
     """Evaluates a checkpoint of a bridged run on one device, writes bridge.json, and returns it.
 
@@ -38,15 +36,16 @@ def write(
       workdir, config, dense: of the run.
       restored: its step and state, see `training.restore`.
       validation: batches (rows, context + 1).
-      independent: a sparse model trained without bridges, for the second control.
-      fitting: batches of the same kind, from the training split, that its linear maps are fitted on.
+      control: for the second control, a sparse model trained without bridges, and batches of the same kind, from the
+        training split, that its linear maps are fitted on.
     """
     program = BridgeProgram(config, None, dense.config)
     step, state = restored
     held = program.place(dense.params)
     evaluate = program.evaluation(held)
-    control = state.replace(optimizer=state.optimizer._replace(bridges=program.init_bridges()))  # type: ignore[attr-defined]
-    trained, untrained, linear = evaluate(state, validation), evaluate(control, validation), None
+    untouched = state.replace(optimizer=state.optimizer._replace(bridges=program.init_bridges()))  # type: ignore[attr-defined]
+    trained, untrained, linear = evaluate(state, validation), evaluate(untouched, validation), None
+    independent, fitting = control or (None, ())
     if independent is not None:
         linear = least_squares.measure(config, dense, independent, fitting, validation)
     result = Bridge(
@@ -74,7 +73,7 @@ def write(
     return result
 
 
-def _measures(terms: Mapping[str, Any], i: int) -> Measures:
+def _measures(terms: Mapping[str, list[float]], i: int) -> Measures:
     """Those of bridge number i."""
     return Measures(**{name: terms[f"val_{name}"][i] for name in MEASURES})
 

@@ -1,28 +1,21 @@
 """Single-switch hybrid passes: one model up to a boundary, the other one from there.
 
-What lies before the switch is the plain pass of the first model, which is done once and gives the residual stream at
-every boundary. What lies after it differs between hybrids, so these run side by side as further rows of one batch that
+What comes before the switch is the plain pass of the first model, which is done once and gives the residual stream at
+every boundary. What comes after it differs between hybrids, so these run side by side as further rows of one batch that
 grows where hybrids start: every sublayer is traced once, whatever the number of bridges.
 
 Shapes: B batch, T position, D d_model, V vocabulary, S hybrids that run side by side.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparse_gpt.bridges.boundaries import Groups
 from sparse_gpt.model.taps import Tap, identity
-from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.model.transformer import Transformer, apply
 from sparse_gpt.parameters import Params
-
-
-def apply(model: Transformer, params: Params, *args: Any, method: str = "__call__", **options: Any) -> jax.Array:
-    """What the model, or one of its methods, makes of its arguments: streams or logits."""
-    found: Any = model.apply({"params": params}, *args, method=method, **options)
-    return jnp.asarray(found)
 
 
 def plain_pass(
@@ -42,18 +35,16 @@ def hybrid_passes(
     model: Transformer,
     params: Params,
     tokens: jax.Array,
-    boundaries: Sequence[int],
-    entries: Sequence[jax.Array],
+    entries: Sequence[tuple[int, jax.Array]],
     groups: Groups,
     chosen: jax.Array,
 ) -> jax.Array:
     """Logits of the passes that enter `model` at one boundary per group.
 
     Args:
-      model, params: the model behind the switch.
+      model, params: the model after the switch.
       tokens: (B, T), for what the model adds to the logits by token.
-      boundaries: ascending boundaries of `model`, one per bridge.
-      entries: the stream (B, T, D) to enter with at each of them.
+      entries: a boundary of `model` per bridge, ascending, and the stream (B, T, D) to enter with there.
       groups: consecutive bridges; one of each group is run.
       chosen: (S,) int32, the number of the bridge that is run for each group.
 
@@ -61,11 +52,13 @@ def hybrid_passes(
       (B, S, T, V) logits. The pass of group s is the one that entered at bridge chosen[s].
     """
     batch, time = tokens.shape
-    streams, at = jnp.zeros((batch, 0, time, entries[0].shape[-1]), entries[0].dtype), boundaries[0]
+    at, first = entries[0]
+    streams = jnp.zeros((batch, 0, time, first.shape[-1]), first.dtype)
     for s, group in enumerate(groups):
         for bridge in group:
-            streams = _advance(model, params, streams, at, boundaries[bridge])
-            at, entry = boundaries[bridge], entries[bridge][:, None]
+            boundary, stream = entries[bridge]
+            streams = _advance(model, params, streams, at, boundary)
+            at, entry = boundary, stream[:, None]
             if bridge != group[0]:  # a later one of the group takes the row over when it is the chosen one
                 streams, held = streams[:, :-1], streams[:, -1:]
                 entry = jnp.where(chosen[s] == bridge, entry, held)

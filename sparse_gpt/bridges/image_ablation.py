@@ -2,7 +2,7 @@
 
 The image of a circuit at a bridged boundary is the span of the decoder's rows for the residual channels that its nodes
 read or write there: a node at attn_in or mlp_in reads at the boundary before its sublayer, one at attn_out or mlp_out
-writes to the boundary behind it. Ablated, the dense stream's component in the image is replaced by its mean over
+writes to the boundary after it. Ablated, the dense stream's component in the image is replaced by its mean over
 pretraining text, at every position. Random images are spans of as many rows of other channels at the same boundaries.
 """
 
@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.bridges.hybrids import apply, plain_pass
+from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Node, Samples, logits_at_end
 from sparse_gpt.model.taps import Tap
+from sparse_gpt.model.transformer import apply
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Transport
 from sparse_gpt.records.bridge import ImageBoundary, Outcome, SparseLosses

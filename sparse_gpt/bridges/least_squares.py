@@ -7,7 +7,6 @@ With a bias they are a control for trained bridges; without one, what bridges to
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +18,8 @@ from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.training import BridgeProgram, BridgeState
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.parameters import Params
+from sparse_gpt.io import Tree
+from sparse_gpt.parameters import Params, PyTree
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 from sparse_gpt.training.step import TrainState
@@ -60,7 +60,7 @@ def load_independent(folder: Path, config: Config) -> Independent:
 def fit(
     bridged: Bridged, dense_params: Params, params: Params, batches: Iterable[np.ndarray], bias: bool = True
 ) -> Params:
-    """Encoders and decoders (kernel and, unless told otherwise, bias) of least squared error over some tokens.
+    """Encoders and decoders (kernel and, by default, bias) of least squared error over some tokens.
 
     Args:
       bridged: the models; its `fraction` plays no part.
@@ -77,7 +77,7 @@ def fit(
         h_sparse, _ = plain_pass(bridged.sparse, params, tokens, [pair.sparse for pair in bridged.pairs])
         return h_dense, h_sparse
 
-    moments: list[Any] = [0.0] * len(bridged.pairs)
+    moments: list[PyTree] = [0.0] * len(bridged.pairs)
     for tokens in batches:
         for i, (d, s) in enumerate(zip(*streams(dense_params, params, tokens), strict=True)):
             z = np.concatenate([_rows(d), _rows(s), np.ones((tokens.size, 1))], axis=1)
@@ -117,7 +117,7 @@ def measure(
     independent: Independent,
     fitting: Iterable[np.ndarray],
     validation: list[np.ndarray],
-) -> dict[str, Any]:
+) -> Tree:
     """Every term of the bridges' objective with fitted maps between the dense and an independent sparse model.
 
     Args:

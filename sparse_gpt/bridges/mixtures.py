@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.bridges import bridge
-from sparse_gpt.bridges.hybrids import apply, plain_pass
+from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged, divergences
+from sparse_gpt.model.transformer import apply
 from sparse_gpt.parameters import Params
 from sparse_gpt.records.bridge import MixturePath, Mixtures
 from sparse_gpt.training.step import cross_entropy

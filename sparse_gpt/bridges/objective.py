@@ -54,6 +54,7 @@ class Bridged:
     pairs: tuple[Pair, ...]
     fraction: float
 
+    # More than six parameters: gradients are taken of the three trees of parameters one by one.
     def terms(
         self,
         dense_params: Params,
@@ -79,8 +80,10 @@ class Bridged:
         h_sparse, sparse_logits = plain_pass(self.sparse, params, tokens, at_sparse, tap)
         encoded = [bridge.encode(bridges, i, h, self.fraction) for i, h in enumerate(h_dense)]
         decoded = [bridge.decode(bridges, i, h) for i, h in enumerate(h_sparse)]
-        to_sparse = hybrid_passes(self.sparse, params, tokens, at_sparse, encoded, groups, chosen)
-        to_dense = hybrid_passes(self.dense, dense_params, tokens, at_dense, decoded, groups, chosen)
+        entries = list(zip(at_sparse, encoded, strict=True))
+        to_sparse = hybrid_passes(self.sparse, params, tokens, entries, groups, chosen)
+        entries = list(zip(at_dense, decoded, strict=True))
+        to_dense = hybrid_passes(self.dense, dense_params, tokens, entries, groups, chosen)
         return Terms(
             loss=cross_entropy(sparse_logits, targets),
             dense_loss=cross_entropy(dense_logits, targets),
@@ -116,7 +119,7 @@ def _losses(hybrids_BxSxTxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
 
 
 def objective(config: BridgeConfig, terms: Terms, groups: Groups) -> jax.Array:
-    """The weighted sum that is minimised. A hybrid that stands for a group counts as many times as the group has
+    """The weighted sum that is minimized. A hybrid that stands for a group counts as many times as the group has
     bridges, which makes the sum over sampled hybrids unbiased."""
     size = jnp.array([len(group) for group in groups], jnp.float32)
     return (

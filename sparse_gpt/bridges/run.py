@@ -1,7 +1,7 @@
 """A bridged run as one call: the models that it joins, the training of its bridges, and bridge.json."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import jax
@@ -12,11 +12,10 @@ from sparse_gpt.bridges import evaluation, least_squares, models, training
 from sparse_gpt.bridges.dense import DenseModel, check_pair, dense_config, load_dense
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus
+from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.parameters import Params
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
-
-Rule = tuple[Callable[[str], bool] | None, str]  # which documents a corpus leaves out, and the rule's name
 
 FITTED_TOKENS = 2**17  # for the linear control: hundreds per parameter of a map's column
 
@@ -27,7 +26,7 @@ def train_bridges(
     dense: str | None = None,
     independent: str | None = None,
     chosen_fields: Collection[str] = (),
-    rule: Rule = (None, ""),
+    rule: Rule | None = None,
 ) -> bool:
     """Trains bridges between a dense and a sparse model, or goes on with it, and evaluates them.
 
@@ -72,19 +71,19 @@ def train_bridges(
     def evaluate() -> None:
         corpus = Corpus.open(config.data.corpus or workdir / "corpus")
         validation, fitting = _validation(config, corpus), _fitting(config, corpus)
-        result = evaluation.write(workdir, config, dense_model, restored, validation, control, fitting)
+        second = (control, fitting) if control else None
+        result = evaluation.write(workdir, config, dense_model, restored, validation, second)
         print(evaluation.describe(result))
 
     distributed.first_does(evaluate)
     return True
 
 
-def _train_dense(config: Config, workdir: Path, rule: Rule) -> loop.Result:
+def _train_dense(config: Config, workdir: Path, rule: Rule | None) -> loop.Result:
     """Trains (or finds finished) the dense model in WORKDIR/dense, on the corpus that the bridged run uses too."""
     dense = dense_config(config)
     check_pair(dense, config)
-    reject, name = rule
-    corpus = run.prepared_corpus(config, workdir, reject=reject, reject_name=name)
+    corpus = run.prepared_corpus(config, workdir, rule)
     data = dataclasses.replace(dense.data, corpus=str(corpus.folder))
     result = run.train_on_corpus(dataclasses.replace(dense, data=data), workdir / "dense")
     _report(result, workdir / "dense", "dense model: ")
@@ -92,7 +91,7 @@ def _train_dense(config: Config, workdir: Path, rule: Rule) -> loop.Result:
 
 
 def _train(
-    config: Config, workdir: Path, folder: Path, dense: DenseModel, params: Params | None, rule: Rule
+    config: Config, workdir: Path, folder: Path, dense: DenseModel, params: Params | None, rule: Rule | None
 ) -> loop.Result:
     """Trains the sparse model and the bridges; `params` are what the sparse model starts from, `folder` has the dense
     one."""
@@ -102,12 +101,10 @@ def _train(
         return least_squares.starting(config, dense, params, _fitting(config, corpus))
 
     mesh = sharding.spread(sharding.make_mesh(config))
-    reject, name = rule
     result = run.train_on_corpus(
         config,
         workdir,
-        reject=reject,
-        reject_name=name,
+        rule=rule,
         init_from=params,
         objective=training.BridgeObjective(config, mesh, dense, None if params is None else start),
         facts={"dense": str(folder), "dense_params_sha256": dense.params_sha256},

@@ -1,9 +1,9 @@
 """Steering: what a node of the sparse model stands for, done to the dense one (paper, section on bridges).
 
-A node at a residual read (attn_in, mlp_in) is a channel of the sparse model's normalised stream at a boundary. Its
+A node at a residual read (attn_in, mlp_in) is a channel of the sparse model's normalized stream at a boundary. Its
 counterfactual difference, what it is on the other prompt of a pair minus what it is on this one, times its row of that
 boundary's decoder is a change of the dense model's stream. It is added, times a strength, in one of two ways: to the
-normalised stream that the dense model reads there, divided by the dense model's RMS instead of the sparse one's (the
+normalized stream that the dense model reads there, divided by the dense model's RMS instead of the sparse one's (the
 paper's way, felt by one sublayer), or to the stream itself, where later sublayers read it too.
 
 Shapes: B samples (rows 2 i and 2 i + 1 are a pair), T position, R read width, S strengths.
@@ -18,18 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt import records
-from sparse_gpt.bridges.hybrids import apply
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import Tap, recorder
-from sparse_gpt.model.transformer import Transformer
+from sparse_gpt.model.transformer import Transformer, apply
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import NodeEntry, converted
 from sparse_gpt.records.bridge import Candidate, Curve, DensePlace, SteeringCurves
 
 READS = ("attn_in", "mlp_in")
 NORMS = {"attn_in": ("attn_norm", "ln_1"), "mlp_in": ("mlp_norm", "ln_2")}  # tap and parameters of each read's norm
-STREAMS = ("resid_in", "resid_mid")  # tap of the stream that each read normalises
+STREAMS = ("resid_in", "resid_mid")  # tap of the stream that each read normalizes
 PLACES = (*READS, *STREAMS)
 STRENGTHS = tuple(i / 10 for i in range(11))
 RANDOM_DIRECTIONS = 8
@@ -155,7 +154,7 @@ class Steering:
         self.dense_reads = _reads(m.bridged.dense, m.dense_params, samples.tokens)
 
     def difference(self, node: Node) -> np.ndarray:
-        """(B, T): the node on the other prompt of the pair minus on this one, 0 behind the answer's position."""
+        """(B, T): the node on the other prompt of the pair minus on this one, 0 after the answer's position."""
         layer, site, channel = node
         x = np.asarray(self.sparse_reads[site, layer], np.float32)[:, :, channel]
         other = x.reshape(-1, 2, x.shape[1])[:, ::-1].reshape(x.shape)

@@ -3,14 +3,14 @@
 Optimizer recipe, projection, batches, checkpoints and resuming are those of training. The encoders and decoders are
 trained beside the sparse model's parameters, count in the one gradient RMS, and are decayed like other matrices. In a
 checkpoint the item "params" is the sparse model alone, so that everything that reads a workdir reads it as any other;
-the bridges lie in the item "optimizer", with what else a resumed run needs.
+the bridges are in the item "optimizer", with what else a resumed run needs.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +20,20 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from sparse_gpt.bridges import boundaries
 from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction, init_bridges
 from sparse_gpt.bridges.dense import DenseModel
-from sparse_gpt.bridges.objective import Bridged, objective
+from sparse_gpt.bridges.objective import Bridged, Terms, objective
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
-from sparse_gpt.parameters import Params, abstract_params, parameter_table
+from sparse_gpt.parameters import Params, PyTree, abstract_params, parameter_table
 from sparse_gpt.training import optimizer, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.objective import Advance
 
 BRIDGE_STREAM, CHOICE_STREAM = 2, 3  # random streams of config.train.seed, beside those of training/step.py
 Start = Callable[[], Params]
-Evaluation = Callable[[step.TrainState, list[np.ndarray]], dict[str, Any]]
+Evaluation = Callable[[step.TrainState, list[np.ndarray]], Tree]
 PER_GROUP = ("kl_to_sparse", "kl_to_dense", "loss_to_sparse", "loss_to_dense")
 
 
@@ -40,7 +41,7 @@ class BridgeState(NamedTuple):
     """What a bridged run keeps beside the sparse model's parameters: the bridges, and the moments of both."""
 
     bridges: Params
-    moments: Any
+    moments: PyTree
 
 
 class BridgeProgram:
@@ -93,7 +94,7 @@ class BridgeProgram:
         moments = optimizer.adam(self.config.optimizer).init({**params, **bridges})
         return step.TrainState(params, BridgeState(bridges, moments))
 
-    def _layout(self) -> Any:
+    def _layout(self) -> PyTree:
         if self.mesh is None:
             return None
         return sharding.state_shardings(self.config, self.mesh, jax.eval_shape(self._init_state), self.trained_table)
@@ -121,13 +122,13 @@ class BridgeProgram:
 
     # -- Step
 
-    def compile_step(self) -> Any:
+    def compile_step(self) -> step.Jitted:
         """``step(state, dense_params, tokens, lr, keep)``, jitted with the state donated; see step.compile_step.
 
         It can be lowered with `abstract_state()` and `abstract_dense()`.
         """
         mesh = self.mesh
-        layout: dict[str, Any] = {}
+        layout: dict[str, PyTree] = {}
         if mesh is not None:
             whole = sharding.replicated(mesh)
             dense_layout = sharding.param_shardings(self.dense, mesh)
@@ -144,7 +145,7 @@ class BridgeProgram:
         chosen = boundaries.choose(jax.random.fold_in(key, held.moments.count), self.groups)
         trained = {**state.params, **held.bridges}
 
-        def loss_fn(trained: Params, part: jax.Array) -> Any:
+        def loss_fn(trained: Params, part: jax.Array) -> tuple[jax.Array, Terms]:
             params, bridges = self._split(trained)
             terms = self.bridged.terms(dense, params, self._whole(bridges), part, self.groups, chosen)
             return objective(self.config.bridge, terms, self.groups), terms
@@ -176,7 +177,7 @@ class BridgeProgram:
             return bridges
         return jax.lax.with_sharding_constraint(bridges, sharding.replicated(self.mesh))
 
-    def _by_bridge(self, terms: Any, chosen: jax.Array) -> dict[str, jax.Array]:
+    def _by_bridge(self, terms: Terms, chosen: jax.Array) -> dict[str, jax.Array]:
         """Terms by name; hybrids that were not run this step are NaN."""
         found = {field.name: getattr(terms, field.name) for field in dataclasses.fields(terms)}
         unknown = jnp.full(len(self.all_groups), jnp.nan)
@@ -191,7 +192,7 @@ class BridgeProgram:
         """
         every = np.arange(len(self.all_groups), dtype=np.int32)
 
-        def evaluate(params: Params, bridges: Params, dense: Params, tokens: jax.Array) -> Any:
+        def evaluate(params: Params, bridges: Params, dense: Params, tokens: jax.Array) -> tuple[Terms, jax.Array]:
             seen: dict[tuple[str, int], jax.Array] = {}
             tap = recorder(seen, ("mlp_neuron",))
             with sharding.activations_on(self.mesh):
@@ -203,7 +204,7 @@ class BridgeProgram:
         whole = None if self.mesh is None else sharding.replicated(self.mesh)
         compiled, rows = jax.jit(evaluate, out_shardings=whole), self.config.train.batch_size
 
-        def over_batches(state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
+        def over_batches(state: step.TrainState, batches: list[np.ndarray]) -> Tree:
             placed = (sharding.put_batch(self.mesh, rows, batch) for batch in batches)
             results = [
                 jax.device_get(compiled(state.params, state.optimizer.bridges, held, tokens)) for tokens in placed
@@ -246,7 +247,7 @@ class BridgeObjective:
         compiled = self.program.compile_step().lower(self.abstract_state(), dense, *inputs).compile()
         return lambda state, tokens, lr, keep: compiled(state, self.placed, tokens, lr, keep)
 
-    def evaluate(self, state: step.TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
+    def evaluate(self, state: step.TrainState, batches: list[np.ndarray]) -> Tree:
         return self._evaluation(state, batches)
 
     @functools.cached_property

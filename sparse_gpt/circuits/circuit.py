@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import replacing
+from sparse_gpt.io import Tree, replacing
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Node
 
@@ -123,9 +123,9 @@ class Circuit:
         names = ("calibration", "edge_pruned", "nodes", "edges", "metrics", "families")
         return records.InnerCircuit(**{name: getattr(whole, name) for name in names})
 
-    def to_dict(self) -> records.Tree:
+    def to_dict(self) -> Tree:
         """The object in circuit.json, as a JSON reader gives it."""
-        tree: records.Tree = json.loads(json.dumps(self.record().tree()))
+        tree: Tree = json.loads(json.dumps(self.record().tree()))
         return tree
 
     def draw(self, traces: records.Traces | None = None) -> str:
@@ -187,7 +187,7 @@ def from_record(record: records.Circuit, values: GateArrays) -> Circuit:
     return dataclasses.replace(circuit, minimal=inner)
 
 
-def _parts(record: records.Circuit | records.InnerCircuit) -> dict[str, Any]:
+def _parts(record: records.Circuit | records.InnerCircuit) -> Tree:
     """What a circuit and the one inside it each have of their own."""
     return {
         "scale": record.calibration.scale,

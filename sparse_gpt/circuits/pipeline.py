@@ -1,6 +1,6 @@
 """From a trained model and the samples of a task to its circuit.
 
-Several tasks can share one mask: the search minimises the mean of their losses, each of them has to reach the target,
+Several tasks can share one mask: the search minimizes the mean of their losses, each of them has to reach the target,
 one calibration serves all, and reported losses are means over the tasks (circuit.json has each task's own beside them).
 """
 
@@ -122,7 +122,7 @@ def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progr
         return None
     alone = problem.on_family(nested.first_family(problem))
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        candidate = nested.minimise_within(alone, complete.support, stages, bar.set_postfix_str)
+        candidate = nested.minimize_within(alone, complete.support, stages, bar.set_postfix_str)
     measured, by_task = metrics.measure(alone, candidate)
     return metrics.describe(alone, candidate, measured, by_task)
 

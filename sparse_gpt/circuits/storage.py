@@ -1,6 +1,6 @@
 """The folder circuits/TASK as a whole: whether it holds what a search would find again, and putting a new one in place.
 
-While a search runs, everything it keeps lies in a folder of its own; what a reader finds under circuits/TASK is always
+While a search runs, everything it keeps is in a folder of its own; what a reader finds under circuits/TASK is always
 one search's files.
 """
 

@@ -35,7 +35,7 @@ from sparse_gpt.config.groups import (
     TrainConfig,
 )
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_json
+from sparse_gpt.io import Tree, read_json
 
 __all__ = [
     "FLAG",
@@ -72,7 +72,7 @@ RULES: Mapping[str, Mapping[str, fields.Rule]] = {
 """Group -> field -> rule."""
 
 
-def replace(config: Config, overrides: Mapping[str, Any], prefix: str = FLAG) -> Config:
+def replace(config: Config, overrides: Mapping[str, object], prefix: str = FLAG) -> Config:
     """Config with dotted fields replaced: ``{"model.d_model": 256}``; messages name a field as `prefix` + name.
 
     Raises:
@@ -92,18 +92,18 @@ def replace(config: Config, overrides: Mapping[str, Any], prefix: str = FLAG) ->
     return config
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Config) -> Tree:
     """Nested plain dict, as written to config.json."""
     return {group: group_to_dict(getattr(config, group)) for group in RULES}
 
 
-def group_to_dict(group: Any) -> dict[str, Any]:
+def group_to_dict(group: Any) -> Tree:
     """One group as a plain dict, equal to what reading it from JSON gives: lists where the group has tuples."""
     held = dataclasses.asdict(group)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}
 
 
-def from_dict(tree: Any, where: str = "") -> Config:
+def from_dict(tree: object, where: str = "") -> Config:
     """Inverse of `to_dict`; groups and fields that are absent keep their defaults.
 
     Args:
@@ -117,7 +117,7 @@ def from_dict(tree: Any, where: str = "") -> Config:
     prefix = f"{where}: " if where else ""
     if not isinstance(tree, Mapping):
         raise InputError(f"{prefix}a configuration is an object of groups, not {fields.shown(tree)}")
-    flat: dict[str, Any] = {}
+    flat: Tree = {}
     for group, held in tree.items():
         if not isinstance(held, Mapping):
             raise InputError(

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from typing import Any
 
 from sparse_gpt.config.fields import shown
 from sparse_gpt.config.groups import MOST, TUNE_BATCH, Config, ModelConfig, PruneConfig, SparsityConfig
@@ -86,7 +85,7 @@ def _check_annealing(s: SparsityConfig, prefix: str) -> None:
         s.anneal_stop - s.anneal_start >= SHORTEST_ANNEALING,
         f"{prefix}sparsity.anneal_start",
         s.anneal_start,
-        f"must lie at least {SHORTEST_ANNEALING:g} below anneal_stop={s.anneal_stop:g}",
+        f"must be at least {SHORTEST_ANNEALING:g} below anneal_stop={s.anneal_stop:g}",
     )
 
 
@@ -115,6 +114,6 @@ def _check_tensors(config: Config, prefix: str) -> None:
         )
 
 
-def _require(ok: bool, name: str, value: Any, rule: str) -> None:
+def _require(ok: bool, name: str, value: object, rule: str) -> None:
     if not ok:
         raise InputError(f"{name}={shown(value)}: {rule}")

@@ -7,6 +7,7 @@ Flags, files and help texts all ask that rule; nothing else says what the range 
 import dataclasses
 import math
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from sparse_gpt.errors import InputError
@@ -14,6 +15,7 @@ from sparse_gpt.errors import InputError
 RULE = "rule"  # the entry of a field's metadata
 SMALLEST = 2.0**-126  # normal float32: what is nearer to 0 is lost on the way to a device
 LONGEST = 1 << 16  # characters of a text
+Default = Any  # what dataclasses.field gives, of the type that the field is annotated with
 SHOWN = 60  # characters of a value in a message
 
 
@@ -28,7 +30,7 @@ class Rule:
         """What may be given, for help texts."""
         raise NotImplementedError
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: object) -> object:
         """`value` in the type of the field. Raises ValueError, whose text is what the field takes instead."""
         raise NotImplementedError
 
@@ -44,7 +46,7 @@ class Whole(Rule):
     def range(self) -> str:
         return f"whole number, {self.at_least} to {self.at_most}"
 
-    def read(self, value: Any) -> int:
+    def read(self, value: object) -> int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -74,7 +76,7 @@ class Real(Rule):
     def range(self) -> str:
         return f"number in {self.interval}"
 
-    def read(self, value: Any) -> float:
+    def read(self, value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError("expected float, a number")
         try:
@@ -113,7 +115,7 @@ class Flag(Rule):
     def range(self) -> str:
         return "true or false"
 
-    def read(self, value: Any) -> bool:
+    def read(self, value: object) -> bool:
         if not isinstance(value, bool):
             raise ValueError("expected bool, true or false")
         return value
@@ -127,7 +129,7 @@ class Text(Rule):
     def range(self) -> str:
         return "text"
 
-    def read(self, value: Any) -> str:
+    def read(self, value: object) -> str:
         if not isinstance(value, str):
             raise ValueError("expected str, a text")
         if len(value) > LONGEST:
@@ -147,7 +149,7 @@ class Choice(Text):
     def range(self) -> str:
         return " or ".join(self.allowed)
 
-    def read(self, value: Any) -> str:
+    def read(self, value: object) -> str:
         if super().read(value) not in self.allowed:
             raise ValueError(f"choose one of {', '.join(self.allowed)}")
         return str(value)
@@ -163,7 +165,7 @@ class Texts(Rule):
     def range(self) -> str:
         return f"list such as {self.example}"
 
-    def read(self, value: Any) -> tuple[str, ...]:
+    def read(self, value: object) -> tuple[str, ...]:
         one = Text(self.help)
         if isinstance(value, str):
             return parts(one.read(value))
@@ -182,7 +184,7 @@ class Names(Texts):
     def range(self) -> str:
         return f"list of {', '.join(self.allowed)}"
 
-    def read(self, value: Any) -> tuple[str, ...]:
+    def read(self, value: object) -> tuple[str, ...]:
         found = super().read(value)
         unknown = [name for name in found if name not in self.allowed]
         if unknown:
@@ -201,8 +203,8 @@ class Numbers(Texts):
     def range(self) -> str:
         return f"list of numbers in [{self.at_least:g}, {self.at_most:g}]"
 
-    def read(self, value: Any) -> tuple[float, ...]:  # type: ignore[override]
-        given = super().read(value) if isinstance(value, str) else value
+    def read(self, value: object) -> tuple[float, ...]:  # type: ignore[override]
+        given = super().read(value) if isinstance(value, str) else value if isinstance(value, Iterable) else ()
         one = Real(self.help, at_least=self.at_least, at_most=self.at_most)
         try:
             found = tuple(one.read(float(part) if isinstance(part, str) else part) for part in given)
@@ -213,42 +215,42 @@ class Numbers(Texts):
         return found
 
 
-def whole(default: int, at_least: int, at_most: int, help: str) -> Any:
+def whole(default: int, at_least: int, at_most: int, help: str) -> Default:
     """A field that holds an int."""
     return _field(default, Whole(help, at_least, at_most))
 
 
-def real(default: float, help: str, **bounds: float) -> Any:
+def real(default: float, help: str, **bounds: float) -> Default:
     """A field that holds a float; bounds are those of `Real`, one at either end."""
     return _field(default, Real(help, **bounds))
 
 
-def flag(default: bool, help: str) -> Any:
+def flag(default: bool, help: str) -> Default:
     """A field that holds a bool."""
     return _field(default, Flag(help))
 
 
-def text(default: str, help: str) -> Any:
+def text(default: str, help: str) -> Default:
     """A field that holds a str."""
     return _field(default, Text(help))
 
 
-def choice(default: str, allowed: tuple[str, ...], help: str) -> Any:
+def choice(default: str, allowed: tuple[str, ...], help: str) -> Default:
     """A field that holds one of a few words."""
     return _field(default, Choice(help, allowed))
 
 
-def texts(default: tuple[str, ...], example: str, help: str) -> Any:
+def texts(default: tuple[str, ...], example: str, help: str) -> Default:
     """A field that holds a tuple of str."""
     return _field(default, Texts(help, example))
 
 
-def names(default: tuple[str, ...], allowed: tuple[str, ...], help: str) -> Any:
+def names(default: tuple[str, ...], allowed: tuple[str, ...], help: str) -> Default:
     """A field that holds a tuple of words."""
     return _field(default, Names(help, ",".join(allowed[:2]), allowed))
 
 
-def numbers(default: tuple[float, ...], at_least: float, at_most: float, help: str) -> Any:
+def numbers(default: tuple[float, ...], at_least: float, at_most: float, help: str) -> Default:
     """A field that holds a tuple of float."""
     return _field(default, Numbers(help, "1e-4,3e-4", at_least, at_most))
 
@@ -258,7 +260,7 @@ def rules(group: Any) -> dict[str, Rule]:
     return {field.name: field.metadata[RULE] for field in dataclasses.fields(group)}
 
 
-def read(rule: Rule, name: str, value: Any) -> Any:
+def read(rule: Rule, name: str, value: object) -> object:
     """`value` in the type of the field. Raises InputError, which names the field as `name` and what it takes."""
     try:
         return rule.read(value)
@@ -272,7 +274,7 @@ def parts(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def as_flag(value: Any) -> Any:
+def as_flag(value: object) -> object:
     """A field's value as a flag takes it: a list is one text with commas, all else stays as it is.
 
     >>> as_flag((1e-4, 3e-4))
@@ -281,10 +283,10 @@ def as_flag(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def shown(value: Any, plain: bool = False) -> str:
+def shown(value: object, plain: bool = False) -> str:
     """A value as a message shows it: ASCII on one line, shortened; a `plain` text without quotes."""
     if isinstance(value, tuple):
-        value = as_flag(value)
+        value = str(as_flag(value))
         plain = value.isprintable()
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
@@ -298,7 +300,7 @@ def shown(value: Any, plain: bool = False) -> str:
     return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"
 
 
-def _field(default: Any, rule: Rule) -> Any:
+def _field(default: object, rule: Rule) -> Default:
     return dataclasses.field(default=default, metadata={RULE: rule})
 
 

@@ -85,7 +85,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The corpus: sources mixed by weight, tokenised once into shards (see data/corpus.py)."""
+    """The corpus: sources mixed by weight, tokenized once into shards (see data/corpus.py)."""
 
     sources: str = text("idioms:0.75,pinned_source:0.25", "comma list of kind[=location][#column][:weight]")
     seed: int = whole(0, 0, 2**63 - 1, "orders files, generates idioms and shuffles windows")
@@ -101,7 +101,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length, batch and bookkeeping of a training run."""
+    """Length, batch, checkpoints and logs of a training run."""
 
     steps: int = whole(1000, 1, MOST_STEPS, "optimizer steps")
     batch_size: int = whole(32, 1, MOST, "sequences of model.context tokens, over all devices")
@@ -125,7 +125,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PruneConfig:
-    """The mask search (paper, section 3 and appendix); centres of the authors' own search are the defaults."""
+    """The mask search (paper, section 3 and appendix); centers of the authors' own search are the defaults."""
 
     target_loss: float = real(0.15, "binary task loss in nats that a circuit must reach", above=0, at_most=LARGE)
     selection_margin: float = real(
@@ -136,7 +136,7 @@ class PruneConfig:
         ("path", "paper"),
         "path: the penalty rises as long as the loss is at the target; paper: fixed penalties, as published",
     )
-    steps: int = whole(400, 1, MOST, "optimisation steps of a search")
+    steps: int = whole(400, 1, MOST, "optimization steps of a search")
     seeds: int = whole(4, 1, 1 << 20, "searches of each kind (starts x gates, or k_coefs), all in one program")
     starts: tuple[str, ...] = names(
         ("integrated_gradients", "flat"),
@@ -212,7 +212,7 @@ class BridgeConfig:
         1.0, "weight of the sparse model's own loss in the objective", at_least=0, at_most=LARGE
     )
     nmse: float = real(
-        1.0, "weight of the encoders' and decoders' normalised squared errors", at_least=0, at_most=LARGE
+        1.0, "weight of the encoders' and decoders' normalized squared errors", at_least=0, at_most=LARGE
     )
     kl_to_sparse: float = real(
         1.0, "weight of the hybrids that start in the dense model and end in the sparse one", at_least=0, at_most=LARGE

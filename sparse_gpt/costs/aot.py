@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sparse_gpt.bridges.dense import dense_config
 from sparse_gpt.bridges.training import BridgeProgram
 from sparse_gpt.circuits import TaskBatch
+from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_search
 from sparse_gpt.config import NODE_SITES, Config
@@ -22,9 +23,10 @@ from sparse_gpt.costs.chips import COLLECTIVE_LATENCY, DCN_LATENCY, Chip
 from sparse_gpt.costs.collectives import BETWEEN_SLICES, Collective, find_collectives, total_by_kind
 from sparse_gpt.costs.work import Work, count_work
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import build
-from sparse_gpt.parameters import parameter_table
+from sparse_gpt.parameters import PyTree, parameter_table
 from sparse_gpt.training import sharding, step
 
 PROJECTION = "projection"  # the named scope of sparsity/projection.py
@@ -33,22 +35,23 @@ WAYS_OUT = "more fsdp in --mesh, --config.train.remat=true, more microbatches, o
 MOST_COUNT_BYTES = 64 * 1024  # a round counts 15 candidates of every tensor: 9 kB for the presets' 150 tensors
 
 Shape = jax.ShapeDtypeStruct
+Program = Any  # a jax.stages.Compiled, which by its annotations may know neither its text nor its memory
 
 
-def compile_train(config: Config, mesh: Mesh, project: bool = True) -> Any:
+def compile_train(config: Config, mesh: Mesh, project: bool = True) -> Program:
     """The compiled train step; without the projection for comparison."""
     state = step.abstract_state(config, mesh)
     return step.compile_step(config, mesh, project).lower(state, *step.abstract_inputs(config)).compile()
 
 
-def compile_bridge(config: Config, mesh: Mesh) -> Any:
+def compile_bridge(config: Config, mesh: Mesh) -> Program:
     """The compiled step of a bridged run, with the dense model that launch.bridge would train for it."""
     program = BridgeProgram(config, mesh, dense_config(config))
     state, dense = program.abstract_state(), program.abstract_dense()
     return program.compile_step().lower(state, dense, *step.abstract_inputs(config)).compile()
 
 
-def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -> Any:
+def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -> Program:
     """One step of the mask search, its population sharded over all devices of the mesh, the weights replicated.
 
     Args:
@@ -63,7 +66,7 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
     widths = site_widths(config.model)
     gates = {site: Shape((config.model.n_layer, widths[site]), jnp.float32) for site in NODE_SITES}
 
-    def place(where: NamedSharding, tree: Any) -> Any:
+    def place(where: NamedSharding, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=where), tree)
 
     params = step.abstract_state(exact).params
@@ -84,7 +87,7 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
     return mask_search.advance.lower(*arguments, steps=config.prune.steps, mesh=mesh).compile()
 
 
-def _searches(config: Config, gates: Any, searches: int) -> tuple[Any, Any]:
+def _searches(config: Config, gates: Gates, searches: int) -> tuple[PyTree, PyTree]:
     """Shapes of the hyperparameters and states of a population: one search's, with another leading axis."""
     one = jax.tree.map(lambda x: x[:1], hyperparameters.population(config.prune))
     state = jax.eval_shape(
@@ -95,7 +98,7 @@ def _searches(config: Config, gates: Any, searches: int) -> tuple[Any, Any]:
     return jax.tree.map(lambda x: Shape((searches, *x.shape[1:]), x.dtype), (one, state))
 
 
-def fitting(compile_it: Callable[[], Any], chip: Chip) -> Any:
+def fitting(compile_it: Callable[[], Program], chip: Chip) -> Program:
     """What `compile_it` returns. InputError when the compiler itself finds that the program needs too much memory."""
     try:
         return compile_it()
@@ -123,10 +126,11 @@ class Cost:
         return max(self.instructions, self.memory, self.overlapped) + self.communication
 
 
-def describe(compiled: Any, chip: Chip, slices: int = 1) -> dict[str, Any]:
+def describe(compiled: Program, chip: Chip, slices: int = 1) -> Tree:
     """Memory, work, collectives and roofline of a compiled program, per chip. Plain numbers for a JSON file.
 
-    What only a tie at a threshold sets in motion (the second search of `topk.joint_cut`) counts under "with_ties" only.
+    What only a tie at a threshold sets in motion (the second search of `topk.joint_cut`) counts under
+    "with_ties" only.
     The projection comes after all gradients, so its time is added to that of the rest.
     """
     text = compiled.as_text()
@@ -201,7 +205,7 @@ def _seconds(each: Collective, chip: Chip, slices: int) -> float:
     return each.bytes * (2 if each.kind == "all-reduce" else 1) / chip.ici + COLLECTIVE_LATENCY
 
 
-def memory(compiled: Any, chip: Chip) -> dict[str, Any]:
+def memory(compiled: Program, chip: Chip) -> Tree:
     """Bytes on one chip; donated arguments and the outputs that take their place count once."""
     stats = compiled.memory_analysis()
     total = (

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,8 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.costs.sizes import SIZES
-from sparse_gpt.parameters import Params
+from sparse_gpt.io import Tree
+from sparse_gpt.parameters import Params, PyTree
 from sparse_gpt.sparsity.topk import joint_cut, keep_mask, magnitude_keys
 from sparse_gpt.training import loop, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
@@ -26,7 +26,7 @@ from sparse_gpt.training.run import corpus_batches, prepared_corpus
 PYTORCH = {"small": 19_000, "medium": 2_600}  # tokens/s of a PyTorch implementation on two cores of such a machine
 
 
-def side_by_side(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def side_by_side(runs: Mapping[str, Callable[[], PyTree]], rounds: int) -> dict[str, float]:
     """Median seconds of each call, after one warm-up, taken in turn so that a drifting machine hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for index in range(rounds + 1):
@@ -44,7 +44,7 @@ def peak_memory_gb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def train_step(size: str, dtype: str, rounds: int) -> dict[str, Any]:
+def train_step(size: str, dtype: str, rounds: int) -> Tree:
     """Tokens per second of the train step at final density, and what the projection and AbsTopK take of it."""
     base = configs.replace(configs.Config(), {**SIZES[size], "train.dtype": dtype})
     runs = {
@@ -67,24 +67,24 @@ def train_step(size: str, dtype: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def _step(config: Config, project: bool) -> Callable[[], Any]:
+def _step(config: Config, project: bool) -> Callable[[], PyTree]:
     """The compiled step with its state, fed the same random batch again and again."""
     state = jax.jit(lambda: step.init_state(config))()
     rng = np.random.default_rng(0)
     shape = (config.train.batch_size, config.model.context + 1)
     tokens = rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
-    told = schedules.settings(config, config.train.steps - 1)
+    settings = schedules.settings(config, config.train.steps - 1)
     step_fn = step.compile_step(config, project=project)
     held = [state]
 
-    def run() -> Any:
-        held[0], metrics = step_fn(held[0], tokens, np.float32(told.learning_rate), told.keep)
+    def run() -> PyTree:
+        held[0], metrics = step_fn(held[0], tokens, np.float32(settings.learning_rate), settings.keep)
         return held[0].params, metrics
 
     return run
 
 
-def checkpoints(rounds: int) -> dict[str, Any]:
+def checkpoints(rounds: int) -> Tree:
     """What saving the state of preset quickstart takes of its training, at its own frequency.
 
     The share counts a checkpoint until all of it is on disk, although the loop waits only for the first part of that.
@@ -110,7 +110,7 @@ def checkpoints(rounds: int) -> dict[str, Any]:
     }
 
 
-def data_wait(rounds: int, config: Config | None = None) -> dict[str, Any]:
+def data_wait(rounds: int, config: Config | None = None) -> Tree:
     """What the training loop waits for its batches, over 20 steps a round after the first 20; default: quickstart.
 
     The corpus is of generated programs, with enough tokens for every step, and is read back as in any run.
@@ -155,7 +155,7 @@ def data_wait(rounds: int, config: Config | None = None) -> dict[str, Any]:
     }
 
 
-def selection(rounds: int, fraction: int, width: int = 2048) -> dict[str, Any]:
+def selection(rounds: int, fraction: int, width: int = 2048) -> Tree:
     """Keeping 1 / fraction of width x width floats: our counting search against lax.top_k and a full sort.
 
     The time of lax.top_k depends on k, so a ratio means nothing without it.
@@ -166,8 +166,8 @@ def selection(rounds: int, fraction: int, width: int = 2048) -> dict[str, Any]:
     @jax.jit
     def counting(w: jax.Array) -> jax.Array:
         keys = magnitude_keys(w)
-        cut = joint_cut([keys], jnp.array([k], jnp.int32))
-        return jnp.where(keep_mask(keys, cut.key[0], cut.bound[0]), w, 0)
+        threshold = joint_cut([keys], jnp.array([k], jnp.int32))
+        return jnp.where(keep_mask(keys, threshold.key[0], threshold.bound[0]), w, 0)
 
     def by_threshold(threshold: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
         return jax.jit(lambda w: jnp.where(jnp.abs(w) >= threshold(jnp.abs(w).reshape(-1)), w, 0))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +25,13 @@ from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_searc
 from sparse_gpt.config import Config
 from sparse_gpt.costs.benchmark import side_by_side
 from sparse_gpt.costs.sizes import SIZES
+from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import site_widths
-from sparse_gpt.parameters import Params, parameter_table, unflatten
+from sparse_gpt.parameters import Params, PyTree, parameter_table, unflatten
 
 
-def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pairs: int = 64) -> list[dict[str, Any]]:
-    """Mask-optimisation steps per second with 1, 4, 8, ... parallel searches on a random sparse model."""
+def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pairs: int = 64) -> list[Tree]:
+    """Mask-optimization steps per second with 1, 4, 8, ... parallel searches on a random sparse model."""
     config = configs.replace(configs.Config(), dict(SIZES["small"]))
     rng = np.random.default_rng(0)
     params = _random_sparse(config, rng)
@@ -48,11 +48,11 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
     positions = np.full((steps, count), time_steps - 1, np.int32)
     batches = TaskBatch(ids(steps, count, time_steps), positions, ids(steps, count), ids(steps, count))
 
-    def runner(size: int) -> Callable[[], Any]:
+    def runner(size: int) -> Callable[[], PyTree]:
         h = hyperparameters.population(dataclasses.replace(config.prune, seeds=size, k_coefs=(1e-4,)))
         states = [paper_search.initial_states(h, mask)]
 
-        def run() -> Any:
+        def run() -> PyTree:
             states[0], metrics = mask_search.advance(gated, mask, h, states[0], jnp.int32(0), batches, 400)
             return metrics
 
@@ -89,7 +89,7 @@ def first_chunk(time_steps: int = 32) -> None:
     mask_search.search(problem, hyperparameters.population(config.prune), progress=False)
 
 
-def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> dict[str, Any]:
+def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> Tree:
     """Answer logits of a random circuit: the gated model against the circuit on its own. And of candidates that are
     parts of it, as refinement tries them: in the whole model against within the circuit's nodes."""
     config = configs.replace(configs.Config(), dict(SIZES["small"]))

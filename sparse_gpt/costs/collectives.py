@@ -43,7 +43,7 @@ class Collective:
 
 
 def find_collectives(text: str) -> list[Collective]:
-    """Every collective of an optimised HLO module (`compiled.as_text()`), loops multiplied out.
+    """Every collective of an optimized HLO module (`compiled.as_text()`), loops multiplied out.
 
     Raises:
         ValueError: the text holds no entry computation.

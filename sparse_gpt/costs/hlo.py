@@ -1,4 +1,4 @@
-"""The text of a compiled program (`compiled.as_text()`, an optimised HLO module) as instructions that can be walked.
+"""The text of a compiled program (`compiled.as_text()`, an optimized HLO module) as instructions that can be walked.
 
 XLA's own cost analysis counts the body of a loop once; `walk` says of every instruction how often it runs. TPU programs
 carry no trip counts: a loop's count is then the constant that its condition compares its counter with.
@@ -117,7 +117,7 @@ class Module(NamedTuple):
 
 
 def parse(text: str) -> Module:
-    """The program in an optimised HLO module.
+    """The program in an optimized HLO module.
 
     Raises:
         ValueError: the text holds no entry computation.

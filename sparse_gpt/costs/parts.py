@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparse_gpt.costs import benchmark, circuit_benchmark
 from sparse_gpt.costs.startup import quickstart, startup
+from sparse_gpt.io import Tree
+from sparse_gpt.visible import columns
 
-Row = dict[str, Any]
+Row = Tree
 FRACTIONS = (4, 16, 32, 256)  # of the entries that a selection keeps
 POPULATIONS = (1, 4, 8)  # of the mask search
 PROMPT_TOKENS = 16
@@ -56,6 +58,4 @@ def _plan_all(sizes: Sequence[str], dtypes: Sequence[str], rounds: int) -> Itera
 def print_table(rows: Sequence[Row]) -> None:
     """Prints rows with equal keys in aligned columns."""
     cells = [list(rows[0])] + [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    for row in cells:
-        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print("\n".join(columns(cells)))

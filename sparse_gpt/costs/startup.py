@@ -9,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 PATIENCE = 600.0  # seconds
 CIRCUIT_SHARE = (0.45, 0.75)  # of the training's time: evaluation of tasks, circuit and report, on different processors
@@ -19,7 +19,7 @@ CIRCUIT_SHARE = (0.45, 0.75)  # of the training's time: evaluation of tasks, cir
 FIRST_CHUNK = "from sparse_gpt.costs import startup; startup.first_chunk()"
 
 
-def startup(rounds: int) -> list[dict[str, Any]]:
+def startup(rounds: int) -> list[Tree]:
     """Seconds, medians over rounds: of `launch.train` until its first step is logged, and of a process that imports
     what a search needs and does the first chunk of one."""
     with tempfile.TemporaryDirectory() as name:
@@ -43,7 +43,7 @@ def startup(rounds: int) -> list[dict[str, Any]]:
         ]
 
 
-def _with_caches(what: str, run: Callable[[Path], float], folder: Path, rounds: int) -> list[dict[str, Any]]:
+def _with_caches(what: str, run: Callable[[Path], float], folder: Path, rounds: int) -> list[Tree]:
     empty, warm = [], []
     for _ in range(rounds):
         cache = Path(tempfile.mkdtemp(dir=folder))
@@ -81,7 +81,7 @@ def _run(command: list[str]) -> None:
         raise InputError(f"{' '.join(command[1:3])}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
 
 
-def quickstart(steps: int = 10) -> dict[str, Any]:
+def quickstart(steps: int = 10) -> Tree:
     """Minutes that launch/quickstart.sh will take on this machine, from a few training steps; what is compiled for
     them serves the training too."""
     import jax

@@ -1,12 +1,13 @@
 """What a program compiled for a TPU slice needs and how fast it could be: as numbers, and as lines for people."""
 
-from typing import Any
+from jax.sharding import Mesh
 
 from sparse_gpt import config as configs
 from sparse_gpt.bridges.dense import check_pair, dense_config
 from sparse_gpt.config import Config
 from sparse_gpt.costs import aot, chips
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 
 def spread_over_all(config: Config, chip_count: int, searches: int) -> Config:
@@ -16,7 +17,7 @@ def spread_over_all(config: Config, chip_count: int, searches: int) -> Config:
     return configs.replace(config, {"train.mesh": "", "train.batch_size": chip_count, "train.microbatches": 1})
 
 
-def describe_train(config: Config, mesh: Any, chip: chips.Chip, slices: int, compare: bool = False) -> dict[str, Any]:
+def describe_train(config: Config, mesh: Mesh, chip: chips.Chip, slices: int, compare: bool = False) -> Tree:
     """The train step; with `compare` also without the projection."""
     result = aot.describe(aot.fitting(lambda: aot.compile_train(config, mesh), chip), chip, slices)
     tokens = config.train.batch_size * config.model.context
@@ -30,7 +31,7 @@ def describe_train(config: Config, mesh: Any, chip: chips.Chip, slices: int, com
     return result
 
 
-def describe_bridge(config: Config, mesh: Any, chip: chips.Chip, slices: int) -> dict[str, Any]:
+def describe_bridge(config: Config, mesh: Mesh, chip: chips.Chip, slices: int) -> Tree:
     """The step of a bridged run."""
     dense = dense_config(config)
     check_pair(dense, config)
@@ -42,16 +43,14 @@ def describe_bridge(config: Config, mesh: Any, chip: chips.Chip, slices: int) ->
     }
 
 
-def describe_search(
-    config: Config, mesh: Any, chip: chips.Chip, slices: int, searches: int, time_steps: int
-) -> dict[str, Any]:
+def describe_search(config: Config, mesh: Mesh, chip: chips.Chip, slices: int, searches: int, time_steps: int) -> Tree:
     """A step of the mask search on samples of `time_steps` tokens."""
     program = aot.fitting(lambda: aot.compile_search(config, mesh, searches, time_steps), chip)
     result = aot.describe(program, chip, slices)
     return result | {"searches": searches, "tokens_per_sample": time_steps}
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Tree) -> str:
     """A few lines for people."""
     memory, rest = result["memory"], result["rest"]
     gb = {key: memory[key] / 1e9 for key in ("total", "arguments", "temporaries", "outputs", "chip")}
@@ -86,7 +85,7 @@ def _collective_lines(total: dict[str, dict[str, int]]) -> list[str]:
     ]
 
 
-def _projection_line(result: dict[str, Any]) -> str:
+def _projection_line(result: Tree) -> str:
     projection = result["projection"]
     reductions, with_ties = (
         projection[key].get("all-reduce", {"count": 0})["count"] for key in ("collectives", "collectives_with_ties")

@@ -1,7 +1,7 @@
 """What a compiled program does on one device, instruction by instruction, with loops multiplied out.
 
 `compiled.cost_analysis()` counts the body of a loop once, and the selections of this project are loops (as is gradient
-accumulation). So bytes, vector operations and matrix products are counted here from the text of the optimised program.
+accumulation). So bytes, vector operations and matrix products are counted here from the text of the optimized program.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Work:
 
 
 def count_work(text: str) -> list[Work]:
-    """The work of every instruction of an optimised HLO module (`compiled.as_text()`), collectives left out.
+    """The work of every instruction of an optimized HLO module (`compiled.as_text()`), collectives left out.
 
     Raises:
         ValueError: the text holds no entry computation.
@@ -141,22 +142,30 @@ def _matmul(around: hlo.Computation, each: hlo.Instruction) -> int:
     products = output["b"] * output["f"] * kernel["i"]
     for axis in sorted(input_.keys() - {"b", "f"}):
         at = {name: value.split("x")[int(axis)] for name, value in fields.items()}
-        products *= _window_products(input_[axis], output[axis], **_window(at))
+        products *= _window_products(input_[axis], output[axis], _window(at))
     return 2 * products
 
 
-def _window(at: Mapping[str, str]) -> dict[str, int]:
-    """The window along one axis: size, stride, padding before it, dilation of the input and of the kernel."""
-    numbers = {name: int(at.get(name, "1")) for name in ("size", "stride", "lhs_dilate", "rhs_dilate")}
-    return numbers | {"pad": int(at.get("pad", "0_0").split("_")[0])}
+class _Window(NamedTuple):
+    """The window along one axis: dilation of the input and of the kernel, padding before the input."""
+
+    size: int
+    stride: int
+    lhs_dilate: int
+    rhs_dilate: int
+    pad: int
+
+
+def _window(at: Mapping[str, str]) -> _Window:
+    numbers = {name: int(at.get(name, "1")) for name in _Window._fields[:-1]}
+    return _Window(**numbers, pad=int(at.get("pad", "0_0").split("_")[0]))
 
 
 @functools.cache
-def _window_products(
-    length: int, positions: int, size: int, stride: int, lhs_dilate: int, rhs_dilate: int, pad: int
-) -> int:
+def _window_products(length: int, positions: int, window: _Window) -> int:
     """Pairs of window position and kernel entry that meet an entry of the input. Batched products are written as
     windows over a dilated input, where most pairs meet nothing."""
-    place = stride * np.arange(positions)[:, None] + rhs_dilate * np.arange(size)[None] - pad
-    inside = (place >= 0) & (place <= (length - 1) * lhs_dilate) & (place % lhs_dilate == 0)
+    starts, entries = window.stride * np.arange(positions), window.rhs_dilate * np.arange(window.size)
+    place = starts[:, None] + entries[None] - window.pad
+    inside = (place >= 0) & (place <= (length - 1) * window.lhs_dilate) & (place % window.lhs_dilate == 0)
     return int(np.count_nonzero(inside))

@@ -10,10 +10,10 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from sparse_gpt.data.cleaning import SPLITS
 from sparse_gpt.data.shards import MANIFEST, Shard, TokenStream, read_manifest, verify_shards
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 if TYPE_CHECKING:  # grain imports JAX, which takes seconds: `_build` does so when batches are wanted
     import grain
+
+READ_AHEAD = 4  # batches
 
 
 class Corpus:
@@ -36,7 +39,7 @@ class Corpus:
         tokenizer: the tokenizer its tokens belong to.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, sha256: str):
+    def __init__(self, folder: Path, manifest: Tree, tokenizer: Tokenizer, sha256: str):
         self.folder, self.manifest, self.tokenizer, self.sha256 = folder, manifest, tokenizer, sha256
         self._datasets: dict[tuple[str, int, int], grain.MapDataset] = {}
         self._lock = threading.Lock()
@@ -113,20 +116,20 @@ class Corpus:
         batch_size: int,
         context: int,
         start_step: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-        prefetch: int = 4,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[np.ndarray]:
         """Endless iterator over this process's rows of batches start_step, start_step + 1, …, read ahead by a thread.
 
-        Process p of n gets rows [p·batch_size/n, (p+1)·batch_size/n) of the same global batch that `batch` gives.
+        `part` (p, n): process p of n gets rows [p·batch_size/n, (p+1)·batch_size/n) of the global batch that `batch`
+        gives.
 
         Yields:
-            int32 (batch_size / process_count, context + 1).
+            int32 (batch_size / n, context + 1).
 
         Raises:
-            InputError: process_count does not divide batch_size.
+            InputError: n does not divide batch_size.
         """
+        process_index, process_count = part
         if batch_size % process_count:
             raise InputError(f"train.batch_size={batch_size}: must be a multiple of the {process_count} processes")
         local = batch_size // process_count
@@ -135,14 +138,14 @@ class Corpus:
         def rows(step: int) -> np.ndarray:
             return self._rows(windows, step * batch_size + process_index * local, local)
 
-        return _read_ahead(rows, start_step, prefetch)
+        return _read_ahead(rows, start_step)
 
 
-def _read_ahead(rows: Any, start: int, depth: int) -> Iterator[np.ndarray]:
+def _read_ahead(rows: Callable[[int], np.ndarray], start: int) -> Iterator[np.ndarray]:
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting: collections.deque[Future[np.ndarray]] = collections.deque()
         steps = itertools.count(start)
-        waiting.extend(pool.submit(rows, step) for step in itertools.islice(steps, max(1, depth)))
+        waiting.extend(pool.submit(rows, step) for step in itertools.islice(steps, READ_AHEAD))
         while True:
             ready = waiting.popleft().result()
             waiting.append(pool.submit(rows, next(steps)))

@@ -16,7 +16,7 @@ from sparse_gpt.data.shards import MANIFEST, Shard, token_dtype
 from sparse_gpt.data.sources import Source
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import disk_errors, write_json
+from sparse_gpt.io import Tree, disk_errors, write_json
 from sparse_gpt.records import Part
 from sparse_gpt.records.base import Count, read_checked
 from sparse_gpt.records.corpus import CorpusManifest
@@ -67,8 +67,8 @@ class _Current(Part):
 class _Progress(Part):
     """progress.json: the state of an unfinished preparation."""
 
-    settings: dict[str, Any]
-    fingerprints: list[dict[str, Any]]
+    settings: Tree
+    fingerprints: list[Tree]
     done: dict[str, _Done]
     current: _Current
     seen_keys: Count
@@ -90,7 +90,7 @@ class Settings:
     shard_tokens: int
 
 
-def compare(folder: Path, wanted: Settings, found: dict[str, Any], what: str = "a corpus") -> None:
+def compare(folder: Path, wanted: Settings, found: Tree, what: str = "a corpus") -> None:
     """Raises InputError naming the first setting in which the corpus in `folder` differs from the wanted one."""
     for name, value in dataclasses.asdict(wanted).items():
         if found.get(name) != value:
@@ -106,8 +106,8 @@ class UnusableSources(InputError):
 
 def _nothing_left(source: Source, dropped: Mapping[str, int]) -> UnusableSources:
     reasons = problems.counts(dropped) or "nothing read"
-    told = "; ".join([f"no training document left after cleaning ({reasons})", *problems.advice(dropped)])
-    return UnusableSources(f"data.sources: {source.spec.name}: {told}")
+    reason = "; ".join([f"no training document left after cleaning ({reasons})", *problems.advice(dropped)])
+    return UnusableSources(f"data.sources: {source.spec.name}: {reason}")
 
 
 class Preparation:
@@ -118,15 +118,15 @@ class Preparation:
         folder: Path,
         settings: Settings,
         sources: list[Source],
-        fingerprints: list[dict[str, Any]],
+        fingerprints: list[Tree],
         rules: Rules,
         given: Tokenizer | None,
     ):
         self._folder, self._settings, self._sources, self._rules = folder, settings, sources, rules
         self._fingerprints, self._given = fingerprints, given
-        self._done: dict[str, dict[str, Any]] = {}  # finished sources by number: entries for the manifest and shards
+        self._done: dict[str, Tree] = {}  # finished sources by number: entries for the manifest and shards
         self._current: SourceRun | None = None
-        self._restored: dict[str, Any] = {}
+        self._restored: Tree = {}
         self._seen_keys = 0
         self._restore()
 
@@ -233,12 +233,18 @@ class Preparation:
             source,
             tokenizer,
             self._settings.shard_tokens,
-            token_dtype(tokenizer.vocab_size),
             self._restored,
         )
         self._restored = {}
         with interruption.deferred(lambda at: 0.0):
-            run.run(self._target(number), self._rules, self._seen, workers, self._save, checkpoint_bytes, bar.update)
+            unsaved = 0
+            for size, tokens in run.run(self._target(number), self._rules, self._seen, workers):
+                bar.update(tokens)
+                unsaved += size
+                if unsaved >= checkpoint_bytes or interruption.requested():
+                    self._save()
+                    interruption.check()
+                    unsaved = 0
             self._close(number, source, run)
             interruption.check()
 

@@ -20,6 +20,13 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, also the beginning of 
 Reject = Callable[[str], bool]
 
 
+class Rule(NamedTuple):
+    """A caller's own rule: documents for which `rejects` is true are left out. `name` stands for it in the manifest."""
+
+    rejects: Reject
+    name: str
+
+
 class Cleaned(NamedTuple):
     """One document after the stateless checks; `problem` is "", or a key of problems.PROBLEMS and the rest is empty."""
 
@@ -37,7 +44,7 @@ def clean(
     near_duplicates: bool,
     reject: Reject | None = None,
 ) -> Cleaned:
-    """Decodes, normalises and checks one document.
+    """Decodes, normalizes and checks one document.
 
     Line ends become "\\n" and a byte order mark is dropped. Documents that `reject` returns True for are left out.
     """

@@ -11,7 +11,7 @@ import importlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from sparse_gpt.errors import InputError
 
@@ -26,7 +26,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".ta
 
 
 class Damaged(Exception):
-    """The data is not what it says it is: cut, or altered."""
+    """The data is not what it says it is: truncated, or altered."""
 
 
 class NeedsPackage(Exception):
@@ -52,7 +52,7 @@ def read_chunks(filesystem: Any, path: str) -> Iterator[bytes]:
     """The content of a file of an fsspec file system, unpacked, in parts of at most about 64 kB.
 
     Raises:
-        Damaged: compressed data is cut or altered; what stands before that has been given.
+        Damaged: compressed data is truncated or altered; what stands before that has been given.
         NeedsPackage: Zstandard, and no package that unpacks it.
         OSError: it cannot be read.
     """
@@ -69,7 +69,7 @@ def read_chunks(filesystem: Any, path: str) -> Iterator[bytes]:
             raise
 
 
-def _unpacked(stream: Any, head: bytes) -> Iterator[bytes]:
+def _unpacked(stream: BinaryIO, head: bytes) -> Iterator[bytes]:
     if head.startswith(_ZSTANDARD):
         yield from _zstandard(stream)
         return
@@ -85,8 +85,8 @@ def _unpacked(stream: Any, head: bytes) -> Iterator[bytes]:
         yield chunk
 
 
-def _zstandard(stream: Any) -> Iterator[bytes]:
-    """Frames one after the other. zstandard's own reader ends quietly where data is cut, and after the first frame."""
+def _zstandard(stream: BinaryIO) -> Iterator[bytes]:
+    """Frames one after the other. zstandard's own reader stops silently at truncated data, and after one frame."""
     for name in ("compression.zstd", "backports.zstd"):  # Python 3.14; the same for earlier ones
         with contextlib.suppress(ImportError):
             module = importlib.import_module(name)
@@ -100,7 +100,7 @@ def _zstandard(stream: Any) -> Iterator[bytes]:
     yield from _guarded(_zstandard_frames(stream, module.ZstdDecompressor(max_window_size=2**31)), module.ZstdError)
 
 
-def _zstandard_frames(stream: Any, decompressor: Any) -> Iterator[bytes]:
+def _zstandard_frames(stream: BinaryIO, decompressor: Any) -> Iterator[bytes]:
     small = 2**11  # a block of four bytes can stand for 128 kB
     frame, data = None, stream.read(small)
     while data:
@@ -110,7 +110,7 @@ def _zstandard_frames(stream: Any, decompressor: Any) -> Iterator[bytes]:
         if frame.eof:
             data, frame = frame.unused_data + data, None
     if frame is not None:
-        raise Damaged("the last Zstandard frame is cut")
+        raise Damaged("the last Zstandard frame is truncated")
 
 
 def _guarded(chunks: Iterator[bytes], damage: type[Exception]) -> Iterator[bytes]:

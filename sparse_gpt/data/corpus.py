@@ -1,132 +1,103 @@
 """From sources to a corpus on disk: tokenizer, shards, manifest; interruptible at any moment.
 
-Documents are read in order, cleaned and tokenised by threads in small groups, and consumed in order again: only the
+Documents are read in order, cleaned and tokenized by threads in small groups, and consumed in order again: only the
 consumer has state (duplicates seen, counts, open shards), so the result does not depend on the number of threads. The
-state is written to ``progress.json`` every now and then; a later start cuts off what was written after that and goes
+state is written to ``progress.json`` every now and then; a later start drops what was written after that and goes
 on, and ends with the same bytes. ``manifest.json`` comes last: where it is, the corpus is complete.
 """
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_gpt import locks
 from sparse_gpt.config import DataConfig
 from sparse_gpt.data.batches import Corpus
 from sparse_gpt.data.builder import PROGRESS, Preparation, Settings, UnusableSources, compare
-from sparse_gpt.data.cleaning import Reject
+from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.data.ingest import Rules
 from sparse_gpt.data.shards import MANIFEST, SHARD_TOKENS, read_manifest
 from sparse_gpt.data.source_kinds import open_source
-from sparse_gpt.data.spec import parse_sources
+from sparse_gpt.data.spec import SourceSpec, parse_sources
 from sparse_gpt.data.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
 
-_CHECKPOINT_BYTES = 2**26  # of text between two writings of the state
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """How the work of a preparation is divided; only the size of shards shows in the corpus.
+
+    Attributes:
+        workers: threads; 0: one per core.
+        shard_tokens: size of shards.
+        checkpoint_bytes: of text between two states to continue from.
+    """
+
+    workers: int = 0
+    shard_tokens: int = SHARD_TOKENS
+    checkpoint_bytes: int = 2**26
 
 
 def corpus_from_config(
-    data: DataConfig,
-    vocab_size: int,
-    folder: str | Path,
-    reject: Reject | None = None,
-    reject_name: str = "",
-    progress: bool = True,
+    data: DataConfig, vocab_size: int, folder: str | Path, rule: Rule | None = None, progress: bool = True
 ) -> Corpus:
     """The corpus of a run: the prepared one that `data.corpus` names, else one prepared in `folder`.
 
     Raises:
         InputError: as `prepare_corpus`, or the prepared corpus has another vocabulary size.
     """
-    if data.corpus:
-        corpus = Corpus.open(data.corpus)
-        if corpus.tokenizer.vocab_size != vocab_size:
-            raise InputError(
-                f"data.corpus={data.corpus}: its tokenizer has {corpus.tokenizer.vocab_size} entries, the model "
-                f"{vocab_size}; set --config.model.vocab_size={corpus.tokenizer.vocab_size}"
-            )
-        return corpus
-    return prepare_corpus(
-        folder,
-        data.sources,
-        data.seed,
-        data.tokens,
-        vocab_size,
-        tokenizer_folder=data.tokenizer,
-        validation_fraction=data.validation_fraction,
-        max_file_bytes=data.max_file_bytes,
-        near_duplicates=data.near_duplicates,
-        reject=reject,
-        reject_name=reject_name,
-        progress=progress,
-    )
+    if not data.corpus:
+        return prepare_corpus(folder, data, vocab_size, rule, progress=progress)
+    corpus = Corpus.open(data.corpus)
+    if corpus.tokenizer.vocab_size != vocab_size:
+        raise InputError(
+            f"data.corpus={data.corpus}: its tokenizer has {corpus.tokenizer.vocab_size} entries, the model "
+            f"{vocab_size}; set --config.model.vocab_size={corpus.tokenizer.vocab_size}"
+        )
+    return corpus
 
 
 def prepare_corpus(
     folder: str | Path,
-    sources: str,
-    seed: int,
-    tokens: int,
+    data: DataConfig,
     vocab_size: int,
+    rule: Rule | None = None,
     *,
-    tokenizer_folder: str | Path = "",
-    validation_fraction: float = 0.02,
-    max_file_bytes: int = 200_000,
-    near_duplicates: bool = True,
-    reject: Reject | None = None,
-    reject_name: str = "",
     progress: bool = True,
-    workers: int = 0,
-    shard_tokens: int = SHARD_TOKENS,
-    checkpoint_bytes: int = _CHECKPOINT_BYTES,
+    work: Work = Work(),
 ) -> Corpus:
     """Prepares a corpus in `folder`, continues an interrupted preparation, or opens the complete corpus there.
 
     Args:
         folder: gets manifest.json, tokenizer/ and shards/.
-        sources: mixture, see `spec.parse_sources`.
-        seed: orders files and generates idioms.
-        tokens: training tokens to prepare, shared among sources by weight; a source that has less gives what it has.
-            0: everything (generated sources in proportion to the others).
+        data: what it is made of. A source that has less than its share of `tokens` gives what it has; with 0 tokens,
+            generated sources give as much as their weights say beside the others. Without a `tokenizer`, one is trained
+            on the beginning of the training documents. `corpus` is not looked at.
         vocab_size: entries of the tokenizer.
-        tokenizer_folder: a tokenizer to use; "": train one on the beginning of the training documents.
-        validation_fraction: expected share of documents in the validation split, and as many in the test split.
-        max_file_bytes: longer documents are left out.
-        near_duplicates: also leave out near-duplicates, not only exact ones (see `cleaning.sketch_bands`).
-        reject: documents for which it returns True are left out; reject_name stands for it in the manifest.
-        progress: show a bar on stderr.
-        workers: threads; 0: one per core. The result does not depend on it.
-        shard_tokens, checkpoint_bytes: size of shards, and of text between two states to continue from.
+        rule: documents to leave out.
+        progress: whether to show a bar.
+        work: how it is divided.
 
     Raises:
         InputError: unusable sources or tokenizer, a folder that holds a corpus of other settings or that another
             process is writing to, no documents left after cleaning, a full disk (run again to continue). The folder is
             left as it was, unless the same call could go on with what is in it.
     """
-    folder = Path(folder)
-    specs = parse_sources(sources)
-    given = Tokenizer.load(tokenizer_folder) if tokenizer_folder else None
-    _check_vocabulary(vocab_size, given, tokenizer_folder)
-    settings = Settings(
-        sources=",".join(f"{spec.name}:{spec.weight:.6g}" for spec in specs),
-        seed=seed,
-        tokens=tokens,
-        vocab_size=vocab_size,
-        tokenizer=given.sha256 if given else "trained",
-        validation_fraction=validation_fraction,
-        max_file_bytes=max_file_bytes,
-        near_duplicates=near_duplicates,
-        reject=reject_name or ("given" if reject else ""),
-        shard_tokens=shard_tokens,
-    )
+    folder, specs = Path(folder), parse_sources(data.sources)
+    given = Tokenizer.load(data.tokenizer) if data.tokenizer else None
+    _check_vocabulary(vocab_size, given, data.tokenizer)
+    settings = _settings(data, specs, vocab_size, given, rule, work)
     if (folder / MANIFEST).is_file():
         compare(folder, settings, read_manifest(folder)["settings"])
         return Corpus.open(folder)
-    if tokens == 0 and all(spec.kind == "idioms" for spec in specs):
+    if data.tokens == 0 and all(spec.kind == "idioms" for spec in specs):
         raise InputError(f"data.tokens=0: {settings.sources} has no end; say how many tokens to prepare")
-    opened = [open_source(spec, seed, max_file_bytes) for spec in specs]
+    opened = [open_source(spec, data.seed, data.max_file_bytes) for spec in specs]
     fingerprints = [source.fingerprint() for source in opened]  # raises before anything is written
-    rules = Rules(max_file_bytes, validation_fraction, near_duplicates, reject)
+    rejects = rule.rejects if rule else None
+    rules = Rules(data.max_file_bytes, data.validation_fraction, data.near_duplicates, rejects)
     _check_folder(folder)
     unusable = False
     with (
@@ -136,11 +107,34 @@ def prepare_corpus(
         if not (folder / MANIFEST).is_file():
             run = Preparation(folder, settings, opened, fingerprints, rules, given)
             try:
-                run.run(workers or os.cpu_count() or 1, checkpoint_bytes, progress)
+                run.run(work.workers or os.cpu_count() or 1, work.checkpoint_bytes, progress)
             except UnusableSources:
                 unusable = True
                 raise
     return Corpus.open(folder, verify="sizes")
+
+
+def _settings(
+    data: DataConfig,
+    specs: Sequence[SourceSpec],
+    vocab_size: int,
+    given: Tokenizer | None,
+    rule: Rule | None,
+    work: Work,
+) -> Settings:
+    """What the corpus will depend on, in the form that its manifest has it."""
+    return Settings(
+        sources=",".join(f"{spec.name}:{spec.weight:.6g}" for spec in specs),
+        seed=data.seed,
+        tokens=data.tokens,
+        vocab_size=vocab_size,
+        tokenizer=given.sha256 if given else "trained",
+        validation_fraction=data.validation_fraction,
+        max_file_bytes=data.max_file_bytes,
+        near_duplicates=data.near_duplicates,
+        reject=rule.name if rule else "",
+        shard_tokens=work.shard_tokens,
+    )
 
 
 def _check_vocabulary(vocab_size: int, given: Tokenizer | None, folder: str | Path) -> None:

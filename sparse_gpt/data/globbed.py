@@ -11,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from sparse_gpt.data.compressed import ARCHIVES, READ_ERRORS, Damaged, NeedsPackage, library_errors, read_chunks
 from sparse_gpt.data.sources import START, Document, File, Files, Position, WholeFiles
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 
 class Globbed(Files):
@@ -60,14 +61,14 @@ class Globbed(Files):
             raise self.error(f"{archive} is an archive of many files; unpack it and name what is in it")
         return found
 
-    def _is_file(self, path: str, info: dict[str, Any]) -> bool:
+    def _is_file(self, path: str, info: Tree) -> bool:
         """Pipes, sockets and devices are none: reading them may never end. fsspec calls them "other", and links too."""
         return os.path.isfile(path) if self.local else info.get("type") != "directory"
 
-    def _size(self, path: str, info: dict[str, Any]) -> int:
+    def _size(self, path: str, info: Tree) -> int:
         return os.stat(path).st_size if self.local else int(info.get("size") or 0)
 
-    def _why_none(self, pattern: str, matches: dict[str, Any]) -> str:
+    def _why_none(self, pattern: str, matches: Tree) -> str:
         if self.local and os.path.isdir(pattern):
             return f"; it is a folder: name its files, as in {self.spec.kind}={self.spec.location.rstrip('/')}/**"
         special = [path for path in matches if self.local and not os.path.isdir(path) and os.path.exists(path)]
@@ -96,8 +97,8 @@ class Globbed(Files):
             return Document(None, after, "unreadable")
         raise self.error(f"{file.path}: cannot be read now ({error}); run the same command again, it continues")
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Also reads the beginning of the first file, so that a missing package is told before anything is written."""
+    def fingerprint(self) -> Tree:
+        """Also reads the beginning of the first file, so that a missing package is named before anything is written."""
         try:
             next(self.chunks(self.files[0]), b"")
         except READ_ERRORS as error:

@@ -10,6 +10,7 @@ from typing import Any
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tables import missing_package, row_document, wrong_column
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 OPTIONS = ("data_dir", "revision", "split")
 _ROWS_LOOKED_AT = 32
@@ -38,8 +39,8 @@ class HuggingFace(Source):
         try:
             yield
         except Exception as error:  # datasets raises nearly anything, RuntimeError for data it cannot find among it
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise InputError(f"data.sources: {self.spec.name}: {what} ({told}); {way_out}") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise InputError(f"data.sources: {self.spec.name}: {what} ({reason}); {way_out}") from error
 
     @functools.cached_property
     def _rows(self) -> Any:
@@ -52,7 +53,7 @@ class HuggingFace(Source):
         with self._errors("cannot be opened", way_out):
             return datasets.load_dataset(name, config or None, **{"split": "train", "streaming": True, **options})
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         rows = self._rows
         with self._errors("cannot be read", "try again, or say which part: data_dir, revision, split"):
             first = list(itertools.islice(iter(rows), _ROWS_LOOKED_AT))

@@ -4,19 +4,18 @@ import collections
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from sparse_gpt import interruption
 from sparse_gpt.data.cleaning import SPLITS, Cleaned, Reject, SeenTable, clean, duplicate_problem
-from sparse_gpt.data.shards import Shard, ShardWriter
+from sparse_gpt.data.shards import Shard, ShardWriter, token_dtype
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tokenizer import Tokenizer
-from sparse_gpt.io import disk_errors
+from sparse_gpt.io import Tree, disk_errors
 
 _GROUP_BYTES, _GROUP_DOCUMENTS = 2**18, 256  # what a thread is given at a time
 
@@ -50,7 +49,7 @@ _NO_TOKENS = np.zeros(0, np.uint32)
 
 
 def _work(source: Source, documents: list[Document], rules: Rules, tokenizer: Tokenizer) -> list[_Ready]:
-    """Cleans and tokenises a group; a pure function, run in threads."""
+    """Cleans and tokenizes a group; a pure function, run in threads."""
     result = []
     for document in documents:
         cleaned = rules.apply(source, document)
@@ -75,8 +74,8 @@ def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
 def ready_documents(
     source: Source, start: Position, rules: Rules, tokenizer: Tokenizer, workers: int
 ) -> Iterator[_Ready]:
-    """Cleaned and tokenised documents in order, from `start` on; at most 2 · workers groups are in memory."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="tokenise") as pool:
+    """Cleaned and tokenized documents in order, from `start` on; at most 2 · workers groups are in memory."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="tokenize") as pool:
         waiting: collections.deque[Future[list[_Ready]]] = collections.deque()
         groups = _groups(source.read(start))
         try:
@@ -147,7 +146,7 @@ class Seen:
 
 
 class SourceRun:
-    """Tokenises one source into `folder`, from a state given by `checkpoint` of an earlier start, or from {}."""
+    """Tokenizes one source into `folder`, from a state given by `checkpoint` of an earlier start, or from {}."""
 
     def __init__(
         self,
@@ -156,10 +155,9 @@ class SourceRun:
         source: Source,
         tokenizer: Tokenizer,
         shard_tokens: int,
-        dtype: np.dtype,
-        state: dict[str, Any],
+        state: Tree,
     ):
-        self._source, self._tokenizer, self._dtype = source, tokenizer, dtype
+        self._source, self._tokenizer, self._dtype = source, tokenizer, token_dtype(tokenizer.vocab_size)
         self._position: Position = tuple(state.get("position", START))
         self.documents_read: int = state.get("documents_read", 0)
         self.dropped: dict[str, int] = state.get("dropped", {})
@@ -169,45 +167,32 @@ class SourceRun:
         self.exhausted: bool = state.get("exhausted", False)
         writers = state.get("writers", {})
         self._writers = {
-            split: ShardWriter(folder, number, split, dtype, shard_tokens, writers.get(split, {})) for split in SPLITS
+            split: ShardWriter(folder, number, split, self._dtype, shard_tokens, writers.get(split, {}))
+            for split in SPLITS
         }
 
-    def run(
-        self,
-        target: int,
-        rules: Rules,
-        seen: Seen,
-        workers: int,
-        checkpoint: Callable[[], None],
-        every_bytes: int,
-        report: Callable[[int], None],
-    ) -> None:
-        """Reads on until `target` training tokens are written (0: everything there is).
+    def run(self, target: int, rules: Rules, seen: Seen, workers: int) -> Iterator[tuple[int, int]]:
+        """Reads on until `target` training tokens are written (0: everything there is). After each document, `state`
+        can be taken.
 
-        checkpoint: called after every `every_bytes` bytes of text, and when a signal asks to end; report: called with
-        the tokens of each training document.
+        Yields:
+            Bytes of the document's text, and the training tokens that were written of it.
         """
         separator = np.array([self._tokenizer.eot_id], self._dtype)
-        unsaved = 0
         if not self._wants_more(target):
             return
         for ready in ready_documents(self._source, self._position, rules, self._tokenizer, workers):
             problem = ready.cleaned.problem or seen.problem(ready.cleaned.keys)
             self.documents_read += 1
+            before = self.splits["train"]["tokens"]
             if problem:
                 self.dropped[problem] = self.dropped.get(problem, 0) + 1
             else:
                 self._write(ready, separator)
-                if ready.cleaned.split == "train":
-                    report(len(ready.tokens) + 1)
             self._position = ready.after
+            yield ready.cleaned.bytes, self.splits["train"]["tokens"] - before
             if not self._wants_more(target):
                 return
-            unsaved += ready.cleaned.bytes
-            if unsaved >= every_bytes or interruption.requested():
-                checkpoint()
-                interruption.check()
-                unsaved = 0
         self.exhausted = True
 
     def _wants_more(self, target: int) -> bool:
@@ -221,7 +206,7 @@ class SourceRun:
         counts["bytes"] += ready.cleaned.bytes
         counts["tokens"] += len(ready.tokens) + 1
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Tree:
         """Everything needed to go on from here; what is written so far is on the disk when this returns."""
         return {
             "position": list(self._position),

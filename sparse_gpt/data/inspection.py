@@ -47,7 +47,7 @@ def documents(corpus: Corpus, source: int, split: str) -> Iterator[str]:
 
 
 def construct_table(corpus: Corpus, count: int = 200) -> str:
-    """How often each construct of the tasks' behaviours occurs per 100 kB of source, in the first training documents.
+    """How often each construct of the tasks' behaviors occurs per 100 kB of source, in the first training documents.
 
     Documents that are not valid Python are passed over.
     """

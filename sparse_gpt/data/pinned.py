@@ -8,10 +8,11 @@ import hashlib
 import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparse_gpt.data.sources import File, WholeFiles
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 LIST = Path(__file__).with_name("pinned_files.txt")
 _HEAD = "# SHA-256, bytes and path of the Python files that source pinned_source reads; made by tests/pin_sources.py\n"
@@ -83,7 +84,7 @@ class PinnedSource(WholeFiles):
             )
         return found
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         """Also compares every file with the list, so that a preparation does not stop in the middle."""
         for file in self.files:
             self._content(file)

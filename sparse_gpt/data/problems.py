@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 PROBLEMS: Mapping[str, str] = {
     "unreadable": "the file cannot be read: check its permissions",
-    "damaged": "the file is cut or damaged: fetch it again (what stands before the damage is used)",
+    "damaged": "the file is truncated or damaged: fetch it again (what stands before the damage is used)",
     "not_json": "every line must be a whole JSON object: make lines of an array with jq -c '.[]' FILE",
     "not_object": "every line must be a JSON object: make lines of an array with jq -c '.[]' FILE",
     "no_column": "the column is missing there: name another one with #COLUMN",

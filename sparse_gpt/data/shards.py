@@ -8,13 +8,13 @@ shares pages between processes; and `numpy.fromfile` or any other language reads
 import contextlib
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sparse_gpt.data.files import sha256_file
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import disk_errors, read_json, read_json_if_any, write_json
+from sparse_gpt.io import Json, Tree, disk_errors, read_json, read_json_if_any, write_json
 from sparse_gpt.records.corpus import CorpusManifest
 
 MANIFEST = "manifest.json"
@@ -41,12 +41,10 @@ class ShardWriter:
     """Appends documents of one source and split to numbered shards; a shard ends with the document that fills it.
 
     The shard being written is ``NAME.partial``. `state` after `flush` is what `__init__` needs to continue from there:
-    whatever was written later, even whole shards, is cut off again.
+    whatever was written later, even whole shards, is truncated again.
     """
 
-    def __init__(
-        self, folder: Path, source: int, split: str, dtype: np.dtype, shard_tokens: int, state: dict[str, Any]
-    ):
+    def __init__(self, folder: Path, source: int, split: str, dtype: np.dtype, shard_tokens: int, state: Tree):
         self._folder, self._source, self._split, self._dtype = folder, source, split, dtype
         self._shard_tokens = shard_tokens
         self.shards = [Shard(*entry) for entry in state.get("shards", [])]
@@ -89,7 +87,7 @@ class ShardWriter:
             self._finish()
             self._reopen()
 
-    def flush(self) -> dict[str, Any]:
+    def flush(self) -> Tree:
         """Puts everything on the disk and returns the state to continue from."""
         with disk_errors(self._partial):
             self._file.flush()
@@ -123,17 +121,17 @@ class ShardWriter:
 # Reading
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Tree:
     """The manifest of a corpus. Raises InputError if the folder has none, or one of another format."""
     path = folder / MANIFEST
     if not os.path.lexists(path):
         raise InputError(f"{folder}: no corpus there ({MANIFEST} is missing); prepare one with launch.data")
-    manifest: dict[str, Any] = read_json(path)
+    manifest: Tree = read_json(path)
     CorpusManifest.from_tree(manifest, str(path))
     return manifest
 
 
-def verify_shards(folder: Path, manifest: dict[str, Any], verify: str = "auto") -> None:
+def verify_shards(folder: Path, manifest: Tree, verify: str = "auto") -> None:
     """Raises InputError naming the first shard that is missing, truncated or altered.
 
     verify: "sizes" compares sizes only; "full" hashes every shard; "auto" hashes every shard of a corpus below 1 GiB,
@@ -147,7 +145,7 @@ def verify_shards(folder: Path, manifest: dict[str, Any], verify: str = "auto") 
         return
     small = sum(shard.tokens for shard in shards) * itemsize < _ALWAYS_HASH_BELOW
     known = {} if verify == "full" or small else _read_verified(folder)
-    seen: dict[str, list[Any]] = {}
+    seen: dict[str, list[Json]] = {}
     for shard in shards:
         path = folder / "shards" / shard.name
         stamp = [shard.sha256, path.stat().st_size, path.stat().st_mtime_ns]
@@ -169,16 +167,16 @@ def _check_size(path: Path, wanted: int) -> None:
         )
 
 
-def _read_verified(folder: Path) -> dict[str, list[Any]]:
+def _read_verified(folder: Path) -> dict[str, list[Json]]:
     path = folder / "verified.json"
     try:
-        found: dict[str, list[Any]] = read_json_if_any(path)
+        found: dict[str, list[Json]] = read_json_if_any(path)
     except InputError:  # damaged: every shard is hashed, and it is written anew
         return {}
     return found
 
 
-def _write_verified(folder: Path, seen: dict[str, list[Any]]) -> None:
+def _write_verified(folder: Path, seen: dict[str, list[Json]]) -> None:
     with contextlib.suppress(InputError, OSError):  # a corpus on a read-only disk is hashed each time
         write_json(folder / "verified.json", seen)
 

@@ -12,11 +12,12 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparse_gpt.data import idioms
 from sparse_gpt.data.spec import SourceSpec
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 Position = tuple[int, int]  # (file, row within it), or (0, index) for sources without files
 START: Position = (0, 0)
@@ -48,7 +49,7 @@ class Source(abc.ABC):
         self.spec, self.seed, self.max_bytes = spec, seed, max_bytes
 
     @abc.abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         """What identifies the content without reading all of it. Raises InputError if the source cannot be used."""
 
     @abc.abstractmethod
@@ -62,7 +63,7 @@ class Idioms(Source):
     endless = True
     generated = True
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         digest = hashlib.sha256()
         for document in idioms.documents(self.seed, 0, 32):
             digest.update(document.encode())
@@ -89,7 +90,7 @@ class Files(Source):
             raise InputError(f"data.sources: {self.spec.name}: no files found")
         return sorted(found, key=lambda file: (_scatter(self.seed, file.name), file.name))
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         listing = "\n".join(f"{file.name}\t{file.size}" for file in self.files)
         return {
             "files": len(self.files),

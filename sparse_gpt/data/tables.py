@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 from sparse_gpt.data import problems
@@ -14,6 +15,7 @@ from sparse_gpt.data.compressed import READ_ERRORS, Damaged, library_errors
 from sparse_gpt.data.globbed import Globbed
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 
 _FILES_LOOKED_AT, _ROWS_LOOKED_AT = 16, 200  # for the column, before a source is used: a first row may be a bad one
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, also the beginning of UTF-32's
@@ -33,7 +35,7 @@ def missing_package(source: Source, package: str) -> InputError:
     return InputError(f"data.sources: {source.spec.name}: needs the optional package {package}: pip install {package}")
 
 
-def row_document(value: Any, after: Position) -> Document:
+def row_document(value: object, after: Position) -> Document:
     """The document of a column's value; text that is stored as bytes is text too."""
     return Document(value, after) if isinstance(value, str | bytes) else Document(None, after, "no_text")
 
@@ -41,7 +43,7 @@ def row_document(value: Any, after: Position) -> Document:
 class JsonLines(Globbed):
     """JSONL files by glob (also compressed): one object per line, the document in one of its fields."""
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         found = super().fingerprint()
         columns: set[str] = set()
         dropped: collections.Counter[str] = collections.Counter()
@@ -55,8 +57,8 @@ class JsonLines(Globbed):
         if columns:
             raise wrong_column(self, columns)
         if dropped:
-            told = "; ".join([problems.counts(dropped), *problems.advice(dropped)])
-            raise self.error(f"no JSON object in the first rows ({told})")
+            reason = "; ".join([problems.counts(dropped), *problems.advice(dropped)])
+            raise self.error(f"no JSON object in the first rows ({reason})")
         return found
 
     def _readable_lines(self, index: int, dropped: "collections.Counter[str]") -> Iterator[bytes | None]:
@@ -109,7 +111,7 @@ def split_lines(chunks: Iterator[bytes], limit: int) -> Iterator[bytes | None]:
         yield None
 
 
-def _parse(line: bytes | None) -> tuple[dict[str, Any], str]:
+def _parse(line: bytes | None) -> tuple[Tree, str]:
     """(object, "") or ({}, what is wrong)."""
     if line is None:
         return {}, "too_large"
@@ -128,7 +130,7 @@ class Parquet(Globbed):
     """Parquet files by glob, the document in one column. Needs the optional package pyarrow."""
 
     @functools.cached_property
-    def _parquet(self) -> Any:
+    def _parquet(self) -> ModuleType:
         try:
             return importlib.import_module("pyarrow.parquet")
         except ImportError as error:
@@ -140,7 +142,7 @@ class Parquet(Globbed):
         arrow = importlib.import_module("pyarrow")
         return (arrow.ArrowException, ValueError, TypeError, KeyError, IndexError, NotImplementedError, MemoryError)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Tree:
         found = super().fingerprint()
         columns: set[str] = set()
         damage: Exception | None = None

@@ -1,7 +1,7 @@
 """Byte-level BPE in the format of GPT-2, with the split pattern of GPT-4.
 
 Training is done by the `tokenizers` library; encoding by `tiktoken`, which is about six times faster on source code
-and releases the interpreter lock, so that threads tokenise a corpus in parallel. Both read the files written here:
+and releases the interpreter lock, so that threads tokenize a corpus in parallel. Both read the files written here:
 ``tokenizer.json`` (tokenizers) and ``encoder.json`` + ``vocab.bpe`` (tiktoken's and the reference's format).
 """
 

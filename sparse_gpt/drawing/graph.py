@@ -1,7 +1,7 @@
-"""The circuit as a graph: nodes, wires (weights) and lanes (residual channels).
+"""The circuit as a graph: nodes, edges (weights) and residual channels.
 
 Weights join nodes within a sublayer. Between sublayers, a node that writes residual channel c reaches every later
-node that reads c; those links have no weight. All of them together are the channel's *lane*: its stations in the order
+node that reads c; those links have no weight. The nodes that a channel links are its *steps*, in the order
 of the forward pass, from the embedding over writes and reads to the unembedding.
 """
 
@@ -18,7 +18,7 @@ MAX_TOKENS = 12  # drawn at either side; the others stay in the table
 
 
 @dataclasses.dataclass(frozen=True)
-class Wire:
+class DrawnEdge:
     """A weight. `kind` is "block" (an edge of the circuit), "embedding" or "unembedding"; ends are keys."""
 
     source: str
@@ -28,14 +28,14 @@ class Wire:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lane:
-    """A residual channel and its stations in the order of the forward pass.
+class ResidualChannel:
+    """A residual channel and its steps in the order of the forward pass.
 
-    `links` are the pairs of stations (earlier, later) that the channel joins: each write with each later read.
+    `links` are the pairs of steps (earlier, later) that the channel joins: each write with each later read.
     """
 
-    channel: int
-    stations: tuple[str, ...]
+    index: int
+    steps: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
 
 
@@ -45,8 +45,8 @@ class Graph:
     has the keys of nodes in the minimal circuit, where there is one inside."""
 
     nodes: tuple[Node, ...]
-    wires: tuple[Wire, ...]
-    lanes: tuple[Lane, ...]
+    edges: tuple[DrawnEdge, ...]
+    channels: tuple[ResidualChannel, ...]
     tokens: dict[str, str]
     answers: dict[str, str]
     d_head: int
@@ -67,11 +67,11 @@ def build_graph(circuit: Circuit, traces: Traces | None = None, d_head: int = 0)
     """
     known, traces = traces is not None, traces or Traces(samples=())
     nodes = sorted({entry.node for entry in circuit.nodes}, key=_order)
-    wires = [Wire(edge.source.key, edge.target.key, edge.weight, "block") for edge in circuit.edges]
+    edges = [DrawnEdge(edge.source.key, edge.target.key, edge.weight, "block") for edge in circuit.edges]
     d_model = traces.site_widths.get("attn_out", 0)
     residual = [node for node in nodes if node.site in READS + WRITES]
     written = {node.channel for node in residual if node.site in WRITES}
-    # Concatenated position channels lie beyond d_model: read, but neither embedded nor written.
+    # Concatenated position channels are beyond d_model: read, but neither embedded nor written.
     read = {node.channel for node in residual if node.site in READS and not (d_model and node.channel >= d_model)}
     inputs = [entry for entry in traces.embedding if entry.channel in read]
     telling = telling_tokens(traces)
@@ -79,16 +79,16 @@ def build_graph(circuit: Circuit, traces: Traces | None = None, d_head: int = 0)
     joined = written | {entry.channel for entry in inputs}
     outputs = [entry for entry in traces.unembedding if entry.channel in joined]
     unembedding, answers = _entries(outputs, "answer", "unembed", telling)
-    wires += [Wire(token, port, value, "embedding") for token, port, value in embedding]
-    wires += [Wire(port, token, value, "unembedding") for token, port, value in unembedding]
+    edges += [DrawnEdge(token, port, value, "embedding") for token, port, value in embedding]
+    edges += [DrawnEdge(port, token, value, "unembedding") for token, port, value in unembedding]
     ports = {port for _, port, _ in embedding + unembedding}
     channels = sorted({node.channel for node in residual})
     if not known:  # the entries are not known: every channel may carry something in, every written one something out
         ports = {f"embed:{c}" for c in read} | {f"unembed:{c}" for c in written}
     return Graph(
         nodes=tuple(nodes),
-        wires=tuple(wires),
-        lanes=tuple(_lane(channel, residual, ports) for channel in channels),
+        edges=tuple(edges),
+        channels=tuple(_residual_channel(channel, residual, ports) for channel in channels),
         tokens=tokens,
         answers=answers,
         d_head=d_head or traces.d_head,
@@ -129,12 +129,12 @@ def _entries(
     return joins, {f"{terminal}:{entry.token_id}": entry.token for entry in drawn}
 
 
-def _lane(channel: int, residual: list[Node], ports: set[str]) -> Lane:
-    """Stations of a channel, and which write reaches which read."""
+def _residual_channel(channel: int, residual: list[Node], ports: set[str]) -> ResidualChannel:
+    """Steps of a channel, and which write reaches which read."""
     nodes = [node for node in residual if node.channel == channel]
     first, last = f"embed:{channel}", f"unembed:{channel}"
-    stations = [first] * (first in ports) + [node.key for node in nodes] + [last] * (last in ports)
+    steps = [first] * (first in ports) + [node.key for node in nodes] + [last] * (last in ports)
     writers = {first} | {node.key for node in nodes if node.site in WRITES}
     readers = {last} | {node.key for node in nodes if node.site in READS}
-    links = [(a, b) for i, a in enumerate(stations) for b in stations[i + 1 :] if a in writers and b in readers]
-    return Lane(channel, tuple(stations), tuple(links))
+    links = [(a, b) for i, a in enumerate(steps) for b in steps[i + 1 :] if a in writers and b in readers]
+    return ResidualChannel(channel, tuple(steps), tuple(links))

@@ -1,11 +1,11 @@
-"""Wires as curves, and where along its curve each weight can be written without covering anything."""
+"""Edges as curves, and where along its curve each weight can be written without covering anything."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sparse_gpt.drawing.graph import Wire
+from sparse_gpt.drawing.graph import DrawnEdge
 from sparse_gpt.drawing.layout import NODE_HEIGHT, Box
 from sparse_gpt.drawing.text import weight
 
@@ -17,9 +17,9 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A wire from the right side of one box to the left side of another, as a cubic Bézier curve."""
+    """An edge from the right side of one box to the left side of another, as a cubic Bézier curve."""
 
-    wire: Wire
+    edge: DrawnEdge
     start: Point
     end: Point
 
@@ -42,7 +42,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A written weight, centred at x, y. `shown` is False if it found no free place: it appears on hover only."""
+    """A written weight, centered at x, y. `shown` is False if it found no free place: it appears on hover only."""
 
     text: str
     x: float
@@ -61,53 +61,53 @@ class _Area:
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
 
-def curves(wires: Iterable[Wire], boxes: dict[str, Box]) -> list[Curve]:
-    """One curve per wire. Wires that share an end of a box fan out over its height, in the order of their far ends."""
-    wires = list(wires)
-    leaving: dict[str, list[Wire]] = {}
-    arriving: dict[str, list[Wire]] = {}
-    for wire in wires:
-        leaving.setdefault(wire.source, []).append(wire)
-        arriving.setdefault(wire.target, []).append(wire)
+def curves(edges: Iterable[DrawnEdge], boxes: dict[str, Box]) -> list[Curve]:
+    """One curve per edge. Edges that share an end of a box fan out over its height, in the order of their far ends."""
+    edges = list(edges)
+    leaving: dict[str, list[DrawnEdge]] = {}
+    arriving: dict[str, list[DrawnEdge]] = {}
+    for edge in edges:
+        leaving.setdefault(edge.source, []).append(edge)
+        arriving.setdefault(edge.target, []).append(edge)
     result = []
-    for wire in wires:
-        source, target = boxes[wire.source], boxes[wire.target]
-        out = _fan(wire, sorted(leaving[wire.source], key=lambda w: boxes[w.target].y), source)
-        into = _fan(wire, sorted(arriving[wire.target], key=lambda w: boxes[w.source].y), target)
-        result.append(Curve(wire, (source.right, source.y + out), (target.left, target.y + into)))
+    for edge in edges:
+        source, target = boxes[edge.source], boxes[edge.target]
+        out = _fan(edge, sorted(leaving[edge.source], key=lambda w: boxes[w.target].y), source)
+        into = _fan(edge, sorted(arriving[edge.target], key=lambda w: boxes[w.source].y), target)
+        result.append(Curve(edge, (source.right, source.y + out), (target.left, target.y + into)))
     return result
 
 
-def _fan(wire: Wire, siblings: list[Wire], box: Box) -> float:
-    """Offset of a wire's end from the middle of its box."""
+def _fan(edge: DrawnEdge, siblings: list[DrawnEdge], box: Box) -> float:
+    """Offset of an edge's end from the middle of its box."""
     room = 0.0 if box.kind == "port" else NODE_HEIGHT - 8
     if len(siblings) < 2 or not room:
         return 0.0
     step = min(5.0, room / (len(siblings) - 1))
-    return (siblings.index(wire) - (len(siblings) - 1) / 2) * step
+    return (siblings.index(edge) - (len(siblings) - 1) / 2) * step
 
 
-def place_labels(drawn: Sequence[Curve], boxes: Iterable[Box]) -> dict[Wire, Label]:
-    """A label for every wire, the heaviest first. A place on a box or another label is refused; among the others the
-    one that fewest wires run through wins."""
+def place_labels(drawn: Sequence[Curve], boxes: Iterable[Box]) -> dict[DrawnEdge, Label]:
+    """A label for every edge, the heaviest first. A place on a box or another label is refused; among the others the
+    one that fewest edges run through wins."""
     taken, trails = _Taken(), _Trails(drawn)
     for b in boxes:
         taken.add(_Area(b.left, b.y - NODE_HEIGHT / 2, b.right, b.y + NODE_HEIGHT / 2))
     labels = {}
-    for curve in sorted(drawn, key=lambda c: -abs(c.wire.weight)):
-        text = weight(curve.wire.weight)
+    for curve in sorted(drawn, key=lambda c: -abs(c.edge.weight)):
+        text = weight(curve.edge.weight)
         areas = [_area(curve.at(t), text) for t in STEPS]
         free = [area for area in areas if not taken.meets(area)]
         best = min(free or areas, key=lambda area: (trails.through(area), areas.index(area)))
-        labels[curve.wire] = Label(text, (best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2, bool(free))
+        labels[curve.edge] = Label(text, (best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2, bool(free))
         if free:
             taken.add(best)
     return labels
 
 
-def _area(centre: Point, text: str) -> _Area:
+def _area(center: Point, text: str) -> _Area:
     half = CHARACTER * len(text) / 2 + 1
-    return _Area(centre[0] - half, centre[1] - LINE / 2, centre[0] + half, centre[1] + LINE / 2)
+    return _Area(center[0] - half, center[1] - LINE / 2, center[0] + half, center[1] + LINE / 2)
 
 
 class _Taken:
@@ -129,16 +129,16 @@ class _Taken:
 
 
 class _Trails:
-    """Points along all wires, sorted by height."""
+    """Points along all edges, sorted by height."""
 
     def __init__(self, drawn: Sequence[Curve]) -> None:
         points = np.array([curve.at(i / 40) for curve in drawn for i in range(41)]).reshape(-1, 2)
         order = np.argsort(points[:, 1])
         self.x, self.y = points[order].T
-        self.wire = order // 41
+        self.edge = order // 41
 
     def through(self, area: _Area) -> int:
-        """How many wires run through `area`."""
+        """How many edges run through `area`."""
         near = slice(np.searchsorted(self.y, area.y0), np.searchsorted(self.y, area.y1, side="right"))
         x = self.x[near]
-        return len(set(self.wire[near][(x >= area.x0) & (x <= area.x1)].tolist()))
+        return len(set(self.edge[near][(x >= area.x0) & (x <= area.x1)].tolist()))

@@ -8,7 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
-from sparse_gpt.drawing.graph import DEPTH, HEAD_PARTS, Graph, Lane
+from sparse_gpt.drawing.graph import DEPTH, HEAD_PARTS, Graph, ResidualChannel
 from sparse_gpt.drawing.placement import Join, Span, Unit, place
 from sparse_gpt.drawing.text import visible_token
 from sparse_gpt.records import Node
@@ -19,8 +19,8 @@ HEADER = 56  # column titles and sublayer titles
 MARGIN = 14
 FRAME_RIGHT = 22  # room right of q, k and v for the head's name and the brackets of q-k pairs
 TOKEN_CHARACTERS = 12
-LEGIBLE = 100  # wires between two columns that can be told apart; of more, the lighter ones are drawn pale
-LINK_GAP = 28  # between columns that no wire joins
+LEGIBLE = 100  # edges between two columns that can be told apart; of more, the lighter ones are drawn pale
+LINK_GAP = 28  # between columns that no edge joins
 TITLES = {0: "reads", 1: "q, k, v", 2: "writes", 3: "reads", 4: "neurons", 5: "writes"}
 
 Column = tuple[int, int]  # (layer, depth); see the constants for the four outer columns
@@ -29,7 +29,7 @@ TOKENS, EMBED, UNEMBED, ANSWERS = (-2, 0), (-1, 0), (10**6, 0), (10**6, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A placed node, token, answer or port; `x` and `y` are its centre."""
+    """A placed node, token, answer or port; `x` and `y` are its center."""
 
     key: str
     label: str
@@ -61,7 +61,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """A title centred at `x`; `left` and `right` are the extent of the column or sublayer that it names."""
+    """A title centered at `x`; `left` and `right` are the extent of the column or sublayer that it names."""
 
     title: str
     x: float
@@ -86,24 +86,24 @@ def lay_out(graph: Graph) -> Layout:
     columns = _columns(graph)
     index = {column: i for i, column in enumerate(columns)}
     rows = _rows(graph, index)
-    centres, widths, total = _horizontal(graph, columns)
+    centers, widths, total = _horizontal(graph, columns)
     top = HEADER + MARGIN + NODE_HEIGHT / 2
     boxes = {
-        key: Box(key, label, kind, centres[column], top + rows[key] * ROW, widths[column])
+        key: Box(key, label, kind, centers[column], top + rows[key] * ROW, widths[column])
         for key, label, kind, column in _items(graph)
     }
     bottom = max((box.y for box in boxes.values()), default=top) + NODE_HEIGHT + MARGIN
     headings = tuple(
         Heading(
             _column_title(column),
-            centres[column],
-            centres[column] - widths[column] / 2,
-            centres[column] + widths[column] / 2,
+            centers[column],
+            centers[column] - widths[column] / 2,
+            centers[column] + widths[column] / 2,
         )
         for column in columns
         if column not in (EMBED, UNEMBED)
     )
-    return Layout(total, bottom, boxes, tuple(_frames(graph, boxes)), headings, _sublayers(columns, centres, widths))
+    return Layout(total, bottom, boxes, tuple(_frames(graph, boxes)), headings, _sublayers(columns, centers, widths))
 
 
 def _items(graph: Graph) -> Iterable[tuple[str, str, str, Column]]:
@@ -116,10 +116,10 @@ def _items(graph: Graph) -> Iterable[tuple[str, str, str, Column]]:
         if graph.d_model and node.site in ("attn_in", "mlp_in") and node.channel >= graph.d_model:
             prefix, shown = "pos ", node.channel - graph.d_model
         yield node.key, f"{prefix}{shown}", node.site, (node.layer, DEPTH[node.site])
-    for lane in graph.lanes:
-        for station in lane.stations:
-            if station.startswith(("embed:", "unembed:")):
-                yield station, str(lane.channel), "port", EMBED if station.startswith("embed:") else UNEMBED
+    for channel in graph.channels:
+        for step in channel.steps:
+            if step.startswith(("embed:", "unembed:")):
+                yield step, str(channel.index), "port", EMBED if step.startswith("embed:") else UNEMBED
     for key, token in graph.answers.items():
         yield key, visible_token(token, TOKEN_CHARACTERS), "answer", ANSWERS
 
@@ -129,22 +129,23 @@ def _columns(graph: Graph) -> list[Column]:
 
 
 def _rows(graph: Graph, index: dict[Column, int]) -> dict[str, float]:
-    """Row of every key: residual nodes and ports on their lane's row, the rest where `place` puts them."""
+    """Row of every key: residual nodes and ports on their channel's row, the rest where `place` puts them."""
     column_of = {key: index[column] for key, _, _, column in _items(graph)}
-    lane_of = {station: f"lane:{lane.channel}" for lane in graph.lanes for station in lane.stations}
-    spans = [_span(lane, column_of) for lane in graph.lanes]
+    channel_of = {step: f"channel:{channel.index}" for channel in graph.channels for step in channel.steps}
+    spans = [_span(channel, column_of) for channel in graph.channels]
     units = [Unit(column_of[members[0]], members, True) for members in _stacks(graph)]
     units += [Unit(column_of[key], (key,), False) for key in (*graph.tokens, *graph.answers)]
     joins = [
-        Join(lane_of.get(w.source, w.source), lane_of.get(w.target, w.target), column_of[w.source]) for w in graph.wires
+        Join(channel_of.get(w.source, w.source), channel_of.get(w.target, w.target), column_of[w.source])
+        for w in graph.edges
     ]
     rows = place(spans, units, joins)
-    return {key: rows[lane_of.get(key, key)] for key in column_of}
+    return {key: rows[channel_of.get(key, key)] for key in column_of}
 
 
-def _span(lane: Lane, column_of: dict[str, int]) -> Span:
-    places = [column_of[station] for station in lane.stations]
-    return Span(f"lane:{lane.channel}", min(places), max(places))
+def _span(channel: ResidualChannel, column_of: dict[str, int]) -> Span:
+    places = [column_of[step] for step in channel.steps]
+    return Span(f"channel:{channel.index}", min(places), max(places))
 
 
 def _stacks(graph: Graph) -> list[tuple[str, ...]]:
@@ -185,30 +186,30 @@ def _frames(graph: Graph, boxes: dict[str, Box]) -> Iterable[Frame]:
 
 
 def _horizontal(graph: Graph, columns: list[Column]) -> tuple[dict[Column, float], dict[Column, float], float]:
-    """Centre and width of every column, and the total width. Gaps that wires cross are wide, for their labels."""
+    """Center and width of every column, and the total width. Gaps that edges cross are wide, for their labels."""
     widths = dict.fromkeys(columns, 46.0) | {EMBED: 8.0, UNEMBED: 8.0}
     for column, terminals in ((TOKENS, graph.tokens), (ANSWERS, graph.answers)):
         longest = max((len(visible_token(token, TOKEN_CHARACTERS)) for token in terminals.values()), default=0)
         widths[column] = 18 + 7.3 * max(longest, 3)
     column_of = {key: column for key, _, _, column in _items(graph)}
-    wires = Counter(column_of[wire.source] for wire in graph.wires)
-    centres: dict[Column, float] = {}
+    edges = Counter(column_of[edge.source] for edge in graph.edges)
+    centers: dict[Column, float] = {}
     x = float(MARGIN)
     for name, members in _sublayer_columns(columns).items():
         start = x
         for column in members:
-            centres[column] = x + widths[column] / 2
-            gap = 64 + min(36, 1.6 * wires[column]) if column in wires else LINK_GAP
-            gap += min(100, max(0, wires[column] - LEGIBLE))  # steep wires cannot be told apart
+            centers[column] = x + widths[column] / 2
+            gap = 64 + min(36, 1.6 * edges[column]) if column in edges else LINK_GAP
+            gap += min(100, max(0, edges[column] - LEGIBLE))  # steep edges cannot be told apart
             frame = FRAME_RIGHT if column[1] == 1 and column != ANSWERS else 0  # the brackets of a head's q-k pairs
             x += widths[column] + gap + frame
         last = members[-1]
-        lacking = 7.6 * len(name) - (centres[last] + widths[last] / 2 - start)
+        lacking = 7.6 * len(name) - (centers[last] + widths[last] / 2 - start)
         if lacking > 0:  # a title wider than its columns
             for column in members:
-                centres[column] += lacking / 2
+                centers[column] += lacking / 2
             x += lacking
-    return centres, widths, x - LINK_GAP + MARGIN
+    return centers, widths, x - LINK_GAP + MARGIN
 
 
 def _column_title(column: Column) -> str:
@@ -230,10 +231,10 @@ def _sublayer_columns(columns: list[Column]) -> dict[str, list[Column]]:
     return groups
 
 
-def _sublayers(columns: list[Column], centres: dict[Column, float], widths: dict[Column, float]) -> tuple[Heading, ...]:
+def _sublayers(columns: list[Column], centers: dict[Column, float], widths: dict[Column, float]) -> tuple[Heading, ...]:
     """Titles over the columns of each sublayer, and over the embedding and unembedding."""
     headings = []
     for name, members in _sublayer_columns(columns).items():
-        left, right = centres[members[0]] - widths[members[0]] / 2, centres[members[-1]] + widths[members[-1]] / 2
+        left, right = centers[members[0]] - widths[members[0]] / 2, centers[members[-1]] + widths[members[-1]] / 2
         headings.append(Heading(name, (left + right) / 2, left, right))
     return tuple(headings)

@@ -1,8 +1,8 @@
 """Vertical order of a drawing: which row each residual channel gets, and where heads and neurons sit between them.
 
-Rows are whole numbers. Each lane (residual channel) lies on a row; lanes whose spans of columns do not meet may share
+Rows are whole numbers. Each residual channel has a row; channels whose spans of columns do not meet may share
 one. Heads, neurons, tokens and answers are *units*: stacks of one or more slots placed near the mean row of what they
-are wired to. Heads and neurons take half rows, so that no lane runs through a node that has nothing to do with it.
+are joined to. Heads and neurons take half rows, so that no channel runs through a node that has nothing to do with it.
 """
 
 import bisect
@@ -13,12 +13,14 @@ from collections.abc import Sequence
 
 RESTARTS = 6
 DENSE = 0.78  # distance of tokens and answers, in rows
-MAX_WORK = 3_000_000  # lanes, nodes and wires looked at while single lanes are moved: two or three seconds at most
+MAX_WORK = (
+    3_000_000  # channels, nodes and edges looked at while single channels are moved: two or three seconds at most
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A lane for placement: the columns it runs through, both included."""
+    """A channel for placement: the columns it runs through, both included."""
 
     name: str
     first: int
@@ -29,7 +31,7 @@ class Span:
 class Unit:
     """A stack of nodes in one column; `members` from top to bottom.
 
-    `half` units lie between rows, because lanes pass through their column. All units of a column are alike in this.
+    `half` units are between rows, because channels pass through their column. All units of a column are alike in this.
     """
 
     column: int
@@ -39,7 +41,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Join:
-    """A wire for placement: a lane or a unit's member at either side, and the gap (a column number) it runs through."""
+    """An edge for placement: a channel or a unit's member at either side, and the gap (a column number) between."""
 
     left: str
     right: str
@@ -50,25 +52,25 @@ Rows = dict[str, float]
 
 
 class _Drawing:
-    """What is to be placed, sorted once by what every evaluation of an order of lanes asks for."""
+    """What is to be placed, sorted once by what every evaluation of an order of channels asks for."""
 
     def __init__(self, spans: Sequence[Span], units: Sequence[Unit], joins: Sequence[Join]) -> None:
         self.spans = {span.name: span for span in spans}
         self.joins = joins
         self.columns = [[u for u in units if u.column == column] for column in sorted({u.column for u in units})]
         self.gaps = [[join for join in joins if join.gap == gap] for gap in sorted({join.gap for join in joins})]
-        self.lanes_of: dict[str, list[str]] = {}  # of every member of a unit, the lanes that it is wired to
+        self.channels_of: dict[str, list[str]] = {}  # of every member of a unit, the channels that it is joined to
         for join in joins:
             for mine, other in ((join.left, join.right), (join.right, join.left)):
                 if other in self.spans:
-                    self.lanes_of.setdefault(mine, []).append(other)
+                    self.channels_of.setdefault(mine, []).append(other)
         self.size = len(spans) + sum(len(unit.members) for unit in units) + len(joins)
 
 
 def place(spans: Sequence[Span], units: Sequence[Unit], joins: Sequence[Join]) -> Rows:
-    """Row of every lane and every unit member, smallest 0. The same input always gives the same rows.
+    """Row of every channel and every unit member, smallest 0. The same input always gives the same rows.
 
-    Barycentre sweeps from several orders, then moving single lanes while that shortens or uncrosses wires.
+    Barycenter sweeps from several orders, then moving single channels while that shortens or uncrosses edges.
     """
     drawing = _Drawing(spans, units, joins)
     draw = random.Random(0)
@@ -80,15 +82,15 @@ def place(spans: Sequence[Span], units: Sequence[Unit], joins: Sequence[Join]) -
             rows, cost = _arrange(order, drawing)
             if cost < best_cost:
                 best, best_cost = order, cost
-            order = _barycentre(order, rows, joins)
+            order = _barycenter(order, rows, joins)
         draw.shuffle(start)
-    rows, _ = _arrange(_move_lanes(best, best_cost, drawing), drawing)
+    rows, _ = _arrange(_move_channels(best, best_cost, drawing), drawing)
     lowest = min(rows.values(), default=0.0)
     return {name: row - lowest for name, row in rows.items()}
 
 
-def _barycentre(order: list[str], rows: Rows, joins: Sequence[Join]) -> list[str]:
-    """Lanes sorted by the mean row of what they are wired to; a lane without wires keeps its place."""
+def _barycenter(order: list[str], rows: Rows, joins: Sequence[Join]) -> list[str]:
+    """Channels sorted by the mean row of what they are joined to; a channel without edges keeps its place."""
     far: dict[str, list[float]] = {name: [] for name in order}
     for join in joins:
         for mine, other in ((join.left, join.right), (join.right, join.left)):
@@ -98,8 +100,8 @@ def _barycentre(order: list[str], rows: Rows, joins: Sequence[Join]) -> list[str
     return sorted(order, key=lambda name: (mean[name], rows[name]))
 
 
-def _move_lanes(best: list[str], best_cost: float, drawing: _Drawing) -> list[str]:
-    """`best` with single lanes moved to wherever that lowers the cost, until none does or MAX_WORK is spent."""
+def _move_channels(best: list[str], best_cost: float, drawing: _Drawing) -> list[str]:
+    """`best` with single channels moved to wherever that lowers the cost, until none does or MAX_WORK is spent."""
     tries = MAX_WORK // max(1, drawing.size)
     improved = True
     while improved:
@@ -115,11 +117,11 @@ def _move_lanes(best: list[str], best_cost: float, drawing: _Drawing) -> list[st
 
 
 def _arrange(order: Sequence[str], drawing: _Drawing) -> tuple[Rows, float]:
-    """Rows for a given order of lanes, and their cost: length of wires in rows, plus crossings, plus height."""
+    """Rows for a given order of channels, and their cost: length of edges in rows, plus crossings, plus height."""
     rows = _pack(order, drawing.spans)
     middle = max(rows.values(), default=0.0) / 2
     for units in drawing.columns:
-        rows |= _stack(units, drawing.lanes_of, rows, middle)
+        rows |= _stack(units, drawing.channels_of, rows, middle)
     length = sum(abs(rows[join.left] - rows[join.right]) for join in drawing.joins)
     height = max(rows.values(), default=0.0) - min(rows.values(), default=0.0)
     crossings = sum(_crossings([(rows[join.left], rows[join.right]) for join in gap]) for gap in drawing.gaps)
@@ -127,7 +129,7 @@ def _arrange(order: Sequence[str], drawing: _Drawing) -> tuple[Rows, float]:
 
 
 def _pack(order: Sequence[str], spans: dict[str, Span]) -> Rows:
-    """Lanes to rows in the given order; a lane moves up into one of the last rows if nothing there meets its span."""
+    """Channels to rows in the given order; one moves up into one of the last rows if nothing there meets its span."""
     rows: list[list[Span]] = []
     result: Rows = {}
     for name in order:
@@ -147,18 +149,18 @@ def _pack(order: Sequence[str], spans: dict[str, Span]) -> Rows:
     return result
 
 
-def _stack(units: list[Unit], lanes_of: dict[str, list[str]], lanes: Rows, middle: float) -> Rows:
-    """Rows of the members of one column's units: each unit as near to the mean row of its lanes as may be.
+def _stack(units: list[Unit], channels_of: dict[str, list[str]], channels: Rows, middle: float) -> Rows:
+    """Rows of the members of one column's units: each unit as near to the mean row of its channels as may be.
 
-    Members are a row apart, or DENSE rows where no lanes have to pass between them.
+    Members are a row apart, or DENSE rows where no channels have to pass between them.
     """
     step = 1.0 if units[0].half else DENSE
     wanted = []
     for unit in units:
-        rows = [lanes[lane] for member in unit.members for lane in lanes_of.get(member, ())]
+        rows = [channels[channel] for member in unit.members for channel in channels_of.get(member, ())]
         wanted.append((sum(rows) / len(rows) if rows else middle, unit))
     wanted.sort(key=lambda pair: (pair[0], pair[1].members))
-    # Pool adjacent violators: overlapping neighbours merge into one block around their common mean.
+    # Pool adjacent violators: overlapping neighbors merge into one block around their common mean.
     blocks: list[tuple[float, int, list[str]]] = []
     for target, unit in wanted:
         block = (target, len(unit.members), list(unit.members))
@@ -170,8 +172,8 @@ def _stack(units: list[Unit], lanes_of: dict[str, list[str]], lanes: Rows, middl
         blocks.append(block)
     result: Rows = {}
     free = -1e9
-    for centre, size, members in blocks:
-        row = centre - step * (size - 1) / 2
+    for center, size, members in blocks:
+        row = center - step * (size - 1) / 2
         row = max(round(row - 0.5) + 0.5 if units[0].half else row, free)
         for member in members:
             result[member] = row
@@ -180,15 +182,15 @@ def _stack(units: list[Unit], lanes_of: dict[str, list[str]], lanes: Rows, middl
     return result
 
 
-def _crossings(wires: Sequence[tuple[float, float]]) -> int:
-    """How many pairs of wires, given by the rows of their ends, cross; wires that meet at an end do not.
+def _crossings(edges: Sequence[tuple[float, float]]) -> int:
+    """How many pairs of edges, given by the rows of their ends, cross; edges that meet at an end do not.
 
-    Of wires sorted by their left ends, those cross whose right ends are in the other order: inversions, counted by
-    bisection. This runs thousands of times: comparing all pairs of 1,500 wires took a minute in all.
+    Of edges sorted by their left ends, those cross whose right ends are in the other order: inversions, counted by
+    bisection. This runs thousands of times: comparing all pairs of 1,500 edges took a minute in all.
     """
-    above: list[float] = []  # right ends of the wires so far, sorted
+    above: list[float] = []  # right ends of the edges so far, sorted
     crossings = 0
-    for _, right in sorted(wires):
+    for _, right in sorted(edges):
         position = bisect.bisect_right(above, right)
         crossings += len(above) - position
         above.insert(position, right)

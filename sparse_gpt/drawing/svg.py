@@ -1,18 +1,19 @@
 """A circuit as an SVG picture that stands alone: styles inside, light and dark, no script and nothing to load.
 
-In the report page, script.js adds highlighting; it finds nodes and wires by their data attributes.
+In the report page, script.js adds highlighting; it finds nodes and edges by their classes ("node",
+"wire") and data attributes.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparse_gpt.drawing.graph import Graph, Wire, build_graph
+from sparse_gpt.drawing.graph import DrawnEdge, Graph, build_graph
 from sparse_gpt.drawing.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
 from sparse_gpt.drawing.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
 from sparse_gpt.drawing.text import escape, number, visible_token, weight
+from sparse_gpt.io import Tree
 from sparse_gpt.records import Circuit, Settings, Traces, read_circuit
-from sparse_gpt.records.base import Tree
 
 _STYLE = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
 SITE_NAMES = {
@@ -40,10 +41,10 @@ def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d
     layout = lay_out(graph)
     if not graph.nodes:
         layout = dataclasses.replace(layout, width=240.0, height=60.0)
-    drawn = curves(graph.wires, layout.boxes)
+    drawn = curves(graph.edges, layout.boxes)
     labels = place_labels(drawn, layout.boxes.values())
-    pale = pale_wires(drawn)
-    heaviest = max((abs(wire.weight) for wire in graph.wires if wire.kind == "block"), default=1.0) or 1.0
+    pale = pale_edges(drawn)
+    heaviest = max((abs(edge.weight) for edge in graph.edges if edge.kind == "block"), default=1.0) or 1.0
     title = f"Circuit of {circuit.task}: {len(graph.nodes)} nodes, {len(circuit.edges)} edges"
     width, height = round(layout.width), round(layout.height)
     parts = [
@@ -54,8 +55,8 @@ def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d
         *_headings(layout),
         *_links(graph, layout),
         *_frames(layout),
-        *(_wire(curve, heaviest, curve.wire in pale) for curve in sorted(drawn, key=lambda c: abs(c.wire.weight))),
-        *(_label(curve, labels[curve.wire], curve.wire in pale) for curve in drawn),
+        *(_edge(curve, heaviest, curve.edge in pale) for curve in sorted(drawn, key=lambda c: abs(c.edge.weight))),
+        *(_label(curve, labels[curve.edge], curve.edge in pale) for curve in drawn),
         *_boxes(graph, layout, traces),
         *_pale_note(len(pale), layout),
         "" if graph.nodes else '<text x="120" y="30">This circuit has no nodes.</text>',
@@ -102,17 +103,17 @@ def _headings(layout: Layout) -> list[str]:
 
 
 def _links(graph: Graph, layout: Layout) -> list[str]:
-    """Lanes, as one dashed line per pair of neighbouring stations that some write-to-read link runs over."""
+    """Channels, as one dashed line per pair of neighboring steps that some write-to-read link runs over."""
     parts = []
-    for lane in graph.lanes:
-        for i, (a, b) in enumerate(zip(lane.stations, lane.stations[1:], strict=False)):
-            over = [f"{p}|{q}" for p, q in lane.links if lane.stations.index(p) <= i < lane.stations.index(q)]
+    for channel in graph.channels:
+        for i, (a, b) in enumerate(zip(channel.steps, channel.steps[1:], strict=False)):
+            over = [f"{p}|{q}" for p, q in channel.links if channel.steps.index(p) <= i < channel.steps.index(q)]
             if over:
                 start, end = layout.boxes[a], layout.boxes[b]
                 parts.append(
                     f'<path class="link" data-links="{" ".join(over)}" '
                     f'd="M{start.right:.1f} {start.y:.1f}H{end.left:.1f}">'
-                    f"<title>residual channel {lane.channel}</title></path>"
+                    f"<title>residual channel {channel.index}</title></path>"
                 )
     return parts
 
@@ -138,44 +139,44 @@ def _frames(layout: Layout) -> list[str]:
     return parts
 
 
-def pale_wires(drawn: Sequence[Curve]) -> set[Wire]:
-    """All but the LEGIBLE heaviest of the wires that leave the same column.
+def pale_edges(drawn: Sequence[Curve]) -> set[DrawnEdge]:
+    """All but the LEGIBLE heaviest of the edges that leave the same column.
 
     They are drawn so faintly that the others can be followed, without a number; the report shows them in full around
     the node that is pointed at.
     """
-    leaving: dict[float, list[Wire]] = {}
+    leaving: dict[float, list[DrawnEdge]] = {}
     for curve in drawn:
-        leaving.setdefault(curve.start[0], []).append(curve.wire)
-    heaviest_first = (sorted(wires, key=lambda w: -abs(w.weight)) for wires in leaving.values())
-    return {wire for wires in heaviest_first for wire in wires[LEGIBLE:]}
+        leaving.setdefault(curve.start[0], []).append(curve.edge)
+    heaviest_first = (sorted(edges, key=lambda w: -abs(w.weight)) for edges in leaving.values())
+    return {edge for edges in heaviest_first for edge in edges[LEGIBLE:]}
 
 
 def _pale_note(count: int, layout: Layout) -> list[str]:
     if not count:
         return []
-    told = f"Pale, without their numbers: {number(count)} weights not among the {LEGIBLE} largest between their columns"
-    return [f'<text class="column" x="{layout.width / 2:.1f}" y="{layout.height - 12:.1f}">{told}</text>']
+    note = f"Pale, without their numbers: {number(count)} weights not among the {LEGIBLE} largest between their columns"
+    return [f'<text class="column" x="{layout.width / 2:.1f}" y="{layout.height - 12:.1f}">{note}</text>']
 
 
-def _wire(curve: Curve, heaviest: float, pale: bool) -> str:
-    wire = curve.wire
-    width = 0.9 + 3.6 * min(1.0, abs(wire.weight) / heaviest)
-    sign = "positive" if wire.weight >= 0 else "negative"
+def _edge(curve: Curve, heaviest: float, pale: bool) -> str:
+    edge = curve.edge
+    width = 0.9 + 3.6 * min(1.0, abs(edge.weight) / heaviest)
+    sign = "positive" if edge.weight >= 0 else "negative"
     faint = ' stroke-opacity="0.12"' if pale else ""
     return (
-        f'<path class="wire {wire.kind} {sign}"{faint} data-from="{wire.source}" data-to="{wire.target}" '
-        f'stroke-width="{width:.2f}" d="{curve.path}"><title>weight {weight(wire.weight)}</title></path>'
+        f'<path class="wire {edge.kind} {sign}"{faint} data-from="{edge.source}" data-to="{edge.target}" '
+        f'stroke-width="{width:.2f}" d="{curve.path}"><title>weight {weight(edge.weight)}</title></path>'
     )
 
 
 def _label(curve: Curve, label: Label, pale: bool) -> str:
-    wire = curve.wire
-    sign = "positive" if wire.weight >= 0 else "negative"
+    edge = curve.edge
+    sign = "positive" if edge.weight >= 0 else "negative"
     hidden = "" if label.shown and not pale else " crowded"
     half = CHARACTER * len(label.text) / 2
     return (
-        f'<g class="weight {sign}{hidden}" data-from="{wire.source}" data-to="{wire.target}">'
+        f'<g class="weight {sign}{hidden}" data-from="{edge.source}" data-to="{edge.target}">'
         f'<rect x="{label.x - half:.1f}" y="{label.y - LINE / 2:.1f}" '
         f'width="{2 * half:.1f}" height="{LINE:.0f}" rx="3"/>'
         f'<text x="{label.x:.1f}" y="{label.y:.1f}">{label.text}</text></g>'
@@ -186,7 +187,7 @@ def _boxes(graph: Graph, layout: Layout, traces: Traces | None) -> list[str]:
     names = {node.key: f"layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}" for node in graph.nodes}
     names |= {key: f"token {visible_token(token)}" for key, token in graph.tokens.items()}
     names |= {key: f"logit of {visible_token(token)}" for key, token in graph.answers.items()}
-    joined = {end for wire in graph.wires for end in (wire.source, wire.target)}
+    joined = {end for edge in graph.edges for end in (edge.source, edge.target)}
     joined |= {end for frame in layout.frames for pair in frame.pairs for end in pair}
     parts = []
     for key, box in layout.boxes.items():

@@ -1,20 +1,22 @@
-"""How numbers and tokens are written, and the escaping of everything that comes from files."""
+"""How numbers, nodes and tokens are written, and the escaping of what drawings and charts show of files."""
 
 import html
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from sparse_gpt.records import Node
 from sparse_gpt.visible import visible
 
 
 def escape(text: object) -> str:
-    """`text` for HTML and SVG, in element content and in quoted attributes alike. Lone surrogates become "?"."""
+    """`text` for SVG and plotly, in element content and in quoted attributes alike; the page's templates do it
+    themselves. Lone surrogates become "?"."""
     return html.escape(str(text).encode("utf-8", "replace").decode(), quote=True)
 
 
 def visible_token(token: str, limit: int = 0) -> str:
-    """A token with white space and control characters made visible; longer than `limit` (if given) is cut with "…"."""
+    """A token with white space and control characters made visible; shortened with "…" to `limit`, if given."""
     shown = visible(token)
     return shown[: limit - 1] + "…" if limit and len(shown) > limit else shown
 
@@ -35,13 +37,23 @@ def number(value: object, digits: int = 3) -> str:
     return shown.replace(",", "\u202f").replace("-", "−")
 
 
-def cell(value: object) -> str:
-    """Any plain value as HTML: numbers by `number`, booleans as yes and no, nothing as a dash, lists with commas."""
+def percent(value: float | None) -> str:
+    """0.987 as "98.7 %"."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}\u202f%"
+
+
+def plain(value: object) -> str:
+    """Any plain value: numbers by `number`, booleans as yes and no, nothing as a dash, lists with commas."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(cell, value)) or "–"
+        return ", ".join(map(plain, value)) or "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return number(value) if isinstance(value, int | float) else escape("–" if value is None else value)
+    return number(value) if isinstance(value, int | float) else "–" if value is None else str(value)
+
+
+def short_name(node: Node) -> str:
+    """A name that fits a table: "L0 mlp_neuron 201"."""
+    return f"L{node.layer} {node.site} {node.channel}"
 
 
 def weight(value: float) -> str:
@@ -83,12 +95,3 @@ def _finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> str:
-    """An HTML table that scrolls sideways when narrow. Cells are HTML already: escape what comes from files."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    title = f"<caption>{caption}</caption>" if caption else ""
-    inner = f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{inner}</div>'

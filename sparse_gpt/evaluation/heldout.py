@@ -2,18 +2,18 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
 
 from sparse_gpt import tasks
 from sparse_gpt.config import DataConfig
+from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.data.leakage import contains_any
 
 PAIRS = 256  # per task and variant
 
 
 @functools.cache
-def heldout_rule() -> tuple[Callable[[str], bool], str]:
-    """(reject, name) for `prepare_corpus`: rejects documents with any of about 20,000 held-out prompts in them, and
+def heldout_rule() -> Rule:
+    """For `prepare_corpus`: leaves out documents with any of about 20,000 held-out prompts in them, and
     those with a word that only the tasks' template families use.
 
     The name holds a hash of the prompts, so that a corpus prepared for other tasks or words is not taken for this one.
@@ -35,9 +35,9 @@ def heldout_rule() -> tuple[Callable[[str], bool], str]:
     def reject(text: str) -> bool:
         return tasks.has_made_up_word(text.encode(errors="replace")) or search()(text)
 
-    return reject, f"held-out task samples {digest[:16]}"
+    return Rule(reject, f"held-out task samples {digest[:16]}")
 
 
-def heldout_rule_for(data: DataConfig) -> tuple[Callable[[str], bool] | None, str]:
+def heldout_rule_for(data: DataConfig) -> Rule | None:
     """`heldout_rule`, or none for a corpus that the configuration names: it is not prepared here."""
-    return (None, "") if data.corpus else heldout_rule()
+    return None if data.corpus else heldout_rule()

@@ -2,17 +2,16 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from sparse_gpt import tasks
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import replacing
-from sparse_gpt.tasks import VARIANTS, AnyTask, Sample, TaskError
+from sparse_gpt.io import Tree, replacing
+from sparse_gpt.tasks import VARIANTS, AnyTask, Pair, Sample, TaskError
 from sparse_gpt.visible import SIGNS, visible
 
 _STRIPES = ("\033[48;5;254;38;5;16m", "\033[48;5;250;38;5;16m")
@@ -38,13 +37,13 @@ def require_all(chosen: list[AnyTask], tokenizer: Tokenizer, folder: Path) -> No
         )
 
 
-def show(task: AnyTask, tokenizer: Tokenizer, split: str, variant: str, count: int, seed: int, in_color: bool) -> str:
-    """The first pairs of a task, tokens marked off by | or by stripes of colour, white space as signs."""
+def show(task: AnyTask, pairs: Sequence[Pair], origin: str, tokenizer: Tokenizer, in_color: bool) -> str:
+    """Pairs of a task, and where they are from; tokens marked off by | or by stripes of color, white space as signs."""
     lines = [f"{task.name}: {task.description}"]
-    for number, pair in enumerate(task.pairs(split, count, seed, variant, tokenizer), 1):
+    for number, pair in enumerate(pairs, 1):
         for sample in (pair.first, pair.second):
             answer, foil = (visible(text) for text in (sample.answer, sample.foil))
-            lines.append(f"  {split}, {variant}, pair {number}: answer {answer}   foil {foil}")
+            lines.append(f"  {origin}, pair {number}: answer {answer}   foil {foil}")
             lines.extend("    " + line for line in _bordered(sample, tokenizer, in_color).split("\n"))
     return "\n".join(lines) + "\n"
 
@@ -59,7 +58,7 @@ def _bordered(sample: Sample, tokenizer: Tokenizer, in_color: bool) -> str:
     return "|".join(tokens).replace(_BREAK + "|", _BREAK + "\n") + f" → {visible(tokenizer.token_text(answer))}"
 
 
-def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) -> Iterator[dict[str, Any]]:
+def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Tree]:
     """Every sample of every split, variant and family, as --export writes it; `variant` names the family too."""
     parts = [(task, split, variant) for task in chosen for split, variant in task.parts]
     for task, split, variant in tqdm(parts, "exporting", leave=False, disable=None):
@@ -88,7 +87,7 @@ def objects(chosen: list[AnyTask], tokenizer: Tokenizer, count: int, seed: int) 
                 }
 
 
-def write(target: Path, entries: Iterator[dict[str, Any]]) -> int:
+def write(target: Path, entries: Iterator[Tree]) -> int:
     """Writes a line for each, the file whole or not at all, and returns their number."""
     count = 0
     try:

@@ -54,7 +54,7 @@ def task_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> TaskSam
 def heldout_batches(
     task: AnyTask, tokenizer: Tokenizer, config: Config, names: Sequence[str], what: str = ""
 ) -> dict[str, TaskBatch]:
-    """Held-out samples of variants or families, by name; what cannot be is left out, and told."""
+    """Held-out samples of variants or families, by name; what cannot be is left out, with a line."""
     found = {}
     for name in names:
         try:

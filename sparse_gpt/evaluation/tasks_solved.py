@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,10 @@ from sparse_gpt import tasks
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.model import Params, Transformer, build
-from sparse_gpt.records import Evaluation, Tree, converted
+from sparse_gpt.model.transformer import apply
+from sparse_gpt.records import Evaluation, converted
 from sparse_gpt.records.run import FamilyRow, TaskRow
 from sparse_gpt.tasks import EncodedTask, TaskError
 
@@ -148,5 +149,5 @@ def _scores(model: Transformer, params: Params, encoded: EncodedTask, context: i
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probabilities(model: Transformer, params: Params, tokens: jax.Array, positions: jax.Array) -> jax.Array:
     """(B, V) log-probabilities of the next token at `positions` (B,), in float32."""
-    logits: Any = model.apply({"params": params}, tokens, positions=positions)
+    logits = apply(model, params, tokens, positions=positions)
     return jax.nn.log_softmax(jnp.asarray(logits)[:, 0].astype(jnp.float32))

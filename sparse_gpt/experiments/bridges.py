@@ -45,7 +45,7 @@ def _transfer(bridged: Path, task: str) -> tuple[Steering, Transport] | None:
 
 
 def above_dense(record: Bridge, bridges: Iterable[Measures]) -> list[float]:
-    """How far each single-switch hybrid's loss lies above the dense model's, in nats; infinite where it is not known,
+    """How far each single-switch hybrid's loss is above the dense model's, in nats; infinite where it is not known,
     since it was not finite."""
     losses = [loss for each in bridges for loss in (each.loss_to_sparse, each.loss_to_dense)]
     return [math.inf if loss is None else loss - record.dense_loss for loss in losses]

@@ -1,4 +1,4 @@
-"""Circuits that are to hold wherever the behaviour occurs: searched on four template families, judged where they were
+"""Circuits that are to hold wherever the behavior occurs: searched on four template families, judged where they were
 not chosen (two novel families, natural text), and by the report card. One model, task by task."""
 
 from collections.abc import Callable, Sequence

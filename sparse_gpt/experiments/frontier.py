@@ -2,9 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,9 @@ from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish
 from sparse_gpt.experiments.measures import TARGET
 from sparse_gpt.experiments.model_comparison import edges_at_target, find_common_tasks, searched_sizes
+from sparse_gpt.io import Json
 from sparse_gpt.model.taps import recorder
+from sparse_gpt.parameters import Params
 from sparse_gpt.workdir import Workdir
 
 PRESET = "quickstart"
@@ -102,11 +103,11 @@ def _train_best(folder: Path, width: int, nonzeros: int) -> Path:
 
 
 def kurtosis(run: Workdir, batches: int = 4) -> float:
-    """Fourth standardised moment over the channels of the residual stream after each layer, averaged over validation
+    """Fourth standardized moment over the channels of the residual stream after each layer, averaged over validation
     tokens and layers. A normal distribution has 3; a few channels that stand out make it larger."""
 
     @jax.jit
-    def moments(params: Any, tokens: jax.Array) -> jax.Array:
+    def moments(params: Params, tokens: jax.Array) -> jax.Array:
         seen: dict[tuple[str, int], jax.Array] = {}
         run.model.apply({"params": params}, tokens, tap=recorder(seen, ("resid_post_mlp",)))
         x = jnp.stack(list(seen.values()))
@@ -121,24 +122,26 @@ def kurtosis(run: Workdir, batches: int = 4) -> float:
     return float(np.mean([moments(run.params, batch) for batch in tokens]))
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], x: str, y: str, axes: Axes) -> None:
+def _lines(rows: Sequence[Mapping[str, Json]], x: str, y: str, axes: Axes) -> None:
     """One line per number of nonzeros (equal L0) through widths, and a thin one per width (equal parameters)."""
     axes.set_yscale("linear")  # all of it is within one decade
-    _series(rows, "nonzeros", lambda n: f"{n:,} nonzeros", 2.0, x, y, axes)
-    _series(rows, "width", lambda w: f"width {w}", 0.7, x, y, axes)
+    _series(axes, rows, (x, y), "nonzeros", "{:,} nonzeros", 2.0)
+    _series(axes, rows, (x, y), "width", "width {}", 0.7)
 
 
-def _kurtosis_lines(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+def _kurtosis_lines(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
     """Kurtosis against nonzeros, a line per width."""
     axes.set_yscale("linear")
     axes.minorticks_off()
     axes.set_xticks(NONZEROS, [f"{nonzeros:,}" for nonzeros in NONZEROS])
-    _series(rows, "width", lambda w: f"width {w}", 2.0, "nonzeros", "kurtosis", axes)
+    _series(axes, rows, ("nonzeros", "kurtosis"), "width", "width {}", 2.0)
 
 
 def _series(
-    rows: Sequence[Mapping[str, Any]], key: str, label: Callable[[Any], str], line: float, x: str, y: str, axes: Axes
+    axes: Axes, rows: Sequence[Mapping[str, Json]], columns: tuple[str, str], key: str, label: str, width: float
 ) -> None:
+    """Two columns of the rows, a line for every value of `key`."""
     for value in sorted({row[key] for row in rows}):
-        points = [(row[x], row[y]) for row in rows if row[key] == value]
-        axes.plot(*zip(*points, strict=True), linewidth=line, marker="o" if line > 1 else None, label=label(value))
+        points = [[row[name] for name in columns] for row in rows if row[key] == value]
+        marker = "o" if width > 1 else None
+        axes.plot(*zip(*points, strict=True), linewidth=width, marker=marker, label=label.format(value))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from sparse_gpt import config as configs
 from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_bytes, write_json
+from sparse_gpt.io import Json, read_bytes, write_json
 from sparse_gpt.records import Circuit, Manifest, MetricsRow
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Check:
     """One measured number (or hash), and whether it is as expected."""
 
     name: str
-    measured: Any
+    measured: Json
     expected: str
     holds: bool
 
@@ -138,11 +138,11 @@ def at_least(name: str, measured: float | None, limit: float) -> Check:
     return Check(name, measured, f"at least {limit:g}", measured is not None and measured >= limit)
 
 
-def equal(name: str, measured: Any, wanted: Any) -> Check:
+def equal(name: str, measured: Json, wanted: Json) -> Check:
     return Check(name, measured, str(wanted), measured == wanted)
 
 
-def reported(name: str, measured: Any) -> Check:
+def reported(name: str, measured: Json) -> Check:
     """A number without a limit."""
     return Check(name, measured, "reported", True)
 

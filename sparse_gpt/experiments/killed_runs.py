@@ -91,7 +91,7 @@ def disturb(
                 time.sleep(draw.uniform(0, 0.1))
             process.send_signal(number)
             code = wait_for(process)
-        finally:  # this process may be told to end, too
+        finally:  # this process may be asked to end, too
             process.kill()
         hits += code in (-number, interruption.EXIT_CODE)
         if code not in (-number, interruption.EXIT_CODE, 0):

@@ -2,11 +2,11 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt import stored
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, finish, prune, reported
+from sparse_gpt.io import Tree
 from sparse_gpt.records import Circuit, Search
 
 MODEL, QUOTE = "laptop", "single_double_quote"
@@ -44,7 +44,7 @@ def laptop_circuits(folder: Path) -> list[Check]:
     ]
 
 
-def read_sizes(path: Path) -> dict[str, Any]:
+def read_sizes(path: Path) -> Tree:
     """One task's row."""
     circuit, search = Circuit.read(path), Search.read(path.parent / "search.json")
     shown = ("nodes", "edges", "task_loss", "ablated_task_loss", "random_circuit_task_loss", "shifted_task_loss")

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +15,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import measures
 from sparse_gpt.experiments.measures import TARGET
+from sparse_gpt.io import Json, Tree
 from sparse_gpt.records import Record
 from sparse_gpt.records.base import Nats, Plain, older
 from sparse_gpt.records.search import TargetPoint
@@ -23,7 +23,7 @@ from sparse_gpt.tasks import TaskError, find
 from sparse_gpt.workdir import Workdir
 
 MOST_TASKS = 6  # compared: the first of the suite that every model solves
-AT_TARGET: Mapping[str, Any] = {"prune.selection_margin": 1.0}  # of searches without refinement
+AT_TARGET: Mapping[str, Json] = {"prune.selection_margin": 1.0}  # of searches without refinement
 
 
 class Sizes(Record):
@@ -41,9 +41,7 @@ class Sizes(Record):
     """As in search.json."""
 
 
-def searched_sizes(
-    workdir: Path, tasks: Sequence[str], settings: Mapping[str, Any] = AT_TARGET
-) -> list[dict[str, Any]]:
+def searched_sizes(workdir: Path, tasks: Sequence[str], settings: Mapping[str, Json] = AT_TARGET) -> list[Tree]:
     """A row per task and target loss: how much of the best search's ranking it takes, as `measures.target_points` has
     it. What launch.prune does besides is not done. Kept in WORKDIR/sizes/TASK.json, for these weights and settings."""
     config = configs.replace(configs.load(workdir), settings)
@@ -85,7 +83,7 @@ def _is_solved(run: Workdir, task: str) -> bool:
     return full_task_loss(run.config, run.params, samples.validation) <= TARGET
 
 
-def edges_at_target(rows: Sequence[Mapping[str, Any]], model: str, tasks: Sequence[str]) -> list[int]:
+def edges_at_target(rows: Sequence[Mapping[str, Json]], model: str, tasks: Sequence[str]) -> list[int]:
     """Edges at TARGET, in the order of `tasks`."""
     found = {row["task"]: row["edges"] for row in rows if row["model"] == model and row["target_loss"] == TARGET}
     return [found[task] for task in tasks]

@@ -4,7 +4,6 @@ import csv
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -12,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sparse_gpt.experiments import measures
+from sparse_gpt.io import Json
 
 mpl.use("agg")
 
-COLOURS = {"sparse": "#1f6feb", "dense": "#b3541e"}
-RANKING_COLOURS = {
+COLORS = {"sparse": "#1f6feb", "dense": "#b3541e"}
+RANKING_COLORS = {
     "mask search": "#1f6feb",
     "attribution": "#b3541e",
     "integrated gradients": "#2e8b57",
@@ -25,7 +25,7 @@ RANKING_COLOURS = {
 }
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Json]]) -> None:
     """One line per row, columns as in the first one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -55,15 +55,15 @@ def draw(path: Path, title: str, x: str, y: str, plot: Callable[[Axes], None], l
     figure.savefig(path)
 
 
-def sizes_against_targets(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+def sizes_against_targets(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
     """Edges against target loss: a thin line per model and task, a thick one for the geometric mean of each model."""
     for model in dict.fromkeys(row["model"] for row in rows):
-        colour = (COLOURS | RANKING_COLOURS)[model]
+        color = (COLORS | RANKING_COLORS)[model]
         reached = [row for row in rows if row["model"] == model and row["reached"]]
         tasks = list(dict.fromkeys(row["task"] for row in reached))
         for task in tasks:
             line = [(row["target_loss"], max(1, row["edges"])) for row in reached if row["task"] == task]
-            axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=1)
+            axes.plot(*zip(*line, strict=True), color=color, alpha=0.3, linewidth=1)
         mean = [
             (target, measures.geometric_mean([row["edges"] for row in reached if row["target_loss"] == target]))
             for target in sorted({row["target_loss"] for row in reached})
@@ -71,5 +71,5 @@ def sizes_against_targets(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None
         ]
         if mean:
             label = f"{model}: geometric mean of {len(tasks)} tasks"
-            axes.plot(*zip(*mean, strict=True), color=colour, linewidth=2.5, marker="o", label=label)
+            axes.plot(*zip(*mean, strict=True), color=color, linewidth=2.5, marker="o", label=label)
     axes.axvline(measures.TARGET, color="#888888", linewidth=0.8, linestyle=":")

@@ -5,7 +5,6 @@ import functools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.experiments import plots
 from sparse_gpt.experiments.harness import Check, prune, reported
 from sparse_gpt.experiments.laptop_circuits import MODEL, QUOTE, SHORTER
+from sparse_gpt.io import Tree
 from sparse_gpt.tasks.words import VOCABULARY
 from sparse_gpt.workdir import Workdir
 
@@ -43,7 +43,7 @@ COPIED = (
 """Names that a small tokenizer holds whole."""
 EASED = (*SHORTER, "--config.prune.target_loss=0.3", "--config.prune.selection_margin=1")
 """For tasks whose loss in the stored model is too near the default target, on some of its samples above it."""
-Rows = list[dict[str, Any]]
+Rows = list[Tree]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +221,7 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
     """A row per level, model and side of the pair: mean logit difference of answer and foil, and accuracy."""
     circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256)
     gated = gated_model(run.config, run.params, circuit.values)
-    cut, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
+    pruned, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
     rows: Rows = []
     for level in prediction.levels:
         source = random.Random(f"{prediction.task} {level}")
@@ -230,7 +230,7 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
         shifts = np.vectorize(lambda token: shift.get(token, 0.0))(np.stack([batch.answer, batch.foil], axis=1))
         logits = {
             "full model": np.asarray(_logits(gated, None, batch)),
-            "circuit": circuit.scale * np.asarray(_logits(cut, gates, batch)) + shifts,
+            "circuit": circuit.scale * np.asarray(_logits(pruned, gates, batch)) + shifts,
         }
         for model, values in logits.items():
             margin = values[:, 0] - values[:, 1]
@@ -257,10 +257,10 @@ def mean_margin(rows: Rows, level: int, side: int | None) -> float:
     return float(np.mean(differences) if side is None else differences[side])
 
 
-def _plot(rows: Sequence[dict[str, Any]], axes: Axes) -> None:
+def _plot(rows: Sequence[Tree], axes: Axes) -> None:
     for model, style in (("full model", "-"), ("circuit", ":")):
-        for answer, colour in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
+        for answer, color in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
             shown = [row for row in rows if row["model"] == model and row["answer"] == answer]
             points = [(row["level"], row["logit_difference"]) for row in shown]
-            axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", label=f"{model}, answer {answer!r}")
+            axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=f"{model}, answer {answer!r}")
     axes.axhline(0, color="#888888", linewidth=0.8)

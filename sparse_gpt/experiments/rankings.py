@@ -6,7 +6,6 @@ are taken as they are; a task without one is searched first. What takes long is 
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -20,6 +19,7 @@ from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, circuit, finish
 from sparse_gpt.experiments.measures import TARGET
+from sparse_gpt.io import Tree
 from sparse_gpt.records import Rankings, Search, converted
 from sparse_gpt.records.base import CHANCE
 from sparse_gpt.records.search import CurvePoint, RankingSizes
@@ -28,7 +28,7 @@ from sparse_gpt.workdir import Workdir
 
 SEARCH = "mask search"
 QUICK = ("--config.prune.edges=false", "--config.prune.refine_trials=1")  # rankings are compared before refinement
-Row = dict[str, Any]  # of a table
+Row = Tree  # of a table
 
 
 def attribution_vs_learned(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
@@ -123,7 +123,7 @@ def _losses_against_sizes(rows: list[Row], axes: Axes) -> None:
         first = not any(row["ranking"] == ranking for row in rows[: rows.index(points[0])])
         axes.plot(
             *zip(*line, strict=True),
-            color=plots.RANKING_COLOURS[ranking],
+            color=plots.RANKING_COLORS[ranking],
             linewidth=2.0 if ranking == SEARCH else 0.9,
             zorder=100 - i,
             label=ranking if first else None,

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,20 +16,21 @@ from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, reported
 from sparse_gpt.experiments.rankings import open_workdir
+from sparse_gpt.io import Tree
 from sparse_gpt.records import Record
 from sparse_gpt.records.base import Plain
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 TABLE = "path-vs-paper.csv"
-PATH: Mapping[str, Any] = {
+PATH: Mapping[str, object] = {
     "prune.search": "path",
     "prune.steps": 160,
     "prune.batch_pairs": 16,
     "prune.seeds": 1,
     "prune.refine_trials": 1,
 }
-PAPER: Mapping[str, Any] = {
+PAPER: Mapping[str, object] = {
     "prune.search": "paper",
     "prune.steps": 200,
     "prune.batch_pairs": 32,
@@ -52,7 +52,7 @@ class Row(Record):
 
 
 def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
-    """Edges straight from the cut and after refinement, held-out loss and seconds of both searches."""
+    """Edges of the truncated ranking and after refinement, held-out loss and seconds of both searches."""
     workdir = open_workdir(folder, model)
     rows = [_kept(folder, workdir, task, name) for task in chosen for name in SEARCHES]
     plots.write_csv(folder / TABLE, rows)
@@ -63,7 +63,7 @@ def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check
             f"{row['search_seconds']:.0f} + {row['refine_seconds']:.0f} s"
         )
     figures = []
-    for key, what in (("cut_edges", "from the cut"), ("edges", "after refinement")):
+    for key, what in (("cut_edges", "of the truncated ranking"), ("edges", "after refinement")):
         paper, path = ([row[key] for row in rows if row["search"] == name] for name in SEARCHES)
         figures.append(at_least(f"edges {what}, paper's over path's", measures.geometric_mean(paper) / _mean(path), 1))
     seconds = [
@@ -76,7 +76,7 @@ def _mean(values: list[int]) -> float:
     return measures.geometric_mean(values)
 
 
-def _kept(folder: Path, workdir: Path, task: AnyTask, name: str) -> dict[str, Any]:
+def _kept(folder: Path, workdir: Path, task: AnyTask, name: str) -> Tree:
     """A row, of an earlier call if it was for the same weights and settings."""
     config = configs.replace(configs.load(workdir), SEARCHES[name])
     run = Workdir(workdir, config)
@@ -89,8 +89,8 @@ def _kept(folder: Path, workdir: Path, task: AnyTask, name: str) -> dict[str, An
     return dict(kept.row)
 
 
-def measured(run: Workdir, task: AnyTask, name: str) -> dict[str, Any]:
-    """A row: one population, its best ranking cut at the target, and refined. Seconds include compilation."""
+def measured(run: Workdir, task: AnyTask, name: str) -> Tree:
+    """A row: one population, its best ranking truncated at the target, and refined. Seconds include compilation."""
     samples = task_samples(task, run.tokenizer, run.config)
     require_solved(run, task.name, samples.validation)
     problem = Problem.build(run, samples, run.pretraining_activations())
@@ -120,8 +120,8 @@ def _elapsed(what: str, since: tuple[float, float], until: tuple[float, float]) 
     return {name: round(end - start, 1) for name, start, end in zip(names, since, until, strict=True)}
 
 
-def _sizes(problem: Problem, trials: Trials, selected: Selected) -> dict[str, Any]:
-    """Sizes and held-out losses: of the best search straight from the cut, and at the end."""
+def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
+    """Sizes and held-out losses: of the best search of the truncated ranking, and at the end."""
     best, support = selected.best_trial, selected.support
     candidate = support.candidates(problem.graph)
     cut, end = Candidates(trials.gates[[best]]), problem.selection(candidate)

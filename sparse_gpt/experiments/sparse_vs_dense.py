@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,9 @@ from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.experiments.measures import TARGET
 from sparse_gpt.experiments.model_comparison import AT_TARGET, edges_at_target, find_common_tasks, searched_sizes
+from sparse_gpt.io import Tree
+from sparse_gpt.model.transformer import apply
+from sparse_gpt.parameters import Params
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
 
@@ -64,7 +66,7 @@ def sparse_vs_dense_laptop(folder: Path) -> list[Check]:
     ]
 
 
-def _compare(folder: Path, rows: list[dict[str, Any]], tasks: Sequence[str], width: int) -> list[Check]:
+def _compare(folder: Path, rows: list[Tree], tasks: Sequence[str], width: int) -> list[Check]:
     """Table, picture and ratio of the two sides' rows; `width` is the dense side's."""
     plots.write_csv(folder / "sparse-vs-dense.csv", rows)
     plots.draw(
@@ -92,8 +94,8 @@ def measure_loss(run: Workdir, corpus: Corpus) -> float:
     c = run.config
 
     @jax.jit
-    def loss(params: Any, tokens: jax.Array) -> jax.Array:
-        logits: Any = run.model.apply({"params": params}, tokens[:, :-1])
+    def loss(params: Params, tokens: jax.Array) -> jax.Array:
+        logits = apply(run.model, params, tokens[:, :-1])
         return cross_entropy(logits, tokens[:, 1:])
 
     batches = (
@@ -103,15 +105,18 @@ def measure_loss(run: Workdir, corpus: Corpus) -> float:
     return float(np.mean([loss(run.params, batch) for batch in batches]))
 
 
+ATTEMPTS = 6  # widths of a dense model
+
+
 def match_dense(
-    folder: Path, wanted: float, preset: str, first: int, rates: Sequence[float], corpus: Path, attempts: int = 6
+    folder: Path, wanted: float, preset: str, first: int, rates: Sequence[float], corpus: Path
 ) -> tuple[Path, int]:
-    """A dense model whose validation loss is within 2% of `wanted`, else the nearest of `attempts`; and its width. The
+    """A dense model whose validation loss is within 2% of `wanted`, else the nearest of ATTEMPTS; and its width. The
     one of width `first` decides which learning rate is the best."""
     at_first = {rate: train_dense(folder, preset, first, rate, corpus) for rate in rates}
     rate = min(rates, key=lambda rate: at_first[rate])
     tried = {first: at_first[rate]}
-    while len(tried) < attempts and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
+    while len(tried) < ATTEMPTS and not any(abs(loss / wanted - 1) <= 0.02 for loss in tried.values()):
         other = 2 * first if tried[first] > wanted else first // 2
         width = measures.next_width(tried, wanted) if len(tried) > 1 else other
         tried[width] = train_dense(folder, preset, width, rate, corpus)
@@ -142,7 +147,7 @@ def train_dense(folder: Path, preset: str, width: int, rate: float, corpus: Path
     return measures.validation_loss(dense_folder(folder, width, rate))
 
 
-def _prune_all(models: Mapping[str, Path], tasks: Sequence[str]) -> list[dict[str, Any]]:
+def _prune_all(models: Mapping[str, Path], tasks: Sequence[str]) -> list[Tree]:
     """A row per model, task and target loss: sizes after a search with the same settings for all."""
     rows = []
     for task in tasks:

@@ -6,19 +6,18 @@ The tensors carry the reference's names, as in final_model.pt.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.interop.torch_format import pieces
-from sparse_gpt.io import replacing
+from sparse_gpt.io import Tree, replacing
 
 _SAFETENSORS_DTYPES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64"}
 
 
-def config_json(config: Config) -> dict[str, Any]:
+def config_json(config: Config) -> Tree:
     """config.json: sizes under the usual names, and our whole configuration under "sparse_gpt"."""
     m = config.model
     return {
@@ -43,7 +42,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metad
     The file appears whole or not at all. Equal inputs give equal bytes.
     """
     path = Path(path)
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: Tree = {"__metadata__": dict(metadata)}
     end = 0
     for name, array in tensors.items():
         start, end = end, end + array.nbytes
@@ -60,11 +59,11 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metad
             file.writelines(pieces(array))
 
 
-def model_card(name: str, config: Config, manifest: Mapping[str, Any]) -> str:
+def model_card(name: str, config: Config, manifest: Tree) -> str:
     """README.md of an exported model, from its configuration and its manifest."""
     m, s = config.model, config.sparsity
     kept = sum(manifest.get("nonzeros", {}).values())
-    facts: dict[str, Any] = {
+    facts: Tree = {
         "layers, width, heads × head width, MLP": f"{m.n_layer}, {m.d_model}, {m.n_head} × {m.d_head}, {m.d_mlp}",
         "vocabulary, context": f"{m.vocab_size}, {m.context}",
         "nonzero parameters": f"{kept:,}" if kept else None,
@@ -105,6 +104,6 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

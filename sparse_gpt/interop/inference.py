@@ -2,13 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from sparse_gpt.arrays import read_npy
 from sparse_gpt.config import Config, ModelConfig
@@ -16,8 +17,8 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.interop.hooks import Place, name
 from sparse_gpt.io import replacing
 from sparse_gpt.model.taps import recorder
-from sparse_gpt.model.transformer import build
-from sparse_gpt.parameters import Params
+from sparse_gpt.model.transformer import apply, build
+from sparse_gpt.parameters import Leaf, Params
 
 
 def read_tokens(path: str | Path, model: ModelConfig) -> np.ndarray:
@@ -61,9 +62,9 @@ def batches(
     sites = tuple({site for site, _ in wanted})
 
     @jax.jit
-    def forward(params: Params, tokens: jax.Array) -> Any:
+    def forward(params: Params, tokens: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         seen: dict[Place, jax.Array] = {}
-        logits = model.apply({"params": params}, tokens, tap=recorder(seen, sites))
+        logits = apply(model, params, tokens, tap=recorder(seen, sites))
         return logits, [seen[place].astype(jnp.float32) for place in places]
 
     on_device = jax.tree.map(jnp.asarray, params)
@@ -76,26 +77,32 @@ def batches(
             yield rows, logits[:count], {place: x[:count] for place, x in zip(places, seen, strict=True)}
 
 
+class ActivationsFile(NamedTuple):
+    """An .npz file of the activations at `places`, under our names or those of the reference's hooks."""
+
+    path: Path
+    places: Sequence[Place]
+    openai_names: bool = False
+
+
 def write_files(
     config: Config,
     params: Params,
     tokens: np.ndarray,
     logits_path: Path,
-    activations_path: Path | None = None,
-    places: Sequence[Place] = (),
-    *,
-    openai_names: bool = False,
+    activations: ActivationsFile | None = None,
     batch_size: int = 32,
-    done: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Logits of `tokens` (sequences, time) to an .npy file and activations to an .npz file, a batch at a time.
+    """Logits of `tokens` (sequences, time) to an .npy file and activations to an .npz file, a batch at a time, with a
+    bar if there are several.
 
     Nothing but one batch is held in memory, and both files appear only when everything is computed.
-
-    Args:
-      done: told the number of sequences after every batch.
     """
-    with tempfile.TemporaryDirectory(prefix=".logits-", dir=logits_path.parent) as folder:
+    places = activations.places if activations else ()
+    with (
+        tempfile.TemporaryDirectory(prefix=".logits-", dir=logits_path.parent) as folder,
+        tqdm(total=len(tokens), unit="sequence", desc="logits", disable=len(tokens) <= batch_size) as bar,
+    ):
         arrays: dict[Place | None, np.ndarray] = {}  # None: the logits
         for rows, logits, seen in batches(config, params, tokens, batch_size, places):
             for key, values in [(None, logits), *seen.items()]:
@@ -103,10 +110,10 @@ def write_files(
                     file, shape = Path(folder) / f"{len(arrays)}.npy", (len(tokens), *values.shape[1:])
                     arrays[key] = np.lib.format.open_memmap(file, "w+", np.float32, shape)
                 arrays[key][rows] = values
-            done(rows.stop - rows.start)
-        if activations_path is not None:
-            named: dict[str, Any] = {name(place, openai_names): arrays[place] for place in places}
-            with replacing(activations_path) as temporary, temporary.open("wb") as archive:
+            bar.update(rows.stop - rows.start)
+        if activations is not None:
+            named: dict[str, Leaf] = {name(place, activations.openai_names): arrays[place] for place in places}
+            with replacing(activations.path) as temporary, temporary.open("wb") as archive:
                 np.savez(archive, **named)
         del arrays  # closes the mappings
         os.replace(Path(folder) / "0.npy", logits_path)

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def write_model(folder: str | Path, config: Config, params: Params) -> None:
     write_tensors(folder / WEIGHTS, openai_weights.to_tensors(config.model, params))
 
 
-def _own_config(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Config | None:
+def _own_config(folder: Path, fields: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> Config | None:
     """Our configuration from an export of ours, if it says the same as beeg_config.json and the weights."""
     path = folder / OWN_CONFIG
     if not path.is_file():

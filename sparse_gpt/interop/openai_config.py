@@ -7,16 +7,16 @@ unknown feature off.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from sparse_gpt import config as configs
 from sparse_gpt.config import NODE_SITES, RESIDUAL_SITES, Config, ModelConfig, SparsityConfig
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Json, Tree
 
 FILE = "beeg_config.json"
 
 # Fields that decide the forward pass, with the value an absent field stands for.
-DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, object] = {
     "block_size": 1024,
     "vocab_size": 50304,
     "n_layer": 12,
@@ -63,7 +63,7 @@ _CHOICES = {"residual_activation_type": ("identity", "relu"), "activation_type":
 _OFF = ("", "none", "identity")  # like null and false, values that switch an unknown feature off
 
 
-def from_fields(fields: Mapping[str, Any], source: str = FILE) -> tuple[Config, list[str]]:
+def from_fields(fields: Mapping[str, object], source: str = FILE) -> tuple[Config, list[str]]:
     """Our configuration for a reference configuration, and a note on every field that was left aside.
 
     Positions come out as "additive", "concat" or "sinusoidal" and `final_bias` as True; the weights may show that
@@ -112,7 +112,7 @@ def from_fields(fields: Mapping[str, Any], source: str = FILE) -> tuple[Config, 
     return configs.from_dict(configs.to_dict(Config(model=model, sparsity=sparsity)), source), notes
 
 
-def to_fields(config: Config) -> dict[str, Any]:
+def to_fields(config: Config) -> Tree:
     """The reference configuration of one of our models."""
     m, s = config.model, config.sparsity
     return {
@@ -146,7 +146,7 @@ def to_fields(config: Config) -> dict[str, Any]:
     }
 
 
-def _known(fields: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+def _known(fields: Mapping[str, object], source: str) -> tuple[Tree, list[str]]:
     """Every field of DEFAULTS with a value of the right type, and notes on the others."""
     given = dict(fields)
     notes: list[str] = []
@@ -179,7 +179,7 @@ def _known(fields: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list
     return values, notes
 
 
-def _checked(name: str, value: Any, source: str) -> Any:
+def _checked(name: str, value: object, source: str) -> Json:
     """`value` if it has the type and range of the field."""
     if name in _CHOICES:
         if value not in _CHOICES[name]:

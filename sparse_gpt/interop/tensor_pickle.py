@@ -61,6 +61,9 @@ class _Global:
     name: str
 
 
+Value = Any  # what the few operations that are allowed can make: see `parse`
+
+
 class _Mark:
     """The stack's mark."""
 
@@ -72,7 +75,7 @@ _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def parse(stream: bytes, source: str) -> Any:
+def parse(stream: bytes, source: str) -> Value:
     """The object a tensor pickle describes: dicts, lists, tuples, numbers, strings and `TensorRef`s.
 
     Args:
@@ -99,13 +102,13 @@ class _Machine:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.stack: list[Value] = []
+        self.memo: dict[int, Value] = {}
 
-    def pop(self) -> Any:
+    def pop(self) -> Value:
         return self.stack.pop()
 
-    def step(self, name: str, argument: Any) -> None:
+    def step(self, name: str, argument: Value) -> None:
         if name in ("PROTO", "FRAME"):
             return
         if name in _CONSTANTS:
@@ -137,17 +140,17 @@ class _Machine:
             )
         self.stack.append(_Global(name))
 
-    def _op_MARK(self, _: Any) -> None:
+    def _op_MARK(self, _: Value) -> None:
         self.stack.append(_MARK)
 
-    def _marked(self) -> list[Any]:
+    def _marked(self) -> list[Value]:
         """Everything above the last mark."""
-        items: list[Any] = []
+        items: list[Value] = []
         while (item := self.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
 
-    def _op_TUPLE(self, _: Any) -> None:
+    def _op_TUPLE(self, _: Value) -> None:
         self.stack.append(tuple(self._marked()))
 
     def _op_BINPUT(self, index: int) -> None:
@@ -155,7 +158,7 @@ class _Machine:
 
     _op_LONG_BINPUT = _op_BINPUT
 
-    def _op_MEMOIZE(self, _: Any) -> None:
+    def _op_MEMOIZE(self, _: Value) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
     def _op_BINGET(self, index: int) -> None:
@@ -163,39 +166,39 @@ class _Machine:
 
     _op_LONG_BINGET = _op_BINGET
 
-    def _op_APPEND(self, _: Any) -> None:
+    def _op_APPEND(self, _: Value) -> None:
         item = self.pop()
         self._container(list).append(item)
 
-    def _op_APPENDS(self, _: Any) -> None:
+    def _op_APPENDS(self, _: Value) -> None:
         items = self._marked()
         self._container(list).extend(items)
 
-    def _op_SETITEM(self, _: Any) -> None:
+    def _op_SETITEM(self, _: Value) -> None:
         value, key = self.pop(), self.pop()
         self._set_items([key, value])
 
-    def _op_SETITEMS(self, _: Any) -> None:
+    def _op_SETITEMS(self, _: Value) -> None:
         self._set_items(self._marked())
 
-    def _set_items(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[Value]) -> None:
         target = self._container(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | int):
                 raise InputError(f"{self.source}: refused: a {type(key).__name__} as a dictionary key")
             target[key] = value
 
-    def _container(self, kind: type) -> Any:
+    def _container(self, kind: type) -> Value:
         if not isinstance(self.stack[-1], kind):
             raise ValueError(f"a {kind.__name__} was expected")
         return self.stack[-1]
 
-    def _op_BUILD(self, _: Any) -> None:
+    def _op_BUILD(self, _: Value) -> None:
         """State of an object: state dicts carry their format version as an attribute, which is not needed."""
         self.pop()
         self._container(dict)
 
-    def _op_BINPERSID(self, _: Any) -> None:
+    def _op_BINPERSID(self, _: Value) -> None:
         reference = self.pop()
         match reference:
             case ("storage", _Global(name=name), str(key), str(), int(size)) if name in STORAGE_DTYPES:
@@ -203,7 +206,7 @@ class _Machine:
             case _:
                 raise InputError(f"{self.source}: refused: a persistent reference that is not a tensor's storage")
 
-    def _op_REDUCE(self, _: Any) -> None:
+    def _op_REDUCE(self, _: Value) -> None:
         arguments, function = self.pop(), self.pop()
         match function, arguments:
             case _Global(name=n), () if n == ORDERED_DICT:

@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt import config as configs
 from sparse_gpt import locks
@@ -14,7 +13,7 @@ from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot, missing, remove_empty
 from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
-from sparse_gpt.io import disk_errors, write_json
+from sparse_gpt.io import Tree, disk_errors, write_json
 from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
@@ -31,7 +30,7 @@ def import_openai(
       source: holds beeg_config.json, final_model.pt and perhaps encoder.json with vocab.bpe.
       workdir: must not hold anything yet.
       tokenizer: folder of the tokenizer, if it is not in `source`.
-      say: told what begins; large models take minutes.
+      say: called with what begins; large models take minutes.
 
     Raises:
       InputError: see openai.read_model; also if the tokenizer has more entries than the model. Nothing is written then.
@@ -41,7 +40,7 @@ def import_openai(
     say("reading and checking the weights")
     model = openai.read_model(source)
     with new_folder(workdir, "--workdir") as folder:
-        facts: dict[str, Any] = {"imported": {"model_sha256": sha256_file(source / openai.WEIGHTS)}, "seeds": {}}
+        facts: Tree = {"imported": {"model_sha256": sha256_file(source / openai.WEIGHTS)}, "seeds": {}}
         found = _tokenizer(source, tokenizer, model)
         if found is not None:
             found.save(folder / "tokenizer")

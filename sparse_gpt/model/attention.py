@@ -1,7 +1,7 @@
 """Causal softmax attention with sinks, arranged for caches.
 
 Scores are the largest arrays of a small model, and on a CPU passing over them costs more than the matrix products
-that make them. So queries are taken in blocks which never look at keys behind their end, the backward pass recomputes
+that make them. So queries are taken in blocks which never look at keys after their end, the backward pass recomputes
 the weights from one saved number per query (as FlashAttention does), and on a single CPU device a few (batch, head)
 pairs are worked on at a time. About twice as fast there as what automatic differentiation gives.
 
@@ -11,11 +11,12 @@ Letters: G = batch x heads, Q queries, T keys, K d_head.
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from sparse_gpt.parameters import PyTree
 
 MASKED = -1e30  # finite, so that arithmetic on hidden scores stays finite
 _BLOCKS = 4
@@ -78,7 +79,7 @@ def _backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Ar
 _attention.defvjp(_forward, _backward)
 
 
-def _in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
+def _in_pieces(function: Callable[..., PyTree], *arrays: jax.Array) -> PyTree:
     """`function` of arrays with a common leading axis G; piece by piece where that helps the cache.
 
     On several devices the axis is sharded and stays whole.
@@ -89,7 +90,7 @@ def _in_pieces(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     if size == pairs or jax.device_count() > 1:
         return function(*arrays)
 
-    def by_piece(*arrays: jax.Array) -> Any:
+    def by_piece(*arrays: jax.Array) -> PyTree:
         pieces = [x.reshape(pairs // size, size, *x.shape[1:]) for x in arrays]
         results = lax.map(lambda piece: function(*piece), tuple(pieces))
         return jax.tree.map(lambda x: x.reshape(pairs, *x.shape[2:]), results)
@@ -119,13 +120,14 @@ def _forward_piece(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) ->
     for start, stop, keys in _blocks(q.shape[1], k.shape[1]):
         scores = jnp.where(_visible(start, stop, keys), _dot(q[:, start:stop], k[:, :keys], 2, 2), MASKED)
         top = jnp.maximum(jnp.max(scores, axis=-1), sink[:, None])
-        unnormalised = jnp.exp(scores - top[..., None])
-        total = jnp.sum(unnormalised, axis=-1) + jnp.exp(sink[:, None] - top)
-        outputs.append(_dot(unnormalised.astype(v.dtype), v[:, :keys], 2, 1) / total[..., None])
+        unnormalized = jnp.exp(scores - top[..., None])
+        total = jnp.sum(unnormalized, axis=-1) + jnp.exp(sink[:, None] - top)
+        outputs.append(_dot(unnormalized.astype(v.dtype), v[:, :keys], 2, 1) / total[..., None])
         log_sums.append(top + jnp.log(total))
     return jnp.concatenate(outputs, axis=1).astype(v.dtype), jnp.concatenate(log_sums, axis=1)
 
 
+# More than six parameters: all that the forward pass has kept, and the gradient.
 def _backward_piece(
     q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array, output: jax.Array, log_sum: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, ...]:
@@ -144,5 +146,5 @@ def _backward_piece(
         dv = dv.at[:, :, :keys].add(_dot(g[:, block], weights, 1, 1))
         dk = dk.at[:, :, :keys].add(_dot(q[:, block], ds, 1, 1))
     dsink = -jnp.sum(jnp.exp(sink[:, None] - log_sum) * mean, axis=1)
-    turn = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
-    return jnp.concatenate(dq, axis=1).astype(q.dtype), turn(dk).astype(k.dtype), turn(dv).astype(v.dtype), dsink
+    swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
+    return jnp.concatenate(dq, axis=1).astype(q.dtype), swap(dk).astype(k.dtype), swap(dv).astype(v.dtype), dsink

@@ -17,7 +17,7 @@ from sparse_gpt.config import Config, ModelConfig, activation_sites
 from sparse_gpt.model.attention import attend, causal_attention
 from sparse_gpt.model.placement import gather_channels, replicate_channels
 from sparse_gpt.model.taps import Tap, identity
-from sparse_gpt.parameters import parameter_table
+from sparse_gpt.parameters import Params, parameter_table
 from sparse_gpt.sparsity.topk import abs_topk
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # torch.nn.RMSNorm with eps=None; 1e-6 changes sparse models' logits
@@ -50,7 +50,7 @@ class _Part(nn.Module):
 
     config: ModelConfig
 
-    def tensor(self, name: str, dtype: Any) -> jax.Array:
+    def tensor(self, name: str, dtype: jnp.dtype) -> jax.Array:
         spec = parameter_table(self.config)[(*self.path, name)]
         return self.param(name, spec.make).astype(dtype)
 
@@ -72,13 +72,13 @@ class Norm(_Part):
 
     @nn.compact
     def __call__(self, x: jax.Array, site: str = "", layer: int = 0, tap: Tap = identity) -> jax.Array:
-        centred = x.astype(jnp.float32)
+        centered = x.astype(jnp.float32)
         rms = self.config.norm == "rms"
         if not rms:
-            centred = centred - jnp.mean(centred, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+            centered = centered - jnp.mean(centered, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
         inverse = tap(site, layer, jax.lax.rsqrt(variance + (RMS_EPS if rms else LAYER_EPS)))
-        y = centred * inverse * self.tensor("scale", jnp.float32)[None, None, :]
+        y = centered * inverse * self.tensor("scale", jnp.float32)[None, None, :]
         if self.config.norm_bias:
             y = y + self.tensor("bias", jnp.float32)[None, None, :]
         return y.astype(x.dtype)
@@ -223,7 +223,7 @@ class Transformer(_Part):
     ) -> jax.Array:
         """Residual stream at boundary `stop` from the one at `start`.
 
-        Boundaries count sublayers: 0 is the embedding, 2 l + 1 lies after attention of layer l, 2 l + 2 after its MLP.
+        Boundaries count sublayers: 0 is the embedding, 2 l + 1 is after attention of layer l, 2 l + 2 after its MLP.
         """
         stop = 2 * self.config.n_layer if stop is None else stop
         nodes = Nodes(self.activation_fraction, self.activation_sites, tap)
@@ -264,7 +264,7 @@ def _at(x: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def _append(x: jax.Array, own: jax.Array) -> jax.Array:
-    """Position channels behind the stream's channels."""
+    """Position channels after the stream's channels."""
     return jnp.concatenate([x, jnp.broadcast_to(own, (*x.shape[:2], own.shape[-1]))], axis=-1)
 
 
@@ -292,6 +292,12 @@ def sinusoids(context: int, width: int) -> np.ndarray:
     periods = np.geomspace(4, context, width // 2)
     phase = 2 * np.pi * np.arange(context)[:, None] / periods[None, :]
     return np.concatenate([np.sin(phase), np.cos(phase)], axis=1).astype(np.float32)
+
+
+def apply(model: Transformer, params: Params, *args: object, method: str = "__call__", **options: Any) -> jax.Array:
+    """What the model, or one of its methods, makes of its arguments: streams or logits."""
+    found: Any = model.apply({"params": params}, *args, method=method, **options)
+    return jnp.asarray(found)
 
 
 def build(config: Config) -> Transformer:

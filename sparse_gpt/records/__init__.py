@@ -3,7 +3,7 @@
 Free of JAX, so that a report needs no live process. The formats are documented, from these classes, in docs/formats.
 """
 
-from sparse_gpt.records.base import Part, Record, Tree, converted
+from sparse_gpt.records.base import Part, Record, converted
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
 from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import (
@@ -49,7 +49,6 @@ __all__ = [
     "TaskLosses",
     "Traces",
     "Transport",
-    "Tree",
     "Workdir",
     "converted",
     "read_circuit",

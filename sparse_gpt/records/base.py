@@ -24,11 +24,11 @@ from msgspec import Meta
 from sparse_gpt import io
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.records.mistakes import Wanted, mistake, shown
 
 T = TypeVar("T")
 MOST = 10**6  # layers and channels
-Tree = dict[str, Any]  # the plain object of a JSON file
 
 Index = Annotated[int, Meta(ge=0, le=MOST)]
 Count = Annotated[int, Meta(ge=0)]

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from sparse_gpt.records.base import Count, Nats, Part, Record, Seconds, Tree, older
+from sparse_gpt.io import Tree
+from sparse_gpt.records.base import Count, Nats, Part, Record, Seconds, older
 
 Verdict = Annotated[
     str, Meta(pattern="^(pass|fail|not applicable)$", extra={"expected": "pass, fail or not applicable"})
@@ -98,7 +99,7 @@ class Card(Record):
         return [row for row in self.failed() if row.role != "selection"]
 
 
-def circuit_sha256(tree: Mapping[str, Any]) -> str:
+def circuit_sha256(tree: Mapping[str, object]) -> str:
     """Fingerprint of the object in circuit.json, but for what was measured of it."""
-    told = [tree.get(name) for name in ("nodes", "edges", "calibration", "ablation", "norm")]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    parts = [tree.get(name) for name in ("nodes", "edges", "calibration", "ablation", "norm")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from sparse_gpt.errors import InputError
-from sparse_gpt.records.base import Count, Part, Record, Tokens, Tree, older
+from sparse_gpt.io import Tree
+from sparse_gpt.records.base import Count, Part, Record, Tokens, older
 
 Split = Annotated[str, Meta(pattern="^(train|validation|test)$", extra={"expected": "one of train, validation, test"})]
 

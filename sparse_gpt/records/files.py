@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparse_gpt import io
 from sparse_gpt.errors import InputError
-from sparse_gpt.records.base import Tree
+from sparse_gpt.io import Tree
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
 from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import Circuit

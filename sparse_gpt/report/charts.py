@@ -1,6 +1,6 @@
 """Charts of training and of the circuit search, as plotly figures.
 
-Colours are CSS variables of the page ("var(--plus)"), which script.js resolves, so that charts follow light and dark.
+Colors are CSS variables of the page ("var(--plus)"), which script.js resolves, so that charts follow light and dark.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ def training_charts(metrics: Sequence[MetricsRow]) -> list[Chart]:
     """One chart per quantity that the rows of metrics.jsonl hold; quantities that no row has are left out."""
     charts = []
     loss = empty_figure("step", "nats per token")
-    for name, key, colour in (("training", "loss", "var(--line1)"), ("held-out", "val_loss", "var(--line2)")):
+    for name, key, color in (("training", "loss", "var(--line1)"), ("held-out", "val_loss", "var(--line2)")):
         steps, values = _series(metrics, key)
         if values:
-            add_line(loss, steps, values, name, colour, markers=key == "val_loss" and len(values) <= 60)
+            add_line(loss, steps, values, name, color, markers=key == "val_loss" and len(values) <= 60)
     if loss.data:
         charts.append(Chart("Loss", "Cross-entropy of the next token.", loss, wide=True))
     for title, note, unit, key, logarithmic in _SMALL:
@@ -78,8 +78,8 @@ def loss_versus_size(search: Search, circuit: Circuit) -> Chart | None:
         add_line(figure, left, losses, "the model without them", "var(--line2)")
     for i, baseline in enumerate(search.baselines):
         curve = _with_edges(baseline.loss_versus_size)
-        name, colour = f"ranked by {baseline.ranking.replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
-        add_line(figure, [point.edges for point in curve], [point.task_loss for point in curve], name, colour)
+        name, color = f"ranked by {baseline.ranking.replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
+        add_line(figure, [point.edges for point in curve], [point.task_loss for point in curve], name, color)
         sizes += [point.edges for point in curve]
     random_losses = _finite(search.random_circuit.task_loss)
     if edges and random_losses:
@@ -98,7 +98,7 @@ def loss_versus_size(search: Search, circuit: Circuit) -> Chart | None:
     _log_ticks(figure.layout.xaxis, low, high)
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(showlegend=True)
-    note = "A good circuit lies near the bend of the curve, far below random circuits of its size."
+    note = "A good circuit is near the bend of the curve, far below random circuits of its size."
     return Chart("Loss versus size", note, figure, wide=True)
 
 
@@ -164,14 +164,14 @@ def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
     )
 
 
-def add_line(figure: go.Figure, x: list, y: list, name: str, colour: str, markers: bool = False) -> None:
+def add_line(figure: go.Figure, x: list, y: list, name: str, color: str, markers: bool = False) -> None:
     """A line through the points; a legend from the second one on."""
     figure.add_scatter(
         x=x,
         y=y,
         name=escape(name),
         mode="lines+markers" if markers else "lines",
-        line={"color": colour, "width": 1.8},
+        line={"color": color, "width": 1.8},
         hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{escape(name)}</extra>",
     )
     figure.update_layout(showlegend=len(figure.data) > 1)

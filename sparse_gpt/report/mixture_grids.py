@@ -1,4 +1,4 @@
-"""Mixtures of two bridged models as grids: how far each hybrid of bridge.json lies above the dense model's loss.
+"""Mixtures of two bridged models as grids: how far each hybrid of bridge.json is above the dense model's loss.
 
 Bridges cut both models into pieces. A path has one letter per piece, "d" or "s" for the model that runs it.
 """
@@ -55,8 +55,8 @@ def _blocks(above: dict[str, float], pieces: list[str]) -> Grid:
                 path = outer * start + inner * (stop - start) + outer * (count - stop)
                 values[row][column], paths[row][column] = above.get(path), path
     note = (
-        "Each cell is a hybrid. Above the diagonal the sparse model runs what lies between the boundaries of its row "
-        "and its column, and the dense model the rest; below it the dense model runs what lies between. Nats above the "
+        "Each cell is a hybrid. Above the diagonal the sparse model runs what is between the boundaries of its row "
+        "and its column, and the dense model the rest; below it the dense model runs what is between. Nats above the "
         "dense model’s loss."
     )
     axis = [*pieces, "end"]

@@ -1,28 +1,29 @@
 """The report: one HTML file that opens offline. Its content security policy forbids it to load anything."""
 
+import dataclasses
 from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from sparse_gpt.drawing.text import escape
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_atomic
 from sparse_gpt.records import Workdir, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section
-from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import circuit_section
-from sparse_gpt.report.sections import (
-    chart_grid,
-    evaluation_table,
-    file_list,
-    headline,
-    missing,
-    section,
-    summary,
-)
+from sparse_gpt.report.rendering import fill
+from sparse_gpt.report.sections import file_list, headline, summary, training
 
 _HERE = Path(__file__).parent
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A titled part of the page, reachable as #anchor; `name` is what the list of links calls it instead."""
+
+    anchor: str
+    title: str
+    body: str
+    name: str = ""
 
 
 def build_report(workdir: str | Path) -> Path:
@@ -36,7 +37,7 @@ def build_report(workdir: str | Path) -> Path:
     path = files.folder / "report" / "index.html"
     try:
         path.parent.mkdir(exist_ok=True)
-        write_atomic(path, page.encode())
+        write_atomic(path, page.encode("utf-8", "replace"))  # lone surrogates become "?"
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); free the place or make it writable") from error
     return path
@@ -44,65 +45,29 @@ def build_report(workdir: str | Path) -> Path:
 
 def render(workdir: Workdir) -> str:
     """The page as text."""
-    name = workdir.folder.resolve().name
-    parts = [("summary", "Circuits", summary(workdir.circuits, workdir))]
+    parts = [Section("summary", "Circuits", summary(workdir))]
     if workdir.evaluation:
-        parts.append(("evaluation", "Full model on the tasks", evaluation_table(workdir.evaluation)))
+        body = fill("evaluation.html", tasks=workdir.evaluation.tasks)
+        parts.append(Section("evaluation", "Full model on the tasks", body))
     if workdir.bridge:
-        parts.append(("bridges", "Bridges to the dense model", bridge_section(workdir)))
-    parts.append(("training", "Training", _training(workdir)))
+        parts.append(Section("bridges", "Bridges to the dense model", bridge_section(workdir)))
+    parts.append(Section("training", "Training", training(workdir)))
     d_head, fingerprint = workdir.settings.model.d_head or 0, workdir.manifest.params_sha256 or ""
-    sections = [section(anchor, title, body) for anchor, title, body in parts]
-    sections += [circuit_section(files, d_head, fingerprint) for files in workdir.circuits]
-    closing = [("reading", "How to read this", _read("reading.html")), ("files", "Files", file_list(workdir))]
-    sections += [section(anchor, title, body) for anchor, title, body in closing]
-    links = [(anchor, title) for anchor, title, _ in parts]
-    links += [(f"circuit-{files.circuit.task}", files.circuit.task) for files in workdir.circuits]
-    links += [(anchor, title) for anchor, title, _ in closing]
-    nav = "".join(f'<a href="#{escape(anchor)}">{escape(title)}</a>' for anchor, title in links)
-    return _TEMPLATE.format(
-        policy=escape(_POLICY),
-        title=escape(name),
-        style=_read("style.css"),
-        plotly=get_plotlyjs(),
+    for files in workdir.circuits:
+        task, body = files.circuit.task, circuit_section(files, d_head, fingerprint)
+        parts.append(Section(f"circuit-{task}", f"Circuit: {task}", body, name=task))
+    parts.append(Section("reading", "How to read this", fill("reading.html")))
+    parts.append(Section("files", "Files", file_list(workdir)))
+    return fill(
+        "page.html",
+        title=workdir.folder.resolve().name,
         headline=headline(workdir),
-        nav=nav,
-        sections="\n".join(sections),
+        sections=parts,
+        style=_read("style.css"),
         script=_read("script.js"),
+        plotly=get_plotlyjs(),
     )
-
-
-def _training(workdir: Workdir) -> str:
-    charts = training_charts(workdir.metrics)
-    if not charts:
-        return missing(
-            "No training curves yet. They appear with", f"python -m launch.train --workdir={workdir.folder.name}"
-        )
-    return chart_grid(charts)
 
 
 def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
-
-
-_TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title} · sparse_gpt report</title>
-<style>{style}</style>
-<script>{plotly}</script>
-</head>
-<body>
-<header><p class="eyebrow">sparse_gpt report</p><h1>{title}</h1>{headline}</header>
-<nav aria-label="sections">{nav}</nav>
-<main>
-{sections}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""

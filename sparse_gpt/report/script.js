@@ -1,6 +1,6 @@
 "use strict";
 
-// Charts: specs come as JSON; colours in them are the page's CSS variables, so that they follow light and dark.
+// Charts: specs come as JSON; colors in them are the page's CSS variables, so that they follow light and dark.
 const charts = [];
 
 function resolved(value) {
@@ -75,7 +75,7 @@ function highlight(svg, key) {
 function describe(data, key) {
   const node = data.nodes.find((one) => one.key === key);
   if (!node) return data.terminals[key] ?? "";
-  return [node.title, node.wires.join(", "), node.responds && `strongest on ${node.responds}`].filter(Boolean).join(" · ");
+  return [node.title, node.edges.join(", "), node.responds && `strongest on ${node.responds}`].filter(Boolean).join(" · ");
 }
 
 function span(token, value, scale) {
@@ -136,7 +136,7 @@ function save(svg, name) {
   URL.revokeObjectURL(link.href);
 }
 
-function wireBrowser(root, data, show) {
+function connectBrowser(root, data, show) {
   const choice = root.querySelector(".node-choice");
   if (!choice) return;
   for (const node of data.nodes) {
@@ -181,6 +181,6 @@ for (const root of document.querySelectorAll(".circuit")) {
   // A wide drawing shrinks to the page, but not below the size at which its labels can be read; then it scrolls.
   svg.style.minWidth = `${0.75 * svg.viewBox.baseVal.width}px`;
   svg.style.maxWidth = `${1.15 * svg.viewBox.baseVal.width}px`;
-  wireBrowser(root, data, show);
+  connectBrowser(root, data, show);
   if (data.first) show(data.first);
 }

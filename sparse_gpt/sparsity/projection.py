@@ -34,7 +34,7 @@ class Projection:
       tensors: the projected tensors; others pass through untouched.
       min_alive: entries that every neuron or attention channel keeps first; together they must fit in `keep`.
       mesh: devices that the parameters are spread over, or None for one device.
-      specs: how each projected tensor lies on the mesh.
+      specs: how each projected tensor is placed on the mesh.
     """
 
     tensors: Mapping[Path, ParameterSpec]
@@ -79,7 +79,7 @@ class Projection:
         return [jnp.where(mask, weight, 0) for mask, weight in zip(masks, weights, strict=True)]
 
     def _cut(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Cut:
-        """Counts are added up over the mesh axes that cut some tensor; along the others all devices count the same."""
+        """Counts are added up over mesh axes that shard some tensor; along the others all devices count the same."""
         sizes = [spec.size for spec in self.tensors.values()]
         if self.mesh is None:
             return joint_cut(keys, keep, index=index, sizes=sizes)
@@ -97,7 +97,7 @@ class Projection:
 
 
 class _Shard:
-    """Where one device's part of a tensor lies in the whole."""
+    """Where one device's part of a tensor is in the whole."""
 
     def __init__(self, spec: ParameterSpec, partition: PartitionSpec | None):
         self.whole = spec.shape

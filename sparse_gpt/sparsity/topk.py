@@ -164,7 +164,7 @@ def joint_cut(
         return reduce_counts(counter.at_least(candidates)) >= ks[None]
 
     key = _largest(enough, ks, bits_per_round)
-    # FORCED + 1 would overflow, but nothing lies above FORCED.
+    # FORCED + 1 would overflow, but nothing is above FORCED.
     above = jnp.where(key[None] == FORCED, 0, counter.at_least(jnp.minimum(key, FORCED - 1)[None] + 1))
     above, reached = reduce_counts(jnp.concatenate([above, counter.at_least(key[None])]))
     need = ks - above
@@ -182,7 +182,7 @@ def joint_cut(
 
 
 class _Counter:
-    """Counts of n tensors, for several candidates (c, n) at once, as reductions over the tensors as they lie."""
+    """Counts of n tensors, for several candidates (c, n) at once, as reductions over the tensors as they are."""
 
     def __init__(self, keys: Sequence[Array]):
         self.keys = keys

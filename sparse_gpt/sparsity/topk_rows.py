@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from sparse_gpt.parameters import PyTree
+
 _ROWS_ABREAST = 32
 _CHAIN = 16  # additions in a row before a partial count is stored; with 32, widths of 256 to 480 are four times slower
 _ENTRIES_AT_ONCE = 2**19  # keys worked on at a time, so that they stay in cache
@@ -109,7 +111,7 @@ def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
         falling = jnp.where(abreast == threshold[:, None], falling, 0)
         return jnp.where(phase == 0, upper, jnp.where(phase == 1, lower, falling)).astype(jnp.int16)
 
-    def search(state: Any) -> Any:
+    def search(state: PyTree) -> PyTree:
         phase, threshold, bound, need, _ = state
         values = lax.optimization_barrier(looked_at(phase, threshold))
         bits = jnp.where(phase == 2, width.bit_length(), 15 + phase)
@@ -134,7 +136,7 @@ def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
 def _largest16(values: Array, need: Array, bits: Array, start: Array) -> tuple[Array, Array, Array]:
     """Largest t in [start, start + 2**bits) with at least `need` values >= t along axis 1; t is `start` at least.
 
-    Also how many values lie above t, and how many are t or above. `bits` may be traced.
+    Also how many values are above t, and how many are t or above. `bits` may be traced.
 
     Every round counts once, and what follows from a count is drawn in the next round: XLA would fuse the counting into
     everything that reads it in the same round, and do it again for each.

@@ -1,6 +1,6 @@
 """Where many tensors are cut, found for all of them in one search: the inner part of `topk.joint_cut` for a CPU.
 
-XLA writes every comparison to memory before it reduces, but fuses a chain of additions: so all tensors lie side by
+XLA writes every comparison to memory before it reduces, but fuses a chain of additions: so all tensors are side by
 side in one array of 32 rows, a chain adds the rows up, and counting is five times faster than reductions over the
 tensors as they are. One loop searches the keys and then, where some tensor has more equals at its cut than it may keep,
 their indices: compiling the counting once and not five times is a quarter of a train step's compile time.
@@ -8,11 +8,12 @@ their indices: compiling the counting once and not five times is a quarter of a 
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from sparse_gpt.parameters import PyTree
 
 _CHAIN = 32  # entries of a column, added up one by one
 _BLOCK = 64  # columns of a block; every tensor has whole blocks
@@ -21,7 +22,7 @@ _KEY_BITS = 31
 
 
 class SideBySide:
-    """How tensors of given sizes lie side by side, and how entries of each are counted."""
+    """How tensors of given sizes are laid side by side, and how entries of each are counted."""
 
     def __init__(self, sizes: Sequence[int]):
         self.blocks = [-(-size // (_CHAIN * _BLOCK)) for size in sizes]
@@ -68,7 +69,7 @@ def cut(
     # Falling with the index, so that the lowest indices are the largest; 0 for none.
     falling = largest - jnp.minimum(places.arrange(index, largest), largest)
 
-    def search(state: Any) -> Any:
+    def search(state: PyTree) -> PyTree:
         phase, key, bound, need, _ = state
         equal = jnp.where(arranged == places.spread(key)[None], falling, 0)
         values = lax.optimization_barrier(jnp.where(phase == 0, arranged, equal))

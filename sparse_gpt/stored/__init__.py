@@ -15,7 +15,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
 from sparse_gpt.io import disk_errors, parse_json
-from sparse_gpt.parameters import Params, flatten, unflatten
+from sparse_gpt.parameters import Leaf, Params, flatten, unflatten
 from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
@@ -159,7 +158,7 @@ def _packed(params: Params) -> bytes:
 
     Values are four rows of bytes, first bytes first: like bytes beside each other compress better.
     """
-    packed: dict[str, Any] = {}
+    packed: dict[str, Leaf] = {}
     for path, leaf in flatten(params).items():
         name, value = "/".join(path), np.asarray(leaf, np.float32)
         bits = value.ravel().view(np.uint32) != 0  # a negative zero is kept too: every bit comes back

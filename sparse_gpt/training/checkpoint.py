@@ -8,7 +8,6 @@ import contextlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +16,8 @@ import orbax.checkpoint as ocp
 from sparse_gpt.config import Config, ModelConfig, to_dict
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import disk_full
-from sparse_gpt.parameters import Params, abstract_params, flatten
+from sparse_gpt.io import Tree
+from sparse_gpt.parameters import Params, PyTree, abstract_params, flatten
 
 FORMAT = 1  # raise it when older code can no longer read what is written
 
@@ -29,7 +29,7 @@ class Checkpoints:
         self.folder = workdir / "checkpoints"
         _refuse_pipes(self.folder)
         self._saving = False
-        self._metadata: dict[str, Any] = {"sparse_gpt_format": FORMAT}
+        self._metadata: Tree = {"sparse_gpt_format": FORMAT}
         if config is not None:
             self._metadata["config"] = to_dict(config)
         self._manager = ocp.CheckpointManager(
@@ -51,11 +51,11 @@ class Checkpoints:
         """Steps of the finished checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, params: Params, optimizer: Any = None) -> None:
+    def save(self, step: int, params: Params, optimizer: PyTree = None) -> None:
         """Starts writing; the arrays may be donated as soon as this returns. A step that exists is left alone."""
         if step in self._manager.all_steps():
             return
-        items: dict[str, Any] = {"params": ocp.args.StandardSave(params)}
+        items: dict[str, object] = {"params": ocp.args.StandardSave(params)}
         if optimizer is not None:
             items["optimizer"] = ocp.args.StandardSave(optimizer)
         self._saving = True
@@ -72,9 +72,9 @@ class Checkpoints:
         """Returns when everything is on disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, step: int, params: Params, optimizer: Any = None) -> tuple[Params, Any]:
+    def restore(self, step: int, params: Params, optimizer: PyTree = None) -> tuple[Params, PyTree]:
         """The checkpoint of `step`, laid out as the given abstract (or real) trees are."""
-        items: dict[str, Any] = {"params": ocp.args.StandardRestore(params)}
+        items: dict[str, object] = {"params": ocp.args.StandardRestore(params)}
         if optimizer is not None:
             items["optimizer"] = ocp.args.StandardRestore(optimizer)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -106,7 +106,7 @@ class Checkpoints:
                     "use its own config.json, or a new --workdir"
                 )
 
-    def restore_newest(self, params: Params, optimizer: Any) -> tuple[int, Params, Any, list[str]] | None:
+    def restore_newest(self, params: Params, optimizer: PyTree) -> tuple[int, Params, PyTree, list[str]] | None:
         """(step, params, optimizer, notes) of the newest checkpoint that can be read, or None when there is none.
 
         A damaged one is named in the notes and the one before it is tried.
@@ -130,7 +130,7 @@ def _refuse_pipes(folder: Path) -> None:
     """InputError if something in the folder is neither file nor folder: what restores checkpoints would wait for it,
     and no signal would end that."""
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # gone again, or a link to nowhere, which is told as damage
+        with contextlib.suppress(OSError):  # gone again, or a link to nowhere, which counts as damage
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise InputError(f"{path}: not a regular file; remove the checkpoint that it is in")

@@ -4,13 +4,12 @@ refused before there is anything to go on with."""
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
-from sparse_gpt.io import write_json
+from sparse_gpt.io import Tree, write_json
 from sparse_gpt.training import distributed
 
 UNBOUND_FIELDS = {  # may differ between a run and its resumption: they do not change what is computed
@@ -61,5 +60,5 @@ def leave_as_found(workdir: Path, before: Snapshot | None = None, parts: Sequenc
         yield
 
 
-def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _flat(tree: Mapping[str, Mapping[str, object]]) -> Tree:
     return {f"{group}.{field}": value for group, fields in tree.items() for field, value in fields.items()}

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from sparse_gpt import estimate, interruption
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.parameters import Params, abstract_params, flatten
 from sparse_gpt.progress import ProgressBar, compiling
 from sparse_gpt.training import distributed, manifest, schedules, sharding, step
@@ -62,13 +62,14 @@ class Result:
     interrupted: bool
 
 
+# More than six parameters: each optional one replaces one part of the loop, and no two of them go together elsewhere.
 def train(
     config: Config,
     workdir: Path,
     batches: Batches,
     *,
     init_from: Params | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
     at_step: AtStep | None = None,
     progress: bool = True,
     mesh: Mesh | None = None,
@@ -114,7 +115,7 @@ def train(
     return result
 
 
-def _claim(config: Config, workdir: Path, facts: Mapping[str, Any]) -> None:
+def _claim(config: Config, workdir: Path, facts: Mapping[str, object]) -> None:
     """Makes the workdir this run's, and writes what the manifest says of a run that begins."""
     claim_workdir(config, workdir)
     if has_begun(workdir) and (note := manifest.other_machine(workdir)):
@@ -123,7 +124,7 @@ def _claim(config: Config, workdir: Path, facts: Mapping[str, Any]) -> None:
     manifest.update(workdir, manifest.describe({"seeds": seeds, **facts}).tree())
 
 
-def _ending(result: Result) -> dict[str, Any]:
+def _ending(result: Result) -> Tree:
     """What the manifest says of a finished run."""
     counts, sha256 = manifest.nonzeros(result.params), manifest.params_sha256(result.params)
     return {"params_sha256": sha256, "step": result.step, "nonzeros": counts}
@@ -199,8 +200,8 @@ class Run:
     advance: Advance
     mesh: Mesh | None
     at_step: AtStep | None
-    pending: list[tuple[int, dict[str, Any]]] = dataclasses.field(default_factory=list)  # metrics not yet looked at
-    newest: dict[str, Any] = dataclasses.field(default_factory=dict)  # the last ones that were
+    pending: list[tuple[int, Tree]] = dataclasses.field(default_factory=list)  # metrics not yet looked at
+    newest: Tree = dataclasses.field(default_factory=dict)  # the last ones that were
     unsaved_since: float | None = None  # time.monotonic() of the first step that no checkpoint has
 
 
@@ -259,7 +260,7 @@ def _evaluates(config: Config, s: int) -> bool:
     return (s % every == 0 and s > 0) or last  # untrained parameters tell nothing
 
 
-def _check_finite(run: Run) -> dict[str, Any]:
+def _check_finite(run: Run) -> Tree:
     """Fetches the metrics of all steps since the last look; raises if a loss was not finite. Returns the newest."""
     fetched = [(s, jax.device_get(metrics)) for s, metrics in run.pending]
     for s, metrics in fetched:
@@ -287,7 +288,7 @@ def _stops(config: Config, s: int) -> bool:
 
 
 def patience(run: Run, at: float) -> float:
-    """Seconds that a process told to end at `at` waits for a checkpoint: as long as the work took that it would have.
+    """Seconds that a process asked to end at `at` waits for a checkpoint: as long as the work took that it would have.
     Several processes have to end together, and wait for each other."""
     if jax.process_count() > 1 or run.checkpoints.is_saving():
         return math.inf

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +55,7 @@ def git_revision() -> tuple[str, str]:
     return lines[1], ""
 
 
-def describe(facts: Mapping[str, Any]) -> Manifest:
+def describe(facts: Mapping[str, object]) -> Manifest:
     """Manifest of a run: versions, device, revision, plus `facts` (hashes, seeds)."""
     versions = {}
     for name in PACKAGES:
@@ -104,7 +103,7 @@ def read(workdir: Path) -> Manifest:
         return Manifest()
 
 
-def update(workdir: Path, facts: Mapping[str, Any]) -> Manifest:
+def update(workdir: Path, facts: Mapping[str, object]) -> Manifest:
     """Adds facts to a workdir's manifest.json and returns it whole."""
     manifest = Manifest.from_tree({**read(workdir).tree(), **facts})
     manifest.write(workdir / Manifest.FILE)

@@ -5,7 +5,6 @@ import math
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import read_bytes, write_atomic
+from sparse_gpt.io import Json, Tree, read_bytes, write_atomic
 from sparse_gpt.records import MetricsRow
 from sparse_gpt.training import distributed
 from sparse_gpt.training.schedules import StepSettings
@@ -44,9 +43,9 @@ class MetricsLog:
         self,
         step: int,
         settings: StepSettings,
-        metrics: dict[str, Any],
+        metrics: Tree,
         nonzeros: dict[str, int],
-        evaluated: dict[str, Any],
+        evaluated: Tree,
     ) -> None:
         """Adds a line.
 
@@ -107,7 +106,7 @@ def _line(row: MetricsRow) -> str:
     return json.dumps(row.tree(), allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     """A number or a list of numbers as JSON has them; None for what was not measured (NaN) or is infinite."""
     listed = np.asarray(value, np.float64).tolist()
     if isinstance(listed, list):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sparse_gpt.config import Config
+from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import recorder
-from sparse_gpt.model.transformer import Transformer, build
+from sparse_gpt.model.transformer import Transformer, apply, build
 from sparse_gpt.parameters import Params
 from sparse_gpt.training import sharding, step
-from sparse_gpt.training.step import TrainState
+from sparse_gpt.training.step import Jitted, TrainState
 
 Advance = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -33,7 +34,7 @@ class Objective(Protocol):
         """``advance(state, tokens, lr, keep) -> (state, metrics)`` as step.train_step, compiled for such states.
         Metrics beside loss and grad_rms (numbers or vectors) are logged under their own names."""
 
-    def evaluate(self, state: TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
+    def evaluate(self, state: TrainState, batches: list[np.ndarray]) -> Tree:
         """Entries for metrics.jsonl from validation batches: val_loss, dead_neurons, …"""
 
 
@@ -58,11 +59,11 @@ class LanguageModel:
         compiled: Advance = lowered.compile()
         return compiled
 
-    def evaluate(self, state: TrainState, batches: list[np.ndarray]) -> dict[str, Any]:
+    def evaluate(self, state: TrainState, batches: list[np.ndarray]) -> Tree:
         return evaluate_model(self.config, self.mesh, state.params, batches)
 
 
-def evaluate_model(config: Config, mesh: Mesh | None, params: Params, batches: list[np.ndarray]) -> dict[str, Any]:
+def evaluate_model(config: Config, mesh: Mesh | None, params: Params, batches: list[np.ndarray]) -> Tree:
     """Mean loss over batches (val_loss), and how many MLP neurons were zero at every one of their tokens.
 
     Args:
@@ -77,13 +78,13 @@ def evaluate_model(config: Config, mesh: Mesh | None, params: Params, batches: l
 
 
 @functools.cache
-def _compiled(model: Transformer, mesh: Mesh | None) -> Any:
+def _compiled(model: Transformer, mesh: Mesh | None) -> Jitted:
     """``(params, tokens) -> (loss, alive)``, with alive (layers, d_mlp): neurons that were not always zero."""
 
     def evaluate_batch(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: dict[tuple[str, int], jax.Array] = {}
         with sharding.activations_on(mesh):
-            logits: Any = model.apply({"params": params}, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
+            logits = apply(model, params, tokens[:, :-1], tap=recorder(seen, ("mlp_neuron",)))
         alive = jnp.stack([jnp.any(x != 0, axis=(0, 1)) for x in seen.values()])
         return step.cross_entropy(logits, tokens[:, 1:]), alive
 

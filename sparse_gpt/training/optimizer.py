@@ -9,14 +9,14 @@ The RMS is one number over all parameters together. Moments and gradients stay d
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparse_gpt.config import Config, OptimizerConfig
-from sparse_gpt.parameters import BIGRAM, ParameterSpec, Params, Path, parameter_table, unflatten
+from sparse_gpt.parameters import BIGRAM, ParameterSpec, Params, Path, PyTree, parameter_table, unflatten
 
 Project = Callable[[Params], Params]
 
@@ -103,7 +103,7 @@ def divide_by(divisor: Callable[[Params], jax.Array]) -> optax.GradientTransform
 
 def clip_by_rms(limit: float) -> optax.GradientTransformation:
     """Gradients with an RMS of at most `limit`: over N entries, `optax.clip_by_global_norm(limit * sqrt(N))`, which
-    needs not be told N."""
+    need not know N."""
     return divide_by(lambda gradients: jnp.maximum(gradient_rms(gradients) / limit, 1.0))
 
 
@@ -127,7 +127,7 @@ def chain(*transformations: optax.GradientTransformation) -> optax.GradientTrans
     chained, last = optax.chain(*transformations), transformations[-1]
     stateless = (optax.EmptyState(),) * (len(transformations) - 1)
 
-    def update(gradients: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+    def update(gradients: Params, state: PyTree, params: Params | None = None) -> tuple[Params, PyTree]:
         direction, states = chained.update(gradients, (*stateless, state), params)
         return direction, states[-1]
 

@@ -1,9 +1,8 @@
 """A whole training run as one call: corpus, tokenizer, batches, loop."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -13,6 +12,7 @@ from sparse_gpt import estimate
 from sparse_gpt.arrays import npy_shape, read_npy
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, corpus_from_config
+from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
 from sparse_gpt.parameters import Params
@@ -21,24 +21,24 @@ from sparse_gpt.training import claim, distributed, loop, schedules, sharding
 from sparse_gpt.training.objective import Objective
 
 
+# More than six parameters: those of loop.train that a caller may want, and a rule.
 def train_on_corpus(
     config: Config,
     workdir: Path,
     *,
-    reject: Callable[[str], bool] | None = None,
-    reject_name: str = "",
+    rule: Rule | None = None,
     init_from: Params | None = None,
     at_step: loop.AtStep | None = None,
     progress: bool = True,
     objective: Objective | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> loop.Result:
     """Prepares (or opens) the corpus, writes the tokenizer into the workdir, and trains or resumes.
 
     Args:
       config: validated.
       workdir: see loop.train; additionally receives corpus/ (unless config.data.corpus names one) and tokenizer/.
-      reject, reject_name: documents to leave out of the corpus (the held-out samples of tasks), and the rule's name.
+      rule: documents to leave out of the corpus (those with held-out samples of tasks).
       init_from, at_step, progress, objective, facts: see loop.train.
 
     Raises:
@@ -50,7 +50,7 @@ def train_on_corpus(
     estimate.check_corpus(config, workdir)
     with distributed.writing(workdir):
         before = Snapshot(workdir)
-        corpus = prepared_corpus(config, workdir, reject=reject, reject_name=reject_name, progress=progress)
+        corpus = prepared_corpus(config, workdir, rule, progress=progress)
         facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
         with claim.leave_as_found(workdir, before):
             batches = corpus_batches(config, corpus, mesh)
@@ -68,14 +68,7 @@ def train_on_corpus(
             )
 
 
-def prepared_corpus(
-    config: Config,
-    workdir: Path,
-    *,
-    reject: Callable[[str], bool] | None = None,
-    reject_name: str = "",
-    progress: bool = True,
-) -> Corpus:
+def prepared_corpus(config: Config, workdir: Path, rule: Rule | None = None, *, progress: bool = True) -> Corpus:
     """The corpus of a run, which process 0 prepares while the others wait. Arguments and errors as in
     `train_on_corpus`; a preparation that fails is not undone where the same command can go on with it."""
     corpora: list[Corpus] = []
@@ -85,14 +78,8 @@ def prepared_corpus(
         corpora.append(opened())
 
     def opened() -> Corpus:
-        return corpus_from_config(
-            config.data,
-            config.model.vocab_size,
-            workdir / "corpus",
-            reject=reject,
-            reject_name=reject_name,
-            progress=progress and distributed.is_first(),
-        )
+        shown = progress and distributed.is_first()
+        return corpus_from_config(config.data, config.model.vocab_size, workdir / "corpus", rule, shown)
 
     with distributed.writing(workdir):
         distributed.first_does(prepare)
@@ -102,10 +89,10 @@ def prepared_corpus(
 def corpus_batches(config: Config, corpus: Corpus, mesh: Mesh) -> loop.Batches:
     """Training batches by step, and the first config.train.eval_batches validation batches: this process's rows."""
     seed, rows, context = config.data.seed, config.train.batch_size, config.model.context
-    index, count = sharding.row_block(mesh, rows)
+    part = index, count = sharding.row_block(mesh, rows)
 
     def train(start: int) -> Iterator[np.ndarray]:
-        return corpus.loader("train", seed, rows, context, start, index, count)
+        return corpus.loader("train", seed, rows, context, start, part)
 
     validation = [corpus.batch("validation", seed, s, rows, context) for s in range(config.train.eval_batches)]
     return loop.Batches(train, [np.split(batch, count)[index] for batch in validation])

@@ -15,7 +15,7 @@ from sparse_gpt.parameters import BIAS, EMBEDDING, MATRIX, POSITION, ParameterSp
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """What one training step is told: learning rate, weight density, and entries to keep per projected tensor."""
+    """Settings of one training step: learning rate, weight density, and entries to keep per projected tensor."""
 
     learning_rate: float
     density: float

@@ -1,9 +1,9 @@
-"""Where everything lies on the devices: one mesh, one rule table from logical axes to mesh axes.
+"""Where everything is placed on the devices: one mesh, one rule table from logical axes to mesh axes.
 
-Mesh axes: `data` (batch only), `fsdp` (batch, and parameters cut into parts), `tensor` (parameters, and the outputs of
-c_attn and c_fc while they are computed). Matrices are cut along their neuron axis: min-alive and the projection then
-never need another device's weights. Activations stay whole along channels, because AbsTopK looks at all of a row;
-cutting them would make every round of every selection communicate.
+Mesh axes: `data` (batch only), `fsdp` (batch, and parameters sharded), `tensor` (parameters, and the outputs of
+c_attn and c_fc while they are computed). Matrices are sharded along their neuron axis: min-alive and the projection
+then never need another device's weights. Activations stay whole along channels, because AbsTopK looks at all of a row;
+sharding them would make every round of every selection communicate.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.parameters import ParameterSpec, Params, Path, parameter_table, unflatten
+from sparse_gpt.parameters import Leaf, ParameterSpec, Params, Path, PyTree, parameter_table, unflatten
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-# Logical axis of a parameter -> mesh axes it is cut along; () keeps it whole.
+# Logical axis of a parameter -> mesh axes it is sharded over; (): replicated.
 RULES: Mapping[str, tuple[str, ...]] = {
     "vocab": ("fsdp", "tensor"),
     "heads": ("fsdp", "tensor"),
@@ -88,7 +88,7 @@ def spread(mesh: Mesh) -> Mesh | None:
 
 
 def _arrange(text: str, sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """Devices in the shape of the mesh, neighbours close. Of several TPU slices, whose network is slow, only `data`
+    """Devices in the shape of the mesh, neighbors close. Of several TPU slices, whose network is slow, only `data`
     goes across. A mesh axis may be a part of an axis of the TPU's torus, as in data=2,fsdp=128 on 16x16."""
     slices = len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) or 1
     if sizes["data"] % slices:
@@ -113,9 +113,9 @@ def check_batch(config: Config, sizes: Mapping[str, int]) -> None:
 def partition_spec(
     axes: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Mapping[str, tuple[str, ...]] = RULES
 ) -> PartitionSpec:
-    """How a tensor with these logical axes lies on the mesh.
+    """How a tensor with these logical axes is placed on the mesh.
 
-    An axis that does not divide over all its mesh axes is cut over as many of the first ones as divide it, and kept
+    An axis that does not divide over all its mesh axes is sharded over as many of the first ones as divide it, and kept
     whole (replicated) when none does: small models run on any mesh, and large ones have round sizes.
 
     Raises:
@@ -127,7 +127,7 @@ def partition_spec(
         if axis not in rules:
             raise ValueError(f"logical axis {axis!r} has no sharding rule; rules: {', '.join(rules)}")
         if claimed & set(rules[axis]):
-            raise ValueError(f"axes {tuple(axes)}: two of them are cut along {sorted(claimed & set(rules[axis]))}")
+            raise ValueError(f"axes {tuple(axes)}: two of them are sharded over {sorted(claimed & set(rules[axis]))}")
         claimed |= set(rules[axis])
         taken = tuple(name for name in rules[axis] if mesh.shape[name] > 1)
         while taken and length % math.prod(mesh.shape[name] for name in taken):
@@ -137,12 +137,12 @@ def partition_spec(
 
 
 def partition_specs(model: ModelConfig, mesh: Mesh) -> dict[Path, PartitionSpec]:
-    """How every parameter lies on the mesh, by path."""
+    """How every parameter is placed on the mesh, by path."""
     return table_specs(parameter_table(model), mesh)
 
 
 def table_specs(table: Mapping[Path, ParameterSpec], mesh: Mesh) -> dict[Path, PartitionSpec]:
-    """How every tensor of a table lies on the mesh, by path."""
+    """How every tensor of a table is placed on the mesh, by path."""
     return {path: partition_spec(spec.axes, spec.shape, mesh) for path, spec in table.items()}
 
 
@@ -151,15 +151,17 @@ def param_shardings(config: Config, mesh: Mesh) -> Params:
     return unflatten({path: NamedSharding(mesh, spec) for path, spec in partition_specs(config.model, mesh).items()})
 
 
-def state_shardings(config: Config, mesh: Mesh, state: Any, table: Mapping[Path, ParameterSpec] | None = None) -> Any:
-    """Tree of NamedSharding like `state`, a (possibly abstract) TrainState: moments lie like their parameters.
+def state_shardings(
+    config: Config, mesh: Mesh, state: PyTree, table: Mapping[Path, ParameterSpec] | None = None
+) -> PyTree:
+    """Tree of NamedSharding like `state`, a (possibly abstract) TrainState: moments are placed like their parameters.
 
     `table` has the rows of everything that is trained; default: those of the configured model.
     """
     table = parameter_table(config.model) if table is None else table
     specs = table_specs(table, mesh)
 
-    def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def place(key_path: tuple[Any, ...], leaf: Leaf) -> NamedSharding:
         path = tuple(key.key for key in key_path if isinstance(key, jax.tree_util.DictKey))
         like_parameter = path in table and leaf.shape == table[path].shape
         return NamedSharding(mesh, specs[path] if like_parameter else PartitionSpec())
@@ -201,18 +203,18 @@ def row_block(mesh: Mesh, rows: int) -> tuple[int, int]:
     return (start // length, rows // length) if whole_block else (0, 1)
 
 
-def put_batch(mesh: Mesh | None, rows: int, local: np.ndarray) -> Any:
+def put_batch(mesh: Mesh | None, rows: int, local: np.ndarray) -> jax.Array | np.ndarray:
     """The global batch of `rows` rows, from this process's block of it (see `row_block`)."""
     if mesh is None:
         return local
     return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (rows, *local.shape[1:]))
 
 
-def to_host(tree: Any) -> Any:
+def to_host(tree: PyTree) -> PyTree:
     """Numpy copies of a tree of arrays, whole on every process; all processes must call it."""
     from jax.experimental import multihost_utils
 
-    def whole(leaf: Any) -> np.ndarray:
+    def whole(leaf: Leaf) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
             return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
         return np.asarray(leaf)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -11,10 +10,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from sparse_gpt.config import Config, TrainConfig
-from sparse_gpt.model.transformer import Transformer, build
-from sparse_gpt.parameters import Params, flatten
+from sparse_gpt.model.transformer import Transformer, apply, build
+from sparse_gpt.parameters import Params, PyTree, flatten
 from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import manifest, optimizer, schedules, sharding
+
+Jitted = jax.stages.Wrapped  # a function under jit: it can be called, or lowered
 
 
 @flax.struct.dataclass
@@ -25,7 +26,7 @@ class TrainState:
     """
 
     params: Params
-    optimizer: Any
+    optimizer: PyTree
 
 
 def cross_entropy(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> jax.Array:
@@ -56,7 +57,7 @@ def _reference_init(config: Config, params: Params) -> Params:
 
 def loss_fn(model: Transformer, params: Params, tokens_BxT1: jax.Array) -> jax.Array:
     """Loss on a batch whose rows hold context + 1 tokens."""
-    logits: Any = model.apply({"params": params}, tokens_BxT1[:, :-1])
+    logits = apply(model, params, tokens_BxT1[:, :-1])
     return cross_entropy(logits, tokens_BxT1[:, 1:])
 
 
@@ -67,12 +68,12 @@ def loss_and_gradients(model: Transformer, params: Params, tokens: jax.Array, pa
     return result
 
 
-def over_microbatches(function: Callable[[jax.Array], Any], tokens: jax.Array, parts: int) -> Any:
+def over_microbatches(function: Callable[[jax.Array], PyTree], tokens: jax.Array, parts: int) -> PyTree:
     """Mean of `function`, which gives a tree of float32 arrays, over `parts` equal microbatches of the rows."""
     if parts == 1:
         return function(tokens)
 
-    def accumulate(total: Any, part: jax.Array) -> tuple[Any, None]:
+    def accumulate(total: PyTree, part: jax.Array) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, function(part)), None
 
     # Rows are dealt out so that every device keeps its own rows in every part.
@@ -82,6 +83,8 @@ def over_microbatches(function: Callable[[jax.Array], Any], tokens: jax.Array, p
     return jax.tree.map(lambda x: x / parts, total)
 
 
+# More than six parameters: what changes with every step is traced, what does not is static, and a record of both would
+# hide which is which.
 def train_step(
     state: TrainState,
     tokens: jax.Array,
@@ -150,8 +153,8 @@ def abstract_state(config: Config, mesh: Mesh | None = None) -> TrainState:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
 
 
-def on_one_device(shapes: Any) -> Any:
-    """A tree of shapes as arrays have them that lie on this process's first device."""
+def on_one_device(shapes: PyTree) -> PyTree:
+    """A tree of shapes as arrays have them that are on this process's first device."""
     here = SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
@@ -166,7 +169,7 @@ def abstract_inputs(config: Config) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def make_state(config: Config, mesh: Mesh | None = None) -> TrainState:
-    """Fresh state from config.train.seed, made where it will lie: no device ever holds more than its part."""
+    """Fresh state from config.train.seed, made where it will be: no device ever holds more than its part."""
     seed = dataclasses.replace(TrainConfig(), seed=config.train.seed)
     state: TrainState = _maker(dataclasses.replace(_computed_by(config), train=seed), mesh)()
     return state
@@ -178,7 +181,7 @@ def _maker(config: Config, mesh: Mesh | None) -> Callable[[], TrainState]:
     return jax.jit(lambda: init_state(config), out_shardings=layout)
 
 
-def compile_step(config: Config, mesh: Mesh | None = None, project: bool = True) -> Any:
+def compile_step(config: Config, mesh: Mesh | None = None, project: bool = True) -> Jitted:
     """``step(state, tokens, lr, keep)``: `train_step`, jitted with the state donated; the same function for
     configurations that differ in nothing that a step computes.
 
@@ -204,7 +207,7 @@ def _computed_by(config: Config) -> Config:
 
 
 @functools.cache
-def _compiled(config: Config, mesh: Mesh | None, project: bool) -> Any:
+def _compiled(config: Config, mesh: Mesh | None, project: bool) -> Jitted:
     step = functools.partial(train_step, config=config, mesh=mesh, project=project)
     if mesh is None:
         return jax.jit(step, donate_argnums=0)

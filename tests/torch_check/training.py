@@ -27,8 +27,8 @@ def run(iterations: int) -> list[Record]:
     )
     records = []
     for i in range(iterations):
-        told = reference_run.settings(recipe, i)
-        optimizer.param_groups[0]["lr"] = told.learning_rate
+        now = reference_run.settings(recipe, i)
+        optimizer.param_groups[0]["lr"] = now.learning_rate
         optimizer.zero_grad()
         loss = _loss(model, torch.from_numpy(batches[i]).long())
         loss.backward()
@@ -36,10 +36,10 @@ def run(iterations: int) -> list[Record]:
         optimizer.step()
         with torch.no_grad():
             for name, parameter in parameters.items():
-                _project_and_decay(name, parameter, told, recipe)
+                _project_and_decay(name, parameter, now, recipe)
         counts = {name: int(torch.count_nonzero(parameter)) for name, parameter in parameters.items()}
-        densities = told.weight_density, told.embedding_density
-        records.append(Record(i, float(loss.detach()), told.learning_rate, *densities, rms, counts))
+        densities = now.weight_density, now.embedding_density
+        records.append(Record(i, float(loss.detach()), now.learning_rate, *densities, rms, counts))
     return records
 
 
@@ -56,8 +56,8 @@ def _divide_by_rms(parameters: list[torch.nn.Parameter]) -> float:
     return rms
 
 
-def _project_and_decay(name: str, parameter: Tensor, told: reference_run.Settings, recipe: Any) -> None:
-    keep = reference_run.keep_count(name, parameter.numel(), told)
+def _project_and_decay(name: str, parameter: Tensor, settings: reference_run.Settings, recipe: Any) -> None:
+    keep = reference_run.keep_count(name, parameter.numel(), settings)
     if keep is not None:
         score = parameter.abs()
         axis = 0 if "c_proj" in name else 1
@@ -67,7 +67,7 @@ def _project_and_decay(name: str, parameter: Tensor, told: reference_run.Setting
         mask[torch.topk(score.flatten(), keep).indices] = 1
         parameter *= mask.view_as(parameter)
     if parameter.dim() > 1 and name != "bigram_table":
-        parameter -= recipe.weight_decay * told.learning_rate * parameter
+        parameter -= recipe.weight_decay * settings.learning_rate * parameter
 
 
 def write_golden() -> None:

@@ -32,14 +32,14 @@ MOST_ALL_REDUCES = 16  # one after another, in the projection of one step, ties 
 def main() -> None:
     """Meshes, and one compile with everything that is promised of the projection."""
     lay_out_presets()
-    told = compile_tiny()
-    own = told["projection"]
+    reported = compile_tiny()
+    own = reported["projection"]
     usual, with_ties = (own[key]["all-reduce"]["count"] for key in ("collectives", "collectives_with_ties"))
-    check(told["memory"]["fits"], f"does not fit: {told['memory']}")
-    check(told["collectives"]["all-gather"]["count"] > 0, "no weight was cut over the devices")
+    check(reported["memory"]["fits"], f"does not fit: {reported['memory']}")
+    check(reported["collectives"]["all-gather"]["count"] > 0, "no weight was sharded over the devices")
     check(not own["moved_weights"], f"the projection moves weights: {own['moved_weights']}")
     check(8 < usual <= with_ties <= MOST_ALL_REDUCES, f"8 rounds and one for the remainder, at most {MOST_ALL_REDUCES}")
-    check(told["matmul_operations"] > 0 and told["bytes_accessed"] > 0, f"work was not counted: {told}")
+    check(reported["matmul_operations"] > 0 and reported["bytes_accessed"] > 0, f"work was not counted: {reported}")
 
 
 def compile_tiny() -> dict[str, Any]:
@@ -49,8 +49,8 @@ def compile_tiny() -> dict[str, Any]:
         options = ["--config.model.n_layer=1", "--config.train.dtype=bfloat16", "--mesh=data=2,fsdp=2"]
         done = subprocess.run([*command, *options, f"--topology={TOPOLOGY}"], cwd=REPOSITORY, check=False)
         check(done.returncode == 0, f"launch.compile_tpu ended with {done.returncode}")
-        told: dict[str, Any] = json.loads((Path(folder) / "compile_tpu.json").read_text())
-        return told
+        reported: dict[str, Any] = json.loads((Path(folder) / "compile_tpu.json").read_text())
+        return reported
 
 
 def lay_out_presets() -> None:
@@ -62,7 +62,7 @@ def lay_out_presets() -> None:
     lay_out("paper_475m", "data=2,fsdp=64", "v5p:4x4x8")
     two = lay_out("paper_475m", "data=4,fsdp=128", "v5e:16x16", slices=2)
     within = {device.slice_index for device in two.devices[0].flat}
-    check(len(within) == 1, f"weights are cut across slices {within}")
+    check(len(within) == 1, f"weights are sharded across slices {within}")
     for mesh, slices in (("data=16", 1), ("data=1,fsdp=256,tensor=2", 2)):
         try:
             lay_out("paper_475m", mesh, "v5e:16x16", slices)

@@ -10,7 +10,7 @@
 * random: chance.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.search import integrated_gradients, ranking
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.io import Tree
 from sparse_gpt.records import converted
 from sparse_gpt.records.search import Baseline, RankingSizes
 
@@ -84,7 +85,7 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
 def keep_baselines(problem: Problem, stages: Stages) -> Baselines:
     """`truncate_baselines` as a stage."""
 
-    def stage() -> dict[str, Any]:
+    def stage() -> Tree:
         found = truncate_baselines(problem, stages)
         return {"records": msgspec.to_builtins(found.records), "gates": found.gates}
 

@@ -32,7 +32,7 @@ def contexts(
       params: its weights.
       nodes: the nodes asked about.
       windows: batches of text, int (B, T), all of one shape.
-      split: where they come from, as told in the file.
+      split: where they come from, as the file says.
       token_text: text of a token id.
 
     Returns:

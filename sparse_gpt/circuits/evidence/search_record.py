@@ -83,7 +83,7 @@ def search_record(
 
 
 def trial_records(problem: Problem, searches: Searches) -> tuple[Trial, ...]:
-    """One entry per search: hyperparameters, size at the target before minimisation, held-out loss."""
+    """One entry per search: hyperparameters, size at the target before minimization, held-out loss."""
     trials, scores = searches.trials, searches.trials.scores
     losses = problem.heldout.losses(Candidates(trials.gates), scores.scale, scores.shift)
     numbers = {name: values for name, values in searches.h._asdict().items() if name not in ("concrete", "ranked")}
@@ -117,7 +117,7 @@ def history(found: SearchResult) -> tuple[HistoryPoint, ...]:
 
 
 def stage_records(problem: Problem, selected: Selected) -> tuple[Stage, ...]:
-    """Size and held-out loss of the circuit after the search and after each minimisation, each calibrated anew."""
+    """Size and held-out loss of the circuit after the search and after each minimization, each calibrated anew."""
     entries = []
     for name, support in selected.supports.items():
         candidate = support.candidates(problem.graph)

@@ -1,7 +1,6 @@
 """What a circuit does on sample prompts, for drawing."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import chain, recorder, site_widths
+from sparse_gpt.model.transformer import apply
 from sparse_gpt.records import Traces
 from sparse_gpt.records.base import Number
 from sparse_gpt.records.traces import Sample, VocabularyEntry
@@ -30,7 +30,7 @@ def traces(
       gated: the model the circuit lives in.
       circuit: whose nodes are traced; its calibration enters `logit_difference_circuit`.
       samples: a few prompts.
-      split: where they come from, as told in the file.
+      split: where they come from, as the file says.
       token_text: text of a token id.
     """
     gates = circuit.gates(gated.model.config)
@@ -72,7 +72,7 @@ def _record(gated: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Arra
     """Answer and foil logits (B, 2) of the gated model, and site -> per layer (B, T, width), gated."""
     store: dict[tuple[str, int], jax.Array] = {}
     tap = chain(gated.tap(gates, batch.tokens, None), recorder(store, NODE_SITES))
-    logits: Any = gated.model.apply({"params": gated.params}, batch.tokens, tap=tap)
+    logits = apply(gated.model, gated.params, batch.tokens, tap=tap)
     rows = jnp.arange(batch.tokens.shape[0])
     choices = jnp.stack([batch.answer, batch.foil], axis=1)
     at_end = jnp.take_along_axis(jnp.asarray(logits)[rows, batch.positions], choices, axis=1)

@@ -7,7 +7,7 @@ The scale is between 0 and a bound, MAX_SCALE unless a problem asks for less. Wi
 answers apart at all would be a circuit, be it by a ten-thousandth of a logit, or the wrong way round.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 
 from sparse_gpt.circuits.run.objective import losses
 from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.parameters import Leaf
 
 STEPS, MOST_STEPS = 12, 100  # of Newton: to choose among candidates; to convergence
 MAX_SCALE = 16.0
@@ -24,8 +25,8 @@ MAX_SHIFTED = 16  # distinct answers; with more, only the scale is fitted
 class Calibration(NamedTuple):
     """logits -> scale * logits + shift; `shift` (K,) belongs to K tokens kept beside it."""
 
-    scale: Any
-    shift: Any
+    scale: Leaf
+    shift: Leaf
 
 
 def shift_tokens(train: TaskBatch) -> np.ndarray:
@@ -62,7 +63,7 @@ def fit(
     foil_share: np.ndarray | None = None,
     largest_scale: float = MAX_SCALE,
 ) -> Calibration:
-    """The calibration that minimises the mean loss of (B, 2) logits; see `fit_many`, here to convergence."""
+    """The calibration that minimizes the mean loss of (B, 2) logits; see `fit_many`, here to convergence."""
     scale, shift, _ = fit_many(logits[None], index, tokens, foil_share, largest_scale, MOST_STEPS)
     return Calibration(scale[0].astype(np.float32), shift[0].astype(np.float32))
 

@@ -48,7 +48,7 @@ def _logits(
     return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
 
-@jax.jit
+@jax.jit  # which is why it takes the evaluator apart: its arrays are traced, and it has more than six of them
 def _slopes(
     model: CandidateModel,
     gates: Gates,

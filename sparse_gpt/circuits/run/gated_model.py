@@ -6,7 +6,6 @@ functions (closing over the weights would bake them into every program as consta
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax.struct
 import jax
@@ -17,7 +16,7 @@ from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
-from sparse_gpt.model.transformer import Transformer, build
+from sparse_gpt.model.transformer import Transformer, apply, build
 from sparse_gpt.parameters import Params, flatten, parameter_table, unflatten
 
 
@@ -42,7 +41,7 @@ class GatedModel:
     full: Params | None = None
     draws: Gates | None = None
 
-    def with_ablation_set(self, index: Any) -> "GatedModel":
+    def with_ablation_set(self, index: jax.Array | int) -> "GatedModel":
         """The model with ablation set `index % K`; `index` may be traced. With one set, the model itself."""
         if self.draws is None:
             return self
@@ -60,8 +59,7 @@ class GatedModel:
 
     def logits(self, batch: TaskBatch, tap: Tap = identity) -> jax.Array:
         """(B, V) logits where the answers are predicted."""
-        logits: Any = self.model.apply({"params": self.params}, batch.tokens, tap=tap, positions=batch.positions)
-        return jnp.asarray(logits)[:, 0]
+        return apply(self.model, self.params, batch.tokens, tap=tap, positions=batch.positions)[:, 0]
 
     def answer_logits(self, gates: Gates | None, batch: TaskBatch) -> jax.Array:
         """(B, 2) logits of answer and foil; gates None runs the full model."""
@@ -75,22 +73,20 @@ class GatedModel:
         """
         if self.model.config.d_position:  # a sublayer alone would not know its positions
             return self.answer_logits(gates, batch)
-        model, variables, positions = self.model, {"params": self.params}, batch.positions
+        run_method, positions = functools.partial(apply, self.model, self.params), batch.positions
         tap = self.tap(gates, batch.tokens, positions)
-        h: Any = model.apply(variables, batch.tokens, method="embed")
-        for i in range(2 * model.config.n_layer):
+        h = run_method(batch.tokens, method="embed")
+        for i in range(2 * self.model.config.n_layer):
             layer, site = i // 2, ("attn_out", "mlp_out")[i % 2]
 
             def run(h: jax.Array, tap: Tap, i: int = i) -> jax.Array:
-                after: Any = model.apply(variables, h, i, i + 1, tap, positions, method="run")
-                return jnp.asarray(after)
+                return run_method(h, i, i + 1, tap, positions, method="run")
 
             shut = substitute({(site, layer): self.ablation[site][layer]})  # leaves what is computed for it dead
             computed, constant = (functools.partial(run, tap=each) for each in (tap, shut))
             h = jax.lax.cond(jnp.any(gates[site][layer] > 0), computed, constant, h)
         at = jnp.take_along_axis(batch.tokens, positions[:, None], axis=1)
-        logits: Any = model.apply(variables, h, at, tap, method="unembed")
-        return _chosen(jnp.asarray(logits)[:, 0], batch)
+        return _chosen(run_method(h, at, tap, method="unembed")[:, 0], batch)
 
 
 def _chosen(logits: jax.Array, batch: TaskBatch) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What a search minimises, sample by sample: the task loss, or the divergence from the model's own answer.
+"""What a search minimizes, sample by sample: the task loss, or the divergence from the model's own answer.
 
 The divergence is KL(model || circuit) between the two-way answers, answer against foil, of the whole model and of the
 circuit. A circuit near it does what the model does, its mistakes and its doubts included, so that the target asks the

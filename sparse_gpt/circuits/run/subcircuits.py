@@ -1,12 +1,11 @@
 """Many circuits within one support: its stand-alone form, with gates and edges as arguments.
 
-Minimisation asks for the losses of thousands of candidates that are all parts of one support. Whatever is outside of it
+Minimization asks for the losses of thousands of candidates that are all parts of one support. Whatever is outside of it
 is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import flax.struct
 import jax
@@ -21,6 +20,7 @@ from sparse_gpt.circuits.run.standalone.build import build_from_nodes
 from sparse_gpt.circuits.run.standalone.model import Attention, Mlp, NodeSite, StandaloneCircuit, TopKGate
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.taps import site_widths
+from sparse_gpt.parameters import Leaf
 
 CONSTANT = -1  # the place of a weight that is no edge
 
@@ -29,7 +29,7 @@ CONSTANT = -1  # the place of a weight that is no edge
 class Subcircuits:
     """A gated model of which no node outside a support can be open.
 
-    The weights of its sites lie end to end, in the order of `_sites` and row by row.
+    The weights of its sites are laid end to end, in the order of `_sites` and row by row.
 
     Attributes:
       whole: the support with all its nodes and edges.
@@ -42,9 +42,9 @@ class Subcircuits:
 
     whole: StandaloneCircuit
     ablation: Gates
-    places: Any
-    order: Any
-    sources: Any
+    places: Leaf
+    order: Leaf
+    sources: tuple[Leaf, ...]
     nodes: int = flax.struct.field(pytree_node=False)
 
     def candidate_logits(
@@ -73,7 +73,7 @@ class Subcircuits:
         }
         return self._with_sites(gates, sites).answer_logits(batch)
 
-    def with_ablation_set(self, index: Any) -> "Subcircuits":
+    def with_ablation_set(self, index: jax.Array | int) -> "Subcircuits":
         """Itself: there is one set."""
         del index
         return self

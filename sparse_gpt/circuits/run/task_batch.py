@@ -1,9 +1,11 @@
 """Samples of a task as arrays, and what is done to a batch of them before it meets a model."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from sparse_gpt.parameters import Leaf
 
 LENGTHS = 32  # evaluated prompts are padded to a multiple of so many tokens: few programs serve all tasks
 
@@ -24,12 +26,12 @@ class EncodedTask(Protocol):
 class TaskBatch(NamedTuple):
     """Samples of a task. Rows 2 i and 2 i + 1 are a pair."""
 
-    tokens: Any  # (B, T) int32
-    positions: Any  # (B,) int32, where the answer is predicted
-    answer: Any  # (B,) int32
-    foil: Any  # (B,) int32
-    task: Any = None  # (B,) int32, which of several tasks; None when there is one
-    foil_share: Any = None  # (B,) the model's probability of the foil, where it is to be matched; see objective.py
+    tokens: Leaf  # (B, T) int32
+    positions: Leaf  # (B,) int32, where the answer is predicted
+    answer: Leaf  # (B,) int32
+    foil: Leaf  # (B,) int32
+    task: Leaf = None  # (B,) int32, which of several tasks; None when there is one
+    foil_share: Leaf = None  # (B,) the model's probability of the foil, where it is to be matched; see objective.py
 
 
 def task_batch(encoded: EncodedTask) -> TaskBatch:
@@ -42,7 +44,7 @@ def task_batch(encoded: EncodedTask) -> TaskBatch:
     )
 
 
-def rows(batch: TaskBatch, index: Any) -> TaskBatch:
+def rows(batch: TaskBatch, index: Leaf | slice) -> TaskBatch:
     """The given rows (an index array or slice) of a batch."""
     return TaskBatch(*(None if array is None else array[index] for array in batch))
 
@@ -53,7 +55,7 @@ def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
 
 
 def padded(batch: TaskBatch, length: int) -> TaskBatch:
-    """A batch with prompts padded to `length`; what stands behind the answer's position changes nothing."""
+    """A batch with prompts padded to `length`; what stands after the answer's position changes nothing."""
     return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
 
 

@@ -8,7 +8,7 @@ from an open one.
 from collections.abc import Callable
 
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
-from sparse_gpt.circuits.search.select import calibrate, keep_support, minimise_edges, minimise_nodes
+from sparse_gpt.circuits.search.select import calibrate, keep_support, minimize_edges, minimize_nodes
 from sparse_gpt.circuits.stages import Stages
 
 MAIN = "main"
@@ -20,7 +20,7 @@ def first_family(problem: Problem) -> str:
     return MAIN if MAIN in families else families[0]
 
 
-def minimise_within(
+def minimize_within(
     problem: Problem, complete: Support, stages: Stages, report: Callable[[str], None] = lambda line: None
 ) -> Candidate:
     """The complete support without every node, and every edge, that the problem's own family does not need.
@@ -35,7 +35,7 @@ def minimise_within(
     evaluator = problem.selection.within_support(complete.gates)
 
     def minimal() -> Support:
-        smallest = minimise_edges if problem.settings.edges else minimise_nodes
+        smallest = minimize_edges if problem.settings.edges else minimize_nodes
         return smallest(complete, evaluator, graph, target, report)
 
     (family,) = problem.samples.families

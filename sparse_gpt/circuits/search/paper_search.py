@@ -1,6 +1,6 @@
 """The paper's mask search: one step of one search, and where it begins.
 
-Objective (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimised over tau with AdamW.
+Objective (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimized over tau with AdamW.
 """
 
 from typing import Any, NamedTuple

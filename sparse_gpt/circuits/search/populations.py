@@ -166,7 +166,7 @@ def hyperparameters(prune: PruneConfig, proposed: list[dict[str, Any]]) -> Hyper
 
 
 def values(trials: Trials) -> np.ndarray:
-    """(S,) what is minimised: nodes at the target; where that was not reached, more than all, growing with the loss."""
+    """(S,) what is minimized: nodes at the target; where that was not reached, more than all, growing with the loss."""
     return np.where(trials.reached, trials.sizes, trials.gates.shape[1] * (1 + trials.scores.calibrated))
 
 

@@ -18,7 +18,7 @@ sizes; where a loss is above its bound, any number above it will do."""
 def rank(
     tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray, tied: np.ndarray | None = None
 ) -> np.ndarray:
-    """Node indices, most important first; only nodes that are searched. Tied nodes, equal in all, are neighbours.
+    """Node indices, most important first; only nodes that are searched. Tied nodes, equal in all, are neighbors.
 
     Args:
       tau: (nodes,) final values in [-1, 1].

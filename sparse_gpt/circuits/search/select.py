@@ -1,4 +1,4 @@
-"""From S searches to one minimal circuit: truncate every ranking, minimise the smallest, keep the best.
+"""From S searches to one minimal circuit: truncate every ranking, minimize the smallest, keep the best.
 
 Everything here looks at selection samples only.
 """
@@ -19,7 +19,7 @@ from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import Evaluator, Scores, largest_loss
-from sparse_gpt.circuits.search import minimise, ranking
+from sparse_gpt.circuits.search import minimize, ranking
 from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.records import Node
@@ -49,14 +49,14 @@ class Trials:
 
 
 class Selected(NamedTuple):
-    """The smallest circuit that minimisation made of the smallest supports at hand.
+    """The smallest circuit that minimization made of the smallest supports at hand.
 
     Attributes:
         best_trial: index of the best trial.
-        start: the support that was minimised to the fewest edges: "trial 3", or the name of a baseline.
+        start: the support that was minimized to the fewest edges: "trial 3", or the name of a baseline.
         supports: by stage: "search", "nodes" (minimal in nodes), "edges" (minimal in nodes and edges, if asked for).
             Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or when every
-            support is too large to be minimised, which leaves the one with the fewest edges.
+            support is too large to be minimized, which leaves the one with the fewest edges.
     """
 
     best_trial: int
@@ -120,15 +120,15 @@ def select(
     stages: Stages | None = None,
     report: Report = lambda line: None,
 ) -> Selected:
-    """Minimises the smallest supports that reach the target, and takes the result with the fewest edges.
+    """Minimizes the smallest supports that reach the target, and takes the result with the fewest edges.
 
     Args:
-        problem: its settings say how many supports are minimised, of how many nodes at most, and whether single edges
+        problem: its settings say how many supports are minimized, of how many nodes at most, and whether single edges
             are removed too.
         trials: of the searches.
         others: name -> gate vector (nodes,) of further supports that reach the target, such as those of the baselines:
             what is minimal is minimal, wherever the search for it began.
-        stages: where minimised supports are kept.
+        stages: where minimized supports are kept.
         report: for a progress line.
     """
     stages, graph, settings = stages or Stages(), problem.graph, problem.settings
@@ -151,7 +151,7 @@ def select(
             report(f"{name}: {line}")
 
         within = evaluator.within_support(starts[name])  # all of them together may be too many
-        results[name] = _minimise(problem, Support(starts[name]), within, stages, report_of)
+        results[name] = _minimize(problem, Support(starts[name]), within, stages, report_of)
     smallest = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(graph)))
     return Selected(indices.get(smallest, best), smallest, results[smallest])
 
@@ -165,27 +165,27 @@ def calibrate(problem: Problem, support: Support) -> Candidate:
     return Candidate(support, fitted, loss <= problem.settings.target_loss)
 
 
-def _minimise(
+def _minimize(
     problem: Problem, start: Support, evaluator: Evaluator, stages: Stages, report: Report
 ) -> dict[str, Support]:
-    """Supports by stage, see `Selected`. Searches often end at the same nodes, which are minimised once."""
+    """Supports by stage, see `Selected`. Searches often end at the same nodes, which are minimized once."""
     graph, target = problem.graph, problem.selection_target
 
     def nodes() -> Support:
-        return minimise_nodes(start, evaluator, graph, target, report)
+        return minimize_nodes(start, evaluator, graph, target, report)
 
     supports = {"search": start, "nodes": keep_support("nodes", start, nodes, stages)}
     if problem.settings.edges:
 
         def edges() -> Support:
-            return minimise_edges(supports["nodes"], evaluator, graph, target, report)
+            return minimize_edges(supports["nodes"], evaluator, graph, target, report)
 
         supports["edges"] = keep_support("edges", supports["nodes"], edges, stages)
     return supports
 
 
 def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
-    """A minimised support, of an earlier call if it began at the same nodes (and edges, where some were pruned)."""
+    """A minimized support, of an earlier call if it began at the same nodes (and edges, where some were pruned)."""
     begun: list[Any] = np.flatnonzero(start.gates).tolist()
     if start.edges is not None:
         begun += [[*edge.source, *edge.target] for edge in start.edges]
@@ -208,8 +208,8 @@ def _from_tree(tree: Mapping[str, Any]) -> Support:
     return Support(tree["gates"], tuple(Edge(Node(*row[:3]), Node(*row[3:6]), row[6]) for row in edges))
 
 
-def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
-    """A support without every node (or tied pair) that can go, see `minimise.screen` and `minimise.minimise`."""
+def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+    """A support without every node (or tied pair) that can go, see `minimize.screen` and `minimize.minimize`."""
 
     def losses(sets: np.ndarray) -> np.ndarray:
         return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
@@ -224,12 +224,12 @@ def minimise_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def costs(kept: np.ndarray) -> np.ndarray:
         return graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0])
 
-    left = minimise.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
-    left = minimise.minimise(losses, left, target, costs, progress)
+    left = minimize.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
+    left = minimize.minimize(losses, left, target, costs, progress)
     return Support(left[graph.gate_of])
 
 
-def minimise_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
     """A support without every node (or tied pair) and every single edge that can go."""
     evaluator = evaluator.within_support(start.gates)
     gates, every = np.flatnonzero(graph.one_per_gate(start.gates)), graph.edges(start.gates)
@@ -250,7 +250,7 @@ def minimise_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         of_nodes, of_edges = evaluator.slopes(expand(kept[None, :]))
         return -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
 
-    left = minimise.minimise(
+    left = minimize.minimize(
         lambda sets: evaluator.within(expand(sets), target),
         np.ones(len(gates) + len(items), np.float32),
         target,

@@ -1,6 +1,6 @@
 """How often each construct occurs in a program, read from its syntax tree and its tokens.
 
-The constructs are the surroundings in which the twenty tasks' behaviours are learned; both sides of every choice are
+The constructs are the surroundings in which the twenty tasks' behaviors are learned; both sides of every choice are
 counted separately, so that an imbalance shows.
 """
 
@@ -50,7 +50,7 @@ CONSTRUCTS = (
     "while_true",
     "return_true",
 )
-"""The names `construct_counts` reports, two or more per behaviour."""
+"""The names `construct_counts` reports, two or more per behavior."""
 
 
 def construct_counts(text: str) -> dict[str, int]:

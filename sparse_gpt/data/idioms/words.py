@@ -1,6 +1,6 @@
 """The vocabulary of the idiom generator: some hundred common words, which a small tokenizer holds whole; a long tail.
 
-Names are grouped by the kind of value they usually hold. Where a behaviour must not be read off the name (a set or a
+Names are grouped by the kind of value they usually hold. Where a behavior must not be read off the name (a set or a
 string, a lambda's parameter or a function), both sides draw from the same group.
 """
 
@@ -104,7 +104,7 @@ RARE = _words(
     "summer sunset sword tailor teacher temple thread throne ticket tiger tower town track train trumpet tunnel "
     "turtle umbrella uncle valley vessel village violin wagon wall wheel whistle winter wizard wood yard zebra"
 )
-"""A long tail of words that are seldom whole tokens, so that behaviours are learned for names of any spelling."""
+"""A long tail of words that are seldom whole tokens, so that behaviors are learned for names of any spelling."""
 FIRST_HALVES = _words(
     "after air apple back bare bed bee bell black blood blue bold bone book break bull butter candle clay cob corn cow "
     "cross day dew down dragon drift dust eye fair fire fish flag flax foot fox free gold grand grass green gum "

@@ -71,7 +71,7 @@ class Pass {
     return sum;
   }
 
-  // What a sublayer reads: the normalised stream and, behind it, the normalised position.
+  // What a sublayer reads: the normalized stream and, behind it, the normalized position.
   #read(h, layer, site, norm, positionNorm) {
     const { d_model: d, d_position: p, norm: kind } = this.m, stride = d + p;
     const { read, inverse } = normalize(h, d, kind, norm, this.frozen?.[this.norms.length], stride);

@@ -10,8 +10,6 @@ an open node. Channels that are not carried depend on the current token alone; t
 Leaves are arrays on the host or a device.
 """
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,7 @@ import jax.numpy as jnp
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.attention import attend
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, gelu
+from sparse_gpt.parameters import Leaf
 from sparse_gpt.sparsity.topk import abs_topk
 
 RANKED = 4  # open nodes at one site up to which their ranks are counted; with more, all of the site's values compete
@@ -36,12 +35,12 @@ class TopKGate:
       keep: k of AbsTopK; None where it does not act.
     """
 
-    index: Any
-    constants: Any
-    constant_index: Any
-    opened: Any
-    gate: Any = None
-    value: Any = None
+    index: Leaf
+    constants: Leaf
+    constant_index: Leaf
+    opened: Leaf
+    gate: Leaf = None
+    value: Leaf = None
     keep: int | None = flax.struct.field(pytree_node=False, default=None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,8 +75,8 @@ def _before(x: jax.Array, index: jax.Array, mine: jax.Array, channel: jax.Array)
 class NodeSite:
     """Open nodes of one site from open nodes of another: `bias` (1 or context, n) holds all that is closed."""
 
-    weights: Any
-    bias: Any
+    weights: Leaf
+    bias: Leaf
     top_k: TopKGate
 
     def __call__(self, source: jax.Array, at: jax.Array, activation: str = "") -> jax.Array:
@@ -94,22 +93,22 @@ class ReadSite:
     `squares` (V,): sum of squares of the channels that are not carried, by token; `positions` (context, d_position).
     """
 
-    scale: Any
-    shift: Any
-    squares: Any
-    positions: Any
+    scale: Leaf
+    shift: Leaf
+    squares: Leaf
+    positions: Leaf
     top_k: TopKGate
     d_model: int = flax.struct.field(pytree_node=False)
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array) -> jax.Array:
-        x = normalised(h, self.squares[tokens], self.d_model, self.layer_norm)
+        x = normalized(h, self.squares[tokens], self.d_model, self.layer_norm)
         x = x * self.scale[None, None, :] + self.shift[None, None, :]
         own = jnp.broadcast_to(self.positions[at], (*x.shape[:2], self.positions.shape[1]))
         return self.top_k(jnp.concatenate([x, own], axis=-1))
 
 
-def normalised(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool) -> jax.Array:
+def normalized(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool) -> jax.Array:
     """(B, T, C) over its norm; `squares` (B, T) is the part of the sum that is not in h."""
     if layer_norm:
         h = h - jnp.mean(h, axis=-1, keepdims=True)
@@ -121,8 +120,8 @@ def normalised(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool)
 class SlotLayout:
     """Values of open nodes laid into slots (B, T, slots); the other slots hold constants."""
 
-    places: Any
-    constants: Any
+    places: Leaf
+    constants: Leaf
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.dot(x, self.places) + self.constants[None, None, :]
@@ -138,7 +137,7 @@ class Attention:
     k: NodeSite
     v: NodeSite
     slots: tuple[SlotLayout, SlotLayout, SlotLayout]
-    sink: Any
+    sink: Leaf
     out: NodeSite
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array, positions: jax.Array | None) -> jax.Array:
@@ -203,20 +202,20 @@ class StandaloneCircuit:
       bigram: (V, V), or (1, 1) without.
     """
 
-    embedding: Any
-    additive: Any
+    embedding: Leaf
+    additive: Leaf
     sublayers: tuple[Sublayer, ...]
-    rest: Any
-    squares: Any
-    scale: Any
-    shift: Any
-    head: Any
-    bias: Any
-    bigram: Any
+    rest: Leaf
+    squares: Leaf
+    scale: Leaf
+    shift: Leaf
+    head: Leaf
+    bias: Leaf
+    bigram: Leaf
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
     def final(self, tokens: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Normalised stream (B, D) at one position per sequence, and the token there (B,)."""
+        """Normalized stream (B, D) at one position per sequence, and the token there (B,)."""
         at = jnp.arange(tokens.shape[1])[None, :]
         h = jnp.take(self.embedding, tokens, axis=0) + self.additive[at]
         for i, sublayer in enumerate(self.sublayers):
@@ -236,7 +235,7 @@ class StandaloneCircuit:
         tokens = tokens[:, 0]
         every = jnp.concatenate([h[:, 0], jnp.take(self.rest, tokens, axis=0)], axis=-1)
         none = jnp.zeros((len(tokens), 1), h.dtype)
-        x = normalised(every[:, None], none, every.shape[1], self.layer_norm)[:, 0]
+        x = normalized(every[:, None], none, every.shape[1], self.layer_norm)[:, 0]
         return x * self.scale[None, :] + self.shift[None, :], tokens
 
     def logits(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:

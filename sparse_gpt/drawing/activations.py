@@ -1,4 +1,4 @@
-"""What the nodes of a circuit do on sample prompts: a grid of all nodes, attention maps, data for the node browser.
+"""What the nodes of a circuit do on sample prompts, as SVG: a grid of all nodes, and attention maps.
 
 Samples come in pairs: 2i and 2i + 1 differ minimally and have each other's answer as foil.
 """
@@ -6,92 +6,16 @@ Samples come in pairs: 2i and 2i + 1 differ minimally and have each other's answ
 from collections.abc import Iterable, Sequence
 
 from sparse_gpt.drawing.graph import Graph
-from sparse_gpt.drawing.svg import SITE_NAMES, responds_to
-from sparse_gpt.drawing.text import escape, number, visible_token, weight
-from sparse_gpt.records import Node, Traces
+from sparse_gpt.drawing.text import escape, short_name, visible_token, weight
+from sparse_gpt.records import Node
 from sparse_gpt.records.traces import Sample
 
 LINE, NAME_WIDTH, GRID_WIDTH = 16, 118, 1050  # of the grid, in pixels
 FAINTEST = 0.02  # cells below this fraction of the darkest are not drawn
 
 
-def node_data(graph: Graph, traces: Traces | None) -> dict[str, object]:
-    """What script.js needs for one circuit: a description of every node and, with traces, its value at every token."""
-    names = {node.key: short_name(node) for node in graph.nodes}
-    terminals = {key: f"‹{visible_token(token, 14)}›" for key, token in {**graph.tokens, **graph.answers}.items()}
-    before, after = _joins(graph, names)
-    samples = traces.samples if traces else ()
-    return {
-        "nodes": [
-            {
-                "key": node.key,
-                "name": short_name(node),
-                "title": f"Layer {node.layer}: {SITE_NAMES[node.site]} {node.channel}",
-                "wires": before[node.key] + after[node.key],
-                "responds": responds_to(node.key, traces),
-                "values": [[_rounded(v) for v in sample.values.get(node.key, ())] for sample in samples],
-            }
-            for node in graph.nodes
-        ],
-        "terminals": terminals,
-        "samples": [_sample_data(sample) for sample in samples],
-        "first": first_choice(graph, samples),
-    }
-
-
-def _joins(graph: Graph, names: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """What comes into every node and what leaves it, in words; what joins a node to embedding and unembedding is drawn
-    only."""
-    before: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
-    after: dict[str, list[str]] = {node.key: [] for node in graph.nodes}
-    for wire in sorted(graph.wires, key=lambda w: -abs(w.weight)):
-        if wire.kind == "block":
-            before[wire.target].append(f"from {names[wire.source]} {weight(wire.weight)}")
-            after[wire.source].append(f"to {names[wire.target]} {weight(wire.weight)}")
-    for writer, reader in (link for lane in graph.lanes for link in lane.links):
-        if writer in names and reader in names:
-            before[reader].append(f"written by {names[writer]}")
-            after[writer].append(f"read by {names[reader]}")
-    return before, after
-
-
-def _sample_data(sample: Sample) -> dict[str, object]:
-    return {
-        "tokens": [visible_token(token) for token in sample.tokens],
-        "split": sample.split,
-        "answer": visible_token(sample.answer),
-        "foil": visible_token(sample.foil),
-        "full": number(sample.logit_difference_full),
-        "circuit": number(sample.logit_difference_circuit),
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
-
-
-def short_name(node: Node) -> str:
-    """A name that fits a table: "L0 mlp_neuron 201"."""
-    return f"L{node.layer} {node.site} {node.channel}"
-
-
-def first_choice(graph: Graph, samples: Sequence[Sample]) -> str:
-    """The node to show before the reader chooses one: the neuron, or failing that any node, that differs most within
-    the first pair, relative to its size."""
-    if len(samples) < 2:
-        return graph.nodes[0].key if graph.nodes else ""
-
-    def contrast(node: Node) -> tuple[bool, float]:
-        rows = [[v or 0.0 for v in sample.values.get(node.key, ())] for sample in samples[:2]]
-        size = max((abs(v) for row in rows for v in row), default=0.0)
-        apart = max((abs(a - b) for a, b in zip(*rows, strict=False)), default=0.0)
-        return node.site == "mlp_neuron" and apart > 0, apart / size if size else 0.0
-
-    return max(graph.nodes, key=contrast).key if graph.nodes else ""
-
-
 def activation_grid(graph: Graph, samples: Sequence[Sample]) -> str:
-    """SVG: one row per node, one column per token of the samples side by side, coloured by sign and relative size.
+    """SVG: one row per node, one column per token of the samples side by side, colored by sign and relative size.
 
     Each row has its own scale: the node's largest magnitude over the samples, written at its end. Tokens that differ
     between the samples are underlined.
@@ -146,17 +70,15 @@ def _grid_row(node: Node, samples: Sequence[Sample], starts: Sequence[int], y: f
     return "".join(parts)
 
 
-def attention_maps(samples: Sequence[Sample]) -> str:
-    """One small map per head and sample: a row per query (where it looks from), a column per key (where it looks)."""
-    heads = sorted({head for sample in samples for head in sample.attention}, key=_head_order)
-    figures = []
-    for head in heads:
+def attention_maps(samples: Sequence[Sample]) -> list[tuple[str, str, str]]:
+    """Layer, head and small maps of every head, one map per sample: a row per query (where it looks from), a column per
+    key (where it looks)."""
+    maps = []
+    for head in sorted({head for sample in samples for head in sample.attention}, key=_head_order):
         layer, _, index = head.partition(".")
-        maps = "".join(_attention_map(s.tokens, s.attention[head]) for s in samples if head in s.attention)
-        figures.append(
-            f"<figure><figcaption>layer {escape(layer)}, head {escape(index)}</figcaption><div>{maps}</div></figure>"
-        )
-    return "".join(figures)
+        drawn = (_attention_map(s.tokens, s.attention[head]) for s in samples if head in s.attention)
+        maps.append((layer, index, "".join(drawn)))
+    return maps
 
 
 def _head_order(head: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ FEW = 200  # items down to which they go by prediction: what is left is small en
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
 
-def minimise(
+def minimize(
     losses: Losses,
     kept: np.ndarray,
     target: float,
@@ -88,7 +88,7 @@ def screen(
       progress: called with the number of items left.
 
     Returns:
-      (items,) of 0 and 1, to be minimised.
+      (items,) of 0 and 1, to be minimized.
     """
     kept, share = np.array(kept, np.float32), LARGEST_SHARE
     loss = losses(kept[None, :])[0]

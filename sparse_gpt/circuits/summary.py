@@ -1,0 +1,105 @@
+"""A circuit that was found, and its report card, as a terminal shows them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from sparse_gpt.circuits.pipeline import FoundCircuit
+from sparse_gpt.circuits.storage import searched_with
+from sparse_gpt.records import Card, FamilyLosses, Search
+from sparse_gpt.visible import columns
+
+
+def describe(found: FoundCircuit) -> str:
+    """Sizes, losses and what is wrong with the search; with a report card also that."""
+    task = found.circuit.task
+    problems = (f"{task}: {line}" for line in (*_misses(found), *search_problems(found.search)))
+    judged = [] if found.card is None else describe_card(found.card)
+    return "\n".join([*problems, *_numbers(found), *_families(found.circuit.families), *_minimal(found), *judged])
+
+
+def _misses(found: FoundCircuit) -> Iterator[str]:
+    """That the target was not reached, or nothing was refined, and why."""
+    settings, nodes = searched_with(found.search), len(found.circuit.nodes)
+    if not found.reached:
+        yield f"no circuit reached task loss {found.circuit.target_loss:g}; this is the best found"
+    elif len(found.search.stages) == 1:
+        goal = settings.selection_margin * settings.target_loss
+        why = f"nothing reached {goal:g} on the samples it was chosen on"
+        if nodes > settings.refine_most:
+            why = f"it has more than --config.prune.refine_most={settings.refine_most} nodes"
+        yield f"not refined, for {why}"
+
+
+def search_problems(search: Search) -> list[str]:
+    """A line for everything about the searches that a reader must know before he believes in the circuit."""
+    trials, origin = search.trials, search.refined_from
+    closed = sum(not trial.open_nodes for trial in trials)
+    above = sum(not trial.feasible and bool(trial.open_nodes) for trial in trials)
+    lines = []
+    if closed:
+        lines.append(f"{closed} of {len(trials)} searches closed every node; lower --config.prune.k_coefs")
+    if above:
+        lines.append(f"{above} of {len(trials)} searches never were at the target; the model may hardly do the task")
+    if not any(trial.reached for trial in trials) and not origin.startswith("trial"):
+        lines.append(f"no search's ranking reached the target; the circuit comes from {origin}, which nobody searched")
+    return lines
+
+
+def _numbers(found: FoundCircuit) -> Iterator[str]:
+    circuit, m = found.circuit, found.circuit.metrics
+    yield (
+        f"{circuit.task}: {m['nodes']} nodes, {m['edges']} edges ({m['embedding_edges']} embedding, "
+        f"{m['unembedding_edges']} unembedding), found in {found.search.seconds:.0f} s"
+    )
+    yield (
+        f"  held-out task loss {m['task_loss']:.3f} (uncalibrated {m['task_loss_uncalibrated']:.3f}, "
+        f"logits scaled by {circuit.scale:.3g}, full model {m['full_model_task_loss']:.3f}), "
+        f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}"
+    )
+    for each in circuit.tasks:
+        yield f"  {each.task}: held-out task loss {each.task_loss:.3f}"
+    if "shifted_task_loss" in m:
+        yield (
+            f"  other templates: task loss {m['shifted_task_loss']:.3f} (full model "
+            f"{m['shifted_full_model_task_loss']:.3f}), agreement {m['shifted_agreement']:.3f}"
+        )
+    yield (
+        f"  circuit ablated {m['ablated_task_loss']:.3f}, random circuits of its size "
+        f"{m['random_circuit_task_loss']:.3f} (chance 0.693)"
+    )
+
+
+def _families(families: Sequence[FamilyLosses]) -> list[str]:
+    """A line per template family."""
+    head = ("family", "", "task loss", "full model", "accuracy", "agreement")
+    rows = []
+    for each in families:
+        shares = (each.task_loss, each.full_model_task_loss, each.accuracy, each.agreement)
+        rows.append((each.family, each.role, *("–" if value is None else f"{value:.3f}" for value in shares)))
+    return columns([head, *rows]) if rows else []
+
+
+def _minimal(found: FoundCircuit) -> Iterator[str]:
+    if found.circuit.minimal is not None:
+        m = found.circuit.minimal.metrics
+        yield (
+            f"  minimal circuit inside, for one family: {m['nodes']} nodes, {m['edges']} edges, held-out task loss "
+            f"{m['task_loss']:.3f}"
+        )
+
+
+def describe_card(card: Card) -> list[str]:
+    """How many rows pass, the names of those that do not (of rows asked of several sets of samples, on how many), and a
+    line per row."""
+    asked = Counter(row.name for row in card.rows if row.verdict != "not applicable")
+    failed = Counter(row.name for row in card.failed())
+    names = (f"{name} ({count} of {asked[name]})" if asked[name] > 1 else name for name, count in failed.items())
+    head = f"  {asked.total() - failed.total()} of {asked.total()} rows of its card pass"
+    rows = [("row", "samples", "value", "95 % interval", "clusters", "threshold", "verdict")]
+    for row in card.rows:
+        value = "" if row.value is None else f"{row.value:.3f}"
+        interval = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
+        limit = f"{'<=' if row.sense == 'at most' else '>='} {row.threshold:.3g}"
+        verdict = f"{row.verdict} ({row.note})" if row.note else row.verdict
+        rows.append((row.name, row.samples, value, interval, str(row.clusters or ""), limit, verdict))
+    return [head + (f"; fail: {', '.join(names)}" if failed else ""), *columns(rows)]

@@ -1,0 +1,56 @@
+"""What the report card of a circuit comes to."""
+
+import dataclasses
+
+from sparse_gpt.drawing.text import number
+from sparse_gpt.records import Card, Circuit
+
+ACCURATE = 0.95  # on other templates, where there is no card
+SAMPLES = {"main": "searched templates", "shifted": "other templates", "text": "natural text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A sign beside a circuit's loss, its CSS class, and what it says when pointed at."""
+
+    style: str
+    sign: str
+    reason: str
+
+
+def count(card: Card) -> str:
+    """ "17 of 26 rows pass"."""
+    asked = [row for row in card.rows if row.verdict != "not applicable"]
+    return f"{len(asked) - len(card.failed())} of {len(asked)} rows pass"
+
+
+def failures_unseen(card: Card | None, circuit: Circuit) -> list[str] | None:
+    """What a circuit fails where it was not chosen; None where nothing was measured there.
+
+    By its card or, without one, by its loss and accuracy on other templates.
+    """
+    if card is not None and any(row.role != "selection" for row in card.rows):
+        return [f"{row.name}, {SAMPLES.get(row.samples, row.samples)}" for row in card.failed_unseen()]
+    metrics, target = circuit.metrics, circuit.target_loss
+    if metrics.shifted_task_loss is None:
+        return None
+    found = []
+    if target is not None and metrics.shifted_task_loss > target:
+        found.append(f"task loss {number(metrics.shifted_task_loss)} on other templates")
+    if metrics.shifted_accuracy is not None and metrics.shifted_accuracy < ACCURATE:
+        found.append(f"accuracy {number(metrics.shifted_accuracy)} on other templates")
+    return found
+
+
+def verdict(card: Card | None, circuit: Circuit) -> Verdict | None:
+    """A check mark for a circuit that reaches its target on held-out words and other templates alike; a cross for one
+    that reaches it only where it was chosen; nothing for one that does not reach it."""
+    loss, target = circuit.metrics.task_loss, circuit.target_loss
+    if loss is None or target is None or loss > target:
+        return None
+    failed = failures_unseen(card, circuit)
+    if failed is None:
+        return Verdict("note", "(main templates only)", "other templates were not measured")
+    if failed:
+        return Verdict("bad", "✗", f"fails where it was not chosen: {'; '.join(failed)}")
+    return Verdict("good", "✓", "at or below the target, on other templates too")
