@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+import scipy.optimize
 from scipy.special import xlogy
 
 from sparse_gpt import interruption
@@ -247,7 +247,9 @@ def _lbfgs(
         return float(np.mean(sum(xlogy(p, p) - p * log_q for p, log_q in both)))
 
     bounds = [(0, largest)] + [(None, None)] * tokens
-    found = minimize(loss, np.eye(1 + tokens)[0], method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14})
+    found = scipy.optimize.minimize(
+        loss, np.eye(1 + tokens)[0], method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14}
+    )
     return float(found.fun)
 
 
