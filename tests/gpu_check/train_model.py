@@ -1,0 +1,143 @@
+"""Trains a preset until a deadline with its whole schedule, evaluates and writes it. A part of train.py.
+
+The number of steps follows from the time that is left and from measured steps, so that density and learning rate end
+where they should. Should the run be slower than measured all the same, it is stopped in time and saved as it is.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparse_gpt import config as configs
+from sparse_gpt import presets
+from sparse_gpt.config import Config
+from sparse_gpt.evaluation import tasks_solved
+from sparse_gpt.parameters import flatten
+from sparse_gpt.sparsity import accelerators
+from sparse_gpt.training import loop, manifest, schedules
+from sparse_gpt.training.objective import LanguageModel
+from sparse_gpt.training.run import train_on_corpus
+from tests.gpu_check.kit import tell
+
+FOR_THE_REST = 0.15  # of all time: evaluation, files, and what was measured wrongly
+SLOWER = 1.08  # steps with data, logs, evaluations and checkpoints, against steps alone
+SMALL = ("train.batch_size=4", "data.tokens=40000")  # to try it on a CPU
+
+
+def measured_step(config: Config, rounds: int = 20) -> float:
+    """Seconds of a step, compiled and warm; on random tokens, for the corpus is still being made."""
+    model = LanguageModel(config)
+    advance, state = model.compile_step(), model.make_state()
+    told = schedules.settings(config, config.train.steps - 1)
+    shape = (config.train.batch_size, config.model.context + 1)
+    tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape).astype(np.int32)
+    times = []
+    for index in range(rounds + 3):
+        started = time.perf_counter()
+        state, metrics = advance(state, tokens, np.float32(told.learning_rate), told.keep)
+        jax.block_until_ready(metrics)
+        if index >= 3:
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def scheduled(config: Config, step_seconds: float, seconds: float) -> Config:
+    """The configuration with as many steps as fit, and a few logs, evaluations and checkpoints among them."""
+    steps = max(20, int(seconds / (SLOWER * step_seconds)))
+    every = {
+        "log_every": max(1, steps // 100),
+        "eval_every": max(1, steps // 8),
+        "checkpoint_every": max(1, steps // 4),
+    }
+    return configs.replace(config, {"train.steps": steps, **{f"train.{name}": value for name, value in every.items()}})
+
+
+def wait_for(corpus: Path, until: float) -> None:
+    """Until the corpus is whole; it is made by another process."""
+    while not (corpus / "manifest.json").is_file():
+        if time.monotonic() > until:
+            sys.exit(f"{corpus}: not there in time")
+        time.sleep(0.2)
+
+
+def write_params(params: Any, path: Path) -> None:
+    """Every tensor under its path, compressed."""
+    np.savez_compressed(path, **{"/".join(name): np.asarray(leaf) for name, leaf in flatten(params).items()})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """One run. Exit code 1 when it had to be stopped before its last step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--deadline", type=float, required=True, help="on this machine's monotonic clock")
+    parser.add_argument("--small", action="store_true")
+    args = parser.parse_args(argv)
+    started = time.monotonic()
+    stop = args.deadline - FOR_THE_REST * (args.deadline - started)
+    config = configs.replace(presets.preset(args.preset), {"data.corpus": str(args.corpus)})
+    if args.small:
+        config = configs.replace(config, dict(each.split("=") for each in SMALL))
+    step_seconds = measured_step(config)
+    measured = time.monotonic()
+    wait_for(args.corpus, stop)
+    begun = time.monotonic()
+    config = configs.validate(scheduled(config, step_seconds, stop - begun))
+    tokens = config.train.batch_size * config.model.context
+    plan = {
+        "device": jax.devices()[0].device_kind,
+        "kernels": accelerators.target() or "plain",
+        "step_ms": 1e3 * step_seconds,
+        "tokens_per_second": tokens / step_seconds,
+        "steps": config.train.steps,
+        "tokens": tokens * config.train.steps,
+        "seconds_to_measure": measured - started,
+        "seconds_for_corpus": begun - measured,
+    }
+    tell(**plan)
+
+    # The loop saves and returns at a signal; half of what is kept for the rest may be used up by then.
+    timer = threading.Timer(max(1.0, (stop + args.deadline) / 2 - begun), os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+    try:
+        result = train_on_corpus(config, args.workdir, progress=False)
+    except loop.NonFiniteLossError as error:
+        sys.exit(f"{error}")
+    timer.cancel()
+    trained = time.monotonic()
+    write_params(result.params, args.out / "params.npz")
+    sha256 = manifest.params_sha256(result.params)
+    line = tasks_solved.write(args.workdir, config, result.params, sha256)
+    for name in ("config.json", "manifest.json", "metrics.jsonl", "evaluation.json"):
+        shutil.copy(args.workdir / name, args.out / name)
+    logged = [json.loads(each) for each in (args.workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = [each["val_loss"] for each in logged if "val_loss" in each]
+    tell(
+        finished=result.step,
+        stopped_early=result.interrupted,
+        seconds_to_train=trained - begun,
+        seconds_to_evaluate=time.monotonic() - trained,
+        validation_loss=losses[-1] if losses else None,
+        params_sha256=sha256,
+        solved=line,
+    )
+    return int(result.interrupted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
