@@ -45,11 +45,12 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def width_config(width: int) -> Config:
-    """The paper's model of a width, 8 layers in bfloat16, on one device: 64 x 256 tokens a step, no sinks."""
+def width_config(width: int, small: bool) -> Config:
+    """The paper's model of a width, 8 layers in bfloat16, on one device: 64 x 256 tokens a step, no sinks. A tiny one
+    in its place if `small`."""
     paper = presets.preset({1024: "paper_118m", 2048: "paper_475m"}[width])
     one = {"train.mesh": "", "train.batch_size": 64, "model.attention_sink": False}
-    return configs.replace(paper, {**one, **(_TINY if on_cpu() else {})})
+    return configs.replace(paper, {**one, **(_TINY if small else {})})
 
 
 @functools.cache
@@ -97,7 +98,7 @@ def rows_selection(rounds: int, width: int) -> list[Row]:
 
 def projection(rounds: int, width: int) -> list[Row]:
     """The projection of all weights of a step, in both forms."""
-    config = width_config(width)
+    config = width_config(width, on_cpu())
     keep = jnp.asarray(schedules.keep_counts(config, config.train.steps - 1))
     table = parameter_table(config.model)
 
@@ -114,16 +115,16 @@ def projection(rounds: int, width: int) -> list[Row]:
     _check_same({name: form(params, keep) for name, form in forms.items()})
     seconds = side_by_side({name: functools.partial(form, params, keep) for name, form in forms.items()}, rounds)
     floor = rates(rounds).floor_ms(0, 2 * 4 * sum(spec.size for spec in table.values()))
-    return [_row(f"projection, d={width}, {name}", 1e3 * s, floor) for name, s in seconds.items()]
+    return [_row(f"projection, d={config.model.d_model}, {name}", 1e3 * s, floor) for name, s in seconds.items()]
 
 
 def train_step(rounds: int, width: int) -> Row:
     """A whole step in bfloat16 at the final density."""
-    config = width_config(width)
+    config = width_config(width, on_cpu())
     seconds = side_by_side({"step": compiled_step(config, project=True)}, rounds)["step"]
     tokens = config.train.batch_size * config.model.context
     floor = rates(rounds).floor_ms(*step_work(config))
-    return _row(f"train step, d={width}", 1e3 * seconds, floor, note=f"{tokens / seconds:,.0f} tokens/s")
+    return _row(f"train step, d={config.model.d_model}", 1e3 * seconds, floor, note=f"{tokens / seconds:,.0f} tokens/s")
 
 
 def step_work(config: Config) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from sparse_gpt.sparsity import pallas_counts, pallas_rows
 OFF = "SPARSE_GPT_KERNELS"  # "plain" turns the kernels off
 
 _NAMES = {"tpu": "TPU", "cuda": "GPU"}
+_ALIASES = {"gpu": "cuda"}  # what a backend calls itself -> what programs are lowered for
 
 
 def kept(x: Array, k: int, plain: Callable[[Array], Array]) -> Array:
@@ -85,11 +86,11 @@ def target() -> str | None:
     """ "tpu" or "cuda" when what is traced now is for such devices, and kernels work there: those of the mesh around,
     which need not exist, or this process's own."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    here = jax.default_backend()
-    platform = {"gpu": "cuda"}.get(found := here if device is None else device.platform, found)
+    here = _ALIASES.get(jax.default_backend(), jax.default_backend())
+    platform = here if device is None else _ALIASES.get(device.platform, device.platform)
     if platform not in _NAMES or os.environ.get(OFF) == "plain":
         return None
-    return platform if found != here or _works(platform) else None
+    return platform if platform != here or _works(platform) else None
 
 
 @functools.cache

@@ -97,7 +97,7 @@ def project(name: str, parameter: Tensor, s: Sizes) -> None:
     parameter.mul_(mask.view_as(parameter))
 
 
-def make_step(s: Sizes, device: str) -> tuple[Callable[[], float], Callable[[], None]]:
+def make_step(s: Sizes, device: str) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     """(a whole step, which returns the loss; the projection alone)."""
     torch.manual_seed(0)
     model = Model(s).to(device)
@@ -113,7 +113,7 @@ def make_step(s: Sizes, device: str) -> tuple[Callable[[], float], Callable[[], 
         for name, parameter in named:
             project(name, parameter, s)
 
-    def step() -> float:
+    def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16):
             logits = model(rows[:, :-1])
@@ -126,7 +126,7 @@ def make_step(s: Sizes, device: str) -> tuple[Callable[[], float], Callable[[], 
         project_all()
         with torch.no_grad():
             torch._foreach_mul_([parameter for parameter in parameters if parameter.dim() > 1], 1 - 1e-4)
-        return loss
+        return loss.detach()
 
     return step, project_all
 
