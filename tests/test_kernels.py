@@ -93,6 +93,20 @@ def test_abs_topk_by_a_kernel(kind: str) -> None:
         np.testing.assert_array_equal(jax.jit(gradient)(x), np.where(keep, weight, np.float32(0)))
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_what_is_traced_for_an_accelerator_also_runs_on_a_cpu(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plain form: a process with a GPU compares it with its CPU."""
+    monkeypatch.setattr(accelerators, "target", lambda: platform)
+    monkeypatch.setattr("jax.device_count", lambda: 1)
+    jax.clear_caches()
+    x = draw("few_values", (2, 600, 128))  # large enough for the arrangement for CPUs
+    expected = np.where(reference_rows(x, 9), x, np.float32(0))
+    same_bits(jax.jit(jax.vmap(functools.partial(topk.abs_topk, k=9)))(x), expected)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(topk.abs_topk(x, 9))))(jnp.asarray(x))
+    np.testing.assert_array_equal(gradient, np.where(reference_rows(x, 9), 1, 0))
+    jax.clear_caches()
+
+
 @pytest.mark.usefixtures("kernels")
 def test_joint_cut_by_a_kernel() -> None:
     tensors = [draw("few_values", (512, 128)), draw("normal", (9, 5))]  # ties; too small for a GPU's kernel

@@ -170,8 +170,8 @@ def joint_cut(
 
     key = _largest(enough, ks, bits_per_round)
     # FORCED + 1 would overflow, but nothing lies above FORCED.
-    above = jnp.where(key[None] == FORCED, 0, counter.at_least(jnp.minimum(key, FORCED - 1)[None] + 1))
-    above, reached = reduce_counts(jnp.concatenate([above, counter.at_least(key[None])]))
+    counts = counter.at_least(jnp.stack([jnp.minimum(key, FORCED - 1) + 1, key]))
+    above, reached = reduce_counts(counts.at[0].set(jnp.where(key == FORCED, 0, counts[0])))
     need = ks - above
 
     def search_index() -> Array:
