@@ -79,7 +79,7 @@ def gpu() -> Config:
         ),
         sparsity=SparsityConfig(density=1 / 32, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.03),
-        data=DataConfig(sources="idioms:1", tokens=200_000_000),
+        data=DataConfig(sources="idioms:1", tokens=120_000_000),
         train=TrainConfig(
             steps=16_500,
             batch_size=64,

@@ -92,7 +92,7 @@ def run_part(
         [python, *command], cwd=REPOSITORY, env=dict(environment), text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    signal.signal(signal.SIGALRM, lambda *_: _end(process))
+    signal.signal(signal.SIGALRM, lambda *_: end(process))
     signal.setitimer(signal.ITIMER_REAL, max(0.1, seconds))
     assert process.stdout
     try:
@@ -105,7 +105,7 @@ def run_part(
         code = process.wait()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _end(process)
+        end(process)
         process.stdout.close()
     took = time.monotonic() - started
     status = "done" if code == 0 else "out of time" if took >= seconds else "failed"
@@ -115,10 +115,11 @@ def run_part(
     return Part(name, status, took, results, "".join(lines[-15:]))
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Ends a process that is still there, and what it started."""
+def end(process: "subprocess.Popen[Any]") -> None:
+    """Ends a process that is still there, and what it started. It was started as a session of its own."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def tell(**result: Any) -> None:
