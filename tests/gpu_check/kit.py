@@ -119,7 +119,6 @@ def end(process: "subprocess.Popen[Any]") -> None:
     """Ends a process that is still there, and what it started. It was started as a session of its own."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def tell(**result: Any) -> None:

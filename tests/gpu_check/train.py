@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             trained = kit.run_part("training", ["-m", "tests.gpu_check.train_model", *options], seconds, environment)
         finally:
             kit.end(maker)
+            maker.wait()
         parts = [trained]
         if trained.status == "done":
             store = ["-m", "launch.store", f"--workdir={workdir}", f"--output={args.out / 'gpu.zip'}"]
