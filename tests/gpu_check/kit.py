@@ -100,8 +100,8 @@ def run_part(
             if line.startswith(MARK):
                 results.append(json.loads(line.removeprefix(MARK)))
             else:
-                print(line, end="", flush=True)
                 lines.append(line)
+            print(line, end="", flush=True)
         code = process.wait()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
