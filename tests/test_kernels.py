@@ -14,6 +14,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from sparse_gpt.sparsity import accelerators, pallas_counts, pallas_rows, topk
@@ -73,7 +74,9 @@ def test_blocks_of_counts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pallas_counts, "_TPU_ENTRIES", 2**11)
     keys = jnp.asarray(np.random.default_rng(0).integers(0, 2**31, (70, 128)).astype(np.int32))
     thresholds = jnp.asarray([1, 2**30], jnp.int32)
-    found = pallas_counts.at_least_tpu(keys, thresholds, interpret=True)
+    # What lies beyond the last row is the largest integer, and not the lowest.
+    garbage = pltpu.InterpretParams(uninitialized_memory="nan")
+    found = pallas_counts.at_least_tpu(keys, thresholds, interpret=garbage)
     np.testing.assert_array_equal(found, topk._plain_at_least(keys, thresholds))
 
 

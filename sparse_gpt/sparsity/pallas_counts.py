@@ -2,6 +2,8 @@
 `topk.joint_cut` with one pass over the keys. The plain form compares them with every threshold in a pass of its own.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -26,7 +28,7 @@ def gpu_can(keys: jax.ShapeDtypeStruct) -> bool:
     return keys.size >= _WORTH_IT and keys.size % _PER_PROGRAM == 0
 
 
-def at_least_tpu(keys: Array, thresholds: Array, interpret: bool = False) -> Array:
+def at_least_tpu(keys: Array, thresholds: Array, interpret: Any = False) -> Array:
     """(c,) int32: how many keys are at least each threshold.
 
     Args:
