@@ -17,7 +17,8 @@ from sparse_gpt import presets
 from sparse_gpt.costs import accelerator
 from sparse_gpt.data import Corpus
 from sparse_gpt.sparsity import pallas_rows
-from sparse_gpt.training import schedules
+from sparse_gpt.stored.initial import load_initial
+from sparse_gpt.training import schedules, step
 from tests.gpu_check import corpus, kit, run, train_model
 
 HERE = Path(__file__).resolve().parent
@@ -110,6 +111,13 @@ def test_the_whole_schedule_fits_into_the_time() -> None:
     assert schedules.density(config, config.train.steps, 1 / 32) == 1 / 32
     assert schedules.learning_rate(config, config.train.steps) == 0.0
     assert config.train.steps // config.train.checkpoint_every == 4
+
+
+def test_parameters_come_back_as_init_from_reads_them(tmp_path: Path) -> None:
+    config = presets.tiny()
+    params = jax.tree.map(np.asarray, step.make_state(config).params)
+    train_model.write_params(config, params, tmp_path / "params.npz")
+    jax.tree.map(np.testing.assert_array_equal, load_initial(str(tmp_path / "params.npz"), config), params)
 
 
 def test_the_kernels_take_the_preset_for_gpus() -> None:

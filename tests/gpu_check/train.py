@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     (args.out / "train.json").write_text(json.dumps(result, indent=1) + "\n")
     print("\n" + "\n".join(f"{key}: {value}" for key, value in result.items() if key != "parts"))
     print(f"\n{time.monotonic() - started:.0f} s -> {args.out}")
-    return 0 if all(part.status == "done" for part in parts) else 1
+    return 0 if trained.status == "done" else 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus
 from sparse_gpt.evaluation import tasks_solved
-from sparse_gpt.parameters import flatten
+from sparse_gpt.interop import openai_weights
 from sparse_gpt.sparsity import accelerators
 from sparse_gpt.training import loop, manifest, schedules, sharding
 from sparse_gpt.training.objective import Advance, LanguageModel
@@ -67,9 +67,9 @@ def wait_for(corpus: Path, until: float) -> None:
         time.sleep(0.2)
 
 
-def write_params(params: Any, path: Path) -> None:
-    """Every tensor under its path, compressed."""
-    np.savez_compressed(path, **{"/".join(name): np.asarray(leaf) for name, leaf in flatten(params).items()})
+def write_params(config: Config, params: Any, path: Path) -> None:
+    """Every tensor under the reference's name, as --init_from reads them, compressed."""
+    np.savez_compressed(path, **openai_weights.to_tensors(config.model, params))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.exit(f"{error}")
     timer.cancel()
     trained = time.monotonic()
-    write_params(result.params, args.out / "params.npz")
+    write_params(config, result.params, args.out / "params.npz")
     for name in ("config.json", "manifest.json", "metrics.jsonl"):
         shutil.copy(args.workdir / name, args.out / name)
     logged = [json.loads(each) for each in (args.workdir / "metrics.jsonl").read_text().splitlines()]
