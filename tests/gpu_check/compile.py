@@ -1,6 +1,6 @@
 """Compiles kernels and train steps for an H100 on a machine that has none: what Triton or XLA refuse is seen.
 
-Needs Python 3.12, JAX 0.11 and its CUDA plugin; no CUDA and no driver:
+Needs Python 3.12, JAX 0.11 with its CUDA plugin, and ptxas of CUDA 13 on the path; no GPU and no driver:
 
     pip install jax==0.11.2 ... and, with --no-deps, jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2
     JAX_PLATFORMS=cpu python tests/gpu_check/compile.py [gpu] [1024] [2048]       (which steps; default: all)
