@@ -2,6 +2,7 @@
 
 python -m launch.benchmark --workdir=runs/benchmark
 python -m launch.benchmark --workdir=runs/benchmark --parts=selection --rounds=3
+python -m launch.benchmark --workdir=runs/benchmark --parts=accelerator        (on a GPU or TPU; minutes)
 """
 
 from absl import flags
@@ -11,8 +12,10 @@ from sparse_gpt.errors import InputError
 
 from . import cli
 
+PARTS = ("train", "selection", "search", "circuit", "checkpoints", "data", "startup")
+
 CHOICES = {
-    "parts": ("train", "selection", "search", "circuit", "checkpoints", "data", "startup", "quickstart"),
+    "parts": (*PARTS, "quickstart", "accelerator"),
     "sizes": tuple(SIZES),
     "dtypes": ("float32", "bfloat16"),
 }
@@ -21,8 +24,7 @@ CHOICES = {
 def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
-    parts = CHOICES["parts"]
-    flags.DEFINE_list("parts", list(parts[:-1]), f"What to measure: any of {', '.join(parts)}.")
+    flags.DEFINE_list("parts", list(PARTS), f"What to measure: any of {', '.join(CHOICES['parts'])}.")
     flags.DEFINE_list("sizes", list(SIZES), f"Sizes of the train step: any of {', '.join(SIZES)}.")
     flags.DEFINE_list("dtypes", ["float32"], "Compute dtypes of the train step: float32, bfloat16.")
     flags.DEFINE_integer("rounds", 7, "Timed rounds; medians are reported.", lower_bound=1)

@@ -167,6 +167,24 @@ def test_products_written_as_dot() -> None:
     assert product.matmul == 2 * 4 * 32 * 64 * 8
 
 
+def test_a_kernel_counts_by_what_it_states() -> None:
+    """The compiler writes no estimate of cycles for it."""
+    lines = [
+        "ENTRY %main (x: bf16[64,2048]) -> s8[64,2048] {",
+        "  %x = bf16[64,2048]{1,0} parameter(0)",
+        '  ROOT %k = s8[64,2048]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", '
+        'metadata={op_name="jit(f)/abs_topk/keep_rows"}, '
+        'backend_config={"custom_call_config":{"body":"QQ==","cost_estimate":{"flops":"614400","bytes_accessed":"9"}}}',
+        "}",
+    ]
+    (kernel,) = count_work("\n".join(lines))
+    assert (kernel.kernel, kernel.vector, kernel.cycles, kernel.bytes) == (True, 614_400, 0, 3 * 64 * 2048)
+    chip = chips.CHIPS["v5e"]
+    assert aot._by_compiler(dataclasses.replace(kernel, times=2), chip) == pytest.approx(2 * kernel.bytes / 819e9)
+    assert aot._by_compiler(dataclasses.replace(kernel, bytes=0), chip) == pytest.approx(1e-7)
+    assert aot._by_compiler(instruction(cycles=1500, times=3), chip) == pytest.approx(3e-6)
+
+
 def instruction(**fields: Any) -> Work:
     nothing = Work(bytes=0, vector=0, matmul=0, cycles=0, times=1, scope="", conditional=False, overlaps=False)
     return dataclasses.replace(nothing, **fields)
@@ -215,6 +233,7 @@ def test_describes_a_compiled_step_on_this_machines_devices() -> None:
     products = 6 * config.train.batch_size // 8 * config.model.context * blocks
     assert products < reported["matmul_operations"] < 1.5 * products  # and those of attention
     assert 0 < reported["projection"]["share"] < 1
+    assert reported["abs_topk"]["share_by_compiler"] >= 0
     tight = dataclasses.replace(chips.CHIPS["v5e"], hbm=1000.0)
     assert not aot.memory(compiled, tight)["fits"]
     json.dumps(reported)

@@ -25,10 +25,10 @@ def main(parts: Sequence[str]) -> None:
         "machine": {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count()},
         "rounds": f.rounds,
     }
+    path = cli.workdir() / "benchmark.json"
     for each in tqdm(measurements, desc="benchmark", unit="part"):
         result.setdefault(each.part, []).extend(each.run())
-    path = cli.workdir() / "benchmark.json"
-    write_json(path, result)
+        write_json(path, result)  # what is measured is kept, should the next part take too long
     for name in parts:
         if name in result:
             print(f"\n{name}")

@@ -29,7 +29,7 @@ from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import PyTree, parameter_table
 from sparse_gpt.training import sharding, step
 
-PROJECTION = "projection"  # the named scope of sparsity/projection.py
+PROJECTION, ABS_TOPK = "projection", "abs_topk"  # the named scopes of sparsity/projection.py and sparsity/topk.py
 
 WAYS_OUT = "more fsdp in --mesh, --config.train.remat=true, more microbatches, or fewer --searches"
 MOST_COUNT_BYTES = 64 * 1024  # a round counts 15 candidates of every tensor: 9 kB for the presets' 150 tensors
@@ -145,10 +145,11 @@ def describe(compiled: Program, chip: Chip, slices: int = 1) -> Tree:
         slices,
     )
     waiting = projection.communication + rest.communication
-    by_compiler = {True: projection.communication, False: waiting}
-    for each in instructions:
-        by_compiler[False] += each.cycles * each.times / chip.clock
-        by_compiler[True] += each.cycles * each.times / chip.clock * (PROJECTION in each.scope)
+    by_compiler = waiting + sum(_by_compiler(each, chip) for each in instructions)
+    shares = {
+        scope: sum(_by_compiler(each, chip) for each in instructions if scope in each.scope)
+        for scope in (PROJECTION, ABS_TOPK)
+    }
     seconds = projection.seconds + rest.seconds
     return {
         "memory": memory(compiled, chip),
@@ -165,12 +166,19 @@ def describe(compiled: Program, chip: Chip, slices: int = 1) -> Tree:
             ],
             "roofline": _times(projection),
             "share": projection.seconds / seconds,
-            "share_by_compiler": by_compiler[True] / by_compiler[False],
+            "share_by_compiler": (projection.communication + shares[PROJECTION]) / by_compiler,
         },
+        "abs_topk": {"share_by_compiler": shares[ABS_TOPK] / by_compiler},
         "rest": _times(rest),
         "seconds": seconds,
-        "seconds_by_compiler": by_compiler[False],  # its estimate of cycles, and the communication that is waited for
+        "seconds_by_compiler": by_compiler,  # its estimate of cycles, and the communication that is waited for
     }
+
+
+def _by_compiler(each: Work, chip: Chip) -> float:
+    """Seconds by its estimate of cycles; of a kernel, where it has none, by the operations and bytes that it states."""
+    once = max(each.vector / chip.vector, each.bytes / chip.hbm_bandwidth) if each.kernel else each.cycles / chip.clock
+    return each.times * once
 
 
 def _times(cost: Cost) -> dict[str, float]:

@@ -48,9 +48,9 @@ def train_step(size: str, dtype: str, rounds: int) -> Tree:
     """Tokens per second of the train step at final density, and what the projection and AbsTopK take of it."""
     base = configs.replace(configs.Config(), {**SIZES[size], "train.dtype": dtype})
     runs = {
-        "step": _step(base, project=True),
-        "without projection": _step(base, project=False),
-        "without AbsTopK": _step(configs.replace(base, {"sparsity.activation_fraction": 0.0}), project=True),
+        "step": compiled_step(base, project=True),
+        "without projection": compiled_step(base, project=False),
+        "without AbsTopK": compiled_step(configs.replace(base, {"sparsity.activation_fraction": 0.0}), project=True),
     }
     seconds = side_by_side(runs, rounds)
     tokens = base.train.batch_size * base.model.context
@@ -67,7 +67,7 @@ def train_step(size: str, dtype: str, rounds: int) -> Tree:
     }
 
 
-def _step(config: Config, project: bool) -> Callable[[], PyTree]:
+def compiled_step(config: Config, project: bool) -> Callable[[], PyTree]:
     """The compiled step with its state, fed the same random batch again and again."""
     state = jax.jit(lambda: step.init_state(config))()
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def checkpoints(rounds: int) -> Tree:
     The share counts a checkpoint until all of it is on disk, although the loop waits only for the first part of that.
     """
     config = presets.quickstart()
-    advance, state = _step(config, project=True), step.make_state(config)
+    advance, state = compiled_step(config, project=True), step.make_state(config)
     step_seconds = side_by_side({"step": advance}, rounds)["step"]
     held, written = [], []
     with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as kept:

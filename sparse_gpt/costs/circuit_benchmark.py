@@ -29,10 +29,32 @@ from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.parameters import Params, PyTree, parameter_table, unflatten
 
+CHUNK_STEPS = 4  # of a mask search, in one call
+
 
 def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pairs: int = 64) -> list[Tree]:
     """Mask-optimization steps per second with 1, 4, 8, ... parallel searches on a random sparse model."""
     config = configs.replace(configs.Config(), dict(SIZES["small"]))
+    runner, count = search_runner(config, time_steps, pairs), 2 * pairs
+    seconds = side_by_side({str(size): runner(size) for size in populations}, rounds)
+    alone = seconds[str(populations[0])]
+    return [
+        {
+            "searches": size,
+            "sequences": count,
+            "tokens": time_steps,
+            "step_ms": 1e3 * seconds[str(size)] / CHUNK_STEPS,
+            "ms_per_search": 1e3 * seconds[str(size)] / CHUNK_STEPS / size,
+            "steps_per_second": CHUNK_STEPS / seconds[str(size)],
+            "cost_against_one": seconds[str(size)] / alone,
+        }
+        for size in populations
+    ]
+
+
+def search_runner(config: Config, time_steps: int, pairs: int) -> Callable[[int], Callable[[], PyTree]]:
+    """``runner(size)()`` takes CHUNK_STEPS steps of a population of searches, each call from where the last ended, on a
+    random sparse model and random prompts. It returns the searches' states and metrics."""
     rng = np.random.default_rng(0)
     params = _random_sparse(config, rng)
     ablation = {
@@ -40,7 +62,7 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
     }
     gated = gated_model(config, params, ablation)
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in searchable(config.model, params).items()}
-    count, steps = 2 * pairs, 4
+    count, steps = 2 * pairs, CHUNK_STEPS
 
     def ids(*shape: int) -> np.ndarray:
         return rng.integers(0, config.model.vocab_size, shape).astype(np.int32)
@@ -54,24 +76,11 @@ def search_steps(populations: tuple[int, ...], time_steps: int, rounds: int, pai
 
         def run() -> PyTree:
             states[0], metrics = mask_search.advance(gated, mask, h, states[0], jnp.int32(0), batches, 400)
-            return metrics
+            return states[0], metrics
 
         return run
 
-    seconds = side_by_side({str(size): runner(size) for size in populations}, rounds)
-    alone = seconds[str(populations[0])]
-    return [
-        {
-            "searches": size,
-            "sequences": count,
-            "tokens": time_steps,
-            "step_ms": 1e3 * seconds[str(size)] / steps,
-            "ms_per_search": 1e3 * seconds[str(size)] / steps / size,
-            "steps_per_second": steps / seconds[str(size)],
-            "cost_against_one": seconds[str(size)] / alone,
-        }
-        for size in populations
-    ]
+    return runner
 
 
 def first_chunk(time_steps: int = 32) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from sparse_gpt.costs import benchmark, circuit_benchmark
+from sparse_gpt.costs import accelerator, benchmark, circuit_benchmark
 from sparse_gpt.costs.startup import quickstart, startup
 from sparse_gpt.io import Tree
 from sparse_gpt.visible import columns
@@ -32,7 +32,7 @@ def plan(parts: Sequence[str], sizes: Sequence[str], dtypes: Sequence[str], roun
     """Everything that is to be measured.
 
     Args:
-        parts: any of train, selection, search, circuit, checkpoints, data, startup, quickstart.
+        parts: any of train, selection, search, circuit, checkpoints, data, startup, quickstart, accelerator.
         sizes: of the train step, see `sizes.SIZES`.
         dtypes: compute dtypes of the train step.
         rounds: how often each call is timed.
@@ -53,9 +53,15 @@ def _plan_all(sizes: Sequence[str], dtypes: Sequence[str], rounds: int) -> Itera
         yield Measurement("circuit", partial(circuit_benchmark.circuit_alone, rounds, count))
     yield Measurement("checkpoints", partial(benchmark.checkpoints, rounds))
     yield Measurement("data", partial(benchmark.data_wait, rounds))
+    for call in accelerator.plan(rounds):
+        yield Measurement("accelerator", call)
 
 
 def print_table(rows: Sequence[Row]) -> None:
     """Prints rows with equal keys in aligned columns."""
-    cells = [list(rows[0])] + [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    cells = [list(rows[0])] + [[_cell(value) for value in row.values()] for row in rows]
     print("\n".join(columns(cells)))
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -73,7 +73,11 @@ def summary(result: Tree) -> str:
         "own estimate",
     ]
     if "tokens_per_second" in result:
-        lines += [_projection_line(result), f"at best          {result['tokens_per_second'] / 1e6:.2f}M tokens/s"]
+        lines += [
+            _projection_line(result),
+            f"AbsTopK          {result['abs_topk']['share_by_compiler']:.1%} of the step by the compiler's estimate",
+            f"at best          {result['tokens_per_second'] / 1e6:.2f}M tokens/s",
+        ]
     else:
         lines.append(f"searches         {result['searches']}, samples of {result['tokens_per_sample']} tokens")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ _FUSED = re.compile(  # the fusion's own results and operands, among those of th
     r'"output_tuple_original_start":"(\d+)","output_tuple_original_end":"(\d+)",'
     r'"operand_original_start":"(\d+)","operand_original_end":"(\d+)"'
 )
+_OPERATIONS = re.compile(r'"cost_estimate":\s*\{\s*"flops":\s*"(\d+)"')  # of a Pallas kernel, as it states them
 _CONTRACTED = re.compile(r"\blhs_contracting_dims=\{([\d,]*)\}")
 
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
@@ -52,6 +53,7 @@ class Work:
     scope: str
     conditional: bool
     overlaps: bool
+    kernel: bool = False  # a Pallas kernel, which the compiler has no estimate of
 
 
 def count_work(text: str) -> list[Work]:
@@ -80,7 +82,12 @@ def _count(module: hlo.Module, visit: hlo.Visit) -> Work:
         scope=each.scope,
         conditional=visit.conditional,
         overlaps=each.started,
+        kernel=_is_kernel(each),
     )
+
+
+def _is_kernel(each: hlo.Instruction) -> bool:
+    return each.op == "custom-call" and 'custom_call_target="tpu_custom_call"' in each.rest
 
 
 def _sum_inside(
@@ -113,7 +120,9 @@ def _bytes(found: Iterable[hlo.Array]) -> int:
 
 
 def _vector(around: hlo.Computation, each: hlo.Instruction) -> int:
-    """Elementwise operations."""
+    """Elementwise operations; of a kernel as many as it says."""
+    if _is_kernel(each) and (stated := _OPERATIONS.search(each.rest)):
+        return int(stated[1])
     if each.op in _NOT_VECTOR or each.op in KINDS or each.op.endswith(("-start", "-done")):
         return 0
     if each.op in ("reduce", "reduce-window", "scatter") and each.operands and each.operands[0] in around:

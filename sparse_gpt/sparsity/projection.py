@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from sparse_gpt.parameters import ParameterSpec, Params, Path, flatten, unflatten
+from sparse_gpt.sparsity import accelerators
 from sparse_gpt.sparsity.topk import (
     FORCED,
     Cut,
@@ -82,7 +83,9 @@ class Projection:
         """Counts are added up over mesh axes that shard some tensor; along the others all devices count the same."""
         sizes = [spec.size for spec in self.tensors.values()]
         if self.mesh is None:
-            return joint_cut(keys, keep, index=index, sizes=sizes)
+            # A kernel counts for 15 thresholds in one pass over memory.
+            bits = 1 if accelerators.target() is None else 4
+            return joint_cut(keys, keep, index=index, sizes=sizes, bits_per_round=bits)
         cutting = {name for shard in shards for axes in shard.axes for name in axes}
         axes = tuple(name for name in self.mesh.axis_names if name in cutting)
         counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from sparse_gpt.sparsity import topk_tensors
+from sparse_gpt.sparsity import accelerators, topk_tensors
 from sparse_gpt.sparsity.topk_rows import keep_rows
 
 FORCED = 2**31 - 1  # a key above every magnitude, NaN included
@@ -101,9 +101,14 @@ def _abs_topk(x: Array, k: int) -> Array:
 
 
 def _abs_topk_forward(x: Array, k: int) -> tuple[Array, Array]:
-    rows = magnitude_keys(x).reshape(-1, x.shape[-1])
-    keep = keep_rows(k, x.dtype == jnp.bfloat16, jax.device_count() > 1)(rows).reshape(x.shape)
+    with jax.named_scope("abs_topk"):
+        keep = accelerators.kept(x, k, functools.partial(_plain_mask, k=k))
     return jnp.where(keep, x, jnp.zeros_like(x)), keep
+
+
+def _plain_mask(x: Array, k: int) -> Array:
+    rows = magnitude_keys(x).reshape(-1, x.shape[-1])
+    return keep_rows(k, x.dtype == jnp.bfloat16, jax.device_count() > 1)(rows).reshape(x.shape)
 
 
 def _abs_topk_backward(k: int, keep: Array, gradient: Array) -> tuple[Array]:
@@ -165,8 +170,8 @@ def joint_cut(
 
     key = _largest(enough, ks, bits_per_round)
     # FORCED + 1 would overflow, but nothing is above FORCED.
-    above = jnp.where(key[None] == FORCED, 0, counter.at_least(jnp.minimum(key, FORCED - 1)[None] + 1))
-    above, reached = reduce_counts(jnp.concatenate([above, counter.at_least(key[None])]))
+    counts = counter.at_least(jnp.stack([jnp.minimum(key, FORCED - 1) + 1, key]))
+    above, reached = reduce_counts(counts.at[0].set(jnp.where(key == FORCED, 0, counts[0])))
     need = ks - above
 
     def search_index() -> Array:
@@ -189,20 +194,33 @@ class _Counter:
 
     def at_least(self, candidates: Array) -> Array:
         """(c, n): how many keys are at least the candidate."""
-        return self._count(candidates, lambda i, c: self.keys[i][None] >= c)
+        counts = [accelerators.at_least(keys, candidates[:, i], _plain_at_least) for i, keys in enumerate(self.keys)]
+        return jnp.stack(counts, axis=-1)
 
     def before(self, key: Array, index: Sequence[Array]) -> Callable[[Array], Array]:
         """Function of candidates: how many keys equal `key` (n,) and have an index below the candidate."""
-        return lambda candidates: self._count(
-            candidates, lambda i, c: (self.keys[i] == key[i])[None] & (index[i][None] < c)
-        )
 
-    def _count(self, candidates: Array, hits: Callable[[int, Array], Array]) -> Array:
-        counts = []
-        for i, keys in enumerate(self.keys):
-            mask = hits(i, candidates[:, i].reshape((-1,) + (1,) * keys.ndim))
-            counts.append(jnp.sum(mask, axis=tuple(range(1, mask.ndim)), dtype=jnp.int32))
-        return jnp.stack(counts, axis=-1)
+        def count(candidates: Array) -> Array:
+            counts = [
+                _sum((keys == key[i])[None] & (index[i][None] < _for_each(candidates[:, i], keys)))
+                for i, keys in enumerate(self.keys)
+            ]
+            return jnp.stack(counts, axis=-1)
+
+        return count
+
+
+def _plain_at_least(keys: Array, thresholds: Array) -> Array:
+    """(c,): how many keys are at least each threshold."""
+    return _sum(keys[None] >= _for_each(thresholds, keys))
+
+
+def _for_each(candidates: Array, of: Array) -> Array:
+    return candidates.reshape((-1,) + (1,) * of.ndim)
+
+
+def _sum(mask: Array) -> Array:
+    return jnp.sum(mask, axis=tuple(range(1, mask.ndim)), dtype=jnp.int32)
 
 
 def keep_mask(keys: Array, key: Array, bound: Array, index: Array | None = None) -> Array:

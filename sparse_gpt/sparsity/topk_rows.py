@@ -1,7 +1,8 @@
 """Which k entries of every row are largest, as a mask: the inner part of `topk.abs_topk`.
 
-Two ways to the same bits. On accelerators, a plain bisection of 32-bit keys along the row. On a CPU, where selection
-would otherwise cost more than the matrix products around it, the same bisection arranged for vector units: rows lie
+Two ways to the same bits. A plain bisection of 32-bit keys along the row, which is the reference, and what accelerators
+do where no kernel stands in (`accelerators`). On a CPU, where selection would otherwise cost more than the matrix
+products around it, the same bisection arranged for vector units: rows lie
 side by side (so that counting is lane-wise addition), keys are taken as two 16-bit halves (twice the lanes), and ties
 are looked into only when some row has one.
 """

@@ -16,12 +16,16 @@ from typing import Any
 os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from jax.sharding import Mesh
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.costs import chips
 from sparse_gpt.errors import InputError
+from sparse_gpt.sparsity import pallas_counts, pallas_rows
 from sparse_gpt.training import sharding
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,6 +36,7 @@ MOST_ALL_REDUCES = 16  # one after another, in the projection of one step, ties 
 def main() -> None:
     """Meshes, and one compile with everything that is promised of the projection."""
     lay_out_presets()
+    compile_kernels()
     reported = compile_tiny()
     own = reported["projection"]
     usual, with_ties = (own[key]["all-reduce"]["count"] for key in ("collectives", "collectives_with_ties"))
@@ -51,6 +56,23 @@ def compile_tiny() -> dict[str, Any]:
         check(done.returncode == 0, f"launch.compile_tpu ended with {done.returncode}")
         reported: dict[str, Any] = json.loads((Path(folder) / "compile_tpu.json").read_text())
         return reported
+
+
+def compile_kernels() -> None:
+    """For every chip, at widths of presets; that they keep the right entries, tests/test_kernels.py checks."""
+    for topology in ("v5e:2x2", "v5p:2x2x1", "v6e:2x2"):
+        one = NamedSharding(Mesh(np.array(chips.devices(topology)[:1]), ("data",)), PartitionSpec())
+
+        def shape(*dims: int, dtype: Any = jnp.int32, one: NamedSharding = one) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(dims, dtype, sharding=one)
+
+        for width in (128, 2048):
+            for dtype in (jnp.float32, jnp.bfloat16):
+                select = jax.jit(lambda x, k=width // 4: pallas_rows.keep_rows_tpu(x, k))
+                select.lower(shape(100, width, dtype=dtype)).compile()
+        for dims in ((2048, 48), (16, 2048), (512, 8192)):
+            jax.jit(pallas_counts.at_least_tpu).lower(shape(*dims), shape(15)).compile()
+        print(f"kernels compiled for {topology}")
 
 
 def lay_out_presets() -> None:
