@@ -22,6 +22,7 @@ PATHS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         ("--workdir={}", "--tokens={}/here", "--logits={}/new.npy"),
         ("workdir", "init_from", "tokens", "logits", "activations_out"),
     ),
+    ("page", ("--workdir={}", "--task=for_while"), ("workdir", "init_from")),
     ("prune", ("--workdir={}",), ("workdir", "init_from")),
     ("report", ("--workdir={}",), ("workdir", "init_from")),
     ("reproduce", ("--experiment=torture",), ("workdir", "model")),
@@ -45,7 +46,7 @@ WRITERS = [
     ("data", "workdir"),
     ("export_openai", "output"), ("import_openai", "workdir"), ("logits", "logits"), ("reproduce", "workdir"),
     ("store", "output"), ("tasks", "export"), ("train", "workdir"), ("prune", "workdir"), ("report", "workdir"),
-    ("steer", "workdir"),
+    ("page", "workdir"), ("steer", "workdir"),
 ]  # fmt: skip
 
 
