@@ -244,8 +244,8 @@ def test_minimizing_removes_tied_nodes_together() -> None:
         def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros(candidate.gates.shape[1]), np.zeros(0)
 
-        def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros(2), np.zeros((2, len(gates)))
+        def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+            return np.zeros(2), np.zeros((2, len(gates))), None
 
     evaluator: Any = Needs()
     left = minimize_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
@@ -269,8 +269,8 @@ class Needs:
     def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
 
-    def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros(2), np.zeros((2, len(gates)))
+    def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+        return np.zeros(2), np.zeros((2, len(gates))), None
 
 
 def _nodes_and_problem(needed: int, **settings: Any) -> tuple[np.ndarray, Any]:

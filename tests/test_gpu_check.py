@@ -87,7 +87,18 @@ def test_wheels_are_for_what_is_pinned() -> None:
     wanted = {
         each.split("==")[0].lower() for each in (root / "requirements.txt").read_text().splitlines() if "==" in each
     }
-    there = {"flax", "fsspec", "jax", "matplotlib", "ml_dtypes", "numpy", "optax", "orbax-checkpoint", "safetensors"}
+    there = {
+        "flax",
+        "fsspec",
+        "jax",
+        "jinja2",
+        "matplotlib",
+        "ml_dtypes",
+        "numpy",
+        "optax",
+        "orbax-checkpoint",
+        "safetensors",
+    }
     assert wanted - carried == there | {"scipy", "tiktoken", "tokenizers", "tqdm"}
 
 

@@ -310,6 +310,7 @@ def test_every_search_has_its_own_batches_with_as_many_pairs_of_each_task() -> N
         assert (pairs[:12] != pairs[12:24]).any()
 
 
+@pytest.mark.slow
 def test_a_search_on_families_follows_the_worst_of_them() -> None:
     """Whichever comes first: a batch of all pairs has the same largest loss in either order of the families."""
     one = circuits_model.batch(12, seed=1)

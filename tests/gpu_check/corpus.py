@@ -16,7 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from sparse_gpt.config import DataConfig
 from sparse_gpt.data import Corpus, prepare_corpus
+from sparse_gpt.data.corpus import Work
 from sparse_gpt.data.shards import MANIFEST, Shard, read_manifest
 from sparse_gpt.evaluation.heldout import heldout_rule
 from sparse_gpt.io import write_json
@@ -38,19 +40,8 @@ class PartOf:
 
 def prepare(part: PartOf) -> Path:
     """Its folder, a whole corpus."""
-    reject, rule = heldout_rule()
-    prepare_corpus(
-        part.folder,
-        SOURCE,
-        part.seed,
-        part.tokens,
-        part.vocab_size,
-        tokenizer_folder=part.tokenizer,
-        reject=reject,
-        reject_name=rule,
-        progress=False,
-        workers=1,
-    )
+    data = DataConfig(sources=SOURCE, seed=part.seed, tokens=part.tokens, tokenizer=part.tokenizer)
+    prepare_corpus(part.folder, data, part.vocab_size, heldout_rule(), progress=False, work=Work(workers=1))
     return part.folder
 
 

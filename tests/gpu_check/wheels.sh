@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what a GPU machine without a network lacks of requirements.txt into tests/gpu_check/wheels (ignored by git):
 # wheels for Python 3.12 on Linux, x86-64. That machine has JAX, flax, optax, orbax-checkpoint, PyTorch, tokenizers,
-# tiktoken, safetensors, scipy, matplotlib and what they need.
+# tiktoken, safetensors, scipy, matplotlib and what they need (PyTorch needs jinja2).
 #
 #     bash tests/gpu_check/wheels.sh
 set -euo pipefail
