@@ -185,8 +185,10 @@ def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> Non
     key = page.evaluate("JSON.parse(document.querySelector('#data').textContent).record.edges[0].from.join('.')")
     choose(page, "node", key)
     page.wait("document.querySelector('.patch-edge')")
+    page.wait(IDLE)  # what is drawn anew under the pointer takes no click
     page.click(".patch-edge")
     page.wait("document.querySelector('#changes').textContent.includes('edge from')")
+    page.wait(IDLE)
     page.click(".patch-edge")
     page.wait("document.querySelector('#changes').textContent.includes('None')")
 
