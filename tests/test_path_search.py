@@ -433,3 +433,11 @@ def test_from_samples_to_a_minimal_circuit_at_the_target() -> None:
     without[np.arange(len(nodes)), nodes] = 0
     at = problem.selection.within(Candidates(chosen.gates[None]), np.inf)
     assert at[0] <= problem.selection_target < problem.selection.within(Candidates(without), np.inf).min()
+
+
+@pytest.mark.parametrize(("norm", "compacts"), [("live", True), ("frozen", False)])
+def test_only_models_that_can_be_restricted_are_compacted(norm: str, compacts: bool) -> None:
+    """Elsewhere it would close nodes for good and save nothing."""
+    config = dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, norm=norm, steps=8))
+    made = circuits_model.search_problem(config, _searchable(), circuits_model.batch(8, seed=1))
+    assert [mask_search._compacts(made, first, 2) for first in (0, 2, 4, 6)] == [False, compacts, compacts, False]

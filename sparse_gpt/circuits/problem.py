@@ -102,8 +102,7 @@ class Problem:
             model,
             samples,
             gated,
-            _with_answers(gated, train) if config.prune.objective == "match" else train,
-            *_evaluators(gated, samples, train, config.prune),
+            *_batches(gated, samples, train, config.prune),
             ModelGraph(config.model, params, config.prune.tie_qk),
             searchable(config.model, params),
             further,
@@ -143,7 +142,7 @@ class Problem:
         """The same problem on one of the template families alone; ablation values stay."""
         samples = self.samples.only(family)
         train = without_longest(samples.train)
-        selection, heldout = _evaluators(self.gated, samples, train, self.settings)
+        train, selection, heldout = _batches(self.gated, samples, train, self.settings)
         return dataclasses.replace(self, samples=samples, train=train, selection=selection, heldout=heldout)
 
     def within(self, support: "Support") -> "Problem":
@@ -251,26 +250,25 @@ def _with_answers(gated: GatedModel, batch: TaskBatch) -> TaskBatch:
     return batch._replace(foil_share=foil_shares(whole.full_logits()))
 
 
-def _evaluators(
+def _batches(
     gated: GatedModel, samples: TaskSamples, train: TaskBatch, settings: PruneConfig
-) -> tuple[Evaluator, Evaluator]:
-    """On selection samples, with the model's answers where these are to be matched, and on held-out samples; of few
-    lengths, so that the same programs serve both."""
-    validation = samples.validation
-    some = rows(train, slice(len(validation.positions)))
-    context = gated.model.config.context
+) -> tuple[TaskBatch, Evaluator, Evaluator]:
+    """Training samples, and evaluators on selection and on held-out samples, of few lengths so that the same programs
+    serve both. What is searched and selected on has the model's answers, where these are to be matched."""
+    context, validation = gated.model.config.context, samples.validation
 
-    def length(*batches: TaskBatch) -> int:
-        return rounded(max(batch.tokens.shape[1] for batch in batches), context)
+    def widened(*batches: TaskBatch) -> list[TaskBatch]:
+        length = rounded(max(batch.tokens.shape[1] for batch in batches), context)
+        return [padded(batch, length) for batch in batches]
 
-    some, validation = (padded(batch, length(some, validation)) for batch in (some, validation))
-    heldout = padded(samples.heldout, length(samples.heldout))
-    tokens, one_set = shift_tokens(train), dataclasses.replace(gated, draws=None)
-    chosen, scale = by_length(joined([validation, some])), settings.largest_scale
+    chosen = by_length(joined(widened(validation, rows(train, slice(len(validation.positions))))))
+    (heldout,) = widened(samples.heldout)
+    tokens, scale = shift_tokens(train), settings.largest_scale
     if settings.objective == "match":
-        chosen = _with_answers(gated, chosen)
+        train, chosen = _with_answers(gated, train), _with_answers(gated, chosen)
+    one_set = dataclasses.replace(gated, draws=None)
     selection = Evaluator(gated, chosen, tokens, largest_scale=scale)
-    return selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
+    return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
 
 
 def _ablation_values(

@@ -21,7 +21,8 @@ def _misses(found: FoundCircuit) -> Iterator[str]:
     """That the target was not reached, or nothing was refined, and why."""
     settings, nodes = searched_with(found.search), len(found.circuit.nodes)
     if not found.reached:
-        yield f"no circuit reached task loss {found.circuit.target_loss:g}; this is the best found"
+        what = "task loss" if settings.objective == "task" else "divergence from the model"
+        yield f"no circuit reached {what} {found.circuit.target_loss:g}; this is the best found"
     elif len(found.search.stages) == 1:
         goal = settings.selection_margin * settings.target_loss
         why = f"nothing reached {goal:g} on the samples it was chosen on"

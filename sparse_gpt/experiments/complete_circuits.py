@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, finish
 from sparse_gpt.experiments.rankings import open_workdir
@@ -31,21 +30,13 @@ SHARE = 0.75  # of the tasks for which it must, as 9 of 12
 
 
 def complete_circuits(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check]:
-    """Sizes, held-out losses by family, agreement on natural text, and what the card says. A task that the model does
-    not solve is told, and left out."""
+    """Sizes, held-out losses by family, agreement on natural text, and what the card says. One process searches all
+    tasks, so that they share compiled programs."""
     workdir = open_workdir(folder, model)
-    rows = []
-    for task in chosen:
-        try:
-            finish("prune", f"--workdir={workdir}", f"--task={task.name}", *FLAGS)
-        except InputError as error:
-            print(f"{task.name} is left out: {error}")
-            continue
-        rows.append(read_row(workdir / "circuits" / task.name))
-        plots.write_csv(folder / TABLE, rows)
-    if not rows:
-        raise InputError("no circuit was found: the model solves none of these tasks")
+    finish("prune", f"--workdir={workdir}", f"--task={','.join(task.source for task in chosen)}", *FLAGS)
     finish("report", f"--workdir={workdir}")
+    rows = [read_row(workdir / "circuits" / task.name) for task in chosen]
+    plots.write_csv(folder / TABLE, rows)
     for row in rows:
         print("  ".join(f"{key} {_shown(value)}" for key, value in row.items()))
     return checks(rows)
@@ -64,7 +55,7 @@ def read_row(folder: Path) -> dict[str, Any]:
         "nodes": metrics.nodes,
         "edges": metrics.edges,
         "minimal_edges": None if circuit.minimal is None else circuit.minimal.metrics.edges,
-        "cut_edges": min((trial.edges for trial in search.trials if trial.edges is not None), default=0),
+        "cut_edges": min((t.edges for t in search.trials if t.reached and t.edges is not None), default=None),
         "integrated_gradients_edges": None if integrated is None else integrated.edges,
         "scale": circuit.calibration.scale,
         "task_loss": metrics.task_loss,
@@ -100,7 +91,7 @@ def checks(rows: list[dict[str, Any]]) -> list[Check]:
 
     minimal = [row["minimal_edges"] for row in rows if row["minimal_edges"]]
     straight = [(row["cut_edges"], row["integrated_gradients_edges"]) for row in rows]
-    smaller = sum(theirs is None or ours <= theirs for ours, theirs in straight)
+    smaller = sum(ours is not None and (theirs is None or ours <= theirs) for ours, theirs in straight)
     return [
         at_most("edges of complete circuits, geometric mean", measures.geometric_mean([r["edges"] for r in rows]), 120),
         at_most("edges of minimal circuits, geometric mean", measures.geometric_mean(minimal) if minimal else None, 45),

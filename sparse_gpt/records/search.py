@@ -76,7 +76,7 @@ class CurvePoint(Part):
     task_loss: Nats
     """On held-out samples."""
     selection_task_loss: Nats | None = None
-    """On selection samples."""
+    """On selection samples; with prune.objective=match the divergence from the model's own answer."""
     ablated_task_loss: Nats | None = None
     """Of the model with these nodes ablated, uncalibrated."""
 

@@ -78,10 +78,7 @@ def _start_size(problem: Problem, order: np.ndarray) -> int:
     """See `start`; where no size up to the largest reaches the target, all."""
     tied, target, limit = problem.graph.tied, problem.selection_target, problem.searchable_nodes.size
     largest = min(len(order), max(FIRST_SIZE, int(LARGEST_SHARE * limit)))
-
-    def losses(sizes: np.ndarray) -> np.ndarray:
-        return problem.selection.within(Candidates(ranking.truncate([order] * len(sizes), sizes, tied)), target)
-
     sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, CANDIDATES).astype(int))
-    enough = np.flatnonzero(losses(sizes) <= target)
+    first = Candidates(ranking.truncate([order] * len(sizes), sizes, tied))
+    enough = np.flatnonzero(problem.selection.within(first, target) <= target)
     return int(sizes[enough[-1]]) if len(enough) else len(order)

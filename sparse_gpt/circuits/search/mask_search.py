@@ -169,7 +169,14 @@ def search(
 
 def _compacts(problem: Problem, first: int, chunk: int) -> bool:
     """Whether a path search is compacted before the chunk that begins at step `first`."""
-    return any(first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT)
+    return _may_restrict(problem.gated) and any(
+        first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT
+    )
+
+
+def _may_restrict(gated: GatedModel) -> bool:
+    """Whether `build_subcircuits` takes the model: norms are live, and there is one set of ablation values."""
+    return not gated.frozen and gated.draws is None
 
 
 def _compacted(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
@@ -189,7 +196,7 @@ def _restricted(problem: Problem, states: PathState, model: GatedModel | Subcirc
     alive = {site: np.any(np.asarray(value), axis=0) for site, value in jax.device_get(states.searched).items()}
     count, nodes = to_vector(alive).sum(), to_vector(problem.searchable).size
     present = model.nodes / WORTH_AGAIN if isinstance(model, Subcircuits) else WORTH_RESTRICTING * nodes
-    if gated.frozen or gated.draws is not None or not 0 < count <= present:
+    if not _may_restrict(gated) or not 0 < count <= present:
         return model
     within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
     return within

@@ -44,7 +44,7 @@ def nonsense(subject: Subject, samples: Samples) -> Measurement:
     for orientation in ("one way", "the other way"):
         tokens = unrelated if orientation == "one way" else unrelated[::-1]
         renamed = dict(zip(answers.tolist(), tokens.tolist(), strict=True))
-        other = _rebuilt(problem, problem.model.config, problem.model.params, relabeled(problem.samples, renamed))
+        other = _rebuilt(problem, _on_the_task(problem), problem.model.params, relabeled(problem.samples, renamed))
         found.append({"orientation": orientation, **_judged(other, _find(subject, other))})
     return _ratio(subject, found, tokens=_texts(problem, unrelated))
 
@@ -57,7 +57,7 @@ def permuted_weights(subject: Subject, samples: Samples) -> Measurement:
     if (why := _impossible(subject)) is not None:
         return not_applicable(why)
     params = permuted(problem.model.config, problem.model.params, subject.seed)
-    other = _rebuilt(problem, problem.model.config, params, problem.samples, own_means=True)
+    other = _rebuilt(problem, _on_the_task(problem), params, problem.samples, own_means=True)
     return _ratio(subject, [_judged(other, _find(subject, other))])
 
 
@@ -133,6 +133,13 @@ def _impossible(subject: Subject) -> str | None:
     if subject.find is None:
         return _NO_SEARCH
     return _RESAMPLED if subject.problem.settings.ablation == "resample" else None
+
+
+def _on_the_task(problem: Problem) -> Config:
+    """The configuration for searches that ought to fail: they have to do the task. To match what this model answers,
+    whatever that is, would be no null."""
+    config = problem.model.config
+    return dataclasses.replace(config, prune=dataclasses.replace(config.prune, objective="task"))
 
 
 def _find(subject: Subject, problem: Problem) -> Candidate:
