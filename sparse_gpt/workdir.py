@@ -27,7 +27,7 @@ from sparse_gpt.circuits.pipeline import search_again
 from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.run.task_batch import TaskBatch
-from sparse_gpt.circuits.run.wild import natural_samples, one_decision
+from sparse_gpt.circuits.run.wild import MOST, natural_samples, one_decision
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
@@ -107,7 +107,7 @@ class Workdir:
         Raises:
             InputError: as `Problem.build` and `find_circuit`.
         """
-        samples = dataclasses.replace(samples, wild=self.natural_samples(samples))
+        samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
         problem = Problem.build(self, samples, activations)
         unfinished = self.folder / "searches" / problem.task
         found = find_circuit(problem, unfinished=unfinished, progress=progress)
@@ -143,7 +143,7 @@ class Workdir:
         model = LoadedModel(
             dataclasses.replace(self.config, prune=prune), self.params, self.params_sha256, self.token_text
         )
-        samples = dataclasses.replace(samples, wild=self.natural_samples(samples))
+        samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
         problem = Problem.build(model, samples, circuit.values)
         find = None if drawn else search_again
         with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
@@ -152,17 +152,23 @@ class Workdir:
         found.write(folder / "card.json")
         return found
 
-    def natural_samples(self, samples: TaskSamples) -> TaskBatch | None:
+    def natural_samples(self, train: TaskBatch, batches: int = WILD_BATCHES, most: int = MOST) -> TaskBatch | None:
         """Occurrences of a task's decision in validation text, see `wild.natural_samples`. None where samples do not
-        all decide between the same two tokens, and where the workdir has no such text."""
-        tokens = one_decision(samples.train)
+        all decide between the same two tokens, and where the workdir has no such text.
+
+        Args:
+            train: samples of the task.
+            batches: of text to look through.
+            most: samples.
+        """
+        tokens = one_decision(train)
         if tokens is None:
             return None
         try:
-            windows = self.text("validation", WILD_BATCHES)
+            windows = self.text("validation", batches)
         except InputError:  # said where contexts are made
             return None
-        return natural_samples(self.model, self.params, windows, tokens)
+        return natural_samples(self.model, self.params, windows, tokens, most)
 
     def contexts(self, nodes: Sequence[Node]) -> Contexts | None:
         """Text in which nodes have their largest and smallest values. None, and said, where

@@ -5,14 +5,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
-from typing import Any
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
-from sparse_gpt.drawing.text import escape, script_json
+from sparse_gpt.drawing.templates import environment
+from sparse_gpt.drawing.text import script_json
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import write_atomic
+from sparse_gpt.io import Tree, write_atomic
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.page.weights import pack_model
@@ -21,9 +20,6 @@ from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
-_POLICY = (
-    "default-src 'none'; script-src $scripts; style-src $styles; worker-src blob:; base-uri 'none'; form-action 'none'"
-)
 
 
 def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Path]:
@@ -52,28 +48,35 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
     return list(pages)
 
 
-def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[dict[str, Any]]) -> str:
+def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
     """The page as text."""
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
-    policy = Template(_POLICY).substitute(scripts=_hashes(script), styles=_hashes(*styles))
+    policy = (
+        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
     packed = pack_model(run.config, run.params, run.tokenizer, circuit.values)
-    return Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
-        policy=escape(policy),
-        task=escape(circuit.task),
-        name=escape(run.folder.resolve().name),
-        facts=escape(_facts(run, circuit)),
-        style=style,
-        drawing=drawing,
-        data=script_json(_data(run, folder, circuit, samples)),
-        weights=base64.b64encode(packed).decode(),
-        engine=join_modules(_ENGINE),
-        script=script,
+    return (
+        environment(FOLDER)
+        .get_template("page.html")
+        .render(
+            policy=policy,
+            task=circuit.task,
+            name=run.folder.resolve().name,
+            facts=_facts(run, circuit),
+            style=style,
+            drawing=drawing,
+            data=script_json(_data(run, folder, circuit, samples)),
+            weights=base64.b64encode(packed).decode(),
+            engine=join_modules(_ENGINE),
+            script=script,
+        )
     )
 
 
-def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[dict[str, Any]]) -> dict[str, Any]:
+def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> Tree:
     """What the page's scripts read, beside the weights."""
     record = circuit.record().tree()
     contexts = Contexts.read_if_any(folder / "contexts.json")
@@ -86,18 +89,18 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[dict[str, 
     }
 
 
-def _ends(entry: dict[str, Any]) -> dict[str, Any]:
+def _ends(entry: Tree) -> Tree:
     return {"top": entry["top"], "bottom": entry["bottom"]}
 
 
 def _facts(run: Workdir, circuit: Circuit) -> str:
     """The circuit in one line."""
-    losses = (
+    known = (
         (name, circuit.metrics.get(key)) for name, key in (("circuit", "task_loss"), ("model", "full_model_task_loss"))
     )
-    told = ", ".join(f"{name} {value:.3f}" for name, value in losses if isinstance(value, float))
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in known if isinstance(value, float))
     parts = [f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges", f"ablation: {circuit.ablation}"]
-    parts += [f"held-out task loss: {told}"] if told else []
+    parts += [f"held-out task loss: {losses}"] if losses else []
     return " · ".join([*parts, f"weights {run.params_sha256[:12]}"])
 
 

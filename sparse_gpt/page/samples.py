@@ -1,20 +1,17 @@
 """Prompts that the page offers: pairs of a task by template family, and places of natural text."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from sparse_gpt import tasks
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.run.task_batch import task_batch
-from sparse_gpt.circuits.run.wild import natural_samples, one_decision
 from sparse_gpt.data import Tokenizer
-from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.tasks import AnyTask, Sample, TaskError
 from sparse_gpt.workdir import Workdir
 
 PAIRS = 8  # of each family
 WILD_BATCHES = 4  # of validation text in which natural occurrences are sought
-Tree = dict[str, Any]
 
 
 def offered_samples(run: Workdir, members: Sequence[AnyTask], circuit: Circuit) -> list[Tree]:
@@ -66,11 +63,10 @@ def _natural(run: Workdir, task: AnyTask) -> list[list[Tree]]:
     """Places of validation text where the task's decision comes up; none without such text, or where samples do not all
     decide between the same two tokens."""
     try:
-        tokens = one_decision(task_batch(tasks.sample(task, run.tokenizer, "train", PAIRS)))
-        windows = [] if tokens is None else run.text("validation", WILD_BATCHES)
-    except (InputError, TaskError):
+        some = task_batch(tasks.sample(task, run.tokenizer, "train", PAIRS))
+    except TaskError:
         return []
-    batch = None if tokens is None else natural_samples(run.model, run.params, windows, tokens, PAIRS)
+    batch = run.natural_samples(some, WILD_BATCHES, PAIRS)
     if batch is None:
         return []
     found = []

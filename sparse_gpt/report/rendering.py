@@ -1,4 +1,4 @@
-"""The templates of the page. They escape all that they are given; what is HTML already is marked `safe` in them."""
+"""The templates of the report, and what they may call."""
 
 import functools
 from collections.abc import Iterable
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import jinja2
 
+from sparse_gpt.drawing.templates import environment
 from sparse_gpt.drawing.text import compact, number, percent, plain, script_json, short_name, visible_token, weight
 from sparse_gpt.records.base import CHANCE
 from sparse_gpt.report.verdicts import SAMPLES, count
 
 
 def fill(template: str, **values: object) -> str:
-    """HTML of templates/TEMPLATE. A name that it uses and is not given raises jinja2.UndefinedError."""
+    """HTML of templates/TEMPLATE, see `drawing.templates`."""
     return _environment().get_template(template).render(values)
 
 
@@ -29,15 +30,9 @@ def minus(value: float | None, subtracted: float) -> float | None:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["CHANCE"] = CHANCE
+    found = environment(Path(__file__).parent / "templates")
+    found.globals["CHANCE"] = CHANCE
     filters = (compact, count, mean, minus, number, percent, plain, script_json, weight)
-    environment.filters.update({each.__name__: each for each in filters})
-    environment.filters |= {"short": short_name, "token": visible_token, "samples": lambda s: SAMPLES.get(s, s)}
-    return environment
+    found.filters.update({each.__name__: each for each in filters})
+    found.filters |= {"short": short_name, "token": visible_token, "samples": lambda s: SAMPLES.get(s, s)}
+    return found
