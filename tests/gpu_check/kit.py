@@ -4,6 +4,7 @@ A part is a process of its own: one that crashes, hangs or takes too long costs 
 gives the GPU's memory back. Nothing here imports JAX or PyTorch.
 """
 
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -33,6 +34,17 @@ class Budget:
     def left(self) -> float:
         """Seconds left."""
         return self.started + self.seconds - time.monotonic()
+
+
+def arguments(argv: Sequence[str] | None, about: str | None, folder: str, seconds: float) -> argparse.Namespace:
+    """The command line of a script: `out`, which is made, `seconds`, `small`."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / folder, help="folder for results")
+    parser.add_argument("--seconds", type=float, default=seconds, help="for everything")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to try it on a CPU")
+    found = parser.parse_args(argv)
+    found.out.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def environment() -> dict[str, str]:

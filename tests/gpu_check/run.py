@@ -11,7 +11,6 @@ floors from this card's own rates (`launch.benchmark --parts=accelerator`) and b
                                               the interpreter that has PyTorch, where it is another one
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -33,12 +32,7 @@ LEAST = 15.0  # a part that has less left is not begun
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the parts, prints the tables, writes gpu_check.json."""
     started = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=kit.REPOSITORY / "runs" / "gpu_check", help="folder for results")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything")
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to try it on a CPU")
-    args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = kit.arguments(argv, __doc__, "gpu_check", SECONDS)
     run = Run(kit.Budget(started, args.seconds), args.out, args.small, kit.environment())
     try:
         run.all_parts()

@@ -10,7 +10,6 @@ manifest, metrics and evaluation, and the stored model (gpu.zip), when there is 
     python tests/gpu_check/train.py --small --seconds=120       tries all of it on a CPU with preset `tiny`
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -32,12 +31,7 @@ SMALL_TOKENS, SMALL_VOCABULARY = 200_000, 512
 def main(argv: Sequence[str] | None = None) -> int:
     """Corpus and training side by side, then the stored model."""
     started = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=kit.REPOSITORY / "runs" / "gpu_train", help="folder for results")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything")
-    parser.add_argument("--small", action="store_true", help="a tiny model, to try it on a CPU")
-    args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = kit.arguments(argv, __doc__, "gpu_train", SECONDS)
     (args.out / "gpu.zip").unlink(missing_ok=True)  # of an earlier run
     budget, environment = kit.Budget(started, args.seconds), kit.environment()
     preset = "tiny" if args.small else "gpu"
