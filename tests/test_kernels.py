@@ -17,6 +17,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from sparse_gpt.errors import InputError
 from sparse_gpt.sparsity import accelerators, pallas_counts, pallas_rows, topk
 from sparse_gpt.sparsity.topk_rows import _plain
 from tests.test_topk import KINDS, draw, reference_mask, reference_rows, same_bits
@@ -225,3 +226,13 @@ def test_kernels_lower_for_their_platform(platform: str, dtype: jnp.dtype) -> No
         shapes = jax.ShapeDtypeStruct((2048, 64), jnp.int32), jax.ShapeDtypeStruct((15,), jnp.int32)
         counts = jax.jit(COUNTS[platform]).trace(*shapes)
         assert target in counts.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_a_wrong_choice_of_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every device, also where there are no kernels."""
+    for choice in ("plain", ""):
+        monkeypatch.setenv(accelerators.OFF, choice)
+        assert accelerators.target() is None
+    monkeypatch.setenv(accelerators.OFF, "off")
+    with pytest.raises(InputError, match="SPARSE_GPT_KERNELS=off: choose plain"):
+        accelerators.target()

@@ -20,6 +20,7 @@ from jax import Array, lax
 from jax.sharding import AxisType, PartitionSpec
 from tqdm import tqdm
 
+from sparse_gpt.errors import InputError
 from sparse_gpt.sparsity import pallas_counts, pallas_rows
 
 OFF = "SPARSE_GPT_KERNELS"  # "plain" turns the kernels off
@@ -84,11 +85,14 @@ def _choose(platform: str, kernel: Callable[..., Array], plain: Callable[..., Ar
 
 def target() -> str | None:
     """ "tpu" or "cuda" when what is traced now is for such devices, and kernels work there: those of the mesh around,
-    which need not exist, or this process's own."""
+    which need not exist, or this process's own. InputError if SPARSE_GPT_KERNELS is neither empty nor "plain"."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     here = _ALIASES.get(jax.default_backend(), jax.default_backend())
     platform = here if device is None else _ALIASES.get(device.platform, device.platform)
-    if platform not in _NAMES or os.environ.get(OFF) == "plain":
+    choice = os.environ.get(OFF, "")
+    if choice not in ("", "plain"):
+        raise InputError(f"{OFF}={choice}: choose plain, or unset it for the kernels")
+    if platform not in _NAMES or choice:
         return None
     return platform if platform != here or _works(platform) else None
 
