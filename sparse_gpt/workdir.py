@@ -24,21 +24,25 @@ from sparse_gpt.circuits.evidence.card import card
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.pipeline import search_again
-from sparse_gpt.circuits.problem import LoadedModel
+from sparse_gpt.circuits.problem import LoadedModel, full_task_loss
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
-from sparse_gpt.circuits.run.task_batch import TaskBatch
-from sparse_gpt.circuits.run.wild import MOST, natural_samples, one_decision
+from sparse_gpt.circuits.run.samples import FamilySamples, mixture
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.wild import MOST, in_pairs, natural_samples, one_decision
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.records import Contexts
+from sparse_gpt.tasks import NATURAL
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 
 BATCH_SIZE = 32  # windows of tokens
 MEAN_BATCHES = 16  # of them behind mean and resample ablation
-WILD_BATCHES = 64  # of validation text in which a task's decision is sought
+WILD_BATCHES = 256  # of validation text in which a task's decision is sought
+NATURAL_BATCHES = 1024  # of training text in which it is sought for the search
+NATURAL_PAIRS = 32  # that a search on natural text needs at least
 CONTEXT_BATCHES = 12  # of them in which the nodes' strongest contexts are sought
 
 
@@ -107,8 +111,7 @@ class Workdir:
         Raises:
             InputError: as `Problem.build` and `find_circuit`.
         """
-        samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
-        problem = Problem.build(self, samples, activations)
+        problem = Problem.build(self, self.with_natural(samples), activations)
         unfinished = self.folder / "searches" / problem.task
         found = find_circuit(problem, unfinished=unfinished, progress=progress)
         found = dataclasses.replace(found, contexts=self.contexts(found.circuit.nodes))
@@ -143,8 +146,7 @@ class Workdir:
         model = LoadedModel(
             dataclasses.replace(self.config, prune=prune), self.params, self.params_sha256, self.token_text
         )
-        samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
-        problem = Problem.build(model, samples, circuit.values)
+        problem = Problem.build(model, self.with_natural(samples), circuit.values)
         find = None if drawn else search_again
         with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
             new = card.judge(problem, circuit, names, find=find, report=bar.set_postfix_str)
@@ -152,20 +154,54 @@ class Workdir:
         found.write(folder / "card.json")
         return found
 
-    def natural_samples(self, train: TaskBatch, batches: int = WILD_BATCHES, most: int = MOST) -> TaskBatch | None:
-        """Occurrences of a task's decision in validation text, see `wild.natural_samples`. None where samples do not
-        all decide between the same two tokens, and where the workdir has no such text.
+    def with_natural(self, samples: TaskSamples) -> TaskSamples:
+        """Samples with what validation text has of their task's decision, to be judged by; and, where prune.families
+        says "natural", with one more family to be searched on: what training text has of it.
+
+        That is left out, and said, where text has fewer than NATURAL_PAIRS pairs of it or the model cannot do them.
+        """
+        samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
+        if NATURAL not in self.config.prune.families:
+            return samples
+        family = self._natural_family(samples)
+        if family is None:
+            print(f"task {samples.names[0]}: family {NATURAL} is left out: text has too few of its decisions")
+            return samples
+        loss, target = full_task_loss(self.config, self.params, family.validation), self.config.prune.target_loss
+        if not loss <= target:
+            print(f"task {samples.names[0]}: family {NATURAL} is left out: the model has {loss:.3g}, above {target:g}")
+            return samples
+        return mixture(samples, {**samples.families, NATURAL: family})
+
+    def _natural_family(self, samples: TaskSamples) -> FamilySamples | None:
+        """From training text, as many pairs as the other families have, used again where text has fewer; each in one
+        of the three splits."""
+        (like, *_) = samples.families.values()
+        found = self.natural_samples(samples.train, NATURAL_BATCHES, 2 * MOST, "train")
+        pairs = None if found is None else in_pairs(found, self.config.prune.seed)
+        if pairs is None or len(pairs.positions) < 2 * NATURAL_PAIRS:
+            return None
+        part = len(pairs.positions) // 8 * 2  # rows of a quarter of the pairs
+        splits = slice(2 * part, None), slice(part), slice(part, 2 * part)
+        return FamilySamples(*(_as_many(rows(pairs, rest), of) for rest, of in zip(splits, like, strict=True)))
+
+    def natural_samples(
+        self, train: TaskBatch, batches: int = WILD_BATCHES, most: int = MOST, split: str = "validation"
+    ) -> TaskBatch | None:
+        """Occurrences of a task's decision in text, see `wild.natural_samples`. None where samples do not all decide
+        between the same two tokens, and where the workdir has no such text.
 
         Args:
             train: samples of the task.
             batches: of text to look through.
             most: samples.
+            split: of the corpus.
         """
         tokens = one_decision(train)
         if tokens is None:
             return None
         try:
-            windows = self.text("validation", batches)
+            windows = self.text(split, batches)
         except InputError:  # said where contexts are made
             return None
         return natural_samples(self.model, self.params, windows, tokens, most)
@@ -187,3 +223,9 @@ class Workdir:
             self.corpus.batch(split, seed, step, BATCH_SIZE, context)[:, :-1].astype(np.int32)
             for step in range(batches)
         ]
+
+
+def _as_many(batch: TaskBatch, like: TaskBatch) -> TaskBatch:
+    """Pairs of a batch as often as another has rows."""
+    pairs = np.resize(np.arange(len(batch.positions) // 2), len(like.positions) // 2)
+    return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))

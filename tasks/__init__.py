@@ -33,7 +33,7 @@ from .copies import Tokenizer
 from .encoding import EncodedTask, check, encode, encode_sample, encode_samples, sample
 from .made_up import has_made_up_word
 from .rows import SUFFIXES
-from .task import VARIANTS, AnyTask, Family, Pair, Sample, Task, TaskError, Template, searched_families
+from .task import NATURAL, VARIANTS, AnyTask, Family, Pair, Sample, Task, TaskError, Template, searched_families
 from .words import SPLITS, has_heldout_word, heldout_words
 
 _TABLES = (delimiters.TASKS, loops.TASKS, variables.TASKS, functions.TASKS, conditions.TASKS)
@@ -87,6 +87,7 @@ def prompts(count: int, seed: int = 0) -> set[str]:
 
 
 __all__ = [
+    "NATURAL",
     "SPLITS",
     "TASKS",
     "VARIANTS",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .copies import Tokenizer
 from .rows import SUFFIXES, Row, read_rows, shown
-from .task import VARIANTS, Pair, Part, Sample, TaskError, check_request
+from .task import NATURAL, VARIANTS, Pair, Part, Sample, TaskError, check_request
 from .words import SPLITS
 
 FEWEST_PAIRS = 8  # of every split
@@ -60,7 +60,7 @@ class OwnTask:
     def families(self) -> tuple[str, ...]:
         """Families with FEWEST_PAIRS pairs in every split, where there are two or more; else `main`, which is all."""
         each = (dict.fromkeys(pair.first.family for pair in self.by_part[split, "main"]) for split in SPLITS)
-        names = [name for name in next(each) if name and name not in (*VARIANTS, "all")]
+        names = [name for name in next(each) if name and name not in (*VARIANTS, "all", NATURAL)]
         enough = [name for name in names if min(len(self._of_family(split, name)) for split in SPLITS) >= FEWEST_PAIRS]
         return tuple(enough) if len(enough) > 1 else ("main",)
 

@@ -22,6 +22,7 @@ from .words import SPLITS, VOCABULARY, Vocabulary
 
 VARIANTS = ("main", "shifted")
 ELSEWHERE = "elsewhere"  # the family of the shifted variant's templates
+NATURAL = "natural"  # not a family of templates: occurrences in the text that a model was trained on
 Part = tuple[str, str]
 """A split, and a variant or family."""
 
@@ -144,7 +145,7 @@ class Task:
     unseen: tuple[Family, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [*VARIANTS, ELSEWHERE, "all", *(family.name for family in (*self.selection, *self.unseen))]
+        names = [*VARIANTS, ELSEWHERE, "all", NATURAL, *(family.name for family in (*self.selection, *self.unseen))]
         if wrong := next((n for i, n in enumerate(names) if not n.isidentifier() or n in names[:i]), ""):
             raise TaskError(f"task {self.name}: a family cannot be named {wrong!r}; give each a name of its own")
         for template in self._templates():
@@ -265,12 +266,14 @@ def check_request(task: AnyTask, split: str, count: int, variant: str) -> None:
 
 
 def searched_families(task: AnyTask, names: Sequence[str]) -> tuple[str, ...]:
-    """The families that a list names for the selection of a circuit: none is `main`, "all" every one there is.
+    """The template families that a list names for the selection of a circuit: none is `main`, "all" every one there is.
+    Whether it names NATURAL beside them is left to others: its samples are text, not templates.
 
     Raises:
         TaskError: a name that the task does not have, or that of a novel family.
     """
-    if tuple(names) == ("all",):
+    names = tuple(name for name in names if name != NATURAL)
+    if names == ("all",):
         return tuple(task.families)
     chosen = tuple(dict.fromkeys(names)) or ("main",)
     for name in chosen:

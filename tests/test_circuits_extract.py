@@ -10,7 +10,7 @@ import pytest
 from sparse_gpt.circuits.circuit import Circuit, edges_between, nodes_of
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.standalone.build import extract
-from sparse_gpt.circuits.run.standalone.model import StandaloneCircuit, TopKGate
+from sparse_gpt.circuits.run.standalone.model import Mlp, StandaloneCircuit, TopKGate
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.sparsity.topk import abs_topk
@@ -90,7 +90,33 @@ def test_contest_is_abs_topk_with_its_ties(opened: int, constants: int) -> None:
     live = np.setdiff1d(np.arange(32), fixed)
     mine = np.sort(rng.choice(len(live), opened, replace=False))
     top_k = TopKGate(*(np.asarray(a) for a in (live, x[0, 0, fixed], fixed, mine)), keep=10)
-    np.testing.assert_array_equal(top_k(x[:, :, live]), abs_topk(x, 10)[:, :, live[mine]])
+    expected = abs_topk(x, 10)[:, :, live[mine]]
+    np.testing.assert_array_equal(top_k(x[:, :, live]), expected)
+    if not constants:
+        np.testing.assert_array_equal(dataclasses.replace(top_k, ranked=False)(x), expected)
+
+
+def test_only_the_strongest_constants_take_part() -> None:
+    """Ties among constants included: what comes after the k strongest of them decides nothing."""
+    config = circuits_model.config(0.25)
+    rng = np.random.default_rng(0)
+
+    def sparse(x: np.ndarray) -> np.ndarray:
+        few = np.asarray(x) * (rng.random(x.shape) < 0.1)
+        return few if x.ndim == 2 else np.round(2 * rng.standard_normal(x.shape)).astype(np.float32)
+
+    params = dict(circuits_model.params(config))
+    for layer in range(config.model.n_layer):
+        block = dict(params[f"h_{layer}"])
+        params[f"h_{layer}"] = block | {"mlp": jax.tree.map(sparse, block["mlp"])}
+    circuit = _circuit(config, 0.3, 1.0)
+    gated = gated_model(config, params, circuit.values)
+    alone = extract(gated, circuit)
+    sites = [s.part.neuron.top_k for s in alone.sublayers[1::2] if isinstance(s.part, Mlp)]
+    keep = int(0.25 * config.model.d_mlp)
+    assert any(top_k.ranked and len(top_k.constants) == keep for top_k in sites)
+    expected = gated.answer_logits(circuit.gates(config.model), BATCH)
+    np.testing.assert_allclose(answer_logits(alone, BATCH), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_frozen_norms_are_refused() -> None:

@@ -267,11 +267,11 @@ def test_evidence_is_the_same_within_the_support(
     within = ready.within(support)
     assert None not in (within.selection.subcircuits, within.heldout.subcircuits)
     fitted = calibration.Calibration(np.float32(circuit.scale), np.array([value for _, value in circuit.shift]))
-    worth, described = leave_one_out(ready, Candidate(support, fitted, reached=True)), result.search
+    worth, described = leave_one_out(within, Candidate(support, fitted, reached=True)), result.search
     for part in ("nodes", "edges"):
         losses = [[item.task_loss for item in getattr(each, part)] for each in (worth, described.importance)]
         np.testing.assert_allclose(*losses, atol=1e-4)
-    drawn = controls.redrawn_weights(ready, support)
+    drawn = controls.redrawn_weights(within, support)
     for part in ("task_loss", "task_loss_calibrated"):
         np.testing.assert_allclose(getattr(drawn, part), getattr(described.redrawn_values, part), atol=1e-3)
 

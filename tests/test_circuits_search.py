@@ -17,11 +17,12 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.candidates import AT_A_TIME, CANDIDATES, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
 from sparse_gpt.circuits.run.gated_model import binary_loss
-from sparse_gpt.circuits.run.task_batch import padded, rounded, trimmed
+from sparse_gpt.circuits.run.subcircuits import build_subcircuits
+from sparse_gpt.circuits.run.task_batch import padded, rounded, rows, trimmed
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
@@ -183,6 +184,21 @@ def test_sizes_that_do_not_reach_the_target_are_the_closest() -> None:
     sizes, reached = ranking.smallest_sizes(lambda _, k, bounds: curve[k], np.array([2]), np.array([8]), 1.0)
     assert not reached[0]
     assert sizes[0] == 4
+
+
+def test_bisection_up_to_a_precision() -> None:
+    curve, tried = np.linspace(1, 0, 1001), []
+
+    def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        del which, bounds
+        tried.append(int(sizes[0]))
+        return curve[sizes]
+
+    (size,), (reached,) = ranking.smallest_sizes(losses, np.array([800]), np.array([1000]), 0.5, precision=1 / 8)
+    assert reached
+    assert 500 <= size <= 500 * 9 / 8
+    assert max(t for t in tried if t < size) >= size * 8 / 9 - 1  # known to miss
+    assert len(tried) < 6
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -417,6 +433,62 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
     assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
+
+
+def test_hardest_samples_come_first_and_change_no_loss() -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(3 * ROWS + 10, seed=4)
+    full = Evaluator(model, batch, NO_TOKENS).full_logits()
+    wrong = full[:, 0] < full[:, 1]
+    batch = batch._replace(
+        answer=np.where(wrong, batch.foil, batch.answer), foil=np.where(wrong, batch.answer, batch.foil)
+    )
+    order = np.argsort(np.abs(full[: 3 * ROWS, 0] - full[: 3 * ROWS, 1]))[::-1]  # the easiest ones first
+    batch = rows(batch, np.append(order, np.arange(3 * ROWS, 3 * ROWS + 10)))
+    evaluator, one = (
+        Evaluator(model, batch, NO_TOKENS),
+        Candidates(np.ones((1, to_vector(model.ablation).size), np.float32)),
+    )
+    ordered = evaluator.hardest_first(one)
+    np.testing.assert_array_equal(ordered.batch.tokens[:ROWS], batch.tokens[2 * ROWS : 3 * ROWS])
+    np.testing.assert_array_equal(ordered.batch.tokens[2 * ROWS : 3 * ROWS], batch.tokens[:ROWS])
+    np.testing.assert_array_equal(ordered.batch.tokens[3 * ROWS :], batch.tokens[3 * ROWS :])
+    np.testing.assert_allclose(ordered(one).calibrated, evaluator(one).calibrated, rtol=1e-5)
+    sets_of_values = {site: value[None] for site, value in model.ablation.items()}
+    turning = dataclasses.replace(evaluator, gated=dataclasses.replace(model, draws=sets_of_values))
+    assert turning.hardest_first(one) is turning
+
+
+def test_what_is_known_is_of_the_same_samples_model_and_program() -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
+    gates = to_vector(circuits_model.random_gates(CONFIG, 1))
+    evaluator, one = Evaluator(model, batch, NO_TOKENS), Candidates(gates[None])
+    first = evaluator.logits(one)
+    first[:] = 7  # a caller's copy
+    expected = evaluator.logits(Candidates(np.stack([gates, gates])))[:1]  # several are not looked up
+    np.testing.assert_array_equal(evaluator.logits(one), expected)
+    fewer = dataclasses.replace(evaluator, batch=rows(batch, slice(10)))
+    np.testing.assert_allclose(fewer.logits(one), expected[:, :10], rtol=1e-5)
+    others = model.replace(ablation={site: value + 1 for site, value in model.ablation.items()})
+    assert np.abs(evaluator.of(others).logits(one) - expected).max() > 1e-3
+    within = dataclasses.replace(evaluator, subcircuits=build_subcircuits(model, from_vector(gates, CONFIG.model)))
+    np.testing.assert_allclose(within.logits(one), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(within.full_logits(), evaluator.full_logits())  # not within: the whole model runs it
+    assert len(evaluator.known) == 4
+    np.testing.assert_allclose(within.of(others).logits(one), evaluator.of(others).logits(one))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])
+def test_candidates_are_shared_out_evenly(count: int) -> None:
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(count)])
+    chunks = list(Candidates(sets).chunks(CONFIG.model))
+    counts = [each for _, _, each in chunks]
+    assert sum(counts) == count
+    assert max(counts) - min(counts) <= 1
+    assert max(counts) <= CANDIDATES
+    assert len(chunks) % AT_A_TIME == 0 or len(chunks) == count
+    gates = np.concatenate([to_vector(gates)[:each] for gates, _, each in chunks])
+    np.testing.assert_array_equal(gates, sets)
+    assert all(to_vector(gates)[each:].sum() == 0 for gates, _, each in chunks)
 
 
 def test_random_circuits_have_the_same_counts() -> None:

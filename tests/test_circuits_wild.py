@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits.run.task_batch import TaskBatch
-from sparse_gpt.circuits.run.wild import LEAST, LONGEST, SHARE, natural_samples, one_decision
+from sparse_gpt.circuits.run.wild import LEAST, LONGEST, SHARE, in_pairs, natural_samples, one_decision
 from sparse_gpt.model import build
 from tests import circuits_model
 
@@ -37,15 +37,17 @@ def test_samples_are_the_places_where_the_model_decides_between_the_two() -> Non
     params, model = strongly(), build(CONFIG)
     found = natural_samples(model, params, windows(), TOKENS)
     assert found is not None
-    expected: dict[tuple[int, ...], int] = {}
-    for batch in windows():
-        logits = np.asarray(model.apply({"params": params}, batch), np.float64)
-        share = np.exp(logits - logits.max(-1, keepdims=True))
-        share = share[..., list(TOKENS)].sum(-1) / share.sum(-1)
-        for row, tokens in enumerate(batch):
-            for t in range(LEAST - 1, len(tokens) - 1):
-                if tokens[t + 1] in TOKENS and share[row, t] >= SHARE:
-                    expected.setdefault(tuple(tokens[max(0, t + 1 - LONGEST) : t + 1].tolist()), int(tokens[t + 1]))
+    written: dict[tuple[int, ...], int] = {}
+    for row in np.concatenate(windows()):
+        for t in range(LEAST - 1, len(row) - 1):
+            if row[t + 1] in TOKENS:
+                written.setdefault(tuple(row[max(0, t + 1 - LONGEST) : t + 1].tolist()), int(row[t + 1]))
+    padded = np.array([prompt + (0,) * (LONGEST - len(prompt)) for prompt in written])
+    ends = np.array([len(prompt) - 1 for prompt in written])
+    logits = np.asarray(model.apply({"params": params}, padded), np.float64)[np.arange(len(ends)), ends]
+    share = np.exp(logits - logits.max(-1, keepdims=True))
+    share = share[:, list(TOKENS)].sum(-1) / share.sum(-1)
+    expected = {prompt: came for (prompt, came), each in zip(written.items(), share, strict=True) if each >= SHARE}
     prompts = [tuple(row[: at + 1].tolist()) for row, at in zip(found.tokens, found.positions, strict=True)]
     assert dict(zip(prompts, found.answer.tolist(), strict=True)) == expected
     assert 20 < len(prompts) < 3 * 4 * 90
@@ -69,3 +71,24 @@ def test_tasks_that_copy_decide_between_many_tokens(
 ) -> None:
     zeros = np.zeros((len(answers), 4), np.int32)
     assert one_decision(TaskBatch(zeros, zeros[:, 0], np.array(answers), np.array(foils))) == expected
+
+
+def test_pairs_of_different_answers_and_like_length() -> None:
+    rng = np.random.default_rng(0)
+    positions = rng.integers(LEAST, LONGEST, 30).astype(np.int32)
+    answer = np.array([3] * 20 + [7] * 10, np.int32)
+    batch = TaskBatch(np.arange(30 * 64).reshape(30, 64).astype(np.int32), positions, answer, 10 - answer)
+    pairs = in_pairs(batch, seed=1)
+    assert pairs is not None
+    sides = np.asarray(pairs.answer).reshape(-1, 2)
+    assert np.all(np.sort(sides, axis=1) == [3, 7])
+    assert len(sides) == 10
+    assert 0 < np.sum(sides[:, 0] == 3) < 10  # the place in the pair tells nothing
+    assert len(np.unique(pairs.tokens[:, 0])) == 20  # none twice
+    lengths = np.asarray(pairs.positions).reshape(-1, 2)
+    shorter = lengths[np.argsort(lengths[:, 0], kind="stable")]
+    assert np.corrcoef(shorter.T)[0, 1] > 0.7
+    assert in_pairs(TaskBatch(*(array[:20] for array in batch[:4])), seed=1) is None  # one answer
+    again = in_pairs(batch, seed=1)
+    assert again is not None
+    np.testing.assert_array_equal(again.tokens, pairs.tokens)

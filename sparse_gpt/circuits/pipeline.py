@@ -87,6 +87,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     require_each_solved(problem)
     stages = Stages(unfinished, made_for(problem))
     searches, baselines, selected, candidate = search_stages(problem, stages, progress)
+    problem = problem.within(candidate.support)
     measured, by_task = metrics.measure(problem, candidate)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     circuit = metrics.describe(problem, candidate, measured | medians(search), by_task)

@@ -193,7 +193,10 @@ class PruneConfig:
     )
     seed: int = whole(0, 0, LAST_SEED, "of the searches' starts, samples and controls")
     families: tuple[str, ...] = texts(
-        (), "main,arguments", "template families of the task that are searched on, or all; empty: main alone"
+        (),
+        "main,arguments",
+        "template families of the task that are searched on, or all; empty: main alone; natural: occurrences in "
+        "training text beside them",
     )
 
 

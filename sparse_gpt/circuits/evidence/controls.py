@@ -31,7 +31,7 @@ def redrawn_weights(problem: Problem, support: Support) -> Control:
     """Losses of the circuit with other weights at its edges: as they are, and each calibrated."""
     settings = problem.settings
     drawn = redraw_weights(support, problem.graph, settings.random_draws, settings.seed)
-    return _losses(problem.within(support), drawn)
+    return _losses(problem, drawn)
 
 
 def redraw_weights(support: Support, graph: ModelGraph, draws: int, seed: int) -> Candidates:
@@ -63,7 +63,7 @@ def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays)
     candidates, losses, heldout = candidate.support.candidates(problem.graph), [], problem.heldout
     several = dataclasses.replace(heldout.gated, draws=values)
     for index in range(len(values["attn_in"])):
-        other = dataclasses.replace(heldout, gated=several.with_ablation_set(index))
+        other = heldout.of(several.with_ablation_set(index))
         losses.append(task_loss(calibrate(other.logits(candidates)[0], candidate.calibration, heldout.index)))
     return Control(
         draws=len(losses), task_loss=tuple(losses), quantiles=Quantiles(levels=QUANTILES, task_loss=_quantiles(losses))

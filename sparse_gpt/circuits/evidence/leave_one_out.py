@@ -31,7 +31,7 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
     kept = np.repeat(np.array([[edge in present for edge in every]], np.float32), count, axis=0)
     gates[np.arange(len(nodes)), nodes] = 0
     kept[np.arange(len(nodes), count), edges] = 0
-    losses = problem.within(support).heldout.losses(
+    losses = problem.heldout.losses(
         Candidates(gates, edge_places(graph.config, every), kept),
         np.repeat(np.asarray(calibration.scale)[None], count),
         np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),

@@ -1,7 +1,7 @@
 """Candidate circuits by the number, and the protocol of what can run them.
 
 A candidate is a vector of gates over all nodes (see nodes.to_vector) and, where edges may be removed, a vector over a
-list of edges. They are run CANDIDATES at a time, so that shapes never change.
+list of edges. They are run at most CANDIDATES at a time, so that shapes never change.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import ModelConfig
 
 CANDIDATES = 8
+AT_A_TIME = 2  # programs that run side by side: a part of each keeps one core busy only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +42,18 @@ class Candidates:
         kept = None if self.kept is None else self.kept[index]
         return dataclasses.replace(self, gates=self.gates[index], kept=kept)
 
-    def chunks(self, config: ModelConfig) -> Iterator[tuple[Gates, np.ndarray]]:
-        """Pieces of CANDIDATES, the last one filled up with closed gates, as arguments of the compiled program."""
-        count, edges = len(self.gates), len(self.places)
-        total = -(-count // CANDIDATES) * CANDIDATES
-        gates = np.zeros((total, self.gates.shape[1]), np.float32)
-        gates[:count] = self.gates
-        kept = np.ones((total, edges), np.float32)
-        if self.kept is not None:
-            kept[:count, : self.kept.shape[1]] = self.kept
-        for i in range(0, total, CANDIDATES):
-            yield from_vector(gates[i : i + CANDIDATES], config), kept[i : i + CANDIDATES]
+    def chunks(self, config: ModelConfig) -> Iterator[tuple[Gates, np.ndarray, int]]:
+        """Pieces, each filled up to CANDIDATES with closed gates, as arguments of the compiled program, and how many of
+        a piece are candidates. All about equally many, in a multiple of AT_A_TIME pieces that run side by side."""
+        total, edges = len(self.gates), len(self.places)
+        pieces = -(-total // (CANDIDATES * AT_A_TIME)) * AT_A_TIME
+        for part in np.array_split(np.arange(total), min(pieces, total)):
+            gates = np.zeros((CANDIDATES, self.gates.shape[1]), np.float32)
+            gates[: len(part)] = self.gates[part]
+            kept = np.ones((CANDIDATES, edges), np.float32)
+            if self.kept is not None:
+                kept[: len(part), : self.kept.shape[1]] = self.kept[part]
+            yield from_vector(gates, config), kept, len(part)
 
 
 class CandidateModel(Protocol):

@@ -1,9 +1,13 @@
 """Losses of many candidate circuits: two compiled programs serve every number of candidates and samples.
 
-Candidates are run CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
+Candidates are run at most CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
 """
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,18 +17,20 @@ import numpy as np
 from sparse_gpt.circuits.nodes import Gates, empty, from_vector, to_vector
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, apply, calibrate, choice_index, fit, fit_many
-from sparse_gpt.circuits.run.candidates import CANDIDATES, CandidateModel, Candidates, WholeModel
+from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
 from sparse_gpt.config import ModelConfig
+from sparse_gpt.parameters import PyTree
 
 ROWS = 128
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
-WORTH_COMPILING = 1e12  # multiplications that trying each of a support's nodes takes; half a minute of two cores
+WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
+_COMPILED: set[Any] = set()  # of structures and shapes of arguments that `_logits` is compiled for
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
 
@@ -48,9 +54,27 @@ def _logits(
     return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
 
+def _side_by_side(calls: Sequence[tuple[Any, ...]]) -> list[np.ndarray]:
+    """Results of `_logits` for several arguments, AT_A_TIME of them at once."""
+    found: list[Any] = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for call in calls:
+            program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
+            if program in _COMPILED:
+                found.append(pool.submit(_on_host, call))
+            else:  # two threads would compile it twice
+                found.append(_on_host(call))
+                _COMPILED.add(program)
+        return [each.result() if isinstance(each, Future) else each for each in found]
+
+
+def _on_host(call: tuple[Any, ...]) -> np.ndarray:
+    return np.asarray(_logits(*call))
+
+
 @jax.jit  # which is why it takes the evaluator apart: its arrays are traced, and it has more than six of them
 def _slopes(
-    model: CandidateModel,
+    model: WholeModel,
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
@@ -75,7 +99,7 @@ def _gate_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> Gates:
 
 
 @jax.jit
-def _margin_slopes(model: GatedModel | Subcircuits, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
+def _margin_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
     """(B,) margins, answer - foil, of one candidate with all its edges, and their gradients (B, ...) by its gates."""
 
     def margin(gates: Gates, sample: TaskBatch) -> jax.Array:
@@ -110,7 +134,8 @@ class Evaluator:
         first_set: which of several sets of ablation values the first ROWS samples have; each further ROWS samples have
             the next set, cyclically.
         largest_scale: of calibrations.
-        subcircuits: runs candidates within one set of nodes, see `within_support`; None: any candidate can be run.
+        subcircuits: runs candidates within one set of nodes, see `within_support`; None: the whole model runs all.
+        known: logits of single candidates that were evaluated before, here or by an evaluator made from this one.
     """
 
     gated: GatedModel
@@ -119,10 +144,11 @@ class Evaluator:
     first_set: int = 0
     largest_scale: float = MAX_SCALE
     subcircuits: Subcircuits | None = None
+    known: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def within_support(self, gates: np.ndarray) -> "Evaluator":
-        """An evaluator of candidates without any node that is closed in `gates` (nodes,): up to rounding the same, and
-        several times faster where few are open, once its own programs are compiled.
+        """The same evaluator, up to rounding; several times faster for candidates without any node that is closed in
+        `gates` (nodes,), where few are open, once its own programs are compiled.
 
         Returns `self` if (a) norms are frozen or there are several sets of ablation values, (b) it is limited to at
         most twice as many nodes already, (c) more than a share FEW of all nodes is open, or (d) compiling would take
@@ -140,8 +166,18 @@ class Evaluator:
         within = build_subcircuits(self.gated, from_vector(gates, config))
         return dataclasses.replace(self, subcircuits=jax.tree.map(jnp.asarray, within))
 
-    def _model(self, ablation_set: int) -> CandidateModel:
-        return self.subcircuits or WholeModel(self.gated.with_ablation_set(ablation_set))
+    def of(self, gated: GatedModel) -> "Evaluator":
+        """The same of another model, or of other ablation values."""
+        return dataclasses.replace(self, gated=gated, subcircuits=None, known={})
+
+    def _model(self, ablation_set: int, gates: np.ndarray) -> CandidateModel:
+        """The fastest that can run candidates (N, nodes)."""
+        within = self.subcircuits
+        return within if within is not None and within.holds(gates) else self._whole(ablation_set)
+
+    def _whole(self, ablation_set: int) -> WholeModel:
+        """What gradients are taken of, even within a support: one program for all supports compiles once."""
+        return WholeModel(self.gated.with_ablation_set(ablation_set))
 
     @property
     def index(self) -> np.ndarray:
@@ -155,14 +191,39 @@ class Evaluator:
 
     def logits(self, candidates: Candidates) -> np.ndarray:
         """(N, B, 2) answer and foil logits, `bounded`."""
+        if len(candidates.gates) > 1:
+            return self._logits(candidates)
+        # What was computed before is looked up under all that it depends on, the program too: it rounds in its own way.
+        model = self._model(0, candidates.gates)
+        within = self.subcircuits if model is self.subcircuits else None
+        arrays = trimmed(self.batch)._replace(task=None, foil_share=None), dataclasses.astuple(candidates)
+        key = id(self.gated), id(within), self.first_set, _sha256(arrays)
+        if key not in self.known:
+            self.known[key] = self._logits(candidates), self.gated, within  # kept, so that no other has their ids
+        found: np.ndarray = self.known[key][0]
+        return found.copy()
+
+    def _logits(self, candidates: Candidates) -> np.ndarray:
         starts = range(0, len(self.batch.positions), ROWS)
-        pieces = [(self._model(self.first_set + i // ROWS), rows(self.batch, slice(i, i + ROWS))) for i in starts]
-        found: list[np.ndarray] = []
-        for gates, kept in candidates.chunks(self.gated.model.config):
-            left, places = np.int32(len(candidates.gates) - CANDIDATES * len(found)), candidates.places
-            parts = [_logits(model, gates, places, kept, trimmed(_filled(piece)), left) for model, piece in pieces]
-            found.append(np.concatenate(parts, axis=1)[:, : len(self.batch.positions)])
-        return bounded(np.concatenate(found)[: len(candidates.gates)])
+        pieces = [
+            (
+                self._model(self.first_set + i // ROWS, candidates.gates),
+                trimmed(_filled(rows(self.batch, slice(i, i + ROWS)))),
+            )
+            for i in starts
+        ]
+        chunks = list(candidates.chunks(self._config))
+        calls = [
+            (model, gates, candidates.places, kept, piece, np.int32(count))
+            for gates, kept, count in chunks
+            for model, piece in pieces
+        ]
+        parts = _side_by_side(calls)
+        found = [
+            np.concatenate(parts[i * len(pieces) : (i + 1) * len(pieces)], axis=1)[:count]
+            for i, (_, _, count) in enumerate(chunks)
+        ]
+        return bounded(np.concatenate(found)[:, : len(self.batch.positions)])
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
@@ -185,14 +246,16 @@ class Evaluator:
         """(N,) calibrated task losses: exact where at most `bound` (one for all, or (N,)), otherwise any lower bound
         that already exceeds it.
 
-        Samples are taken ROWS at a time, and a candidate is given up as soon as the samples so far rule it out. Of
-        several tasks' losses it is the largest, which is at least their mean.
+        Samples are taken ROWS at a time (of a single candidate several times as many), and a candidate is given up as
+        soon as the samples so far rule it out. Of several tasks' losses it is the largest, which is at least their
+        mean.
         """
         total, left = len(self.batch.positions), np.arange(len(candidates.gates))
-        bounds = np.broadcast_to(bound, left.shape)
+        bounds, seen = np.broadcast_to(bound, left.shape), 0
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
-        for first in range(0, total, ROWS):
-            batch, following = rows(self.batch, slice(first, first + ROWS)), self.first_set + first // ROWS
+        while seen < total:
+            count = ROWS if len(left) > 1 else ROWS * AT_A_TIME
+            batch, following = rows(self.batch, slice(seen, seen + count)), self.first_set + seen // ROWS
             piece = dataclasses.replace(self, batch=batch, first_set=following)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
@@ -205,6 +268,24 @@ class Evaluator:
             if not len(left):
                 break
         return losses
+
+    def hardest_first(self, candidate: Candidates) -> "Evaluator":
+        """An evaluator on the same samples, those ROWS first on which one candidate has the largest loss: there, what
+        is like it is soon ruled out."""
+        whole = len(self.batch.positions) // ROWS
+        if self.gated.draws is not None or whole < 2:  # sets of values belong to places in the order
+            return self
+        loss = objective.losses(self._margins_of(candidate), self.batch.foil_share)
+        order = np.argsort(-loss[: whole * ROWS].reshape(whole, ROWS).mean(axis=1), kind="stable")
+        places = np.arange(len(loss))
+        places[: whole * ROWS] = places[: whole * ROWS].reshape(whole, ROWS)[order].reshape(-1)
+        return dataclasses.replace(self, batch=rows(self.batch, places))
+
+    def _margins_of(self, candidate: Candidates) -> np.ndarray:
+        """(B,) calibrated margins, answer - foil, of one candidate."""
+        scores = self(candidate)
+        logits = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)
+        return logits[:, 0] - logits[:, 1]
 
     def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
@@ -238,12 +319,11 @@ class Evaluator:
     def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Calibrated margins (B,), answer - foil, of one gate vector (nodes,), their gradients (B, nodes), and what
         `objective.losses` takes beside them. Of more than ROWS samples, ROWS of all lengths are taken."""
-        scores, (given, _) = self(Candidates(gates[None, :])), next(Candidates(gates[None, :]).chunks(self._config))
+        scores, (given, _, _) = self(Candidates(gates[None, :])), next(Candidates(gates[None, :]).chunks(self._config))
         some = self._some()
         batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None, foil_share=None))
         one = {site: value[0] for site, value in given.items()}
-        model = self.subcircuits or self.gated.with_ablation_set(self.first_set)
-        _, found = jax.device_get(_margin_slopes(model, one, batch))
+        _, found = jax.device_get(_margin_slopes(self.gated.with_ablation_set(self.first_set), one, batch))
         calibrated = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)[some]
         slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
         return calibrated[:, 0] - calibrated[:, 1], slopes, self._foil_share(some)
@@ -270,12 +350,12 @@ class Evaluator:
         return dataclasses.replace(self, batch=rows(self.batch, few(self.batch, most)))
 
     def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
-        gates, kept = next(candidate.chunks(self.gated.model.config))
+        gates, kept, _ = next(candidate.chunks(self.gated.model.config))
         one = {site: value[0] for site, value in gates.items()}
         some = self._some()
         batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
         slopes = jax.device_get(
-            _slopes(self._model(self.first_set), one, candidate.places, kept[0], batch, index, calibration)
+            _slopes(self._whole(self.first_set), one, candidate.places, kept[0], batch, index, calibration)
         )
         gates, edges = (
             np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
@@ -283,9 +363,20 @@ class Evaluator:
         return gates, edges
 
 
+def _sha256(arrays: PyTree) -> str:
+    """Of the shapes and bytes of a tree's arrays."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
 def _filled(batch: TaskBatch) -> TaskBatch:
-    """A batch repeated to ROWS rows, without what tells its tasks apart: one program serves all."""
-    return rows(batch, np.resize(np.arange(len(batch.positions)), ROWS))._replace(task=None, foil_share=None)
+    """A batch repeated to ROWS rows, or to half as many, without what tells its tasks apart: two programs serve all."""
+    count = ROWS if len(batch.positions) > ROWS // 2 else ROWS // 2
+    return rows(batch, np.resize(np.arange(len(batch.positions)), count))._replace(task=None, foil_share=None)
 
 
 def bounded(logits: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import SOURCES
-from sparse_gpt.circuits.nodes import GateArrays, Gates
+from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.build import build_from_nodes
@@ -37,6 +37,7 @@ class Subcircuits:
       places: (weights,) flat place of each weight, see `edge_ablation.edge_places`, in ascending order.
       order: (weights,) which weight stands at each of these places.
       sources: for each site, (rows,) what the row's source is when it is closed; 0 where it is no node.
+      support: (nodes,) 1 at its nodes.
       nodes: how many the support has.
     """
 
@@ -45,7 +46,12 @@ class Subcircuits:
     places: Leaf
     order: Leaf
     sources: tuple[Leaf, ...]
+    support: Leaf
     nodes: int = flax.struct.field(pytree_node=False)
+
+    def holds(self, gates: np.ndarray) -> bool:
+        """Whether candidates (N, nodes) have no node open outside the support."""
+        return not np.any(gates[:, np.asarray(self.support) == 0])
 
     def candidate_logits(
         self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, *, differentiable: bool
@@ -143,6 +149,7 @@ def build_subcircuits(gated: GatedModel, gates: GateArrays) -> Subcircuits:
         places=flat[order].astype(np.int32),
         order=order.astype(np.int32),
         sources=tuple(sources),
+        support=to_vector({site: (np.asarray(value) > 0).astype(np.float32) for site, value in gates.items()}),
         nodes=int(sum(np.sum(value > 0) for value in gates.values())),
     )
 

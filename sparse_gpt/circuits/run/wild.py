@@ -1,31 +1,32 @@
 """Natural occurrences of a task's decision: places of running text at which the answer or the foil comes next.
 
-A circuit explains the model only if it decides as the model does where nobody wrote the prompt.
+A circuit explains the model only if it decides as the model does where nobody wrote the prompt. Occurrences in
+validation text judge it; a search may have those in training text as one more family.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.model import Params, Transformer
 
 SHARE = 0.5  # of the model's probability that answer and foil must have together: elsewhere it decides something else
 LEAST = 8  # tokens of a prompt
 LONGEST = 64  # tokens: the last ones before the decision
 MOST = 512  # samples
+ROWS = 128  # prompts that the model is asked about at a time
 
 
-class Places(NamedTuple):
-    """Where text decides between two tokens: window, position of the last token before it, the token that came."""
+class Prompt(NamedTuple):
+    """The last tokens of text before it decides between two."""
 
-    window: np.ndarray  # (N,) index
-    position: np.ndarray  # (N,) from 0
-    came: np.ndarray  # (N,) 0 or 1: which of the two
+    tokens: tuple[int, ...]  # LEAST to LONGEST of them
+    came: int  # 0 or 1: which of the two followed
 
 
 def one_decision(batch: TaskBatch) -> tuple[int, int] | None:
@@ -50,36 +51,75 @@ def natural_samples(
         Samples with different prompts, which are no pairs: `answer` is the token that came, `foil` the other one. None
         where there is none.
     """
-    prompts: dict[tuple[int, ...], int] = {}
+    known: set[tuple[int, ...]] = set()
+    waiting: list[Prompt] = []
+    kept: list[Prompt] = []
     for batch in windows:
-        text = np.asarray(batch, np.int32)
-        for window, position, came in zip(*_places(model, params, text, tokens), strict=True):
-            start = max(0, int(position) + 1 - LONGEST)
-            prompts.setdefault(tuple(text[window, start : position + 1].tolist()), int(came))
-        if len(prompts) >= most:
+        for prompt in _prompts(np.asarray(batch, np.int32), tokens):
+            if prompt.tokens not in known:
+                known.add(prompt.tokens)
+                waiting.append(prompt)
+        while len(waiting) >= ROWS and len(kept) < most:
+            kept += _decided(model, params, waiting[:ROWS], tokens)
+            waiting = waiting[ROWS:]
+        if len(kept) >= most:
             break
-    if not prompts:
-        return None
-    chosen = list(prompts.items())[:most]
-    padded = np.zeros((len(chosen), LONGEST), np.int32)
-    for row, (prompt, _) in enumerate(chosen):
-        padded[row, : len(prompt)] = prompt
-    last = np.array([len(prompt) - 1 for prompt, _ in chosen], np.int32)
-    came = np.array([came for _, came in chosen])
-    ids = np.array(tokens, np.int32)
+    else:
+        kept += _decided(model, params, waiting, tokens) if waiting else []
+    return _batch(kept[:most], tokens, _longest(model)) if kept else None
+
+
+def _prompts(text: np.ndarray, tokens: tuple[int, int]) -> Iterator[Prompt]:
+    """Places of (B, T) text before one of the two tokens, in the order of the text."""
+    following = text[:, 1:]
+    for window, position in zip(*np.nonzero(np.isin(following, tokens)), strict=True):
+        if position >= LEAST - 1:
+            start = max(0, int(position) + 1 - LONGEST)
+            came = int(following[window, position] == tokens[1])
+            yield Prompt(tuple(text[window, start : position + 1].tolist()), came)
+
+
+def _decided(model: Transformer, params: Params, prompts: list[Prompt], tokens: tuple[int, int]) -> list[Prompt]:
+    """Those of at most ROWS prompts at whose end the model gives the two tokens at least SHARE together."""
+    batch = _batch(prompts, tokens, _longest(model))
+    filled = rows(batch, np.resize(np.arange(len(prompts)), ROWS))
+    share = np.asarray(_joint_share(model, params, filled.tokens, filled.positions, jnp.asarray(tokens)))
+    return [prompt for prompt, each in zip(prompts, share, strict=False) if each >= SHARE]
+
+
+def _longest(model: Transformer) -> int:
+    return min(LONGEST, model.config.context)
+
+
+def _batch(prompts: list[Prompt], tokens: tuple[int, int], longest: int) -> TaskBatch:
+    padded = np.zeros((len(prompts), longest), np.int32)
+    for row, prompt in zip(padded, prompts, strict=True):
+        row[: len(prompt.tokens)] = prompt.tokens
+    last = np.array([len(prompt.tokens) - 1 for prompt in prompts], np.int32)
+    ids, came = np.array(tokens, np.int32), np.array([prompt.came for prompt in prompts])
     return TaskBatch(padded, last, ids[came], ids[1 - came])
 
 
-def _places(model: Transformer, params: Params, text: np.ndarray, tokens: tuple[int, int]) -> Places:
-    share = np.asarray(jax.device_get(_joint_share(model, params, text, jnp.asarray(tokens))))[:, :-1]
-    following = text[:, 1:]
-    found = np.isin(following, tokens) & (share >= SHARE) & (np.arange(text.shape[1] - 1) >= LEAST - 1)
-    window, position = np.nonzero(found)
-    return Places(window, position, (following[window, position] == tokens[1]).astype(int))
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _joint_share(model: Transformer, params: Params, text: jax.Array, tokens: jax.Array) -> jax.Array:
-    """(B, T) the probability that the model gives the two tokens together, after each token."""
-    logits = jnp.asarray(model.apply({"params": params}, text))
+def _joint_share(
+    model: Transformer, params: Params, text: jax.Array, positions: jax.Array, tokens: jax.Array
+) -> jax.Array:
+    """(B,) the probability that the model gives the two tokens together, after one position of each row."""
+    logits = jnp.asarray(model.apply({"params": params}, text, positions=positions))[:, 0]
     return jnp.sum(jnp.take(jax.nn.softmax(logits, axis=-1), tokens, axis=-1), axis=-1)
+
+
+def in_pairs(batch: TaskBatch, seed: int) -> TaskBatch | None:
+    """Natural samples as pairs of different answers, in random order, as many as the rarer answer has. The two prompts
+    of a pair are about equally long, and otherwise nothing to each other. None without two answers."""
+    answer = np.asarray(batch.answer)
+    by_answer = [np.flatnonzero(answer == token) for token in np.unique(answer)]
+    if len(by_answer) != 2:
+        return None
+    rng, count = np.random.default_rng(seed), min(map(len, by_answer))
+    chosen = [np.sort(rng.permutation(index)[:count]) for index in by_answer]
+    sides = [index[np.argsort(batch.positions[index], kind="stable")] for index in chosen]
+    pairs = np.stack(sides, axis=1)[rng.permutation(count)]
+    swapped = rng.random(count) < 0.5  # so that the place in the pair tells nothing
+    pairs[swapped] = pairs[swapped, ::-1]
+    return rows(batch, pairs.reshape(-1))

@@ -150,7 +150,8 @@ def select(
         def report_of(line: str, name: str = name) -> None:
             report(f"{name}: {line}")
 
-        within = evaluator.within_support(starts[name])  # all of them together may be too many
+        # All of them together may be too many for a support of their own.
+        within = evaluator.within_support(starts[name]).hardest_first(Candidates(starts[name][None, :]))
         results[name] = _minimize(problem, Support(starts[name]), within, stages, report_of)
     smallest = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(graph)))
     return Selected(indices.get(smallest, best), smallest, results[smallest])

@@ -88,7 +88,7 @@ def _gradient(subject: Subject, samples: Samples, gates: np.ndarray, kept: np.nd
     evaluator, problem = samples.evaluator, subject.problem
     batch = evaluator.on_few().batch._replace(task=None)
     candidate = subject.candidates(gates[None].astype(np.float32), kept[None].astype(np.float32))
-    _, edges = next(candidate.chunks(problem.graph.config))
+    _, edges, _ = next(candidate.chunks(problem.graph.config))
     layered = from_vector(gates.astype(np.float32), problem.graph.config)
     found = jax.device_get(_slopes(evaluator.gated, layered, candidate.places, edges[0], batch))
     of_nodes, of_edges = (np.nan_to_num(each, posinf=1.0, neginf=-1.0) for each in (to_vector(found[0]), found[1]))

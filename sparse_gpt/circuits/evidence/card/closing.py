@@ -95,7 +95,7 @@ def ablation_values(subject: Subject, samples: Samples) -> Measurement:
     found = {"its own": losses(subject.circuit(samples))}
     for name, other in values.items():
         gated = dataclasses.replace(evaluator.gated, ablation=other)
-        logits = dataclasses.replace(evaluator, gated=gated).logits(subject.circuit_candidates)[0]
+        logits = evaluator.of(gated).logits(subject.circuit_candidates)[0]
         found[name] = losses(subject.calibrated(logits, samples))
     means = {name: float(each.mean()) for name, each in found.items()}
     means["resample"] = float(losses(inner.resampled(np.random.default_rng(subject.seed))).mean())

@@ -127,7 +127,7 @@ class Inside:
             name = f"{place[0]} {place[1]}"
             given[name] = jnp.broadcast_to(jnp.asarray(values[place]), nothing.shape) if place in values else nothing
             at[name] = np.asarray(where.get(place, np.zeros(nothing.shape[-1])), np.float32)
-        gates, kept = next(candidate.chunks(self.subject.problem.graph.config))
+        gates, kept, _ = next(candidate.chunks(self.subject.problem.graph.config))
         one = {site: value[0] for site, value in gates.items()}
         gated = self.subject.problem.heldout.gated
         logits, seen = _run(gated, one, candidate.places, kept[0], self.batch, given, at)

@@ -15,7 +15,6 @@ from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.model import (
-    RANKED,
     Attention,
     Mlp,
     NodeSite,
@@ -31,6 +30,7 @@ from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, sinusoids
 from sparse_gpt.parameters import Params
 
 Array = np.ndarray
+WORTH_RANKING = 12  # comparisons for each channel of a site that take as long as selecting from all of them
 
 
 def extract(gated: GatedModel, circuit: Circuit) -> StandaloneCircuit:
@@ -133,7 +133,9 @@ class _Builder:
         channels = np.concatenate([self.carried, m.d_model + np.arange(m.d_position)])
         opened = np.flatnonzero(self.opened[site][layer])
         keep = self._keep(site, self.widths[site]) if len(opened) else None
-        top_k = TopKGate(channels, np.zeros(0), np.zeros(0, int), np.searchsorted(channels, opened), keep=keep)
+        ranked = len(opened) <= WORTH_RANKING
+        place = np.searchsorted(channels, opened)
+        top_k = TopKGate(channels, np.zeros(0), np.zeros(0, int), place, keep=keep, ranked=ranked)
         squares = np.sum(self.rest**2, axis=1)
         return ReadSite(scale[self.carried], shift[self.carried], squares, positions, top_k, m.d_model, m.norm != "rms")
 
@@ -151,12 +153,18 @@ class _Builder:
         """A site from `weights` (open sources, width) and `bias` (1 or context, width), which holds all constants."""
         opened = np.flatnonzero(self.opened[site][layer])
         keep = self._keep(site, self.widths[site]) if len(opened) else None
-        live, fixed = opened, opened[:0]
-        if keep is not None:
-            varies = np.any(weights != 0, axis=0) | np.any(bias != bias[:1], axis=0) | self.opened[site][layer]
-            varies |= len(opened) > RANKED
-            live, fixed = np.flatnonzero(varies), np.flatnonzero(~varies)
-        top_k = TopKGate(live, activation(bias[0, fixed]), fixed, np.searchsorted(live, opened), keep=keep)
+        if keep is None:
+            none = opened[:0]
+            return NodeSite(weights[:, opened], bias[:, opened], TopKGate(opened, none, none, np.arange(len(opened))))
+        varies = np.any(weights != 0, axis=0) | np.any(bias != bias[:1], axis=0) | self.opened[site][layer]
+        fixed = np.flatnonzero(~varies)
+        constants = activation(bias[0, fixed])
+        # What comes after the `keep` strongest constants decides nothing.
+        strongest = np.lexsort((fixed, -np.abs(constants.astype(np.float32))))[:keep]
+        ranked = len(opened) * (varies.sum() + len(strongest)) <= WORTH_RANKING * len(varies)
+        live = np.flatnonzero(varies | (not ranked))
+        fixed, constants = (each[strongest if ranked else []] for each in (fixed, constants))
+        top_k = TopKGate(live, constants, fixed, np.searchsorted(live, opened), keep=keep, ranked=bool(ranked))
         return NodeSite(weights[:, live], bias[:, live], top_k)
 
     def _from(self, layer: int, source: str, kernel: Array, bias: Array) -> tuple[Array, Array]:

@@ -3,7 +3,8 @@
 Made by `build.extract`; gives the logits of the gated model without running it. What a closed node would compute is
 never computed, with one exception that exactness asks for: where AbsTopK acts at a site with an open node, the values
 that every channel would have take part in the selection. Channels whose value no open node can change enter it as
-constants.
+constants. Where few nodes are open their ranks are counted, which takes a comparison for each pair of an open node and
+a competitor; where many are, the whole site is selected from.
 
 B sequences, T positions (1 where only the answer's position is still needed), C carried residual channels, A heads with
 an open node. Channels that are not carried depend on the current token alone; the norms see their squares in a table.
@@ -13,14 +14,13 @@ Leaves are arrays on the host or a device.
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.attention import attend
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, gelu
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.sparsity.topk import abs_topk
-
-RANKED = 4  # open nodes at one site up to which their ranks are counted; with more, all of the site's values compete
 
 
 @flax.struct.dataclass
@@ -29,10 +29,11 @@ class TopKGate:
 
     Attributes:
       index: (n,) channel of each value that is computed, ascending.
-      constants, constant_index: (m,) values that are constant, and their channels.
+      constants, constant_index: (m,) values that are constant and may come before others, and their channels.
       opened: where the open nodes stand among the n values.
       gate, value: (open nodes,) how far each of them is open, and what it is as far as it is not; None: all open.
       keep: k of AbsTopK; None where it does not act.
+      ranked: whether the ranks of the open nodes are counted; else the n values are all of the site's.
     """
 
     index: Leaf
@@ -42,6 +43,7 @@ class TopKGate:
     gate: Leaf = None
     value: Leaf = None
     keep: int | None = flax.struct.field(pytree_node=False, default=None)
+    ranked: bool = flax.struct.field(pytree_node=False, default=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Values (B, T, open nodes) of the open nodes from all that are computed (B, T, n)."""
@@ -55,20 +57,28 @@ class TopKGate:
         mine = jnp.take(x, self.opened, axis=-1)
         if self.keep is None:
             return mine
-        if len(self.opened) > RANKED and not len(self.constant_index):
+        if not self.ranked:
             return jnp.take(abs_topk(x, self.keep), self.opened, axis=-1)
-        channel = jnp.take(self.index, self.opened)
-        before = _before(x, self.index, mine, channel) + _before(
-            self.constants[None, None, :], self.constant_index, mine, channel
-        )
-        return jnp.where(before < self.keep, mine, 0)
+        channel, flat = jnp.take(self.index, self.opened), mine.reshape(-1, mine.shape[-1]).T
+        before = _before(x.reshape(-1, x.shape[-1]).T, self.index, flat, channel)
+        before += _before(self.constants[:, None], self.constant_index, flat, channel)
+        return jnp.where(before.T.reshape(mine.shape) < self.keep, mine, 0)
 
 
 def _before(x: jax.Array, index: jax.Array, mine: jax.Array, channel: jax.Array) -> jax.Array:
-    """(B, T, o): how many of x (B or 1, T or 1, n) are larger than `mine` (B, T, o), or equal in an earlier channel."""
-    x, mine = jnp.abs(x)[:, :, None, :], jnp.abs(mine)[..., None]
-    earlier = (index[None, :] < channel[:, None])[None, None]
-    return jnp.sum((x > mine) | ((x == mine) & earlier), axis=-1)
+    """(o, P): how many of x (n, P or 1) are larger than `mine` (o, P), or equal in an earlier channel.
+
+    One competitor after the other, at all positions at once: positions lie side by side for the vector unit.
+    """
+    x, mine = (jnp.abs(lax.stop_gradient(each)) for each in (x, mine))
+    index = jnp.asarray(index)
+
+    def count(i: jax.Array, before: jax.Array) -> jax.Array:
+        one, earlier = x[i][None, :], (index[i] < channel)[:, None]
+        return before + ((one > mine) | ((one == mine) & earlier)).astype(jnp.int32)
+
+    none = jnp.zeros(mine.shape, jnp.int32)
+    return lax.fori_loop(0, len(index), count, none) if index.size else none
 
 
 @flax.struct.dataclass
