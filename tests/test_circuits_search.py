@@ -22,7 +22,7 @@ from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
 from sparse_gpt.circuits.run.gated_model import binary_loss
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
-from sparse_gpt.circuits.run.task_batch import padded, rounded, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import by_task_and_length, padded, rounded, rows, trimmed
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
@@ -433,6 +433,36 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
     assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
+
+
+def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(4 * ROWS, seed=4)
+    full = Evaluator(model, batch, NO_TOKENS).full_logits()
+    wrong = full[:, 0] < full[:, 1]
+    batch = batch._replace(
+        answer=np.where(wrong, batch.foil, batch.answer), foil=np.where(wrong, batch.answer, batch.foil)
+    )
+    task = np.repeat([1, 0, 2, 3], ROWS).astype(np.int32)
+    answer, foil = (np.where(task == 1, *pair) for pair in ((batch.foil, batch.answer), (batch.answer, batch.foil)))
+    hard = Evaluator(model, batch._replace(answer=answer, foil=foil, task=task), NO_TOKENS)  # task 1 is all wrong
+    sets = np.stack([np.ones(hard.nodes, np.float32), to_vector(circuits_model.random_gates(CONFIG, 1))])
+    exact, pieces = hard(Candidates(sets)).calibrated, []
+    logits = Evaluator.logits
+
+    def counted(self: Evaluator, candidates: Candidates) -> np.ndarray:
+        pieces.append(len(self.batch.positions))
+        return logits(self, candidates)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluator, "logits", counted)
+        assert np.all(hard.within(Candidates(sets), 0.6) > 0.6)
+        assert pieces == [ROWS]
+        np.testing.assert_allclose(hard.within(Candidates(sets), np.max(exact) + 1e-3), exact, atol=1e-6)
+    ordered = by_task_and_length(rows(hard.batch, np.random.default_rng(0).permutation(2 * ROWS).repeat(2)))
+    assert np.all(np.diff(ordered.task) >= 0)
+    assert all(
+        np.all(np.diff(ordered.positions[ordered.task == each].reshape(-1, 2).max(axis=1)) >= 0) for each in range(4)
+    )
 
 
 def test_hardest_samples_come_first_and_change_no_loss() -> None:

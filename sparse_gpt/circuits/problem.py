@@ -21,7 +21,16 @@ from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.objective import foil_shares
 from sparse_gpt.circuits.run.samples import TaskSamples, by_task, mixture
-from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, padded, rounded, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import (
+    TaskBatch,
+    by_length,
+    by_task_and_length,
+    joined,
+    padded,
+    rounded,
+    rows,
+    without_longest,
+)
 from sparse_gpt.config import Config, PruneConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import Params
@@ -261,7 +270,7 @@ def _batches(
         length = rounded(max(batch.tokens.shape[1] for batch in batches), context)
         return [padded(batch, length) for batch in batches]
 
-    chosen = by_length(joined(widened(validation, rows(train, slice(len(validation.positions))))))
+    chosen = by_task_and_length(joined(widened(validation, rows(train, slice(len(validation.positions))))))
     (heldout,) = widened(samples.heldout)
     tokens, scale = shift_tokens(train), settings.largest_scale
     if settings.objective == "match":

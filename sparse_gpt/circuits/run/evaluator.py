@@ -30,6 +30,7 @@ SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
+UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
 _COMPILED: set[Any] = set()  # of structures and shapes of arguments that `_logits` is compiled for
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
@@ -247,8 +248,8 @@ class Evaluator:
         that already exceeds it.
 
         Samples are taken ROWS at a time (of a single candidate several times as many), and a candidate is given up as
-        soon as the samples so far rule it out. Of several tasks' losses it is the largest, which is at least their
-        mean.
+        soon as the samples so far rule it out. Of several tasks' losses it is the largest: at least their mean, and at
+        least what the task with the best calibration of its own has.
         """
         total, left = len(self.batch.positions), np.arange(len(candidates.gates))
         bounds, seen = np.broadcast_to(bound, left.shape), 0
@@ -260,7 +261,7 @@ class Evaluator:
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
             scale, shift, loss = self._fit_many(logits)
-            losses[left] = seen / total * loss
+            losses[left] = np.maximum(seen / total * loss, self._least_of_tasks(logits, len(batch.positions)))
             if seen == total:
                 losses[left] = self._largest(logits, scale, shift, losses[left])
             stays = losses[left] <= bounds[left]
@@ -268,6 +269,20 @@ class Evaluator:
             if not len(left):
                 break
         return losses
+
+    def _least_of_tasks(self, logits: np.ndarray, newest: int) -> np.ndarray | float:
+        """(N,) lower bound of the largest loss over tasks, from logits (N, B, 2) on the first B samples: of the tasks
+        that the `newest` of these belong to."""
+        task, seen = self.batch.task, logits.shape[1]
+        if task is None:
+            return 0.0
+        least = np.zeros(len(logits))
+        for each in np.unique(task[seen - newest : seen]):
+            of_task = np.flatnonzero(task[:seen] == each)
+            index, share = self.index[of_task], self._foil_share(of_task)
+            fitted = fit_many(logits[:, of_task], index, len(self.shift_tokens), share, self.largest_scale)
+            least = np.maximum(least, len(of_task) / np.sum(task == each) * (fitted[2] - UNFITTED))
+        return least
 
     def hardest_first(self, candidate: Candidates) -> "Evaluator":
         """An evaluator on the same samples, those ROWS first on which one candidate has the largest loss: there, what

@@ -65,6 +65,14 @@ def by_length(batch: TaskBatch) -> TaskBatch:
     return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
 
 
+def by_task_and_length(batch: TaskBatch) -> TaskBatch:
+    """The same within each task of a batch of several: what goes through the model at one time is then of one task."""
+    if batch.task is None:
+        return by_length(batch)
+    tasks = np.asarray(batch.task)
+    return joined([by_length(rows(batch, np.flatnonzero(tasks == each))) for each in np.unique(tasks)])
+
+
 def few(batch: TaskBatch, most: int) -> np.ndarray:
     """Rows of at most `most` samples of a batch in order of length: pairs together, of all lengths."""
     pairs = len(batch.positions) // 2
