@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.circuit import edges_between
+from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.run import evaluator
 from sparse_gpt.circuits.run.candidates import Candidates

@@ -24,9 +24,9 @@ from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import integrated_gradients, mask_search
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
 from sparse_gpt.circuits.search.mask_search import SearchResult
-from sparse_gpt.circuits.search.select import Trials, rank_and_truncate
+from sparse_gpt.circuits.search.ranking import Trials, rank_and_truncate
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, group_to_dict, kinds, path_kinds
+from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, kinds, path_kinds
 from sparse_gpt.io import replacing
 
 STUDY = "study.db"
@@ -42,7 +42,6 @@ FACTORS = {
     "heaviside_temp": 5,
 }
 PATH_FACTOR = 5  # the same, of the learning rate of a path search
-AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges")  # of the prune group, what no search depends on
 SHARES = {"1-beta2", "warmup"}  # must stay below 1
 
 
@@ -71,14 +70,9 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
     def run(h: Hyperparameters) -> tuple[SearchResult, Trials]:
         start = integrated_gradients.start(problem, stages) if np.any(h.ranked) else None
         found = mask_search.search(problem, h, start=start, progress=progress, paused=stages.path("paused.npz"))
-        return found, rank_and_truncate(problem, found)
+        return found, rank_and_truncate(problem, found.tau, found.attribution)
 
     return tune(problem.settings, run, stages.folder)
-
-
-def depends_on(prune: PruneConfig) -> dict[str, Any]:
-    """What of the prune group a population depends on."""
-    return {name: value for name, value in group_to_dict(prune).items() if name not in AFTERWARDS}
 
 
 def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> Searches:

@@ -16,8 +16,9 @@ from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
-from sparse_gpt.circuits.run.evaluator import ROWS, bounded
+from sparse_gpt.circuits.run.evaluator import ROWS
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.objective import bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, recorder

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit, unembedding
+from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.circuits.model_graph import unembedding
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
