@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sparse_gpt.config import (
     BridgeConfig,
@@ -15,7 +14,7 @@ from sparse_gpt.config import (
     TrainConfig,
 )
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import Tree
+from sparse_gpt.io import Json, Tree
 
 SHORT_SEARCH = PruneConfig(
     steps=200, learning_rate=5e-3, seeds=2, k_coefs=(1e-3, 3e-3), batch_pairs=32, evaluation_pairs=128, refine_trials=1
@@ -166,7 +165,7 @@ def openai_reference() -> Config:
     )
 
 
-def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
+def _paper(d_model: int, density: float, mesh: str, **model: Json) -> Config:
     """The paper's shape: 8 layers, heads of 16 channels, d_mlp 4 d_model, context 256, 32B tokens in batches of 512."""
     sizes: Tree = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
     return Config(

@@ -6,7 +6,6 @@ the backward pass sees the derivative of a sigmoid, so that closed gates still h
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,9 @@ import numpy as np
 
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import site_widths
+from sparse_gpt.parameters import Leaf
 
-Gates = Mapping[str, Any]  # site -> array (n_layer, width), on a device or the host
+Gates = Mapping[str, Leaf]  # site -> array (n_layer, width), on a device or the host
 GateArrays = dict[str, np.ndarray]  # the same on the host
 
 LIMIT = 1.0  # tau stays within [-LIMIT, LIMIT]

@@ -8,9 +8,12 @@ import dataclasses
 import math
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_gpt.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RULE = "rule"  # the entry of a field's metadata
 SMALLEST = 2.0**-126  # normal float32: what is nearer to 0 is lost on the way to a device
@@ -255,7 +258,7 @@ def numbers(default: tuple[float, ...], at_least: float, at_most: float, help: s
     return _field(default, Numbers(help, "1e-4,3e-4", at_least, at_most))
 
 
-def rules(group: Any) -> dict[str, Rule]:
+def rules(group: "DataclassInstance | type[DataclassInstance]") -> dict[str, Rule]:
     """Field -> rule of a group (the dataclass or an instance)."""
     return {field.name: field.metadata[RULE] for field in dataclasses.fields(group)}
 

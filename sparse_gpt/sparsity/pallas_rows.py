@@ -7,7 +7,6 @@ Same masks as the plain form, bit for bit: both bisect the same integer keys.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +85,7 @@ def _call(
     *,
     grid: tuple[int],
     block: pl.BlockSpec,
-    compiler_params: Any,
+    compiler_params: pl.CompilerParams,
     cost: pl.CostEstimate | None,
     interpret: bool,
 ) -> Array:

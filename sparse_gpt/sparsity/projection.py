@@ -7,7 +7,6 @@ kept first, inside the same k. Ties are broken by flat index, and kept weights k
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ class Projection:
     mesh: Mesh | None = None
     specs: Mapping[Path, PartitionSpec] = dataclasses.field(default_factory=dict)
 
-    def _key(self) -> tuple[Any, ...]:
+    def _key(self) -> tuple[object, ...]:
         return tuple(self.tensors.items()), self.min_alive, self.mesh, tuple(self.specs.items())
 
     def __eq__(self, other: object) -> bool:

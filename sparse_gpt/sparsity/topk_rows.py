@@ -8,7 +8,7 @@ are looked into only when some row has one.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ _LOWEST16, _HIGHEST16 = -(2**15), 2**15 - 1
 
 
 @functools.cache
-def keep_rows(k: int, half: bool, sharded: bool) -> Any:
+def keep_rows(k: int, half: bool, sharded: bool) -> Callable[[Array], Array]:
     """``mask(keys)`` for keys (rows, width) int32 from `topk.magnitude_keys`, with 0 < k < width.
 
     Exactly k entries per row are true, ties going to the lowest index. `half` says that the lower 16 bits of all keys

@@ -6,13 +6,14 @@ circuit. A circuit near it does what the model does, its mistakes and its doubts
 same of tasks that the model does well and of tasks that it does not.
 """
 
-from typing import Any
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.parameters import Leaf
 
 SMALLEST = 1e-6  # share of either side in what is matched
 
@@ -34,7 +35,7 @@ def traced_losses(margin: jax.Array, foil_share: jax.Array | None = None) -> jax
     return jnp.asarray(_losses(margin, foil_share, jnp))
 
 
-def _losses(margin: Any, foil_share: Any, library: Any) -> Any:
+def _losses(margin: Leaf, foil_share: Leaf, library: ModuleType) -> Leaf:
     surprise = library.logaddexp(0.0, -margin)
     if foil_share is None:
         return surprise

@@ -5,8 +5,7 @@ between them. Items here are nodes, or nodes and edges; the circuit's loss stays
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.io import Json, Tree
 from sparse_gpt.records import Node
 
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
@@ -236,14 +236,14 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 
 def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
     """A minimized support, of an earlier call if it began at the same nodes (and edges, where some were pruned)."""
-    begun: list[Any] = np.flatnonzero(start.gates).tolist()
+    begun: list[Json] = np.flatnonzero(start.gates).tolist()
     if start.edges is not None:
         begun += [[*edge.source, *edge.target] for edge in start.edges]
     name = f"{what} {hashlib.sha256(str(begun).encode()).hexdigest()[:16]}"
     return _from_tree(stages.run(name, begun, lambda: _to_tree(stage())))
 
 
-def _to_tree(support: Support) -> dict[str, Any]:
+def _to_tree(support: Support) -> Tree:
     edges = support.edges
     return {
         "gates": support.gates,
@@ -251,7 +251,7 @@ def _to_tree(support: Support) -> dict[str, Any]:
     }
 
 
-def _from_tree(tree: Mapping[str, Any]) -> Support:
+def _from_tree(tree: Tree) -> Support:
     edges = tree["edges"]
     if edges is None:
         return Support(tree["gates"])

@@ -3,7 +3,7 @@
 Objective (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimized over tau with AdamW.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.config import NODE_SITES
+from sparse_gpt.parameters import PyTree
 
 ATTRIBUTION_DECAY = 0.95  # of the running mean of the task loss's gradient with respect to a gate
 
@@ -23,7 +24,7 @@ class SearchState(NamedTuple):
     """What a search carries from step to step; leading axis S outside of vmap."""
 
     tau: Gates
-    optimizer: Any
+    optimizer: PyTree
     attribution: Gates  # running mean of d(task loss) / d(gate); the more negative, the more the node helps
 
 

@@ -10,7 +10,7 @@ interrupted proposes what it would have proposed anyway.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.ranking import Trials, rank_and_truncate
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, kinds, path_kinds
-from sparse_gpt.io import replacing
+from sparse_gpt.io import Tree, replacing
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -128,7 +128,7 @@ def parameters(prune: PruneConfig, k_coef: float) -> dict[str, float]:
     }
 
 
-def own_parameters(prune: PruneConfig, number: int) -> dict[str, Any]:
+def own_parameters(prune: PruneConfig, number: int) -> Tree:
     """Under the study's names, the values of one search of the first population."""
     if prune.search == "path":
         start, gates = path_kinds(prune)[number % kinds(prune)]
@@ -136,7 +136,7 @@ def own_parameters(prune: PruneConfig, number: int) -> dict[str, Any]:
     return parameters(prune, prune.k_coefs[number % kinds(prune)])
 
 
-def hyperparameters(prune: PruneConfig, proposed: list[dict[str, Any]]) -> Hyperparameters:
+def hyperparameters(prune: PruneConfig, proposed: list[Tree]) -> Hyperparameters:
     """Proposals under the study's names as a population; seed and clipping are the prune group's."""
     size = len(proposed)
     if prune.search == "path":

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,6 +18,7 @@ from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.objective import LARGEST
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Json
 from sparse_gpt.records import Card
 from sparse_gpt.records.card import CardRow, SampleLosses, Verdict, circuit_sha256
 
@@ -187,7 +187,7 @@ def _losses(subject: Subject, samples: Samples) -> SampleLosses:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     """Plain values, numbers rounded and finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
