@@ -33,13 +33,10 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
-    if flags.FLAGS.preset or not (cli.workdir() / "config.json").is_file():
-        cli.new_config()
-    else:
-        cli.stored_config(cli.workdir(), ("data",))
+    config = cli.any_config(("data",))
     from .jobs import data as job
 
-    job.main()
+    job.main(config)
 
 
 if __name__ == "__main__":

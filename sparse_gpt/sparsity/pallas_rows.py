@@ -79,6 +79,7 @@ def keep_rows_gpu(x: Array, k: int, interpret: bool = False) -> Array:
     )
 
 
+# More than six parameters: what the two kinds of kernel differ in.
 def _call(
     kernel: Callable[[Array, Array], None],
     x: Array,

@@ -48,6 +48,7 @@ class SearchResult(NamedTuple):
     feasible: np.ndarray  # (S,) whether tau is a mask whose running loss was at the target; the paper's: any node open
 
 
+# More than six parameters here and in what it calls: what is compiled has each array, and each static value, by name.
 @functools.partial(jax.jit, static_argnames=("steps", "mesh", "tie_qk"), donate_argnames="states")
 def advance(
     gated: GatedModel | Subcircuits,
@@ -79,6 +80,7 @@ def advance(
     return run(gated, searchable, h, states, first, batches, aim)
 
 
+# More than six parameters: as of `advance`.
 def _advance(
     gated: GatedModel | Subcircuits,
     searchable: Gates,

@@ -53,6 +53,7 @@ def learning_rate(h: Hyperparameters, step: jax.Array, steps: int) -> jax.Array:
     return h.learning_rate * jnp.minimum((done + 1) / warm, (steps - done) / jnp.maximum(1.0, steps - warm))
 
 
+# More than six parameters: as of `mask_search.advance`.
 def update(
     gated: GatedModel,
     searchable: Gates,

@@ -183,6 +183,7 @@ def expected_open(tau: Gates, searched: Gates, h: Hyperparameters, tie_qk: bool)
     return jnp.sum(jnp.stack(list(count.values())))
 
 
+# More than six parameters: as of `mask_search.advance`.
 def update(
     model: GatedModel | Subcircuits,
     aim: Aim,
@@ -252,6 +253,7 @@ def _moved(h: Hyperparameters, aim: Aim, state: PathState, directions: PyTree, s
     return state._replace(tau=tau, log_scale=log_scale, shift=state.shift - share * CALIBRATION_RATE * by_shift)
 
 
+# More than six parameters: as of `update`, and what the step has found.
 def _follow(
     aim: Aim,
     first_penalty: jax.Array,

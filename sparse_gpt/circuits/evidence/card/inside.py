@@ -30,7 +30,7 @@ Recording = dict[Place, jax.Array]  # (B, T, width); at the final norm (B, 1, 1)
 BUCKET = 8  # of the prompts' length, so that few programs are compiled
 
 
-@jax.jit
+@jax.jit  # which is why it has more than six parameters: arrays that are traced
 def _run(
     gated: GatedModel,
     gates: Gates,
