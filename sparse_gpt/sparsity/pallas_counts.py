@@ -1,5 +1,6 @@
 """How many keys of a tensor reach each of several thresholds, as Pallas kernels for accelerators: a round of
-`topk.joint_cut` with one pass over the keys. The plain form compares them with every threshold in a pass of its own.
+`topk.joint_thresholds` with one pass over the keys. The plain form compares them with every threshold in a pass of its
+own.
 """
 
 from typing import TYPE_CHECKING
