@@ -32,7 +32,7 @@ def quickstart() -> Config:
     return Config(
         sparsity=SparsityConfig(density=1 / 16, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.1),
-        data=DataConfig(sources="idioms:0.75,pinned_source:0.25", tokens=5_400_000),
+        data=DataConfig(sources=("idioms:0.75", "pinned_source:0.25"), tokens=5_400_000),
         train=TrainConfig(
             steps=2600, batch_size=16, checkpoint_every=400, log_every=20, eval_every=200, eval_batches=16
         ),
@@ -53,7 +53,7 @@ def laptop() -> Config:
         ),
         sparsity=SparsityConfig(density=1 / 16),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.06),
-        data=DataConfig(sources="idioms:0.95,pinned_source:0.05", tokens=36_500_000),
+        data=DataConfig(sources=("idioms:0.95", "pinned_source:0.05"), tokens=36_500_000),
         train=TrainConfig(
             steps=16_000, batch_size=16, checkpoint_every=500, log_every=20, eval_every=1000, eval_batches=16
         ),
@@ -79,7 +79,7 @@ def gpu() -> Config:
         ),
         sparsity=SparsityConfig(density=1 / 32, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.03),
-        data=DataConfig(sources="idioms:1", tokens=120_000_000),
+        data=DataConfig(sources=("idioms:1",), tokens=120_000_000),
         train=TrainConfig(
             steps=14_500,
             batch_size=64,
@@ -138,7 +138,7 @@ def tiny() -> Config:
     return Config(
         model=ModelConfig(n_layer=2, d_model=32, n_head=2, d_head=8, d_mlp=64, vocab_size=512, context=64),
         sparsity=SparsityConfig(density=0.25),
-        data=DataConfig(tokens=120_000, sources="idioms:1"),
+        data=DataConfig(tokens=120_000, sources=("idioms:1",)),
         train=TrainConfig(
             steps=40,
             batch_size=8,
