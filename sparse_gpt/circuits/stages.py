@@ -14,11 +14,11 @@ from sparse_gpt import records
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json, parse_json, read_json, replacing, write_json
-from sparse_gpt.parameters import PyTree
 
 LABEL = "made_for.json"
 TREE = "tree"
 T = TypeVar("T")
+Result = Json  # what a stage gives: as a JSON file has it, and arrays
 
 
 class Stages:
@@ -31,7 +31,7 @@ class Stages:
             made_for: what every stage depends on, as plain JSON values.
         """
         self.folder = folder
-        self._results: dict[str, tuple[Json, PyTree]] = {}  # name -> inputs, result of this process
+        self._results: dict[str, tuple[Json, Result]] = {}  # name -> inputs, result of this process
         if folder is None:
             return
         try:
@@ -51,7 +51,7 @@ class Stages:
         """As `run`, of a stage that gives a record, a part of one, or a tuple of them: of `kind`."""
         return records.converted(self.run(name, inputs, lambda: msgspec.to_builtins(stage())), kind)
 
-    def run(self, name: str, inputs: Json, stage: Callable[[], PyTree]) -> PyTree:
+    def run(self, name: str, inputs: Json, stage: Callable[[], Result]) -> Result:
         """What `stage` gives: a tree of dicts with string keys, lists, plain values and arrays.
 
         Args:
@@ -78,7 +78,7 @@ class Stages:
         return result
 
 
-def _without_arrays(value: PyTree, arrays: list[np.ndarray]) -> Json:
+def _without_arrays(value: Result, arrays: list[np.ndarray]) -> Json:
     """`value` with {"array": i} in the place of arrays, which are appended to `arrays`."""
     if isinstance(value, np.ndarray):
         arrays.append(value)
@@ -90,7 +90,7 @@ def _without_arrays(value: PyTree, arrays: list[np.ndarray]) -> Json:
     return value
 
 
-def _with_arrays(value: Json, arrays: Mapping[str, np.ndarray]) -> PyTree:
+def _with_arrays(value: Json, arrays: Mapping[str, np.ndarray]) -> Result:
     """Inverse of `_without_arrays`."""
     if isinstance(value, dict):
         if set(value) == {"array"}:
@@ -101,7 +101,7 @@ def _with_arrays(value: Json, arrays: Mapping[str, np.ndarray]) -> PyTree:
     return value
 
 
-def _read(path: Path) -> tuple[Json, PyTree] | None:
+def _read(path: Path) -> tuple[Json, Result] | None:
     """Inputs and result of a finished stage; None where there is none that can be read."""
     if not path.is_file():
         return None

@@ -65,7 +65,7 @@ def chip(topology: str) -> Chip:
     return CHIPS[name]
 
 
-def devices(topology: str, slices: int = 1) -> Sequence[jax.Device]:
+def devices(topology: str, slices: int = 1) -> "Sequence[jax.Device]":
     """Devices of `slices` TPU slices that need not exist.
 
     Raises:
