@@ -10,6 +10,8 @@ which take as long as `launch.prune` several times.
 
 from absl import flags
 
+from sparse_gpt import tasks
+
 from . import cli, stored
 
 
@@ -26,9 +28,10 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    chosen = tasks.select_circuits(flags.FLAGS.task)
     from .jobs import card as job
 
-    job.main()
+    job.main(chosen)
 
 
 if __name__ == "__main__":

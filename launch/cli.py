@@ -157,6 +157,14 @@ def stored_config(folder: Path, groups: tuple[str, ...]) -> configs.Config:
     return configs.validate(configs.replace(configs.load(folder), overrides()))
 
 
+def any_config(groups: tuple[str, ...]) -> configs.Config:
+    """The configuration of the model in the workdir, of which `groups` may change; that of the flags where a preset is
+    named, or the workdir has no model."""
+    if not flags.FLAGS.preset and flags.FLAGS.workdir and (workdir() / "config.json").is_file():
+        return stored_config(workdir(), groups)
+    return new_config()
+
+
 def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> None:
     """Defines and parses flags, runs `main`, and turns bad input into one line and exit code 2.
 

@@ -52,12 +52,8 @@ def main() -> None:
 
 def _config() -> Config:
     """The preset, or the workdir's own configuration, with overrides."""
-    f = flags.FLAGS
-    if f.preset is None and f.workdir is not None and (cli.workdir() / "config.json").exists():
-        config = cli.stored_config(cli.workdir(), ("train", "prune"))
-    else:
-        config = cli.new_config()
-    return config if f.mesh is None else configs.replace(config, {"train.mesh": f.mesh})
+    config, mesh = cli.any_config(("train", "prune")), flags.FLAGS.mesh
+    return config if mesh is None else configs.replace(config, {"train.mesh": mesh})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 python -m launch.data --workdir=DIR [--preset=P] [--config.data.field=value …]   prepares DIR/corpus (or continues)
 python -m launch.data --workdir=DIR --inspect                                    statistics and samples of it
 
---config.data.sources is a comma list of KIND[=LOCATION][#COLUMN][:WEIGHT]:
+--config.data.sources is a list, a config.json's array or here with commas, of KIND[=LOCATION][#COLUMN][:WEIGHT]:
   idioms                       generated programs
   pinned_source                Python files of packages in requirements.txt, the same on every machine
   python_source[=FOLDER;…]     the .py files of folders, else of the standard library and of installed packages
@@ -33,13 +33,10 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
-    if flags.FLAGS.preset or not (cli.workdir() / "config.json").is_file():
-        cli.new_config()
-    else:
-        cli.stored_config(cli.workdir(), ("data",))
+    config = cli.any_config(("data",))
     from .jobs import data as job
 
-    job.main()
+    job.main(config)
 
 
 if __name__ == "__main__":

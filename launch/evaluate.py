@@ -19,10 +19,16 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    from .jobs import evaluate as job
+    """Evaluates the model of the workdir, unless that is done for its weights, and prints what was found."""
+    from sparse_gpt.evaluation import tasks_solved
+    from sparse_gpt.workdir import Workdir
 
-    job.main(flags.FLAGS.families)
+    with stored.workdir() as folder:
+        run = Workdir(folder)
+        summary = tasks_solved.write(folder, run.config, run.params, run.params_sha256)
+        if flags.FLAGS.families:
+            print(tasks_solved.add_families(folder, run.config, run.params, run.tokenizer))
+        print(summary)
 
 
 if __name__ == "__main__":

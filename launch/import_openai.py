@@ -20,12 +20,13 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    cli.new_workdir()
-    layouts.check_folder(Path(flags.FLAGS.source).expanduser())
-    from .jobs import import_openai as job
+    """Imports and prints what was found."""
+    workdir, source, given = cli.new_workdir(), Path(flags.FLAGS.source).expanduser(), flags.FLAGS.tokenizer
+    layouts.check_folder(source)
+    from sparse_gpt.interop.workdirs import describe, import_openai
 
-    job.main()
+    model = import_openai(source, workdir, Path(given).expanduser() if given else None, say=print)
+    print(describe(model, workdir))
 
 
 if __name__ == "__main__":

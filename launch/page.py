@@ -5,6 +5,8 @@ python -m launch.page --workdir=runs/quickstart --task=single_double_quote
 
 from absl import flags
 
+from sparse_gpt import tasks
+
 from . import cli, stored
 
 
@@ -18,10 +20,14 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    from .jobs import page as job
+    """Builds the page of each circuit and prints where it is."""
+    chosen = tasks.select_circuits(flags.FLAGS.task)
+    from sparse_gpt.page import build_pages
+    from sparse_gpt.workdir import Workdir
 
-    job.main()
+    with stored.workdir() as folder:
+        for path in build_pages(Workdir(folder), chosen):
+            print(f"{path.parent.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 python -m launch.reproduce --list
 python -m launch.reproduce --experiment=torture --workdir=runs/torture
+python -m launch.reproduce --experiment=hashes --workdir=runs/hashes --page=docs/results/hashes.md
 python -m launch.reproduce --experiment=necessity --workdir=runs/necessity --model=runs/quickstart --task=for_while
 """
 
 from absl import flags
 
-from sparse_gpt import tasks
+from sparse_gpt import paths, tasks
 from sparse_gpt.errors import InputError
-from sparse_gpt.experiments.harness import Experiment, settle
+from sparse_gpt.experiments.harness import Experiment
 from sparse_gpt.experiments.registry import EXPERIMENTS
+from sparse_gpt.experiments.results import settle
 
 from . import cli
 
@@ -27,6 +29,7 @@ def define_flags() -> None:
         None,
         "Tasks or files of own pairs, commas between, for experiments on one model (default: single_double_quote).",
     )
+    cli.define_path("page", "Write expected against measured, and all tables, to this Markdown file as well.")
     flags.DEFINE_bool("list", False, "Show all experiments: what each proves and what it costs.")
 
 
@@ -42,8 +45,11 @@ def main() -> int:
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
     subject = _subject(EXPERIMENTS[f.experiment])
+    page = paths.output_file("page", f.page) if f.page else None
     checks = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)
-    return 0 if settle(f.experiment, checks, cli.workdir() / "reproduce.json") else MISSED
+    given = "".join(f" --{name}={f[name].value}" for name in ("model", "task") if f[name].value is not None)
+    command = f"python -m launch.reproduce --experiment={f.experiment} --workdir=DIR{given}"
+    return 0 if settle(f.experiment, command, checks, cli.workdir(), page) else MISSED
 
 
 def _subject(experiment: Experiment) -> tuple[str, list[tasks.AnyTask]] | tuple[()]:

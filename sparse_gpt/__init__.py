@@ -9,7 +9,7 @@ Everything listed in `__all__` is public and documented with an example; other m
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -72,7 +72,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Public names are imported when they are first asked for: scripts check their flags before JAX is there."""
     wanted = "open_model" if name == "open" else name
     for home, names in _HOMES.items():

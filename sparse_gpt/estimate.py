@@ -176,7 +176,7 @@ def check_here(config: Config, what: str = "train") -> None:
 
 def check_corpus(config: Config, folder: Path) -> None:
     """InputError if the tokens to prepare for a run in `folder` do not fit on its disk."""
-    if config.data.corpus or (folder / "corpus").exists() or "idioms" not in config.data.sources:
+    if config.data.corpus or (folder / "corpus").exists() or "idioms" not in ",".join(config.data.sources):
         return  # there already, or from sources that end: they may have less than what is asked for
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

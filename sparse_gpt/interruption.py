@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL: try again
 LINE = "interrupted; saved; the same command resumes"
@@ -173,7 +172,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     raise Interrupted(LINE)
 
 
-def _unraisable(otherwise: Callable[[Any], object], unraisable: Any) -> None:
+def _unraisable(otherwise: "Callable[[sys.UnraisableHookArgs], object]", unraisable: "sys.UnraisableHookArgs") -> None:
     """Interrupted that was raised where Python has to drop it (a callback of the garbage collector, a destructor)."""
     if unraisable.exc_type is Interrupted:
         _end()

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sparse_gpt.config import (
     BridgeConfig,
@@ -15,7 +14,7 @@ from sparse_gpt.config import (
     TrainConfig,
 )
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import Tree
+from sparse_gpt.io import Json, Tree
 
 SHORT_SEARCH = PruneConfig(
     steps=200, learning_rate=5e-3, seeds=2, k_coefs=(1e-3, 3e-3), batch_pairs=32, evaluation_pairs=128, refine_trials=1
@@ -33,7 +32,7 @@ def quickstart() -> Config:
     return Config(
         sparsity=SparsityConfig(density=1 / 16, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.1),
-        data=DataConfig(sources="idioms:0.75,pinned_source:0.25", tokens=5_400_000),
+        data=DataConfig(sources=("idioms:0.75", "pinned_source:0.25"), tokens=5_400_000),
         train=TrainConfig(
             steps=2600, batch_size=16, checkpoint_every=400, log_every=20, eval_every=200, eval_batches=16
         ),
@@ -54,7 +53,7 @@ def laptop() -> Config:
         ),
         sparsity=SparsityConfig(density=1 / 16),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.06),
-        data=DataConfig(sources="idioms:0.95,pinned_source:0.05", tokens=36_500_000),
+        data=DataConfig(sources=("idioms:0.95", "pinned_source:0.05"), tokens=36_500_000),
         train=TrainConfig(
             steps=16_000, batch_size=16, checkpoint_every=500, log_every=20, eval_every=1000, eval_batches=16
         ),
@@ -80,7 +79,7 @@ def gpu() -> Config:
         ),
         sparsity=SparsityConfig(density=1 / 32, embedding_density=0.25),
         optimizer=OptimizerConfig(recipe="openai_reference", learning_rate=0.03),
-        data=DataConfig(sources="idioms:1", tokens=120_000_000),
+        data=DataConfig(sources=("idioms:1",), tokens=120_000_000),
         train=TrainConfig(
             steps=14_500,
             batch_size=64,
@@ -139,7 +138,7 @@ def tiny() -> Config:
     return Config(
         model=ModelConfig(n_layer=2, d_model=32, n_head=2, d_head=8, d_mlp=64, vocab_size=512, context=64),
         sparsity=SparsityConfig(density=0.25),
-        data=DataConfig(tokens=120_000, sources="idioms:1"),
+        data=DataConfig(tokens=120_000, sources=("idioms:1",)),
         train=TrainConfig(
             steps=40,
             batch_size=8,
@@ -166,7 +165,7 @@ def openai_reference() -> Config:
     )
 
 
-def _paper(d_model: int, density: float, mesh: str, **model: Any) -> Config:
+def _paper(d_model: int, density: float, mesh: str, **model: Json) -> Config:
     """The paper's shape: 8 layers, heads of 16 channels, d_mlp 4 d_model, context 256, 32B tokens in batches of 512."""
     sizes: Tree = {"d_model": d_model, "n_head": d_model // 16, "d_mlp": 4 * d_model}
     return Config(

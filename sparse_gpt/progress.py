@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 from tqdm import tqdm
 
@@ -21,18 +20,19 @@ class ProgressBar(tqdm):
     change what is promised, and a lasting change soon does.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         self._spans: deque[float] = deque(maxlen=_RECENT)  # seconds per unit
         self._since, self._units = time.monotonic(), 0.0
         super().__init__(*args, **kwargs)
 
-    def update(self, n: float | None = 1) -> Any:
+    def update(self, n: float | None = 1) -> bool | None:
         self._units += n or 0
         now = time.monotonic()
         if self._units and now - self._since >= _SHORTEST:
             self._spans.append((now - self._since) / self._units)
             self._since, self._units = now, 0.0
-        return super().update(n)
+        drawn: bool | None = super().update(n)
+        return drawn
 
     @contextlib.contextmanager
     def compiling(self, really: bool = True) -> Iterator[None]:
@@ -47,9 +47,9 @@ class ProgressBar(tqdm):
         self.refresh()
 
     @property
-    def format_dict(self) -> dict[str, Any]:
+    def format_dict(self) -> dict[str, object]:
         """What tqdm draws the bar from."""
-        facts: dict[str, Any] = super().format_dict
+        facts: dict[str, object] = super().format_dict
         return facts | ({"rate": 1 / statistics.median(self._spans)} if self._spans else {})
 
 
@@ -59,7 +59,7 @@ def compiling(what: str, shown: bool = True) -> Iterator[None]:
     if not shown:
         yield
         return
-    bar: Any = tqdm(desc=f"compiling {what}", bar_format="{desc} {elapsed}")
+    bar = tqdm(desc=f"compiling {what}", bar_format="{desc} {elapsed}")
     done = threading.Event()
 
     def tick() -> None:

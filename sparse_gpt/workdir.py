@@ -34,7 +34,6 @@ from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.records import Contexts
-from sparse_gpt.tasks import NATURAL
 from sparse_gpt.training.checkpoint import load_params
 from sparse_gpt.training.manifest import params_sha256
 
@@ -155,23 +154,24 @@ class Workdir:
         return found
 
     def with_natural(self, samples: TaskSamples) -> TaskSamples:
-        """Samples with what validation text has of their task's decision, to be judged by; and, where prune.families
-        says "natural", with one more family to be searched on: what training text has of it.
+        """Samples with what validation text has of their task's decision, to be judged by; and, where `samples.natural`
+        asks for it, with one more family to be searched on: what training text has of it.
 
         That is left out, and said, where text has fewer than NATURAL_PAIRS pairs of it or the model cannot do them.
         """
         samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
-        if NATURAL not in self.config.prune.families:
+        name = samples.natural
+        if not name:
             return samples
         family = self._natural_family(samples)
         if family is None:
-            print(f"task {samples.names[0]}: family {NATURAL} is left out: text has too few of its decisions")
+            print(f"task {samples.names[0]}: family {name} is left out: text has too few of its decisions")
             return samples
         loss, target = full_task_loss(self.config, self.params, family.validation), self.config.prune.target_loss
         if not loss <= target:
-            print(f"task {samples.names[0]}: family {NATURAL} is left out: the model has {loss:.3g}, above {target:g}")
+            print(f"task {samples.names[0]}: family {name} is left out: the model has {loss:.3g}, above {target:g}")
             return samples
-        return mixture(samples, {**samples.families, NATURAL: family})
+        return mixture(samples, {**samples.families, name: family})
 
     def _natural_family(self, samples: TaskSamples) -> FamilySamples | None:
         """From training text, as many pairs as the other families have, used again where text has fewer; each in one

@@ -60,6 +60,12 @@ def select(names: str, every: str = "all") -> list[AnyTask]:
     return list(chosen.values())
 
 
+def select_circuits(names: str) -> list[list[AnyTask]]:
+    """The tasks of each circuit in a comma-separated list; those that share one stand as TASK+TASK. TaskError as of
+    `select`."""
+    return [[task for name in circuit.split("+") for task in select(name)] for circuit in names.split(",")]
+
+
 def find(name: str, every: str = "all") -> AnyTask:
     """One task: an entry of the table, or a file of pairs, known by its dot or slash. TaskError if it is neither."""
     if name in TASKS:
@@ -112,4 +118,5 @@ __all__ = [
     "sample",
     "searched_families",
     "select",
+    "select_circuits",
 ]

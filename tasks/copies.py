@@ -5,7 +5,8 @@ import functools
 import hashlib
 import keyword
 import re
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from .words import SPLITS, VOCABULARY
 
@@ -23,7 +24,7 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, /) -> list[int]: ...
 
-    def decode(self, ids: Any, /) -> str: ...
+    def decode(self, ids: Sequence[int], /) -> str: ...
 
     def __hash__(self) -> int: ...
 

@@ -41,7 +41,8 @@ class Walk:
                 for method in node.body if isinstance(node, ast.ClassDef) else ():
                     if isinstance(method, ast.FunctionDef):
                         self.defined[module, node.name, method.name] = method
-                        self.methods[method.name] += [(module, node.name, method.name)] * module.startswith(COUNTED)
+                        if module.startswith(COUNTED) and not _is_property(method):
+                            self.methods[method.name].append((module, node.name, method.name))
             for node in ast.walk(tree):
                 if isinstance(node, ast.ImportFrom) and node.module:
                     for each in node.names:
@@ -81,6 +82,11 @@ class Walk:
     def stays(self) -> list[str]:
         """The modules that count, in the order of the walk."""
         return [module for module, _ in itertools.groupby(key[0] for key in self.seen if key[0].startswith(COUNTED))]
+
+
+def _is_property(method: ast.FunctionDef) -> bool:
+    """What is not called: `names.index(...)` is not the property `index` of some class."""
+    return any("property" in ast.unparse(decorator) for decorator in method.decorator_list)
 
 
 def _calls(node: ast.AST) -> list[ast.Call]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt import config as configs
-from sparse_gpt.circuits.circuit import Circuit, edges_between, nodes_of
+from sparse_gpt.circuits.circuit import Circuit, nodes_of
+from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.edge_ablation import removable, without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import gated_model

@@ -15,7 +15,7 @@ from sparse_gpt.circuits.evidence.card.card import ROWS, judge, merged, rows_of
 from sparse_gpt.circuits.evidence.card.connected import random_connected_circuits
 from sparse_gpt.circuits.evidence.card.criteria import CRITERIA
 from sparse_gpt.circuits.evidence.card.subject import Find, Measurement, Subject, sample_sets
-from sparse_gpt.circuits.evidence.metrics import describe, measure
+from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.pipeline import search_again
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
@@ -168,7 +168,7 @@ def test_rows_that_search_again_compare_sizes_and_nodes() -> None:
 def test_the_card_of_a_stored_circuit() -> None:
     made = problem()
     true = ground_truth.candidate(made, TRUE)
-    circuit = describe(made, true, *measure(made, true))
+    circuit = describe(made, true)
     card = judge(made, circuit, ("task_loss", "roles"))
     assert [(row.name, row.samples, row.role, row.verdict) for row in card.rows] == [
         ("task_loss", "main", "selection", "pass"),
@@ -202,7 +202,7 @@ def test_families_and_natural_text_are_sets_of_their_own() -> None:
     )
     several = dataclasses.replace(made, samples=samples)
     true = ground_truth.candidate(made, TRUE)
-    circuit = describe(made, true, *measure(made, true))
+    circuit = describe(made, true)
     names = rows_of("cheap")
     found = judge(several, circuit, [name for name in names if CRITERIA[name].every_set])
     roles = {row.samples: row.role for row in found.rows}

@@ -9,7 +9,8 @@ from sparse_gpt.circuits.evidence.paths import paths
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
+from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.search.integrated_gradients import path_gradient
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.records import Node

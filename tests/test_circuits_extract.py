@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.circuit import Circuit, edges_between, nodes_of
+from sparse_gpt.circuits.circuit import Circuit, nodes_of
+from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.standalone.model import Mlp, StandaloneCircuit, TopKGate

@@ -9,12 +9,12 @@ import pytest
 
 from sparse_gpt.circuits import Problem, TaskBatch, TaskSamples, keep_solved
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.evidence.metrics import by_family, describe, measure
+from sparse_gpt.circuits.evidence.metrics import by_family, describe
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.pipeline import minimal_circuit
 from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support, require_each_solved
 from sparse_gpt.circuits.run.calibration import Calibration
-from sparse_gpt.circuits.run.evaluator import accuracy, task_loss
+from sparse_gpt.circuits.run.objective import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
 from sparse_gpt.circuits.run.task_batch import joined, rows
 from sparse_gpt.circuits.search.select import calibrate
@@ -96,7 +96,7 @@ def test_losses_of_every_family_by_the_reference() -> None:
     roles = [(entry.family, entry.role, entry.pairs) for entry in entries]
     assert roles[:2] == [("main", "searched", 16), ("other", "searched", 16)]
     assert roles[2:] == [("aside", "left aside", 16), ("wrong", "novel", 16)]
-    circuit = describe(problem, candidate, *measure(problem, candidate))
+    circuit = describe(problem, candidate)
     tree, values = circuit.to_dict(), {site: np.asarray(value) for site, value in circuit.values.items()}
     batches = [families()["main"].heldout, families()["other"].heldout, families()["backwards"].heldout]
     for entry, batch in zip(entries, [*batches, samples.novel["wrong"]], strict=True):
@@ -119,7 +119,7 @@ def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> Non
     assert complete.reached
     inner = minimal_circuit(problem, complete, Stages(), progress=False)
     assert inner is not None
-    circuit = dataclasses.replace(describe(problem, complete, *measure(problem, complete)), minimal=inner)
+    circuit = dataclasses.replace(describe(problem, complete), minimal=inner)
     assert set(inner.nodes) < set(circuit.nodes)
     assert set(inner.edges) < set(circuit.edges)
     assert {each.family: each.role for each in inner.families} == {

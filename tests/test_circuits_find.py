@@ -22,17 +22,17 @@ from sparse_gpt.circuits import (
     pretraining_means,
     storage,
 )
-from sparse_gpt.circuits.circuit import matrix, nodes_of
+from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.evidence import baselines, controls
 from sparse_gpt.circuits.evidence.curves import loss_versus_size
 from sparse_gpt.circuits.evidence.leave_one_out import leave_one_out
-from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.model_graph import ModelGraph, matrix
 from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
 from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support
 from sparse_gpt.circuits.run import calibration, evaluator
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import agreement, task_loss
+from sparse_gpt.circuits.run.objective import agreement, task_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, rows, without_longest
 from sparse_gpt.circuits.search import populations, ranking
 from sparse_gpt.config import Config

@@ -9,7 +9,7 @@ import pytest
 
 from sparse_gpt.circuits.evidence import search_record
 from sparse_gpt.circuits.run import calibration
-from sparse_gpt.circuits.run.evaluator import LARGEST, accuracy, agreement, bounded, task_loss
+from sparse_gpt.circuits.run.objective import LARGEST, accuracy, agreement, bounded, task_loss
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_json

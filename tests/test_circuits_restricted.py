@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.circuit import edges_between
+from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.run import evaluator
 from sparse_gpt.circuits.run.candidates import Candidates

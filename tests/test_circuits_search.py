@@ -11,15 +11,15 @@ import scipy.optimize
 from scipy.special import xlogy
 
 from sparse_gpt import interruption
-from sparse_gpt.circuits.circuit import edges_between
 from sparse_gpt.circuits.evidence.curves import area
 from sparse_gpt.circuits.liveness import searchable
-from sparse_gpt.circuits.nodes import from_vector, to_vector
+from sparse_gpt.circuits.model_graph import edges_between
+from sparse_gpt.circuits.nodes import from_vector, random_gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CANDIDATES, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator, random_gates
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import binary_loss
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import by_task_and_length, padded, rounded, rows, trimmed

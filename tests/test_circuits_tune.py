@@ -11,11 +11,12 @@ import optuna
 import pytest
 
 from sparse_gpt import config as configs
+from sparse_gpt.circuits.problem import depends_on
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
 from sparse_gpt.circuits.search.mask_search import SearchResult
-from sparse_gpt.circuits.search.select import Trials
+from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, Config, PruneConfig
 from sparse_gpt.errors import InputError
@@ -141,12 +142,12 @@ def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Pa
     steps = ((untuned, "ab", 1), (PRUNE, "ab", 2), (untuned, "cd", 1), (frozen, "cd", 1), (unrefined, "cd", 0))
     for prune, sha, runs in steps:
         run = Runner()
-        stages = Stages(tmp_path / "task", {"params_sha256": sha, **populations.depends_on(prune)})
+        stages = Stages(tmp_path / "task", {"params_sha256": sha, **depends_on(prune)})
         populations.tune(prune, run, stages.folder)
         assert len(run.given) == runs
     for samples, runs in (("ef", 1), ("ef", 0), ("fe", 1), ("", 1)):  # files that the samples are from
         run = Runner()
-        stages = Stages(tmp_path / "task", {"samples_sha256": samples, **populations.depends_on(unrefined)})
+        stages = Stages(tmp_path / "task", {"samples_sha256": samples, **depends_on(unrefined)})
         populations.tune(unrefined, run, stages.folder)
         assert len(run.given) == runs
 

@@ -15,16 +15,19 @@ from sparse_gpt.circuits import FoundCircuit, Problem, TaskBatch, find_circuit
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.model_graph import ModelGraph
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_vector
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, random_gates, tied_nodes, to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Support
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores, random_gates, task_loss
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores
 from sparse_gpt.circuits.run.gated_model import gated_model
-from sparse_gpt.circuits.run.samples import TaskSamples, by_task, interleave, share
-from sparse_gpt.circuits.run.task_batch import joined, rows
+from sparse_gpt.circuits.run.objective import task_loss
+from sparse_gpt.circuits.run.samples import TaskSamples, share
+from sparse_gpt.circuits.run.task_batch import by_task, interleave, joined, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, ranking
-from sparse_gpt.circuits.search.select import Trials, minimize_nodes, select
+from sparse_gpt.circuits.search.minimize import minimize_nodes
+from sparse_gpt.circuits.search.ranking import Trials
+from sparse_gpt.circuits.search.select import select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sparse_gpt import config as configs
 from sparse_gpt.data import sources as sources_module
 from sparse_gpt.data.source_kinds import open_source
 from sparse_gpt.data.sources import Document, Source
@@ -62,6 +63,17 @@ def test_parse() -> None:
 def test_any_path_can_be_written(text: str, wanted: SourceSpec) -> None:
     assert parse_sources(text) == (wanted,)
     assert parse_sources(f"{wanted.name}:1") == (wanted,)  # as it is stored in a corpus's manifest
+
+
+def test_the_configuration_has_a_list_and_takes_the_text_of_older_files() -> None:
+    listed = ["idioms:3", 'text="a, b.txt":1']
+    of_list, of_text = (configs.from_dict({"data": {"sources": given}}).data for given in (listed, ",".join(listed)))
+    assert of_list == of_text
+    assert of_list.sources == tuple(listed)
+    assert parse_sources(of_list.sources) == parse_sources(",".join(listed))
+    assert configs.to_dict(configs.replace(configs.Config(), {"data.sources": listed}))["data"]["sources"] == listed
+    with pytest.raises(InputError, match="a comma that is not in quotes"):
+        configs.from_dict({"data": {"sources": ["text=a, b.txt"]}})
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,51 @@ def test_walks_name_what_their_files_define() -> None:
     assert {line: undefined for line in steps if (undefined := undefined_names(line))} == {}
 
 
+def answers(text: str) -> list[tuple[str, str]]:
+    """(name, file) wherever a text says `name` or NAME in, of or before a comma and a file."""
+    file = rf"`((?:{TOP})/[\w./]+\.py)`"
+    return [(name.strip("`"), path) for name, path in re.findall(rf"(`\w+`|\b[A-Z]\w+)(?:,| in| of) {file}", text)]
+
+
+def defines(path: str, name: str) -> bool:
+    """Whether a file defines a name: a function, a class, a field or a constant."""
+    return bool(re.search(rf"^ *(?:(?:def|class) {name}\b|{name}\b.*=)", (ROOT / path).read_text(), re.MULTILINE))
+
+
+# What a newcomer asks, "where would I add ...", and the file and name that the documents have to lead to.
+TWELVE = {
+    "a node site": ("sparse_gpt/config/groups.py", "NODE_SITES"),
+    "a baseline": ("sparse_gpt/circuits/evidence/baselines.py", "importances"),
+    "a row of the report card": ("sparse_gpt/circuits/evidence/card/card.py", "ROWS"),
+    "a template family of a task": ("tasks/task.py", "Task"),
+    "an optimizer recipe": ("sparse_gpt/training/optimizer.py", "RECIPES"),
+    "a metric of a circuit": ("sparse_gpt/records/circuit.py", "CircuitMetrics"),
+    "a preset": ("sparse_gpt/presets.py", "PRESETS"),
+    "an export": ("sparse_gpt/interop/workdirs.py", "export_openai"),
+    "a change of a mask search's step": ("sparse_gpt/circuits/search/path_search.py", "update"),
+    "a kind of ablation value": ("sparse_gpt/circuits/problem.py", "_ablation_values"),
+    "a reason to leave a document out of a corpus": ("sparse_gpt/data/cleaning.py", "clean"),
+    "a stage of the pipeline": ("sparse_gpt/circuits/pipeline.py", "find_circuit"),
+}
+
+
+@pytest.mark.parametrize("question", TWELVE)
+def test_where_would_i_add(question: str) -> None:
+    path, name = TWELVE[question]
+    rows = ARCHITECTURE.read_text().split("## Where would I add")[1].splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| {question}")]
+    assert f"`{path}`" in row
+    assert name in row
+    assert defines(path, name)
+
+
+def test_what_is_added_where_is_defined_there() -> None:
+    table = ARCHITECTURE.read_text().split("## Where would I add")[1]
+    found = [*answers(table), *answers((ROOT / "CONTRIBUTING.md").read_text())]
+    assert len(found) > 20
+    assert [(name, path) for name, path in found if not defines(path, name)] == []
+
+
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
 def test_decisions_have_their_three_parts(page: Path) -> None:
     text = page.read_text()
@@ -162,3 +207,5 @@ def test_the_checks_can_fail() -> None:
     ]
     assert undefined_names("1. `sparse_gpt/model/taps.py` `gate` `nowhere`: x") == ["nowhere"]
     assert undefined_names("2. without a file") == ["2. without a file"]
+    assert answers("NODE_SITES in `sparse_gpt/presets.py`") == [("NODE_SITES", "sparse_gpt/presets.py")]
+    assert not defines("sparse_gpt/presets.py", "NODE_SITES")

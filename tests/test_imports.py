@@ -95,8 +95,8 @@ NEVER_OUTER = {
     **dict.fromkeys((f"sparse_gpt.{name}" for name in ("records", "drawing", "report", "config", "presets")), SLOW),
 }
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags", "argparse")
-# Imported inside the function that needs them; their absence gives one clear line.
-OPTIONAL = {"datasets", "pyarrow", "torch"}
+# Imported inside the function that needs them, where their absence gives one clear line, or for types alone.
+OPTIONAL = {"datasets", "pyarrow", "torch", "zstandard", "_typeshed"}
 
 
 class Import(NamedTuple):
@@ -104,7 +104,7 @@ class Import(NamedTuple):
 
     name: str
     line: int
-    inside_function: bool
+    inside_function: bool  # or for types alone, so that it may be absent
 
 
 def module_name(path: Path) -> str:
@@ -125,8 +125,10 @@ def room_of(module: str) -> str:
 def imports(source: str, path: Path) -> Iterator[Import]:
     """Every import of a file; `from a import b` counts as a.b, since b may be a module."""
     tree = ast.parse(source)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    inside = {id(node) for function in functions for node in ast.walk(function)}
+    late = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _for_types(node)
+    ]
+    inside = {id(node) for each in late for node in ast.walk(each)}
     package = list(path.parent.parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -138,6 +140,10 @@ def imports(source: str, path: Path) -> Iterator[Import]:
         else:
             continue
         yield from (Import(name, node.lineno, id(node) in inside) for name in names)
+
+
+def _for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def violations(source: str, path: Path) -> list[str]:

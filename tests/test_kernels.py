@@ -112,13 +112,13 @@ def test_what_is_traced_for_an_accelerator_also_runs_on_a_cpu(platform: str, mon
 
 
 @pytest.mark.usefixtures("kernels")
-def test_joint_cut_by_a_kernel() -> None:
+def test_joint_thresholds_by_a_kernel() -> None:
     tensors = [draw("few_values", (512, 128)), draw("normal", (9, 5))]  # ties; too small for a GPU's kernel
     ks = [int(0.3 * x.size) for x in tensors]
     keys = [topk.magnitude_keys(jnp.asarray(x)) for x in tensors]
-    cut = jax.jit(functools.partial(topk.joint_cut, bits_per_round=4))(keys, jnp.asarray(ks, jnp.int32))
+    found = jax.jit(functools.partial(topk.joint_thresholds, bits_per_round=4))(keys, jnp.asarray(ks, jnp.int32))
     for i, (x, k) in enumerate(zip(tensors, ks, strict=True)):
-        np.testing.assert_array_equal(topk.keep_mask(keys[i], cut.key[i], cut.bound[i]), reference_mask(x, k))
+        np.testing.assert_array_equal(topk.keep_mask(keys[i], found.key[i], found.bound[i]), reference_mask(x, k))
 
 
 @pytest.mark.usefixtures("kernels")

@@ -11,7 +11,7 @@ from sparse_gpt.circuits import FoundCircuit, summary
 from sparse_gpt.circuits.problem import Candidate, LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import largest_loss
+from sparse_gpt.circuits.run.objective import largest_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.records import Search

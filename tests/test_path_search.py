@@ -17,9 +17,9 @@ from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, op
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
-from sparse_gpt.circuits.run.samples import FamilySamples, interleave
+from sparse_gpt.circuits.run.samples import FamilySamples
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, rows
 from sparse_gpt.circuits.search import (
     hyperparameters,
     integrated_gradients,

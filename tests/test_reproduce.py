@@ -30,6 +30,7 @@ from sparse_gpt.experiments import (
     measures,
     model_comparison,
     plots,
+    results,
     sparse_vs_dense,
 )
 from sparse_gpt.experiments.harness import at_least, at_most, equal
@@ -86,6 +87,34 @@ def test_a_miss_is_printed_written_and_ends_with_an_exit_code_of_its_own(
     assert f"{word}  loss: {measured} (expected at most 0.15)" in done.stdout.splitlines()
     held = json.loads((tmp_path / "reproduce.json").read_text())
     assert [row["holds"] for row in held["figures"]] == [True, code == 0]
+
+
+def test_a_page_of_results_has_command_numbers_and_tables_and_keeps_what_is_written_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(folder: Path) -> list[harness.Check]:
+        (folder / "sizes.csv").write_text("task,edges,loss\ncopy,12,0.123456\n")
+        return [at_most("loss", 0.2, 0.15), equal("bits", "ab", "ab")]
+
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"fake": harness.Experiment("nothing", "none", run)})
+    page = tmp_path / "page.md"
+    page.write_text(f"# old\n\n{results.BY_HAND}\n\nWhat it means.\n")
+    for _ in range(2):
+        done = launch_here("reproduce", "--experiment=fake", f"--workdir={tmp_path / 'run'}", f"--page={page}")
+        assert done.returncode == 3, done.stderr
+    text, made = page.read_text(), (tmp_path / "run" / "results.md").read_text()
+    assert made + f"\n{results.BY_HAND}\n\nWhat it means.\n" == text
+    lines = text.splitlines()
+    assert lines[0] == "# fake"
+    assert lines[2] == "- Command: `python -m launch.reproduce --experiment=fake --workdir=DIR`"
+    assert str(tmp_path) not in text
+    assert "- Result: **misses** loss" in lines
+    assert "| loss | 0.2 | at most 0.15 | **miss** |" in lines
+    assert lines[lines.index("## sizes") + 2 :][:3] == [
+        "| task | edges | loss |",
+        "|---|---|---|",
+        "| copy | 12 | 0.1235 |",
+    ]
 
 
 def test_limits_hold_on_their_edge() -> None:

@@ -79,8 +79,8 @@ def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
 def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
     mesh = sharding.make_mesh(small(MESH))
 
-    def find(keys: jax.Array, ks: jax.Array) -> topk.Cut:
-        return topk.joint_cut(
+    def find(keys: jax.Array, ks: jax.Array) -> topk.Thresholds:
+        return topk.joint_thresholds(
             [keys],
             ks,
             index=[topk.flat_index(keys.shape)],

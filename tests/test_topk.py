@@ -165,13 +165,13 @@ TENSORS = (
 
 def joint_masks(tensors: list[jax.Array], ks: jax.Array, bits_per_round: int) -> list[jax.Array]:
     keys = [topk.magnitude_keys(x) for x in tensors]
-    cut = topk.joint_cut(keys, ks, bits_per_round=bits_per_round)
-    return [topk.keep_mask(each, cut.key[i], cut.bound[i]) for i, each in enumerate(keys)]
+    found = topk.joint_thresholds(keys, ks, bits_per_round=bits_per_round)
+    return [topk.keep_mask(each, found.key[i], found.bound[i]) for i, each in enumerate(keys)]
 
 
 @pytest.mark.parametrize("bits_per_round", [1, 2, 4])
 @pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.9, 1.0])
-def test_joint_cut_keeps_exactly_the_reference_entries(bits_per_round: int, fraction: float) -> None:
+def test_joint_thresholds_keeps_exactly_the_reference_entries(bits_per_round: int, fraction: float) -> None:
     tensors = [draw(kind, shape) for kind, shape in TENSORS]
     ks = [int(fraction * x.size) for x in tensors]
     masks = jax.jit(joint_masks, static_argnums=2)(tensors, np.array(ks, np.int32), bits_per_round)
@@ -179,7 +179,7 @@ def test_joint_cut_keeps_exactly_the_reference_entries(bits_per_round: int, frac
         np.testing.assert_array_equal(mask, reference_mask(x, k))
 
 
-def test_joint_cut_without_ties_and_one_entry_each() -> None:
+def test_joint_thresholds_without_ties_and_one_entry_each() -> None:
     tensors = [draw("normal", (9, 5), seed) for seed in range(4)]
     ks = np.array([1, 2, 44, 20], np.int32)
     for x, k, mask in zip(tensors, ks, joint_masks([jnp.asarray(x) for x in tensors], jnp.asarray(ks), 4), strict=True):
@@ -191,8 +191,8 @@ def test_forced_entries_are_kept_first() -> None:
     forced = np.random.default_rng(3).random((20, 20)) < 0.1
     keys = jnp.where(forced, topk.FORCED, topk.magnitude_keys(jnp.asarray(x)))
     k = int(forced.sum()) + 5
-    cut = topk.joint_cut([keys], jnp.array([k]))
-    mask = np.asarray(topk.keep_mask(keys, cut.key[0], cut.bound[0]))
+    found = topk.joint_thresholds([keys], jnp.array([k]))
+    mask = np.asarray(topk.keep_mask(keys, found.key[0], found.bound[0]))
     expected = forced.copy()
     order = reference_order(x.reshape(-1))
     expected.reshape(-1)[[i for i in order if not forced.reshape(-1)[i]][:5]] = True
@@ -200,7 +200,7 @@ def test_forced_entries_are_kept_first() -> None:
 
 
 @pytest.mark.parametrize("bits_per_round", [1, 4])
-def test_joint_cut_is_the_same_on_every_sharding(mesh: jax.sharding.Mesh, bits_per_round: int) -> None:
+def test_joint_thresholds_is_the_same_on_every_sharding(mesh: jax.sharding.Mesh, bits_per_round: int) -> None:
     axes = ("data", "fsdp")
     specs = [PartitionSpec(*spec) for spec in [axes, axes[::-1], (None, axes), ("data",), axes, ("fsdp", "data")]]
     shapes = [(64, 32), (16, 8), (8, 8), (48, 16), (24, 40), (16, 16)]
@@ -216,14 +216,14 @@ def test_joint_cut_is_the_same_on_every_sharding(mesh: jax.sharding.Mesh, bits_p
             index.append(topk.flat_index(x.shape, offset=offset, whole_shape=shape))
         # The fourth tensor is whole along "fsdp": its copies must not be counted twice.
         first = jnp.ones(6, jnp.int32).at[3].set(jnp.where(jax.lax.axis_index("fsdp") == 0, 1, 0))
-        cut = topk.joint_cut(
+        found = topk.joint_thresholds(
             keys,
             ks,
             index=index,
             reduce_counts=lambda counts: jax.lax.psum(counts * first[None], axes),
             bits_per_round=bits_per_round,
         )
-        return [topk.keep_mask(keys[i], cut.key[i], cut.bound[i], index[i]) for i in range(len(keys))]
+        return [topk.keep_mask(keys[i], found.key[i], found.bound[i], index[i]) for i in range(len(keys))]
 
     sharded = jax.shard_map(local_masks, mesh=mesh, in_specs=(specs, PartitionSpec()), out_specs=specs, check_vma=False)
     for x, k, mask in zip(tensors, ks, jax.jit(sharded)(tensors, ks), strict=True):
@@ -267,6 +267,6 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="float16"):
         topk.magnitude_keys(jnp.ones(3, jnp.float16))
     with pytest.raises(ValueError, match="bits_per_round=3"):
-        topk.joint_cut([jnp.zeros(3, jnp.int32)], jnp.array([1]), bits_per_round=3)
+        topk.joint_thresholds([jnp.zeros(3, jnp.int32)], jnp.array([1]), bits_per_round=3)
     with pytest.raises(ValueError, match="split it"):
         topk.flat_index((1, 1), whole_shape=(2**16, 2**15))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from absl import flags
 
-from sparse_gpt import tasks
 from sparse_gpt.circuits import TaskSamples, keep_solved, storage
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evidence.card.card import ROWS, rows_of, select_rows
@@ -15,18 +14,18 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.records import Search
+from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 from .. import stored
 
 
-def main() -> None:
-    """Judges the circuit of each task, prints its card and writes it."""
+def main(chosen: list[list[AnyTask]]) -> None:
+    """Judges the circuit of each task, or of several that share one, prints its card and writes it."""
     rows = rows_asked()
     with stored.workdir() as folder:
         run = Workdir(folder)
-        for names in flags.FLAGS.task.split(","):
-            members = [task for name in names.split("+") for task in tasks.select(name)]
+        for members in chosen:
             place = folder / "circuits" / "+".join(task.name for task in members)
             load(place, run.params_sha256)  # before anything that takes time
             searched = Workdir(folder, _searched(run.config, place))

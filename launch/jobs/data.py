@@ -15,11 +15,10 @@ from sparse_gpt.evaluation.heldout import heldout_rule
 from .. import cli
 
 
-def main() -> None:
+def main(config: Config) -> None:
     """Flags to calls; everything it does is in sparse_gpt.data."""
-    f = flags.FLAGS
-    config = _config(cli.workdir())
-    folder = cli.workdir() / "corpus"
+    f, folder = flags.FLAGS, cli.workdir() / "corpus"
+    config = _with_tokenizer(config, cli.workdir())
     if f.inspect:
         corpus = Corpus.open(config.data.corpus or folder, verify="full" if f.verify else "auto")
         print(summary(corpus))
@@ -38,12 +37,10 @@ def main() -> None:
     print(f"{folder}: ready after {time.monotonic() - started:.1f} s; SHA-256 of its manifest {corpus.sha256}")
 
 
-def _config(workdir: Path) -> Config:
-    """From preset and flags; in the workdir of a model from its configuration, with the tokenizer that is there."""
-    if flags.FLAGS.preset or not (workdir / "config.json").is_file():
-        return cli.new_config()
-    config, tokenizer = cli.stored_config(workdir, ("data",)), workdir / "tokenizer"
-    if config.data.tokenizer or not tokenizer.is_dir():
+def _with_tokenizer(config: Config, workdir: Path) -> Config:
+    """In the workdir of a model, its configuration with the tokenizer that is there."""
+    tokenizer = workdir / "tokenizer"
+    if flags.FLAGS.preset or config.data.tokenizer or not (workdir / "config.json").is_file() or not tokenizer.is_dir():
         return config
     entries = Tokenizer.load(tokenizer).vocab_size  # an imported model may have room for more
     return configs.replace(config, {"data.tokenizer": str(tokenizer), "model.vocab_size": entries})

@@ -10,8 +10,9 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty, to_vector
 from sparse_gpt.circuits.problem import Support
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
-from sparse_gpt.circuits.run.evaluator import Evaluator, accuracy, bounded, task_loss
+from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
+from sparse_gpt.circuits.run.objective import accuracy, bounded, task_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import Config
 from sparse_gpt.parameters import Params

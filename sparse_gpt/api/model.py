@@ -5,7 +5,6 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ def stored_models() -> list[str]:
     return stored.names()
 
 
-def train(workdir: str | Path, preset: str = "quickstart", *, progress: bool = True, **overrides: Any) -> "Model":
+def train(workdir: str | Path, preset: str = "quickstart", *, progress: bool = True, **overrides: object) -> "Model":
     """Trains a model, or resumes the run in a workdir, as `python -m launch.train` does.
 
     Args:
@@ -171,7 +170,7 @@ class Model(Workdir):
         batch = self.sample(what) if isinstance(what, str) else self._pairs(what)
         return measure(self.config, self.params, batch, circuit)
 
-    def problem(self, task: str | Sequence[str], **settings: Any) -> Problem:
+    def problem(self, task: str | Sequence[str], **settings: object) -> Problem:
         """What a circuit is searched on; its stages can be called one by one, see circuits/pipeline.py.
 
         Args:
@@ -186,7 +185,7 @@ class Model(Workdir):
         searched = self._with(settings)
         return Problem.build(searched, _samples(searched, _find_tasks(task)), searched.pretraining_activations())
 
-    def find_circuit(self, task: str | Sequence[str], *, progress: bool = True, **settings: Any) -> FoundCircuit:
+    def find_circuit(self, task: str | Sequence[str], *, progress: bool = True, **settings: object) -> FoundCircuit:
         """Searches the circuit of a task, saves it in the workdir's circuits/TASK/, and returns it; one that is there
         for the same weights and settings is returned at once.
 

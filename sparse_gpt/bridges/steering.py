@@ -11,7 +11,7 @@ Shapes: B samples (rows 2 i and 2 i + 1 are a pair), T position, R read width, S
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,9 @@ class Samples(Protocol):
     def foil(self) -> Array: ...  # (B,)
 
 
+S = TypeVar("S", bound=Samples)  # and a tree of arrays
+
+
 class Models(NamedTuple):
     """Two models with their parameters and the bridges between them."""
 
@@ -83,13 +86,14 @@ def place(bridged: Bridged, node: Node) -> Place | None:
     return None
 
 
-def comparable(samples: Any, task: str) -> Any:
+def comparable(samples: S, task: str) -> S:
     """The pairs of a TaskBatch whose prompts have one length, so that positions correspond. InputError if none has."""
     even = np.asarray(samples.positions).reshape(-1, 2)
     kept = np.repeat(even[:, 0] == even[:, 1], 2)
     if not kept.any():
         raise InputError(f"--task={task}: no pair has two prompts of one length, so their nodes cannot be compared")
-    return type(samples)(*(None if array is None else array[kept] for array in samples))
+    pairs: S = jax.tree.map(lambda array: array[kept], samples)
+    return pairs
 
 
 @functools.partial(jax.jit, static_argnums=0)

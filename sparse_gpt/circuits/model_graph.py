@@ -1,5 +1,11 @@
 """The model as a graph: nodes, the gates that open them, and the edges between them.
 
+Counted beside the edges, over the whole vocabulary:
+  * embedding edges: nonzero entries (token, channel) of the token embedding on residual channels that some node at
+    attn_in or mlp_in reads;
+  * unembedding edges: nonzero entries (channel, token) of the unembedding on residual channels that some node at
+    attn_out or mlp_out writes.
+
 With tied gates (`prune.tie_qk`) the q and the k channel of one index share a gate. A vector over gates is then kept at
 its full length (nodes,), with zeros at the second node of every tied pair.
 """
@@ -9,10 +15,21 @@ import functools
 
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Edge, count_edges, edges_between
-from sparse_gpt.circuits.nodes import from_vector, tied_nodes
+from sparse_gpt.circuits.circuit import Edge
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import Params
+from sparse_gpt.records import Node
+
+# Which weight matrix leads to a site: site it reads, path of the kernel in its block.
+SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
+    "attn_q": ("attn_in", ("attn", "c_attn")),
+    "attn_k": ("attn_in", ("attn", "c_attn")),
+    "attn_v": ("attn_in", ("attn", "c_attn")),
+    "attn_out": ("attn_v", ("attn", "c_proj")),
+    "mlp_neuron": ("mlp_in", ("mlp", "c_fc")),
+    "mlp_out": ("mlp_neuron", ("mlp", "c_proj")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +65,60 @@ class ModelGraph:
     def count_edges(self, gates: np.ndarray) -> int:
         """len(edges(gates))."""
         return count_edges(self.config, self.params, from_vector(gates, self.config))
+
+
+def matrix(model: ModelConfig, params: Params, site: str, layer: int) -> np.ndarray:
+    """The weights (source width, site width) that lead to `site`."""
+    _, (part, name) = SOURCES[site]
+    kernel = np.asarray(params[f"h_{layer}"][part][name]["kernel"])
+    if name != "c_attn":
+        return kernel
+    return np.split(kernel, 3, axis=1)[("attn_q", "attn_k", "attn_v").index(site)]
+
+
+def edges_between(model: ModelConfig, params: Params, gates: GateArrays) -> tuple[Edge, ...]:
+    """Every nonzero weight between two open nodes."""
+    edges = []
+    for site, (source, _) in SOURCES.items():
+        for layer in range(model.n_layer):
+            weights = matrix(model, params, site, layer)
+            joined = (weights != 0) & (gates[source][layer] > 0)[:, None] & (gates[site][layer] > 0)[None, :]
+            for i, j in np.argwhere(joined):
+                ends = Node(layer, source, int(i)), Node(layer, site, int(j))
+                edges.append(Edge(*ends, float(weights[i, j])))
+    return tuple(edges)
+
+
+def count_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
+    """len(edges_between(...)), without making them."""
+    total = 0
+    for site, (source, _) in SOURCES.items():
+        for layer in range(model.n_layer):
+            joined = matrix(model, params, site, layer)[np.ix_(gates[source][layer] > 0, gates[site][layer] > 0)]
+            total += int(np.count_nonzero(joined))
+    return total
+
+
+def residual_channels(gates: GateArrays, sites: tuple[str, ...], d_model: int) -> np.ndarray:
+    """Sorted residual channels with an open node at one of the sites, in any layer (position channels left out)."""
+    used = np.zeros(d_model, bool)
+    for site in sites:
+        used |= np.any(gates[site][:, :d_model] > 0, axis=0)
+    return np.flatnonzero(used)
+
+
+def unembedding(model: ModelConfig, params: Params) -> np.ndarray:
+    """(d_model, vocabulary)."""
+    return np.asarray(params["wte"]).T if model.tied else np.asarray(params["lm_head"])
+
+
+def embedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
+    """Number of embedding edges, see the top of this file."""
+    read = residual_channels(gates, ("attn_in", "mlp_in"), model.d_model)
+    return int(np.count_nonzero(np.asarray(params["wte"])[:, read]))
+
+
+def unembedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
+    """Number of unembedding edges, see the top of this file."""
+    written = residual_channels(gates, ("attn_out", "mlp_out"), model.d_model)
+    return int(np.count_nonzero(unembedding(model, params)[written]))

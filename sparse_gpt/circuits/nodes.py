@@ -6,7 +6,6 @@ the backward pass sees the derivative of a sigmoid, so that closed gates still h
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,9 @@ import numpy as np
 
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import site_widths
+from sparse_gpt.parameters import Leaf
 
-Gates = Mapping[str, Any]  # site -> array (n_layer, width), on a device or the host
+Gates = Mapping[str, Leaf]  # site -> array (n_layer, width), on a device or the host
 GateArrays = dict[str, np.ndarray]  # the same on the host
 
 LIMIT = 1.0  # tau stays within [-LIMIT, LIMIT]
@@ -94,3 +94,15 @@ def tied_nodes(model: ModelConfig, tie_qk: bool) -> np.ndarray:
     if tie_qk:
         layered |= {"attn_q": layered["attn_k"], "attn_k": layered["attn_q"]}
     return to_vector(layered)
+
+
+def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, tie_qk: bool = False) -> np.ndarray:
+    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels; with
+    tied gates at the same ones of q and k."""
+    rng = np.random.default_rng(seed)
+    layered = from_vector(gates, config)
+    drawn = {
+        site: np.stack([[rng.permutation(row) for row in value] for _ in range(draws)])
+        for site, value in layered.items()
+    }
+    return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)

@@ -6,30 +6,24 @@ one calibration serves all, and reported losses are means over the tasks (circui
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
 from tqdm import tqdm
 
 from sparse_gpt.circuits.circuit import Circuit
-from sparse_gpt.circuits.evidence import metrics
 from sparse_gpt.circuits.evidence.baselines import Baselines, keep_baselines
-from sparse_gpt.circuits.evidence.card import card
+from sparse_gpt.circuits.evidence.card.card import keep_card
+from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.evidence.search_record import search_record
-from sparse_gpt.circuits.evidence.traces import traces
+from sparse_gpt.circuits.evidence.traces import trace
 from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
-from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import nested, populations
 from sparse_gpt.circuits.search.select import Selected, calibrate, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.records import Card, Contexts, Search, Traces
-from sparse_gpt.records.card import circuit_sha256
-
-TRACED_SAMPLES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +79,15 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     """
     started = time.perf_counter()
     require_each_solved(problem)
-    stages = Stages(unfinished, made_for(problem))
+    stages = Stages(unfinished, problem.fingerprint)
     searches, baselines, selected, candidate = search_stages(problem, stages, progress)
     problem = problem.within(candidate.support)
-    measured, by_task = metrics.measure(problem, candidate)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
-    circuit = metrics.describe(problem, candidate, measured | medians(search), by_task)
+    circuit = describe(problem, candidate, search)
     circuit = dataclasses.replace(circuit, minimal=minimal_circuit(problem, candidate, stages, progress))
     search = msgspec.structs.replace(search, seconds=time.perf_counter() - started)
     found = FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
-    return dataclasses.replace(found, card=judge(problem, circuit, stages, progress))
+    return dataclasses.replace(found, card=keep_card(problem, circuit, stages, search_again, progress))
 
 
 class Searched(NamedTuple):
@@ -124,58 +117,9 @@ def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progr
     alone = problem.on_family(nested.first_family(problem))
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         candidate = nested.minimize_within(alone, complete.support, stages, bar.set_postfix_str)
-    measured, by_task = metrics.measure(alone, candidate)
-    return metrics.describe(alone, candidate, measured, by_task)
+    return describe(alone, candidate)
 
 
 def search_again(problem: Problem) -> Candidate:
     """The circuit of a problem, for rows of the card that search again."""
     return search_stages(problem).candidate
-
-
-def judge(problem: Problem, circuit: Circuit, stages: Stages, progress: bool) -> Card | None:
-    """The card, with the rows that the settings ask for; None where they ask for none."""
-    asked = problem.settings.card
-    if asked == "none":
-        return None
-    names = card.rows_of("cheap") if asked == "cheap" else tuple(card.ROWS)
-
-    def make() -> Card:
-        with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-            return card.judge(problem, circuit, names, find=search_again, report=bar.set_postfix_str)
-
-    return stages.run_record("card", [asked, circuit_sha256(circuit.to_dict())], Card, make)
-
-
-def made_for(problem: Problem) -> dict[str, Any]:
-    """What every stage depends on."""
-    sha256 = problem.samples.sha256
-    samples = {"samples_sha256": sha256} if sha256 else {}
-    settings = {name: value for name, value in populations.depends_on(problem.settings).items() if name != "card"}
-    return {"params_sha256": problem.model.params_sha256, **samples, **settings}
-
-
-def medians(search: Search) -> metrics.Metrics:
-    """What circuit.json repeats of the controls in search.json."""
-    redrawn = search.redrawn_values
-    found = {
-        "random_circuit_task_loss": float(np.median(_known(search.random_circuit.task_loss))),
-        "redrawn_values_task_loss": float(np.median(_known(redrawn.task_loss))),
-        "redrawn_values_task_loss_calibrated": float(np.median(_known(redrawn.task_loss_calibrated))),
-    }
-    if search.resampled is not None:
-        found["resampled_task_loss"] = float(np.mean(_known(search.resampled.task_loss)))
-    return found
-
-
-def _known(losses: Sequence[float | None]) -> list[float]:
-    return [loss for loss in losses if loss is not None]
-
-
-def trace(problem: Problem, circuit: Circuit) -> Traces | None:
-    """What the circuit does on the first held-out samples; None when the model has no `token_text`."""
-    token_text = problem.model.token_text
-    if token_text is None:
-        return None
-    some = rows(problem.samples.heldout, slice(TRACED_SAMPLES))
-    return traces(problem.heldout.gated, circuit, some, "heldout", token_text)

@@ -17,13 +17,14 @@ from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
 from sparse_gpt.circuits.run.calibration import Calibration, shift_tokens
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator, task_loss
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
-from sparse_gpt.circuits.run.objective import foil_shares
-from sparse_gpt.circuits.run.samples import TaskSamples, by_task, mixture
+from sparse_gpt.circuits.run.objective import foil_shares, task_loss
+from sparse_gpt.circuits.run.samples import TaskSamples, mixture
 from sparse_gpt.circuits.run.task_batch import (
     TaskBatch,
     by_length,
+    by_task,
     by_task_and_length,
     joined,
     padded,
@@ -31,9 +32,13 @@ from sparse_gpt.circuits.run.task_batch import (
     rows,
     without_longest,
 )
-from sparse_gpt.config import Config, PruneConfig
+from sparse_gpt.config import Config, PruneConfig, group_to_dict
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Tree
 from sparse_gpt.parameters import Params
+
+# Of the prune group, what comes after everything that stages keep.
+AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges", "card")
 
 
 class TrainedModel(Protocol):
@@ -128,6 +133,12 @@ class Problem:
         return self.model.config.prune
 
     @property
+    def fingerprint(self) -> Tree:
+        """What every stage that is kept depends on."""
+        samples = {"samples_sha256": self.samples.sha256} if self.samples.sha256 else {}
+        return {"params_sha256": self.model.params_sha256, **samples, **depends_on(self.settings)}
+
+    @property
     def selection_target(self) -> float:
         """Task loss in nats that selection aims at: a share of the target, because words that took no part in the
         selection have a larger loss."""
@@ -202,9 +213,17 @@ class Candidate:
     reached: bool
 
 
+def depends_on(prune: PruneConfig) -> Tree:
+    """What of the prune group a search depends on."""
+    return {name: value for name, value in group_to_dict(prune).items() if name not in AFTERWARDS}
+
+
 def require_solved(model: TrainedModel, task: str, batch: TaskBatch) -> None:
     """InputError unless the model itself has at most the target loss on `batch`: what it cannot do has no circuit."""
-    loss, target = full_task_loss(model.config, model.params, batch), model.config.prune.target_loss
+    _require_target(full_task_loss(model.config, model.params, batch), task, model.config.prune.target_loss)
+
+
+def _require_target(loss: float, task: str, target: float) -> None:
     if not loss <= target:
         raise InputError(
             f"task {task}: the model itself has task loss {loss:.4g} (chance is {math.log(2):.3f}), above "
@@ -217,7 +236,9 @@ def require_each_solved(problem: Problem) -> None:
     samples = problem.samples
     of_families = len(samples.names) == 1 and samples.validation.task is not None
     for name, batch in by_task(samples.validation, samples.parts):
-        require_solved(problem.model, f"{samples.names[0]}, family {name}" if of_families else name, batch)
+        loss = task_loss(Evaluator(problem.gated, batch, NO_TOKENS).full_logits())
+        said = f"{samples.names[0]}, family {name}" if of_families else name
+        _require_target(loss, said, problem.settings.target_loss)
 
 
 def keep_solved(model: TrainedModel, samples: TaskSamples, report: Callable[[str], None] = print) -> TaskSamples:

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -13,24 +13,25 @@ import numpy as np
 from sparse_gpt import records
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import parse_json, read_json, replacing, write_json
+from sparse_gpt.io import Json, parse_json, read_json, replacing, write_json
 
 LABEL = "made_for.json"
 TREE = "tree"
 T = TypeVar("T")
+Result = Json  # what a stage gives: as a JSON file has it, and arrays
 
 
 class Stages:
     """Keeps what stages have found, in a folder or (None) nowhere."""
 
-    def __init__(self, folder: Path | None = None, made_for: Mapping[str, Any] | None = None):
+    def __init__(self, folder: Path | None = None, made_for: Mapping[str, Json] | None = None):
         """
         Args:
             folder: it is emptied when it was made for something else.
             made_for: what every stage depends on, as plain JSON values.
         """
         self.folder = folder
-        self._results: dict[str, tuple[Any, Any]] = {}  # name -> inputs, result of this process
+        self._results: dict[str, tuple[Json, Result]] = {}  # name -> inputs, result of this process
         if folder is None:
             return
         try:
@@ -46,11 +47,11 @@ class Stages:
         """Where a stage may keep a file of its own."""
         return None if self.folder is None else self.folder / name
 
-    def run_record(self, name: str, inputs: Any, kind: type[T], stage: Callable[[], T]) -> T:
+    def run_record(self, name: str, inputs: Json, kind: type[T], stage: Callable[[], T]) -> T:
         """As `run`, of a stage that gives a record, a part of one, or a tuple of them: of `kind`."""
         return records.converted(self.run(name, inputs, lambda: msgspec.to_builtins(stage())), kind)
 
-    def run(self, name: str, inputs: Any, stage: Callable[[], Any]) -> Any:
+    def run(self, name: str, inputs: Json, stage: Callable[[], Result]) -> Result:
         """What `stage` gives: a tree of dicts with string keys, lists, plain values and arrays.
 
         Args:
@@ -69,15 +70,15 @@ class Stages:
         arrays: list[np.ndarray] = []
         tree = json.dumps({"inputs": inputs, "result": _without_arrays(result, arrays)})
         with replacing(path) as temporary:
-            named: dict[str, Any] = {
+            named: dict[str, np.ndarray] = {
                 TREE: np.frombuffer(tree.encode(), np.uint8),
                 **{f"array {i}": a for i, a in enumerate(arrays)},
             }
-            np.savez(temporary, **named)
+            np.savez(temporary, allow_pickle=False, **named)
         return result
 
 
-def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
+def _without_arrays(value: Result, arrays: list[np.ndarray]) -> Json:
     """`value` with {"array": i} in the place of arrays, which are appended to `arrays`."""
     if isinstance(value, np.ndarray):
         arrays.append(value)
@@ -89,7 +90,7 @@ def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:
     return value
 
 
-def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+def _with_arrays(value: Json, arrays: Mapping[str, np.ndarray]) -> Result:
     """Inverse of `_without_arrays`."""
     if isinstance(value, dict):
         if set(value) == {"array"}:
@@ -100,7 +101,7 @@ def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return value
 
 
-def _read(path: Path) -> tuple[Any, Any] | None:
+def _read(path: Path) -> tuple[Json, Result] | None:
     """Inputs and result of a finished stage; None where there is none that can be read."""
     if not path.is_file():
         return None

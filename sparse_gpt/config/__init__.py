@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparse_gpt.config import fields
 from sparse_gpt.config.checks import (
@@ -36,6 +36,9 @@ from sparse_gpt.config.groups import (
 )
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree, read_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "FLAG",
@@ -97,7 +100,7 @@ def to_dict(config: Config) -> Tree:
     return {group: group_to_dict(getattr(config, group)) for group in RULES}
 
 
-def group_to_dict(group: Any) -> Tree:
+def group_to_dict(group: "DataclassInstance") -> Tree:
     """One group as a plain dict, equal to what reading it from JSON gives: lists where the group has tuples."""
     held = dataclasses.asdict(group)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}

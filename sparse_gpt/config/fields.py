@@ -6,16 +6,22 @@ Flags, files and help texts all ask that rule; nothing else says what the range 
 
 import dataclasses
 import math
+import re
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_gpt.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RULE = "rule"  # the entry of a field's metadata
 SMALLEST = 2.0**-126  # normal float32: what is nearer to 0 is lost on the way to a device
 LONGEST = 1 << 16  # characters of a text
 Default = Any  # what dataclasses.field gives, of the type that the field is annotated with
+QUOTED = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*')"""  # a quote of its kind in it is doubled
+_ITEM = re.compile(rf"(?:[=#]{QUOTED}|[^,])+")
 SHOWN = 60  # characters of a value in a message
 
 
@@ -175,6 +181,19 @@ class Texts(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Items(Texts):
+    """A tuple of texts in which commas may stand in quotes; one text with commas is parted where they do not."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            return items(Text(self.help).read(value))
+        found = super().read(value)
+        if found != items(",".join(found)):  # which is how flags and messages have it
+            raise ValueError("an item is empty, or has a comma that is not in quotes")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class Names(Texts):
     """A tuple of words, each one of a few; perhaps empty."""
 
@@ -245,6 +264,11 @@ def texts(default: tuple[str, ...], example: str, help: str) -> Default:
     return _field(default, Texts(help, example))
 
 
+def quoted(default: tuple[str, ...], help: str) -> Default:
+    """A field that holds a tuple of str in which commas stand in quotes."""
+    return _field(default, Items(help, ",".join(default)))
+
+
 def names(default: tuple[str, ...], allowed: tuple[str, ...], help: str) -> Default:
     """A field that holds a tuple of words."""
     return _field(default, Names(help, ",".join(allowed[:2]), allowed))
@@ -255,7 +279,7 @@ def numbers(default: tuple[float, ...], at_least: float, at_most: float, help: s
     return _field(default, Numbers(help, "1e-4,3e-4", at_least, at_most))
 
 
-def rules(group: Any) -> dict[str, Rule]:
+def rules(group: "DataclassInstance | type[DataclassInstance]") -> dict[str, Rule]:
     """Field -> rule of a group (the dataclass or an instance)."""
     return {field.name: field.metadata[RULE] for field in dataclasses.fields(group)}
 
@@ -267,6 +291,15 @@ def read(rule: Rule, name: str, value: object) -> object:
     except ValueError as error:
         plain = isinstance(rule, Text | Texts) and isinstance(value, str) and value.isprintable()
         raise InputError(f"{name}={shown(value, plain)}: {error}") from None
+
+
+def items(value: str) -> tuple[str, ...]:
+    """The entries of a comma list in which what follows = or # may be quoted.
+
+    >>> items('idioms:3, text="a, b.txt":1')
+    ('idioms:3', 'text="a, b.txt":1')
+    """
+    return tuple(part.strip() for part in _ITEM.findall(value) if part.strip())
 
 
 def parts(value: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ sparse_gpt/estimate.py says what a machine can take. Rules between fields are in
 
 import dataclasses
 
-from sparse_gpt.config.fields import choice, flag, names, numbers, real, text, texts, whole
+from sparse_gpt.config.fields import choice, flag, names, numbers, quoted, real, text, texts, whole
 
 NODE_SITES = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 RESIDUAL_SITES = ("resid_post_attn", "resid_post_mlp")  # further places where the reference can apply AbsTopK
@@ -87,7 +87,7 @@ class OptimizerConfig:
 class DataConfig:
     """The corpus: sources mixed by weight, tokenized once into shards (see data/corpus.py)."""
 
-    sources: str = text("idioms:0.75,pinned_source:0.25", "comma list of kind[=location][#column][:weight]")
+    sources: tuple[str, ...] = quoted(("idioms:0.75", "pinned_source:0.25"), "each kind[=location][#column][:weight]")
     seed: int = whole(0, 0, 2**63 - 1, "orders files, generates idioms and shuffles windows")
     tokens: int = whole(4_000_000, 0, 2**63 - 1, "tokens to prepare; 0 takes everything the sources have")
     corpus: str = text("", "folder of a prepared corpus; empty: prepare one in WORKDIR/corpus")

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +17,13 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.costs.benchmark import compiled_step, side_by_side
-from sparse_gpt.parameters import MATRIX, parameter_table, unflatten
+from sparse_gpt.io import Tree
+from sparse_gpt.parameters import MATRIX, PyTree, parameter_table, unflatten
 from sparse_gpt.sparsity.accelerators import OFF
 from sparse_gpt.sparsity.topk import abs_topk
 from sparse_gpt.training import schedules, step
 
-Row = dict[str, Any]
+Row = Tree
 WIDTHS = (1024, 2048)
 _TINY = {"model.n_layer": 2, "model.d_model": 128, "model.n_head": 8, "model.d_mlp": 512, "train.batch_size": 4}
 
@@ -85,7 +85,7 @@ def rows_selection(rounds: int, width: int) -> list[Row]:
         rows = jnp.arange(len(x))[:, None]
         return jnp.zeros_like(x).at[rows, index].set(x[rows, index])
 
-    forms: dict[str, Callable[..., Any]] = {
+    forms: dict[str, Callable[..., PyTree]] = {
         "kernel": jax.jit(lambda x: abs_topk(x, k)),
         "plain": _plain(jax.jit(lambda x: abs_topk(x, k)), x),
         "lax.top_k": jax.jit(by_top_k),
@@ -103,12 +103,12 @@ def projection(rounds: int, width: int) -> list[Row]:
     table = parameter_table(config.model)
 
     @jax.jit
-    def weights() -> Any:
+    def weights() -> PyTree:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(table)))
         return unflatten({path: jax.random.normal(next(keys), spec.shape) for path, spec in table.items()})
 
     params = weights()
-    forms: dict[str, Callable[..., Any]] = {
+    forms: dict[str, Callable[..., PyTree]] = {
         "kernel": jax.jit(step.projection(config)),
         "plain": _plain(jax.jit(step.projection(config)), params, keep),
     }
@@ -140,7 +140,7 @@ def step_work(config: Config) -> tuple[float, float]:
     return operations, 4 * 8 * sum(spec.size for spec in table.values()) + 2 * 4 * activations
 
 
-def plan(rounds: int) -> Iterator[Callable[[], Any]]:
+def plan(rounds: int) -> Iterator[Callable[[], list[Row] | Row]]:
     """The calls in the order of their worth, should time run out."""
     yield functools.partial(device_rates, rounds)
     yield functools.partial(train_step, rounds, WIDTHS[0])
@@ -155,13 +155,13 @@ def _row(what: str, ms: float | None = None, floor_ms: float | None = None, note
     return {"what": what, "ms": ms, "floor_ms": floor_ms, "times_floor": ratio, "note": note}
 
 
-def _plain(function: Any, *args: Any) -> Callable[..., Any]:
+def _plain(function: jax.stages.Wrapped, *args: PyTree) -> Callable[..., PyTree]:
     """`function` compiled with the plain forms of all kernels. What it is made of must not be traced already."""
     jax.clear_caches()
     before = os.environ.get(OFF)
     os.environ[OFF] = "plain"
     try:
-        compiled: Callable[..., Any] = function.lower(*args).compile()
+        compiled: Callable[..., PyTree] = function.lower(*args).compile()
         return compiled
     finally:
         os.environ.pop(OFF)
@@ -170,7 +170,7 @@ def _plain(function: Any, *args: Any) -> Callable[..., Any]:
         jax.clear_caches()
 
 
-def _check_same(results: dict[str, Any]) -> None:
+def _check_same(results: dict[str, PyTree]) -> None:
     first, *others = (jax.tree.leaves(result) for result in results.values())
     if not all(bool(jnp.array_equal(a, b)) for other in others for a, b in zip(first, other, strict=True)):
         raise AssertionError(f"{' and '.join(results)} disagree")

@@ -129,7 +129,7 @@ class Cost:
 def describe(compiled: Program, chip: Chip, slices: int = 1) -> Tree:
     """Memory, work, collectives and roofline of a compiled program, per chip. Plain numbers for a JSON file.
 
-    What only a tie at a threshold sets in motion (the second search of `topk.joint_cut`) counts under
+    What only a tie at a threshold sets in motion (the second search of `topk.joint_thresholds`) counts under
     "with_ties" only.
     The projection comes after all gradients, so its time is added to that of the rest.
     """

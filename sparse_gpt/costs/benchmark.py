@@ -18,7 +18,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.costs.sizes import SIZES
 from sparse_gpt.io import Tree
 from sparse_gpt.parameters import Params, PyTree
-from sparse_gpt.sparsity.topk import joint_cut, keep_mask, magnitude_keys
+from sparse_gpt.sparsity.topk import joint_thresholds, keep_mask, magnitude_keys
 from sparse_gpt.training import loop, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.run import corpus_batches, prepared_corpus
@@ -166,7 +166,7 @@ def selection(rounds: int, fraction: int, width: int = 2048) -> Tree:
     @jax.jit
     def counting(w: jax.Array) -> jax.Array:
         keys = magnitude_keys(w)
-        threshold = joint_cut([keys], jnp.array([k], jnp.int32))
+        threshold = joint_thresholds([keys], jnp.array([k], jnp.int32))
         return jnp.where(keep_mask(keys, threshold.key[0], threshold.bound[0]), w, 0)
 
     def by_threshold(threshold: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

@@ -4,10 +4,13 @@ import dataclasses
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sparse_gpt.errors import InputError
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ def chip(topology: str) -> Chip:
     return CHIPS[name]
 
 
-def devices(topology: str, slices: int = 1) -> Any:
+def devices(topology: str, slices: int = 1) -> "Sequence[jax.Device]":
     """Devices of `slices` TPU slices that need not exist.
 
     Raises:

@@ -5,7 +5,6 @@ import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import tqdm
 
@@ -223,9 +222,7 @@ class Preparation:
         have = sum(self._done[str(n)]["manifest"]["splits"]["train"]["tokens"] for n in finite)
         return max(1, round(have * source.spec.weight / sum(self._sources[n].spec.weight for n in finite)))
 
-    def _source(
-        self, number: int, tokenizer: Tokenizer, workers: int, checkpoint_bytes: int, bar: "tqdm.tqdm[Any]"
-    ) -> None:
+    def _source(self, number: int, tokenizer: Tokenizer, workers: int, checkpoint_bytes: int, bar: "tqdm.tqdm") -> None:
         source = self._sources[number]
         self._current = run = SourceRun(
             self._folder / "shards",

@@ -11,10 +11,15 @@ import importlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sparse_gpt.errors import InputError
 
+if TYPE_CHECKING:
+    import fsspec
+    import zstandard
+
+_Unpacked = BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 _CHUNK = 2**16
 _GZIP, _BZIP2, _XZ, _ZSTANDARD = b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 _LONGEST = 10  # bytes needed to tell
@@ -48,7 +53,7 @@ def library_errors() -> Iterator[None]:
         raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
-def read_chunks(filesystem: Any, path: str) -> Iterator[bytes]:
+def read_chunks(filesystem: "fsspec.AbstractFileSystem", path: str) -> Iterator[bytes]:
     """The content of a file of an fsspec file system, unpacked, in parts of at most about 64 kB.
 
     Raises:
@@ -73,15 +78,15 @@ def _unpacked(stream: BinaryIO, head: bytes) -> Iterator[bytes]:
     if head.startswith(_ZSTANDARD):
         yield from _zstandard(stream)
         return
-    unpack: Callable[[Any], Any] | None = None
+    unpack: Callable[[BinaryIO], _Unpacked] | None = None
     if head.startswith(_GZIP):
         unpack = gzip.open
     elif head.startswith(_BZIP2) and head[4:] == _BZIP2_BLOCK:
         unpack = bz2.open
     elif head.startswith(_XZ):
         unpack = lzma.open
-    stream = unpack(stream) if unpack else stream
-    while chunk := stream.read(_CHUNK):
+    unpacked: _Unpacked = unpack(stream) if unpack else stream
+    while chunk := unpacked.read(_CHUNK):
         yield chunk
 
 
@@ -100,7 +105,7 @@ def _zstandard(stream: BinaryIO) -> Iterator[bytes]:
     yield from _guarded(_zstandard_frames(stream, module.ZstdDecompressor(max_window_size=2**31)), module.ZstdError)
 
 
-def _zstandard_frames(stream: BinaryIO, decompressor: Any) -> Iterator[bytes]:
+def _zstandard_frames(stream: BinaryIO, decompressor: "zstandard.ZstdDecompressor") -> Iterator[bytes]:
     small = 2**11  # a block of four bytes can stand for 128 kB
     frame, data = None, stream.read(small)
     while data:

@@ -3,7 +3,6 @@
 import functools
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -18,7 +17,7 @@ class Globbed(Files):
     """Files whose path is the location, or matches it as a pattern."""
 
     @functools.cached_property
-    def filesystem(self) -> Any:
+    def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec file system of the location."""
         return self._resolve()[0]
 
@@ -31,7 +30,7 @@ class Globbed(Files):
         """An InputError that names the source."""
         return InputError(f"data.sources: {self.spec.name}: {message}")
 
-    def _resolve(self) -> tuple[Any, str]:
+    def _resolve(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
             with library_errors():
                 filesystem, pattern = fsspec.core.url_to_fs(self.spec.location)

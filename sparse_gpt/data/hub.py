@@ -5,12 +5,15 @@ import functools
 import importlib
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tables import missing_package, row_document, wrong_column
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
+
+if TYPE_CHECKING:
+    import datasets
 
 OPTIONS = ("data_dir", "revision", "split")
 _ROWS_LOOKED_AT = 32
@@ -43,7 +46,7 @@ class HuggingFace(Source):
             raise InputError(f"data.sources: {self.spec.name}: {what} ({reason}); {way_out}") from error
 
     @functools.cached_property
-    def _rows(self) -> Any:
+    def _rows(self) -> "datasets.IterableDataset":
         name, config, options = self._location()
         try:
             datasets = importlib.import_module("datasets")

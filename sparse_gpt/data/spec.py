@@ -1,4 +1,4 @@
-"""The one-line description of a mixture of sources: ``idioms:0.7,python_source=src:0.2,jsonl=*.jsonl#text:0.1``.
+"""What describes a mixture of sources, item by item: ``idioms:0.7, python_source=src:0.2, jsonl=*.jsonl#text:0.1``.
 
 A location or column with a comma, "#" or a number after its last colon is written in quotes, single or double, with a
 quote of that kind in it doubled: ``text="a, b.txt":0.5``.
@@ -7,15 +7,15 @@ quote of that kind in it doubled: ``text="a, b.txt":0.5``.
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 
+from sparse_gpt.config.fields import QUOTED, items
 from sparse_gpt.errors import InputError
 
 KINDS = ("idioms", "pinned_source", "python_source", "text", "jsonl", "parquet", "hf")
 _NEEDS_LOCATION = ("text", "jsonl", "parquet", "hf")
 _TAKES_COLUMN = ("jsonl", "parquet", "hf")
-_QUOTED = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*')"""
-_ITEM = re.compile(rf"(?:[=#]{_QUOTED}|[^,])+")
-_PART = re.compile(rf"(?P<quoted>{_QUOTED})|[^#]*")
+_PART = re.compile(rf"(?P<quoted>{QUOTED})|[^#]*")
 _IN_QUOTES = """a path with , or # in it goes in quotes: text="a,b.txt" (a quote in it is doubled)"""
 _WEIGHT = re.compile(r"^(?P<rest>.*):(?P<weight>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)$", re.DOTALL)
 
@@ -43,16 +43,16 @@ def _quote(text: str, special: str) -> str:
     return text
 
 
-def parse_sources(text: str) -> tuple[SourceSpec, ...]:
-    """Parses ``data.sources``; weights (default 1) are scaled to sum to 1.
+def parse_sources(sources: str | Sequence[str]) -> tuple[SourceSpec, ...]:
+    """Parses ``data.sources``, a list or one text with commas; weights (default 1) are scaled to sum to 1.
 
     Raises:
         InputError: nothing in it, an unknown kind, a missing location, a weight that is not a positive number, or the
             same source twice.
     """
-    specs = tuple(_parse_item(item.strip()) for item in _ITEM.findall(text) if item.strip())
+    specs = tuple(_parse_item(item) for item in (items(sources) if isinstance(sources, str) else sources))
     if not specs:
-        raise InputError(f"data.sources={text!r}: no source in it; try idioms:0.75,pinned_source:0.25")
+        raise InputError(f"data.sources={sources!r}: no source in it; try idioms:0.75,pinned_source:0.25")
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparse_gpt.data import problems
 from sparse_gpt.data.compressed import READ_ERRORS, Damaged, library_errors
@@ -16,6 +16,9 @@ from sparse_gpt.data.globbed import Globbed
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 _FILES_LOOKED_AT, _ROWS_LOOKED_AT = 16, 200  # for the column, before a source is used: a first row may be a bad one
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, also the beginning of UTF-32's
@@ -174,8 +177,8 @@ class Parquet(Globbed):
                 yield self.skip(self.files[index], (index + 1, 0), error)
 
     @contextlib.contextmanager
-    def _open(self, index: int) -> Iterator[Any]:
-        """A pyarrow.parquet.ParquetFile; what is wrong with its content, also while it is read, raises Damaged."""
+    def _open(self, index: int) -> "Iterator[pyarrow.parquet.ParquetFile]":
+        """The open file; what is wrong with its content, also while it is read, raises Damaged."""
         library = self._parquet
         if self.local and not self.files[index].size:
             raise Damaged("it is empty")
@@ -189,7 +192,7 @@ class Parquet(Globbed):
                     raise Damaged(str(error)) from error
                 raise
 
-    def _values(self, file: Any, skip: int) -> Iterator[Any]:
+    def _values(self, file: "pyarrow.parquet.ParquetFile", skip: int) -> "Iterator[pyarrow.Scalar]":
         """Scalars of the column from row `skip` on, one small batch in memory; whole row groups are skipped unread."""
         groups = list(range(file.num_row_groups))
         while groups and skip >= file.metadata.row_group(groups[0]).num_rows:
@@ -199,7 +202,7 @@ class Parquet(Globbed):
             skip = max(0, skip - len(batch))
 
 
-def _scalar_document(value: Any, after: Position) -> Document:
+def _scalar_document(value: "pyarrow.Scalar", after: Position) -> Document:
     try:
         return row_document(value.as_py(), after)
     except UnicodeDecodeError:  # pyarrow does not check what it reads as text

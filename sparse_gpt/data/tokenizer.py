@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tiktoken
@@ -312,7 +312,9 @@ def _load_pair(encoder: Path, vocab: Path) -> Tokenizer:
     return _build(encoder, entries, merges, {})
 
 
-def _build(path: Path, entries: Mapping[str, int], merges: Iterable[Any], special: Mapping[str, int]) -> Tokenizer:
+def _build(
+    path: Path, entries: Mapping[str, int], merges: Iterable[str | Sequence[str]], special: Mapping[str, int]
+) -> Tokenizer:
     special = {name: entries[name] for name in SPECIAL if name in entries} | dict(special)
     special.setdefault(END_OF_TEXT, len(entries))  # the reference's encoder.json may leave it out
     try:

@@ -47,6 +47,7 @@ def task_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> TaskSam
         sha256=task.samples_sha256,
         others=others,
         novel=heldout_batches(task, tokenizer, config, task.novel),
+        natural=tasks.NATURAL if tasks.NATURAL in config.prune.families else "",
     )
     return mixture(samples, families)
 

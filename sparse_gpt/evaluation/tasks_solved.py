@@ -90,6 +90,14 @@ def with_families(evaluation: Evaluation, config: Config, params: Params, tokeni
     return msgspec.structs.replace(evaluation, tasks=tuple(rows))
 
 
+def add_families(folder: Path, config: Config, params: Params, tokenizer: Tokenizer) -> str:
+    """Writes evaluation.json anew, with its tasks' template families. Returns a table and a line for a person."""
+    path = folder / Evaluation.FILE
+    found = with_families(Evaluation.read(path), config, params, tokenizer)
+    found.write(path)
+    return f"{family_table(found)}\n\n{family_summary(found)}"
+
+
 def family_table(evaluation: Evaluation) -> str:
     """Task losses by task and family as a Markdown table; novel families are in italics."""
     most = max((len(row.families) for row in evaluation.tasks), default=0)

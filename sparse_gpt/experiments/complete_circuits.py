@@ -3,11 +3,11 @@ not chosen (two novel families, natural text), and by the report card. One model
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, finish
 from sparse_gpt.experiments.rankings import open_workdir
+from sparse_gpt.io import Tree
 from sparse_gpt.records import Card, Circuit, Search
 from sparse_gpt.tasks import AnyTask
 
@@ -42,7 +42,7 @@ def complete_circuits(folder: Path, model: str, chosen: list[AnyTask]) -> list[C
     return checks(rows)
 
 
-def read_row(folder: Path) -> dict[str, Any]:
+def read_row(folder: Path) -> Tree:
     """One task's row: None where a task has no such samples."""
     circuit, search = Circuit.read(folder / "circuit.json"), Search.read(folder / "search.json")
     card, metrics, families = Card.read_if_any(folder / "card.json"), circuit.metrics, circuit.families
@@ -77,11 +77,11 @@ def _extreme(which: Callable[[list[float]], float], values: Sequence[float | Non
     return which(known) if known else None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def checks(rows: list[dict[str, Any]]) -> list[Check]:
+def checks(rows: list[Tree]) -> list[Check]:
     """Over all tasks of the table."""
     wanted = SHARE * len(rows)
 

@@ -15,7 +15,7 @@ import numpy as np
 from sparse_gpt import config as configs
 from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import Json, read_bytes, write_json
+from sparse_gpt.io import Json, read_bytes
 from sparse_gpt.records import Circuit, Manifest, MetricsRow
 
 if TYPE_CHECKING:
@@ -145,14 +145,3 @@ def equal(name: str, measured: Json, wanted: Json) -> Check:
 def reported(name: str, measured: Json) -> Check:
     """A number without a limit."""
     return Check(name, measured, "reported", True)
-
-
-def settle(name: str, checks: list[Check], path: Path) -> bool:
-    """Prints expected against measured, writes the same as JSON, and says whether every check holds."""
-    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in checks]
-    write_json(path, {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
-    for check in checks:
-        value = f"{check.measured:.4g}" if isinstance(check.measured, float) else check.measured
-        print(f"{'ok  ' if check.holds else 'MISS'}  {check.name}: {value} (expected {check.expected})")
-    print(f"-> {path}")
-    return all(check.holds for check in checks)

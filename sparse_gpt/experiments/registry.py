@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sparse_gpt.experiments.harness import Check, Experiment
 
@@ -11,7 +10,7 @@ def _later(module: str, function: str, **options: str) -> Callable[..., list[Che
     """A function of sparse_gpt.experiments.MODULE, imported when it is called: the table is shown, and names are
     checked, without JAX."""
 
-    def run(*args: Any) -> list[Check]:
+    def run(*args: object) -> list[Check]:
         found: list[Check] = getattr(importlib.import_module(f"sparse_gpt.experiments.{module}"), function)(
             *args, **options
         )

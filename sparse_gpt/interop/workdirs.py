@@ -14,6 +14,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot, missing, remove_empty
 from sparse_gpt.interop import huggingface, layouts, openai, openai_weights
 from sparse_gpt.io import Tree, disk_errors, write_json
+from sparse_gpt.parameters import parameter_table
 from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
@@ -53,6 +54,19 @@ def import_openai(
         write_json(folder / "config.json", configs.to_dict(model.config))
         manifest.describe(facts).write(folder / Manifest.FILE)
     return model
+
+
+def describe(model: openai.Imported, target: Path) -> str:
+    """What was imported into a workdir, for a person."""
+    kept, m = (manifest.read(target).nonzeros or {}).values(), model.config.model
+    total = sum(spec.size for spec in parameter_table(m).values())
+    return "\n".join(
+        [
+            f"{m.n_layer} layers of width {m.d_model}, vocabulary {m.vocab_size}, context {m.context}",
+            f"{total:,} parameters in {len(kept)} tensors, {sum(kept):,} of them nonzero -> {target}",
+            *(f"note: {note}" for note in model.notes),
+        ]
+    )
 
 
 def export_openai(

@@ -6,7 +6,7 @@ K d_head, F d_mlp, V vocabulary; Q counts the positions that are still computed 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -295,9 +295,9 @@ def sinusoids(context: int, width: int) -> np.ndarray:
 
 
 def apply(model: Transformer, params: Params, *args: object, method: str = "__call__", **options: Any) -> jax.Array:
-    """What the model, or one of its methods, makes of its arguments: streams or logits."""
-    found: Any = model.apply({"params": params}, *args, method=method, **options)
-    return jnp.asarray(found)
+    """What the model, or one of its methods (so that options may be any), makes of its arguments: streams or logits."""
+    found = model.apply({"params": params}, *args, method=method, **options)
+    return cast(jax.Array, found)
 
 
 def build(config: Config) -> Transformer:

@@ -11,12 +11,12 @@ import gzip
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from sparse_gpt.config import Config, activation_sites
 from sparse_gpt.data import Tokenizer
+from sparse_gpt.io import Json, Tree
 from sparse_gpt.model.transformer import sinusoids
 from sparse_gpt.parameters import Params, flatten
 
@@ -36,19 +36,19 @@ def pack_model(config: Config, params: Params, tokenizer: Tokenizer, ablation: M
     if config.model.position == "sinusoidal":  # no parameter; the page does not compute it anew
         arrays["wpe"] = sinusoids(config.model.context, config.model.d_position)
     arrays |= {f"ablation/{site}": np.asarray(values, np.float32) for site, values in ablation.items()}
-    facts: dict[str, Any] = dataclasses.asdict(config.model)
+    facts: Tree = dataclasses.asdict(config.model)
     facts["activation_fraction"] = config.sparsity.activation_fraction
     facts["activation_sites"] = activation_sites(config.sparsity)
     return pack_arrays(arrays, {"config": facts, **vocabulary(tokenizer)})
 
 
-def vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+def vocabulary(tokenizer: Tokenizer) -> Tree:
     """Bytes of every id as a text of characters up to U+00FF, and the ids of special tokens."""
     tokens = [tokenizer.token_bytes(i).decode("latin-1") for i in range(tokenizer.vocab_size)]
     return {"vocabulary": tokens, "special": sorted(tokenizer.special_ids)}
 
 
-def pack_arrays(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
+def pack_arrays(arrays: Mapping[str, np.ndarray], header: Mapping[str, Json]) -> bytes:
     """Float32 arrays by name, and what else the header is to have. Equal content gives equal bytes."""
     entries, body = [], []
     for name, value in arrays.items():

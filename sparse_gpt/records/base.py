@@ -45,14 +45,15 @@ Site = Annotated[
 
 
 def older(value: object, name: str | None = None) -> Any:
-    """Default of a field that files of older versions may lack, and that is always written; `name` in the file."""
+    """Default of a field of any type that files of older versions may lack, and that is always written; `name` in the
+    file."""
     return msgspec.field(default_factory=lambda: value, name=name)
 
 
 class _Kind(msgspec.StructMeta):
     """Structs that are frozen, made by keywords, and leave out what is at its default."""
 
-    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, object], frozen: bool = True) -> Any:
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, object], frozen: bool = True) -> type:
         return super().__new__(mcls, name, bases, namespace, frozen=frozen, kw_only=True, omit_defaults=True)
 
 
@@ -159,7 +160,7 @@ def converted(tree: object, wanted: type[T]) -> T:
         raise InputError(str(error.__cause__ or mistake(tree, wanted) or error)) from error
 
 
-def read_checked(path: Path, wanted: Wanted) -> Any:
+def read_checked(path: Path, wanted: Wanted) -> io.Json:
     """The plain object of a JSON file of our own or another program's making, once it is known to be as `wanted`: for
     files that are no workdir's and have no record. InputError as of `Record.read`."""
     tree = io.read_json(path)

@@ -43,8 +43,8 @@ class Steps(Part):
 class Data(Part):
     """The group `data`."""
 
-    sources: Plain = None
-    """What the corpus is made of."""
+    sources: str | tuple[str, ...] | None = None
+    """What the corpus is made of; older files have one text with commas."""
 
 
 class Settings(OpenRecord):

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import jax
 import numpy as np
@@ -139,7 +138,7 @@ def _over_rows(function: Callable[[Array], Array], x: Array) -> Callable[[Array]
     ]
     if not shared:
         return function if not mesh.empty or jax.device_count() == 1 else None
-    named: Any = (logical_to_mesh_axes(("batch",)) or (None,))[0]
+    named = (logical_to_mesh_axes(("batch",)) or (None,))[0]
     axes = named if isinstance(named, tuple) else (named,) * (named is not None)
     if not axes or x.ndim < 2 or x.shape[0] % math.prod(mesh.shape[name] for name in axes):
         return None

@@ -1,13 +1,17 @@
 """How many keys of a tensor reach each of several thresholds, as Pallas kernels for accelerators: a round of
-`topk.joint_cut` with one pass over the keys. The plain form compares them with every threshold in a pass of its own.
+`topk.joint_thresholds` with one pass over the keys. The plain form compares them with every threshold in a pass of its
+own.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
+
+if TYPE_CHECKING:
+    from jax.experimental.pallas import tpu as pltpu
 
 _SUBLANES, _LANES = 8, 128  # of a TPU's registers
 _TPU_ENTRIES = 2**18  # of a block: 1 MB of keys, and few enough for exact sums of floats
@@ -28,7 +32,7 @@ def gpu_can(keys: jax.ShapeDtypeStruct) -> bool:
     return keys.size >= _WORTH_IT and keys.size % _PER_PROGRAM == 0
 
 
-def at_least_tpu(keys: Array, thresholds: Array, interpret: Any = False) -> Array:
+def at_least_tpu(keys: Array, thresholds: Array, interpret: "bool | pltpu.InterpretParams" = False) -> Array:
     """(c,) int32: how many keys are at least each threshold.
 
     Args:

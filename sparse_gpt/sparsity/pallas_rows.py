@@ -7,7 +7,6 @@ Same masks as the plain form, bit for bit: both bisect the same integer keys.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,13 +79,14 @@ def keep_rows_gpu(x: Array, k: int, interpret: bool = False) -> Array:
     )
 
 
+# More than six parameters: what the two kinds of kernel differ in.
 def _call(
     kernel: Callable[[Array, Array], None],
     x: Array,
     *,
     grid: tuple[int],
     block: pl.BlockSpec,
-    compiler_params: Any,
+    compiler_params: pl.CompilerParams,
     cost: pl.CostEstimate | None,
     interpret: bool,
 ) -> Array:

@@ -7,7 +7,6 @@ kept first, inside the same k. Ties are broken by flat index, and kept weights k
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,9 @@ from sparse_gpt.parameters import ParameterSpec, Params, Path, flatten, unflatte
 from sparse_gpt.sparsity import accelerators
 from sparse_gpt.sparsity.topk import (
     FORCED,
-    Cut,
+    Thresholds,
     flat_index,
-    joint_cut,
+    joint_thresholds,
     keep_mask,
     magnitude_keys,
     topk_mask,
@@ -43,7 +42,7 @@ class Projection:
     mesh: Mesh | None = None
     specs: Mapping[Path, PartitionSpec] = dataclasses.field(default_factory=dict)
 
-    def _key(self) -> tuple[Any, ...]:
+    def _key(self) -> tuple[object, ...]:
         return tuple(self.tensors.items()), self.min_alive, self.mesh, tuple(self.specs.items())
 
     def __eq__(self, other: object) -> bool:
@@ -75,21 +74,21 @@ class Projection:
             for shard, weight, spec in zip(shards, weights, self.tensors.values(), strict=True)
         ]
         index = [shard.index(weight) for shard, weight in zip(shards, weights, strict=True)]
-        cut = self._cut(shards, keys, index, keep)
-        masks = [keep_mask(k, cut.key[i], cut.bound[i], index[i]) for i, k in enumerate(keys)]
+        found = self._thresholds(shards, keys, index, keep)
+        masks = [keep_mask(k, found.key[i], found.bound[i], index[i]) for i, k in enumerate(keys)]
         return [jnp.where(mask, weight, 0) for mask, weight in zip(masks, weights, strict=True)]
 
-    def _cut(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Cut:
+    def _thresholds(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Thresholds:
         """Counts are added up over mesh axes that shard some tensor; along the others all devices count the same."""
         sizes = [spec.size for spec in self.tensors.values()]
         if self.mesh is None:
             # A kernel counts for 15 thresholds in one pass over memory.
             bits = 1 if accelerators.target() is None else 4
-            return joint_cut(keys, keep, index=index, sizes=sizes, bits_per_round=bits)
+            return joint_thresholds(keys, keep, index=index, sizes=sizes, bits_per_round=bits)
         cutting = {name for shard in shards for axes in shard.axes for name in axes}
         axes = tuple(name for name in self.mesh.axis_names if name in cutting)
         counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)
-        return joint_cut(
+        return joint_thresholds(
             keys,
             keep,
             index=index,

@@ -118,14 +118,14 @@ def _abs_topk_backward(k: int, keep: Array, gradient: Array) -> tuple[Array]:
 _abs_topk.defvjp(_abs_topk_forward, _abs_topk_backward)
 
 
-class Cut(NamedTuple):
-    """Where n tensors are cut: an entry stays if its key is above `key`, or equal with an index below `bound`."""
+class Thresholds(NamedTuple):
+    """Of n tensors: an entry stays if its key is above `key`, or equal with an index below `bound`."""
 
     key: Array  # (n,) int32
     bound: Array  # (n,) int32
 
 
-def joint_cut(
+def joint_thresholds(
     keys: Sequence[Array],
     ks: Array,
     *,
@@ -133,14 +133,14 @@ def joint_cut(
     sizes: Sequence[int] | None = None,
     reduce_counts: Callable[[Array], Array] = lambda counts: counts,
     bits_per_round: int = 1,
-) -> Cut:
-    """Finds, for many tensors in one search, the cut that leaves exactly k entries of each.
+) -> Thresholds:
+    """Finds, for many tensors in one search, the thresholds that leave exactly k entries of each.
 
     Every round counts entries of all tensors and passes one int32 array of shape
     (2**bits_per_round - 1, n) through `reduce_counts`; there are 32 / bits_per_round rounds and one more. Inside
     `jax.shard_map`, with `reduce_counts` a psum over the mesh axes that shard the tensors, a round costs
     one small all-reduce, no entry leaves its device, and the result is the same for every sharding.
-    The search for the index is skipped at run time unless some tensor has more equals at its cut than
+    The search for the index is skipped at run time unless some tensor has more equals at its threshold than
     it may keep; it takes as many rounds as the largest size has digits of `bits_per_round` bits. With four
     bits and tensors below 2**28 entries that makes 16 rounds in all.
 
@@ -162,7 +162,9 @@ def joint_cut(
     if index is None:
         index, sizes = [flat_index(each.shape) for each in keys], [each.size for each in keys]
     if bits_per_round == 1:
-        return Cut(*topk_tensors.cut(keys, ks, index, FORCED - 1 if sizes is None else max(sizes), reduce_counts))
+        return Thresholds(
+            *topk_tensors.thresholds(keys, ks, index, FORCED - 1 if sizes is None else max(sizes), reduce_counts)
+        )
     counter = _Counter(keys)
 
     def enough(candidates: Array) -> Array:
@@ -183,7 +185,7 @@ def joint_cut(
         return _largest(few_enough, need, bits_per_round, 32 if sizes is None else max(sizes).bit_length())
 
     tied = jnp.any(reached != ks)
-    return Cut(key, lax.cond(tied, search_index, lambda: need * 0 + FORCED))
+    return Thresholds(key, lax.cond(tied, search_index, lambda: need * 0 + FORCED))
 
 
 class _Counter:
@@ -224,12 +226,12 @@ def _sum(mask: Array) -> Array:
 
 
 def keep_mask(keys: Array, key: Array, bound: Array, index: Array | None = None) -> Array:
-    """Boolean mask of the entries that one cut leaves.
+    """Boolean mask of the entries that one threshold leaves.
 
     Args:
       keys: int32 keys of one tensor or of a shard of it.
-      key, bound: the tensor's entries of `Cut.key` and `Cut.bound`, scalars.
-      index: flat indices as given to `joint_cut`; default: the array is whole.
+      key, bound: the tensor's entries of `Thresholds.key` and `Thresholds.bound`, scalars.
+      index: flat indices as given to `joint_thresholds`; default: the array is whole.
     """
     if index is None:
         index = flat_index(keys.shape)

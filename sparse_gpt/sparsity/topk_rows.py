@@ -8,7 +8,7 @@ are looked into only when some row has one.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ _LOWEST16, _HIGHEST16 = -(2**15), 2**15 - 1
 
 
 @functools.cache
-def keep_rows(k: int, half: bool, sharded: bool) -> Any:
+def keep_rows(k: int, half: bool, sharded: bool) -> Callable[[Array], Array]:
     """``mask(keys)`` for keys (rows, width) int32 from `topk.magnitude_keys`, with 0 < k < width.
 
     Exactly k entries per row are true, ties going to the lowest index. `half` says that the lower 16 bits of all keys
@@ -82,17 +82,17 @@ def _abreast(keys: Array, k: int, half: bool) -> Array:
     wide = -(-width // _CHAIN) * _CHAIN
     padded = jnp.pad(keys, ((0, 0), (0, wide - width)), constant_values=-1)  # below every key
     padded = jnp.pad(padded, ((0, pieces * per_piece - rows), (0, 0)), mode="edge")  # brings no new ties
-    cut = functools.partial(_cut, k=k, half=half)
+    search = functools.partial(_thresholds, k=k, half=half)
     if pieces == 1:
-        threshold, bound = cut(padded)
+        threshold, bound = search(padded)
     else:
-        threshold, bound = lax.map(cut, padded.reshape(pieces, per_piece, wide))
+        threshold, bound = lax.map(search, padded.reshape(pieces, per_piece, wide))
     threshold, bound = threshold.reshape(-1)[:rows, None], bound.reshape(-1)[:rows, None]
     index = jnp.arange(width, dtype=jnp.int32)[None, :]
     return (keys > threshold) | ((keys == threshold) & (index < bound))
 
 
-def _cut(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
+def _thresholds(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
     """Threshold and index bound of every row (rows,), for keys (rows, width) with a whole number of row groups
     and of chains; negative keys count for nothing.
 

@@ -1,9 +1,9 @@
-"""Where many tensors are cut, found for all of them in one search: the inner part of `topk.joint_cut` for a CPU.
+"""Thresholds of many tensors, found in one search: the inner part of `topk.joint_thresholds` for a CPU.
 
 XLA writes every comparison to memory before it reduces, but fuses a chain of additions: so all tensors are side by
 side in one array of 32 rows, a chain adds the rows up, and counting is five times faster than reductions over the
-tensors as they are. One loop searches the keys and then, where some tensor has more equals at its cut than it may keep,
-their indices: compiling the counting once and not five times is a quarter of a train step's compile time.
+tensors as they are. One loop searches the keys and then, where some tensor has more equals at its threshold than it may
+keep, their indices: compiling the counting once and not five times is a quarter of a train step's compile time.
 """
 
 import functools
@@ -50,17 +50,17 @@ class SideBySide:
         return jnp.sum(jnp.where(owns, blocks[None], 0), axis=1)
 
 
-def cut(
+def thresholds(
     keys: Sequence[Array],
     ks: Array,
     index: Sequence[Array],
     largest: int,
     reduce_counts: Callable[[Array], Array],
 ) -> tuple[Array, Array]:
-    """Key and index bound of every tensor, as `topk.Cut` has them.
+    """Key and index bound of every tensor, as `topk.Thresholds` has them.
 
     Args:
-      keys, ks, index: as for `topk.joint_cut`.
+      keys, ks, index: as for `topk.joint_thresholds`.
       largest: a number that no index reaches.
       reduce_counts: sums counts (1, n) over shards.
     """

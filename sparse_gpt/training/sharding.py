@@ -9,7 +9,6 @@ sharding them would make every round of every selection communicate.
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -161,7 +160,7 @@ def state_shardings(
     table = parameter_table(config.model) if table is None else table
     specs = table_specs(table, mesh)
 
-    def place(key_path: tuple[Any, ...], leaf: Leaf) -> NamedSharding:
+    def place(key_path: jax.tree_util.KeyPath, leaf: Leaf) -> NamedSharding:
         path = tuple(key.key for key in key_path if isinstance(key, jax.tree_util.DictKey))
         like_parameter = path in table and leaf.shape == table[path].shape
         return NamedSharding(mesh, specs[path] if like_parameter else PartitionSpec())

@@ -15,9 +15,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from sparse_gpt.circuits.circuit import SOURCES, matrix
 from sparse_gpt.circuits.evidence import curves
-from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph, matrix
 from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates

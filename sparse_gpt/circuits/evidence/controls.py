@@ -5,14 +5,13 @@ import dataclasses
 
 import numpy as np
 
-from sparse_gpt.circuits.circuit import matrix
-from sparse_gpt.circuits.model_graph import ModelGraph
-from sparse_gpt.circuits.nodes import GateArrays, from_vector
+from sparse_gpt.circuits.model_graph import ModelGraph, matrix
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, random_gates
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
-from sparse_gpt.circuits.run.evaluator import random_gates, task_loss
+from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.records.search import Control, Quantiles
 
 QUANTILES = (0.05, 0.5, 0.95)

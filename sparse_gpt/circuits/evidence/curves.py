@@ -8,7 +8,7 @@ import numpy as np
 
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import task_loss
+from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.records.search import CurvePoint, SizeVersusTarget, TargetPoint
 

@@ -1,17 +1,20 @@
 """What circuit.json reports of a circuit: its sizes, and losses on held-out samples."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit, embedding_edges, nodes_of, unembedding_edges
+from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.evidence.paths import path_statistics
+from sparse_gpt.circuits.model_graph import embedding_edges, unembedding_edges
 from sparse_gpt.circuits.nodes import from_vector
 from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import accuracy, agreement, task_loss
+from sparse_gpt.circuits.run.objective import accuracy, agreement, task_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, padded
+from sparse_gpt.records import Search
 from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED, WILD, FamilyLosses, TaskLosses
 
 Metrics = dict[str, float]
@@ -98,8 +101,26 @@ def _in_order(batch: TaskBatch, role: str) -> TaskBatch:
     return batch if role == WILD else by_length(batch)
 
 
-def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: list[TaskLosses]) -> Circuit:
-    """The circuit with everything that circuit.json holds."""
+def medians(search: Search) -> Metrics:
+    """What circuit.json repeats of the controls in search.json."""
+    redrawn = search.redrawn_values
+    found = {
+        "random_circuit_task_loss": float(np.median(_known(search.random_circuit.task_loss))),
+        "redrawn_values_task_loss": float(np.median(_known(redrawn.task_loss))),
+        "redrawn_values_task_loss_calibrated": float(np.median(_known(redrawn.task_loss_calibrated))),
+    }
+    if search.resampled is not None:
+        found["resampled_task_loss"] = float(np.mean(_known(search.resampled.task_loss)))
+    return found
+
+
+def _known(losses: Sequence[float | None]) -> list[float]:
+    return [loss for loss in losses if loss is not None]
+
+
+def describe(problem: Problem, candidate: Candidate, search: Search | None = None) -> Circuit:
+    """The circuit with everything that circuit.json holds; medians of controls where a search is given."""
+    metrics, by_task = measure(problem, candidate)
     support, heldout, settings = candidate.support, problem.heldout, problem.settings
     nodes, edges = nodes_of(from_vector(support.gates, problem.graph.config)), support.kept_edges(problem.graph)
     batch = heldout.batch
@@ -117,7 +138,7 @@ def describe(problem: Problem, candidate: Candidate, metrics: Metrics, by_task: 
         edge_pruned=support.edges is not None,
         nodes=nodes,
         edges=edges,
-        metrics=metrics,
+        metrics=metrics if search is None else metrics | medians(search),
         values={site: np.asarray(value) for site, value in heldout.gated.ablation.items()},
         path_statistics=path_statistics(nodes, edges, problem.graph, prompts, answers, problem.model.token_text),
         tie_qk=settings.tie_qk,

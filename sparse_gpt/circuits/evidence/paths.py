@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from sparse_gpt.circuits.circuit import SOURCES, Edge, matrix, unembedding
-from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.circuit import Edge
+from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph, matrix, unembedding
 from sparse_gpt.circuits.nodes import empty
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.records import Node

@@ -11,7 +11,7 @@ from sparse_gpt.circuits.evidence.leave_one_out import leave_one_out
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
 from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import LARGEST
+from sparse_gpt.circuits.run.objective import LARGEST
 from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.populations import Searches
 from sparse_gpt.circuits.search.select import Selected

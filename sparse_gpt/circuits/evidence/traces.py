@@ -6,19 +6,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit, residual_channels, unembedding
+from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.attention import attention_weights
+from sparse_gpt.circuits.model_graph import residual_channels, unembedding
 from sparse_gpt.circuits.nodes import Gates
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
-from sparse_gpt.circuits.run.evaluator import LARGEST, NO_TOKENS, Evaluator, bounded
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.objective import LARGEST, bounded
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import chain, recorder, site_widths
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.records import Traces
 from sparse_gpt.records.base import Number
 from sparse_gpt.records.traces import Sample, VocabularyEntry
+
+TRACED_SAMPLES = 6
+
+
+def trace(problem: Problem, circuit: Circuit) -> Traces | None:
+    """What the circuit does on the first held-out samples; None when the model has no `token_text`."""
+    token_text = problem.model.token_text
+    if token_text is None:
+        return None
+    some = rows(problem.samples.heldout, slice(TRACED_SAMPLES))
+    return traces(problem.heldout.gated, circuit, some, "heldout", token_text)
 
 
 def traces(

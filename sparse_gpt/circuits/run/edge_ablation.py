@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.circuit import SOURCES, Circuit, Edge, edges_between
+from sparse_gpt.circuits.circuit import Circuit, Edge
+from sparse_gpt.circuits.model_graph import SOURCES, edges_between
 from sparse_gpt.circuits.nodes import GateArrays, Gates
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.config import ModelConfig

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates, empty, from_vector, to_vector
-from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, apply, calibrate, choice_index, fit, fit_many
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
+from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss, traced_losses
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
 from sparse_gpt.config import ModelConfig
@@ -27,7 +27,6 @@ from sparse_gpt.parameters import PyTree
 
 ROWS = 128
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
-LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
@@ -87,7 +86,7 @@ def _slopes(
 
     def loss(gates: Gates, kept: jax.Array) -> jax.Array:
         logits = apply(calibration, model.candidate_logits(gates, places, kept, batch, differentiable=True), index)
-        return jnp.mean(objective.traced_losses(logits[:, 0] - logits[:, 1], batch.foil_share))
+        return jnp.mean(traced_losses(logits[:, 0] - logits[:, 1], batch.foil_share))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)
 
@@ -290,7 +289,7 @@ class Evaluator:
         whole = len(self.batch.positions) // ROWS
         if self.gated.draws is not None or whole < 2:  # sets of values belong to places in the order
             return self
-        loss = objective.losses(self._margins_of(candidate), self.batch.foil_share)
+        loss = losses(self._margins_of(candidate), self.batch.foil_share)
         order = np.argsort(-loss[: whole * ROWS].reshape(whole, ROWS).mean(axis=1), kind="stable")
         places = np.arange(len(loss))
         places[: whole * ROWS] = places[: whole * ROWS].reshape(whole, ROWS)[order].reshape(-1)
@@ -392,53 +391,3 @@ def _filled(batch: TaskBatch) -> TaskBatch:
     """A batch repeated to ROWS rows, or to half as many, without what tells its tasks apart: two programs serve all."""
     count = ROWS if len(batch.positions) > ROWS // 2 else ROWS // 2
     return rows(batch, np.resize(np.arange(len(batch.positions)), count))._replace(task=None, foil_share=None)
-
-
-def bounded(logits: np.ndarray) -> np.ndarray:
-    """Answer and foil logits (..., 2) within LARGEST either way, so that every loss is finite. Where one of them is not
-    a number, the answer is as wrong as can be: what overflowed tells nothing, and must not pass for a success."""
-    unknown = np.isnan(logits).any(axis=-1)
-    limited = np.clip(logits, -LARGEST, LARGEST)
-    limited[unknown] = (-LARGEST, LARGEST)
-    return limited
-
-
-def task_loss(logits: np.ndarray) -> float:
-    """Binary task loss in nats from (B, 2) logits of answer and foil; chance is ln 2."""
-    return _mean_loss(logits, None)
-
-
-def _mean_loss(logits: np.ndarray, foil_share: np.ndarray | None) -> float:
-    return float(np.mean(objective.losses(logits[:, 0] - logits[:, 1], foil_share)))
-
-
-def largest_loss(logits: np.ndarray, batch: TaskBatch) -> float:
-    """The largest of the losses of a batch's tasks, from (B, 2) logits: task losses, or divergences from what the batch
-    is to match."""
-    if batch.task is None:
-        return _mean_loss(logits, batch.foil_share)
-    tasks = [batch.task == i for i in np.unique(batch.task)]
-    shares = [None if batch.foil_share is None else batch.foil_share[own] for own in tasks]
-    return max(_mean_loss(logits[own], share) for own, share in zip(tasks, shares, strict=True))
-
-
-def accuracy(logits: np.ndarray) -> float:
-    """Share of samples whose answer has the larger logit."""
-    return float(np.mean(logits[:, 0] > logits[:, 1]))
-
-
-def agreement(logits: np.ndarray, other: np.ndarray) -> float:
-    """Share of samples on which two sets of logits (B, 2) prefer the same one of answer and foil, right or wrong."""
-    return float(np.mean((logits[:, 0] > logits[:, 1]) == (other[:, 0] > other[:, 1])))
-
-
-def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, tie_qk: bool = False) -> np.ndarray:
-    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels; with
-    tied gates at the same ones of q and k."""
-    rng = np.random.default_rng(seed)
-    layered = from_vector(gates, config)
-    drawn = {
-        site: np.stack([[rng.permutation(row) for row in value] for _ in range(draws)])
-        for site, value in layered.items()
-    }
-    return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)

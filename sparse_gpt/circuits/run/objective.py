@@ -1,15 +1,19 @@
-"""What a search minimizes, sample by sample: the task loss, or the divergence from the model's own answer.
+"""What logits are worth: what a search minimizes, the task loss or the divergence from the model's own answer, and what
+is reported beside it.
 
 The divergence is KL(model || circuit) between the two-way answers, answer against foil, of the whole model and of the
 circuit. A circuit near it does what the model does, its mistakes and its doubts included, so that the target asks the
 same of tasks that the model does well and of tasks that it does not.
 """
 
-from typing import Any
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.parameters import Leaf
 
 SMALLEST = 1e-6  # share of either side in what is matched
 
@@ -31,9 +35,50 @@ def traced_losses(margin: jax.Array, foil_share: jax.Array | None = None) -> jax
     return jnp.asarray(_losses(margin, foil_share, jnp))
 
 
-def _losses(margin: Any, foil_share: Any, library: Any) -> Any:
+def _losses(margin: Leaf, foil_share: Leaf, library: ModuleType) -> Leaf:
     surprise = library.logaddexp(0.0, -margin)
     if foil_share is None:
         return surprise
     entropy = -(foil_share * library.log(foil_share) + (1 - foil_share) * library.log1p(-foil_share))
     return surprise + foil_share * margin - entropy
+
+
+LARGEST = 1e30  # logit; a calibrated one, up to 16 times as large, is still a float32
+
+
+def bounded(logits: np.ndarray) -> np.ndarray:
+    """Answer and foil logits (..., 2) within LARGEST either way, so that every loss is finite. Where one of them is not
+    a number, the answer is as wrong as can be: what overflowed tells nothing, and must not pass for a success."""
+    unknown = np.isnan(logits).any(axis=-1)
+    limited = np.clip(logits, -LARGEST, LARGEST)
+    limited[unknown] = (-LARGEST, LARGEST)
+    return limited
+
+
+def task_loss(logits: np.ndarray) -> float:
+    """Binary task loss in nats from (B, 2) logits of answer and foil; chance is ln 2."""
+    return _mean_loss(logits, None)
+
+
+def _mean_loss(logits: np.ndarray, foil_share: np.ndarray | None) -> float:
+    return float(np.mean(losses(logits[:, 0] - logits[:, 1], foil_share)))
+
+
+def largest_loss(logits: np.ndarray, batch: TaskBatch) -> float:
+    """The largest of the losses of a batch's tasks, from (B, 2) logits: task losses, or divergences from what the batch
+    is to match."""
+    if batch.task is None:
+        return _mean_loss(logits, batch.foil_share)
+    tasks = [batch.task == i for i in np.unique(batch.task)]
+    shares = [None if batch.foil_share is None else batch.foil_share[own] for own in tasks]
+    return max(_mean_loss(logits[own], share) for own, share in zip(tasks, shares, strict=True))
+
+
+def accuracy(logits: np.ndarray) -> float:
+    """Share of samples whose answer has the larger logit."""
+    return float(np.mean(logits[:, 0] > logits[:, 1]))
+
+
+def agreement(logits: np.ndarray, other: np.ndarray) -> float:
+    """Share of samples on which two sets of logits (B, 2) prefer the same one of answer and foil, right or wrong."""
+    return float(np.mean((logits[:, 0] > logits[:, 1]) == (other[:, 0] > other[:, 1])))

@@ -2,12 +2,10 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, without_longest
 from sparse_gpt.errors import InputError
 
 
@@ -37,6 +35,7 @@ class TaskSamples:
     others: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # held-out ones of families it does not
     novel: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # and of those that no search sees
     wild: TaskBatch | None = None  # natural text, see wild.py; not in pairs
+    natural: str = ""  # name of one more family to search on, made of training text; "" for none
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -101,26 +100,3 @@ def joint_sha256(hashes: Sequence[str]) -> str:
     """What identifies the files of several tasks, from the SHA-256 of each ("" for a task without one)."""
     several = len(hashes) > 1 and any(hashes)
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest() if several else hashes[0]
-
-
-def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
-    """Pairs of the batches, alternating, as far as the shortest one goes; `task` is a sample's batch."""
-    pairs = min(len(batch.positions) for batch in batches) // 2
-    length = max(batch.tokens.shape[1] for batch in batches)
-    parts = [rows(padded(batch, length), slice(2 * pairs)) for batch in batches]
-    parts = [batch._replace(task=np.full(2 * pairs, i, np.int32)) for i, batch in enumerate(parts)]
-
-    def woven(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        by_pair = [array.reshape(pairs, 2, *array.shape[1:]) for array in arrays]
-        return np.stack(by_pair, axis=1).reshape(-1, *arrays[0].shape[1:])
-
-    return TaskBatch(*(None if arrays[0] is None else woven(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, TaskBatch]]:
-    """Each task's own samples; of a batch of one task, the batch itself."""
-    if batch.task is None:
-        yield names[0], batch
-        return
-    for i, name in enumerate(names):
-        yield name, rows(batch, np.flatnonzero(batch.task == i))._replace(task=None)

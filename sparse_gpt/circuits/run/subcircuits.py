@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.circuit import SOURCES
+from sparse_gpt.circuits.model_graph import SOURCES
 from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel

@@ -1,6 +1,6 @@
 """Samples of a task as arrays, and what is done to a batch of them before it meets a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -99,3 +99,26 @@ def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> Ta
     longest = -(-int(np.quantile(lengths, 1 - share, method="inverted_cdf")) // bucket) * bucket
     kept = rows(batch, np.repeat(lengths <= longest, 2))
     return kept._replace(tokens=kept.tokens[:, :longest])
+
+
+def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
+    """Pairs of the batches, alternating, as far as the shortest one goes; `task` is a sample's batch."""
+    pairs = min(len(batch.positions) for batch in batches) // 2
+    length = max(batch.tokens.shape[1] for batch in batches)
+    parts = [rows(padded(batch, length), slice(2 * pairs)) for batch in batches]
+    parts = [batch._replace(task=np.full(2 * pairs, i, np.int32)) for i, batch in enumerate(parts)]
+
+    def woven(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        by_pair = [array.reshape(pairs, 2, *array.shape[1:]) for array in arrays]
+        return np.stack(by_pair, axis=1).reshape(-1, *arrays[0].shape[1:])
+
+    return TaskBatch(*(None if arrays[0] is None else woven(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, TaskBatch]]:
+    """Each task's own samples; of a batch of one task, the batch itself."""
+    if batch.task is None:
+        yield names[0], batch
+        return
+    for i, name in enumerate(names):
+        yield name, rows(batch, np.flatnonzero(batch.task == i))._replace(task=None)

@@ -1,10 +1,11 @@
 """What tells the searches of a population apart."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sparse_gpt.config import PruneConfig, path_kinds
+from sparse_gpt.parameters import Leaf
 
 FIRST_PENALTY = {"flat": 1e-5, "integrated_gradients": 1e-4}  # of a path search, by its start
 CONCRETE_PENALTY = 1e-3  # of any with hard concrete gates, which low ones move too slowly
@@ -13,18 +14,18 @@ CONCRETE_PENALTY = 1e-3  # of any with hard concrete gates, which low ones move 
 class Hyperparameters(NamedTuple):
     """One value per search: arrays (S,) outside of vmap, scalars inside."""
 
-    seed: Any
-    k_coef: Any  # cost of an open gate; in a path search the first one
-    learning_rate: Any
-    weight_decay: Any
-    beta2: Any
-    warmup: Any  # fraction of the steps
-    init_noise_scale: Any
-    init_noise_bias: Any
-    heaviside_temp: Any
-    grad_clip: Any  # largest global norm of a search's gradient
-    concrete: Any  # 1: hard concrete gates, 0: Heaviside
-    ranked: Any  # 1: starts from integrated gradients, 0: flat
+    seed: Leaf
+    k_coef: Leaf  # cost of an open gate; in a path search the first one
+    learning_rate: Leaf
+    weight_decay: Leaf
+    beta2: Leaf
+    warmup: Leaf  # fraction of the steps
+    init_noise_scale: Leaf
+    init_noise_bias: Leaf
+    heaviside_temp: Leaf
+    grad_clip: Leaf  # largest global norm of a search's gradient
+    concrete: Leaf  # 1: hard concrete gates, 0: Heaviside
+    ranked: Leaf  # 1: starts from integrated gradients, 0: flat
 
 
 def population(prune: PruneConfig) -> Hyperparameters:

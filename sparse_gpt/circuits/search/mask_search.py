@@ -28,6 +28,7 @@ from sparse_gpt.circuits.search import paper_search, path_search, pause
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.circuits.search.path_search import Aim, PathState
+from sparse_gpt.parameters import Leaf
 from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
@@ -47,6 +48,7 @@ class SearchResult(NamedTuple):
     feasible: np.ndarray  # (S,) whether tau is a mask whose running loss was at the target; the paper's: any node open
 
 
+# More than six parameters here and in what it calls: what is compiled has each array, and each static value, by name.
 @functools.partial(jax.jit, static_argnames=("steps", "mesh", "tie_qk"), donate_argnames="states")
 def advance(
     gated: GatedModel | Subcircuits,
@@ -78,6 +80,7 @@ def advance(
     return run(gated, searchable, h, states, first, batches, aim)
 
 
+# More than six parameters: as of `advance`.
 def _advance(
     gated: GatedModel | Subcircuits,
     searchable: Gates,
@@ -90,7 +93,7 @@ def _advance(
     tie_qk: bool,
 ) -> tuple[States, tuple[jax.Array, jax.Array]]:
     """What one device does."""
-    one: Any
+    one: Any  # either update takes its own states only
     if aim is not None:
         one = functools.partial(path_search.update, gated, aim, steps=steps, tie_qk=tie_qk)
     elif isinstance(gated, GatedModel):
@@ -99,7 +102,7 @@ def _advance(
         raise TypeError("the paper's search runs in the whole model")
     together = jax.vmap(one, in_axes=(0, 0, None, None if aim is None else 0))
 
-    def body(states: States, at: tuple[jax.Array, TaskBatch]) -> tuple[States, Any]:
+    def body(states: States, at: tuple[jax.Array, TaskBatch]) -> tuple[States, tuple[jax.Array, jax.Array]]:
         return together(h, states, *at)
 
     length = batches.positions.shape[0]
@@ -218,7 +221,7 @@ def _initial_states(problem: Problem, h: Hyperparameters, start: Start | None) -
     return path_search.initial_states(h, problem.searchable, start, shifted, tasks)
 
 
-def _on_host(states: States, history: list[Any], size: int, tie_qk: bool) -> SearchResult:
+def _on_host(states: States, history: list[tuple[Leaf, ...]], size: int, tie_qk: bool) -> SearchResult:
     """The first `size` searches; with tied gates, both nodes of a pair have the same values."""
     loss, opened = (np.concatenate(values).T[:size] for values in zip(*history, strict=True))
     taus: Gates

@@ -4,14 +4,26 @@ The search keeps nodes that no longer affect the loss (the paper calls them left
 between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
 """
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
 
+from sparse_gpt.circuits.circuit import Edge
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import from_vector
+from sparse_gpt.circuits.problem import Support
 from sparse_gpt.circuits.run import objective
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
+from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.io import Json, Tree
+from sparse_gpt.records import Node
 
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
 Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) roughly what removing each would add
+Report = Callable[[str], None]  # takes a line about the progress
 Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 """(items,) of 0 and 1 -> margins (B,) of some samples, their slopes (B, items) with respect to the items, and what
 `objective.losses` takes beside margins."""
@@ -166,3 +178,81 @@ def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
     for row, items in zip(sets, removed, strict=True):
         row[items] = 0
     return sets
+
+
+def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+    """A support without every node (or tied pair) that can go, see `screen` and `minimize`."""
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
+
+    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
+        return margin, np.stack([graph.sum_over_gates(each) for each in slopes]), foil_share
+
+    def progress(left: int) -> None:
+        report(f"{left} nodes left")
+
+    def costs(kept: np.ndarray) -> np.ndarray:
+        return graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0])
+
+    left = screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
+    left = minimize(losses, left, target, costs, progress)
+    return Support(left[graph.gate_of])
+
+
+def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+    """A support without every node (or tied pair) and every single edge that can go."""
+    evaluator = evaluator.within_support(start.gates)
+    gates, every = np.flatnonzero(graph.one_per_gate(start.gates)), graph.edges(start.gates)
+    present, layered = set(start.kept_edges(graph)), from_vector(start.gates, graph.config)
+    free = removable(graph.config, every, layered)
+    gone = [edge for edge in every if edge not in present]
+    items = [edge for edge, may_go in zip(every, free, strict=True) if may_go and edge in present]
+    places = edge_places(graph.config, items + gone)
+
+    def expand(sets: np.ndarray) -> Candidates:
+        """Candidates from sets (N, open gates + items); edges that are gone stay so."""
+        opened = np.zeros((len(sets), len(start.gates)), np.float32)
+        opened[:, gates] = sets[:, : len(gates)]
+        kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
+        return Candidates(opened[:, graph.gate_of], places, kept)
+
+    def costs(kept: np.ndarray) -> np.ndarray:
+        of_nodes, of_edges = evaluator.slopes(expand(kept[None, :]))
+        return -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
+
+    left = minimize(
+        lambda sets: evaluator.within(expand(sets), target),
+        np.ones(len(gates) + len(items), np.float32),
+        target,
+        costs,
+        lambda n: report(f"{n} nodes and edges left"),
+    )
+    opened = expand(left[None, :]).gates[0]
+    dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
+    return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
+
+
+def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
+    """A minimized support, of an earlier call if it began at the same nodes (and edges, where some were pruned)."""
+    begun: list[Json] = np.flatnonzero(start.gates).tolist()
+    if start.edges is not None:
+        begun += [[*edge.source, *edge.target] for edge in start.edges]
+    name = f"{what} {hashlib.sha256(str(begun).encode()).hexdigest()[:16]}"
+    return _from_tree(stages.run(name, begun, lambda: _to_tree(stage())))
+
+
+def _to_tree(support: Support) -> Tree:
+    edges = support.edges
+    return {
+        "gates": support.gates,
+        "edges": None if edges is None else [[*e.source, *e.target, e.weight] for e in edges],
+    }
+
+
+def _from_tree(tree: Tree) -> Support:
+    edges = tree["edges"]
+    if edges is None:
+        return Support(tree["gates"])
+    return Support(tree["gates"], tuple(Edge(Node(*row[:3]), Node(*row[3:6]), row[6]) for row in edges))

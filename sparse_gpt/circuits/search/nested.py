@@ -8,7 +8,8 @@ from an open one.
 from collections.abc import Callable
 
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
-from sparse_gpt.circuits.search.select import calibrate, keep_support, minimize_edges, minimize_nodes
+from sparse_gpt.circuits.search.minimize import keep_support, minimize_edges, minimize_nodes
+from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.stages import Stages
 
 MAIN = "main"

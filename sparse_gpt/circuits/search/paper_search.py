@@ -3,7 +3,7 @@
 Objective (paper, appendix on pruning): task loss + k_coef * (number of open gates), minimized over tau with AdamW.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.config import NODE_SITES
+from sparse_gpt.parameters import PyTree
 
 ATTRIBUTION_DECAY = 0.95  # of the running mean of the task loss's gradient with respect to a gate
 
@@ -23,7 +24,7 @@ class SearchState(NamedTuple):
     """What a search carries from step to step; leading axis S outside of vmap."""
 
     tau: Gates
-    optimizer: Any
+    optimizer: PyTree
     attribution: Gates  # running mean of d(task loss) / d(gate); the more negative, the more the node helps
 
 
@@ -52,6 +53,7 @@ def learning_rate(h: Hyperparameters, step: jax.Array, steps: int) -> jax.Array:
     return h.learning_rate * jnp.minimum((done + 1) / warm, (steps - done) / jnp.maximum(1.0, steps - warm))
 
 
+# More than six parameters: as of `mask_search.advance`.
 def update(
     gated: GatedModel,
     searchable: Gates,

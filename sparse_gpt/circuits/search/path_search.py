@@ -8,7 +8,7 @@ Gates are Heaviside (as the paper's) or hard concrete, by search. One array tau 
 is LOG_ALPHA times its tau, so that one learning rate fits both, and either is open where tau is positive.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.config import NODE_SITES
+from sparse_gpt.parameters import Leaf, PyTree
 
 LOG_ALPHA = 10.0  # a concrete gate's log-alpha, per unit of its tau
 CONCRETE_LIMIT = 0.6  # its tau stays within, either way: log-alpha within [-6, 6]
@@ -41,11 +42,11 @@ FALLING = 0.3  # share of the steps, the last ones, in which the learning rate f
 class Aim(NamedTuple):
     """What all searches of a problem share beside the model."""
 
-    target: Any  # () nats
-    margin: Any  # () mean of answer logit - foil logit in the whole model
-    tokens: Any  # (K,) those that calibration may shift
-    largest_scale: Any  # () of the calibration
-    restored: Any  # () share of the steps in which some closed nodes are restored, see `drawn_gates`
+    target: Leaf  # () nats
+    margin: Leaf  # () mean of answer logit - foil logit in the whole model
+    tokens: Leaf  # (K,) those that calibration may shift
+    largest_scale: Leaf  # () of the calibration
+    restored: Leaf  # () share of the steps in which some closed nodes are restored, see `drawn_gates`
 
 
 class Best(NamedTuple):
@@ -53,21 +54,21 @@ class Best(NamedTuple):
 
     tau: Gates
     slope: Gates
-    open_nodes: Any  # (), infinity: none yet
+    open_nodes: Leaf  # (), infinity: none yet
 
 
 class PathState(NamedTuple):
     """What a search carries from step to step; leading axis S outside of vmap. G tasks."""
 
     tau: Gates
-    log_scale: Any  # ()
-    shift: Any  # (K,)
-    optimizer: Any
+    log_scale: Leaf  # ()
+    shift: Leaf  # (K,)
+    optimizer: PyTree
     slope: Gates  # running mean of d(task loss) / d(gate); the more negative, the more the node helps
-    penalty: Any  # () nats per open gate
-    cap: Any  # () above which it does not rise; infinity until the loss is half way to the target
-    half: Any  # () that loss
-    running: Any  # (G,) running mean of each task's calibrated loss
+    penalty: Leaf  # () nats per open gate
+    cap: Leaf  # () above which it does not rise; infinity until the loss is half way to the target
+    half: Leaf  # () that loss
+    running: Leaf  # (G,) running mean of each task's calibrated loss
     best: Best
     searched: Gates  # 1 where a node may still be open
 
@@ -182,6 +183,7 @@ def expected_open(tau: Gates, searched: Gates, h: Hyperparameters, tie_qk: bool)
     return jnp.sum(jnp.stack(list(count.values())))
 
 
+# More than six parameters: as of `mask_search.advance`.
 def update(
     model: GatedModel | Subcircuits,
     aim: Aim,
@@ -210,7 +212,9 @@ def update(
     model = model.with_ablation_set(step)
     answer, foil = (_one_hot(ids, aim.tokens) for ids in (batch.answer, batch.foil))
 
-    def mean_loss(gates: Gates, log_scale: jax.Array, shift: jax.Array) -> tuple[jax.Array, Any]:
+    def mean_loss(
+        gates: Gates, log_scale: jax.Array, shift: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         logits = model.answer_logits(gates, batch)
         margin = logits[:, 0] - logits[:, 1]
         each = traced_losses(jnp.exp(log_scale) * margin + (answer - foil) @ shift, batch.foil_share)
@@ -235,7 +239,7 @@ def update(
     return after._replace(optimizer=optimizer), (jnp.max(losses), opened)
 
 
-def _moved(h: Hyperparameters, aim: Aim, state: PathState, directions: Any, share: jax.Array) -> PathState:
+def _moved(h: Hyperparameters, aim: Aim, state: PathState, directions: PyTree, share: jax.Array) -> PathState:
     """Taus, scale and shift moved against their directions, by a share of their learning rates."""
     by_tau, by_scale, by_shift = directions
     limit = jnp.where(h.concrete > 0, CONCRETE_LIMIT, LIMIT)
@@ -249,6 +253,7 @@ def _moved(h: Hyperparameters, aim: Aim, state: PathState, directions: Any, shar
     return state._replace(tau=tau, log_scale=log_scale, shift=state.shift - share * CALIBRATION_RATE * by_shift)
 
 
+# More than six parameters: as of `update`, and what the step has found.
 def _follow(
     aim: Aim,
     first_penalty: jax.Array,

@@ -1,7 +1,6 @@
 """A search that a signal stops between two chunks of steps: a file keeps what it has done, until it goes on."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -9,9 +8,10 @@ import numpy as np
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import replacing
+from sparse_gpt.parameters import Leaf, PyTree
 
 
-def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> None:
+def write(path: Path, done: int, h: PyTree, states: PyTree, history: list[tuple[Leaf, ...]]) -> None:
     """Writes a file, whole or not at all.
 
     Args:
@@ -26,10 +26,10 @@ def write(path: Path, done: int, h: Any, states: Any, history: list[Any]) -> Non
         np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
 
 
-def read(path: Path | None, h: Any, states: Any) -> tuple[int, Any, list[Any]]:
+def read(path: Path | None, h: PyTree, states: PyTree) -> tuple[int, PyTree, list[tuple[Leaf, ...]]]:
     """(finished steps, states, history) to go on from: of the file if it is there and for these searches, else 0, the
     given states and no history. A file that cannot be read is as none."""
-    fresh: tuple[int, Any, list[Any]] = (0, states, [])
+    fresh: tuple[int, PyTree, list[tuple[Leaf, ...]]] = (0, states, [])
     if path is None or not path.is_file():
         return fresh
     try:

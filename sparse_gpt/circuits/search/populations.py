@@ -10,7 +10,7 @@ interrupted proposes what it would have proposed anyway.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,10 +24,10 @@ from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import integrated_gradients, mask_search
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
 from sparse_gpt.circuits.search.mask_search import SearchResult
-from sparse_gpt.circuits.search.select import Trials, rank_and_truncate
+from sparse_gpt.circuits.search.ranking import Trials, rank_and_truncate
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, group_to_dict, kinds, path_kinds
-from sparse_gpt.io import replacing
+from sparse_gpt.config import NODE_SITES, TUNE_BATCH, PruneConfig, kinds, path_kinds
+from sparse_gpt.io import Tree, replacing
 
 STUDY = "study.db"
 # How far from the value in the prune group each one may go, as a factor either way.
@@ -42,7 +42,6 @@ FACTORS = {
     "heaviside_temp": 5,
 }
 PATH_FACTOR = 5  # the same, of the learning rate of a path search
-AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges")  # of the prune group, what no search depends on
 SHARES = {"1-beta2", "warmup"}  # must stay below 1
 
 
@@ -71,14 +70,9 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
     def run(h: Hyperparameters) -> tuple[SearchResult, Trials]:
         start = integrated_gradients.start(problem, stages) if np.any(h.ranked) else None
         found = mask_search.search(problem, h, start=start, progress=progress, paused=stages.path("paused.npz"))
-        return found, rank_and_truncate(problem, found)
+        return found, rank_and_truncate(problem, found.tau, found.attribution)
 
     return tune(problem.settings, run, stages.folder)
-
-
-def depends_on(prune: PruneConfig) -> dict[str, Any]:
-    """What of the prune group a population depends on."""
-    return {name: value for name, value in group_to_dict(prune).items() if name not in AFTERWARDS}
 
 
 def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> Searches:
@@ -134,7 +128,7 @@ def parameters(prune: PruneConfig, k_coef: float) -> dict[str, float]:
     }
 
 
-def own_parameters(prune: PruneConfig, number: int) -> dict[str, Any]:
+def own_parameters(prune: PruneConfig, number: int) -> Tree:
     """Under the study's names, the values of one search of the first population."""
     if prune.search == "path":
         start, gates = path_kinds(prune)[number % kinds(prune)]
@@ -142,7 +136,7 @@ def own_parameters(prune: PruneConfig, number: int) -> dict[str, Any]:
     return parameters(prune, prune.k_coefs[number % kinds(prune)])
 
 
-def hyperparameters(prune: PruneConfig, proposed: list[dict[str, Any]]) -> Hyperparameters:
+def hyperparameters(prune: PruneConfig, proposed: list[Tree]) -> Hyperparameters:
     """Proposals under the study's names as a population; seed and clipping are the prune group's."""
     size = len(proposed)
     if prune.search == "path":

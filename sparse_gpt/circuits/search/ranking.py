@@ -6,9 +6,14 @@ opening the gate lowers the task loss) and then by the fixed order of nodes, so 
 
 from collections.abc import Callable, Iterable
 
+import flax.struct
+import jax
 import numpy as np
 
-from sparse_gpt.circuits.nodes import LIMIT
+from sparse_gpt.circuits.nodes import LIMIT, GateArrays, to_vector
+from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import Scores
 
 Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings, truncated to these
@@ -97,3 +102,68 @@ def smallest_sizes(
 def size_grid(largest: int, points: int = 24) -> np.ndarray:
     """Sizes from 1 to `largest`, geometrically spaced, distinct."""
     return np.unique(np.geomspace(1, max(1, largest), points).round().astype(int))
+
+
+@flax.struct.dataclass
+class Trials:
+    """S searches, each ranking truncated at the target; every array has the leading axis S.
+
+    Attributes:
+        orders: (S, searched nodes) node indices, from the most to the least important.
+        sizes: (S,) nodes kept.
+        edges: (S,) edges between them.
+        gates: (S, nodes).
+        reached: (S,) whether the target was reached.
+        scores: on selection samples.
+    """
+
+    orders: np.ndarray
+    sizes: np.ndarray
+    edges: np.ndarray
+    gates: np.ndarray
+    reached: np.ndarray
+    scores: Scores
+
+
+def rank_and_truncate(problem: Problem, tau: GateArrays, attribution: GateArrays) -> Trials:
+    """Every search's ranking truncated to the smallest number of nodes whose calibrated selection loss is at most the
+    selection target.
+
+    Path searches have two rankings, by tau and, of what is open, by the averaged slope; that with fewer edges counts.
+    """
+    may_open, graph = problem.searchable_nodes, problem.graph
+    taus, slopes = to_vector(tau), to_vector(attribution)
+    pairs = list(zip(taus, slopes, strict=True))
+    by_tau = _truncated(problem, [rank(tau, slope, may_open, graph.tied) for tau, slope in pairs], taus)
+    if problem.settings.search == "paper":
+        return by_tau
+    by_slope = _truncated(problem, [rank_open(*pair, may_open, graph.tied) for pair in pairs], taus)
+    better = (by_slope.reached & ~by_tau.reached) | (
+        (by_slope.reached == by_tau.reached) & (by_slope.edges < by_tau.edges)
+    )
+
+    def chosen(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.where(better.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(chosen, by_slope, by_tau)
+
+
+def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
+    """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
+
+    What has only such nodes is evaluated within them, where that is faster.
+    """
+    may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
+    orders, is_open = np.stack(rankings), (taus > 0) & (may_open > 0)
+    opened = np.sum(is_open, axis=1)
+    within_open = selection.within_support(np.any(is_open, axis=0).astype(np.float32)) if opened.all() else selection
+
+    def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        evaluator = within_open if (sizes <= opened[which]).all() else selection
+        return evaluator.within(Candidates(truncate(orders[which], sizes, graph.tied)), bounds)
+
+    limit = np.full(len(orders), int(np.sum(may_open > 0)))
+    sizes, reached = smallest_sizes(losses, opened, limit, problem.selection_target)
+    gates = truncate(orders, sizes, graph.tied)
+    edges = np.array([graph.count_edges(g) for g in gates])
+    return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))

@@ -2,7 +2,6 @@
 knows nothing, on other samples."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.config import Config
+from sparse_gpt.io import Json, Tree
 from sparse_gpt.parameters import EMBEDDING, MATRIX, Params, flatten, parameter_table, unflatten
 
 HALVES = 4  # searches on halves of the samples
@@ -94,16 +94,14 @@ def stability(subject: Subject, samples: Samples) -> Measurement:
 def relabeled(samples: TaskSamples, renamed: dict[int, int]) -> TaskSamples:
     """Samples with other tokens as answers and foils; prompts as they are."""
 
-    def other(batch: TaskBatch | None) -> TaskBatch | None:
-        if batch is None:
-            return None
+    def other(batch: TaskBatch) -> TaskBatch:
         answer, foil = (
             np.array([renamed.get(int(t), int(t)) for t in tokens], np.int32) for tokens in (batch.answer, batch.foil)
         )
         return batch._replace(answer=answer, foil=foil)
 
-    changed: dict[str, Any] = {name: other(getattr(samples, name)) for name in ("train", "validation", "heldout")}
-    return dataclasses.replace(samples, **changed, shifted=None)
+    train, validation, heldout = map(other, (samples.train, samples.validation, samples.heldout))
+    return dataclasses.replace(samples, train=train, validation=validation, heldout=heldout, shifted=None)
 
 
 def unrelated_tokens(problem: Problem, count: int) -> np.ndarray:
@@ -160,7 +158,7 @@ def _rebuilt(
     return Problem.build(model, samples, values)
 
 
-def _judged(problem: Problem, candidate: Candidate) -> dict[str, Any]:
+def _judged(problem: Problem, candidate: Candidate) -> Tree:
     """Size and held-out results of a circuit that should not exist."""
     graph, support, heldout = problem.graph, candidate.support, problem.heldout
     logits = calibrate(heldout.logits(support.candidates(graph))[0], candidate.calibration, heldout.index)
@@ -176,7 +174,7 @@ def _judged(problem: Problem, candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _ratio(subject: Subject, found: list[dict[str, Any]], **details: Any) -> Measurement:
+def _ratio(subject: Subject, found: list[Tree], **details: Json) -> Measurement:
     own = len(subject.candidate.support.kept_edges(subject.problem.graph))
     sizes = [entry["edges"] for entry in found if entry["reached"]]
     note = "" if sizes else "no such circuit reached the target"
@@ -191,6 +189,6 @@ def _half(batch: TaskBatch, rng: np.random.Generator) -> TaskBatch:
     return rows(batch, np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1))
 
 
-def _texts(problem: Problem, tokens: np.ndarray) -> list[Any]:
+def _texts(problem: Problem, tokens: np.ndarray) -> list[int | str]:
     text = problem.model.token_text
     return [int(token) if text is None else text(int(token)) for token in tokens]

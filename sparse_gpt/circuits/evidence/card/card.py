@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
+from tqdm import tqdm
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.card import adversary, again, closing, curve, fit, mechanism
@@ -15,8 +15,10 @@ from sparse_gpt.circuits.evidence.card.subject import MAIN, Find, Measurement, S
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import Candidate, Problem, Support
 from sparse_gpt.circuits.run.calibration import Calibration
-from sparse_gpt.circuits.run.evaluator import LARGEST
+from sparse_gpt.circuits.run.objective import LARGEST
+from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import Json
 from sparse_gpt.records import Card
 from sparse_gpt.records.card import CardRow, SampleLosses, Verdict, circuit_sha256
 
@@ -106,6 +108,20 @@ def judge(
     )
 
 
+def keep_card(problem: Problem, circuit: Circuit, stages: Stages, find: Find, progress: bool) -> Card | None:
+    """`judge` as a stage, with the rows that the settings ask for; None where they ask for none."""
+    asked = problem.settings.card
+    if asked == "none":
+        return None
+    names = rows_of("cheap") if asked == "cheap" else tuple(ROWS)
+
+    def make() -> Card:
+        with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
+            return judge(problem, circuit, names, find=find, report=bar.set_postfix_str)
+
+    return stages.run_record("card", [asked, circuit_sha256(circuit.to_dict())], Card, make)
+
+
 def read(path: Path) -> Card | None:
     """card.json; None where there is none, or one that cannot be read, which is to be made again."""
     try:
@@ -171,7 +187,7 @@ def _losses(subject: Subject, samples: Samples) -> SampleLosses:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     """Plain values, numbers rounded and finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}

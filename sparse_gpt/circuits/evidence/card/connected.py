@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_gpt.circuits.circuit import SOURCES, matrix
+from sparse_gpt.circuits.model_graph import SOURCES, matrix
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.config import ModelConfig

@@ -4,7 +4,6 @@ some activations, and records all of them."""
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,14 @@ from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
-from sparse_gpt.circuits.run.evaluator import ROWS, bounded
+from sparse_gpt.circuits.run.evaluator import ROWS
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.objective import bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, recorder
+from sparse_gpt.model.transformer import apply
+from sparse_gpt.parameters import Leaf
 from sparse_gpt.records import Node
 
 Place = tuple[str, int]  # site, layer
@@ -28,7 +30,7 @@ Recording = dict[Place, jax.Array]  # (B, T, width); at the final norm (B, 1, 1)
 BUCKET = 8  # of the prompts' length, so that few programs are compiled
 
 
-@jax.jit
+@jax.jit  # which is why it has more than six parameters: arrays that are traced
 def _run(
     gated: GatedModel,
     gates: Gates,
@@ -47,13 +49,13 @@ def _run(
         return jnp.where(where[name][None, None, :] > 0, values[name], x) if name in values else x
 
     tap: Tap = chain(model.tap(gates, batch.tokens, None), put, recorder(seen, (*NODE_SITES, *NORM_TAPS)))
-    variables, at = {"params": model.params}, batch.positions[:, None]
-    h: Any = model.model.apply(variables, batch.tokens, method="embed")
-    h = model.model.apply(variables, h, 0, None, tap, method="run")
-    h = jnp.take_along_axis(jnp.asarray(h), at[:, :, None], axis=1)
+    run_method, at = functools.partial(apply, model.model, model.params), batch.positions[:, None]
+    h = run_method(batch.tokens, method="embed")
+    h = run_method(h, 0, None, tap, method="run")
+    h = jnp.take_along_axis(h, at[:, :, None], axis=1)
     tokens = jnp.take_along_axis(batch.tokens, at, axis=1)
-    logits: Any = model.model.apply(variables, h, tokens, tap, method="unembed")
-    chosen = jnp.take_along_axis(jnp.asarray(logits)[:, 0], jnp.stack([batch.answer, batch.foil], axis=1), axis=1)
+    logits = run_method(h, tokens, tap, method="unembed")
+    chosen = jnp.take_along_axis(logits[:, 0], jnp.stack([batch.answer, batch.foil], axis=1), axis=1)
     return chosen, {f"{site} {layer}": x for (site, layer), x in seen.items()}
 
 
@@ -113,7 +115,7 @@ class Inside:
         return self.at_end if last and site not in ("attn_in", "attn_k", "attn_v") else self.counted
 
     def run(
-        self, candidate: Candidates, values: Mapping[Place, Any], where: Mapping[Place, np.ndarray]
+        self, candidate: Candidates, values: Mapping[Place, Leaf], where: Mapping[Place, np.ndarray]
     ) -> tuple[np.ndarray, Recording]:
         """Logits (B, 2) and activations of the first candidate, with some of them replaced.
 

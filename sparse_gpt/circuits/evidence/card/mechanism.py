@@ -1,7 +1,5 @@
 """Rows about how the circuit does it: whether its nodes, heads and norms do in it what they do in the model."""
 
-from typing import Any
-
 import numpy as np
 
 from sparse_gpt.circuits.evidence.attention import attention_weights
@@ -16,6 +14,7 @@ from sparse_gpt.circuits.evidence.card.subject import (
     measured,
     not_applicable,
 )
+from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import NORM_TAPS
 from sparse_gpt.records import Node
 
@@ -38,7 +37,7 @@ def roles(subject: Subject, samples: Samples) -> Measurement:
     return Measurement(float(np.mean(kept)), details={"changed": sum(not k for k in kept), "nodes": entries[:SHOWN]})
 
 
-def _role(inner: Inside, node: Node) -> dict[str, Any]:
+def _role(inner: Inside, node: Node) -> Tree:
     at = inner.matters(node.site, node.layer)
     circuit, model = (
         np.asarray(recording[node.site, node.layer])[:, :, node.channel][at].astype(np.float64)

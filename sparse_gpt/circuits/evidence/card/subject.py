@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, rows
+from sparse_gpt.io import Json, Tree
 
 Role = Literal["selection", "heldout", "wild"]
 SHIFTED = "elsewhere"  # the family that has the templates of the shifted variant
@@ -56,11 +57,11 @@ class Measurement:
     value: float | None
     interval: tuple[float, float] | None = None
     clusters: int = 0
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    details: Tree = dataclasses.field(default_factory=dict)
     note: str = ""
 
 
-def measured(estimate: Estimate, note: str = "", **details: Any) -> Measurement:
+def measured(estimate: Estimate, note: str = "", **details: Json) -> Measurement:
     """A mean over samples as a row's finding."""
     return Measurement(*estimate, details, note)
 

@@ -4,13 +4,13 @@ Everything that is closed is folded into constants here, in float64: ablation va
 biases, whole heads into a table over positions, residual channels that nothing open touches into tables over tokens.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit, unembedding
+from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.circuits.model_graph import unembedding
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
@@ -113,7 +113,7 @@ class _Builder:
     def _norm(self, norm: Mapping[str, Array]) -> tuple[Array, Array]:
         return norm["scale"], norm.get("bias", np.zeros_like(norm["scale"]))
 
-    def _sublayer(self, layer: int, site: str, residual: str, make: Any) -> Sublayer:
+    def _sublayer(self, layer: int, site: str, residual: str, make: Callable[[int], Attention | Mlp]) -> Sublayer:
         """One sublayer; also takes `rest` through it."""
         opened, values = self.opened[site][layer], np.where(self.opened[site][layer], 0, self.values[site][layer])
         part = make(layer) if opened.any() else None
@@ -149,7 +149,9 @@ class _Builder:
         scale, shift = self._norm(norm)
         return table / np.sqrt(variance + (LAYER_EPS if layer_norm else RMS_EPS)) * scale + shift
 
-    def _site(self, layer: int, site: str, weights: Array, bias: Array, activation: Any = lambda x: x) -> NodeSite:
+    def _site(
+        self, layer: int, site: str, weights: Array, bias: Array, activation: Callable[[Array], Array] = lambda x: x
+    ) -> NodeSite:
         """A site from `weights` (open sources, width) and `bias` (1 or context, width), which holds all constants."""
         opened = np.flatnonzero(self.opened[site][layer])
         keep = self._keep(site, self.widths[site]) if len(opened) else None
