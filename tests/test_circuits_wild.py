@@ -1,14 +1,17 @@
 """Natural occurrences of a decision, against a loop in numpy over a model of known logits."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.run.wild import LEAST, LONGEST, SHARE, in_pairs, natural_samples, one_decision
 from sparse_gpt.model import build
+from sparse_gpt.workdir import NATURAL_PAIRS, Workdir
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -92,3 +95,44 @@ def test_pairs_of_different_answers_and_like_length() -> None:
     again = in_pairs(batch, seed=1)
     assert again is not None
     np.testing.assert_array_equal(again.tokens, pairs.tokens)
+
+
+def _asked(target: float, text: int, monkeypatch: pytest.MonkeyPatch, name: str = "natural") -> TaskSamples:
+    """Samples that ask for natural text of so many pairs, after `Workdir.with_natural`."""
+    config = dataclasses.replace(CONFIG, prune=dataclasses.replace(CONFIG.prune, target_loss=target))
+    run = Workdir(Path("nowhere"), config)
+    monkeypatch.setitem(run.__dict__, "params", PARAMS)
+    written = circuits_model.batch(2 * text, seed=9)
+    answer = np.tile(np.array(TOKENS, np.int32), text)
+    written = written._replace(answer=answer, foil=sum(TOKENS) - answer)
+    judged = circuits_model.batch(6, seed=8)
+    monkeypatch.setattr(
+        Workdir, "natural_samples", lambda self, train, *_: written if _ and _[-1] == "train" else judged
+    )
+    main = FamilySamples(*(circuits_model.batch(count, seed=i) for i, count in enumerate((80, 24, 30))))
+    return run.with_natural(TaskSamples(*main, families={"main": main}, natural=name))
+
+
+def test_a_search_on_natural_text_has_one_more_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _asked(10.0, 60, monkeypatch, name="")
+    assert list(plain.families) == ["main"]
+    assert plain.wild is not None
+    assert len(plain.wild.positions) == 6
+    samples = _asked(10.0, 60, monkeypatch)
+    assert samples.parts == ("main", "natural")
+    natural = samples.families["natural"]
+    assert [len(part.positions) for part in natural] == [80, 24, 30]  # as many as of the other family
+    prompts = [{tuple(row[: at + 1]) for row, at in zip(part.tokens, part.positions, strict=True)} for part in natural]
+    assert all(len(one & other) == 0 for one, other in zip(prompts, prompts[1:] + prompts[:1], strict=True))
+    assert np.all(np.asarray(natural.train.answer).reshape(-1, 2).sum(axis=1) == sum(TOKENS))
+    assert len(samples.train.positions) == 160
+    assert set(np.unique(np.asarray(samples.train.task))) == {0, 1}
+
+
+def test_natural_text_is_left_out_where_it_is_scarce_or_too_hard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(_asked(10.0, NATURAL_PAIRS - 1, monkeypatch).families) == ["main"]
+    assert "family natural is left out: text has too few of its decisions" in capsys.readouterr().out
+    assert list(_asked(1e-3, 60, monkeypatch).families) == ["main"]
+    assert "family natural is left out: the model has" in capsys.readouterr().out
