@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy.special import expit, xlogy
 
 from sparse_gpt import interruption
@@ -160,6 +161,7 @@ def _search(problem: Problem, h: Hyperparameters, paused: Path | None = None) ->
     return mask_search.search(problem, h, start=_start(), progress=False, devices=one, paused=paused)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_never_at_the_target_keeps_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     prune = dataclasses.replace(PRUNE, target_loss=1e-6)
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
@@ -196,6 +198,7 @@ def _softplus(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("concrete", "matched"), [(0.0, False), (1.0, False), (0.0, True)])
 def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> None:
     """Three steps in float64, loop by loop; gradients of the logits with respect to gates are the model's own."""
@@ -285,6 +288,7 @@ class _Reference:
         self.calibration[0] = np.clip(self.calibration[0], 0, np.log(16))
 
 
+@pytest.mark.slow
 def test_a_stopped_path_search_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     h, paused, problem = hyperparameters.population(PRUNE), tmp_path / "paused.npz", _problem()
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
@@ -411,6 +415,19 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     kept = to_vector(alive) > 0
     np.testing.assert_allclose(to_vector(one.slope)[:, kept], to_vector(other.slope)[:, kept], atol=1e-4)
     assert (to_vector(one.tau)[:, ~kept] < 0).all()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_compacted_states_are_where_the_others_are(devices: int) -> None:
+    """Else the next chunk of steps would be another program."""
+    h = hyperparameters.population(dataclasses.replace(PRUNE, gates=("heaviside",)))
+    states = path_search.initial_states(h, _searchable(), _start(), 0, 1)
+    mesh = mask_search._mesh(2, jax.devices()[:devices])
+    if mesh is not None:
+        states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    after = mask_search._compacted(h, states, tie_qk=False)
+    for site, value in states.searched.items():
+        assert (after.searched[site].sharding, after.searched[site].committed) == (value.sharding, devices > 1)
 
 
 def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said() -> None:
