@@ -7,6 +7,7 @@ second is measured: a fixed loop is timed when the first test starts, and a slow
 import functools
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -77,10 +78,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test that waits for a fixture in its module's SLOW_FIXTURES is slow."""
+    """Every test that waits for a fixture in its module's SLOW_FIXTURES is slow. Files with many slow tests come first:
+    started last, one of them would keep one worker busy when the others have nothing left."""
     for item in items:
         waits = set(getattr(item, "fixturenames", ())) & set(
             getattr(getattr(item, "module", None), "SLOW_FIXTURES", ())
         )
         if waits:
             item.add_marker(pytest.mark.slow)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])

@@ -13,10 +13,14 @@ from sparse_gpt.compilation_cache import processor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Bytecode is kept even where the machine says otherwise: assertions are rewritten and modules compiled once, not by
+# every worker and every process that a test starts.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # In the environment, so that scripts which tests start as processes of their own share them. JAX reads them on import.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax" / processor()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # small programs are many
 # XLA's own passes run as ever; only LLVM does less: a third of the time to compile. Set it to 0 to compile all tests'
 # programs as users' are. Those of tests marked `optimized` always are: they are about bits.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

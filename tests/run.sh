@@ -21,6 +21,7 @@ if [ $# -eq 0 ]; then
 fi
 # Said here, because pytest's closing line is the last.
 [ ${#failed[@]} -eq 0 ] || printf '== FAILED: %s\n' "${failed[@]}"
-# Files side by side: most of their time is compiling, which keeps one core busy. (-n 0 runs them in one process.)
-check pytest -q -n auto --dist loadfile --durations=10 --durations-min=1 "$@"
+# Files side by side, in the order of tests/budget.py: most of their time is compiling, which keeps one core busy.
+# (-n 0 runs them in one process.)
+check pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=10 --durations-min=1 "$@"
 [ ${#failed[@]} -eq 0 ]

@@ -50,6 +50,17 @@ def test_an_unmarked_test_that_takes_long_fails(pytester: pytest.Pytester, monke
     chosen.assert_outcomes(passed=2, deselected=3, warnings=1)
 
 
+def test_files_with_many_slow_tests_come_first(pytester: pytest.Pytester) -> None:
+    one = "import pytest\n\n@pytest.mark.slow\ndef test_one(): pass\ndef test_quick(): pass\n"
+    pytester.makepyfile(
+        test_a="def test_quick(): pass", test_b=one, test_c=one + "@pytest.mark.slow\ndef test_two(): pass"
+    )
+    options = ("-p", "tests.budget", "-p", "no:cacheprovider", "-o", "markers=slow", "--collect-only", "-q")
+    found = pytester.runpytest_inprocess(*options)
+    found.stdout.fnmatch_lines(["test_c.py::test_one", "test_c.py::test_quick", "test_c.py::test_two", "test_b.py::*"])
+    assert "test_a.py::test_quick" in found.outlines[5]
+
+
 def test_a_slower_machine_is_allowed_more(monkeypatch: pytest.MonkeyPatch) -> None:
     for measured, expected in ((budget.LOOP / 2, 1), (budget.LOOP, 1), (3 * budget.LOOP, 3)):
         with monkeypatch.context() as patch:

@@ -18,8 +18,6 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
 from sparse_gpt.training.checkpoint import load_params
 
-pytestmark = pytest.mark.optimized
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 MESH = "fsdp=8"  # one group of all eight: gloo connects groups one by one and can time out on a busy machine
 OVERRIDES = {

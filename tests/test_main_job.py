@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparse_gpt import tasks
+from sparse_gpt import config as configs
+from sparse_gpt import presets, tasks
 from sparse_gpt.experiments import frontier, measures, sparse_vs_dense
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.io import write_json
 from sparse_gpt.model.taps import recorder
+from sparse_gpt.training import step
+from sparse_gpt.training.checkpoint import save_params
 from sparse_gpt.workdir import Workdir
 from tests import reference_model
 from tests.inprocess import launch_here
@@ -27,6 +31,7 @@ Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 # A tiny model does not learn a task, so the target is set above chance: the machinery is what is tested here.
 TINY = (
     "--preset=tiny",
+    "--config.model.n_layer=1",  # what a search compiles grows with the layers
     "--config.model.vocab_size=1024",
     "--config.model.context=112",
     "--config.data.tokens=150000",
@@ -52,7 +57,8 @@ def trained(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_train_prune_report(launch: Launch, trained: Path) -> None:
-    pruned = launch("prune", f"--workdir={trained}", "--task=for_while")
+    # Its card is what the notebook's search has, below, and tests/test_prune.py.
+    pruned = launch("prune", f"--workdir={trained}", "--task=for_while", "--config.prune.card=none")
     assert pruned.returncode == 0, pruned.stderr
     circuit = json.loads((trained / "circuits" / "for_while" / "circuit.json").read_text())
     assert circuit["format"] == "sparse_gpt.circuit/1"
@@ -60,7 +66,7 @@ def test_train_prune_report(launch: Launch, trained: Path) -> None:
     assert {"search.json", "traces.json", "ablation.npz"} <= {
         p.name for p in (trained / "circuits/for_while").iterdir()
     }
-    reported = launch("report", f"--workdir={trained}")
+    reported = launch_here("report", f"--workdir={trained}")
     assert reported.returncode == 0, reported.stderr
     page = (trained / "report" / "index.html").read_text()
     assert "for_while" in page
@@ -91,21 +97,24 @@ def test_a_finished_run_is_not_done_again(launch: Launch, trained: Path) -> None
 
 
 @pytest.mark.slow
-def test_from_a_folder_of_the_reference_to_a_circuit(launch: Launch, trained: Path, tmp_path: Path) -> None:
-    """The three lines of the guide, on an export of our own model; corpus and search are smaller."""
+def test_from_a_folder_of_the_reference_to_a_circuit(trained: Path, tmp_path: Path) -> None:
+    """The three lines of the guide, on an export of our own model; corpus and search are smaller. The search is the
+    notebook's, above, so that its programs are there."""
     guide = README.parent / "docs" / "guides" / "reference_models.md"
     lines = guide.read_text().split("```")[1]
-    exported = launch("export_openai", f"--workdir={trained}", f"--output={tmp_path / 'csp_yolo1'}")
+    exported = launch_here("export_openai", f"--workdir={trained}", f"--output={tmp_path / 'csp_yolo1'}")
     assert exported.returncode == 0, exported.stderr
     env = {**os.environ, "PYTHONPATH": str(README.parent)}
-    small = {"data": ["tokens=60000", "sources=idioms"], "prune": ["target_loss=5", "steps=4", "evaluation_pairs=8"]}
-    small["prune"] += ["edges=false", "refine_trials=1", "seeds=1"]
+    smaller = {"data": ["--config.data.tokens=60000", "--config.data.sources=idioms"]}
+    smaller["prune"] = [flag for flag in TINY if flag.startswith("--config.prune.")]
+    for field in ("seeds", "k_coefs", "batch_pairs", "random_draws"):  # of an imported model they are the defaults
+        value = configs.as_flag(getattr(presets.tiny().prune, field))
+        smaller["prune"].append(f"--config.prune.{field}={value}")
     for line in re.findall(r"python -m launch\.(.*)", lines):
         script, *arguments = shlex.split(
             line.replace("runs/yolo1", "yolo1").replace("FOLDER", "csp_yolo1"), comments=True
         )
-        fields = [f"--config.{script}.{value}" for value in small.get(script, [])]
-        done = launch(script, *arguments, *fields, cwd=tmp_path, env=env)
+        done = launch_here(script, *arguments, *smaller.get(script, []), cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
     circuit = json.loads((tmp_path / "yolo1/circuits/single_double_quote/circuit.json").read_text())
     assert circuit["params_sha256"] == json.loads((trained / "manifest.json").read_text())["params_sha256"]
@@ -133,10 +142,10 @@ def test_training_evaluates_the_tasks(trained: Path) -> None:
         assert row[f"{prefix}accuracy"] == pytest.approx(np.mean(answer > foil), abs=0.02)
 
 
-def test_logits_of_a_workdir(launch: Launch, trained: Path, tmp_path: Path) -> None:
+def test_logits_of_a_workdir(trained: Path, tmp_path: Path) -> None:
     tokens = np.random.default_rng(0).integers(0, 1024, (3, 20))
     np.save(tmp_path / "tokens.npy", tokens)
-    done = launch(
+    done = launch_here(
         "logits",
         f"--workdir={trained}",
         f"--tokens={tmp_path / 'tokens.npy'}",
@@ -199,13 +208,14 @@ def test_a_corpus_without_files_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_comparisons_measure_of_a_model(trained: Path) -> None:
-    """The loss that training logged, and kurtosis by its definition, in float64."""
+def test_what_comparisons_measure_of_a_model(trained: Path, tmp_path: Path) -> None:
+    """The loss that training logged, and kurtosis by its definition, in float64, of a model with two layers."""
     run = Workdir(trained)
     assert sparse_vs_dense.measure_loss(run, run.corpus) == pytest.approx(measures.validation_loss(trained), rel=1e-5)
+    run = deeper(trained, tmp_path)
     found = []
-    for step in range(2):
-        tokens = run.corpus.batch("validation", run.config.data.seed, step, run.config.train.batch_size, 112)
+    for number in range(2):
+        tokens = run.corpus.batch("validation", run.config.data.seed, number, run.config.train.batch_size, 112)
         seen: dict[tuple[str, int], Any] = {}
         run.model.apply(
             {"params": run.params}, tokens[:, :-1].astype(np.int32), tap=recorder(seen, ("resid_post_mlp",))
@@ -214,3 +224,13 @@ def test_what_comparisons_measure_of_a_model(trained: Path) -> None:
             vectors = np.asarray(stream, np.float64).reshape(-1, run.config.model.d_model)
             found += [np.mean((v - v.mean()) ** 4) / np.var(v) ** 2 for v in vectors]
     assert frontier.kurtosis(run, batches=2) == pytest.approx(np.mean(found), rel=1e-4)
+
+
+def deeper(trained: Path, folder: Path) -> Workdir:
+    """A model of two layers that has learned nothing, with tokenizer and corpus of a trained one."""
+    config = configs.replace(configs.load(trained), {"model.n_layer": 2})
+    write_json(folder / "config.json", configs.to_dict(config))
+    for name in ("tokenizer", "corpus"):
+        (folder / name).symlink_to(trained / name)
+    save_params(folder, step.make_state(config).params)
+    return Workdir(folder)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy.special import expit, xlogy
 
 from sparse_gpt import interruption
@@ -17,6 +18,7 @@ from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, op
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.samples import FamilySamples
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, rows
@@ -43,6 +45,21 @@ from tests import circuits_model
 CONFIG = circuits_model.config()
 PRUNE = PruneConfig(search="path", steps=6, seeds=1, batch_pairs=4, target_loss=2.0, selection_margin=1.0)
 TOKENS = np.array([3, 7], np.int32)
+
+
+# Compiled once for all tests that take them with the same shapes.
+_update = jax.jit(path_search.update, static_argnames="steps")
+_answer_logits = jax.jit(GatedModel.answer_logits)
+
+
+@jax.jit
+def _jacobian(gated: GatedModel, gates: GateArrays, batch: TaskBatch) -> GateArrays:
+    """Of the margins (B,) by the gates."""
+    return jax.jacrev(lambda gates: _margins(gated.answer_logits(gates, batch)))(gates)
+
+
+def _margins(logits: jax.Array) -> jax.Array:
+    return logits[:, 0] - logits[:, 1]
 
 
 @functools.cache
@@ -138,9 +155,17 @@ def _state(tau: dict[str, jax.Array], tasks: int) -> PathState:
     )
 
 
-def test_a_search_that_is_never_at_the_target_keeps_no_mask() -> None:
+def _search(problem: Problem, h: Hyperparameters, paused: Path | None = None) -> mask_search.SearchResult:
+    """On one device, as all tests here that need no more of them: one program."""
+    one = jax.devices()[:1]
+    return mask_search.search(problem, h, start=_start(), progress=False, devices=one, paused=paused)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_never_at_the_target_keeps_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     prune = dataclasses.replace(PRUNE, target_loss=1e-6)
-    found = mask_search.search(_problem(prune), hyperparameters.population(prune), start=_start(), progress=False)
+    monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
+    found = _search(_problem(prune), hyperparameters.population(prune))
     assert not found.feasible.any()
     assert (to_vector(found.tau) > 0).any(axis=1).all()
 
@@ -173,6 +198,7 @@ def _softplus(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("concrete", "matched"), [(0.0, False), (1.0, False), (0.0, True)])
 def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> None:
     """Three steps in float64, loop by loop; gradients of the logits with respect to gates are the model's own."""
@@ -186,7 +212,6 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> 
     one = Hyperparameters(*(value[0] for value in h))
     state = jax.tree.map(lambda x: x[0], states)
     aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS), jnp.float32(16), jnp.float32(0))
-    step_of = jax.jit(functools.partial(path_search.update, gated, aim, steps=5))
     mine = _Reference(state, concrete, gated, train)
     for step in range(3):
         key = jax.random.fold_in(jax.random.key(3), step)
@@ -195,7 +220,7 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> 
             for i, (site, value) in enumerate(state.tau.items())
         }
         mine.step(step, noise)
-        state, (loss, opened) = step_of(one, state, jnp.int32(step), train)
+        state, (loss, opened) = _update(gated, aim, one, state, jnp.int32(step), train, steps=5)
         assert float(loss) == pytest.approx(mine.loss, rel=1e-4)
         assert int(opened) == mine.opened
         np.testing.assert_allclose(to_vector(jax.device_get(state.tau)), mine.tau, atol=2e-4)
@@ -207,7 +232,7 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> 
 class _Reference:
     """One search in float64, written out step by step."""
 
-    def __init__(self, state: PathState, concrete: float, gated: object, batch: TaskBatch):
+    def __init__(self, state: PathState, concrete: float, gated: GatedModel, batch: TaskBatch):
         self.tau = to_vector(jax.device_get(state.tau)).astype(np.float64)
         self.may_open = to_vector(_searchable()) > 0
         self.concrete, self.gated, self.batch = concrete > 0, gated, batch
@@ -215,12 +240,7 @@ class _Reference:
         self.slope, self.loss, self.opened = np.zeros_like(self.tau), 0.0, 0
         self.running = 0.0
         self.moments = np.zeros((2, len(self.tau) + 3))
-        self.logits = jax.jit(lambda gates: gated.answer_logits(gates, batch))  # type: ignore[attr-defined]
-        self.jacobian = jax.jit(jax.jacrev(lambda gates: self._margins(gates)))
-
-    def _margins(self, gates: dict[str, jax.Array]) -> jax.Array:
-        logits = self.logits(gates)
-        return jnp.asarray(logits[:, 0] - logits[:, 1])
+        self.prompts = batch._replace(foil_share=None)  # which no logit depends on
 
     def step(self, step: int, noise: GateArrays) -> None:
         tau, allowed = self.tau, self.may_open
@@ -235,8 +255,9 @@ class _Reference:
             gates, rise = (tau > 0).astype(float), expit(tau) * expit(-tau)
             price = rise
         given = from_vector((gates * allowed).astype(np.float32), CONFIG.model)
-        margin = np.asarray(self._margins(given), np.float64)
-        by_gate = to_vector({site: np.asarray(x, np.float64) for site, x in self.jacobian(given).items()})
+        margin = np.asarray(_margins(_answer_logits(self.gated, given, self.prompts)), np.float64)
+        slopes = _jacobian(self.gated, given, self.prompts)
+        by_gate = to_vector({site: np.asarray(x, np.float64) for site, x in slopes.items()})
         side = np.where(self.batch.answer == TOKENS[0], 1.0, -1.0)
         scale, shift = np.exp(self.calibration[0]), self.calibration[1:]
         calibrated = scale * margin + side * (shift[0] - shift[1])
@@ -267,21 +288,17 @@ class _Reference:
         self.calibration[0] = np.clip(self.calibration[0], 0, np.log(16))
 
 
+@pytest.mark.slow
 def test_a_stopped_path_search_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     h, paused, problem = hyperparameters.population(PRUNE), tmp_path / "paused.npz", _problem()
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
-
-    def find(file: Path | None = None) -> mask_search.SearchResult:
-        one = jax.devices()[:1]
-        return mask_search.search(problem, h, start=_start(), progress=False, devices=one, paused=file)
-
-    straight = find()
+    straight = _search(problem, h)
     with monkeypatch.context() as reported:
         reported.setattr(interruption, "requested", lambda: True)
         reported.setattr(interruption, "check", _interrupt)
         with pytest.raises(Interrupted):
-            find(paused)
-    jax.tree.map(np.testing.assert_array_equal, find(paused), straight)
+            _search(problem, h, paused)
+    jax.tree.map(np.testing.assert_array_equal, _search(problem, h, paused), straight)
     assert straight.feasible.all()
 
 
@@ -398,6 +415,19 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     kept = to_vector(alive) > 0
     np.testing.assert_allclose(to_vector(one.slope)[:, kept], to_vector(other.slope)[:, kept], atol=1e-4)
     assert (to_vector(one.tau)[:, ~kept] < 0).all()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_compacted_states_are_where_the_others_are(devices: int) -> None:
+    """Else the next chunk of steps would be another program."""
+    h = hyperparameters.population(dataclasses.replace(PRUNE, gates=("heaviside",)))
+    states = path_search.initial_states(h, _searchable(), _start(), 0, 1)
+    mesh = mask_search._mesh(2, jax.devices()[:devices])
+    if mesh is not None:
+        states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    after = mask_search._compacted(h, states, tie_qk=False)
+    for site, value in states.searched.items():
+        assert (after.searched[site].sharding, after.searched[site].committed) == (value.sharding, devices > 1)
 
 
 def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said() -> None:

@@ -95,21 +95,26 @@ def test_abs_topk_is_the_same_without_jit() -> None:
         same_bits(topk.abs_topk(jnp.asarray(x), 12), np.where(reference_rows(x, 12), x, np.float32(0)))
 
 
+def weighted_sum(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.sum(topk.abs_topk(x, 16) * weight)
+
+
+PER_ROW = jax.vmap(jax.grad(weighted_sum))
+GRADIENTS = {  # compiled once for all kinds
+    "compiled": jax.grad(jax.jit(weighted_sum)),
+    "not compiled": jax.grad(weighted_sum),
+    "computed again": jax.grad(jax.jit(jax.checkpoint(weighted_sum))),
+    "by rows, compiled": jax.jit(PER_ROW),
+    "by rows of rows": jax.vmap(PER_ROW),
+}
+
+
 @pytest.mark.parametrize("kind", ["normal", "relu", "equal"])
-def test_gradient_is_the_mask(kind: str) -> None:
+@pytest.mark.parametrize("way", GRADIENTS)
+def test_gradient_is_the_mask(way: str, kind: str) -> None:
     x, weight = draw(kind, (5, 4, 64)), draw("normal", (5, 4, 64), seed=1)
-    keep = reference_rows(x, 16)
-
-    def loss(x: jax.Array) -> jax.Array:
-        return jnp.sum(topk.abs_topk(x, 16) * weight)
-
-    expected = np.where(keep, weight, np.float32(0))
-    for transform in (jax.jit, lambda f: f, lambda f: jax.jit(jax.checkpoint(f))):
-        np.testing.assert_array_equal(jax.grad(transform(loss))(jnp.asarray(x)), expected)
-
-    per_row = jax.vmap(jax.grad(lambda x, w: jnp.sum(topk.abs_topk(x, 16) * w)))
-    np.testing.assert_array_equal(jax.jit(per_row)(x, weight), expected)
-    np.testing.assert_array_equal(jax.vmap(per_row)(x, weight), expected)
+    expected = np.where(reference_rows(x, 16), weight, np.float32(0))
+    np.testing.assert_array_equal(GRADIENTS[way](jnp.asarray(x), jnp.asarray(weight)), expected)
 
 
 def test_abs_topk_under_vmap_and_scan() -> None:

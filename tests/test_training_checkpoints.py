@@ -25,8 +25,6 @@ from sparse_gpt.training import checkpoint, loop, run, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk, load_params
 from sparse_gpt.training.objective import LanguageModel
 
-pytestmark = pytest.mark.optimized
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERRIDES = {
     "model.n_layer": 1, "model.d_model": 16, "model.d_mlp": 32, "model.vocab_size": 32, "model.context": 8,

@@ -86,8 +86,9 @@ class Checkpoints:
         A checkpoint whose metadata cannot be read passes: restoring it tells what is wrong.
         """
         try:
-            written = (self._manager.metadata(step).custom_metadata or {}).get("sparse_gpt_format", FORMAT)
-            found = flatten(self._manager.item_metadata(step)["params"].tree)
+            metadata = self._manager.metadata(step)
+            written = (metadata.custom_metadata or {}).get("sparse_gpt_format", FORMAT)
+            found = flatten(metadata.item_metadata["params"].tree)
         except Exception:  # damaged files raise anything; see above
             return
         if written > FORMAT:

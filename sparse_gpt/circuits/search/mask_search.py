@@ -186,10 +186,13 @@ def _compacted(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState
     """States of searches that go on with the nodes that are not closed for good in all of them."""
     tau = {site: np.asarray(value) for site, value in jax.device_get(states.tau).items()}
     alive = path_search.not_closed(h, tau, tie_qk)
-    searched = {
-        site: jax.device_put(np.asarray(value) * alive[site], value.sharding) for site, value in states.searched.items()
-    }
+    searched = {site: _in_place_of(value, np.asarray(value) * alive[site]) for site, value in states.searched.items()}
     return states._replace(searched=searched)
+
+
+def _in_place_of(before: jax.Array, value: np.ndarray) -> jax.Array:
+    """`value` on the devices of `before`, and bound to them only if that is, or `advance` would be compiled anew."""
+    return jax.device_put(value, before.sharding) if before.committed else jnp.asarray(value)
 
 
 def _restricted(problem: Problem, states: PathState, model: GatedModel | Subcircuits) -> GatedModel | Subcircuits:
