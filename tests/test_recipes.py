@@ -94,5 +94,8 @@ def test_a_tiny_comparison_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch, wor
     seconds = json.loads((workdir / "step_seconds.json").read_text())
     assert float(rows[0]["seconds"]) == pytest.approx(41 * seconds["openai_reference"])
     assert float(rows[2]["seconds"]) == pytest.approx(40 * seconds["fast"])
+    before_any_step = checks[0].measured
+    assert isinstance(before_any_step, float)
+    assert 1 < before_any_step < math.log(512), "better than chance"
     assert recipes.recipes(workdir, "tiny") == checks, "what is finished is not done again"
     assert {type(check) for check in checks} == {harness.Check}
