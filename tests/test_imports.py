@@ -87,7 +87,7 @@ ROOMS["sparse_gpt.costs"] = {
     "sparse_gpt.presets",
     "sparse_gpt.surroundings",
 }
-ROOMS["sparse_gpt.experiments"] = set(ROOMS) - {"sparse_gpt", "sparse_gpt.api", "sparse_gpt.costs", "sparse_gpt.page"}
+ROOMS["sparse_gpt.experiments"] = set(ROOMS) - {"sparse_gpt", "sparse_gpt.api", "sparse_gpt.page"}
 # Outer packages, for rooms that are to stay free of most.
 ONLY_OUTER = {"sparse_gpt.tasks": {"numpy"}, "sparse_gpt.arrays": {"numpy"}}
 SLOW = {"jax", "flax", "optax", "orbax"}  # to import: not before flags are checked

@@ -24,12 +24,12 @@ pytestmark = pytest.mark.optimized
 MESH = "data=2,fsdp=2,tensor=2"
 
 
-def small(mesh: str = "") -> Config:
+def small(mesh: str = "", recipe: str = "paper") -> Config:
     """One layer, with every kind of tensor."""
     overrides = {
         "model.n_layer": 1, "model.d_model": 16, "model.d_mlp": 32, "model.vocab_size": 32, "model.context": 8,
         "sparsity.density": 0.5, "train.steps": 4, "train.checkpoint_every": 2, "train.log_every": 2,
-        "train.mesh": mesh,
+        "train.mesh": mesh, "optimizer.recipe": recipe,
     }  # fmt: skip
     return configs.validate(configs.replace(presets.tiny(), overrides))
 
@@ -46,8 +46,9 @@ def one_device() -> Mesh:
 
 
 @pytest.mark.slow
-def test_sharded_step_equals_the_step_of_one_device_and_sends_little() -> None:
-    config = small(MESH)
+@pytest.mark.parametrize("recipe", ["paper", "fast"])
+def test_sharded_step_equals_the_step_of_one_device_and_sends_little(recipe: str) -> None:
+    config = small(MESH, recipe)
     mesh, reported, batch = sharding.make_mesh(config), schedules.settings(config, 3), tokens(config)[0]
     rate = np.float32(0.01)
     state = step.make_state(config, mesh)

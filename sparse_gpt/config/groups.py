@@ -70,7 +70,11 @@ class SparsityConfig:
 class OptimizerConfig:
     """AdamW with controlled gradient RMS; `recipe` fixes the order of operations (see training/optimizer.py)."""
 
-    recipe: str = choice("paper", ("paper", "openai_reference"), "order of operations in a step")
+    recipe: str = choice(
+        "paper",
+        ("paper", "openai_reference", "fast"),
+        "order of operations in a step, and where the bigram table starts",
+    )
     learning_rate: float = real(1e-2, "highest learning rate of the paper's search", above=0, at_most=LARGE)
     warmup: float = real(0.01, "fraction of training in which the learning rate rises", at_least=0, below=1)
     sharkfin: bool = flag(True, "learning rate times sqrt(target density / current density)")

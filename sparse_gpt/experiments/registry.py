@@ -89,6 +89,21 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "30 min on 2 cores",
         _later("quickstart", "quickstart"),
     ),
+    "recipes": Experiment(
+        "recipe fast reaches openai_reference's loss at quickstart's size in half the time; recipes that lose, too",
+        "4 h on 2 cores",
+        _later("recipes", "recipes", size="quickstart"),
+    ),
+    "recipes-laptop": Experiment(
+        "the same at the size of preset laptop",
+        "50 h on 2 cores",
+        _later("recipes", "recipes", size="laptop"),
+    ),
+    "recipes-tiny": Experiment(
+        "the same at the size of preset tiny, which shows that it runs and proves nothing",
+        "3 min on 2 cores",
+        _later("recipes", "recipes", size="tiny"),
+    ),
     "resume-exactness": Experiment(
         "a run that is killed and resumed ends with the same bits, metrics included",
         "2 min on 2 cores",

@@ -3,7 +3,7 @@
 Where the starting point comes from, in this order:
   1. resume: the newest readable checkpoint of the workdir;
   2. init_from: given parameters, fresh moments, step 0;
-  3. scratch: config.train.seed.
+  3. scratch: config.train.seed, for recipe `fast` with the bigram table that counting the training text gives.
 Batch s is a pure function of the corpus, the data seed and s, so resuming needs nothing but the step.
 
 The same loop runs on one device, on a mesh of them, and as one of several processes, where process 0 writes the files.
@@ -47,6 +47,7 @@ class Batches:
 
     train: Callable[[int], Iterator[np.ndarray]]  # batches from a given step on
     validation: list[np.ndarray]  # fixed batches
+    bigram: Callable[[], np.ndarray] | None = None  # the bigram table that a fresh model starts with; None: its own
 
 
 AtStep = Callable[[int, Params], None]
@@ -103,7 +104,8 @@ def train(
     with distributed.writing(workdir), leave_as_found(workdir), full_disk(workdir):
         distributed.first_does(lambda: _claim(config, workdir, facts or {}))
         with Checkpoints(workdir, config.train.keep_last, config.train.keep_every, config) as checkpoints:
-            start, state, advance = _ready(config, checkpoints, init_from, objective, progress)
+            fresh = functools.partial(_fresh_state, config, batches, init_from, objective)
+            start, state, advance = _ready(config, checkpoints, fresh, objective, progress)
             run = Run(config, batches, checkpoints, objective, advance, sharding.spread(mesh), at_step)
             with interruption.deferred(functools.partial(patience, run)):
                 result = _run(run, workdir, start, state, progress)
@@ -135,40 +137,47 @@ def _ending(result: Result) -> Tree:
 
 
 def _ready(
-    config: Config, checkpoints: Checkpoints, init_from: Params | None, objective: Objective, progress: bool
+    config: Config, checkpoints: Checkpoints, fresh: Callable[[], TrainState], objective: Objective, progress: bool
 ) -> tuple[int, TrainState, Advance]:
     """(finished steps, state, compiled step). The step compiles while the state is made or read."""
     steps = checkpoints.steps()
     if steps and steps[-1] >= schedules.iterations(config):  # nothing is left to do
-        return *_starting_point(config, checkpoints, init_from, objective), lambda *args: objective.compile_step()(
-            *args
-        )
+        return *_starting_point(checkpoints, fresh, objective), lambda *args: objective.compile_step()(*args)
     with ThreadPoolExecutor(1) as pool:
         compiled = pool.submit(objective.compile_step)
-        start, state = _starting_point(config, checkpoints, init_from, objective)
+        start, state = _starting_point(checkpoints, fresh, objective)
         with compiling("the train step", progress):
             return start, state, compiled.result()
 
 
 def _starting_point(
-    config: Config, checkpoints: Checkpoints, init_from: Params | None, objective: Objective
+    checkpoints: Checkpoints, fresh: Callable[[], TrainState], objective: Objective
 ) -> tuple[int, TrainState]:
     """(finished steps, state), by the precedence at the top of this file."""
     abstract = objective.abstract_state()
     restored = checkpoints.restore_newest(abstract.params, abstract.optimizer)
-    if restored is not None:
-        finished, params, moments, notes = restored
-        for note in notes if distributed.is_first() else []:
-            tqdm.write(note)
-        return finished, TrainState(params, moments)
+    if restored is None:
+        return 0, fresh()
+    finished, params, moments, notes = restored
+    for note in notes if distributed.is_first() else []:
+        tqdm.write(note)
+    return finished, TrainState(params, moments)
+
+
+def _fresh_state(config: Config, batches: Batches, init_from: Params | None, objective: Objective) -> TrainState:
+    """Where a run starts that has no checkpoint: given parameters, or those of its seed."""
     state = objective.make_state()
     if init_from is not None:
         check_params(config, init_from)
         params = jax.tree.map(
             lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding), init_from, state.params
         )
-        return 0, TrainState(params, state.optimizer)
-    return 0, state
+        return TrainState(params, state.optimizer)
+    if batches.bigram is not None:
+        table, own = batches.bigram(), state.params["bigram"]
+        counted = jax.make_array_from_callback(own.shape, own.sharding, lambda index: table[index])
+        return TrainState({**state.params, "bigram": counted}, state.optimizer)
+    return state
 
 
 def check_params(config: Config, params: Params) -> None:

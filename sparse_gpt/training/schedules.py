@@ -58,11 +58,13 @@ def projected_tensors(config: Config) -> Mapping[Path, ParameterSpec]:
     """The tensors that the projection acts on, in table order.
 
     The paper projects block matrices, biases, embedding and unembedding. The reference never zeroes biases, and
-    projects additive positions although it meant to freeze them.
+    projects additive positions although it meant to freeze them; recipe `fast` does neither.
     """
-    reference = config.optimizer.recipe == "openai_reference"
-    kinds = {MATRIX, EMBEDDING, POSITION if reference and config.model.position == "additive" else BIAS}
-    kinds -= {BIAS} if reference else set()
+    kinds = {MATRIX, EMBEDDING}
+    if config.optimizer.recipe == "paper":
+        kinds.add(BIAS)
+    if config.optimizer.recipe == "openai_reference" and config.model.position == "additive":
+        kinds.add(POSITION)
     return {path: spec for path, spec in parameter_table(config.model).items() if spec.kind in kinds}
 
 

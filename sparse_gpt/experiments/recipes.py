@@ -1,0 +1,269 @@
+"""Experiment: pretraining loss against time and tokens, recipe by recipe, on the same bytes.
+
+Every candidate gets the same budget: one short run for each of as many learning rates as the others have, then runs of
+several lengths at the best rate, from every seed. A schedule ends with its run, so that a shorter run is no part of a
+longer one: what a recipe reaches in less time is what its shorter runs end with.
+
+Seconds are steps times the seconds of a step, which are measured side by side in one process (`step_seconds.json`):
+clocks of trainings on a shared machine tell more about the machine.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from sparse_gpt import config as configs
+from sparse_gpt import presets
+from sparse_gpt.config import Config
+from sparse_gpt.costs import benchmark
+from sparse_gpt.data import Corpus, bigrams
+from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import measures, plots
+from sparse_gpt.experiments.harness import Check, at_most, finish, metrics_rows, reported
+from sparse_gpt.io import Json, Tree, read_json, write_json
+from sparse_gpt.training import schedules
+
+BASELINE, WINNER = "openai_reference", "fast"
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to train: fields that differ from the size's preset, and the learning rates it may choose from."""
+
+    fields: Mapping[str, Json]
+    rates: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What is trained, and how much of it.
+
+    Attributes:
+      preset: model, density and data.
+      candidates: by name.
+      fractions: of the preset's steps, longest first: how long the runs are.
+      tuning: the same for the short runs that choose a learning rate.
+      seeds: of the initial parameters.
+      fields: further fields, for all candidates.
+    """
+
+    preset: str
+    candidates: Mapping[str, Candidate]
+    fractions: tuple[float, ...] = (1.0, 1 / 2, 1 / 3)
+    tuning: float = 1 / 4
+    seeds: int = 3
+    fields: Mapping[str, Json] = dataclasses.field(default_factory=dict)
+
+
+def recipes(folder: Path, size: str) -> list[Check]:
+    """Trains every candidate of a size (or finishes it), and compares losses after equal time and equal tokens."""
+    what = SIZES[size]
+    corpus = _corpus(what, folder)
+    rows: list[Tree] = []
+    seconds = _step_seconds(what, folder / "step_seconds.json")
+    for name, candidate in what.candidates.items():
+        rate = _best_rate(what, name, candidate, folder, corpus)
+        for fraction, seed in itertools.product(what.fractions, range(what.seeds)):
+            run = _Run(what, name, candidate, rate, fraction, seed)
+            rows.append(run.row(run.train(folder, corpus), seconds[name]))
+    plots.write_csv(folder / "recipes.csv", rows)
+    plots.draw(
+        folder / "recipes.png",
+        f"Pretraining loss against time at the size of preset {what.preset}, runs of several lengths",
+        "seconds of training (steps times measured seconds per step)",
+        "validation loss (nats per token)",
+        lambda axes: _lines(rows, axes),
+    )
+    counted = reported("validation loss of the counted bigram table alone", counted_loss(Corpus.open(corpus), what))
+    return [counted, *_reached(rows, what), *_time_to_baseline(rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One training."""
+
+    size: Size
+    name: str
+    candidate: Candidate
+    rate: float
+    fraction: float
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        return round(self.fraction * presets.preset(self.size.preset).train.steps)
+
+    def train(self, folder: Path, corpus: Path) -> Path:
+        """The finished workdir; one that is there is not trained again."""
+        workdir = (
+            folder
+            / self.name.replace(", ", "_").replace(" ", "_")
+            / f"rate_{self.rate:g}_steps_{self.steps}_seed_{self.seed}"
+        )
+        fields = {
+            **self.size.fields,
+            **self.candidate.fields,
+            "optimizer.learning_rate": self.rate,
+            "train.steps": self.steps,
+            "train.seed": self.seed,
+            "train.evaluate_tasks": False,
+            "data.corpus": corpus,
+        }
+        flags = [f"--config.{field}={value}" for field, value in fields.items()]
+        finish("train", f"--preset={self.size.preset}", f"--workdir={workdir}", *flags)
+        return workdir
+
+    def row(self, workdir: Path, step_seconds: float) -> Tree:
+        """The finished run as one line of the table."""
+        c, last = configs.load(workdir), metrics_rows(workdir)[-1]
+        return {
+            "recipe": self.name,
+            "learning_rate": self.rate,
+            "steps": self.steps,
+            "tokens": last.tokens,
+            "seconds": schedules.iterations(c) * step_seconds,
+            "seed": self.seed,
+            "val_loss": measures.validation_loss(workdir),
+            "dead_neurons": last.dead_neurons,
+        }
+
+
+def _corpus(what: Size, folder: Path) -> Path:
+    """The corpus of all runs."""
+    flags = [f"--config.{name}={value}" for name, value in what.fields.items()]
+    finish("data", f"--preset={what.preset}", f"--workdir={folder}", *flags)
+    return folder / "corpus"
+
+
+def counted_loss(corpus: Corpus, what: Size) -> float:
+    """What recipe `fast` starts from: validation loss where counting pairs of tokens is all that predicts."""
+    c = configs.replace(presets.preset(what.preset), what.fields)
+    shape = c.train.batch_size, c.model.context
+    rows = [corpus.batch("validation", c.data.seed, step, *shape) for step in range(c.train.eval_batches)]
+    tokens = np.concatenate(rows)
+    return -float(np.mean(bigrams.log_probabilities(corpus)[tokens[:, :-1], tokens[:, 1:]]))
+
+
+def _best_rate(what: Size, name: str, candidate: Candidate, folder: Path, corpus: Path) -> float:
+    """The learning rate whose short run ends with the lowest validation loss."""
+    if len(candidate.rates) == 1:
+        return candidate.rates[0]
+
+    losses = {}
+    for rate in candidate.rates:
+        try:
+            run = _Run(what, name, candidate, rate, what.tuning, 0).train(folder, corpus)
+        except InputError as error:  # too large a rate diverges; its own line stands above
+            print(f"{name}: learning rate {rate:g} is left out: {error}")
+            continue
+        losses[rate] = measures.validation_loss(run)
+    if not losses:
+        raise InputError(
+            f"{name}: none of the learning rates {candidate.rates} can be trained; the reasons stand above"
+        )
+    return min(losses, key=lambda rate: losses[rate])
+
+
+def _step_seconds(what: Size, path: Path, rounds: int = 15) -> Mapping[str, float]:
+    """Median seconds of a step of every candidate, taken in turn; measured once."""
+    if not path.exists():
+        steps = {name: benchmark.compiled_step(_config(what, each), True) for name, each in what.candidates.items()}
+        write_json(path, benchmark.side_by_side(steps, rounds))
+    found: Mapping[str, float] = read_json(path)
+    return found
+
+
+def _config(what: Size, candidate: Candidate) -> Config:
+    base = presets.preset(what.preset)
+    return configs.validate(configs.replace(base, {**what.fields, **candidate.fields}))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the runs say
+
+
+def _means(rows: Sequence[Mapping[str, Json]], recipe: str) -> list[tuple[float, float]]:
+    """(seconds, mean loss over seeds) of a recipe's lengths, shortest first."""
+    own = [row for row in rows if row["recipe"] == recipe]
+    lengths = sorted({row["seconds"] for row in own})
+    return [(at, float(np.mean([row["val_loss"] for row in own if row["seconds"] == at]))) for at in lengths]
+
+
+def loss_after(seconds: float, means: Sequence[tuple[float, float]]) -> float | None:
+    """Loss after so many seconds, on the line through the lengths nearest to it (linear in the logarithm of time); None
+    outside of what was measured."""
+    for (early, worse), (late, better) in itertools.pairwise(means):
+        if early <= seconds <= late:
+            share = math.log(seconds / early) / math.log(late / early)
+            return worse + share * (better - worse)
+    return None
+
+
+def seconds_to(loss: float, means: Sequence[tuple[float, float]]) -> float | None:
+    """Seconds to a loss, on the same line; None if no run has reached it, or all have."""
+    for (early, worse), (late, better) in itertools.pairwise(means):
+        if better <= loss <= worse and better < worse:
+            share = (worse - loss) / (worse - better)
+            return float(early * (late / early) ** share)
+    return None
+
+
+def _reached(rows: Sequence[Mapping[str, Json]], what: Size) -> list[Check]:
+    """Mean loss of every recipe after equal tokens, and after the time of the baseline's runs."""
+    checks, base = [], _means(rows, BASELINE)
+    for name in what.candidates:
+        means = _means(rows, name)
+        for fraction, (at, loss) in zip(sorted(what.fractions), means, strict=True):
+            checks.append(reported(f"{name}: validation loss after {fraction:.3g} of the steps ({at:.0f} s)", loss))
+        for at, _ in base if name != BASELINE else ():
+            checks.append(reported(f"{name}: validation loss after {at:.0f} s", loss_after(at, means)))
+    return checks
+
+
+def _time_to_baseline(rows: Sequence[Mapping[str, Json]]) -> list[Check]:
+    """What `fast` needs of the baseline's time for the loss that the baseline's longest runs end with."""
+    whole, loss = _means(rows, BASELINE)[-1]
+    means = _means(rows, WINNER)
+    needed = means[0][0] if means[0][1] <= loss else seconds_to(loss, means)
+    return [at_most(f"share of the time of {BASELINE} for its loss", needed and needed / whole, 0.5)]
+
+
+def _lines(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
+    """A point per run and a line per recipe through the means of its lengths."""
+    axes.set_yscale("linear")  # losses are within one decade
+    for name in dict.fromkeys(row["recipe"] for row in rows):
+        (line,) = axes.plot(*zip(*_means(rows, name), strict=True), linewidth=2, label=name)
+        points = [(row["seconds"], row["val_loss"]) for row in rows if row["recipe"] == name]
+        axes.plot(*zip(*points, strict=True), linestyle="", marker="o", markersize=3, color=line.get_color())
+
+
+REFERENCE: Mapping[str, Json] = {"optimizer.recipe": BASELINE}
+FAST: Mapping[str, Json] = {"optimizer.recipe": WINNER}
+
+
+def _candidates(*rates: float) -> dict[str, Candidate]:
+    """All that are compared where a preset is trained. `rates` are for gradients divided by their RMS; the recipe that
+    clips leaves them a hundred times smaller (docs/decisions/0004)."""
+    return {
+        BASELINE: Candidate(REFERENCE, rates),
+        "paper": Candidate({"optimizer.recipe": "paper"}, tuple(100 * rate for rate in rates)),
+        WINNER: Candidate(FAST, rates),
+        "fast, annealed early": Candidate({**FAST, "sparsity.anneal_stop": 0.25}, rates),
+        "fast, rate not lowered while dense": Candidate({**FAST, "optimizer.sharkfin": False}, rates),
+        "fast, eps 0.03": Candidate({**FAST, "optimizer.eps": 0.03}, rates),
+    }
+
+
+SIZES: Mapping[str, Size] = {
+    "quickstart": Size("quickstart", _candidates(0.05, 0.1, 0.2)),
+    "laptop": Size("laptop", _candidates(0.03, 0.06, 0.12)),
+    "tiny": Size(
+        "tiny", {BASELINE: Candidate(REFERENCE, (0.02,)), WINNER: Candidate(FAST, (0.02, 0.05))}, (1.0, 0.5), 0.25, 1
+    ),
+}
+"""By name, as registry.py gives it."""

@@ -1,0 +1,101 @@
+"""The bench of training recipes: what it reads off runs, and one of everything at the size of preset tiny."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import harness, recipes
+from tests.inprocess import launch_here
+
+MEANS = [(100.0, 3.0), (200.0, 2.8), (400.0, 2.5)]
+
+
+def test_losses_between_lengths_are_on_a_line_in_log_time() -> None:
+    assert recipes.loss_after(200, MEANS) == pytest.approx(2.8)
+    assert recipes.loss_after(100 * math.sqrt(2), MEANS) == pytest.approx(2.9)
+    assert recipes.loss_after(99, MEANS) is None
+    assert recipes.loss_after(401, MEANS) is None
+
+
+def test_seconds_to_a_loss_invert_that_line() -> None:
+    for seconds in (100, 150, 200, 333, 400):
+        loss = recipes.loss_after(seconds, MEANS)
+        assert loss is not None
+        assert recipes.seconds_to(loss, MEANS) == pytest.approx(seconds)
+    assert recipes.seconds_to(2.4, MEANS) is None
+
+
+def row(recipe: str, seconds: float, loss: float, seed: int = 0) -> dict[str, Any]:
+    return {"recipe": recipe, "seconds": seconds, "val_loss": loss, "seed": seed}
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "share"), [(2.5, 2.4, 0.25), (2.7, 2.5, 0.5), (2.65, 2.6, 1.0), (2.9, 2.65, None)]
+)
+def test_the_time_for_the_baselines_loss(early: float, late: float, share: float | None) -> None:
+    """The baseline ends at 2.6 after 400 s (the mean of two seeds)."""
+    base = [row("openai_reference", 400, loss, seed) for seed, loss in enumerate((2.5, 2.7))]
+    fast = [row("fast", 100, early), row("fast", 400, late)]
+    (check,) = recipes._time_to_baseline([*base, *fast])
+    assert check.measured == (None if share is None else pytest.approx(share))
+    assert check.holds == (share is not None and share <= 0.5)
+
+
+def test_a_rate_that_cannot_be_trained_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(*args: str) -> None:
+        rate = float(next(arg for arg in args if "learning_rate" in arg).split("=")[1])
+        if rate > 1:
+            raise InputError("diverged")
+
+    def loss(workdir: Path) -> float:
+        return abs(float(workdir.name.split("_")[1]) - 0.3)
+
+    monkeypatch.setattr(recipes, "finish", finish)
+    monkeypatch.setattr(recipes, "measures", SimpleNamespace(validation_loss=loss))
+    size = recipes.SIZES["tiny"]
+    best = recipes._best_rate(size, "x", recipes.Candidate({}, (0.1, 0.25, 0.5, 2.0)), tmp_path, tmp_path)
+    assert best == 0.25
+    assert "learning rate 2 is left out: diverged" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none of the learning rates"):
+        recipes._best_rate(size, "x", recipes.Candidate({}, (2.0, 3.0)), tmp_path, tmp_path)
+
+
+def test_every_candidate_of_a_size_has_as_many_rates() -> None:
+    for name in ("quickstart", "laptop"):
+        size = recipes.SIZES[name]
+        assert len({len(each.rates) for each in size.candidates.values()}) == 1, name
+        for each in size.candidates.values():
+            recipes._config(size, each)
+
+
+@pytest.mark.slow
+def test_a_tiny_comparison_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
+    def finish(name: str, *args: str) -> None:
+        done = launch_here(name, *args)
+        assert done.returncode == 0, done.stderr
+
+    monkeypatch.setattr(recipes, "finish", finish)
+    checks = recipes.recipes(workdir, "tiny")
+    with (workdir / "recipes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(line["recipe"], int(line["steps"])) for line in rows] == [
+        ("openai_reference", 40), ("openai_reference", 20), ("fast", 40), ("fast", 20)
+    ]  # fmt: skip
+    assert (workdir / "recipes.png").stat().st_size > 10_000
+    assert all(math.isfinite(float(line["val_loss"])) for line in rows)
+    seconds = json.loads((workdir / "step_seconds.json").read_text())
+    assert float(rows[0]["seconds"]) == pytest.approx(41 * seconds["openai_reference"])
+    assert float(rows[2]["seconds"]) == pytest.approx(40 * seconds["fast"])
+    before_any_step = checks[0].measured
+    assert isinstance(before_any_step, float)
+    assert 1 < before_any_step < math.log(512), "better than chance"
+    assert recipes.recipes(workdir, "tiny") == checks, "what is finished is not done again"
+    assert {type(check) for check in checks} == {harness.Check}
