@@ -182,8 +182,7 @@ def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> Non
     page.wait(IDLE)
     page.click("#reset")
     assert (difference(page), difference(page, "full")) == before
-    key = page.evaluate("JSON.parse(document.querySelector('#data').textContent).record.edges[0].from.join('.')")
-    choose(page, "node", key)
+    choose(page, "node", load(run.folder / "circuits" / TASK).edges[0].source.key)
     page.wait("document.querySelector('.patch-edge')")
     page.wait(IDLE)  # what is drawn anew under the pointer takes no click
     page.click(".patch-edge")
@@ -321,7 +320,7 @@ def test_defects_and_loading_are_seen(browser: Page, run: Workdir, tmp_path: Pat
     )
     assert len(browser.evaluate(f"{CHECKS}; withoutName()")) == 1
     # A page whose weights were damaged says so.
-    at = source.index('id="weights">') + 2000
+    at = source.index('id="packed">') + 2000
     broken.write_text(source[:at] + "AAAAAAAA" + source[at + 8 :], encoding="utf-8")
     browser.open(broken)
     browser.wait("document.querySelector('#message.problem')?.textContent.includes('cannot be run')")

@@ -9,12 +9,11 @@ from pathlib import Path
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
 from sparse_gpt.drawing.templates import environment
-from sparse_gpt.drawing.text import script_json
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree, write_atomic
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
-from sparse_gpt.page.weights import pack_model
+from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.records import Contexts, Traces
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
@@ -57,7 +56,6 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
         f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-    packed = pack_model(run.config, run.params, run.tokenizer, circuit.values)
     return (
         environment(FOLDER)
         .get_template("page.html")
@@ -68,12 +66,16 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
             facts=_facts(run, circuit),
             style=style,
             drawing=drawing,
-            data=script_json(_data(run, folder, circuit, samples)),
-            weights=base64.b64encode(packed).decode(),
-            engine=join_modules(_ENGINE),
+            packed=packed_page(run, folder, circuit, samples),
             script=script,
         )
     )
+
+
+def packed_page(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
+    """What `mount` of view/mount.js takes: the model, the circuit, samples and the worker's script, as one text."""
+    page = {"page": _data(run, folder, circuit, samples), "engine": join_modules(_ENGINE)}
+    return as_text(pack_model(run.config, run.params, run.tokenizer, circuit.values, page))
 
 
 def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> Tree:

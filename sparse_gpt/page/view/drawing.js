@@ -1,13 +1,13 @@
 // The drawing: colors of what flows at the chosen token, and nodes that can be chosen.
 
-import { byId, largest, nodeKey, nodeName, nodeOfKey, signed } from "./dom.js";
+import { largest, nodeKey, nodeName, nodeOfKey, signed } from "./dom.js";
 
 const LEGIBLE = 1000; // edges that are drawn at first; the lighter ones come with the slider
 
 export class DrawingView {
-  constructor(data, store) {
-    Object.assign(this, { data, store, side: "circuit" });
-    const svg = (this.svg = document.querySelector("#drawing svg"));
+  constructor(page) {
+    Object.assign(this, page, { side: "circuit" });
+    const { data } = page, svg = (this.svg = this.find("drawing").querySelector("svg"));
     svg.setAttribute("role", "group"); // its nodes can be chosen; a picture would hide them
     // A wide drawing shrinks to the page, but not below the size at which its labels can be read; then it scrolls.
     svg.style.minWidth = `${0.75 * svg.viewBox.baseVal.width}px`;
@@ -22,13 +22,13 @@ export class DrawingView {
     this.heaviest = largest([...this.weights.values()]) || 1;
     const sizes = [...this.weights.values()].map(Math.abs).sort((a, b) => b - a);
     const most = sizes.length > LEGIBLE ? sizes[LEGIBLE - 1] : 0; // the slider's steps are hundredths of the heaviest
-    byId("threshold").value = String(Math.ceil((100 * most) / this.heaviest) / 100);
-    byId("threshold").addEventListener("input", () => {
+    this.find("threshold").value = String(Math.ceil((100 * most) / this.heaviest) / 100);
+    this.find("threshold").addEventListener("input", () => {
       this.#hideLight();
       this.show(this.view, this.state);
     });
     svg.addEventListener("pointerover", ({ target }) => target.classList.contains("wire") && this.#tell(target));
-    byId("side").addEventListener("change", (event) => {
+    this.find("side").addEventListener("change", (event) => {
       this.side = event.target.value;
       this.show(this.view, this.state);
     });
@@ -50,8 +50,8 @@ export class DrawingView {
   }
 
   #hideLight() {
-    const least = Number(byId("threshold").value) * this.heaviest;
-    byId("threshold-value").textContent = least.toFixed(2);
+    const least = Number(this.find("threshold").value) * this.heaviest;
+    this.find("threshold-value").textContent = least.toFixed(2);
     for (const join of [...this.wires, ...this.labels]) {
       const weight = this.weights.get(joinKey(join));
       join.classList.toggle("light", weight !== undefined && Math.abs(weight) < least);
@@ -85,7 +85,7 @@ export class DrawingView {
 
   // Scrolls the drawing, and not the page, to a node that was chosen elsewhere.
   #reveal(key) {
-    const shape = this.nodes.get(key), frame = byId("drawing");
+    const shape = this.nodes.get(key), frame = this.find("drawing");
     if (!shape) return;
     const place = shape.getBoundingClientRect(), seen = frame.getBoundingClientRect();
     if (place.top < seen.top || place.bottom > seen.bottom) frame.scrollTop += place.top - seen.top - seen.height / 2;

@@ -1,19 +1,19 @@
 // Attention of the heads that have a node in the circuit.
 
-import { button, byId, element, percent, SIDES, tokenSpan } from "./dom.js";
+import { button, element, percent, SIDES, tokenSpan } from "./dom.js";
 
 const LISTED = 4; // tokens that a head looks at most
 const LEAST = 0.005; // of its attention
 
 export class HeadsView {
-  constructor(data, store) {
-    Object.assign(this, { data, store });
+  constructor(page) {
+    Object.assign(this, page);
   }
 
   show(view, state) {
     const keys = Object.keys(view.heads);
-    byId("heads").replaceChildren(...keys.map((key) => this.#head(key, view, state)));
-    if (!keys.length) byId("heads").append("No head has a node in this circuit.");
+    this.find("heads").replaceChildren(...keys.map((key) => this.#head(key, view, state)));
+    if (!keys.length) this.find("heads").append("No head has a node in this circuit.");
   }
 
   #head(key, view, state) {
