@@ -15,6 +15,7 @@ from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.records import Contexts, Traces
+from sparse_gpt.records.files import read_labels
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
@@ -53,7 +54,7 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
     policy = (
-        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
+        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; img-src blob:; "
         "base-uri 'none'; form-action 'none'"
     )
     return (
@@ -82,11 +83,13 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> 
     """What the page's scripts read, beside the weights."""
     record = circuit.record().tree()
     contexts = Contexts.read_if_any(folder / "contexts.json")
+    labels, _ = read_labels(folder, circuit.record())
     return {
-        "record": {name: record[name] for name in ("task", "norm", "calibration", "edge_pruned", "nodes", "edges")},
+        "record": {name: record[name] for name in ("task", "params_sha256", "norm", "calibration", "edge_pruned", "nodes", "edges")},
         "samples": samples,
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
+        "labels": labels.tree() if labels else None,
         "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
     }
 

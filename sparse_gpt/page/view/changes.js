@@ -1,6 +1,6 @@
 // The list of what a person has changed, undo and redo, and the link to a state.
 
-import { button, element, nodeName, signed } from "./dom.js";
+import { button, element, signed } from "./dom.js";
 import { stateToHash } from "./store.js";
 
 const WHERE = { circuit: "in the circuit", full: "in the full model", both: "in circuit and model" };
@@ -37,7 +37,7 @@ export class ChangesView {
   }
 
   #told(change) {
-    const name = (node) => nodeName(node, this.data.site_names);
+    const name = (node) => this.name(node);
     const when = change.at === null ? "at every token" : `at token ${change.at}`;
     const what = {
       off: () => `${name(change.node)} switched off`,

@@ -1,7 +1,8 @@
 // The drawing: colors of what flows at the chosen token, and nodes that can be chosen.
 
-import { largest, nodeKey, nodeName, nodeOfKey, signed } from "./dom.js";
+import { largest, nodeKey, nodeOfKey, signed } from "./dom.js";
 
+const SHOWN_NAME = 20; // characters of a name
 const LEGIBLE = 1000; // edges that are drawn at first; the lighter ones come with the slider
 
 export class DrawingView {
@@ -14,6 +15,7 @@ export class DrawingView {
     svg.style.maxWidth = `${1.15 * svg.viewBox.baseVal.width}px`;
     svg.style.height = "auto";
     this.nodes = new Map();
+    this.given = new Map(); // texts of the names below them
     for (const shape of svg.querySelectorAll(".node")) this.#wire(shape);
     this.wires = [...svg.querySelectorAll(".wire")];
     this.labels = [...svg.querySelectorAll(".weight")];
@@ -101,9 +103,26 @@ export class DrawingView {
     shape.classList.toggle("changed", changed);
     shape.setAttribute("aria-pressed", String(key === this.state.node));
     const values = `${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model`;
-    const told = `${nodeName(nodeOfKey(key), this.data.site_names)}: ${values}${changed ? ", changed" : ""}`;
+    const told = `${this.name(nodeOfKey(key))}: ${values}${changed ? ", changed" : ""}`;
     shape.setAttribute("aria-label", told);
     shape.querySelector("title").textContent = told;
+    this.#nameBelow(key, shape);
+  }
+
+  // The name that people gave below the node; without one its group's, in brackets.
+  #nameBelow(key, shape) {
+    const { labels, groups } = this.state.names, text = labels[key] ?? (groups[key] ? `[${groups[key]}]` : "");
+    let given = this.given.get(key);
+    if (!given) {
+      if (!text) return;
+      const { x, y, width, height } = shape.querySelector("rect").getBBox();
+      given = document.createElementNS(this.svg.namespaceURI, "text");
+      given.setAttribute("class", "given");
+      given.setAttribute("x", String(x + width / 2));
+      given.setAttribute("y", String(y + height + 6));
+      this.given.set(key, this.svg.appendChild(given));
+    }
+    given.textContent = text.length > SHOWN_NAME ? `${text.slice(0, SHOWN_NAME - 1)}…` : text;
   }
 
   // What an edge brings to its target at the chosen token: weight times value; from v, what attention gathers of it.

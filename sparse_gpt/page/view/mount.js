@@ -2,16 +2,18 @@
 
 import { bytesOfText, gunzip, headerOf } from "../engine/tensors.js";
 import { ChangesView } from "./changes.js";
-import { nodeKey } from "./dom.js";
+import { nodeKey, nodeName } from "./dom.js";
 import { DrawingView } from "./drawing.js";
 import { Engine } from "./engine.js";
 import { HeadsView } from "./heads.js";
+import { NamesView, noNames, ofFile } from "./names.js";
 import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
 import { PromptView } from "./prompt.js";
 import { Store, stateOfHash } from "./store.js";
+import { WaysOut } from "./ways_out.js";
 
-const EMPTY = { prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null };
+const EMPTY = { prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null, names: noNames() };
 
 // root: an element with the content of body.html; text: what the page carries (page.py: packed_page).
 // Resolves to { store, engine, data } once the model is sent to its worker; rejects where the text is damaged.
@@ -21,21 +23,28 @@ export async function mount(root, text) {
   const keys = root === document.body ? document : root, active = () => root.getRootNode().activeElement;
   let linkProblem = ""; // said once
 
-  const known = knownOf(data), store = new Store(EMPTY, ask), page = { data, store, find, keys, active };
+  const known = knownOf(data), store = new Store(EMPTY, ask);
+  const bare = (node) => nodeName(node, data.site_names);
+  const name = (node) => {
+    const given = store.state.names.labels[nodeKey(node)];
+    return given ? `“${given}” (${bare(node)})` : bare(node);
+  };
+  const page = { data, store, find, keys, active, bare, name };
   data.keys = known.nodes;
   const prompts = new PromptView(page);
   const drawing = new DrawingView(page);
   const heads = new HeadsView(page);
   const panel = new NodeView(page);
   const changes = new ChangesView(page);
+  const names = new NamesView(page), out = new WaysOut(page);
   const engine = new Engine(source, { ready, failed: (reason) => failed(root, reason), shown });
   engine.open(data.record, packed);
   return { store, engine, data };
 
   function ready(config) {
-    let start = prompts.first();
+    let start = { ...prompts.first(), names: data.labels ? ofFile(data.labels, data.record, data.keys).names : noNames() };
     try {
-      start = stateOfHash(location.hash, { ...known, vocabulary: config.vocab_size }) ?? start;
+      start = stateOfHash(location.hash, { ...known, vocabulary: config.vocab_size, names: start.names }) ?? start;
     } catch (error) {
       linkProblem = error.message;
     }
@@ -47,6 +56,7 @@ export async function mount(root, text) {
     main.setAttribute("aria-busy", "true");
     prompts.showTexts(state);
     changes.show(state);
+    names.show(state);
     engine.ask(state);
   }
 
@@ -64,6 +74,7 @@ export async function mount(root, text) {
     showPredictions(page, view, state);
     panel.show(view, state);
     heads.show(view, state);
+    out.show(view);
   }
 }
 

@@ -1,8 +1,10 @@
 // The chosen node: its values over tokens, its edges, and what can be done to it.
 
-import { button, element, largest, nodeKey, nodeName, nodeOfKey, SIDES, signed, table, tint, tokenSpan } from "./dom.js";
+import { button, element, largest, nodeKey, nodeOfKey, SIDES, signed, table, tint, tokenSpan } from "./dom.js";
 import { gathered } from "./drawing.js";
 
+
+const OPTIONS = 500; // nodes in the list; the search finds the others
 
 export class NodeView {
   constructor(page) {
@@ -22,8 +24,8 @@ export class NodeView {
   // The list of nodes, of those whose names have a text in them; the chosen one stays.
   #fillList(text) {
     const wanted = text.trim().toLowerCase(), chosen = this.store.state.node;
-    const named = [...this.data.keys].map((key) => [key, nodeName(nodeOfKey(key), this.data.site_names)]);
-    const found = named.filter(([key, name]) => key === chosen || name.toLowerCase().includes(wanted));
+    const named = [...this.data.keys].map((key) => [key, this.name(nodeOfKey(key))]);
+    const found = named.filter(([key, name]) => key === chosen || name.toLowerCase().includes(wanted)).slice(0, OPTIONS);
     const none = element("option", { value: "" }, wanted ? `none (${found.length} found)` : "none");
     this.find("node").replaceChildren(none, ...found.map(([key, name]) => element("option", { value: key }, name)));
     this.find("node").value = chosen ?? "";
@@ -120,7 +122,7 @@ export class NodeView {
 
   #showAbout() {
     const { circuit, full, off } = this.view.nodes[this.key], at = this.view.position;
-    const name = element("b", {}, nodeName(nodeOfKey(this.key), this.data.site_names));
+    const name = element("b", {}, this.name(nodeOfKey(this.key)));
     const values = `in the circuit ${signed(circuit[at])}, in the full model ${signed(full[at])}`;
     this.about.replaceChildren(name, ` at token ${at}: ${values}; its ablation value is ${signed(off)}.`);
   }
@@ -190,7 +192,7 @@ export class NodeView {
 
   #edge({ from, to, weight }, state) {
     const incoming = nodeKey(to) === this.key, other = incoming ? from : to;
-    const name = (node) => nodeName(node, this.data.site_names), edge = `edge from ${name(from)} to ${name(to)}`;
+    const name = (node) => this.name(node), edge = `edge from ${name(from)} to ${name(to)}`;
     const same = (change) =>
       change.kind === "edge" && nodeKey(change.from) === nodeKey(from) && nodeKey(change.to) === nodeKey(to);
     const patched = state.changes.some(same), text = patched ? "As computed" : "Patch";
