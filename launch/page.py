@@ -1,6 +1,9 @@
 """Writes a circuit's own page, WORKDIR/circuits/TASK/page.html: one file that opens offline and runs the model in it.
 
+Without --task: the pages of all circuits, and WORKDIR/circuits/index.html, which compares them.
+
 python -m launch.page --workdir=runs/quickstart --task=single_double_quote
+python -m launch.page --workdir=runs/quickstart --twin=runs/dense
 """
 
 from absl import flags
@@ -13,8 +16,9 @@ def define_flags() -> None:
     cli.define_workdir()
     stored.define_init_from()
     flags.DEFINE_string(
-        "task", None, "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit.", required=True
+        "task", "", "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit. All without."
     )
+    cli.define_path("twin", "Workdir of another model, to show beside this one in circuits/index.html.")
 
 
 def main() -> None:

@@ -82,7 +82,8 @@ def test_draws_everything(page: Page) -> None:
 def test_a_chart_says_what_the_pointer_is_near(page: Page) -> None:
     x, y = page.evaluate(
         "(() => { const svg = document.querySelector('.plot'), line = svg.querySelector('.line');"
-        " svg.scrollIntoView({behavior: 'instant'}); const p = line.points[line.points.length - 1], m = svg.getScreenCTM();"
+        " svg.scrollIntoView({behavior: 'instant'});"
+        " const p = line.points[line.points.length - 1], m = svg.getScreenCTM();"
         " const at = new DOMPoint(p.x, p.y).matrixTransform(m); return [at.x + 2, at.y + 2]; })()"
     )
     page.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)

@@ -54,8 +54,8 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
     policy = (
-        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; img-src blob:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
+        "img-src blob:; base-uri 'none'; form-action 'none'"
     )
     return (
         environment(FOLDER)
@@ -85,7 +85,10 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> 
     contexts = Contexts.read_if_any(folder / "contexts.json")
     labels, _ = read_labels(folder, circuit.record())
     return {
-        "record": {name: record[name] for name in ("task", "params_sha256", "norm", "calibration", "edge_pruned", "nodes", "edges")},
+        "record": {
+            name: record[name]
+            for name in ("task", "params_sha256", "norm", "calibration", "edge_pruned", "nodes", "edges")
+        },
         "samples": samples,
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
