@@ -1,16 +1,20 @@
 """A circuit's own page in a real browser: a whole session by keyboard and mouse, odd input, links, what is refused."""
 
+import csv
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.page import modules
+from sparse_gpt.records import Labels
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -382,3 +386,97 @@ def test_modules_come_after_those_that_they_import(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(modules, "FOLDER", tmp_path)
     joined = modules.join_modules("main.js")
     assert joined == '"use strict";\nconst a = 1;\n\nconst b = a;\n\nconst c = a + b;\n'
+
+
+@in_browser
+def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Workdir, tmp_path: Path) -> None:
+    page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    circuit = load(run.folder / "circuits" / TASK)
+    page.press("n")
+    page.wait("document.querySelector('#node').value !== ''")
+    key = page.evaluate("document.querySelector('#node').value")
+    page.wait(IDLE)
+    page.focus("#label")
+    page.type("which loop")
+    page.focus("#group")
+    page.type("loops")
+    page.focus("#reading")
+    page.type("It looks at the first word.")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    page.wait("document.querySelector('#groups').textContent.includes('loops: “which loop”')")
+    page.click("#link")
+    address = page.evaluate("document.querySelector('#address').value")
+    page.click("#save-names")
+    saved = tmp_path / "labels.json"
+    wait_for(saved)
+    names = Labels.read(saved)
+    assert (names.by_key, names.group_by_key, names.reading) == (
+        {key: "which loop"},
+        {key: "loops"},
+        "It looks at the first word.",
+    )
+    assert names.of_circuit(circuit.record()) == (names, "")
+
+    # A link brings them back; undo takes them away.
+    page.command("Page.navigate", url="about:blank")
+    page.command("Page.navigate", url=address)
+    page.wait(f"document.querySelector('main') && {IDLE}")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    browser_file(page, saved)
+    page.wait("document.querySelector('#names-said').textContent.includes('is loaded')")
+    for change, said in (
+        ({"params_sha256": "ab" * 32}, "belong to another circuit"),
+        ({"format": "x"}, "is no labels.json"),
+        ({"nodes": [{"layer": 0, "site": "mlp_out", "channel": 10**5, "label": "x"}]}, "were left out"),
+    ):
+        saved.write_text(json.dumps({**names.tree(), **change}))
+        browser_file(page, saved)
+        page.wait(f"document.querySelector('#names-said').textContent.includes({said!r})")
+    saved.write_text("{")
+    browser_file(page, saved)
+    page.wait("document.querySelector('#names-said').textContent.includes('no JSON')")
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert path.exists()
+
+
+def browser_file(page: Page, path: Path) -> None:
+    """Chooses a file, as the browser's dialog does."""
+    root = page.command("DOM.getDocument")["root"]["nodeId"]
+    found = page.command("DOM.querySelector", nodeId=root, selector="#load-names")["nodeId"]
+    page.command("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
+
+
+@in_browser
+def test_pictures_and_tables_are_saved(page: Page, run: Workdir, tmp_path: Path) -> None:
+    page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    circuit = load(run.folder / "circuits" / TASK)
+    for button in ("svg", "png", "nodes", "edges"):
+        page.click(f"#save-{button}")
+        page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    files = {end: tmp_path / f"{TASK}{end}" for end in (".svg", ".png", "_nodes.csv", "_edges.csv")}
+    for path in files.values():
+        wait_for(path)
+    picture = ElementTree.parse(files[".svg"]).getroot()
+    assert "var(--cell" not in files[".svg"].read_text(), "colors of the page are written out"
+    shapes = [e for e in picture.iter() if "data-node" in e.attrib and e.get("class", "").startswith("node")]
+    assert {e.get("data-node") for e in shapes} >= {node.key for node in circuit.nodes}
+    assert files[".png"].read_bytes()[:4] == b"\x89PNG"
+    nodes = rows_of(files["_nodes.csv"])
+    assert [row["id"] for row in nodes] == [node.key for node in circuit.nodes]
+    prompt = page.evaluate("document.querySelector('#prompt').value")
+    ids = np.array(run.tokenizer.encode(prompt), np.int32)
+    _, _, store = by_jax(run.config, run.params, circuit, ids)
+    for row in nodes[:20]:
+        value = np.asarray(store[row["site"], int(row["layer"])])[0, -1, int(row["channel"])]
+        assert float(row["circuit"]) == pytest.approx(float(value), abs=1e-4)
+    edges = rows_of(files["_edges.csv"])
+    assert [(row["source"], row["target"]) for row in edges] == [(e.source.key, e.target.key) for e in circuit.edges]

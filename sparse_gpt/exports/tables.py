@@ -38,7 +38,8 @@ def node_rows(graph: Graph, labels: Labels | None) -> Iterator[dict[str, object]
             row["group"] = groups[node.key]
         yield row
     for kind, listed in (("token", graph.tokens), ("logit", graph.answers)):
-        yield from ({"id": key, "kind": kind, "token": visible(text)} for key, text in listed.items())
+        for key, text in listed.items():
+            yield {"id": key, "kind": kind, "token": visible(text)}
 
 
 def edge_rows(graph: Graph) -> Iterator[dict[str, object]]:

@@ -2,12 +2,15 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 from sparse_gpt.drawing.text import escape, number
 from sparse_gpt.report.figures import Axis, Figure, Heat, Line, ends, ticks
 
 NARROW, WIDE = 400, 860  # of the picture, in its own units
 LEFT, RIGHT, BOTTOM, LEGEND_ROW = 68, 12, 40, 18
+Place = Callable[[float], float]  # a value's place in the picture
+Ends = tuple[float, float]
 MARKS = {
     "dot": '<circle cx="{x}" cy="{y}" r="3.2" fill="{color}">{tip}</circle>',
     "diamond": '<path d="M{x} {y}m0 -7l6 7l-6 7l-6 -7z" fill="{color}">{tip}</path>',
@@ -26,8 +29,8 @@ def chart_svg(figure: Figure | Heat, title: str, wide: bool) -> str:
     x_ends, y_ends = ends(figure.x, xs), ends(figure.y, [*ys, *(value for value, _ in figure.levels)])
     place_x = functools.partial(_place, x_ends, (LEFT, width - RIGHT), figure.x.log)
     place_y = functools.partial(_place, y_ends, (figure.height - BOTTOM, top), figure.y.log)
-    inside = [width - RIGHT, figure.height - BOTTOM]
-    parts = [_frame(figure, place_x, place_y, x_ends, y_ends, top, inside)]
+    inside = width - RIGHT, figure.height - BOTTOM
+    parts = [_frame(figure, (place_x, place_y), x_ends, y_ends, top, inside)]
     for value, name in figure.levels:
         y = f"{place_y(value):.1f}"
         parts.append(f'<path class="level" d="M{LEFT} {y}H{inside[0]}"/>')
@@ -62,15 +65,16 @@ def _place(bounds: tuple[float, float], pixels: tuple[float, float], log: bool, 
     return pixels[0] + share * (pixels[1] - pixels[0])
 
 
-def _frame(figure: Figure, place_x, place_y, x_ends, y_ends, top: float, inside: list) -> str:  # type: ignore[no-untyped-def]
+def _frame(figure: Figure, places: tuple[Place, Place], x_ends: Ends, y_ends: Ends, top: float, inside: Ends) -> str:
     """Axes with ticks, grid and titles."""
     right, bottom = inside
+    place_x, place_y = places
     parts = [f'<path class="axis" d="M{LEFT} {top}V{bottom}H{right}"/>']
-    for value, text in ticks(*x_ends, figure.x.log, (right - LEFT) // 70):
+    for value, text in ticks(*x_ends, log=figure.x.log, most=int(right - LEFT) // 70):
         x = f"{place_x(value):.1f}"
         parts.append(f'<path class="grid" d="M{x} {top}V{bottom}"/>')
         parts.append(f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{text}</text>')
-    for value, text in ticks(*y_ends, figure.y.log, max(2, int(bottom - top) // 38)):
+    for value, text in ticks(*y_ends, log=figure.y.log, most=max(2, int(bottom - top) // 38)):
         y = f"{place_y(value):.1f}"
         parts.append(f'<path class="grid" d="M{LEFT} {y}H{right}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{text}</text>')
@@ -84,7 +88,7 @@ def _title(axis: Axis, where: str) -> str:
     return f'<text class="faint" {where} text-anchor="middle">{escape(axis.title)}</text>' if axis.title else ""
 
 
-def _line(line: Line, place_x, place_y) -> str:  # type: ignore[no-untyped-def]
+def _line(line: Line, place_x: Place, place_y: Place) -> str:
     points = [(f"{place_x(x):.1f}", f"{place_y(y):.1f}") for x, y in zip(line.x, line.y, strict=True)]
     joined = "stroke" if line.joined else "none"
     color, name = escape(line.color), escape(line.name)

@@ -120,7 +120,7 @@ def search_history(search: Search) -> list[Chart]:
             number = i if trial.trial is None else trial.trial
             best = number == search.best_trial
             name, color = f"trial {number}" + (" (chosen)" if best else ""), LINES[i % len(LINES)]
-            found = [(step, row[i]) for step, row in zip(steps, values, strict=True) if _finite([row[i]])]
+            found = [(step, value) for step, row in zip(steps, values, strict=True) for value in _finite([row[i]])]
             line = Line(name, *_columns(found), color, width=3 if best else 1.2, opacity=1 if best else 0.7)
             figure.lines.append(line)
         charts.append(Chart(title, "During the search, one line per trial; the thick one was chosen.", figure))

@@ -16,7 +16,7 @@ export function drawingText(svg) {
   parts.forEach((part, i) => {
     const { fill, stroke, opacity, display } = getComputedStyle(originals[i]);
     if (display === "none" && part.tagName !== "style" && part.tagName !== "title") return void part.remove();
-    if (part.hasAttribute("style")) part.setAttribute("style", `fill:${fill};stroke:${stroke};opacity:${opacity}`);
+    if (part.hasAttribute("style")) Object.assign(part.style, { fill, stroke, opacity }); // not as text: the policy forbids it
     for (const name of ["tabindex", "role", "aria-label", "aria-pressed"]) part.removeAttribute(name);
     part.classList.remove("chosen", "changed", "terminal-active");
   });
