@@ -19,6 +19,8 @@ from sparse_gpt.records.files import read_labels
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
+# Weights that found no free place; only the report ever shows them, and of large circuits they are thousands.
+_HIDDEN = re.compile(r'<g class="weight \w+ crowded".*?</g>\n?', re.DOTALL)
 _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
 
 
@@ -51,6 +53,7 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
 def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
     """The page as text."""
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
+    drawing = _HIDDEN.sub("", drawing)
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
     policy = (
