@@ -181,7 +181,7 @@ def test_a_session(page: Page, run: Workdir) -> None:
 def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> None:
     before = difference(page), difference(page, "full")
     page.evaluate("document.querySelector('input[name=side][value=difference]').click()")
-    page.click(".head > button")
+    page.click(".head .copy button")
     page.wait("document.querySelector('#changes').textContent.includes('attention of layer')")
     page.wait(IDLE)
     page.click("#reset")
@@ -207,6 +207,10 @@ def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
     page.wait("document.activeElement.getAttribute('aria-selected') === 'true'")
     choose(page, "family", "1")
     page.wait("document.querySelector('#tokens .token:last-of-type').getAttribute('aria-selected') === 'true'")
+    as_told = difference(page)
+    page.click("#exchange")
+    assert difference(page) == -as_told
+    page.click("#exchange")
     before = page.evaluate("[document.querySelector('#prompt').value, document.querySelector('#twin').value]")
     page.click("#swap")
     assert page.evaluate("[document.querySelector('#twin').value, document.querySelector('#prompt').value]") == before

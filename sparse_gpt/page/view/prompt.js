@@ -12,6 +12,10 @@ export class PromptView {
     this.find("family").addEventListener("change", () => this.#pick(0));
     this.find("sample").addEventListener("change", () => this.#pick(Number(this.find("sample").value)));
     this.find("swap").addEventListener("click", () => this.#swap());
+    this.find("exchange").addEventListener("click", () => {
+      const { answer, foil } = this.store.state;
+      this.store.set({ answer: foil, foil: answer });
+    });
     for (const name of ["prompt", "twin"]) {
       this.find(name).addEventListener("input", () => this.store.set({ [name]: this.find(name).value }, `type ${name}`));
     }
@@ -52,6 +56,7 @@ export class PromptView {
   showTexts({ prompt, twin }) {
     for (const [name, text] of Object.entries({ prompt, twin })) if (this.find(name).value !== text) this.find(name).value = text;
     this.find("swap").disabled = !twin;
+    this.find("exchange").disabled = this.store.state.answer === null;
   }
 
   // The row of tokens, colored by the values (T) of the chosen node, if any.
