@@ -1,11 +1,12 @@
 """Writes a circuit's own page, WORKDIR/circuits/TASK/page.html: one file that opens offline and runs the model in it.
 
+Without --task: the pages of all circuits, and WORKDIR/circuits/index.html, which compares them.
+
 python -m launch.page --workdir=runs/quickstart --task=single_double_quote
+python -m launch.page --workdir=runs/quickstart --twin=runs/dense
 """
 
 from absl import flags
-
-from sparse_gpt import tasks
 
 from . import cli, stored
 
@@ -15,19 +16,16 @@ def define_flags() -> None:
     cli.define_workdir()
     stored.define_init_from()
     flags.DEFINE_string(
-        "task", None, "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit.", required=True
+        "task", "", "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit. All without."
     )
+    cli.define_path("twin", "Workdir of another model, to show beside this one in circuits/index.html.")
 
 
 def main() -> None:
-    """Builds the page of each circuit and prints where it is."""
-    chosen = tasks.select_circuits(flags.FLAGS.task)
-    from sparse_gpt.page import build_pages
-    from sparse_gpt.workdir import Workdir
+    """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
+    from .jobs import page as job
 
-    with stored.workdir() as folder:
-        for path in build_pages(Workdir(folder), chosen):
-            print(f"{path.parent.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    job.main()
 
 
 if __name__ == "__main__":

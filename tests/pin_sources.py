@@ -20,8 +20,8 @@ from pathlib import Path
 from sparse_gpt.data.pinned import LIST, PinnedFile, format_list, read_list
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
-# Direct requirements, so that every installation has them; permissively licensed; code that people wrote (plotly's is
-# mostly generated) and that has many files. NumPy and Matplotlib are compiled, but their Python files are the same.
+# Direct requirements, so that every installation has them; permissively licensed; code that people wrote
+# and that has many files. NumPy and Matplotlib are compiled, but their Python files are the same.
 PACKAGES = (
     *("absl-py", "flax", "fsspec", "jax", "matplotlib", "ml_collections"),
     *("numpy", "optax", "optuna", "orbax-checkpoint", "tensorboardX"),

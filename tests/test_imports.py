@@ -75,10 +75,11 @@ ROOMS: dict[str, set[str]] = {
     # These read files only.
     "sparse_gpt.drawing": BASE,
     "sparse_gpt.report": {*BASE, "sparse_gpt.drawing"},
+    "sparse_gpt.exports": {*BASE, "sparse_gpt.drawing"},
 }
 # A finished workdir as one file that runs it.
-ROOMS["sparse_gpt.page"] = {*TRAINING, *CIRCUITS, "sparse_gpt.workdir", "sparse_gpt.tasks"}
-ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report", "sparse_gpt.page"}
+ROOMS["sparse_gpt.page"] = {*TRAINING, *CIRCUITS, "sparse_gpt.workdir", "sparse_gpt.tasks", "sparse_gpt.report"}
+ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report", "sparse_gpt.page", "sparse_gpt.exports"}
 ROOMS["sparse_gpt"] = set(ROOMS)  # the package's own __init__: the front door
 ROOMS["sparse_gpt.costs"] = {
     *TRAINING,
@@ -92,7 +93,9 @@ ROOMS["sparse_gpt.experiments"] = set(ROOMS) - {"sparse_gpt", "sparse_gpt.api", 
 ONLY_OUTER = {"sparse_gpt.tasks": {"numpy"}, "sparse_gpt.arrays": {"numpy"}}
 SLOW = {"jax", "flax", "optax", "orbax"}  # to import: not before flags are checked
 NEVER_OUTER = {
-    **dict.fromkeys((f"sparse_gpt.{name}" for name in ("records", "drawing", "report", "config", "presets")), SLOW),
+    **dict.fromkeys(
+        (f"sparse_gpt.{name}" for name in ("records", "drawing", "report", "exports", "config", "presets")), SLOW
+    ),
 }
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags", "argparse")
 # Imported inside the function that needs them, where their absence gives one clear line, or for types alone.

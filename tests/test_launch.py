@@ -9,7 +9,7 @@ import pytest
 from tests.inprocess import REPOSITORY, launch_here
 
 SCRIPTS = sorted(path.stem for path in (REPOSITORY / "launch").glob("*.py") if "def define_flags" in path.read_text())
-HEAVY = ("jax", "flax", "orbax", "optax", "matplotlib", "plotly", "grain", "tokenizers", "datasets", "optuna")
+HEAVY = ("jax", "flax", "orbax", "optax", "matplotlib", "grain", "tokenizers", "datasets", "optuna")
 
 
 def test_scripts_are_found() -> None:

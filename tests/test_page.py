@@ -1,16 +1,20 @@
 """A circuit's own page in a real browser: a whole session by keyboard and mouse, odd input, links, what is refused."""
 
+import csv
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.page import modules
+from sparse_gpt.records import Labels
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -177,13 +181,12 @@ def test_a_session(page: Page, run: Workdir) -> None:
 def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> None:
     before = difference(page), difference(page, "full")
     page.evaluate("document.querySelector('input[name=side][value=difference]').click()")
-    page.click(".head > button")
+    page.click(".head .copy button")
     page.wait("document.querySelector('#changes').textContent.includes('attention of layer')")
     page.wait(IDLE)
     page.click("#reset")
     assert (difference(page), difference(page, "full")) == before
-    key = page.evaluate("JSON.parse(document.querySelector('#data').textContent).record.edges[0].from.join('.')")
-    choose(page, "node", key)
+    choose(page, "node", load(run.folder / "circuits" / TASK).edges[0].source.key)
     page.wait("document.querySelector('.patch-edge')")
     page.wait(IDLE)  # what is drawn anew under the pointer takes no click
     page.click(".patch-edge")
@@ -204,6 +207,10 @@ def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
     page.wait("document.activeElement.getAttribute('aria-selected') === 'true'")
     choose(page, "family", "1")
     page.wait("document.querySelector('#tokens .token:last-of-type').getAttribute('aria-selected') === 'true'")
+    as_told = difference(page)
+    page.click("#exchange")
+    assert difference(page) == -as_told
+    page.click("#exchange")
     before = page.evaluate("[document.querySelector('#prompt').value, document.querySelector('#twin').value]")
     page.click("#swap")
     assert page.evaluate("[document.querySelector('#twin').value, document.querySelector('#prompt').value]") == before
@@ -321,7 +328,7 @@ def test_defects_and_loading_are_seen(browser: Page, run: Workdir, tmp_path: Pat
     )
     assert len(browser.evaluate(f"{CHECKS}; withoutName()")) == 1
     # A page whose weights were damaged says so.
-    at = source.index('id="weights">') + 2000
+    at = source.index('id="packed">') + 2000
     broken.write_text(source[:at] + "AAAAAAAA" + source[at + 8 :], encoding="utf-8")
     browser.open(broken)
     browser.wait("document.querySelector('#message.problem')?.textContent.includes('cannot be run')")
@@ -383,3 +390,97 @@ def test_modules_come_after_those_that_they_import(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(modules, "FOLDER", tmp_path)
     joined = modules.join_modules("main.js")
     assert joined == '"use strict";\nconst a = 1;\n\nconst b = a;\n\nconst c = a + b;\n'
+
+
+@in_browser
+def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Workdir, tmp_path: Path) -> None:
+    page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    circuit = load(run.folder / "circuits" / TASK)
+    page.press("n")
+    page.wait("document.querySelector('#node').value !== ''")
+    key = page.evaluate("document.querySelector('#node').value")
+    page.wait(IDLE)
+    page.focus("#label")
+    page.type("which loop")
+    page.focus("#group")
+    page.type("loops")
+    page.focus("#reading")
+    page.type("It looks at the first word.")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    page.wait("document.querySelector('#groups').textContent.includes('loops: “which loop”')")
+    page.click("#link")
+    address = page.evaluate("document.querySelector('#address').value")
+    page.click("#save-names")
+    saved = tmp_path / "labels.json"
+    wait_for(saved)
+    names = Labels.read(saved)
+    assert (names.by_key, names.group_by_key, names.reading) == (
+        {key: "which loop"},
+        {key: "loops"},
+        "It looks at the first word.",
+    )
+    assert names.of_circuit(circuit.record()) == (names, "")
+
+    # A link brings them back; undo takes them away.
+    page.command("Page.navigate", url="about:blank")
+    page.command("Page.navigate", url=address)
+    page.wait(f"document.querySelector('main') && {IDLE}")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    browser_file(page, saved)
+    page.wait("document.querySelector('#names-said').textContent.includes('is loaded')")
+    for change, said in (
+        ({"params_sha256": "ab" * 32}, "belong to another circuit"),
+        ({"format": "x"}, "is no labels.json"),
+        ({"nodes": [{"layer": 0, "site": "mlp_out", "channel": 10**5, "label": "x"}]}, "were left out"),
+    ):
+        saved.write_text(json.dumps({**names.tree(), **change}))
+        browser_file(page, saved)
+        page.wait(f"document.querySelector('#names-said').textContent.includes({said!r})")
+    saved.write_text("{")
+    browser_file(page, saved)
+    page.wait("document.querySelector('#names-said').textContent.includes('no JSON')")
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert path.exists()
+
+
+def browser_file(page: Page, path: Path) -> None:
+    """Chooses a file, as the browser's dialog does."""
+    root = page.command("DOM.getDocument")["root"]["nodeId"]
+    found = page.command("DOM.querySelector", nodeId=root, selector="#load-names")["nodeId"]
+    page.command("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
+
+
+@in_browser
+def test_pictures_and_tables_are_saved(page: Page, run: Workdir, tmp_path: Path) -> None:
+    page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    circuit = load(run.folder / "circuits" / TASK)
+    for button in ("svg", "png", "nodes", "edges"):
+        page.click(f"#save-{button}")
+        page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    files = {end: tmp_path / f"{TASK}{end}" for end in (".svg", ".png", "_nodes.csv", "_edges.csv")}
+    for path in files.values():
+        wait_for(path)
+    picture = ElementTree.parse(files[".svg"]).getroot()
+    assert "var(--cell" not in files[".svg"].read_text(), "colors of the page are written out"
+    shapes = [e for e in picture.iter() if "data-node" in e.attrib and e.get("class", "").startswith("node")]
+    assert {e.get("data-node") for e in shapes} >= {node.key for node in circuit.nodes}
+    assert files[".png"].read_bytes()[:4] == b"\x89PNG"
+    nodes = rows_of(files["_nodes.csv"])
+    assert [row["id"] for row in nodes] == [node.key for node in circuit.nodes]
+    prompt = page.evaluate("document.querySelector('#prompt').value")
+    ids = np.array(run.tokenizer.encode(prompt), np.int32)
+    _, _, store = by_jax(run.config, run.params, circuit, ids)
+    for row in nodes[:20]:
+        value = np.asarray(store[row["site"], int(row["layer"])])[0, -1, int(row["channel"])]
+        assert float(row["circuit"]) == pytest.approx(float(value), abs=1e-4)
+    edges = rows_of(files["_edges.csv"])
+    assert [(row["source"], row["target"]) for row in edges] == [(e.source.key, e.target.key) for e in circuit.edges]

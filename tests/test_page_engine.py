@@ -1,7 +1,6 @@
 """The page's engine in a real browser, against JAX and the tokenizer: logits of models and circuits with every option,
 ids of files and of any bytes."""
 
-import base64
 import dataclasses
 import json
 import random
@@ -20,7 +19,7 @@ from sparse_gpt.config import Config, PruneConfig
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.data.tokenizer import END_OF_TEXT
 from sparse_gpt.page.modules import join_modules
-from sparse_gpt.page.weights import pack_model
+from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.parameters import Params
 from sparse_gpt.sparsity.topk import abs_topk
 from sparse_gpt.visible import visible
@@ -34,7 +33,7 @@ TOLERANCE = 1e-4
 BYTES = Tokenizer({bytes([i]): i for i in range(256)}, [], {END_OF_TEXT: 256})
 HELPERS = """
 async function loadModel(text, circuit) {
-  const tensors = new Tensors(await gunzip(bytesOfBase64(text)));
+  const tensors = new Tensors(await gunzip(bytesOfText(text)));
   globalThis.held = { model: new Model(tensors), tensors };
   if (circuit) held.circuit = new Circuit(held.model, circuit, tensors);
 }
@@ -58,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def load(page: Page, config: Config, params: Params, tokenizer: Tokenizer, circuit: Circuit) -> None:
-    packed = base64.b64encode(pack_model(config, params, tokenizer, circuit.values)).decode()
+    packed = as_text(pack_model(config, params, tokenizer, circuit.values))
     page.evaluate(f"loadModel({json.dumps(packed)}, {json.dumps(circuit.to_dict())})")
 
 
@@ -173,8 +172,8 @@ def test_the_largest_channels_are_kept_as_by_jax(page: Page, k: int) -> None:
 
 
 def ids_of_page(page: Page, data: list[bytes]) -> list[list[int]]:
-    texts = json.dumps([base64.b64encode(each).decode() for each in data])
-    found: list[list[int]] = page.evaluate(f"{texts}.map((each) => coder.encodeBytes(bytesOfBase64(each)))")
+    texts = json.dumps([each.decode("latin-1") for each in data])
+    found: list[list[int]] = page.evaluate(f"{texts}.map((each) => coder.encodeBytes(bytesOfLatin(each)))")
     return found
 
 

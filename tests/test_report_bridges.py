@@ -10,6 +10,7 @@ from sparse_gpt.drawing.text import number
 from sparse_gpt.errors import InputError
 from sparse_gpt.records import Bridge, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section, mixture_charts, steering_chart
+from sparse_gpt.report.figures import Figure, Heat
 from sparse_gpt.report.page import render
 from tests import report_workdirs as workdirs
 
@@ -38,15 +39,17 @@ def test_every_bridge_stands_beside_both_controls(folder: Path) -> None:
 
 
 def test_heat_maps_hold_every_path() -> None:
-    blocks, whole = (chart.figure.data[0] for chart in mixture_charts(Bridge.from_tree(workdirs.bridge())))
+    blocks, whole = (chart.figure for chart in mixture_charts(Bridge.from_tree(workdirs.bridge())))
+    assert isinstance(blocks, Heat)
+    assert isinstance(whole, Heat)
     # Pieces: embedding, attention, MLP, unembedding. The sparse model alone runs attention: two switches.
-    assert blocks.text[1][2] == "dsdd"
-    assert blocks.z[1][2] == pytest.approx(0.02)
-    assert blocks.text[2][1] == "sdss"
-    assert (blocks.text[0][4], blocks.z[0][4]) == ("ssss", 0)
-    assert blocks.z[3][3] is None
-    assert (whole.y[1], whole.x[2], whole.text[1][2]) == ("ds", "sd", "dssd")
-    assert [[round(100 * value) for value in row] for row in whole.z] == [
+    assert blocks.told[1][2] == "dsdd"
+    assert blocks.values[1][2] == pytest.approx(0.02)
+    assert blocks.told[2][1] == "sdss"
+    assert (blocks.told[0][4], blocks.values[0][4]) == ("ssss", 0)
+    assert blocks.values[3][3] is None
+    assert (whole.rows[1], whole.columns[2], whole.told[1][2]) == ("ds", "sd", "dssd")
+    assert [[round(100 * (value or 0)) for value in row] for row in whole.values] == [
         [0, 1, 2, 1],
         [2, 3, 2, 1],
         [1, 2, 3, 2],
@@ -61,11 +64,12 @@ def test_steering_and_transport(folder: Path) -> None:
     workdir = read_workdir(folder)
     chart = steering_chart(workdir.circuits[0])
     assert chart is not None
-    ends = {trace.name: trace.y[-1] for trace in chart.figure.data}
+    assert isinstance(chart.figure, Figure)
+    ends = {line.name: line.y[-1] for line in chart.figure.lines}
     assert ends["dense model, its stream"] == pytest.approx(0.85 / 1.11)
     assert ends["dense model, one read"] == pytest.approx(0.76 / 1.092)
     assert ends["sparse model"] == pytest.approx(0.95 / 1.13)
-    assert len(chart.figure.data) == 19
+    assert len(chart.figure.lines) == 19
     (row,) = (row for row in rows(bridge_section(workdir)) if row.startswith("single_double_quote 1: 3 of 64"))
     assert "0.020 0.812 0.040" in row
     for path in folder.glob("circuits/*/*"):

@@ -67,6 +67,8 @@ def finish(result: FoundCircuit, unfinished: Path, folder: Path) -> None:
     result.save(new)
     if (unfinished / STUDY).is_file():
         shutil.copyfile(unfinished / STUDY, new / STUDY)
+    if (folder / "labels.json").is_file():  # names that people gave: those of nodes that are still there go on
+        shutil.copyfile(folder / "labels.json", new / "labels.json")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.replace(folder, old)

@@ -13,7 +13,8 @@ from sparse_gpt.drawing.labels import CHARACTER, LINE, Curve, Label, curves, pla
 from sparse_gpt.drawing.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
 from sparse_gpt.drawing.text import escape, number, visible_token, weight
 from sparse_gpt.io import Tree
-from sparse_gpt.records import Circuit, Settings, Traces, read_circuit
+from sparse_gpt.records import Circuit, Labels, Settings, Traces, read_circuit
+from sparse_gpt.visible import SIGNS, visible
 
 _STYLE = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
 SITE_NAMES = {
@@ -28,12 +29,14 @@ SITE_NAMES = {
 }
 
 
-def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d_head: int = 0) -> str:
+def draw_circuit(
+    circuit: Circuit | Tree, traces: Traces | Tree | None = None, d_head: int = 0, labels: Labels | None = None
+) -> str:
     """SVG text of a circuit; with its traces also tokens, logits and what nodes respond to.
 
     Both are records, or the plain objects of circuit.json and traces.json. `d_head` (model.d_head of the run) groups q,
-    k and v channels into heads when the traces do not say it. Raises InputError if they are not as their formats say,
-    or an edge joins what is not a node.
+    k and v channels into heads when the traces do not say it. `labels` are names that people gave. Raises InputError if
+    they are not as their formats say, or an edge joins what is not a node.
     """
     circuit = Circuit.of(circuit)
     traces = None if traces is None else Traces.of(traces)
@@ -42,7 +45,7 @@ def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d
     if not graph.nodes:
         layout = dataclasses.replace(layout, width=240.0, height=60.0)
     drawn = curves(graph.edges, layout.boxes)
-    labels = place_labels(drawn, layout.boxes.values())
+    written = place_labels(drawn, layout.boxes.values())
     pale = pale_edges(drawn)
     heaviest = max((abs(edge.weight) for edge in graph.edges if edge.kind == "block"), default=1.0) or 1.0
     title = f"Circuit of {circuit.task}: {len(graph.nodes)} nodes, {len(circuit.edges)} edges"
@@ -56,8 +59,9 @@ def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d
         *_links(graph, layout),
         *_frames(layout),
         *(_edge(curve, heaviest, curve.edge in pale) for curve in sorted(drawn, key=lambda c: abs(c.edge.weight))),
-        *(_label(curve, labels[curve.edge], curve.edge in pale) for curve in drawn),
+        *(_label(curve, written[curve.edge], curve.edge in pale) for curve in drawn),
         *_boxes(graph, layout, traces),
+        *_given(labels, layout),
         *_pale_note(len(pale), layout),
         "" if graph.nodes else '<text x="120" y="30">This circuit has no nodes.</text>',
         "</svg>",
@@ -68,16 +72,22 @@ def draw_circuit(circuit: Circuit | Tree, traces: Traces | Tree | None = None, d
 class CircuitDrawing:
     """A circuit's drawing, shown inline by notebooks."""
 
-    def __init__(self, circuit: Circuit | Tree, traces: Traces | Tree | None = None, d_head: int = 0) -> None:
+    def __init__(
+        self,
+        circuit: Circuit | Tree,
+        traces: Traces | Tree | None = None,
+        d_head: int = 0,
+        labels: Labels | None = None,
+    ) -> None:
         """Arguments as of `draw_circuit`."""
-        self.svg = draw_circuit(circuit, traces, d_head)
+        self.svg = draw_circuit(circuit, traces, d_head, labels)
 
     @classmethod
     def load(cls, folder: str | Path) -> "CircuitDrawing":
         """The drawing of DIR/circuits/TASK. Raises InputError if its files are missing or broken."""
         files = read_circuit(Path(folder))
         settings = Settings.read_if_any(Path(folder).resolve().parent.parent / "config.json") or Settings()
-        return cls(files.circuit, files.traces, settings.model.d_head or 0)
+        return cls(files.circuit, files.traces, settings.model.d_head or 0, files.labels)
 
     def save(self, path: str | Path) -> Path:
         """Writes the SVG file, for a README or a slide. Returns its path."""
@@ -204,6 +214,25 @@ def _boxes(graph: Graph, layout: Layout, traces: Traces | None) -> list[str]:
             f'{_shape(box)}<text x="{box.x:.1f}" y="{box.y:.1f}">{escape(box.label)}</text></g>'
         )
     return parts
+
+
+def _given(labels: Labels | None, layout: Layout) -> list[str]:
+    """Names of nodes below their boxes; of a node without, its group's, in brackets."""
+    if labels is None:
+        return []
+    names = {key: f"[{name}]" for key, name in labels.group_by_key.items()} | labels.by_key
+    return [
+        f'<text class="given" data-of="{key}" x="{layout.boxes[key].x:.1f}" '
+        f'y="{layout.boxes[key].y + NODE_HEIGHT / 2 + 6:.1f}">{escape(visible_label(name))}</text>'
+        for key, name in names.items()
+        if key in layout.boxes
+    ]
+
+
+def visible_label(name: str, most: int = 20) -> str:
+    """A person's name for a node, short enough to stand below its box."""
+    shown = visible(name).replace(SIGNS[" "], " ")
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def _shape(box: Box) -> str:

@@ -10,7 +10,7 @@ from sparse_gpt.visible import visible
 
 
 def escape(text: object) -> str:
-    """`text` for SVG and plotly, in element content and in quoted attributes alike; the page's templates do it
+    """`text` for SVG, in element content and in quoted attributes alike; the page's templates do it
     themselves. Lone surrogates become "?"."""
     return html.escape(str(text).encode("utf-8", "replace").decode(), quote=True)
 

@@ -1,5 +1,6 @@
 """The page that runs a model: one file with weights, circuit and the JavaScript that computes with them."""
 
 from sparse_gpt.page.page import build_pages
+from sparse_gpt.page.twin import shared_prompts
 
-__all__ = ["build_pages"]
+__all__ = ["build_pages", "shared_prompts"]

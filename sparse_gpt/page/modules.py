@@ -12,6 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 _IMPORT = re.compile(r'^import \{\s*\w+(?:,\s*\w+)*,?\s*\} from "(\.[^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|class|const|let)", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*//.*\n", re.MULTILINE)  # lines that are nothing else; the sources keep them
 _NAME = re.compile(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", re.MULTILINE)
 _WRONG = re.compile(r"^(?:import|export)\b.*|.*(?:</script|<!--|import\().*", re.MULTILINE | re.IGNORECASE)
 
@@ -44,7 +45,7 @@ def _add(path: Path, found: dict[Path, str], within: Sequence[Path]) -> None:
     text = path.read_text(encoding="utf-8")
     for target in _IMPORT.findall(text):
         _add(path.parent / target, found, (*within, path))
-    source = _EXPORT.sub("", _IMPORT.sub("", text))
+    source = _COMMENT.sub("", _EXPORT.sub("", _IMPORT.sub("", text)))
     if wrong := _WRONG.search(source):
         raise ValueError(f"{path.name}: cannot be joined with others: {wrong[0].strip()}")
     found[path] = source

@@ -9,16 +9,18 @@ from pathlib import Path
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
 from sparse_gpt.drawing.templates import environment
-from sparse_gpt.drawing.text import script_json
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree, write_atomic
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
-from sparse_gpt.page.weights import pack_model
+from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.records import Contexts, Traces
+from sparse_gpt.records.files import read_labels
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
+# Weights that found no free place; only the report ever shows them, and of large circuits they are thousands.
+_HIDDEN = re.compile(r'<g class="weight \w+ crowded".*?</g>\n?', re.DOTALL)
 _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
 
 
@@ -51,13 +53,13 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
 def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
     """The page as text."""
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
+    drawing = _HIDDEN.sub("", drawing)
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
     policy = (
         f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src blob:; base-uri 'none'; form-action 'none'"
     )
-    packed = pack_model(run.config, run.params, run.tokenizer, circuit.values)
     return (
         environment(FOLDER)
         .get_template("page.html")
@@ -68,23 +70,32 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
             facts=_facts(run, circuit),
             style=style,
             drawing=drawing,
-            data=script_json(_data(run, folder, circuit, samples)),
-            weights=base64.b64encode(packed).decode(),
-            engine=join_modules(_ENGINE),
+            packed=packed_page(run, folder, circuit, samples),
             script=script,
         )
     )
+
+
+def packed_page(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
+    """What `mount` of view/mount.js takes: the model, the circuit, samples and the worker's script, as one text."""
+    page = {"page": _data(run, folder, circuit, samples), "engine": join_modules(_ENGINE)}
+    return as_text(pack_model(run.config, run.params, run.tokenizer, circuit.values, page))
 
 
 def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> Tree:
     """What the page's scripts read, beside the weights."""
     record = circuit.record().tree()
     contexts = Contexts.read_if_any(folder / "contexts.json")
+    labels, _ = read_labels(folder, circuit.record())
     return {
-        "record": {name: record[name] for name in ("task", "norm", "calibration", "edge_pruned", "nodes", "edges")},
+        "record": {
+            name: record[name]
+            for name in ("task", "params_sha256", "norm", "calibration", "edge_pruned", "nodes", "edges")
+        },
         "samples": samples,
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
+        "labels": labels.tree() if labels else None,
         "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
     }
 

@@ -23,7 +23,13 @@ from sparse_gpt.parameters import Params, flatten
 FORMAT = "sparse_gpt.page_weights/1"
 
 
-def pack_model(config: Config, params: Params, tokenizer: Tokenizer, ablation: Mapping[str, np.ndarray]) -> bytes:
+def pack_model(
+    config: Config,
+    params: Params,
+    tokenizer: Tokenizer,
+    ablation: Mapping[str, np.ndarray],
+    others: Mapping[str, Any] | None = None,
+) -> bytes:
     """The model, its vocabulary and ablation values as a file that engine/tensors.js reads.
 
     Args:
@@ -31,6 +37,7 @@ def pack_model(config: Config, params: Params, tokenizer: Tokenizer, ablation: M
       params: nested dict of float32 arrays.
       tokenizer: whose vocabulary is carried.
       ablation: site -> (n_layer, width).
+      others: what else the header is to have.
     """
     arrays = {"/".join(path): np.asarray(leaf, np.float32) for path, leaf in flatten(params).items()}
     if config.model.position == "sinusoidal":  # no parameter; the page does not compute it anew
@@ -39,7 +46,20 @@ def pack_model(config: Config, params: Params, tokenizer: Tokenizer, ablation: M
     facts: Tree = dataclasses.asdict(config.model)
     facts["activation_fraction"] = config.sparsity.activation_fraction
     facts["activation_sites"] = activation_sites(config.sparsity)
-    return pack_arrays(arrays, {"config": facts, **vocabulary(tokenizer)})
+    return pack_arrays(arrays, {**(others or {}), "config": facts, **vocabulary(tokenizer)})
+
+
+def as_text(data: bytes) -> str:
+    """Bytes as text that stands in a page's script element as it is: seven bits a character, one byte of UTF-8 each.
+
+    Base64 has six. The three characters that HTML would change or take for the element's end (NUL, carriage return, <)
+    lie 0x100 higher, and take two bytes.
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    groups = np.pad(bits, (0, -len(bits) % 7)).reshape(-1, 7)
+    codes = groups @ (1 << np.arange(6, -1, -1))
+    codes[np.isin(codes, [0, ord("\r"), ord("<")])] += 0x100
+    return codes.astype("<u2").tobytes().decode("utf-16-le")
 
 
 def vocabulary(tokenizer: Tokenizer) -> Tree:

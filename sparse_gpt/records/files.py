@@ -14,6 +14,7 @@ from sparse_gpt.io import Tree
 from sparse_gpt.records.bridge import Bridge, Steering, Transport
 from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import Circuit
+from sparse_gpt.records.labels import Labels
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow, Settings
 from sparse_gpt.records.search import Rankings, Search
 from sparse_gpt.records.traces import Contexts, Traces
@@ -32,6 +33,8 @@ class CircuitFiles:
     contexts: Contexts | None = None
     rankings: Rankings | None = None
     card: Card | None = None
+    labels: Labels | None = None  # those that fit the circuit
+    labels_problem: str = ""  # what is to be said of those that do not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,7 @@ def read_circuit(folder: Path) -> CircuitFiles:
     circuit = Circuit.read_if_any(folder / "circuit.json")
     if circuit is None:
         raise InputError(f"{folder}: no circuit.json in it; python -m launch.prune writes one")
+    labels, problem = read_labels(folder, circuit)
     return CircuitFiles(
         folder,
         circuit,
@@ -99,4 +103,12 @@ def read_circuit(folder: Path) -> CircuitFiles:
         contexts=Contexts.read_if_any(folder / "contexts.json"),
         rankings=Rankings.read_if_any(folder / "rankings.json"),
         card=Card.read_if_any(folder / "card.json"),
+        labels=labels,
+        labels_problem=problem,
     )
+
+
+def read_labels(folder: Path, circuit: Circuit) -> tuple[Labels | None, str]:
+    """Labels of a circuit's folder that fit it, and what is to be said of others. InputError if the file is broken."""
+    found = Labels.read_if_any(folder / "labels.json")
+    return (None, "") if found is None else found.of_circuit(circuit)

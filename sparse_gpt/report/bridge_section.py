@@ -1,10 +1,8 @@
 """The part of the report about a bridged pair of models: bridge by bridge, hybrids, steering, circuits' images."""
 
-import plotly.graph_objects as go
-
-from sparse_gpt.drawing.text import escape, percent
+from sparse_gpt.drawing.text import percent
 from sparse_gpt.records import Bridge, CircuitFiles, Workdir
-from sparse_gpt.report.charts import LINES, Chart, add_line, empty_figure
+from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Heat, Line
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
 from sparse_gpt.report.rendering import fill
 
@@ -28,20 +26,9 @@ def mixture_charts(bridge: Bridge) -> list[Chart]:
     return [Chart(grid.title, grid.note, _heat(grid), wide=True) for grid in mixture_grids(bridge)]
 
 
-def _heat(grid: Grid) -> go.Figure:
-    figure = empty_figure(grid.column_title, grid.row_title, height=max(300, 60 + 24 * len(grid.rows)))
-    figure.add_heatmap(
-        x=[escape(name) for name in grid.columns],
-        y=[escape(name) for name in grid.rows],
-        z=grid.above,
-        text=[[escape(path) for path in row] for row in grid.paths],
-        colorscale="Viridis",
-        hovertemplate="%{text}: %{z:.3f} nats above the dense model<extra></extra>",
-        hoverongaps=False,
-    )
-    figure.update_xaxes(type="category")
-    figure.update_yaxes(type="category", autorange="reversed")
-    return figure
+def _heat(grid: Grid) -> Heat:
+    unit = "nats above the dense model"
+    return Heat(grid.columns, grid.rows, grid.above, grid.paths, grid.column_title, grid.row_title, unit)
 
 
 def steering_chart(files: CircuitFiles) -> Chart | None:
@@ -49,19 +36,19 @@ def steering_chart(files: CircuitFiles) -> Chart | None:
     steering = files.steering
     if steering is None:
         return None
-    figure = empty_figure("strength", "foil's share of both answers")
+    axes = Axis("strength"), Axis("foil's share of both answers", bounds=(-0.02, 1.02))
+    figure = Figure(*axes)
     curves, strengths, stream = steering.curves, list(steering.strengths), steering.curves.stream
     for i, curve in enumerate((*curves.random, *curves.random_stream)):
-        add_line(figure, strengths, list(curve.share), "random directions", "var(--faint)")
-        figure.data[-1].update(showlegend=i == 0, legendgroup="random", line={"width": 1})
+        share = list(curve.share)
+        figure.lines.append(Line("random directions", strengths, share, "var(--faint)", width=1, listed=i == 0))
     lines = (
         ("sparse model", curves.sparse),
         ("dense model, its stream", stream),
         ("dense model, one read", curves.dense),
     )
     for (name, curve), color in zip(lines, LINES, strict=False):
-        add_line(figure, strengths, list(curve.share), name, color, markers=True)
-    figure.update_yaxes(range=[-0.02, 1.02])
+        figure.lines.append(Line(name, strengths, list(curve.share), color, mark="dot"))
     at = f"{steering.dense.layer}.{steering.dense.site}"
     both: list[float | None] = [*map(sum, zip(stream.answer, stream.foil, strict=True))] or [None]
     note = (

@@ -1,32 +1,15 @@
-"""Charts of training and of the circuit search, as plotly figures.
+"""Charts of training and of the circuit search."""
 
-Colors are CSS variables of the page ("var(--plus)"), which script.js resolves, so that charts follow light and dark.
-"""
-
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-import plotly.graph_objects as go
-
-from sparse_gpt.drawing.text import escape, sparse_nonzeros
+from sparse_gpt.drawing.text import sparse_nonzeros
 from sparse_gpt.records import Circuit, MetricsRow, Rankings, Search
 from sparse_gpt.records.base import CHANCE
 from sparse_gpt.records.search import CurvePoint
+from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Line, value_axis
 
 MAX_POINTS = 1500  # per line; more would only slow the page down
-LINES = [f"var(--line{i})" for i in range(1, 9)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A figure with what a reader needs to know about it. `wide` charts get a row of their own."""
-
-    title: str
-    note: str
-    figure: go.Figure
-    wide: bool = False
-
 
 # Small charts of metrics.jsonl: title, note, unit, key, whether the axis is logarithmic.
 _SMALL = (
@@ -42,20 +25,20 @@ _SMALL = (
 def training_charts(metrics: Sequence[MetricsRow]) -> list[Chart]:
     """One chart per quantity that the rows of metrics.jsonl hold; quantities that no row has are left out."""
     charts = []
-    loss = empty_figure("step", "nats per token")
+    loss = Figure(Axis("step"), Axis("nats per token"))
     for name, key, color in (("training", "loss", "var(--line1)"), ("held-out", "val_loss", "var(--line2)")):
         steps, values = _series(metrics, key)
         if values:
-            add_line(loss, steps, values, name, color, markers=key == "val_loss" and len(values) <= 60)
-    if loss.data:
+            mark = "dot" if key == "val_loss" and len(values) <= 60 else ""
+            loss.lines.append(Line(name, steps, values, color, mark=mark))
+    if loss.lines:
         charts.append(Chart("Loss", "Cross-entropy of the next token.", loss, wide=True))
     for title, note, unit, key, logarithmic in _SMALL:
         steps, values = _series(metrics, key)
         if values:
-            figure = empty_figure("step", unit, height=210)
-            add_line(figure, steps, values, title, "var(--line1)")
-            _value_axis(figure, values, logarithmic)
-            charts.append(Chart(title, note, figure))
+            axis = value_axis(unit, values, logarithmic)
+            line = Line(title, steps, values, "var(--line1)")
+            charts.append(Chart(title, note, Figure(Axis("step"), axis, height=210, lines=[line])))
     return charts
 
 
@@ -65,41 +48,39 @@ def loss_versus_size(search: Search, circuit: Circuit) -> Chart | None:
     if not points:
         return None
     edges, loss = circuit.metrics.edges, circuit.metrics.task_loss
-    figure = empty_figure("edges", "task loss (nats)", height=360)
-    sizes, losses = [point.edges for point in points], [point.task_loss for point in points]
-    add_line(figure, sizes, losses, "circuits of growing size", "var(--line1)", markers=True)
-    figure.data[-1].update(
-        customdata=[[point.nodes] for point in points],
-        hovertemplate="%{x} edges, %{customdata[0]} nodes<br>task loss %{y:.3f}<extra></extra>",
-    )
+    figure = Figure(Axis("edges", log=True), Axis("task loss (nats)", from_zero=True), height=360, legend=True)
+    told = [f"{point.edges} edges, {point.nodes} nodes, task loss {point.task_loss:.3f}" for point in points]
+    growing = Line("circuits of growing size", *_curve(points), LINES[0], mark="dot", told=told)
+    figure.lines.append(growing)
     without = [(point.edges, point.ablated_task_loss) for point in points if point.ablated_task_loss is not None]
     if without:
-        left, losses = ([pair[i] for pair in without] for i in (0, 1))
-        add_line(figure, left, losses, "the model without them", "var(--line2)")
+        figure.lines.append(Line("the model without them", *_columns(without), LINES[1]))
     for i, baseline in enumerate(search.baselines):
-        curve = _with_edges(baseline.loss_versus_size)
-        name, color = f"ranked by {baseline.ranking.replace('_', ' ')}", LINES[(2 + i) % len(LINES)]
-        add_line(figure, [point.edges for point in curve], [point.task_loss for point in curve], name, color)
-        sizes += [point.edges for point in curve]
+        curve = _curve(_with_edges(baseline.loss_versus_size))
+        name = f"ranked by {baseline.ranking.replace('_', ' ')}"
+        figure.lines.append(Line(name, *curve, LINES[(2 + i) % len(LINES)]))
     random_losses = _finite(search.random_circuit.task_loss)
     if edges and random_losses:
-        marker = {"symbol": "line-ew-open", "color": "var(--faint)", "size": 13, "line": {"width": 1.4}}
-        _points(figure, [edges] * len(random_losses), random_losses, "random circuits of the same size", marker)
+        at = [float(edges)] * len(random_losses)
+        name = "random circuits of the same size"
+        figure.lines.append(Line(name, at, random_losses, "var(--faint)", joined=False, mark="dash"))
     if edges and loss is not None:
-        marker = {"symbol": "diamond", "color": "var(--line2)", "size": 12}
-        _points(figure, [edges], [loss], "the circuit", marker)
-    for value, name in ((CHANCE, "chance, ln 2"), (circuit.target_loss, "target")):
-        if value:
-            label = {"text": name, "font": {"color": "var(--faint)", "size": 11}}
-            line = {"color": "var(--faint)", "width": 1, "dash": "dot"}
-            figure.add_hline(y=value, line=line, annotation=label, annotation_position="top right")
-    low, high = min([*sizes, edges or sizes[0]]), max([*sizes, edges or sizes[0]])
-    figure.update_xaxes(type="log", range=[math.log10(low * 0.8), math.log10(high * 1.25)])
-    _log_ticks(figure.layout.xaxis, low, high)
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(showlegend=True)
+        figure.lines.append(Line("the circuit", [edges], [loss], LINES[1], joined=False, mark="diamond"))
+    figure.levels += [
+        (value, name) for value, name in ((CHANCE, "chance, ln 2"), (circuit.target_loss, "target")) if value
+    ]
+    sizes = [x for line in figure.lines for x in line.x]
+    figure.x.bounds = (min(sizes) * 0.8, max(sizes) * 1.25)
     note = "A good circuit is near the bend of the curve, far below random circuits of its size."
     return Chart("Loss versus size", note, figure, wide=True)
+
+
+def _curve(points: Sequence[CurvePoint]) -> tuple[list[float], list[float]]:
+    return [point.edges for point in points], [point.task_loss for point in points]
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 def _with_edges(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
@@ -109,22 +90,19 @@ def _with_edges(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 def size_versus_target(rankings: Rankings) -> Chart | None:
     """Edges that each ranking of nodes needs for a target loss; targets that it does not reach are left out."""
-    figure = empty_figure("target task loss (nats)", "edges", height=320)
-    shown: list[tuple[float, float]] = []
+    lines, shown = [], []
     for i, entry in enumerate(rankings.rankings):
         points = sorted((p.target_loss, p.edges) for p in entry.points if p.reached)
         points = [(target, edges) for target, edges in points if target > 0 and edges > 0]
         if points:
-            x, y = map(list, zip(*points, strict=True))
-            add_line(figure, x, y, entry.ranking.replace("_", " "), LINES[i % len(LINES)], markers=True)
-            shown += points
+            line = Line(entry.ranking.replace("_", " "), *_columns(points), LINES[i % len(LINES)], mark="dot")
+            lines.append(line)
+            shown += [edges for _, edges in points]
     if not shown:
         return None
-    figure.update_xaxes(type="log")
-    _log_ticks(figure.layout.xaxis, min(x for x, _ in shown), max(x for x, _ in shown))
-    _value_axis(figure, [y for _, y in shown], logarithmic=True)
+    axes = Axis("target task loss (nats)", log=True), value_axis("edges", shown, logarithmic=True)
     note = "First parts of rankings of nodes, before any refinement: the mask search, and rankings nobody searched."
-    return Chart("Size versus target loss", note, figure, wide=True)
+    return Chart("Size versus target loss", note, Figure(*axes, height=320, lines=lines), wide=True)
 
 
 def search_history(search: Search) -> list[Chart]:
@@ -136,50 +114,17 @@ def search_history(search: Search) -> list[Chart]:
     steps = [point.step for point in history]
     losses, sizes = [point.loss for point in history], [point.open_nodes for point in history]
     for title, unit, values in (("Task loss", "nats", losses), ("Open gates", "nodes", sizes)):
-        figure = empty_figure("search step", unit, height=280)
+        axis = value_axis(unit, _finite(value for row in values for value in row), logarithmic=values is sizes)
+        figure = Figure(Axis("search step"), axis, height=280, legend=False)
         for i, trial in enumerate(search.trials):
             number = i if trial.trial is None else trial.trial
             best = number == search.best_trial
-            name = f"trial {number}" + (" (chosen)" if best else "")
-            add_line(figure, steps, [row[i] for row in values], name, LINES[i % len(LINES)])
-            figure.data[-1].update(line={"width": 3 if best else 1.2}, opacity=1 if best else 0.7)
-        _value_axis(figure, _finite(value for row in values for value in row), logarithmic=values is sizes)
-        figure.update_layout(showlegend=False)
+            name, color = f"trial {number}" + (" (chosen)" if best else ""), LINES[i % len(LINES)]
+            found = [(step, value) for step, row in zip(steps, values, strict=True) for value in _finite([row[i]])]
+            line = Line(name, *_columns(found), color, width=3 if best else 1.2, opacity=1 if best else 0.7)
+            figure.lines.append(line)
         charts.append(Chart(title, "During the search, one line per trial; the thick one was chosen.", figure))
     return charts
-
-
-def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
-    """An empty figure with the page's margins; plotly's own template is dropped, script.js sets fonts and grid."""
-    return go.Figure(
-        layout={
-            "template": None,
-            "height": height,
-            "margin": {"l": 52, "r": 14, "t": 28 if height >= 300 else 8, "b": 40},
-            "hovermode": "closest",
-            "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "xanchor": "left"},
-            "xaxis": {"title": {"text": escape(x_title), "standoff": 6}},
-            "yaxis": {"title": {"text": escape(y_title), "standoff": 6}},
-        }
-    )
-
-
-def add_line(figure: go.Figure, x: list, y: list, name: str, color: str, markers: bool = False) -> None:
-    """A line through the points; a legend from the second one on."""
-    figure.add_scatter(
-        x=x,
-        y=y,
-        name=escape(name),
-        mode="lines+markers" if markers else "lines",
-        line={"color": color, "width": 1.8},
-        hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{escape(name)}</extra>",
-    )
-    figure.update_layout(showlegend=len(figure.data) > 1)
-
-
-def _points(figure: go.Figure, x: list, y: list, name: str, marker: dict[str, object]) -> None:
-    hover = f"{escape(name)}: %{{x}} edges<br>task loss %{{y:.3f}}<extra></extra>"
-    figure.add_scatter(x=x, y=y, mode="markers", name=escape(name), marker=marker, hovertemplate=hover)
 
 
 def _series(metrics: Sequence[MetricsRow], key: str) -> tuple[list[int], list[float]]:
@@ -194,21 +139,3 @@ def _series(metrics: Sequence[MetricsRow], key: str) -> tuple[list[int], list[fl
 
 def _finite(values: Iterable[object]) -> list[float]:
     return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
-
-
-def _value_axis(figure: go.Figure, values: list[float], logarithmic: bool) -> None:
-    """A y axis from zero, or a logarithmic one where that is wanted, possible, and spans a decade at least."""
-    if logarithmic and values and min(values) > 0 and max(values) >= 10 * min(values):
-        figure.update_yaxes(type="log")
-        _log_ticks(figure.layout.yaxis, min(values), max(values))
-    else:
-        figure.update_yaxes(rangemode="tozero")
-
-
-def _log_ticks(axis: go.layout.XAxis | go.layout.YAxis, low: float, high: float) -> None:
-    """Ticks at 1, 2, 5 × powers of ten (only powers over more than three decades), written out plainly."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1,) if last - first > 3 else (1, 2, 5)
-    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-    plain = all(1e-4 <= tick < 1e6 for tick in ticks)
-    axis.update(tickvals=ticks, ticktext=[f"{tick:,.10g}" if plain else f"{tick:.0e}" for tick in ticks])

@@ -33,7 +33,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
         stale_for=params_sha256 if circuit.params_sha256 not in (None, "", params_sha256) else "",
         each_task=[(f"task loss, {each.task}", number(each.task_loss)) for each in circuit.tasks],
         card_is_stale=bool(judged) and judged != circuit_sha256(circuit.tree()),
-        drawing=draw_circuit(circuit, traces, d_head),
+        drawing=draw_circuit(circuit, traces, d_head, files.labels),
         omitted=graph.omitted,
         node_data=node_data(graph, traces),
         grid=activation_grid(graph, pair) if pair else "",

@@ -3,8 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
-
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import write_atomic
 from sparse_gpt.records import Workdir, read_workdir
@@ -65,7 +63,6 @@ def render(workdir: Workdir) -> str:
         sections=parts,
         style=_read("style.css"),
         script=_read("script.js"),
-        plotly=get_plotlyjs(),
     )
 
 

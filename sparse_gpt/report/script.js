@@ -1,54 +1,44 @@
 "use strict";
 
-// Charts: specs come as JSON; colors in them are the page's CSS variables, so that they follow light and dark.
-const charts = [];
+// Charts: the point of a line that the pointer is nearest to, read off the picture's scales.
+function readOff(scale, place) {
+  const [kind, low, high, start, stop] = scale.split(" ").map((part, i) => (i ? Number(part) : part));
+  const share = (place - start) / (stop - start);
+  return kind === "log" ? low * (high / low) ** share : low + share * (high - low);
+}
 
-function resolved(value) {
-  if (typeof value === "string" && value.startsWith("var(")) {
-    return getComputedStyle(document.documentElement).getPropertyValue(value.slice(4, -1)).trim();
+function nearest(svg, x, y) {
+  let found = null;
+  for (const line of svg.querySelectorAll(".line")) {
+    for (const point of line.points) {
+      const far = Math.hypot(point.x - x, (point.y - y) / 3);
+      if (!found || far < found.far) found = { far, line, point };
+    }
   }
-  if (Array.isArray(value)) return value.map(resolved);
-  if (value && typeof value === "object") {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, resolved(item)]));
-  }
-  return value;
+  return found && found.far < 30 ? found : null;
 }
 
-function drawChart({ place, spec }) {
-  const { data, layout } = resolved(spec);
-  const ink = resolved("var(--ink)"), hair = resolved("var(--hair)"), faint = resolved("var(--faint)");
-  layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
-  layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink };
-  layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: faint, activecolor: ink };
-  layout.hoverlabel = { bgcolor: resolved("var(--paper)"), bordercolor: faint, font: { color: ink } };
-  for (const axis of [layout.xaxis, layout.yaxis]) {
-    Object.assign(axis, { gridcolor: hair, zeroline: false, linecolor: faint, showline: true, automargin: true });
-    Object.assign(axis.title, { font: { size: 12, color: faint } });
-  }
-  const wide = place.closest(".chart").classList.contains("wide");
-  const bar = { displayModeBar: wide ? "hover" : false, modeBarButtons: [["toImage", "resetScale2d"]] }; // these work offline
-  Plotly.react(place, data, layout, { displaylogo: false, responsive: true, ...bar });
-}
-
-function isFolded({ place }) {
-  return Boolean(place.closest("details:not([open])"));
-}
-
-for (const place of document.querySelectorAll(".plot")) {
-  const chart = { place, spec: JSON.parse(place.querySelector("script").textContent) };
-  place.textContent = "";
-  charts.push(chart);
-  if (!isFolded(chart)) drawChart(chart);
-}
-// Plotly cannot measure what is folded away: that is drawn when it opens.
-for (const details of document.querySelectorAll("details")) {
-  details.addEventListener("toggle", () => {
-    if (details.open) charts.filter((chart) => details.contains(chart.place)).forEach(drawChart);
+for (const svg of document.querySelectorAll(".plot[data-x]")) {
+  const tip = svg.appendChild(document.createElementNS(svg.namespaceURI, "g"));
+  tip.style.display = "none";
+  tip.innerHTML = '<circle r="4" class="near-point"/><text class="near-text"></text>';
+  svg.addEventListener("pointermove", (event) => {
+    const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    const found = nearest(svg, place.x, place.y);
+    tip.style.display = found ? "" : "none";
+    if (!found) return;
+    const { line, point } = found, [dot, text] = tip.children, written = (value) => Number(value.toPrecision(4));
+    dot.setAttribute("cx", point.x);
+    dot.setAttribute("cy", point.y);
+    const left = point.x > svg.viewBox.baseVal.width / 2;
+    text.setAttribute("x", point.x + (left ? -8 : 8));
+    text.setAttribute("y", Math.max(14, point.y - 8));
+    text.setAttribute("text-anchor", left ? "end" : "start");
+    const [x, y] = [readOff(svg.dataset.x, point.x), readOff(svg.dataset.y, point.y)].map(written);
+    text.textContent = `${line.dataset.name}: ${x} → ${y}`;
   });
+  svg.addEventListener("pointerleave", () => (tip.style.display = "none"));
 }
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  charts.filter((chart) => !isFolded(chart)).forEach(drawChart);
-});
 
 // Circuits: highlighting in the drawing, and the node browser below it.
 function element(tag, className, text) {

@@ -48,6 +48,7 @@ function kthLargest(keys, k) {
 // erf at multiples of 1/64 up to 6, by its series; between them Taylor's formula, to about 1e-11.
 const GRID = 64, LAST = 6, SLOPE = 2 / Math.sqrt(Math.PI);
 const ERF = Float64Array.from({ length: GRID * LAST + 1 }, (_, i) => erfSeries(i / GRID));
+const SLOPES = ERF.map((_, i) => SLOPE * Math.exp(-((i / GRID) ** 2)));
 
 function erfSeries(x) {
   let term = x, sum = x; // exp(-x^2) times terms that are all positive
@@ -60,7 +61,8 @@ export function erf(x) {
   if (!(size < LAST)) return Number.isNaN(x) ? NaN : Math.sign(x);
   const nearest = Math.round(size * GRID), a = nearest / GRID, d = size - a;
   const third = (2 * a * a - 1) / 3 - (d * a * (2 * a * a - 3)) / 6;
-  return Math.sign(x) * (ERF[nearest] + SLOPE * Math.exp(-a * a) * d * (1 - d * (a - d * third)));
+  const found = ERF[nearest] + SLOPES[nearest] * d * (1 - d * (a - d * third));
+  return x < 0 ? -found : found;
 }
 
 export function activate(x, kind) {

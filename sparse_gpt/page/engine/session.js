@@ -2,7 +2,7 @@
 
 import { Changes, forward } from "./forward.js";
 import { Circuit, Model } from "./model.js";
-import { bytesOfBase64, gunzip, Tensors } from "./tensors.js";
+import { Tensors } from "./tensors.js";
 import { Tokenizer } from "./tokenizer.js";
 
 const SHOWN = 8, MOVED = 5; // predicted tokens; logits that a node moves
@@ -12,10 +12,9 @@ const SIDES = ["circuit", "full"];
 export class InputProblem extends Error {}
 
 export class Session {
-  // record: what circuit.json holds; packed: base64 of the model's file.
-  static async open(record, packed) {
-    const tensors = new Tensors(await gunzip(bytesOfBase64(packed)));
-    const session = new Session();
+  // record: what circuit.json holds; packed: bytes of the model's file.
+  static open(record, packed) {
+    const tensors = new Tensors(packed), session = new Session();
     session.model = new Model(tensors);
     session.record = record;
     session.circuit = new Circuit(session.model, record, tensors);

@@ -1,9 +1,14 @@
-// What the page carries of a model: base64 in the page, gzip in that, then named arrays as weights.py packs them.
+// What the page carries of a model: text in the page, gzip in that, then named arrays as weights.py packs them.
 
-export function bytesOfBase64(text) {
-  const binary = atob(text.trim());
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+// Seven bits of every character, see as_text in weights.py.
+export function bytesOfText(text) {
+  const bytes = new Uint8Array(Math.floor((7 * text.length) / 8));
+  let held = 0, count = 0, at = 0;
+  for (let i = 0; i < text.length; i++) {
+    held = ((held << 7) | (text.charCodeAt(i) & 127)) & 0x7fff;
+    count += 7;
+    if (count >= 8 && at < bytes.length) bytes[at++] = held >> (count -= 8);
+  }
   return bytes;
 }
 
@@ -12,13 +17,20 @@ export async function gunzip(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+function headerLength(bytes) {
+  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+}
+
+export function headerOf(bytes) {
+  return JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + headerLength(bytes))));
+}
+
 // A tensor keeps one bit per entry that says whether it is there, and the values of those: { shape, bits, values }.
 export class Tensors {
   constructor(bytes) {
-    const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-    this.header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+    this.header = headerOf(bytes);
     this.found = new Map();
-    let at = 4 + length;
+    let at = 4 + headerLength(bytes);
     for (const { name, shape, count } of this.header.tensors) {
       const size = shape.reduce((product, n) => product * n, 1);
       const bits = bytes.subarray(at, (at += Math.ceil(size / 8)));

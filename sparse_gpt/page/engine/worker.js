@@ -8,10 +8,10 @@ import { InputProblem, Session } from "./session.js";
 
 let session = null;
 
-self.addEventListener("message", async ({ data }) => {
+self.addEventListener("message", ({ data }) => {
   if (data.open) {
     try {
-      session = await Session.open(data.open.record, data.open.packed);
+      session = Session.open(data.open.record, data.open.packed);
       self.postMessage({ ready: session.model.config });
     } catch (error) {
       self.postMessage({ failed: String(error.message ?? error) });

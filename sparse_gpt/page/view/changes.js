@@ -1,18 +1,19 @@
 // The list of what a person has changed, undo and redo, and the link to a state.
 
-import { button, byId, element, nodeName, signed } from "./dom.js";
+import { button, element, signed } from "./dom.js";
 import { stateToHash } from "./store.js";
 
 const WHERE = { circuit: "in the circuit", full: "in the full model", both: "in circuit and model" };
 
 export class ChangesView {
-  constructor(data, store) {
-    Object.assign(this, { data, store });
-    byId("undo").addEventListener("click", () => store.undo());
-    byId("redo").addEventListener("click", () => store.redo());
-    byId("reset").addEventListener("click", () => store.set({ changes: [] }));
-    byId("link").addEventListener("click", () => this.#link());
-    document.addEventListener("keydown", (event) => {
+  constructor(page) {
+    Object.assign(this, page);
+    const { store } = page;
+    this.find("undo").addEventListener("click", () => store.undo());
+    this.find("redo").addEventListener("click", () => store.redo());
+    this.find("reset").addEventListener("click", () => store.set({ changes: [] }));
+    this.find("link").addEventListener("click", () => this.#link());
+    this.keys.addEventListener("keydown", (event) => {
       if (!(event.ctrlKey || event.metaKey) || /^(TEXTAREA|INPUT)$/.test(event.target.tagName)) return;
       const key = event.key.toLowerCase(), redo = key === "y" || (key === "z" && event.shiftKey);
       if (!redo && key !== "z") return;
@@ -23,20 +24,20 @@ export class ChangesView {
   }
 
   show({ changes }) {
-    byId("undo").disabled = !this.store.past.length;
-    byId("redo").disabled = !this.store.future.length;
-    byId("reset").disabled = !changes.length;
-    byId("address").hidden = true;
+    this.find("undo").disabled = !this.store.past.length;
+    this.find("redo").disabled = !this.store.future.length;
+    this.find("reset").disabled = !changes.length;
+    this.find("address").hidden = true;
     const items = changes.map((change) => {
       const text = this.#told(change), remove = () => this.store.change(null, (each) => each === change);
       return element("li", {}, text, button("Remove", remove, { "aria-label": `Remove: ${text}` }));
     });
     const none = "None: circuit and model are as they are. Choose a node above to change it.";
-    byId("changes").replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, none)]));
+    this.find("changes").replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, none)]));
   }
 
   #told(change) {
-    const name = (node) => nodeName(node, this.data.site_names);
+    const name = (node) => this.name(node);
     const when = change.at === null ? "at every token" : `at token ${change.at}`;
     const what = {
       off: () => `${name(change.node)} switched off`,
@@ -50,7 +51,7 @@ export class ChangesView {
 
   #link() {
     location.hash = stateToHash(this.data.record.task, this.store.state);
-    const address = byId("address");
+    const address = this.find("address");
     address.value = location.href;
     address.hidden = false;
     address.select();

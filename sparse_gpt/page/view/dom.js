@@ -28,10 +28,6 @@ export function table(caption, titles, rows, options = {}) {
   return element("table", options, caption, element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
-export function byId(id) {
-  return document.getElementById(id);
-}
-
 // A weight, an activation or a difference with its sign; a true minus.
 export function signed(value) {
   if (value === null || !Number.isFinite(value)) return "–";

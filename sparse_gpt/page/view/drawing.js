@@ -1,19 +1,21 @@
 // The drawing: colors of what flows at the chosen token, and nodes that can be chosen.
 
-import { byId, largest, nodeKey, nodeName, nodeOfKey, signed } from "./dom.js";
+import { largest, nodeKey, nodeOfKey, signed } from "./dom.js";
 
+const SHOWN_NAME = 20; // characters of a name
 const LEGIBLE = 1000; // edges that are drawn at first; the lighter ones come with the slider
 
 export class DrawingView {
-  constructor(data, store) {
-    Object.assign(this, { data, store, side: "circuit" });
-    const svg = (this.svg = document.querySelector("#drawing svg"));
+  constructor(page) {
+    Object.assign(this, page, { side: "circuit" });
+    const { data } = page, svg = (this.svg = this.find("drawing").querySelector("svg"));
     svg.setAttribute("role", "group"); // its nodes can be chosen; a picture would hide them
     // A wide drawing shrinks to the page, but not below the size at which its labels can be read; then it scrolls.
     svg.style.minWidth = `${0.75 * svg.viewBox.baseVal.width}px`;
     svg.style.maxWidth = `${1.15 * svg.viewBox.baseVal.width}px`;
     svg.style.height = "auto";
     this.nodes = new Map();
+    this.given = new Map(); // texts of the names below them
     for (const shape of svg.querySelectorAll(".node")) this.#wire(shape);
     this.wires = [...svg.querySelectorAll(".wire")];
     this.labels = [...svg.querySelectorAll(".weight")];
@@ -22,13 +24,13 @@ export class DrawingView {
     this.heaviest = largest([...this.weights.values()]) || 1;
     const sizes = [...this.weights.values()].map(Math.abs).sort((a, b) => b - a);
     const most = sizes.length > LEGIBLE ? sizes[LEGIBLE - 1] : 0; // the slider's steps are hundredths of the heaviest
-    byId("threshold").value = String(Math.ceil((100 * most) / this.heaviest) / 100);
-    byId("threshold").addEventListener("input", () => {
+    this.find("threshold").value = String(Math.ceil((100 * most) / this.heaviest) / 100);
+    this.find("threshold").addEventListener("input", () => {
       this.#hideLight();
       this.show(this.view, this.state);
     });
     svg.addEventListener("pointerover", ({ target }) => target.classList.contains("wire") && this.#tell(target));
-    byId("side").addEventListener("change", (event) => {
+    this.find("side").addEventListener("change", (event) => {
       this.side = event.target.value;
       this.show(this.view, this.state);
     });
@@ -50,8 +52,8 @@ export class DrawingView {
   }
 
   #hideLight() {
-    const least = Number(byId("threshold").value) * this.heaviest;
-    byId("threshold-value").textContent = least.toFixed(2);
+    const least = Number(this.find("threshold").value) * this.heaviest;
+    this.find("threshold-value").textContent = least.toFixed(2);
     for (const join of [...this.wires, ...this.labels]) {
       const weight = this.weights.get(joinKey(join));
       join.classList.toggle("light", weight !== undefined && Math.abs(weight) < least);
@@ -85,7 +87,7 @@ export class DrawingView {
 
   // Scrolls the drawing, and not the page, to a node that was chosen elsewhere.
   #reveal(key) {
-    const shape = this.nodes.get(key), frame = byId("drawing");
+    const shape = this.nodes.get(key), frame = this.find("drawing");
     if (!shape) return;
     const place = shape.getBoundingClientRect(), seen = frame.getBoundingClientRect();
     if (place.top < seen.top || place.bottom > seen.bottom) frame.scrollTop += place.top - seen.top - seen.height / 2;
@@ -101,9 +103,26 @@ export class DrawingView {
     shape.classList.toggle("changed", changed);
     shape.setAttribute("aria-pressed", String(key === this.state.node));
     const values = `${signed(circuit[at])} in the circuit, ${signed(full[at])} in the model`;
-    const told = `${nodeName(nodeOfKey(key), this.data.site_names)}: ${values}${changed ? ", changed" : ""}`;
+    const told = `${this.name(nodeOfKey(key))}: ${values}${changed ? ", changed" : ""}`;
     shape.setAttribute("aria-label", told);
     shape.querySelector("title").textContent = told;
+    this.#nameBelow(key, shape);
+  }
+
+  // The name that people gave below the node; without one its group's, in brackets.
+  #nameBelow(key, shape) {
+    const { labels, groups } = this.state.names, text = labels[key] ?? (groups[key] ? `[${groups[key]}]` : "");
+    let given = this.given.get(key);
+    if (!given) {
+      if (!text) return;
+      const { x, y, width, height } = shape.querySelector("rect").getBBox();
+      given = document.createElementNS(this.svg.namespaceURI, "text");
+      given.setAttribute("class", "given");
+      given.setAttribute("x", String(x + width / 2));
+      given.setAttribute("y", String(y + height + 6));
+      this.given.set(key, this.svg.appendChild(given));
+    }
+    given.textContent = text.length > SHOWN_NAME ? `${text.slice(0, SHOWN_NAME - 1)}…` : text;
   }
 
   // What an edge brings to its target at the chosen token: weight times value; from v, what attention gathers of it.

@@ -17,7 +17,7 @@ export class Engine {
   }
 
   open(record, packed) {
-    this.worker.postMessage({ open: { record, packed } });
+    this.worker.postMessage({ open: { record, packed } }, [packed.buffer]);
   }
 
   // Asks for the view of a state; one that waits already is not run any more.

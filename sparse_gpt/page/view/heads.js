@@ -1,19 +1,19 @@
 // Attention of the heads that have a node in the circuit.
 
-import { button, byId, element, percent, SIDES, tokenSpan } from "./dom.js";
+import { button, element, largest, percent, SIDES, signed, tint, tokenSpan } from "./dom.js";
 
 const LISTED = 4; // tokens that a head looks at most
 const LEAST = 0.005; // of its attention
 
 export class HeadsView {
-  constructor(data, store) {
-    Object.assign(this, { data, store });
+  constructor(page) {
+    Object.assign(this, page);
   }
 
   show(view, state) {
     const keys = Object.keys(view.heads);
-    byId("heads").replaceChildren(...keys.map((key) => this.#head(key, view, state)));
-    if (!keys.length) byId("heads").append("No head has a node in this circuit.");
+    this.find("heads").replaceChildren(...keys.map((key) => this.#head(key, view, state)));
+    if (!keys.length) this.find("heads").append("No head has a node in this circuit.");
   }
 
   #head(key, view, state) {
@@ -26,30 +26,52 @@ export class HeadsView {
       element("h3", {}, title),
       element("div", { class: "maps" }, ...maps),
       ...Object.keys(SIDES).map((side) => looksAt(view, key, side)),
+      this.#single(layer, head, view),
       element("div", { class: "row" }, "Nodes: ", ...this.#nodes(layer, head)),
       this.#copy(layer, head, view, state),
     );
   }
 
-  #nodes(layer, head) {
+  #own(layer, head) {
     const isOwn = ({ layer: l, site, channel }) =>
       l === layer && /^attn_[qkv]$/.test(site) && Math.floor(channel / this.data.d_head) === head;
-    return this.data.record.nodes.filter(isOwn).map(({ site, channel }) => {
+    return this.data.record.nodes.filter(isOwn);
+  }
+
+  #nodes(layer, head) {
+    return this.#own(layer, head).map(({ site, channel }) => {
       const node = `${layer}.${site}.${channel}`;
       return button(`${site.slice(-1)} ${channel}`, () => this.store.set({ node }));
     });
+  }
+
+  // Where one query or key channel is all that the circuit has of a head's, attention is what that channel does: its values.
+  #single(layer, head, view) {
+    const decides = this.#own(layer, head).filter(({ site }) => site !== "attn_v"), sites = new Set(decides.map(({ site }) => site));
+    if (!decides.length || sites.size !== decides.length) return null;
+    const strips = decides.map(({ site, channel }) => {
+      const { circuit } = view.nodes[`${layer}.${site}.${channel}`], scale = largest(circuit);
+      const spans = view.tokens.map(({ text }, t) => {
+        const token = tokenSpan(text, t === view.position ? "chosen" : "", { title: `${t}: ${signed(circuit[t])}` });
+        tint(token, circuit[t], scale);
+        return token;
+      });
+      const name = { attn_q: "query", attn_k: "key" }[site];
+      const about = `its one ${name} channel, ${channel}, from ${signed(Math.min(...circuit))} to ${signed(Math.max(...circuit))}`;
+      return element("div", { class: "strip tokens" }, element("b", {}, about), ...spans);
+    });
+    return element("div", {}, ...strips);
   }
 
   #copy(layer, head, view, state) {
     const same = (change) => change.kind === "head" && change.layer === layer && change.head === head;
     const copied = state.changes.some(same), fits = view.twin?.length === view.tokens.length;
     const click = () => this.store.change(copied ? null : { kind: "head", layer, head, where: "both", at: null }, same);
-    const text = copied ? "As computed again" : "Copy the twin’s attention";
-    return button(text, click, {
-      disabled: !fits && !copied,
-      title: fits || copied ? "" : "The twin must have as many tokens as the prompt.",
-      "aria-label": `${text}, layer ${layer} head ${head}`,
-    });
+    const text = copied ? "As computed again" : "Copy the twin’s attention", possible = fits || copied;
+    const about = { disabled: !possible, "aria-label": `${text}, layer ${layer} head ${head}` };
+    const counts = view.twin ? `it has ${view.twin.length} tokens, the prompt ${view.tokens.length}` : "there is none";
+    const why = possible ? null : element("span", { class: "faint" }, `To copy from it, the twin must be as long: ${counts}.`);
+    return element("div", { class: "row copy" }, button(text, click, about), why);
   }
 }
 

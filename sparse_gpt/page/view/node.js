@@ -1,17 +1,19 @@
 // The chosen node: its values over tokens, its edges, and what can be done to it.
 
-import { button, byId, element, largest, nodeKey, nodeName, nodeOfKey, SIDES, signed, table, tint, tokenSpan } from "./dom.js";
+import { button, element, largest, nodeKey, nodeOfKey, SIDES, signed, table, tint, tokenSpan } from "./dom.js";
 import { gathered } from "./drawing.js";
 
 
+const OPTIONS = 500; // nodes in the list; the search finds the others
+
 export class NodeView {
-  constructor(data, store) {
-    Object.assign(this, { data, store, where: "circuit", at: "chosen", view: null, without: null });
-    const select = byId("node");
+  constructor(page) {
+    Object.assign(this, page, { where: "circuit", at: "chosen", view: null, without: null });
+    const { store } = page, select = this.find("node");
     this.#fillList("");
     select.addEventListener("change", () => store.set({ node: select.value || null }));
-    byId("find").addEventListener("input", () => this.#fillList(byId("find").value));
-    document.addEventListener("keydown", (event) => {
+    this.find("find").addEventListener("input", () => this.#fillList(this.find("find").value));
+    this.keys.addEventListener("keydown", (event) => {
       if (/^(TEXTAREA|INPUT|SELECT)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
       const by = { n: 1, p: -1 }[event.key.toLowerCase()];
       if (by) this.#step(by);
@@ -22,11 +24,11 @@ export class NodeView {
   // The list of nodes, of those whose names have a text in them; the chosen one stays.
   #fillList(text) {
     const wanted = text.trim().toLowerCase(), chosen = this.store.state.node;
-    const named = [...this.data.keys].map((key) => [key, nodeName(nodeOfKey(key), this.data.site_names)]);
-    const found = named.filter(([key, name]) => key === chosen || name.toLowerCase().includes(wanted));
+    const named = [...this.data.keys].map((key) => [key, this.name(nodeOfKey(key))]);
+    const found = named.filter(([key, name]) => key === chosen || name.toLowerCase().includes(wanted)).slice(0, OPTIONS);
     const none = element("option", { value: "" }, wanted ? `none (${found.length} found)` : "none");
-    byId("node").replaceChildren(none, ...found.map(([key, name]) => element("option", { value: key }, name)));
-    byId("node").value = chosen ?? "";
+    this.find("node").replaceChildren(none, ...found.map(([key, name]) => element("option", { value: key }, name)));
+    this.find("node").value = chosen ?? "";
   }
 
   #step(by) {
@@ -94,14 +96,14 @@ export class NodeView {
 
   show(view, state) {
     this.view = view;
-    byId("node").value = state.node ?? "";
-    if (byId("node").selectedIndex < 0) this.#fillList(byId("find").value);
+    this.find("node").value = state.node ?? "";
+    if (this.find("node").selectedIndex < 0) this.#fillList(this.find("find").value);
     if (!state.node) {
       const how = "Choose a node: click it in the drawing, pick it from the list, or press N.";
-      byId("node-panel").replaceChildren(element("p", { class: "faint" }, how));
+      this.find("node-panel").replaceChildren(element("p", { class: "faint" }, how));
       return;
     }
-    if (!this.panel.isConnected) byId("node-panel").replaceChildren(this.panel);
+    if (!this.panel.isConnected) this.find("node-panel").replaceChildren(this.panel);
     if (this.key !== state.node) this.without = null;
     this.key = state.node;
     this.#showAbout();
@@ -120,7 +122,7 @@ export class NodeView {
 
   #showAbout() {
     const { circuit, full, off } = this.view.nodes[this.key], at = this.view.position;
-    const name = element("b", {}, nodeName(nodeOfKey(this.key), this.data.site_names));
+    const name = element("b", {}, this.name(nodeOfKey(this.key)));
     const values = `in the circuit ${signed(circuit[at])}, in the full model ${signed(full[at])}`;
     this.about.replaceChildren(name, ` at token ${at}: ${values}; its ablation value is ${signed(off)}.`);
   }
@@ -169,10 +171,10 @@ export class NodeView {
     if (!this.view || !this.key) return;
     const { circuit, full, twin } = this.view.nodes[this.key], at = this.view.position;
     const value = (this.where === "full" ? full : circuit)[at], range = 2 * (largest(circuit, full, twin?.circuit) || 1);
-    if (document.activeElement !== this.slider) {
+    if (this.active() !== this.slider) {
       Object.assign(this.slider, { min: String(-range), max: String(range), value: String(value) });
     }
-    if (document.activeElement !== this.number) this.number.value = Number(value.toPrecision(4));
+    if (this.active() !== this.number) this.number.value = Number(value.toPrecision(4));
     this.patch.disabled = !twin || this.view.pairing[at] === null;
     this.computed.disabled = !this.store.state.changes.some((change) => this.#mine(change));
     const off = this.#isOff((change) => change.where === this.where);
@@ -190,7 +192,7 @@ export class NodeView {
 
   #edge({ from, to, weight }, state) {
     const incoming = nodeKey(to) === this.key, other = incoming ? from : to;
-    const name = (node) => nodeName(node, this.data.site_names), edge = `edge from ${name(from)} to ${name(to)}`;
+    const name = (node) => this.name(node), edge = `edge from ${name(from)} to ${name(to)}`;
     const same = (change) =>
       change.kind === "edge" && nodeKey(change.from) === nodeKey(from) && nodeKey(change.to) === nodeKey(to);
     const patched = state.changes.some(same), text = patched ? "As computed" : "Patch";

@@ -1,14 +1,14 @@
 // The next token after the chosen one: circuit and full model side by side.
 
-import { byId, element, percent, signed, table, tokenSpan } from "./dom.js";
+import { element, percent, signed, table, tokenSpan } from "./dom.js";
 
 const TITLES = { circuit: "Circuit", full: "Full model" };
 
-export function showPredictions(view, state) {
+export function showPredictions({ find }, view, state) {
   const sides = Object.keys(TITLES);
-  byId("predictions").replaceChildren(...sides.map((side) => predictions(side, view, state)));
+  find("predictions").replaceChildren(...sides.map((side) => predictions(side, view, state)));
   const differences = state.answer === null ? [] : sides.map((side) => difference(side, view.differences[side]));
-  byId("difference").replaceChildren(...differences);
+  find("difference").replaceChildren(...differences);
 }
 
 function difference(side, { now, before }) {

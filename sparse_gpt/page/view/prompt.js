@@ -1,20 +1,25 @@
 // The two prompts, the samples to pick, and the row of tokens.
 
-import { byId, element, largest, tint, tokenSpan } from "./dom.js";
+import { element, largest, tint, tokenSpan } from "./dom.js";
 
 export class PromptView {
-  constructor(samples, store) {
-    Object.assign(this, { samples, store, tokens: [] });
+  constructor(page) {
+    const { samples } = page.data;
+    Object.assign(this, page, { samples, tokens: [] });
     const roles = { searched: "searched on", "left aside": "not searched on", novel: "novel" };
     const titles = samples.map(({ name, role }) => (roles[role] ? `${name} (${roles[role]})` : name));
-    byId("family").append(...titles.map((title, i) => element("option", { value: String(i) }, title)));
-    byId("family").addEventListener("change", () => this.#pick(0));
-    byId("sample").addEventListener("change", () => this.#pick(Number(byId("sample").value)));
-    byId("swap").addEventListener("click", () => this.#swap());
+    this.find("family").append(...titles.map((title, i) => element("option", { value: String(i) }, title)));
+    this.find("family").addEventListener("change", () => this.#pick(0));
+    this.find("sample").addEventListener("change", () => this.#pick(Number(this.find("sample").value)));
+    this.find("swap").addEventListener("click", () => this.#swap());
+    this.find("exchange").addEventListener("click", () => {
+      const { answer, foil } = this.store.state;
+      this.store.set({ answer: foil, foil: answer });
+    });
     for (const name of ["prompt", "twin"]) {
-      byId(name).addEventListener("input", () => this.store.set({ [name]: byId(name).value }, `type ${name}`));
+      this.find(name).addEventListener("input", () => this.store.set({ [name]: this.find(name).value }, `type ${name}`));
     }
-    byId("tokens").addEventListener("keydown", (event) => this.#key(event));
+    this.find("tokens").addEventListener("keydown", (event) => this.#key(event));
     this.#fillNumbers();
   }
 
@@ -24,17 +29,17 @@ export class PromptView {
   }
 
   #fillNumbers() {
-    const { pairs } = this.samples[Number(byId("family").value)];
+    const { pairs } = this.samples[Number(this.find("family").value)];
     const options = pairs.flatMap((pair, i) =>
       pair.map((_, side) => element("option", { value: String(2 * i + side) }, `${i + 1}${pair.length > 1 ? "ab"[side] : ""}`)),
     );
-    byId("sample").replaceChildren(...options);
+    this.find("sample").replaceChildren(...options);
   }
 
   #pick(number) {
     this.#fillNumbers();
-    byId("sample").value = String(number);
-    this.store.set({ ...this.#stateOf(Number(byId("family").value), number), position: null });
+    this.find("sample").value = String(number);
+    this.store.set({ ...this.#stateOf(Number(this.find("family").value), number), position: null });
   }
 
   #stateOf(family, number) {
@@ -49,13 +54,14 @@ export class PromptView {
 
   // Texts as the state has them; a field that is being edited has them already.
   showTexts({ prompt, twin }) {
-    for (const [name, text] of Object.entries({ prompt, twin })) if (byId(name).value !== text) byId(name).value = text;
-    byId("swap").disabled = !twin;
+    for (const [name, text] of Object.entries({ prompt, twin })) if (this.find(name).value !== text) this.find(name).value = text;
+    this.find("swap").disabled = !twin;
+    this.find("exchange").disabled = this.store.state.answer === null;
   }
 
   // The row of tokens, colored by the values (T) of the chosen node, if any.
   show({ tokens, position }, values) {
-    const row = byId("tokens"), focused = row.contains(document.activeElement);
+    const row = this.find("tokens"), focused = row.contains(this.active());
     const scale = largest(values);
     this.tokens = tokens.map(({ text }, t) => {
       const chosen = t === position;
@@ -75,7 +81,7 @@ export class PromptView {
   }
 
   #key(event) {
-    const at = this.tokens.indexOf(document.activeElement), last = this.tokens.length - 1;
+    const at = this.tokens.indexOf(this.active()), last = this.tokens.length - 1;
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[event.key];
     if (at < 0 || to === undefined) return;
     event.preventDefault();

@@ -1,11 +1,13 @@
 // What a person has chosen, with its history, and as text for a link.
 //
 // state: prompt, twin (texts); answer, foil (token ids or null); changes; position (token, or null for the last);
-// node (key or null). A change is { kind, where, at, ... }: kind "off", "set" (with value) or "patch" of a node, "edge"
+// node (key or null); names, see names.js. A change is { kind, where, at, ... }: kind "off", "set" (with value) or "patch" of a node, "edge"
 // (from, to) or "head" (layer, head); where "circuit", "full" or "both"; at a position, or null for every one.
 
+import { areNames } from "./names.js";
+
 const KINDS = ["off", "set", "patch", "edge", "head"], PLACES = ["circuit", "full", "both"];
-const UNDONE = ["prompt", "twin", "answer", "foil", "changes"]; // what undo takes back
+const UNDONE = ["prompt", "twin", "answer", "foil", "changes", "names"]; // what undo takes back
 const MOST = 200; // states that are kept
 
 export class Store {
@@ -59,23 +61,25 @@ export function stateToHash(task, state) {
 }
 
 // The state of a link; null if there is none in it. Throws an error that says what is wrong with one that is not of this
-// page. `known`: the circuit's task, its nodes, edges and heads as sets of keys, and the number of ids.
+// page. `known`: the circuit's task, its nodes, edges and heads as sets of keys, the number of
+// ids, and names where the link has none.
 export function stateOfHash(hash, known) {
   if (hash.length < 2) return null;
   const found = parsed(hash.slice(1));
   if (found?.task !== known.task) {
     throw new Error(`The link belongs to another circuit (${String(found?.task).slice(0, 60)}); it was left aside.`);
   }
-  const { prompt, twin, answer, foil, changes, position, node } = found;
+  const { prompt, twin, answer, foil, changes, position, node, names = known.names } = found; // older links name nothing
   const isId = (id) => Number.isInteger(id) && id >= 0 && id < known.vocabulary;
   const right = [
     typeof prompt === "string" && typeof twin === "string",
     (answer === null && foil === null) || (isId(answer) && isId(foil)),
     isPlace(position) && (node === null || known.nodes.has(node)),
+    areNames(names, known.nodes),
     Array.isArray(changes) && changes.every((change) => isChange(change, known)),
   ];
   if (right.includes(false)) throw new Error("The link does not fit this circuit; it was left aside.");
-  return { prompt, twin, answer, foil, changes, position, node };
+  return { prompt, twin, answer, foil, changes, position, node, names };
 }
 
 function parsed(text) {

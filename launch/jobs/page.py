@@ -1,0 +1,39 @@
+"""The work of launch.page."""
+
+from pathlib import Path
+
+from absl import flags
+
+from sparse_gpt import tasks
+from sparse_gpt.errors import InputError
+from sparse_gpt.page import build_pages, shared_prompts
+from sparse_gpt.records import read_workdir
+from sparse_gpt.report import build_overview
+from sparse_gpt.tasks import AnyTask
+from sparse_gpt.workdir import Workdir
+
+from .. import stored
+
+
+def main() -> None:
+    """Builds the pages and prints where they are."""
+    named, twin = flags.FLAGS.task, flags.FLAGS.twin
+    if named and twin:
+        raise InputError("--twin goes with the page of all circuits; leave --task out")
+    chosen = tasks.select_circuits(named) if named else []
+    with stored.workdir() as folder:
+        run, other = Workdir(folder), Workdir(twin) if twin else None
+        for path in build_pages(run, chosen or _all(folder)):
+            print(f"{path.parent.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        if named:
+            return
+        members = [task for circuit in _all(folder) for task in circuit]
+        prompts = shared_prompts(run, other, members) if other else []
+        path = build_overview(read_workdir(folder), read_workdir(twin) if twin else None, prompts)
+        print(f"all circuits: {path}")
+
+
+def _all(folder: Path) -> list[list[AnyTask]]:
+    """Tasks of every circuit that is there. Those of files of one's own have to be named by --task."""
+    found = (path.parent.name.split("+") for path in sorted(folder.glob("circuits/*/circuit.json")))
+    return [[tasks.TASKS[name] for name in names] for names in found if all(name in tasks.TASKS for name in names)]

@@ -1,0 +1,101 @@
+// A circuit's page in any element: puts its parts together. page.html and notebooks call mount.
+
+import { bytesOfText, gunzip, headerOf } from "../engine/tensors.js";
+import { ChangesView } from "./changes.js";
+import { nodeKey, nodeName } from "./dom.js";
+import { DrawingView } from "./drawing.js";
+import { Engine } from "./engine.js";
+import { HeadsView } from "./heads.js";
+import { NamesView, noNames, ofFile } from "./names.js";
+import { NodeView } from "./node.js";
+import { showPredictions } from "./predictions.js";
+import { PromptView } from "./prompt.js";
+import { Store, stateOfHash } from "./store.js";
+import { WaysOut } from "./ways_out.js";
+
+const EMPTY = { prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null, names: noNames() };
+
+// root: an element with the content of body.html; text: what the page carries (page.py: packed_page).
+// Resolves to { store, engine, data } once the model is sent to its worker; rejects where the text is damaged.
+export async function mount(root, text) {
+  const packed = await gunzip(bytesOfText(text)), { page: data, engine: source } = headerOf(packed);
+  const find = (id) => root.querySelector(`#${id}`), main = root.querySelector("main");
+  const keys = root === document.body ? document : root, active = () => root.getRootNode().activeElement;
+  let linkProblem = ""; // said once
+
+  const known = knownOf(data), store = new Store(EMPTY, ask);
+  const bare = (node) => nodeName(node, data.site_names);
+  const name = (node) => {
+    const given = store.state.names.labels[nodeKey(node)];
+    return given ? `“${given}” (${bare(node)})` : bare(node);
+  };
+  const page = { data, store, find, keys, active, bare, name };
+  data.keys = known.nodes;
+  const prompts = new PromptView(page);
+  const drawing = new DrawingView(page);
+  const heads = new HeadsView(page);
+  const panel = new NodeView(page);
+  const changes = new ChangesView(page);
+  const names = new NamesView(page), out = new WaysOut(page);
+  const engine = new Engine(source, { ready, failed: (reason) => failed(root, reason), shown });
+  engine.open(data.record, packed);
+  return { store, engine, data };
+
+  function ready(config) {
+    let start = { ...prompts.first(), names: data.labels ? ofFile(data.labels, data.record, data.keys).names : noNames() };
+    try {
+      start = stateOfHash(location.hash, { ...known, vocabulary: config.vocab_size, names: start.names }) ?? start;
+    } catch (error) {
+      linkProblem = error.message;
+    }
+    store.state = { ...store.state, ...start };
+    ask(store.state);
+  }
+
+  function ask(state) {
+    main.setAttribute("aria-busy", "true");
+    prompts.showTexts(state);
+    changes.show(state);
+    names.show(state);
+    engine.ask(state);
+  }
+
+  function shown({ view, without, problem, state, stale }) {
+    if (without) return void (state.node === store.state.node && panel.showWithout(without));
+    main.classList.toggle("stale", Boolean(problem));
+    main.setAttribute("aria-busy", String(stale));
+    if (problem) return void say(root, problem, true);
+    const count = view.tokens.length, notice = linkProblem || view.notice;
+    const computed = `${count} token${count > 1 ? "s" : ""}; computed in ${view.milliseconds.toFixed(0)} ms.`;
+    say(root, notice || computed, Boolean(notice));
+    linkProblem = "";
+    drawing.show(view, state);
+    prompts.show(view, state.node && drawing.values(view, state.node));
+    showPredictions(page, view, state);
+    panel.show(view, state);
+    heads.show(view, state);
+    out.show(view);
+  }
+}
+
+export function failed(root, reason) {
+  root.querySelector("main").setAttribute("aria-busy", "false");
+  say(root, `The model in this page cannot be run: ${reason}. A current browser, and the file as it was made, are needed.`, true);
+}
+
+function say(root, text, isProblem) {
+  const message = root.querySelector("#message");
+  message.textContent = text;
+  message.classList.toggle("problem", isProblem);
+}
+
+// What a link may name.
+function knownOf({ record, d_head }) {
+  const inHeads = record.nodes.filter(({ site }) => /^attn_[qkv]$/.test(site));
+  return {
+    task: record.task,
+    nodes: new Set(record.nodes.map(({ layer, site, channel }) => nodeKey([layer, site, channel]))),
+    edges: new Set(record.edges.map(({ from, to }) => `${nodeKey(from)}|${nodeKey(to)}`)),
+    heads: new Set(inHeads.map(({ layer, channel }) => `${layer}.${Math.floor(channel / d_head)}`)),
+  };
+}

@@ -1,0 +1,45 @@
+// The drawing as SVG and PNG; nodes and edges, with what they are now, as CSV.
+
+import { nodeKey, nodeOfKey } from "./dom.js";
+import { csv, drawingImage, drawingText, save } from "./download.js";
+import { gathered } from "./drawing.js";
+
+export class WaysOut {
+  constructor(page) {
+    Object.assign(this, page);
+    const { find, data } = page, { task } = data.record, svg = () => find("drawing").querySelector("svg");
+    const table = (rows) => new Blob([csv(rows)], { type: "text/csv" });
+    const ways = {
+      "save-svg": () => save(`${task}.svg`, new Blob([drawingText(svg())], { type: "image/svg+xml" })),
+      "save-png": async () => save(`${task}.png`, await drawingImage(svg())),
+      "save-nodes": () => save(`${task}_nodes.csv`, table(this.nodeRows())),
+      "save-edges": () => save(`${task}_edges.csv`, table(this.edgeRows())),
+    };
+    for (const [id, way] of Object.entries(ways)) find(id).addEventListener("click", way);
+  }
+
+  show(view) {
+    this.view = view;
+  }
+
+  // Every node with its names and its values at the chosen token.
+  nodeRows() {
+    const { names } = this.store.state, { position, nodes } = this.view;
+    const titles = ["id", "layer", "site", "channel", "label", "group", "position", "circuit", "full_model"];
+    const rows = [...this.data.keys].map((key) => {
+      const { circuit, full } = nodes[key];
+      return [key, ...nodeOfKey(key), names.labels[key], names.groups[key], position, circuit[position], full[position]];
+    });
+    return [titles, ...rows];
+  }
+
+  // Every edge with what it brings to the chosen token.
+  edgeRows() {
+    const titles = ["source", "target", "weight", "position", "brings_circuit", "brings_full_model"];
+    const rows = this.data.record.edges.map(({ from, to, weight }) => {
+      const brings = (side) => weight * gathered(this.view, from, side, this.data.d_head);
+      return [nodeKey(from), nodeKey(to), weight, this.view.position, brings("circuit"), brings("full")];
+    });
+    return [titles, ...rows];
+  }
+}

@@ -1,0 +1,145 @@
+"""Circuits in the formats of other programs, and the names that people give."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from sparse_gpt.errors import InputError
+from sparse_gpt.exports import export_circuit
+from sparse_gpt.exports.attribution_graph import AttributionGraph
+from sparse_gpt.records import Labels, converted, read_circuit
+from sparse_gpt.report import CircuitDrawing, build_report
+from tests import report_workdirs as workdirs
+from tests.inprocess import launch_here
+
+TASK = "single_double_quote"
+D_HEAD = 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return workdirs.write_workdir(tmp_path / "run")
+
+
+def labels(folder: Path, **changes: Any) -> None:
+    circuit = read_circuit(folder / "circuits" / TASK).circuit
+    node = {"layer": 0, "site": "mlp_neuron", "channel": 201, "label": "“open” <quote>\x07"}
+    group = {"name": "quotes", "nodes": [[0, "mlp_neuron", 201], [0, "mlp_neuron", 333]]}
+    tree = {"format": Labels.FORMAT, "task": TASK, "params_sha256": circuit.params_sha256, "nodes": [node]}
+    tree |= {"groups": [group], "reading": "It copies & closes.", **changes}
+    workdirs.write_json(folder / "circuits" / TASK / "labels.json", tree)
+
+
+def test_tables_and_graphml_hold_every_node_and_edge(folder: Path, tmp_path: Path) -> None:
+    labels(folder)
+    files = read_circuit(folder / "circuits" / TASK)
+    paths = export_circuit(files, D_HEAD, "run", tmp_path / "out")
+    assert {path.name for path in paths} == {
+        "nodes.csv",
+        "edges.csv",
+        "circuit.graphml",
+        "circuit.svg",
+        "attribution_graph.json",
+    }
+    nodes = list(csv.DictReader((tmp_path / "out/nodes.csv").read_text(encoding="utf-8").splitlines()))
+    own = {row["id"]: row for row in nodes if row["kind"] == "node"}
+    assert set(own) == {entry.node.key for entry in files.circuit.nodes}
+    assert own["0.mlp_neuron.333"]["group"] == own["0.mlp_neuron.201"]["group"] == "quotes"
+    assert own["0.mlp_neuron.201"]["label"].startswith("“open” <quote>")
+    edges = list(csv.DictReader((tmp_path / "out/edges.csv").read_text(encoding="utf-8").splitlines()))
+    block = {(row["source"], row["target"]): float(row["weight"]) for row in edges if row["kind"] == "block"}
+    assert block == {(e.source.key, e.target.key): e.weight for e in files.circuit.edges}
+    known = {row["id"] for row in nodes}
+    assert all(row["source"] in known and row["target"] in known for row in edges)
+    assert {row["kind"] for row in edges} >= {"block", "embedding", "unembedding", "residual"}
+
+    root = ElementTree.parse(tmp_path / "out/circuit.graphml").getroot()
+    space = "{http://graphml.graphdrawing.org/xmlns}"
+    drawn = root.find(f"{space}graph")
+    assert drawn is not None
+    assert [e.get("id") for e in drawn.iter(f"{space}node")] == [row["id"] for row in nodes]
+    assert len(list(drawn.iter(f"{space}edge"))) == len(edges)
+    keys = {e.get("id") for e in root.iter(f"{space}key")}
+    assert {e.get("key") for e in drawn.iter(f"{space}data")} <= keys
+    assert "It copies & closes." in (root.findtext(f"{space}desc") or "")
+
+
+def test_attribution_graphs_are_as_other_programs_read_them(folder: Path, tmp_path: Path) -> None:
+    labels(folder)
+    files = read_circuit(folder / "circuits" / TASK)
+    export_circuit(files, D_HEAD, "run", tmp_path)
+    tree = json.loads((tmp_path / "attribution_graph.json").read_text(encoding="utf-8"))
+    # What the JSON Schema of attribution graphs asks for.
+    assert {"metadata", "qParams", "nodes", "links"} <= set(tree)
+    assert {"slug", "scan", "prompt", "prompt_tokens"} <= set(tree["metadata"])
+    for node in tree["nodes"]:
+        assert {"node_id", "feature", "layer", "ctx_idx", "feature_type", "jsNodeId", "clerp"} <= set(node)
+    converted(tree, AttributionGraph)
+    with pytest.raises(InputError, match="weight"):
+        converted({**tree, "links": [{"source": "a", "target": "b"}]}, AttributionGraph)
+    ids = [node["node_id"] for node in tree["nodes"]]
+    assert len(set(ids)) == len(ids)
+    assert all(link["source"] in ids and link["target"] in ids for link in tree["links"])
+    by_id = {node["node_id"]: node for node in tree["nodes"]}
+    named = [node for node in tree["nodes"] if node["clerp"].startswith("“open”")]
+    assert named
+    (group,) = tree["qParams"]["supernodes"]
+    assert group[0] == "quotes"
+    assert {node["node_id"] for node in named} <= set(group[1:])
+    # A link within a block: weight times value.
+    assert files.traces is not None
+    edge = next(e for e in files.circuit.edges if e.source.key == "0.mlp_neuron.201")
+    values = files.traces.samples[0].values[edge.source.key]
+    brought = [link for link in tree["links"] if by_id[link["source"]] in named]
+    expected = {round(edge.weight * value, 5) for value in values if value}
+    assert expected & {round(link["weight"], 5) for link in brought}
+    logits = [node for node in tree["nodes"] if node["feature_type"] == "logit"]
+    assert sum(node["token_prob"] for node in logits) == pytest.approx(1)
+    assert [node["is_target_logit"] for node in logits] == [True, False]
+
+
+def test_names_are_in_drawing_and_report(folder: Path) -> None:
+    before = CircuitDrawing.load(folder / "circuits" / TASK).svg
+    labels(folder)
+    svg = CircuitDrawing.load(folder / "circuits" / TASK).svg
+    assert "“open” &lt;quote&gt;" in svg
+    assert "[quotes]" in svg
+    assert "“open”" not in before
+    page = build_report(folder).read_text(encoding="utf-8")
+    assert "It copies &amp; closes." in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"params_sha256": "ab" * 32}, "belongs to another circuit (single_double_quote, weights abababababab)"),
+        ({"task": "other"}, "belongs to another circuit (other, weights"),
+        ({"nodes": [{"layer": 9, "site": "mlp_out", "channel": 0, "label": "x"}]}, "names 1 nodes that this circuit"),
+    ],
+)
+def test_names_of_another_circuit_are_said_and_left_aside(folder: Path, changes: dict[str, Any], said: str) -> None:
+    labels(folder, **changes)
+    files = read_circuit(folder / "circuits" / TASK)
+    assert said in files.labels_problem
+    assert not (files.labels and files.labels.by_key)
+    assert said in build_report(folder).read_text(encoding="utf-8")
+
+
+def test_the_script_and_what_it_refuses(folder: Path, tmp_path: Path) -> None:
+    labels(folder, task="other")
+    done = launch_here("export", f"--workdir={folder}", f"--task={TASK}", f"--output={tmp_path / 'a'}")
+    assert done.returncode == 0
+    assert "left aside" in done.stderr
+    assert (tmp_path / "a/circuit.graphml").exists()
+    wrong = launch_here("export", f"--workdir={folder}", "--task=nothing", f"--output={tmp_path / 'b'}")
+    assert wrong.returncode == 2
+    assert "no such circuit; there are: bracket_counting, single_double_quote" in wrong.stderr
+    assert not (tmp_path / "b").exists()
+    (folder / "circuits" / TASK / "labels.json").write_text('{"format": "sparse_gpt.labels/1"}')
+    broken = launch_here("export", f"--workdir={folder}", f"--task={TASK}", f"--output={tmp_path / 'c'}")
+    assert broken.returncode == 2
+    assert len(broken.stderr.splitlines()) == 1
