@@ -28,7 +28,7 @@ def pack_model(
     params: Params,
     tokenizer: Tokenizer,
     ablation: Mapping[str, np.ndarray],
-    others: Mapping[str, Any] | None = None,
+    others: Tree | None = None,
 ) -> bytes:
     """The model, its vocabulary and ablation values as a file that engine/tensors.js reads.
 
