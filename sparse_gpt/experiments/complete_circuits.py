@@ -1,5 +1,5 @@
-"""Circuits that are to hold wherever the behavior occurs: searched on four template families, judged where they were
-not chosen (two novel families, natural text), and by the report card. One model, task by task."""
+"""Circuits that are to hold wherever the behavior occurs: searched on template families and on training text, judged
+where they were not chosen (two novel families, validation text), and by the report card. One model, task by task."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from sparse_gpt.tasks import AnyTask
 TABLE = "complete-circuits.csv"
 FLAGS = (
     "--config.prune.search=path",
-    "--config.prune.families=all",
+    "--config.prune.families=all,natural",
     "--config.prune.starts=integrated_gradients",
     "--config.prune.seeds=1",
-    "--config.prune.steps=100",
-    "--config.prune.batch_pairs=16",
+    "--config.prune.steps=200",
+    "--config.prune.batch_pairs=20",
     "--config.prune.restored=0.5",
     "--config.prune.largest_scale=4",
     "--config.prune.evaluation_pairs=64",
