@@ -4,7 +4,7 @@ import numpy as np
 
 from sparse_gpt.data.batches import Corpus
 
-PRIOR = 50.0  # tokens of the unigram distribution that every row is mixed with; 20 to 100 differ by 0.004 nats
+PRIOR = 50.0  # tokens of the unigram distribution in every row; 20 and 50 differ by 0.004 nats on validation text
 _AT_ONCE = 2**24  # tokens counted at a time
 
 
