@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sparse_gpt.circuits import storage
 from sparse_gpt.errors import InputError
 from sparse_gpt.exports import export_circuit
 from sparse_gpt.exports.attribution_graph import AttributionGraph
@@ -143,3 +144,19 @@ def test_the_script_and_what_it_refuses(folder: Path, tmp_path: Path) -> None:
     broken = launch_here("export", f"--workdir={folder}", f"--task={TASK}", f"--output={tmp_path / 'c'}")
     assert broken.returncode == 2
     assert len(broken.stderr.splitlines()) == 1
+
+
+def test_names_outlive_a_new_search(tmp_path: Path) -> None:
+    class Found:
+        def save(self, folder: Path) -> None:
+            folder.mkdir(parents=True)
+            (folder / "circuit.json").write_text("{}")
+
+    place, unfinished = tmp_path / "circuits/x", tmp_path / "searches/x"
+    for folder in (place, unfinished):
+        folder.mkdir(parents=True)
+    (place / "labels.json").write_text("names")
+    (place / "page.html").write_text("of the old circuit")
+    found: Any = Found()
+    storage.finish(found, unfinished, place)
+    assert {path.name: path.read_text() for path in place.iterdir()} == {"circuit.json": "{}", "labels.json": "names"}
