@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sparse_gpt.circuits import (
 )
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evidence.card import card
+from sparse_gpt.circuits.evidence.formation import Moment, formation
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.pipeline import search_again
@@ -33,7 +35,7 @@ from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.records import Contexts
-from sparse_gpt.training.checkpoint import load_params
+from sparse_gpt.training.checkpoint import kept_steps, load_params
 from sparse_gpt.training.manifest import params_sha256
 
 BATCH_SIZE = 32  # windows of tokens
@@ -52,6 +54,12 @@ class Workdir:
         """`config` replaces the stored one; it must describe the same model."""
         self.folder = Path(folder).expanduser().absolute()
         self.config = config or configs.load(self.folder)
+
+    def at_step(self, step: int) -> "Workdir":
+        """The same run with the weights of another of its kept checkpoints. InputError if it cannot be read."""
+        other = Workdir(self.folder, self.config)
+        other.__dict__["params"] = load_params(self.folder, self.config.model, step)[0]
+        return other
 
     @functools.cached_property
     def params(self) -> Params:
@@ -150,6 +158,37 @@ class Workdir:
             new = card.judge(problem, circuit, names, find=find, report=bar.set_postfix_str)
         found = card.merged(card.read(folder / "card.json"), new)
         found.write(folder / "card.json")
+        return found
+
+    def formation(self, samples: TaskSamples, *, progress: bool = True) -> records.Formation:
+        """Searches the circuits of earlier checkpoints that led to the one in circuits/TASK/, and writes formation.json
+        beside it; a call that was interrupted goes on.
+
+        Args:
+            samples: of its task, or of the several that share it, under the configuration's `prune` group.
+            progress: whether to show a bar.
+
+        Raises:
+            InputError: there is no such circuit, it belongs to other weights, or no earlier checkpoint was kept.
+        """
+        name = "+".join(samples.names)
+        folder, unfinished = self.folder / "circuits" / name, self.folder / "searches" / f"{name}.formation"
+        circuit, steps = load(folder, self.params_sha256), kept_steps(self.folder)
+        if len(steps) < 2:
+            raise InputError(
+                f"{self.folder / 'checkpoints'}: step {steps[0]} alone is kept; train with --config.train.keep_every=N "
+                "(a multiple of train.checkpoint_every) to keep earlier ones too"
+            )
+
+        def problem(step: int) -> Problem:
+            run = self.at_step(step)
+            return Problem.build(run, samples, run.pretraining_activations())
+
+        tokens = self.config.train.batch_size * self.config.model.context
+        moments = [Moment(step, step * tokens, functools.partial(problem, step)) for step in steps]
+        found = formation(moments, circuit, unfinished, progress=progress)
+        found.write(folder / "formation.json")
+        shutil.rmtree(unfinished)
         return found
 
     def natural_samples(self, train: TaskBatch, batches: int = WILD_BATCHES, most: int = MOST) -> TaskBatch | None:

@@ -29,17 +29,17 @@ def main() -> None:
             members = [task for name in names.split("+") for task in tasks.select(name)]
             place = folder / "circuits" / "+".join(task.name for task in members)
             load(place, run.params_sha256)  # before anything that takes time
-            searched = Workdir(folder, _searched(run.config, place))
+            workdir = Workdir(folder, searched(run.config, place))
             found = {
-                task.name: keep_solved(searched, task_samples(task, searched.tokenizer, searched.config))
+                task.name: keep_solved(workdir, task_samples(task, workdir.tokenizer, workdir.config))
                 for task in members
             }
             samples: TaskSamples = share(found) if len(found) > 1 else next(iter(found.values()))
-            card = searched.judge_circuit(samples, rows)
+            card = workdir.judge_circuit(samples, rows)
             print("\n".join([f"{card.task}:", *describe_card(card), f"  -> {place / 'card.json'}"]))
 
 
-def _searched(config: Config, place: Path) -> Config:
+def searched(config: Config, place: Path) -> Config:
     """The configuration under which the circuit in a folder was searched; the workdir's where no file says it."""
     search = Search.read_if_any(place / "search.json")
     return config if search is None else dataclasses.replace(config, prune=storage.searched_with(search))

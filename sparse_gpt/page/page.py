@@ -12,10 +12,11 @@ from sparse_gpt.drawing.templates import environment
 from sparse_gpt.drawing.text import script_json
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree, write_atomic
+from sparse_gpt.page.formation import draw_formation, formation_data, formation_of
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.page.weights import pack_model
-from sparse_gpt.records import Contexts, Traces
+from sparse_gpt.records import Contexts, Formation, Traces
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
@@ -57,6 +58,7 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
         f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
         "base-uri 'none'; form-action 'none'"
     )
+    formation = formation_of(circuit, Formation.read_if_any(folder / "formation.json"))
     packed = pack_model(run.config, run.params, run.tokenizer, circuit.values)
     return (
         environment(FOLDER)
@@ -68,7 +70,8 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
             facts=_facts(run, circuit),
             style=style,
             drawing=drawing,
-            data=script_json(_data(run, folder, circuit, samples)),
+            formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
+            data=script_json(_data(run, folder, circuit, samples, formation)),
             weights=base64.b64encode(packed).decode(),
             engine=join_modules(_ENGINE),
             script=script,
@@ -76,7 +79,7 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
     )
 
 
-def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> Tree:
+def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], formation: Formation | None) -> Tree:
     """What the page's scripts read, beside the weights."""
     record = circuit.record().tree()
     contexts = Contexts.read_if_any(folder / "contexts.json")
@@ -86,6 +89,7 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> 
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
         "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
+        "formation": None if formation is None else formation_data(formation),
     }
 
 

@@ -4,6 +4,7 @@ import { ChangesView } from "./changes.js";
 import { byId, nodeKey } from "./dom.js";
 import { DrawingView } from "./drawing.js";
 import { Engine } from "./engine.js";
+import { FormationView } from "./formation.js";
 import { HeadsView } from "./heads.js";
 import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
@@ -27,6 +28,7 @@ const drawing = new DrawingView(data, store);
 const heads = new HeadsView(data, store);
 const panel = new NodeView(data, store);
 const changes = new ChangesView(data, store);
+new FormationView(data);
 const engine = new Engine(byId("engine").textContent, { ready, failed, shown });
 
 engine.open(data.record, byId("weights").textContent);
