@@ -78,7 +78,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # A finished workdir as one file that runs it.
 ROOMS["sparse_gpt.page"] = {*TRAINING, *CIRCUITS, "sparse_gpt.workdir", "sparse_gpt.tasks"}
-ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report", "sparse_gpt.page"}
+ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report"}
 ROOMS["sparse_gpt"] = set(ROOMS)  # the package's own __init__: the front door
 ROOMS["sparse_gpt.costs"] = {
     *TRAINING,
@@ -96,7 +96,7 @@ NEVER_OUTER = {
 }
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags", "argparse")
 # Imported inside the function that needs them; their absence gives one clear line.
-OPTIONAL = {"datasets", "pyarrow", "torch"}
+OPTIONAL = {"anywidget", "datasets", "pyarrow", "torch", "traitlets"}
 
 
 class Import(NamedTuple):

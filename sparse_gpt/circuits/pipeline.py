@@ -52,6 +52,10 @@ class FoundCircuit:
     contexts: Contexts | None = None
     card: Card | None = None
 
+    def view(self, task: str = "") -> Any:
+        """`Circuit.view` of the circuit."""
+        return self.circuit.view(task)
+
     def _repr_html_(self) -> str:
         return circuit_html(self.circuit.record(), self.traces)
 

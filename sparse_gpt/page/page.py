@@ -49,13 +49,13 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
     return list(pages)
 
 
-def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
-    """The page as text."""
+def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], hosted: bool = False) -> str:
+    """The page as text; `hosted` for a frame in a notebook, which it then tells its state."""
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
     policy = (
-        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
+        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob: data:; "
         "base-uri 'none'; form-action 'none'"
     )
     formation = formation_of(circuit, Formation.read_if_any(folder / "formation.json"))
@@ -71,7 +71,7 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
             style=style,
             drawing=drawing,
             formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
-            data=script_json(_data(run, folder, circuit, samples, formation)),
+            data=script_json({**_data(run, folder, circuit, samples, formation), "hosted": hosted}),
             weights=base64.b64encode(packed).decode(),
             engine=join_modules(_ENGINE),
             script=script,

@@ -3,6 +3,7 @@
 import { byId, element, largest, nodeKey, nodeName, signed, table, tint } from "./dom.js";
 
 const SIZE = { width: 420, height: 170, left: 44, right: 12, top: 12, bottom: 26 };
+const PALEST = 1.25; // size at which a correlation would have the full color, on which its number could not be read
 const CHARTS = [
   {
     title: "Held-out task loss, nats",
@@ -96,9 +97,10 @@ export class FormationView {
       const place = [node.layer, node.site, node.channel], name = nodeName(place, this.names);
       const cells = node.correlation.map((value, at) => {
         const there = circuits[at].has(nodeKey(place)), about = there ? "in the circuit" : "not in the circuit";
-        const text = value === null ? "–" : signed(value), cell = element("td", { class: there ? "there" : "", title: about }, text);
+        const text = element("span", {}, value === null ? "–" : signed(value));
+        tint(text, value ?? 0, PALEST);
+        const cell = element("td", { class: there ? "there" : "", title: about }, text);
         cell.dataset.at = String(at);
-        tint(cell, value ?? 0, 1);
         return cell;
       });
       return element("tr", {}, element("th", { scope: "row" }, name), element("td", { class: "number" }, String(node.from_step)), ...cells);

@@ -6,6 +6,7 @@ import { DrawingView } from "./drawing.js";
 import { Engine } from "./engine.js";
 import { FormationView } from "./formation.js";
 import { HeadsView } from "./heads.js";
+import { Host } from "./host.js";
 import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
 import { PromptView } from "./prompt.js";
@@ -28,6 +29,7 @@ const drawing = new DrawingView(data, store);
 const heads = new HeadsView(data, store);
 const panel = new NodeView(data, store);
 const changes = new ChangesView(data, store);
+const host = data.hosted ? new Host(store, known, say) : null;
 new FormationView(data);
 const engine = new Engine(byId("engine").textContent, { ready, failed, shown });
 
@@ -51,6 +53,7 @@ function ready(config) {
     linkProblem = error.message;
   }
   store.state = { ...store.state, ...start };
+  host?.ready(config.vocab_size);
   ask(store.state);
 }
 
@@ -63,6 +66,7 @@ function ask(state) {
   main.setAttribute("aria-busy", "true");
   prompts.showTexts(state);
   changes.show(state);
+  host?.show(state);
   engine.ask(state);
 }
 

@@ -66,16 +66,20 @@ export function stateOfHash(hash, known) {
   if (found?.task !== known.task) {
     throw new Error(`The link belongs to another circuit (${String(found?.task).slice(0, 60)}); it was left aside.`);
   }
+  if (!fits(found, known)) throw new Error("The link does not fit this circuit; it was left aside.");
   const { prompt, twin, answer, foil, changes, position, node } = found;
-  const isId = (id) => Number.isInteger(id) && id >= 0 && id < known.vocabulary;
-  const right = [
-    typeof prompt === "string" && typeof twin === "string",
-    (answer === null && foil === null) || (isId(answer) && isId(foil)),
-    isPlace(position) && (node === null || known.nodes.has(node)),
-    Array.isArray(changes) && changes.every((change) => isChange(change, known)),
-  ];
-  if (right.includes(false)) throw new Error("The link does not fit this circuit; it was left aside.");
   return { prompt, twin, answer, foil, changes, position, node };
+}
+
+// Whether a state from outside is one of this page.
+export function fits({ prompt, twin, answer, foil, changes, position, node }, known) {
+  const isId = (id) => Number.isInteger(id) && id >= 0 && id < known.vocabulary;
+  return (
+    typeof prompt === "string" && typeof twin === "string" &&
+    ((answer === null && foil === null) || (isId(answer) && isId(foil))) &&
+    isPlace(position) && (node === null || known.nodes.has(node)) &&
+    Array.isArray(changes) && changes.every((change) => isChange(change, known))
+  );
 }
 
 function parsed(text) {
