@@ -20,7 +20,7 @@ from sparse_gpt.circuits import (
     pretraining_means,
     storage,
 )
-from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.evidence.card import card
 from sparse_gpt.circuits.evidence.formation import Moment, formation
 from sparse_gpt.circuits.evidence.max_activating import contexts
@@ -141,16 +141,9 @@ class Workdir:
         folder = self.folder / "circuits" / "+".join(samples.names)
         circuit = load(folder, self.params_sha256)
         drawn = circuit.ablation == "resample"  # its one set of values stands in circuit.values
-        prune = dataclasses.replace(
-            self.config.prune,
-            target_loss=circuit.target_loss or self.config.prune.target_loss,
-            ablation="mean" if drawn else circuit.ablation,
-            norm=circuit.norm,
-            tie_qk=circuit.tie_qk,
-        )
-        model = LoadedModel(
-            dataclasses.replace(self.config, prune=prune), self.params, self.params_sha256, self.token_text
-        )
+        config = searched_under(self.config, circuit)
+        prune = dataclasses.replace(config.prune, ablation="mean") if drawn else config.prune
+        model = LoadedModel(dataclasses.replace(config, prune=prune), self.params, self.params_sha256, self.token_text)
         samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
         problem = Problem.build(model, samples, circuit.values)
         find = None if drawn else search_again
@@ -180,8 +173,10 @@ class Workdir:
                 "(a multiple of train.checkpoint_every) to keep earlier ones too"
             )
 
+        searched = Workdir(self.folder, searched_under(self.config, circuit))
+
         def problem(step: int) -> Problem:
-            run = self.at_step(step)
+            run = searched.at_step(step)
             return Problem.build(run, samples, run.pretraining_activations())
 
         tokens = self.config.train.batch_size * self.config.model.context
@@ -226,3 +221,15 @@ class Workdir:
             self.corpus.batch(split, seed, step, BATCH_SIZE, context)[:, :-1].astype(np.int32)
             for step in range(batches)
         ]
+
+
+def searched_under(config: Config, circuit: Circuit) -> Config:
+    """A configuration with what a circuit says of its own search."""
+    prune = dataclasses.replace(
+        config.prune,
+        target_loss=circuit.target_loss or config.prune.target_loss,
+        ablation=circuit.ablation,
+        norm=circuit.norm,
+        tie_qk=circuit.tie_qk,
+    )
+    return dataclasses.replace(config, prune=prune)

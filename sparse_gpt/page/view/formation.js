@@ -73,7 +73,7 @@ export class FormationView {
     ]);
     for (const share of [0, 0.5, 1]) {
       const tokens = share * this.last.tokens;
-      parts.push(shape("text", { x: this.#x({ tokens }), y: SIZE.height - 6, class: "tick" }, short(tokens / 1e6)));
+      parts.push(shape("text", { x: this.#x({ tokens }), y: SIZE.height - 6, class: share < 1 ? "tick" : "tick end" }, short(tokens / 1e6)));
     }
     Object.values(lines).forEach((of, i) => {
       const known = this.formation.checkpoints.filter((each) => Number.isFinite(of(each)));
@@ -97,7 +97,7 @@ export class FormationView {
       const place = [node.layer, node.site, node.channel], name = nodeName(place, this.names);
       const cells = node.correlation.map((value, at) => {
         const there = circuits[at].has(nodeKey(place)), about = there ? "in the circuit" : "not in the circuit";
-        const text = element("span", {}, value === null ? "–" : signed(value));
+        const text = element("span", {}, value === null ? "–" : signed(Math.round(100 * value) / 100));
         tint(text, value ?? 0, PALEST);
         const cell = element("td", { class: there ? "there" : "", title: about }, text);
         cell.dataset.at = String(at);
