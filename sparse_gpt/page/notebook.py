@@ -48,7 +48,7 @@ def view_class() -> type:
     except ImportError as error:
         raise InputError("the view of a circuit needs anywidget; install it: pip install anywidget") from error
 
-    class CircuitView(anywidget.AnyWidget):  # type: ignore[misc]
+    class CircuitView(anywidget.AnyWidget):
         """A circuit's page in a cell. Its state can be read, set and observed, before the page is shown and after.
 
         Attributes:
@@ -101,7 +101,8 @@ def view_class() -> type:
 
         def _repr_mimebundle_(self, **options: Any) -> Any:
             """The widget; where none can run, such as on a page made of the notebook, the circuit's drawing."""
-            data, *rest = super()._repr_mimebundle_(**options)
+            shown: Any = super()._repr_mimebundle_(**options)
+            data, *rest = shown
             return ({**data, "text/html": self.circuit._repr_html_()}, *rest)
 
     return CircuitView
