@@ -12,7 +12,8 @@ from sparse_gpt.records.base import CHANCE
 
 mpl.use("agg")
 
-BLUE, BROWN, GREEN, GREY = "#1f6feb", "#b3541e", "#2e8b57", "#888888"
+BLUE, BROWN, GREY = "#1f6feb", "#b3541e", "#888888"
+CONSTANT = "#ffe9a8"  # a node whose values do not vary has no correlation
 IN, OUT = 46, 9  # area of a mark, by whether the node is in the circuit
 ROW_HEIGHT, CURVE_HEIGHT = 0.17, 2.1  # inches
 
@@ -24,15 +25,16 @@ def write(path: Path, found: Formation) -> Path:
     axes = figure.subplots(4, 1, sharex=True, height_ratios=[CURVE_HEIGHT] * 3 + [rows])
     for each in axes:
         each.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
+        each.set_axisbelow(True)
         each.spines[["top", "right"]].set_visible(False)
     _losses(found, axes[0])
     _sizes(found, axes[1])
     _overlaps(found, axes[2])
     _nodes(found, axes[3], figure)
-    axes[0].set_title(f"{found.task}: circuits while the model was trained", loc="left", fontsize=11)
+    figure.suptitle(f"{found.task}: circuits while the model was trained", x=0.01, ha="left", fontsize=11)
     axes[3].set_xlabel("million tokens of training")
     for each in axes[:3]:
-        each.legend(frameon=False, fontsize=8.5)
+        each.legend(frameon=False, fontsize=8.5, loc="lower right", bbox_to_anchor=(1, 0.96), ncols=3)
     figure.savefig(path)
     return path
 
@@ -73,10 +75,9 @@ def _nodes(found: Formation, axes: Axes, figure: Figure) -> None:
     """A row per node of the final circuit: large marks where it is in the circuit, colored by its correlation."""
     nodes = sorted(found.nodes, key=lambda node: node.from_step)
     points = [
-        (_million(each.tokens), row, found_at, bool(each.circuit and node.node in each.circuit.nodes))
+        (_million(each.tokens), row, _known(value), bool(each.circuit and node.node in each.circuit.nodes))
         for row, node in enumerate(nodes)
-        for each, found_at in zip(found.checkpoints, node.correlation, strict=True)
-        if found_at is not None
+        for each, value in zip(found.checkpoints, node.correlation, strict=True)
     ]
     drawn = axes.scatter(
         [point[0] for point in points],
@@ -84,16 +85,20 @@ def _nodes(found: Formation, axes: Axes, figure: Figure) -> None:
         c=[point[2] for point in points],
         s=[IN if point[3] else OUT for point in points],
         marker="s",
-        cmap="RdBu",
+        cmap=mpl.colormaps["RdBu"].with_extremes(bad=CONSTANT),
         vmin=-1,
         vmax=1,
         edgecolors=["#333333" if point[3] else "none" for point in points],
         linewidths=0.6,
+        plotnonfinite=True,
     )
     axes.set_yticks(range(len(nodes)), [f"layer {node.layer} {node.site} {node.channel}" for node in nodes], fontsize=7)
     axes.set_ylim(len(nodes) - 0.4, -0.6)
     bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.4, aspect=40)
-    bar.set_label("correlation of a node’s values with its final ones; large: it is in the circuit", fontsize=8)
+    bar.set_label(
+        "correlation of a node’s values with its final ones (yellow: they do not vary); large: it is in the circuit",
+        fontsize=8,
+    )
 
 
 def _known(value: float | None) -> float:
