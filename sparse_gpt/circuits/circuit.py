@@ -152,9 +152,9 @@ class Circuit:
         Examples:
             >>> view = model.circuit("single_double_quote").view()
             >>> view.node = view.circuit.nodes[0]
-            >>> view.off = view.circuit.nodes[:2]
-            >>> len(view.changes)
-            2
+            >>> view.off = view.circuit.nodes[:1]
+            >>> [change["kind"] for change in view.changes]
+            ['off']
         """
         if self.viewer is None:
             raise InputError("only circuits that a model has given can be viewed: sg.open(...).circuit(...).view()")
