@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from sparse_gpt.circuits import (
     pretraining_means,
     storage,
 )
-from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.evidence.card import card
+from sparse_gpt.circuits.evidence.formation import Moment, formation
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.pipeline import search_again
@@ -34,7 +36,7 @@ from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build
 from sparse_gpt.records import Contexts
-from sparse_gpt.training.checkpoint import load_params
+from sparse_gpt.training.checkpoint import kept_steps, load_params
 from sparse_gpt.training.manifest import params_sha256
 
 BATCH_SIZE = 32  # windows of tokens
@@ -55,6 +57,12 @@ class Workdir:
         """`config` replaces the stored one; it must describe the same model."""
         self.folder = Path(folder).expanduser().absolute()
         self.config = config or configs.load(self.folder)
+
+    def at_step(self, step: int) -> "Workdir":
+        """The same run with the weights of another of its kept checkpoints. InputError if it cannot be read."""
+        other = Workdir(self.folder, self.config)
+        other.__dict__["params"] = load_params(self.folder, self.config.model, step)[0]
+        return other
 
     @functools.cached_property
     def params(self) -> Params:
@@ -135,22 +143,49 @@ class Workdir:
         folder = self.folder / "circuits" / "+".join(samples.names)
         circuit = load(folder, self.params_sha256)
         drawn = circuit.ablation == "resample"  # its one set of values stands in circuit.values
-        prune = dataclasses.replace(
-            self.config.prune,
-            target_loss=circuit.target_loss or self.config.prune.target_loss,
-            ablation="mean" if drawn else circuit.ablation,
-            norm=circuit.norm,
-            tie_qk=circuit.tie_qk,
-        )
-        model = LoadedModel(
-            dataclasses.replace(self.config, prune=prune), self.params, self.params_sha256, self.token_text
-        )
+        config = searched_under(self.config, circuit)
+        prune = dataclasses.replace(config.prune, ablation="mean") if drawn else config.prune
+        model = LoadedModel(dataclasses.replace(config, prune=prune), self.params, self.params_sha256, self.token_text)
         problem = Problem.build(model, self.with_natural(samples), circuit.values)
         find = None if drawn else search_again
         with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
             new = card.judge(problem, circuit, names, find=find, report=bar.set_postfix_str)
         found = card.merged(card.read(folder / "card.json"), new)
         found.write(folder / "card.json")
+        return found
+
+    def formation(self, samples: TaskSamples, *, progress: bool = True) -> records.Formation:
+        """Searches the circuits of earlier checkpoints that led to the one in circuits/TASK/, and writes formation.json
+        beside it; a call that was interrupted goes on.
+
+        Args:
+            samples: of its task, or of the several that share it, under the configuration's `prune` group.
+            progress: whether to show a bar.
+
+        Raises:
+            InputError: there is no such circuit, it belongs to other weights, or no earlier checkpoint was kept.
+        """
+        name = "+".join(samples.names)
+        folder, unfinished = self.folder / "circuits" / name, self.folder / "searches" / f"{name}.formation"
+        circuit, steps = load(folder, self.params_sha256), kept_steps(self.folder)
+        if len(steps) < 2:
+            raise InputError(
+                f"{self.folder / 'checkpoints'}: step {steps[0]} alone is kept; train with --config.train.keep_every=N "
+                "(a multiple of train.checkpoint_every) to keep earlier ones too"
+            )
+
+        searched = Workdir(self.folder, searched_under(self.config, circuit))
+        samples = self.with_natural(samples) if samples.natural else samples
+
+        def problem(step: int) -> Problem:
+            run = searched.at_step(step)
+            return Problem.build(run, samples, run.pretraining_activations())
+
+        tokens = self.config.train.batch_size * self.config.model.context
+        moments = [Moment(step, step * tokens, functools.partial(problem, step)) for step in steps]
+        found = formation(moments, circuit, unfinished, progress=progress)
+        found.write(folder / "formation.json")
+        shutil.rmtree(unfinished)
         return found
 
     def with_natural(self, samples: TaskSamples) -> TaskSamples:
@@ -229,3 +264,15 @@ def _as_many(batch: TaskBatch, like: TaskBatch) -> TaskBatch:
     """Pairs of a batch as often as another has rows."""
     pairs = np.resize(np.arange(len(batch.positions) // 2), len(like.positions) // 2)
     return rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
+
+
+def searched_under(config: Config, circuit: Circuit) -> Config:
+    """A configuration with what a circuit says of its own search."""
+    prune = dataclasses.replace(
+        config.prune,
+        target_loss=circuit.target_loss or config.prune.target_loss,
+        ablation=circuit.ablation,
+        norm=circuit.norm,
+        tie_qk=circuit.tie_qk,
+    )
+    return dataclasses.replace(config, prune=prune)

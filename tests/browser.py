@@ -19,6 +19,7 @@ import pytest
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-sync"),
+    *("--disable-features=IsolateSandboxedIframes",),  # so that frames can be looked into
     *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
 PATIENCE = 60.0
@@ -49,6 +50,7 @@ class Page:
         self._send, self._receive = send, receive
         self._numbers = itertools.count(1)
         self._session = ""
+        self._context: dict[str, Any] = {}
         self.console: list[str] = []
         self.requests: list[str] = []
 
@@ -102,9 +104,18 @@ class Page:
         """Opens a file."""
         self.command("Page.navigate", url=path.as_uri())
 
+    def look_into_frame(self, looks: bool = True) -> None:
+        """From now on expressions are evaluated in the page's only frame; or again in the page."""
+        self._context = {}
+        if looks:
+            (child,) = self.command("Page.getFrameTree")["frameTree"]["childFrames"]
+            world = self.command("Page.createIsolatedWorld", frameId=child["frame"]["id"])
+            self._context = {"contextId": world["executionContextId"]}
+
     def evaluate(self, expression: str) -> Any:
         """The value of an expression, or of the promise that it is, as JSON carries it."""
-        answer = self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        asked = {"expression": expression, "returnByValue": True, "awaitPromise": True, **self._context}
+        answer = self.command("Runtime.evaluate", **asked)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"].get("exception", answer)
         return answer["result"].get("value")
 

@@ -19,7 +19,14 @@ from sparse_gpt.circuits.nodes import empty
 SLOW_FIXTURES = {"small"}  # a short search with its evidence: tests/budget.py
 WITH_EXAMPLES = (model, runs, interventions, compare, losses, pipeline, presets)
 LONG = ("train",)
-NEEDS_A_CIRCUIT = ("find_circuit", "circuit", "keep", "compare", "draw")  # whose examples run on the small model
+NEEDS_A_CIRCUIT = (
+    "find_circuit",
+    "circuit",
+    "keep",
+    "compare",
+    "draw",
+    "view",
+)  # whose examples run on the small model
 SEARCH = {"steps": 5, "evaluation_pairs": 16, "random_draws": 2, "refine_most": 1, "target_loss": 1.0}
 
 
@@ -41,7 +48,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> sg.Model:
 
 def examples() -> Iterator[Any]:
     found = [test for module in WITH_EXAMPLES for test in doctest.DocTestFinder(exclude_empty=True).find(module)]
-    found += doctest.DocTestFinder().find(sg.Circuit.draw, "sparse_gpt.Circuit.draw")
+    for method in (sg.Circuit.draw, sg.Circuit.view):
+        found += doctest.DocTestFinder().find(method, f"sparse_gpt.{method.__qualname__}")
     for test in found:
         slow = _needs_a_circuit(test) or test.name.rpartition(".")[2] in LONG
         marks = [pytest.mark.slow] if slow else []  # the first of them waits for the small model

@@ -79,7 +79,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # A finished workdir as one file that runs it.
 ROOMS["sparse_gpt.page"] = {*TRAINING, *CIRCUITS, "sparse_gpt.workdir", "sparse_gpt.tasks", "sparse_gpt.report"}
-ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report", "sparse_gpt.page", "sparse_gpt.exports"}
+ROOMS["sparse_gpt.api"] = set(ROOMS) - {"sparse_gpt.report", "sparse_gpt.exports"}
 ROOMS["sparse_gpt"] = set(ROOMS)  # the package's own __init__: the front door
 ROOMS["sparse_gpt.costs"] = {
     *TRAINING,
@@ -99,7 +99,7 @@ NEVER_OUTER = {
 }
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags", "argparse")
 # Imported inside the function that needs them, where their absence gives one clear line, or for types alone.
-OPTIONAL = {"datasets", "pyarrow", "torch", "zstandard", "_typeshed"}
+OPTIONAL = {"anywidget", "datasets", "pyarrow", "torch", "traitlets", "zstandard", "_typeshed"}
 
 
 class Import(NamedTuple):

@@ -10,7 +10,6 @@ from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evidence.card.card import ROWS, rows_of, select_rows
 from sparse_gpt.circuits.run.samples import share
 from sparse_gpt.circuits.summary import describe_card
-from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.records import Search
@@ -26,22 +25,21 @@ def main(chosen: list[list[AnyTask]]) -> None:
     with stored.workdir() as folder:
         run = Workdir(folder)
         for members in chosen:
-            place = folder / "circuits" / "+".join(task.name for task in members)
-            load(place, run.params_sha256)  # before anything that takes time
-            searched = Workdir(folder, _searched(run.config, place))
-            found = {
-                task.name: keep_solved(searched, task_samples(task, searched.tokenizer, searched.config))
-                for task in members
-            }
-            samples: TaskSamples = share(found) if len(found) > 1 else next(iter(found.values()))
-            card = searched.judge_circuit(samples, rows)
+            workdir, samples, place = searched(run, members)
+            card = workdir.judge_circuit(samples, rows)
             print("\n".join([f"{card.task}:", *describe_card(card), f"  -> {place / 'card.json'}"]))
 
 
-def _searched(config: Config, place: Path) -> Config:
-    """The configuration under which the circuit in a folder was searched; the workdir's where no file says it."""
+def searched(run: Workdir, members: list[AnyTask]) -> tuple[Workdir, TaskSamples, Path]:
+    """The run as the circuit of a task, or of several that share it, was searched in, where its files say how; the
+    samples of the search; and the circuit's folder. InputError if there is no such circuit."""
+    place = run.folder / "circuits" / "+".join(task.name for task in members)
+    load(place, run.params_sha256)  # before anything that takes time
     search = Search.read_if_any(place / "search.json")
-    return config if search is None else dataclasses.replace(config, prune=storage.searched_with(search))
+    prune = run.config.prune if search is None else storage.searched_with(search)
+    workdir = Workdir(run.folder, dataclasses.replace(run.config, prune=prune))
+    found = {task.name: keep_solved(workdir, task_samples(task, workdir.tokenizer, workdir.config)) for task in members}
+    return workdir, share(found) if len(found) > 1 else next(iter(found.values())), place
 
 
 def rows_asked() -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A trained model with everything that belongs to it, for notebooks and scripts."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.interop.workdirs import export_openai
 from sparse_gpt.locks import writing
 from sparse_gpt.model.taps import Tap, chain, identity
+from sparse_gpt.page.notebook import view_circuit
 from sparse_gpt.records import Manifest
 from sparse_gpt.training import manifest
 from sparse_gpt.training.run import train_on_corpus
@@ -208,11 +210,13 @@ class Model(Workdir):
         name, sha256 = "+".join(each.name for each in chosen), joint_sha256([each.samples_sha256 for each in chosen])
         folder = self.folder / "circuits" / name
         if storage.is_complete(folder, searched.params_sha256, searched.config.prune, sha256):
-            return storage.load_found(folder)
-        with writing(self.folder):
-            return searched.search_circuit(
-                _samples(searched, chosen), searched.pretraining_activations(), progress=progress
-            )
+            found = storage.load_found(folder)
+        else:
+            with writing(self.folder):
+                found = searched.search_circuit(
+                    _samples(searched, chosen), searched.pretraining_activations(), progress=progress
+                )
+        return dataclasses.replace(found, circuit=self._with_view(found.circuit))
 
     def circuit(self, task: str) -> Circuit:
         """The circuit that circuits/TASK/ holds. InputError if there is none, or it belongs to other weights.
@@ -221,7 +225,7 @@ class Model(Workdir):
             >>> model.circuit("single_double_quote").task
             'single_double_quote'
         """
-        return load(self.folder / "circuits" / task, self.params_sha256)
+        return self._with_view(load(self.folder / "circuits" / task, self.params_sha256))
 
     def export_openai(self, folder: str | Path) -> Path:
         """Writes the model in the reference's checkpoint format, and returns the folder.
@@ -233,6 +237,9 @@ class Model(Workdir):
         folder = Path(folder).expanduser().absolute()
         export_openai(self.folder, folder, False)
         return folder
+
+    def _with_view(self, circuit: Circuit) -> Circuit:
+        return dataclasses.replace(circuit, viewer=functools.partial(view_circuit, self))
 
     def _with(self, settings: Mapping[str, object]) -> "Model":
         """This model with other settings of a search; what was read of it is not read again."""

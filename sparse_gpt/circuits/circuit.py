@@ -7,9 +7,9 @@ attn_out (a head's output channel is its v channel); mlp_in to neuron; neuron to
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class Circuit:
       tasks: of a circuit that several tasks share, an entry for each with its name and its own losses; else empty.
       families: an entry for each template family of the task with its name, its role and its losses.
       minimal: the smaller circuit inside this one that was chosen on one family alone, where this one was on several.
+      viewer: makes the view of a circuit and a task's name; of circuits that a `Model` has given.
     """
 
     task: str
@@ -75,6 +76,7 @@ class Circuit:
     tasks: tuple[records.TaskLosses, ...] = ()
     families: tuple[records.FamilyLosses, ...] = ()
     minimal: "Circuit | None" = None
+    viewer: Callable[["Circuit", str], Any] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def gates(self, model: ModelConfig) -> GateArrays:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
@@ -119,6 +121,27 @@ class Circuit:
             '<svg'
         """
         return draw_circuit(self.record(), traces)
+
+    def view(self, task: str = "") -> Any:
+        """The circuit's page in a cell of a notebook, where the model runs: edit the prompt, choose nodes, switch them
+        off. What is done there can be read here, and set: `prompt`, `node`, `off`.
+
+        Args:
+          task: whose samples are offered; default: the circuit's own. Of a task from a file, the file.
+
+        Raises:
+          InputError: anywidget is not installed; no model has given this circuit; or its task is not found.
+
+        Examples:
+            >>> view = model.circuit("single_double_quote").view()
+            >>> view.node = view.circuit.nodes[0]
+            >>> view.off = view.circuit.nodes[:1]
+            >>> [change["kind"] for change in view.changes]
+            ['off']
+        """
+        if self.viewer is None:
+            raise InputError("only circuits that a model has given can be viewed: sg.open(...).circuit(...).view()")
+        return self.viewer(self, task)
 
     def _repr_html_(self) -> str:
         return circuit_html(self.record())

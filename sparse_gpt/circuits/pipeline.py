@@ -7,7 +7,7 @@ one calibration serves all, and reported losses are means over the tasks (circui
 import dataclasses
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from tqdm import tqdm
@@ -45,6 +45,10 @@ class FoundCircuit:
     traces: Traces | None
     contexts: Contexts | None = None
     card: Card | None = None
+
+    def view(self, task: str = "") -> Any:
+        """`Circuit.view` of the circuit."""
+        return self.circuit.view(task)
 
     def _repr_html_(self) -> str:
         return circuit_html(self.circuit.record(), self.traces)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.storage import searched_with
-from sparse_gpt.records import Card, FamilyLosses, Search
+from sparse_gpt.records import Card, FamilyLosses, Formation, Search
 from sparse_gpt.visible import columns
 
 
@@ -104,3 +104,33 @@ def describe_card(card: Card) -> list[str]:
         verdict = f"{row.verdict} ({row.note})" if row.note else row.verdict
         rows.append((row.name, row.samples, value, interval, str(row.clusters or ""), limit, verdict))
     return [head + (f"; fail: {', '.join(names)}" if failed else ""), *columns(rows)]
+
+
+def describe_formation(found: Formation) -> list[str]:
+    """A line per checkpoint; how many nodes were in every circuit from when on."""
+    rows = [
+        ("step", "tokens", "model", "circuit", "nodes", "edges", "overlap: nodes", "edges", "final circuit", "from")
+    ]
+    for each in found.checkpoints:
+        sizes = ("", "", "", "", "", "" if each.solved else "not solved")
+        circuit = each.circuit
+        if circuit is not None:
+            overlaps = f"{circuit.node_overlap:.2f}", f"{circuit.edge_overlap:.2f}"
+            sizes = (
+                _loss(circuit.task_loss),
+                str(len(circuit.nodes)),
+                str(len(circuit.edges)),
+                *overlaps,
+                circuit.start,
+            )
+        elif each.solved:
+            sizes = (*sizes[:-1], "none found")
+        model, final = _loss(each.model_task_loss), _loss(each.final_circuit_task_loss)
+        rows.append((str(each.step), f"{each.tokens:,}", model, *sizes[:-1], final, sizes[-1]))
+    appear = Counter(node.from_step for node in found.nodes)
+    steps = ", ".join(f"{count} from step {step}" for step, count in sorted(appear.items()))
+    return [*columns(rows), f"  nodes of the final circuit that stay: {steps}"]
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -11,10 +11,11 @@ from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
 from sparse_gpt.drawing.templates import environment
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree, write_atomic
+from sparse_gpt.page.formation import draw_formation, formation_data, formation_of
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.page.weights import as_text, pack_model
-from sparse_gpt.records import Contexts, Traces
+from sparse_gpt.records import Contexts, Formation, Traces
 from sparse_gpt.records.files import read_labels
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
@@ -50,16 +51,18 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
     return list(pages)
 
 
-def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
-    """The page as text."""
+def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], hosted: bool = False) -> str:
+    """The page as text; `hosted` for a frame in a notebook, which it then tells its state."""
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
     drawing = _HIDDEN.sub("", drawing)
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
     styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
     policy = (
-        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob:; "
+        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob: data:; "
         "img-src blob:; base-uri 'none'; form-action 'none'"
     )
+    formation = formation_of(circuit, Formation.read_if_any(folder / "formation.json"))
+    data = {**_data(run, folder, circuit, samples, formation), "hosted": hosted}
     return (
         environment(FOLDER)
         .get_template("page.html")
@@ -70,19 +73,20 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) ->
             facts=_facts(run, circuit),
             style=style,
             drawing=drawing,
-            packed=packed_page(run, folder, circuit, samples),
+            formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
+            packed=packed_page(run, circuit, data),
             script=script,
         )
     )
 
 
-def packed_page(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> str:
+def packed_page(run: Workdir, circuit: Circuit, data: Tree) -> str:
     """What `mount` of view/mount.js takes: the model, the circuit, samples and the worker's script, as one text."""
-    page = {"page": _data(run, folder, circuit, samples), "engine": join_modules(_ENGINE)}
+    page = {"page": data, "engine": join_modules(_ENGINE)}
     return as_text(pack_model(run.config, run.params, run.tokenizer, circuit.values, page))
 
 
-def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> Tree:
+def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], formation: Formation | None) -> Tree:
     """What the page's scripts read, beside the weights."""
     record = circuit.record().tree()
     contexts = Contexts.read_if_any(folder / "contexts.json")
@@ -97,6 +101,7 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree]) -> 
         "site_names": SITE_NAMES,
         "labels": labels.tree() if labels else None,
         "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
+        "formation": None if formation is None else formation_data(formation),
     }
 
 

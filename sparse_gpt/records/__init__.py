@@ -19,6 +19,7 @@ from sparse_gpt.records.circuit import (
     TaskLosses,
 )
 from sparse_gpt.records.files import CircuitFiles, Workdir, read_circuit, read_metrics, read_workdir
+from sparse_gpt.records.formation import Formation
 from sparse_gpt.records.labels import Labels
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow, Settings
 from sparse_gpt.records.search import Rankings, Search
@@ -35,6 +36,7 @@ __all__ = [
     "Edge",
     "Evaluation",
     "FamilyLosses",
+    "Formation",
     "InnerCircuit",
     "Labels",
     "Manifest",

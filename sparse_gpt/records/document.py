@@ -21,6 +21,7 @@ from sparse_gpt.records.bridge import Bridge, Steering, Transport
 from sparse_gpt.records.card import Card
 from sparse_gpt.records.circuit import Circuit
 from sparse_gpt.records.corpus import CorpusManifest
+from sparse_gpt.records.formation import Formation
 from sparse_gpt.records.labels import Labels
 from sparse_gpt.records.mistakes import Wanted, is_named_tuple, is_struct, limits, origin, stripped, union_members
 from sparse_gpt.records.run import Evaluation, Manifest, MetricsRow
@@ -39,6 +40,7 @@ PAGES: Mapping[str, type[Record]] = {
     "traces": Traces,
     "contexts": Contexts,
     "labels": Labels,
+    "formation": Formation,
     "bridge": Bridge,
     "steering": Steering,
     "transport": Transport,

@@ -168,14 +168,22 @@ def save_params(workdir: Path, params: Params, step: int = 0) -> None:
         checkpoints.save(step, params)
 
 
-def load_params(workdir: Path, model: ModelConfig) -> tuple[Params, int]:
-    """Newest parameters of a workdir as numpy arrays, and their step. InputError if none are there or they misfit."""
+def kept_steps(workdir: Path) -> list[int]:
+    """Steps of the checkpoints of a workdir, oldest first. InputError if there is none."""
     if not (workdir / "checkpoints").is_dir():
         raise InputError(f"{workdir}: no checkpoints; train or import a model into it first")
     with Checkpoints(workdir) as checkpoints:
-        if not checkpoints.steps():
-            raise InputError(f"{workdir / 'checkpoints'}: empty; train longer or import a model first")
-        step = checkpoints.steps()[-1]
+        steps = checkpoints.steps()
+    if not steps:
+        raise InputError(f"{workdir / 'checkpoints'}: empty; train longer or import a model first")
+    return steps
+
+
+def load_params(workdir: Path, model: ModelConfig, step: int | None = None) -> tuple[Params, int]:
+    """Parameters of a workdir as numpy arrays, the newest or those of a kept `step`, and their step. InputError if none
+    are there or they misfit."""
+    step = kept_steps(workdir)[-1] if step is None else step
+    with Checkpoints(workdir) as checkpoints:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_params(model)

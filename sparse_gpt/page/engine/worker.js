@@ -1,8 +1,8 @@
 // Runs a session beside the page, so that typing never waits for a pass.
 //
 // Messages in: { open: { record, packed } } once, then { number, state } or { number, state, without: node }. Out:
-// { ready } or { failed } once, then for every state { number, view }, or { number, without } with logit differences, or
-// { number, problem } where it cannot be run.
+// { started } when it listens, { ready } or { failed } once, then for every state { number, view }, or
+// { number, without } with logit differences, or { number, problem } where it cannot be run.
 
 import { InputProblem, Session } from "./session.js";
 
@@ -27,3 +27,5 @@ self.addEventListener("message", ({ data }) => {
     self.postMessage({ number: data.number, problem: error.message });
   }
 });
+
+self.postMessage({ started: true });

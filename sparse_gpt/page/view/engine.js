@@ -5,19 +5,34 @@ import { nodeOfKey } from "./dom.js";
 export class Engine {
   // source: the worker's script; shown: called with { view, state }, { without, state } or { problem }.
   constructor(source, { ready, failed, shown }) {
-    Object.assign(this, { shown, waiting: null, running: null, number: 0 });
-    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    this.worker = new Worker(address);
-    this.worker.addEventListener("error", (event) => failed(event.message || "the worker did not start"));
-    this.worker.addEventListener("message", ({ data }) => {
-      if ("ready" in data) ready(data.ready);
-      else if ("failed" in data) failed(data.failed);
-      else this.#answered(data);
-    });
+    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, number: 0 });
   }
 
+  // Policies of some notebooks allow workers from data: alone.
   open(record, packed) {
-    this.worker.postMessage({ open: { record, packed } }, [packed.buffer]);
+    const blob = URL.createObjectURL(new Blob([this.source], { type: "text/javascript" }));
+    const start = () => this.#start(`data:text/javascript,${encodeURIComponent(this.source)}`, { record, packed }, this.failed);
+    this.#start(blob, { record, packed }, start);
+  }
+
+  // `otherwise` is called when the worker does not start; one that has started takes the model's bytes away from the page.
+  #start(address, opened, otherwise) {
+    let started = false;
+    const refused = (reason) => (started ? this.failed : otherwise)(reason || "the worker did not start");
+    try {
+      this.worker = new Worker(address);
+    } catch (error) {
+      return void refused(error.message);
+    }
+    this.worker.addEventListener("error", ({ message }) => refused(message));
+    this.worker.addEventListener("message", ({ data }) => {
+      if ("started" in data) {
+        started = true;
+        this.worker.postMessage({ open: opened }, [opened.packed.buffer]);
+      } else if ("ready" in data) this.ready(data.ready);
+      else if ("failed" in data) this.failed(data.failed);
+      else this.#answered(data);
+    });
   }
 
   // Asks for the view of a state; one that waits already is not run any more.

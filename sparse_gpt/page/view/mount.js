@@ -1,11 +1,13 @@
-// A circuit's page in any element: puts its parts together. page.html and notebooks call mount.
+// A circuit's page in any element: puts its parts together. main.js calls mount, in page.html, which a notebook shows in a frame.
 
 import { bytesOfText, gunzip, headerOf } from "../engine/tensors.js";
 import { ChangesView } from "./changes.js";
 import { nodeKey, nodeName } from "./dom.js";
 import { DrawingView } from "./drawing.js";
 import { Engine } from "./engine.js";
+import { FormationView } from "./formation.js";
 import { HeadsView } from "./heads.js";
+import { Host } from "./host.js";
 import { NamesView, noNames, ofFile } from "./names.js";
 import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
@@ -37,6 +39,8 @@ export async function mount(root, text) {
   const panel = new NodeView(page);
   const changes = new ChangesView(page);
   const names = new NamesView(page), out = new WaysOut(page);
+  const host = data.hosted ? new Host(page, known, (problem) => say(root, problem, true)) : null;
+  new FormationView(page);
   const engine = new Engine(source, { ready, failed: (reason) => failed(root, reason), shown });
   engine.open(data.record, packed);
   return { store, engine, data };
@@ -49,6 +53,7 @@ export async function mount(root, text) {
       linkProblem = error.message;
     }
     store.state = { ...store.state, ...start };
+    host?.ready(config.vocab_size);
     ask(store.state);
   }
 
@@ -57,6 +62,7 @@ export async function mount(root, text) {
     prompts.showTexts(state);
     changes.show(state);
     names.show(state);
+    host?.show(state);
     engine.ask(state);
   }
 

@@ -69,17 +69,22 @@ export function stateOfHash(hash, known) {
   if (found?.task !== known.task) {
     throw new Error(`The link belongs to another circuit (${String(found?.task).slice(0, 60)}); it was left aside.`);
   }
-  const { prompt, twin, answer, foil, changes, position, node, names = known.names } = found; // older links name nothing
-  const isId = (id) => Number.isInteger(id) && id >= 0 && id < known.vocabulary;
-  const right = [
-    typeof prompt === "string" && typeof twin === "string",
-    (answer === null && foil === null) || (isId(answer) && isId(foil)),
-    isPlace(position) && (node === null || known.nodes.has(node)),
-    areNames(names, known.nodes),
-    Array.isArray(changes) && changes.every((change) => isChange(change, known)),
-  ];
-  if (right.includes(false)) throw new Error("The link does not fit this circuit; it was left aside.");
+  const state = { names: known.names, ...found }; // older links name nothing
+  if (!fits(state, known)) throw new Error("The link does not fit this circuit; it was left aside.");
+  const { prompt, twin, answer, foil, changes, position, node, names } = state;
   return { prompt, twin, answer, foil, changes, position, node, names };
+}
+
+// Whether a state from outside is one of this page.
+export function fits({ prompt, twin, answer, foil, changes, position, node, names }, known) {
+  const isId = (id) => Number.isInteger(id) && id >= 0 && id < known.vocabulary;
+  return (
+    typeof prompt === "string" && typeof twin === "string" &&
+    ((answer === null && foil === null) || (isId(answer) && isId(foil))) &&
+    isPlace(position) && (node === null || known.nodes.has(node)) &&
+    areNames(names, known.nodes) &&
+    Array.isArray(changes) && changes.every((change) => isChange(change, known))
+  );
 }
 
 function parsed(text) {
