@@ -11,7 +11,7 @@ import pytest
 from sparse_gpt.circuits.circuit import Circuit, Node, nodes_of
 from sparse_gpt.circuits.evidence import formation as formations
 from sparse_gpt.circuits.evidence.formation import Moment, correlation, formation, jaccard
-from sparse_gpt.circuits.evidence.metrics import describe, measure
+from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.nodes import from_vector
 from sparse_gpt.circuits.pipeline import search_again
 from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
@@ -45,7 +45,7 @@ def final() -> Circuit:
     candidate = search_again(last())
     assert candidate.reached
     assert candidate.support.edges is not None
-    return describe(last(), candidate, *measure(last(), candidate))
+    return describe(last(), candidate)
 
 
 def known(problem: Problem, circuit: Circuit) -> Known:
