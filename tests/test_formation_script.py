@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from sparse_gpt import config as configs
+from sparse_gpt import tasks
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.nodes import empty
+from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.records import Formation
 from sparse_gpt.training.checkpoint import Checkpoints, kept_steps, load_params
+from sparse_gpt.workdir import Workdir
 from tests.inprocess import launch_here
 from tests.page_workdir import TASK, write_workdir
 
@@ -79,3 +82,21 @@ def test_what_cannot_be_is_refused_in_one_line(run: Path) -> None:
     code, _, err = form(run)
     assert (code, err.count("\n")) == (2, 1)
     assert "the model itself has task loss" in err
+
+
+def test_natural_text_is_searched_on_where_the_final_circuit_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every checkpoint has the families of the final circuit's search, this one too."""
+    keep_another(run)
+    (task,), workdir = tasks.select(f"{run / TASK}.jsonl"), Workdir(run)
+    asked = dataclasses.replace(task_samples(task, workdir.tokenizer, workdir.config), natural="natural")
+
+    class Read(Exception):
+        """The text was read."""
+
+    def read(self: Workdir, samples: object) -> None:
+        assert samples is asked
+        raise Read
+
+    monkeypatch.setattr(Workdir, "with_natural", read)
+    with pytest.raises(Read):
+        workdir.formation(asked, progress=False)
