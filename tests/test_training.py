@@ -302,6 +302,7 @@ def test_a_fresh_model_starts_with_the_bigram_table_that_batches_give(workdir: P
         np.testing.assert_allclose(again.params["bigram"], table, atol=1e-20)
 
 
+@pytest.mark.slow
 def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
     config = small()
     straight = train(config, workdir / "straight", batches(config))
