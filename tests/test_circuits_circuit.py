@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits import circuit as circuits
+from sparse_gpt.circuits import model_graph
 from sparse_gpt.circuits.circuit import Circuit, Edge
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.candidates import Candidates
@@ -54,15 +55,15 @@ def test_edges_and_vocabulary_entries_against_a_slow_count(seed: int) -> None:
     config = circuits_model.config(position="concat", d_position=4)
     params = circuits_model.params(config, seed)
     gates = circuits_model.random_gates(config, seed, share=0.4)
-    edges = circuits.edges_between(config.model, params, gates)
+    edges = model_graph.edges_between(config.model, params, gates)
     assert set(edges) == _slow_edges(config, params, gates)
-    assert len(edges) == len(set(edges)) == circuits.count_edges(config.model, params, gates) > 20
+    assert len(edges) == len(set(edges)) == model_graph.count_edges(config.model, params, gates) > 20
     read = {n.channel for n in circuits.nodes_of(gates) if n.site in ("attn_in", "mlp_in") and n.channel < 16}
     written = {n.channel for n in circuits.nodes_of(gates) if n.site in ("attn_out", "mlp_out")}
     embedding = sum(params["wte"][token, channel] != 0 for token in range(24) for channel in read)
     unembedding = sum(params["lm_head"][channel, token] != 0 for token in range(24) for channel in written)
-    assert circuits.embedding_edges(config.model, params, gates) == embedding
-    assert circuits.unembedding_edges(config.model, params, gates) == unembedding
+    assert model_graph.embedding_edges(config.model, params, gates) == embedding
+    assert model_graph.unembedding_edges(config.model, params, gates) == unembedding
 
 
 def test_nodes_round_trip() -> None:
@@ -77,7 +78,7 @@ def _circuit(config: Config, params: Params, seed: int, kept_share: float = 1.0)
     gates = circuits_model.random_gates(config, seed, share=0.6)
     for head in (0, 4):  # a closed channel in every head, so that every edge can be removed
         gates["attn_v"][:, head] = 0
-    every = circuits.edges_between(config.model, params, gates)
+    every = model_graph.edges_between(config.model, params, gates)
     assert removable(config.model, every, gates).all()
     keep = np.random.default_rng(seed).random(len(every)) < kept_share
     return Circuit(
@@ -168,7 +169,7 @@ def test_removed_edges_matter_and_no_removed_edge_changes_nothing() -> None:
     params, batch = circuits_model.params(config), circuits_model.batch(16, seed=5)
     gates = _circuit(config, params, seed=4).gates(config.model)
     model = gated_model(config, params, circuits_model.random_vectors(config, 5))
-    every = circuits.edges_between(config.model, params, gates)
+    every = model_graph.edges_between(config.model, params, gates)
     places = edge_places(config.model, every)
     run = jax.jit(lambda model, gates, kept: ablate_edges(model, gates, places, kept).answer_logits(gates, batch))
     kept = np.ones(len(places), np.float32)
@@ -184,7 +185,7 @@ def test_a_head_without_a_closed_channel_keeps_its_edges() -> None:
     gates = circuits_model.random_gates(config, seed=1)
     gates["attn_v"][:] = 1
     gates["attn_v"][0, 1] = 0  # layer 0, head 0 has a closed channel
-    every = circuits.edges_between(config.model, params, gates)
+    every = model_graph.edges_between(config.model, params, gates)
     may_go = {(e.source.layer, e.source.channel // 4) for e in every if e.target.site == "attn_out"}
     free = removable(config.model, every, gates)
     assert {(0, 0), (0, 1), (1, 0), (1, 1)} == may_go
