@@ -186,21 +186,6 @@ def test_sizes_that_do_not_reach_the_target_are_the_closest() -> None:
     assert sizes[0] == 4
 
 
-def test_bisection_up_to_a_precision() -> None:
-    curve, tried = np.linspace(1, 0, 1001), []
-
-    def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        del which, bounds
-        tried.append(int(sizes[0]))
-        return curve[sizes]
-
-    (size,), (reached,) = ranking.smallest_sizes(losses, np.array([800]), np.array([1000]), 0.5, precision=1 / 8)
-    assert reached
-    assert 500 <= size <= 500 * 9 / 8
-    assert max(t for t in tried if t < size) >= size * 8 / 9 - 1  # known to miss
-    assert len(tried) < 6
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_bisection_at_several_targets_between_known_sizes(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -264,6 +264,9 @@ class Needs:
     def within_support(self, gates: np.ndarray) -> "Needs":
         return self
 
+    def hardest_first(self, candidate: Candidates) -> "Needs":
+        return self
+
     def within(self, candidates: Candidates, bound: float) -> np.ndarray:
         self.edge_sets += candidates.kept is not None
         edges = 0.0 if candidates.kept is None else np.sum(candidates.kept == 0, axis=1)

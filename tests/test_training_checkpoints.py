@@ -21,9 +21,11 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
+from sparse_gpt.parameters import Params
 from sparse_gpt.training import checkpoint, loop, run, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk, load_params
 from sparse_gpt.training.objective import LanguageModel
+from sparse_gpt.training.step import TrainState
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERRIDES = {
@@ -50,14 +52,20 @@ def test_resuming_goes_before_init_from_and_init_from_before_scratch(workdir: Pa
     config = small(5)
     scratch, model = step.make_state(config).params, LanguageModel(config)
     ones = jax.tree.map(jnp.ones_like, scratch)
+    batches = run.given_batches(tokens(5), sharding.make_mesh(config, jax.devices()[:1]))
     with Checkpoints(workdir) as checkpoints:
-        assert loop._starting_point(config, checkpoints, None, model)[0] == 0
-        from_scratch = loop._starting_point(config, checkpoints, None, model)[1].params
-        from_ones = loop._starting_point(config, checkpoints, ones, model)[1].params
+
+        def start(init_from: Params | None) -> tuple[int, TrainState]:
+            return loop._starting_point(
+                checkpoints, lambda: loop._fresh_state(config, batches, init_from, model), model
+            )
+
+        assert start(None)[0] == 0
+        from_scratch, from_ones = start(None)[1].params, start(ones)[1].params
         twos = jax.tree.map(lambda x: 2 * x, ones)
         checkpoints.save(3, twos, step.make_state(config).optimizer)
         checkpoints.wait()
-        finished, resumed = loop._starting_point(config, checkpoints, ones, model)
+        finished, resumed = start(ones)
     assert finished == 3
     for found, wanted in ((from_scratch, scratch), (from_ones, ones), (resumed.params, twos)):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=$root/tests/gpu_check/wheels
 most=$((48 * 1024 * 1024)) # so that wheels and checkout together stay below 64 MiB
 python=${PYTHON:-$root/.venv/bin/python}
-names='absl-py alembic array_record colorlog grain Mako ml_collections msgspec optuna plotly narwhals portpicker SQLAlchemy tensorboardX'
+names='absl-py alembic array_record colorlog grain Mako ml_collections msgspec optuna portpicker SQLAlchemy tensorboardX'
 
 platforms=()
 for glibc in 2_39 2_36 2_34 2_31 2_28 2_27 2_26 2_24 2_17; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done

@@ -28,7 +28,6 @@ from sparse_gpt.records import converted
 from sparse_gpt.records.search import Baseline, RankingSizes
 
 CURVE_POINTS = 8  # sizes at which a ranking is tried before the bisection
-PRECISION = 1 / 32  # share of its size that a truncated ranking may be too large
 
 
 class Baselines(NamedTuple):
@@ -44,12 +43,11 @@ class Baselines(NamedTuple):
 
 
 def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baselines:
-    """Every ranking, truncated to its smallest size at the selection target, up to PRECISION; each circuit has its own
-    calibration.
+    """Every ranking, truncated to its smallest size at the selection target, each circuit with its own calibration.
 
-    Most rankings need most of the nodes, which takes long to find out: CURVE_SAMPLES of each kind decide.
+    Most rankings need most of the nodes, which takes long to find out: at most ROWS samples of each kind decide.
     """
-    selection, graph, target = problem.selection.on_few(curves.CURVE_SAMPLES), problem.graph, problem.selection_target
+    selection, graph, target = problem.selection.on_few(), problem.graph, problem.selection_target
     ranked = rankings(problem, stages)
     orders = list(ranked.values())
     loss_curves = [curves.loss_versus_size(problem, order, CURVE_POINTS) for order in orders]
@@ -62,10 +60,10 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
         return selection.within(first(which, sizes), bounds)
 
     limit = np.array([len(order) for order in orders])
-    sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low, PRECISION)
+    sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low)
     candidates = first(np.arange(len(orders)), sizes)
     scores = selection(candidates)
-    losses = problem.heldout.on_few(curves.CURVE_SAMPLES).losses(candidates, scores.scale, scores.shift)
+    losses = problem.heldout.on_few().losses(candidates, scores.scale, scores.shift)
     rows = zip(ranked, sizes, candidates.gates, losses, reached, loss_curves, strict=True)
     records = [
         Baseline(

@@ -13,17 +13,16 @@ from sparse_gpt.circuits.search import ranking
 from sparse_gpt.records.search import CurvePoint, SizeVersusTarget, TargetPoint
 
 CURVE_POINTS = 16
-CURVE_SAMPLES = 64
 TARGETS = (0.5, 0.3, 0.15, 0.1, 0.05, 0.02, 0.01, 0.005)  # task losses in nats: as many as are evaluated at a time
 
 
 def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_POINTS) -> tuple[CurvePoint, ...]:
     """Loss of the first k nodes of a ranking, over at most `points` geometrically growing k; on selection samples too.
-    And the necessity of these k: `ablated_task_loss` of the model with them ablated, uncalibrated. CURVE_SAMPLES of
-    each kind are enough for a curve."""
-    sizes, graph, heldout = ranking.size_grid(len(order), points), problem.graph, problem.heldout.on_few(CURVE_SAMPLES)
+    And the necessity of these k: `ablated_task_loss` of the model with them ablated, uncalibrated. At most ROWS samples
+    of each kind are enough for a curve."""
+    sizes, graph, heldout = ranking.size_grid(len(order), points), problem.graph, problem.heldout.on_few()
     gates = ranking.truncate([order] * len(sizes), sizes, graph.tied)
-    scores = problem.selection.on_few(CURVE_SAMPLES)(Candidates(gates))
+    scores = problem.selection.on_few()(Candidates(gates))
     losses = heldout.losses(Candidates(gates), scores.scale, scores.shift)
     ablated_losses = [task_loss(logits) for logits in heldout.logits(Candidates(1 - gates))]
     return tuple(
@@ -42,11 +41,11 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[Curv
     """The smallest first part of a ranking at each of TARGETS, and the area under the curve.
 
     Args:
-        problem: CURVE_SAMPLES selection samples decide whether the target is reached; no edge is removed.
+        problem: at most ROWS selection samples decide whether the target is reached; no edge is removed.
         order: the ranking.
         curve: its `loss_versus_size`, between whose points the sizes are searched.
     """
-    targets, graph, selection = np.array(TARGETS), problem.graph, problem.selection.on_few(CURVE_SAMPLES)
+    targets, graph, selection = np.array(TARGETS), problem.graph, problem.selection.on_few()
     low, high = np.array([bracket(curve, target) for target in TARGETS]).T
 
     def first(sizes: np.ndarray) -> Candidates:
@@ -62,7 +61,7 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[Curv
 
     sizes, reached = ranking.smallest_sizes(losses, high, np.full(len(targets), len(order)), targets, low)
     scores = selection(first(sizes))
-    reported = problem.heldout.on_few(CURVE_SAMPLES).losses(first(sizes), scores.scale, scores.shift)
+    reported = problem.heldout.on_few().losses(first(sizes), scores.scale, scores.shift)
     points = [
         TargetPoint(
             target_loss=float(target),

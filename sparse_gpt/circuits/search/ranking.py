@@ -61,7 +61,6 @@ def smallest_sizes(
     limit: np.ndarray,
     target: float | np.ndarray,
     low: np.ndarray | None = None,
-    precision: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bisects, for S rankings side by side, the smallest k whose loss is at most `target`.
 
@@ -74,7 +73,6 @@ def smallest_sizes(
       limit: (S,) length of each ranking.
       target: task loss in nats, one for all or (S,).
       low: (S,) sizes below `opened` that are known not to reach the target.
-      precision: share of a size that it may be off; then only a size that much smaller is known to miss the target.
 
     Returns:
       sizes (S,) and whether the target was reached (S,); where it was not, the size is the one that came closest.
@@ -92,7 +90,7 @@ def smallest_sizes(
         reached[left] = found <= targets[left]
         left = left[~reached[left] & (high[left] < limit[left])]
         low[left], high[left] = high[left], np.minimum(2 * high[left], limit[left])
-    while len(left := np.flatnonzero(reached & (best - low > np.maximum(1, precision * low)))):
+    while len(left := np.flatnonzero(reached & (best - low > 1))):
         middle = (low[left] + best[left]) // 2
         enough = losses(left, middle, targets[left]) <= targets[left]
         best[left[enough]], low[left[~enough]] = middle[enough], middle[~enough]
