@@ -327,6 +327,7 @@ def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
     assert comparable(workdir / "straight") == comparable(workdir / "killed")
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_passed_over(workdir: Path) -> None:
     config = small()
     straight = train(config, workdir, batches(config))
