@@ -13,16 +13,10 @@ from scipy.special import xlogy
 from sparse_gpt import interruption
 from sparse_gpt.circuits.evidence.curves import area
 from sparse_gpt.circuits.liveness import searchable
-from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.nodes import from_vector, random_gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
-from sparse_gpt.circuits.run.candidates import AT_A_TIME, CANDIDATES, Candidates
-from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import binary_loss
-from sparse_gpt.circuits.run.subcircuits import build_subcircuits
-from sparse_gpt.circuits.run.task_batch import by_task_and_length, padded, rounded, rows, trimmed
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
@@ -381,131 +375,6 @@ def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
     assert minimize.minimize(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
 
 
-def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(ROWS + 12, seed=4)
-    evaluator = Evaluator(model, batch, NO_TOKENS)
-    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(11)])
-    run = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
-    expected = [run(model, from_vector(vector, CONFIG.model)) for vector in sets]
-    np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        evaluator.full_logits(), jax.jit(lambda m: m.answer_logits(None, batch))(model), atol=1e-4
-    )
-
-
-def test_short_samples_are_not_computed_at_full_width() -> None:
-    assert [rounded(length, 90) for length in (1, 32, 33, 70)] == [32, 32, 64, 90]
-    model, batch = circuits_model.gated(CONFIG), padded(circuits_model.batch(12, seed=4), 40)
-    assert trimmed(batch).tokens.shape == (12, 32)  # positions are below 8
-    assert trimmed(batch._replace(positions=batch.positions + 24)).tokens.shape == (12, 32)
-    assert trimmed(batch._replace(positions=batch.positions + 30)).tokens.shape == (12, 40)
-    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(3)])
-    shorter = Evaluator(model, circuits_model.batch(12, seed=4), NO_TOKENS).logits(Candidates(sets))
-    np.testing.assert_allclose(
-        Evaluator(model, batch, NO_TOKENS).logits(Candidates(sets)), shorter, rtol=1e-4, atol=1e-4
-    )
-
-
-def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None:
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(2 * ROWS, seed=4)
-    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
-    # Random answers: a circuit can hardly beat chance, ln 2; some of these come below it by more than others.
-    evaluator = Evaluator(model, batch, NO_TOKENS)
-    exact = evaluator(Candidates(sets)).calibrated
-    each = np.where(np.arange(20) % 2, float(np.median(exact)), np.inf)  # a bound for every candidate
-    for bound in (float(np.median(exact)), 0.4 * float(np.min(exact)), 10.0, each):
-        found = evaluator.within(Candidates(sets), bound)
-        np.testing.assert_array_equal(found <= bound, exact <= bound)
-        np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
-    assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
-
-
-def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> None:
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(4 * ROWS, seed=4)
-    full = Evaluator(model, batch, NO_TOKENS).full_logits()
-    wrong = full[:, 0] < full[:, 1]
-    batch = batch._replace(
-        answer=np.where(wrong, batch.foil, batch.answer), foil=np.where(wrong, batch.answer, batch.foil)
-    )
-    task = np.repeat([1, 0, 2, 3], ROWS).astype(np.int32)
-    answer, foil = (np.where(task == 1, *pair) for pair in ((batch.foil, batch.answer), (batch.answer, batch.foil)))
-    hard = Evaluator(model, batch._replace(answer=answer, foil=foil, task=task), NO_TOKENS)  # task 1 is all wrong
-    sets = np.stack([np.ones(hard.nodes, np.float32), to_vector(circuits_model.random_gates(CONFIG, 1))])
-    exact, pieces = hard(Candidates(sets)).calibrated, []
-    logits = Evaluator.logits
-
-    def counted(self: Evaluator, candidates: Candidates) -> np.ndarray:
-        pieces.append(len(self.batch.positions))
-        return logits(self, candidates)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evaluator, "logits", counted)
-        assert np.all(hard.within(Candidates(sets), 0.6) > 0.6)
-        assert pieces == [ROWS]
-        np.testing.assert_allclose(hard.within(Candidates(sets), np.max(exact) + 1e-3), exact, atol=1e-6)
-    ordered = by_task_and_length(rows(hard.batch, np.random.default_rng(0).permutation(2 * ROWS).repeat(2)))
-    assert np.all(np.diff(ordered.task) >= 0)
-    assert all(
-        np.all(np.diff(ordered.positions[ordered.task == each].reshape(-1, 2).max(axis=1)) >= 0) for each in range(4)
-    )
-
-
-def test_hardest_samples_come_first_and_change_no_loss() -> None:
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(3 * ROWS + 10, seed=4)
-    full = Evaluator(model, batch, NO_TOKENS).full_logits()
-    wrong = full[:, 0] < full[:, 1]
-    batch = batch._replace(
-        answer=np.where(wrong, batch.foil, batch.answer), foil=np.where(wrong, batch.answer, batch.foil)
-    )
-    order = np.argsort(np.abs(full[: 3 * ROWS, 0] - full[: 3 * ROWS, 1]))[::-1]  # the easiest ones first
-    batch = rows(batch, np.append(order, np.arange(3 * ROWS, 3 * ROWS + 10)))
-    evaluator, one = (
-        Evaluator(model, batch, NO_TOKENS),
-        Candidates(np.ones((1, to_vector(model.ablation).size), np.float32)),
-    )
-    ordered = evaluator.hardest_first(one)
-    np.testing.assert_array_equal(ordered.batch.tokens[:ROWS], batch.tokens[2 * ROWS : 3 * ROWS])
-    np.testing.assert_array_equal(ordered.batch.tokens[2 * ROWS : 3 * ROWS], batch.tokens[:ROWS])
-    np.testing.assert_array_equal(ordered.batch.tokens[3 * ROWS :], batch.tokens[3 * ROWS :])
-    np.testing.assert_allclose(ordered(one).calibrated, evaluator(one).calibrated, rtol=1e-5)
-    sets_of_values = {site: value[None] for site, value in model.ablation.items()}
-    turning = dataclasses.replace(evaluator, gated=dataclasses.replace(model, draws=sets_of_values))
-    assert turning.hardest_first(one) is turning
-
-
-def test_what_is_known_is_of_the_same_samples_model_and_program() -> None:
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
-    gates = to_vector(circuits_model.random_gates(CONFIG, 1))
-    evaluator, one = Evaluator(model, batch, NO_TOKENS), Candidates(gates[None])
-    first = evaluator.logits(one)
-    first[:] = 7  # a caller's copy
-    expected = evaluator.logits(Candidates(np.stack([gates, gates])))[:1]  # several are not looked up
-    np.testing.assert_array_equal(evaluator.logits(one), expected)
-    fewer = dataclasses.replace(evaluator, batch=rows(batch, slice(10)))
-    np.testing.assert_allclose(fewer.logits(one), expected[:, :10], rtol=1e-5)
-    others = model.replace(ablation={site: value + 1 for site, value in model.ablation.items()})
-    assert np.abs(evaluator.of(others).logits(one) - expected).max() > 1e-3
-    within = dataclasses.replace(evaluator, subcircuits=build_subcircuits(model, from_vector(gates, CONFIG.model)))
-    np.testing.assert_allclose(within.logits(one), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(within.full_logits(), evaluator.full_logits())  # not within: the whole model runs it
-    assert len(evaluator.known) == 4
-    np.testing.assert_allclose(within.of(others).logits(one), evaluator.of(others).logits(one))
-
-
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])
-def test_candidates_are_shared_out_evenly(count: int) -> None:
-    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(count)])
-    chunks = list(Candidates(sets).chunks(CONFIG.model))
-    counts = [each for _, _, each in chunks]
-    assert sum(counts) == count
-    assert max(counts) - min(counts) <= 1
-    assert max(counts) <= CANDIDATES
-    assert len(chunks) % AT_A_TIME == 0 or len(chunks) == count
-    gates = np.concatenate([to_vector(gates)[:each] for gates, _, each in chunks])
-    np.testing.assert_array_equal(gates, sets)
-    assert all(to_vector(gates)[each:].sum() == 0 for gates, _, each in chunks)
-
-
 def test_random_circuits_have_the_same_counts() -> None:
     gates = circuits_model.random_gates(CONFIG, seed=5, share=0.2)
     drawn = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0), CONFIG.model)
@@ -516,37 +385,3 @@ def test_random_circuits_have_the_same_counts() -> None:
     tied = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0, tie_qk=True), CONFIG.model)
     np.testing.assert_array_equal(tied["attn_k"], tied["attn_q"])
     np.testing.assert_array_equal(tied["attn_k"].sum(axis=2), np.repeat(gates["attn_k"].sum(axis=1)[None], 7, axis=0))
-
-
-def test_slopes_foretell_the_removal_of_one_item() -> None:
-    """Against differences: a gate or an edge opened by a little less, under the same calibration."""
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(ROWS, seed=6)
-    evaluator = Evaluator(model, batch, NO_TOKENS)
-    gates = circuits_model.random_gates(CONFIG, seed=7)
-    gates["attn_v"][:, [0, 4]] = 0
-    every = edges_between(CONFIG.model, circuits_model.params(CONFIG), gates)
-    places, vector = edge_places(CONFIG.model, every), to_vector(gates)
-    nodes, edges = evaluator.slopes(Candidates(vector[None], places))
-    own = calibration.Calibration(
-        *(np.float32(x) for x in evaluator(Candidates(vector[None])).scale), np.zeros(0, np.float32)
-    )
-
-    @jax.jit
-    def loss(gates: dict[str, jax.Array], kept: jax.Array) -> jax.Array:
-        logits = ablate_edges(model, gates, jnp.asarray(places), kept).answer_logits(gates, batch)
-        return binary_loss(calibration.apply(own, logits, jnp.zeros((ROWS, 2), jnp.int32)))
-
-    kept, small = np.ones(len(places), np.float32), np.float32(2e-2)
-    for edge in np.argsort(-np.abs(edges))[:5]:
-        up, down = kept.copy(), kept.copy()
-        up[edge] += small
-        down[edge] -= small
-        np.testing.assert_allclose(
-            (loss(gates, up) - loss(gates, down)) / (2 * small), edges[edge], rtol=0.02, atol=1e-3
-        )
-    for node in np.argsort(-np.abs(nodes * vector))[:5]:
-        up, down = vector.copy(), vector.copy()
-        up[node] += small
-        down[node] -= small
-        difference = loss(from_vector(up, CONFIG.model), kept) - loss(from_vector(down, CONFIG.model), kept)
-        np.testing.assert_allclose(difference / (2 * small), nodes[node], rtol=0.02, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Losses of many candidate circuits: two compiled programs serve every number of candidates and samples.
+"""Losses of many candidate circuits: a few compiled programs serve every number of candidates and samples.
 
 Candidates are run at most CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
 """
@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import flax.struct
 import jax
@@ -30,8 +29,12 @@ SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
-_COMPILED: set[Any] = set()  # of structures and shapes of arguments that `_logits` is compiled for
+_COMPILED: set[tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
+Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch, np.int32]  # arguments of `_logits`
+Key = tuple[
+    int, int, int, str
+]  # of the model, the restricted model, the ablation set; SHA-256 of samples and candidate
 
 
 @jax.jit
@@ -54,21 +57,23 @@ def _logits(
     return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
 
-def _side_by_side(calls: Sequence[tuple[Any, ...]]) -> list[np.ndarray]:
+def _side_by_side(calls: Sequence[Call]) -> list[np.ndarray]:
     """Results of `_logits` for several arguments, AT_A_TIME of them at once."""
-    found: list[Any] = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for call in calls:
-            program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
-            if program in _COMPILED:
-                found.append(pool.submit(_on_host, call))
-            else:  # two threads would compile it twice
-                found.append(_on_host(call))
-                _COMPILED.add(program)
-        return [each.result() if isinstance(each, Future) else each for each in found]
+        return [found.result() for found in [_started(call, pool) for call in calls]]
 
 
-def _on_host(call: tuple[Any, ...]) -> np.ndarray:
+def _started(call: Call, pool: ThreadPoolExecutor) -> Future[np.ndarray]:
+    """A call that runs in the pool; one whose program is not compiled yet has run, or two threads would compile it."""
+    program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
+    running = pool.submit(_on_host, call)
+    if program not in _COMPILED:
+        running.result()
+        _COMPILED.add(program)
+    return running
+
+
+def _on_host(call: Call) -> np.ndarray:
     return np.asarray(_logits(*call))
 
 
@@ -144,7 +149,9 @@ class Evaluator:
     first_set: int = 0
     largest_scale: float = MAX_SCALE
     subcircuits: Subcircuits | None = None
-    known: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    known: dict[Key, tuple[np.ndarray, GatedModel, Subcircuits | None]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def within_support(self, gates: np.ndarray) -> "Evaluator":
         """The same evaluator, up to rounding; several times faster for candidates without any node that is closed in
@@ -200,8 +207,7 @@ class Evaluator:
         key = id(self.gated), id(within), self.first_set, _sha256(arrays)
         if key not in self.known:
             self.known[key] = self._logits(candidates), self.gated, within  # kept, so that no other has their ids
-        found: np.ndarray = self.known[key][0]
-        return found.copy()
+        return self.known[key][0].copy()
 
     def _logits(self, candidates: Candidates) -> np.ndarray:
         starts = range(0, len(self.batch.positions), ROWS)
