@@ -72,7 +72,7 @@ def openai_reference(o: OptimizerConfig, decays: Params) -> Recipe:
 
 def fast(o: OptimizerConfig, decays: Params) -> Recipe:
     """The reference's order of operations with nothing held constant, for a model whose bigram table starts from the
-    counts of the training text (see data/bigrams.py) and whose density falls as `sparsity.anneal_shape` says."""
+    counts of the training text (see data/bigrams.py)."""
     direction = chain(divide_by(lambda gradients: gradient_rms(gradients) + 1e-5), adam(o))
     return Recipe(gradient_rms, direction, functools.partial(_project_then_decay, o, decays))
 
