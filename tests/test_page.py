@@ -426,8 +426,10 @@ def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Work
     page.command("Page.navigate", url=address)
     page.wait(f"document.querySelector('main') && {IDLE}")
     page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    saved.write_text(saved.read_text().replace("which loop", "the other loop"))
     browser_file(page, saved)
     page.wait("document.querySelector('#names-said').textContent.includes('is loaded')")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'the other loop')")
     for change, said in (
         ({"params_sha256": "ab" * 32}, "belong to another circuit"),
         ({"format": "x"}, "is no labels.json"),
@@ -463,6 +465,12 @@ def browser_file(page: Page, path: Path) -> None:
 def test_pictures_and_tables_are_saved(page: Page, run: Workdir, tmp_path: Path) -> None:
     page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     circuit = load(run.folder / "circuits" / TASK)
+    page.press("n")
+    page.wait("document.querySelector('#node').value !== ''")
+    page.wait(IDLE)
+    page.focus("#label")
+    page.type('a, "b"')
+    choose(page, "threshold", "1")
     for button in ("svg", "png", "nodes", "edges"):
         page.click(f"#save-{button}")
         page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
@@ -473,9 +481,15 @@ def test_pictures_and_tables_are_saved(page: Page, run: Workdir, tmp_path: Path)
     assert "var(--cell" not in files[".svg"].read_text(), "colors of the page are written out"
     shapes = [e for e in picture.iter() if "data-node" in e.attrib and e.get("class", "").startswith("node")]
     assert {e.get("data-node") for e in shapes} >= {node.key for node in circuit.nodes}
+    every = "[...document.querySelectorAll('#drawing path.wire')]"
+    shown = page.evaluate(f"{every}.filter((e) => getComputedStyle(e).display !== 'none').length")
+    drawn = sum(e.tag.endswith("path") and "wire" in e.get("class", "").split() for e in picture.iter())
+    assert 0 < drawn == shown < page.evaluate(f"{every}.length"), "what is hidden is left out"
     assert files[".png"].read_bytes()[:4] == b"\x89PNG"
     nodes = rows_of(files["_nodes.csv"])
     assert [row["id"] for row in nodes] == [node.key for node in circuit.nodes]
+    chosen = page.evaluate("document.querySelector('#node').value")
+    assert {row["id"]: row["label"] for row in nodes if row["label"]} == {chosen: 'a, "b"'}
     prompt = page.evaluate("document.querySelector('#prompt').value")
     ids = np.array(run.tokenizer.encode(prompt), np.int32)
     _, _, store = by_jax(run.config, run.params, circuit, ids)
