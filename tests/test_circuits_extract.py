@@ -126,3 +126,15 @@ def test_frozen_norms_are_refused() -> None:
     circuit = _circuit(config, 0.2, 1.0)
     with pytest.raises(InputError, match="cannot run on its own"):
         extract(gated_model(config, circuits_model.params(config), circuit.values), circuit)
+
+
+def test_an_activation_that_is_not_there_is_refused() -> None:
+    config = circuits_model.config(0.5)
+    circuit = _circuit(config, 0.6, 1.0)
+    gated = gated_model(config, circuits_model.params(config), circuit.values)
+    neuron = next(s.part.neuron for s in extract(gated, circuit).sublayers if isinstance(s.part, Mlp))
+    with pytest.raises(KeyError, match="swish"):
+        neuron(np.zeros((1, 1, len(neuron.weights)), np.float32), np.zeros((1, 1), np.int32), "swish")
+    unknown = dataclasses.replace(gated.model, config=dataclasses.replace(config.model, activation="swish"))
+    with pytest.raises(KeyError, match="swish"):
+        extract(dataclasses.replace(gated, model=unknown), circuit)

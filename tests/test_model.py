@@ -11,9 +11,11 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
+from sparse_gpt.config.fields import Choice
 from sparse_gpt.model import Transformer, abstract_params, build, parameter_table
+from sparse_gpt.model.activations import ACTIVATIONS, gelu
 from sparse_gpt.model.taps import gate, recorder, site_widths
-from sparse_gpt.model.transformer import gelu, sinusoids
+from sparse_gpt.model.transformer import sinusoids
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -187,6 +189,24 @@ def test_gelu_is_the_exact_one() -> None:
         [0.5 * (1 + erf(v / sqrt(2))) + v * np.exp(-v * v / 2) / np.sqrt(2 * np.pi) for v in x.astype(np.float64)]
     )
     np.testing.assert_allclose(slope, numeric, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_constants_are_activated_as_the_model_activates(name: str) -> None:
+    x = np.linspace(-6, 6, 401, dtype=np.float32)
+    traced, constants = ACTIVATIONS[name]
+    np.testing.assert_allclose(traced(jnp.asarray(x)), constants(x.astype(np.float64)), atol=1e-6)
+    assert float(traced(jnp.zeros(()))) == constants(np.zeros(1)).item() == 0, "liveness.py counts on it"
+
+
+def test_an_activation_that_is_not_there_is_refused() -> None:
+    config = presets.tiny()
+    rule = configs.RULES["model"]["activation"]
+    assert isinstance(rule, Choice)
+    assert set(rule.allowed) == set(ACTIVATIONS)
+    model = build(dataclasses.replace(config, model=dataclasses.replace(config.model, activation="swish")))
+    with pytest.raises(KeyError, match="swish"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
 
 
 def test_sinusoids_have_periods_from_four_to_the_context() -> None:

@@ -156,6 +156,13 @@ def test_changed_nodes_edges_and_attention(page: Page) -> None:
     assert np.abs(np.subtract(found["circuit"], plain["circuit"])).max() > 1e-3
 
 
+def test_an_activation_that_is_not_there_is_refused(page: Page) -> None:
+    said = page.evaluate(
+        "(() => { try { activate(new Float32Array(1), 'swish'); } catch (e) { return e.message; } })()"
+    )
+    assert said == "activation swish: not one that this page has"
+
+
 @pytest.mark.parametrize("k", [0, 1, 5, 31, 32])
 def test_the_largest_channels_are_kept_as_by_jax(page: Page, k: int) -> None:
     """Ties, zeros, infinities and NaN among them."""

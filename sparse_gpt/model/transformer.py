@@ -5,7 +5,6 @@ K d_head, F d_mlp, V vocabulary; Q counts the positions that are still computed 
 """
 
 import dataclasses
-import math
 from typing import Any, cast
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.config import Config, ModelConfig, activation_sites
+from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend, causal_attention
 from sparse_gpt.model.placement import gather_channels, replicate_channels
 from sparse_gpt.model.taps import Tap, identity
@@ -115,8 +115,7 @@ class Mlp(_Part):
         self.c_proj = Linear(self.config)
 
     def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes) -> jax.Array:
-        hidden = gather_channels(self.c_fc(x_BxTxR))
-        hidden = nn.relu(hidden) if self.config.activation == "relu" else gelu(hidden)
+        hidden = ACTIVATIONS[self.config.activation].traced(gather_channels(self.c_fc(x_BxTxR)))
         return nodes("mlp_out", layer, replicate_channels(self.c_proj(nodes("mlp_neuron", layer, hidden))))
 
 
@@ -266,25 +265,6 @@ def _at(x: jax.Array, positions: jax.Array) -> jax.Array:
 def _append(x: jax.Array, own: jax.Array) -> jax.Array:
     """Position channels after the stream's channels."""
     return jnp.concatenate([x, jnp.broadcast_to(own, (*x.shape[:2], own.shape[-1]))], axis=-1)
-
-
-@jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x) with the exact error function. The backward pass reuses Phi: erf costs as much as a matrix product."""
-    return _gelu_forward(x)[0]
-
-
-def _gelu_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    phi = 0.5 + 0.5 * jax.lax.erf(x * 2**-0.5)
-    return x * phi, (x, phi)
-
-
-def _gelu_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
-    x, phi = saved
-    return (gradient * (phi + x * jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5),)
-
-
-gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def sinusoids(context: int, width: int) -> np.ndarray:

@@ -67,6 +67,7 @@ export function erf(x) {
 
 export function activate(x, kind) {
   if (kind === "relu") return relu(x);
+  if (kind !== "gelu") throw new Error(`activation ${kind}: not one that this page has`);
   for (let i = 0; i < x.length; i++) if (x[i] !== 0) x[i] = x[i] * (0.5 + 0.5 * erf(x[i] * Math.SQRT1_2));
 }
 

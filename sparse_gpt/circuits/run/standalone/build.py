@@ -25,6 +25,7 @@ from sparse_gpt.circuits.run.standalone.model import (
     TopKGate,
 )
 from sparse_gpt.errors import InputError
+from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, sinusoids
 from sparse_gpt.parameters import Params
@@ -180,15 +181,10 @@ class _Builder:
         out = self._from(layer, "mlp_neuron", block["c_proj"]["kernel"], block["c_proj"]["bias"])
         return Mlp(
             self._read(layer, "mlp_in", "ln_2", "ln_p2"),
-            self._site(layer, "mlp_neuron", *neuron, self._activation),
+            self._site(layer, "mlp_neuron", *neuron, ACTIVATIONS[self.m.activation].constants),
             self._site(layer, "mlp_out", *out),
             self.m.activation,
         )
-
-    def _activation(self, x: Array) -> Array:
-        if self.m.activation == "relu":
-            return np.maximum(x, 0)
-        return x * 0.5 * (1 + np.asarray(jax.scipy.special.erf(np.asarray(x, np.float32) * np.float32(2**-0.5))))
 
     def _attention(self, layer: int) -> Attention:
         m, block = self.m, self.params[f"h_{layer}"]["attn"]

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend
-from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS, gelu
+from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.sparsity.topk import abs_topk
 
@@ -92,7 +93,7 @@ class NodeSite:
     def __call__(self, source: jax.Array, at: jax.Array, activation: str = "") -> jax.Array:
         x = jnp.dot(source, self.weights) + self.bias[at % len(self.bias)]
         if activation:
-            x = jax.nn.relu(x) if activation == "relu" else gelu(x)
+            x = ACTIVATIONS[activation].traced(x)
         return self.top_k(x)
 
 
