@@ -1,6 +1,7 @@
 """Projection, schedules, recipes and the loop, each against something slow and obvious."""
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
+from sparse_gpt.bridges.dense import dense_config
+from sparse_gpt.bridges.training import BridgeProgram
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parameter_table, unflatten
@@ -231,6 +234,28 @@ def test_checkpoints_hold_the_state_of_adam_and_nothing_else(recipe: str) -> Non
     _, after = made.direction.update(gradients, made.direction.init(gradients))
     assert jax.tree.structure(after) == jax.tree.structure(state.optimizer)
     assert int(after.count) == 1
+
+
+def test_a_run_starts_from_the_state_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lion has one moment where Adam has two."""
+
+    def move(params: Any, direction: Any, lr: Any, project: Any) -> Any:
+        return project(optimizer.move(params, direction, lr))
+
+    lion = optimizer.Recipe(optimizer.gradient_rms, optax.scale_by_lion(), move)
+    monkeypatch.setitem(optimizer.RECIPES, "lion", lambda *_: lion)
+    config = dataclasses.replace(small(), optimizer=dataclasses.replace(small().optimizer, recipe="lion"))
+    state = step.abstract_state(config)
+    assert jax.tree.structure(state.optimizer) == jax.tree.structure(optax.scale_by_lion().init(state.params))
+    one_step = functools.partial(step.train_step, config=config)
+    after, _ = jax.eval_shape(one_step, state, *step.abstract_inputs(config))
+    assert after == state
+
+    program = BridgeProgram(config, None, dense_config(small()))
+    state = program.abstract_state()
+    assert isinstance(state.optimizer.moments, optax.ScaleByLionState)
+    after, _ = jax.eval_shape(program.compile_step(), state, program.abstract_dense(), *step.abstract_inputs(config))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def test_projections_with_the_same_rows_are_equal() -> None:

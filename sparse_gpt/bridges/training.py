@@ -38,7 +38,8 @@ PER_GROUP = ("kl_to_sparse", "kl_to_dense", "loss_to_sparse", "loss_to_dense")
 
 
 class BridgeState(NamedTuple):
-    """What a bridged run keeps beside the sparse model's parameters: the bridges, and the moments of both."""
+    """What a bridged run keeps beside the sparse model's parameters: the bridges, and the optimizer's state of both,
+    whose `count` of steps draws the hybrids."""
 
     bridges: Params
     moments: PyTree
@@ -91,7 +92,7 @@ class BridgeProgram:
 
     def _init_state(self) -> step.TrainState:
         params, bridges = step.init_state(self.config).params, self.init_bridges()
-        moments = optimizer.adam(self.config.optimizer).init({**params, **bridges})
+        moments = optimizer.make(self.config, self.trained_table).direction.init({**params, **bridges})
         return step.TrainState(params, BridgeState(bridges, moments))
 
     def _layout(self) -> PyTree:

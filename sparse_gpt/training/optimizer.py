@@ -28,7 +28,8 @@ class Recipe(NamedTuple):
 
     Attributes:
       rms: the RMS of gradients as the recipe counts it, before it is controlled; a float32 scalar.
-      direction: from gradients to Adam's direction, without learning rate or decay. Its state is Adam's alone.
+      direction: from gradients to a direction, without learning rate or decay. A run starts from its `init`, and
+        checkpoints hold its state: that of Adam alone in all of these. A bridged run needs a `count` of steps in it.
       apply: ``apply(params, direction, learning_rate, project)`` gives the new parameters.
     """
 
@@ -142,7 +143,7 @@ def adam(o: OptimizerConfig) -> optax.GradientTransformation:
 
 def chain(*transformations: optax.GradientTransformation) -> optax.GradientTransformation:
     """`optax.chain` of stateless transformations and a last one, whose state is all that the chain keeps: checkpoints
-    hold Adam's moments without a place for what stands before them."""
+    hold Adam's moments without a place for what stands before them. Where more has a state, `optax.chain` itself."""
     chained, last = optax.chain(*transformations), transformations[-1]
     stateless = (optax.EmptyState(),) * (len(transformations) - 1)
 

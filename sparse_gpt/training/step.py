@@ -20,7 +20,7 @@ Jitted = jax.stages.Wrapped  # a function under jit: it can be called, or lowere
 
 @flax.struct.dataclass
 class TrainState:
-    """Parameters and Adam moments, all float32.
+    """Parameters and the optimizer's state (Adam's moments), all float32.
 
     `optimizer` is whatever a run needs beside the model's parameters to go on.
     """
@@ -42,7 +42,7 @@ def init_state(config: Config) -> TrainState:
     params = model.init(jax.random.key(config.train.seed), tokens)["params"]
     if config.optimizer.recipe == "openai_reference":
         params = _reference_init(config, params)
-    return TrainState(params, optimizer.adam(config.optimizer).init(params))
+    return TrainState(params, optimizer.make(config).direction.init(params))
 
 
 def _reference_init(config: Config, params: Params) -> Params:
