@@ -18,6 +18,7 @@ import numpy as np
 from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Node, Samples, logits_at_end
+from sparse_gpt.config import READS, WRITES
 from sparse_gpt.model.taps import Tap
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.parameters import Params
@@ -25,7 +26,8 @@ from sparse_gpt.records import Transport
 from sparse_gpt.records.bridge import ImageBoundary, Outcome, SparseLosses
 from sparse_gpt.training.step import cross_entropy
 
-OFFSET = {"attn_in": 0, "mlp_in": 1, "attn_out": 1, "mlp_out": 2}  # boundary of a residual node, in its layer
+# Boundary of a residual node, in its layer: a sublayer reads at the one before it and writes to the one after.
+OFFSET = {site: i for i, site in enumerate(READS)} | {site: i + 1 for i, site in enumerate(WRITES)}
 STREAMS = ("resid_in", "resid_mid", "resid_final")
 DRAWS = 20
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from sparse_gpt import records
 from sparse_gpt.bridges.objective import Bridged
+from sparse_gpt.config import READS
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.taps import Tap, recorder
 from sparse_gpt.model.transformer import Transformer, apply
@@ -26,7 +27,6 @@ from sparse_gpt.parameters import Params
 from sparse_gpt.records import NodeEntry, converted
 from sparse_gpt.records.bridge import Candidate, Curve, DensePlace, SteeringCurves
 
-READS = ("attn_in", "mlp_in")
 NORMS = {"attn_in": ("attn_norm", "ln_1"), "mlp_in": ("mlp_norm", "ln_2")}  # tap and parameters of each read's norm
 STREAMS = ("resid_in", "resid_mid")  # tap of the stream that each read normalizes
 PLACES = (*READS, *STREAMS)

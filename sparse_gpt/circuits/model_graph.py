@@ -17,7 +17,7 @@ import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes
-from sparse_gpt.config import ModelConfig
+from sparse_gpt.config import READS, WRITES, ModelConfig
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Node
 
@@ -114,11 +114,11 @@ def unembedding(model: ModelConfig, params: Params) -> np.ndarray:
 
 def embedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
     """Number of embedding edges, see the top of this file."""
-    read = residual_channels(gates, ("attn_in", "mlp_in"), model.d_model)
+    read = residual_channels(gates, READS, model.d_model)
     return int(np.count_nonzero(np.asarray(params["wte"])[:, read]))
 
 
 def unembedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
     """Number of unembedding edges, see the top of this file."""
-    written = residual_channels(gates, ("attn_out", "mlp_out"), model.d_model)
+    written = residual_channels(gates, WRITES, model.d_model)
     return int(np.count_nonzero(unembedding(model, params)[written]))

@@ -23,8 +23,10 @@ from sparse_gpt.config.checks import (
 from sparse_gpt.config.fields import as_flag
 from sparse_gpt.config.groups import (
     NODE_SITES,
+    READS,
     RESIDUAL_SITES,
     TUNE_BATCH,
+    WRITES,
     BridgeConfig,
     Config,
     DataConfig,
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FLAG",
     "NODE_SITES",
+    "READS",
     "RESIDUAL_SITES",
     "RULES",
     "TUNE_BATCH",
+    "WRITES",
     "BridgeConfig",
     "Config",
     "DataConfig",

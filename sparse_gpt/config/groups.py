@@ -9,6 +9,7 @@ import dataclasses
 from sparse_gpt.config.fields import choice, flag, names, numbers, quoted, real, text, texts, whole
 
 NODE_SITES = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
+READS, WRITES = ("attn_in", "mlp_in"), ("attn_out", "mlp_out")  # of attention, of the MLP: nodes are residual channels
 RESIDUAL_SITES = ("resid_post_attn", "resid_post_mlp")  # further places where the reference can apply AbsTopK
 TUNE_BATCH = 8  # mask searches whose hyperparameters are tuned together
 

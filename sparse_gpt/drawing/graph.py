@@ -8,11 +8,11 @@ of the forward pass, from the embedding over writes and reads to the unembedding
 import dataclasses
 from collections.abc import Sequence
 
-from sparse_gpt.config import NODE_SITES
+from sparse_gpt.config import NODE_SITES, READS, WRITES
 from sparse_gpt.records import Circuit, Node, Traces
 from sparse_gpt.records.traces import VocabularyEntry
 
-READS, WRITES, HEAD_PARTS = ("attn_in", "mlp_in"), ("attn_out", "mlp_out"), ("attn_q", "attn_k", "attn_v")
+HEAD_PARTS = ("attn_q", "attn_k", "attn_v")
 DEPTH = {"attn_in": 0, "attn_q": 1, "attn_k": 1, "attn_v": 1, "attn_out": 2, "mlp_in": 3, "mlp_neuron": 4, "mlp_out": 5}
 MAX_TOKENS = 12  # drawn at either side; the others stay in the table
 

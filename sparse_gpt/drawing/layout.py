@@ -8,6 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
+from sparse_gpt.config import READS
 from sparse_gpt.drawing.graph import DEPTH, HEAD_PARTS, Graph, ResidualChannel
 from sparse_gpt.drawing.placement import Join, Span, Unit, place
 from sparse_gpt.drawing.text import visible_token
@@ -113,7 +114,7 @@ def _items(graph: Graph) -> Iterable[tuple[str, str, str, Column]]:
     for node in graph.nodes:
         prefix = {"attn_q": "q ", "attn_k": "k ", "attn_v": "v "}.get(node.site, "")
         shown = node.channel
-        if graph.d_model and node.site in ("attn_in", "mlp_in") and node.channel >= graph.d_model:
+        if graph.d_model and node.site in READS and node.channel >= graph.d_model:
             prefix, shown = "pos ", node.channel - graph.d_model
         yield node.key, f"{prefix}{shown}", node.site, (node.layer, DEPTH[node.site])
     for channel in graph.channels:

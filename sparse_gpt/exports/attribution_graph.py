@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from sparse_gpt.config import NODE_SITES, WRITES
 from sparse_gpt.drawing.graph import Graph
 from sparse_gpt.io import Tree
 from sparse_gpt.records import Circuit, Labels, Node, Traces, converted
@@ -20,7 +21,7 @@ from sparse_gpt.records.base import Part
 from sparse_gpt.records.traces import Sample
 
 Text = Annotated[str, Meta(min_length=1)]
-SITES = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out"), ("mlp_in", "mlp_neuron", "mlp_out")
+SITES = tuple(tuple(site for site in NODE_SITES if site.startswith(sublayer)) for sublayer in ("attn", "mlp"))
 
 
 class GraphNode(Part):
@@ -260,7 +261,7 @@ class _Prompt:
     def _unembedding(self) -> Iterator[GraphLink]:
         entries = {(entry.token, entry.channel): entry.weight for entry in self.traces.unembedding}
         for node in self.graph.nodes:
-            if node.site not in ("attn_out", "mlp_out"):
+            if node.site not in WRITES:
                 continue
             for number, text in enumerate((self.sample.answer, self.sample.foil)):
                 weight = entries.get((text, node.channel), 0.0)

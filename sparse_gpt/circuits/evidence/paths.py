@@ -18,12 +18,11 @@ import numpy as np
 from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph, matrix, unembedding
 from sparse_gpt.circuits.nodes import empty
-from sparse_gpt.config import NODE_SITES
+from sparse_gpt.config import NODE_SITES, READS, WRITES
 from sparse_gpt.records import Node
 from sparse_gpt.records.circuit import NodeEdges, Paths, PathStatistics, TokenPath
 
 STRONGEST = 5
-READS, WRITES = ("attn_in", "mlp_in"), ("attn_out", "mlp_out")
 ORDER = dict(zip(NODE_SITES, range(len(NODE_SITES)), strict=True))  # of computation; v after the q and k that move it
 
 

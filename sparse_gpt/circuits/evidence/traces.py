@@ -16,7 +16,7 @@ from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import LARGEST, bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.config import NODE_SITES
+from sparse_gpt.config import NODE_SITES, READS, WRITES
 from sparse_gpt.model.taps import chain, recorder, site_widths
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.records import Traces
@@ -130,8 +130,8 @@ def _vocabulary_entries(
     """Embedding entries of the samples' tokens on channels the circuit reads, unembedding entries of answers and foils
     on channels it writes or reads."""
     m = gated.model.config
-    read = residual_channels(gates, ("attn_in", "mlp_in"), m.d_model)
-    written = residual_channels(gates, ("attn_out", "mlp_out"), m.d_model)
+    read = residual_channels(gates, READS, m.d_model)
+    written = residual_channels(gates, WRITES, m.d_model)
     seen = np.arange(samples.tokens.shape[1])[None, :] <= samples.positions[:, None]
     wte, head = np.asarray(gated.params["wte"]), unembedding(m, gated.params).T
 

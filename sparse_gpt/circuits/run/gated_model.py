@@ -14,7 +14,7 @@ import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.task_batch import TaskBatch
-from sparse_gpt.config import Config, ModelConfig
+from sparse_gpt.config import WRITES, Config, ModelConfig
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
 from sparse_gpt.model.transformer import Transformer, apply, build
 from sparse_gpt.parameters import Params, flatten, parameter_table, unflatten
@@ -77,7 +77,7 @@ class GatedModel:
         tap = self.tap(gates, batch.tokens, positions)
         h = run_method(batch.tokens, method="embed")
         for i in range(2 * self.model.config.n_layer):
-            layer, site = i // 2, ("attn_out", "mlp_out")[i % 2]
+            layer, site = i // 2, WRITES[i % 2]
 
             def run(h: jax.Array, tap: Tap, i: int = i) -> jax.Array:
                 return run_method(h, i, i + 1, tap, positions, method="run")

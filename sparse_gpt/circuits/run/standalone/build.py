@@ -24,6 +24,7 @@ from sparse_gpt.circuits.run.standalone.model import (
     Sublayer,
     TopKGate,
 )
+from sparse_gpt.config import READS, RESIDUAL_SITES, WRITES
 from sparse_gpt.errors import InputError
 from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.taps import site_widths
@@ -101,9 +102,9 @@ class _Builder:
         """All channels where a norm or AbsTopK needs each of them by itself; else those read or written."""
         m, sites = self.m, self.model.activation_sites if self.model.activation_fraction else ()
         whole = m.norm != "rms" or m.position == "additive"
-        whole |= bool({"attn_in", "mlp_in", "resid_post_attn", "resid_post_mlp"} & set(sites))
+        whole |= bool({*READS, *RESIDUAL_SITES} & set(sites))
         used = np.full(m.d_model, whole)
-        for site in ("attn_in", "mlp_in", "attn_out", "mlp_out"):
+        for site in READS + WRITES:
             used |= self.opened[site][:, : m.d_model].any(axis=0)
         return np.flatnonzero(used)
 
