@@ -10,7 +10,7 @@ a tokenizer is any object with `encode`, `decode` and `vocab_size`.
 
 A further task is one table entry, here or in any program (templates: see tasks.template):
 
-    from sparse_gpt.tasks import TASKS, Task, Template
+    from sparse_gpt.tasks import TASKS, Family, Task, Template
 
     TASKS["import_from"] = Task(
         name="import_from",
@@ -18,6 +18,9 @@ A further task is one table entry, here or in any program (templates: see tasks.
         answers=(" import", "\\n"),
         main=(Template("{top}<<from|import>> {word}", rest="<< {word2}\\n|>>"),),
         shifted=(Template("{top}def {function}():\\n{body}    <<from|import>> {word}", rest="<< {word2}\\n|>>"),),
+        selection=(
+            Family("finished", (Template("import {word3}\\n{top}<<from|import>> {word}", rest="<< {word2}\\n|>>"),)),
+        ),
     )
 
 ``<<left|right>>`` is what differs in the pair, ``{slots}`` are filled at random from words that are disjoint between

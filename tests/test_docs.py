@@ -10,6 +10,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import tasks
 from sparse_gpt.experiments.registry import EXPERIMENTS
 from sparse_gpt.presets import PRESETS
+from sparse_gpt.tasks.rows import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -63,7 +64,7 @@ def unknown_commands(text: str) -> list[str]:
 
 
 def undefined_names(line: str) -> list[str]:
-    """Names that a step of a walk gives after its file, "1. `path.py` `name` `name`: ...", and the file lacks."""
+    """Names that a step of a call path gives after its file, "1. `path.py` `name` `name`: ...", and the file lacks."""
     found = re.match(r"\d+\. `(\S+\.py)`((?: `\w+`)*)", line)
     if found is None:
         return [line]
@@ -94,10 +95,10 @@ def test_commands_are_those_of_this_revision(page: Path) -> None:
     assert unknown_commands(page.read_text()) == []
 
 
-def test_walks_name_what_their_files_define() -> None:
-    walks = ARCHITECTURE.read_text().split("## Five walks")[1].split("\n## ")[0]
-    assert walks.count("\n### ") == 5
-    steps = [line for line in walks.splitlines() if re.match(r"\d+\.", line)]
+def test_call_paths_name_what_their_files_define() -> None:
+    paths = ARCHITECTURE.read_text().split("## Five call paths")[1].split("\n## ")[0]
+    assert paths.count("\n### ") == 5
+    steps = [line for line in paths.splitlines() if re.match(r"\d+\.", line)]
     assert len(steps) >= 5 * 5
     assert {line: undefined for line in steps if (undefined := undefined_names(line))} == {}
 
@@ -114,7 +115,7 @@ def defines(path: str, name: str) -> bool:
 
 
 # What a newcomer asks, "where would I add ...", and the file and name that the documents have to lead to.
-TWELVE = {
+QUESTIONS = {
     "a node site": ("sparse_gpt/config/groups.py", "NODE_SITES"),
     "a baseline": ("sparse_gpt/circuits/evidence/baselines.py", "importances"),
     "a row of the report card": ("sparse_gpt/circuits/evidence/card/card.py", "ROWS"),
@@ -122,17 +123,21 @@ TWELVE = {
     "an optimizer recipe": ("sparse_gpt/training/optimizer.py", "RECIPES"),
     "a metric of a circuit": ("sparse_gpt/records/circuit.py", "CircuitMetrics"),
     "a preset": ("sparse_gpt/presets.py", "PRESETS"),
-    "an export": ("sparse_gpt/interop/workdirs.py", "export_openai"),
+    "a checkpoint format": ("sparse_gpt/interop/workdirs.py", "export_openai"),
+    "a circuit export": ("sparse_gpt/exports/files.py", "export_circuit"),
     "a change of a mask search's step": ("sparse_gpt/circuits/search/path_search.py", "update"),
     "a kind of ablation value": ("sparse_gpt/circuits/problem.py", "_ablation_values"),
     "a reason to leave a document out of a corpus": ("sparse_gpt/data/cleaning.py", "clean"),
     "a stage of the pipeline": ("sparse_gpt/circuits/pipeline.py", "find_circuit"),
+    "a gate kind": ("sparse_gpt/circuits/search/path_search.py", "drawn_gates"),
+    "an activation function": ("sparse_gpt/model/activations.py", "ACTIVATIONS"),
+    "own pairs": ("tasks/own.py", "load"),
 }
 
 
-@pytest.mark.parametrize("question", TWELVE)
+@pytest.mark.parametrize("question", QUESTIONS)
 def test_where_would_i_add(question: str) -> None:
-    path, name = TWELVE[question]
+    path, name = QUESTIONS[question]
     rows = ARCHITECTURE.read_text().split("## Where would I add")[1].splitlines()
     (row,) = [row for row in rows if row.startswith(f"| {question}")]
     assert f"`{path}`" in row
@@ -187,6 +192,16 @@ def test_the_guide_for_a_task_is_the_one_that_is_executed() -> None:
     guide = (ROOT / "docs" / "guides" / "tasks.md").read_text()
     (lines,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     assert textwrap.indent(lines, "    ", lambda line: line != "\n") in (tasks.__doc__ or "")
+
+
+def test_pairs_of_your_own_are_the_same_in_both_formats(tmp_path: Path) -> None:
+    guide, found = (ROOT / "docs" / "guides" / "tasks.md").read_text(), []
+    for word, name in (("json", "pairs.jsonl"), ("csv", "pairs.csv")):
+        (example,) = re.findall(rf"```{word}\n(.*?)```", guide, re.DOTALL)
+        (tmp_path / name).write_text(example)
+        rows, _ = read_rows(str(tmp_path / name))
+        found.append([(row.prompt, row.answer, row.foil) for row in rows])
+    assert found[0] == found[1] == [("for moss", " in", ":\n"), ("while moss", ":\n", " in")]
 
 
 def test_the_checks_can_fail() -> None:
