@@ -18,9 +18,7 @@ A further task is one table entry, here or in any program (templates: see tasks.
         answers=(" import", "\\n"),
         main=(Template("{top}<<from|import>> {word}", rest="<< {word2}\\n|>>"),),
         shifted=(Template("{top}def {function}():\\n{body}    <<from|import>> {word}", rest="<< {word2}\\n|>>"),),
-        selection=(
-            Family("finished", (Template("import {word3}\\n{top}<<from|import>> {word}", rest="<< {word2}\\n|>>"),)),
-        ),
+        selection=(Family("imports", (Template("import {word3}\\n<<from|import>> {word}", rest="<< {word2}\\n|>>"),)),),
     )
 
 ``<<left|right>>`` is what differs in the pair, ``{slots}`` are filled at random from words that are disjoint between

@@ -317,7 +317,7 @@ def test_the_guide_for_a_twenty_first_task_works(tokenizer: Tokenizer, monkeypat
     exec("\n".join(line[4:] for line in lines[start : stop + 1]), {})
     (added,) = set(tasks.TASKS) - set(NAMES.split())
     tasks.check(tasks.TASKS[added], tokenizer)
-    for family in ("main", "elsewhere", "finished"):
+    for family in ("main", "elsewhere", "imports"):
         for sample in (s for p in tasks.TASKS[added].pairs("train", 20, 0, family) for s in (p.first, p.second)):
             ast.parse(sample.prompt + sample.answer + sample.rest)
 
