@@ -42,7 +42,7 @@ def write(path: Path, found: Formation) -> Path:
 def _losses(found: Formation, axes: Axes) -> None:
     every = found.checkpoints
     tokens = [_million(each.tokens) for each in every]
-    axes.plot(tokens, [_known(each.model_task_loss) for each in every], color=GREY, marker=".", label="whole model")
+    axes.plot(tokens, [_known(each.model_task_loss) for each in every], color=GREY, marker=".", label="full model")
     losses = [_known(each.circuit.task_loss if each.circuit else None) for each in every]
     axes.plot(tokens, losses, color=BLUE, marker="o", markersize=4, label="its circuit then")
     finals = [_known(each.final_circuit_task_loss) for each in every]

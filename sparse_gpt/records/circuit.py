@@ -79,7 +79,7 @@ class TaskLosses(Part):
     agreement: Fraction | None = None
     """Samples on which circuit and model choose alike."""
     full_model_task_loss: Nats | None = None
-    """Of the whole model."""
+    """Of the full model."""
     ablated_task_loss: Nats | None = None
     """Of the model with the circuit's nodes ablated (necessity)."""
 
@@ -107,9 +107,9 @@ class FamilyLosses(Part):
     agreement: Fraction | None = None
     """Samples on which circuit and model choose alike."""
     full_model_task_loss: Nats | None = None
-    """Of the whole model."""
+    """Of the full model."""
     full_model_accuracy: Fraction | None = None
-    """Of the whole model."""
+    """Of the full model."""
     ablated_task_loss: Nats | None = None
     """Of the model with the circuit's nodes ablated (necessity)."""
 
@@ -134,7 +134,7 @@ class CircuitMetrics(Part):
     agreement: Fraction | None = None
     """Samples on which circuit and model choose alike."""
     full_model_task_loss: Nats | None = None
-    """Of the whole model."""
+    """Of the full model."""
     ablated_task_loss: Nats | None = None
     """Of the model with the circuit's nodes ablated (necessity)."""
     shifted_task_loss: Nats | None = None
@@ -144,9 +144,9 @@ class CircuitMetrics(Part):
     shifted_agreement: Fraction | None = None
     """On held-out template families."""
     shifted_full_model_task_loss: Nats | None = None
-    """Of the whole model on held-out template families."""
+    """Of the full model on held-out template families."""
     shifted_full_model_accuracy: Fraction | None = None
-    """Of the whole model on held-out template families."""
+    """Of the full model on held-out template families."""
     random_circuit_task_loss: Nats | tuple[Nats | None, ...] | None = None
     """Median over random circuits of the same size at every site and layer; older files list every draw."""
     redrawn_values_task_loss: Nats | None = None
@@ -215,16 +215,16 @@ class PathStatistics(Part):
 
 
 class InnerCircuit(Part):
-    """A circuit inside another one, chosen on one of its template families alone."""
+    """The minimal circuit: the part of a complete one that one of its template families alone needs."""
 
     calibration: Calibration = older(Calibration())
     """What is done to its logits."""
     edge_pruned: bool = older(False)
-    """As of the circuit around it."""
+    """As of the complete circuit."""
     nodes: tuple[NodeEntry, ...]
-    """Some of the nodes around it."""
+    """Some of the complete circuit's nodes."""
     edges: tuple[Edge, ...]
-    """Some of the edges around it."""
+    """Some of the complete circuit's edges."""
     metrics: CircuitMetrics = older(CircuitMetrics())
     """What was measured, on held-out samples of its own family."""
     families: tuple[FamilyLosses, ...] = ()
@@ -233,6 +233,9 @@ class InnerCircuit(Part):
 
 class Circuit(Record):
     """The circuit of one task, or one that several tasks share.
+
+    After a search on several template families it is the complete circuit, and `minimal` is the part of it that the
+    main family alone needs.
 
     Beside it, `ablation.npz` holds for every site an array (n_layer, width): the values that nodes outside the circuit
     take. Where `edge_pruned`, a nonzero weight between two nodes that is not listed carries its source's ablation value
@@ -250,7 +253,7 @@ class Circuit(Record):
     ablation: str = older("")
     """What ablated nodes take: mean, zero, task_mean or resample."""
     norm: str = older("")
-    """Whether norms see the circuit (live) or the whole model (frozen)."""
+    """Whether norms see the circuit (live) or the full model (frozen)."""
     tie_qk: bool = older(False)
     """Whether the q and k channel of one index had to be in it together."""
     target_loss: Nats | None = older(None)
@@ -270,7 +273,8 @@ class Circuit(Record):
     families: tuple[FamilyLosses, ...] = ()
     """Template families of the task, searched on or not; older files have none."""
     minimal: InnerCircuit | None = None
-    """The circuit inside that one family alone needs, where this one was searched on several."""
+    """The part of this circuit that its main family alone needs, where it was searched on several and reached the
+    target; missing elsewhere."""
     path_statistics: PathStatistics = older(PathStatistics(), "bookkeeping")
     """Edges and paths that it uses."""
 

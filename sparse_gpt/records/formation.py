@@ -43,9 +43,9 @@ class Checkpoint(Part):
     params_sha256: str
     """Fingerprint of its weights."""
     model_task_loss: Nats | None
-    """Of the whole model on held-out samples."""
+    """Of the full model on held-out samples."""
     solved: bool
-    """Whether the whole model's task loss on validation samples is at most the target."""
+    """Whether the full model's task loss on validation samples is at most the target."""
     final_circuit_task_loss: Nats | None
     """Of the final circuit's nodes and edges with this checkpoint's weights, calibrated anew; held-out samples."""
     circuit: FormingCircuit | None = None
@@ -59,7 +59,7 @@ class FormingNode(NodeEntry):
     """The first checkpoint from which on it is in every circuit, without one missing."""
     correlation: tuple[float | None, ...]
     """By checkpoint: of its values with those that it has in the end, over all tokens of some held-out prompts, in the
-    whole model; null where either do not vary."""
+    full model; null where either do not vary."""
 
 
 class Formation(Record):

@@ -192,7 +192,7 @@ class TaskRow(Part):
 
 
 class Evaluation(Record):
-    """How the whole model does on every task."""
+    """How the full model does on every task."""
 
     FILE: ClassVar[str] = "evaluation.json"
     FORMAT: ClassVar[str] = "sparse_gpt.evaluation/1"

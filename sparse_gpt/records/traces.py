@@ -20,7 +20,7 @@ class Sample(Part):
     foil: str
     """Text of the answer to the other prompt of the pair."""
     logit_difference_full: float | None = older(None)
-    """Logit of the answer minus that of the foil, in the whole model."""
+    """Logit of the answer minus that of the foil, in the full model."""
     logit_difference_circuit: float | None = older(None)
     """The same in the circuit, calibrated."""
     values: dict[str, tuple[Number | None, ...]]
@@ -82,7 +82,7 @@ class Context(Part):
     at: Index
     """The token at which the value stands, from 0."""
     value: float
-    """The node's activation there, in the whole model."""
+    """The node's activation there, in the full model."""
 
 
 class NodeContexts(NodeEntry):

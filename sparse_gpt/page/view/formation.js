@@ -7,7 +7,7 @@ const PALEST = 1.25; // size at which a correlation would have the full color, o
 const CHARTS = [
   {
     title: "Held-out task loss, nats",
-    lines: { "whole model": (c) => c.model_task_loss, "its circuit": (c) => c.circuit?.task_loss, "final circuit, then": (c) => c.final_circuit_task_loss },
+    lines: { "full model": (c) => c.model_task_loss, "its circuit": (c) => c.circuit?.task_loss, "final circuit, then": (c) => c.final_circuit_task_loss },
   },
   { title: "Size of the circuit", lines: { nodes: (c) => c.circuit?.nodes.length, edges: (c) => c.circuit?.edges.length } },
   { title: "Overlap with the final circuit", lines: { nodes: (c) => c.circuit?.node_overlap, edges: (c) => c.circuit?.edge_overlap } },
