@@ -163,6 +163,7 @@ class Problem:
         samples = self.samples.only(family)
         train = without_longest(samples.train)
         train, selection, heldout = _batches(self.gated, samples, train, self.settings)
+        selection, heldout = (_as_wide(*pair) for pair in ((selection, self.selection), (heldout, self.heldout)))
         return dataclasses.replace(self, samples=samples, train=train, selection=selection, heldout=heldout)
 
     def within(self, support: "Support") -> "Problem":
@@ -291,7 +292,8 @@ def _batches(
         length = rounded(max(batch.tokens.shape[1] for batch in batches), context)
         return [padded(batch, length) for batch in batches]
 
-    chosen = by_task_and_length(joined(widened(validation, rows(train, slice(len(validation.positions))))))
+    further = rows(train, slice(_selected(samples) - len(validation.positions)))
+    chosen = by_task_and_length(joined(widened(validation, further)))
     (heldout,) = widened(samples.heldout)
     tokens, scale = shift_tokens(train), settings.largest_scale
     if settings.objective == "match":
@@ -299,6 +301,20 @@ def _batches(
     one_set = dataclasses.replace(gated, draws=None)
     selection = Evaluator(gated, chosen, tokens, largest_scale=scale)
     return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
+
+
+def _selected(samples: TaskSamples) -> int:
+    """Selection samples: twice as many as there are for validation, those too long for a mixture of families included,
+    so that each family fills whole batches of an evaluator."""
+    families = samples.families.values()
+    if len(families) < 2:
+        return 2 * len(samples.validation.positions)
+    return 2 * len(families) * min(len(family.validation.positions) for family in families)
+
+
+def _as_wide(evaluator: Evaluator, other: Evaluator) -> Evaluator:
+    """An evaluator whose prompts are padded to those of another, so that gradients are taken by the same program."""
+    return dataclasses.replace(evaluator, batch=padded(evaluator.batch, other.batch.tokens.shape[1]))
 
 
 def _ablation_values(

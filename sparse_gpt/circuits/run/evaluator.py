@@ -211,12 +211,11 @@ class Evaluator:
 
     def _logits(self, candidates: Candidates) -> np.ndarray:
         starts = range(0, len(self.batch.positions), ROWS)
+        models = [self._model(self.first_set + i // ROWS, candidates.gates) for i in starts]
+        batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
         pieces = [
-            (
-                self._model(self.first_set + i // ROWS, candidates.gates),
-                trimmed(_filled(rows(self.batch, slice(i, i + ROWS)))),
-            )
-            for i in starts
+            (model, trimmed(_filled(batch, model is not self.subcircuits)))
+            for model, batch in zip(models, batches, strict=True)
         ]
         chunks = list(candidates.chunks(self._config))
         calls = [
@@ -393,7 +392,8 @@ def _sha256(arrays: PyTree) -> str:
     return found.hexdigest()
 
 
-def _filled(batch: TaskBatch) -> TaskBatch:
-    """A batch repeated to ROWS rows, or to half as many, without what tells its tasks apart: two programs serve all."""
-    count = ROWS if len(batch.positions) > ROWS // 2 else ROWS // 2
+def _filled(batch: TaskBatch, halves: bool) -> TaskBatch:
+    """A batch repeated to ROWS rows, or to half as many where `halves` may be, without what tells its tasks apart: one
+    or two programs serve all."""
+    count = ROWS // 2 if halves and len(batch.positions) <= ROWS // 2 else ROWS
     return rows(batch, np.resize(np.arange(len(batch.positions)), count))._replace(task=None, foil_share=None)

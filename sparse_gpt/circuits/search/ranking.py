@@ -15,6 +15,8 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Scores
 
+STEP = 1.1  # by which a size grows that was found on few samples and is too small for all
+
 Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings, truncated to these
 sizes; where a loss is above its bound, any number above it will do."""
@@ -149,19 +151,26 @@ def rank_and_truncate(problem: Problem, tau: GateArrays, attribution: GateArrays
 def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
     """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
 
-    What has only such nodes is evaluated within them, where that is faster.
+    At most ROWS samples decide on the way. Where there are more, a size at which all of them together (or those of a
+    task) are above the target grows by STEP until they are not.
     """
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
-    orders, is_open = np.stack(rankings), (taus > 0) & (may_open > 0)
-    opened = np.sum(is_open, axis=1)
-    within_open = selection.within_support(np.any(is_open, axis=0).astype(np.float32)) if opened.all() else selection
+    orders, target, few = np.stack(rankings), problem.selection_target, selection.on_few()
+
+    def first(which: np.ndarray, sizes: np.ndarray) -> Candidates:
+        return Candidates(truncate(orders[which], sizes, graph.tied))
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        evaluator = within_open if (sizes <= opened[which]).all() else selection
-        return evaluator.within(Candidates(truncate(orders[which], sizes, graph.tied)), bounds)
+        return few.within(first(which, sizes), bounds)
 
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = smallest_sizes(losses, opened, limit, problem.selection_target)
-    gates = truncate(orders, sizes, graph.tied)
+    sizes, reached = smallest_sizes(losses, np.sum((taus > 0) & (may_open > 0), axis=1), limit, target)
+    left = np.flatnonzero(reached)
+    while len(left) and len(few.batch.positions) < len(selection.batch.positions):
+        above = selection.within(first(left, sizes[left]), target) > target
+        reached[left] = ~above | (sizes[left] < limit[left])
+        left = left[above & reached[left]]
+        sizes[left] = np.minimum(np.ceil(STEP * sizes[left]).astype(int), limit[left])
+    gates = first(np.arange(len(orders)), sizes).gates
     edges = np.array([graph.count_edges(g) for g in gates])
     return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
