@@ -20,16 +20,18 @@ from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss, traced_losses
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import LENGTHS, TaskBatch, few, rows, trimmed
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
+OWN_LENGTHS = 64  # as `task_batch.LENGTHS`, within a support
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
-_COMPILED: set[tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]] = set()  # what `_logits` was called with
+Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
+_COMPILED: set[Program] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch, np.int32]  # arguments of `_logits`
 Key = tuple[
@@ -59,18 +61,20 @@ def _logits(
 
 def _side_by_side(calls: Sequence[Call]) -> list[np.ndarray]:
     """Results of `_logits` for several arguments, AT_A_TIME of them at once."""
+    compiling: dict[Program, Future[np.ndarray]] = {}
+    running = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return [found.result() for found in [_started(call, pool) for call in calls]]
-
-
-def _started(call: Call, pool: ThreadPoolExecutor) -> Future[np.ndarray]:
-    """A call that runs in the pool; one whose program is not compiled yet has run, or two threads would compile it."""
-    program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
-    running = pool.submit(_on_host, call)
-    if program not in _COMPILED:
-        running.result()
-        _COMPILED.add(program)
-    return running
+        for call in calls:
+            program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
+            if program in compiling:  # or two threads would compile it
+                compiling.pop(program).result()
+                _COMPILED.add(program)
+            running.append(pool.submit(_on_host, call))
+            if program not in _COMPILED:
+                compiling[program] = running[-1]
+        found = [each.result() for each in running]
+    _COMPILED.update(compiling)
+    return found
 
 
 def _on_host(call: Call) -> np.ndarray:
@@ -213,10 +217,11 @@ class Evaluator:
         starts = range(0, len(self.batch.positions), ROWS)
         models = [self._model(self.first_set + i // ROWS, candidates.gates) for i in starts]
         batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
-        pieces = [
-            (model, trimmed(_filled(batch, model is not self.subcircuits)))
-            for model, batch in zip(models, batches, strict=True)
-        ]
+        pieces = []
+        for model, batch in zip(models, batches, strict=True):
+            own = model is self.subcircuits  # has programs of its own, which few lengths keep few
+            filled = _filled(batch, whole=own or len(batches) > 1)
+            pieces.append((model, trimmed(filled, OWN_LENGTHS if own else LENGTHS)))
         chunks = list(candidates.chunks(self._config))
         calls = [
             (model, gates, candidates.places, kept, piece, np.int32(count))
@@ -392,8 +397,8 @@ def _sha256(arrays: PyTree) -> str:
     return found.hexdigest()
 
 
-def _filled(batch: TaskBatch, halves: bool) -> TaskBatch:
-    """A batch repeated to ROWS rows, or to half as many where `halves` may be, without what tells its tasks apart: one
-    or two programs serve all."""
-    count = ROWS // 2 if halves and len(batch.positions) <= ROWS // 2 else ROWS
+def _filled(batch: TaskBatch, whole: bool) -> TaskBatch:
+    """A batch repeated to ROWS rows, or to half as many where these are enough and it need not be `whole`, without what
+    tells its tasks apart: few programs serve all."""
+    count = ROWS if whole or len(batch.positions) > ROWS // 2 else ROWS // 2
     return rows(batch, np.resize(np.arange(len(batch.positions)), count))._replace(task=None, foil_share=None)

@@ -85,14 +85,15 @@ def few(batch: TaskBatch, most: int) -> np.ndarray:
     return np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
 
 
-def rounded(length: int, most: int) -> int:
-    """The next multiple of LENGTHS, at most `most`, the model's context."""
-    return min(-(-length // LENGTHS) * LENGTHS, most)
+def rounded(length: int, most: int, lengths: int = LENGTHS) -> int:
+    """The next multiple of `lengths`, at most `most`, the model's context."""
+    return min(-(-length // lengths) * lengths, most)
 
 
-def trimmed(batch: TaskBatch) -> TaskBatch:
+def trimmed(batch: TaskBatch, lengths: int = LENGTHS) -> TaskBatch:
     """A batch no wider than `rounded` says that its prompts need."""
-    return batch._replace(tokens=batch.tokens[:, : rounded(int(np.max(batch.positions)) + 1, batch.tokens.shape[1])])
+    width = rounded(int(np.max(batch.positions)) + 1, batch.tokens.shape[1], lengths)
+    return batch._replace(tokens=batch.tokens[:, :width])
 
 
 def without_longest(batch: TaskBatch) -> TaskBatch:
@@ -130,10 +131,10 @@ def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
     return TaskBatch(*(None if arrays[0] is None else woven(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, TaskBatch]]:
-    """Each task's own samples; of a batch of one task, the batch itself."""
+def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The rows of each task, by name; of a batch of one task, all."""
     if batch.task is None:
-        yield names[0], batch
+        yield names[0], np.arange(len(batch.positions))
         return
     for i, name in enumerate(names):
-        yield name, rows(batch, np.flatnonzero(batch.task == i))._replace(task=None)
+        yield name, np.flatnonzero(batch.task == i)
