@@ -99,6 +99,29 @@ def smallest_sizes(
     return best, reached
 
 
+def grown(
+    enough: Callable[[np.ndarray, np.ndarray], np.ndarray], sizes: np.ndarray, reached: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (S,) that are enough, from such as may be too small: they grow by STEP, up to `limit`, while they are.
+
+    Args:
+      enough: (which of the rankings (N,), their sizes (N,)) -> (N,) whether these sizes are.
+      sizes: (S,) where to start.
+      reached: (S,) which of them may be; the others stay as they are.
+      limit: (S,) length of each ranking.
+
+    Returns:
+      sizes (S,), and whether they are enough (S,).
+    """
+    sizes, reached, left = sizes.copy(), reached.copy(), np.flatnonzero(reached)
+    while len(left):
+        found = enough(left, sizes[left])
+        reached[left] = found | (sizes[left] < limit[left])
+        left = left[~found & reached[left]]
+        sizes[left] = np.minimum(np.ceil(STEP * sizes[left]).astype(int), limit[left])
+    return sizes, reached
+
+
 def size_grid(largest: int, points: int = 24) -> np.ndarray:
     """Sizes from 1 to `largest`, geometrically spaced, distinct."""
     return np.unique(np.geomspace(1, max(1, largest), points).round().astype(int))
@@ -151,8 +174,7 @@ def rank_and_truncate(problem: Problem, tau: GateArrays, attribution: GateArrays
 def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
     """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
 
-    At most ROWS samples decide on the way. Where there are more, a size at which all of them together (or those of a
-    task) are above the target grows by STEP until they are not.
+    At most ROWS samples decide on the way. Where there are more, sizes grow until all of them are at the target.
     """
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
     orders, target, few = np.stack(rankings), problem.selection_target, selection.on_few()
@@ -165,12 +187,10 @@ def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -
 
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
     sizes, reached = smallest_sizes(losses, np.sum((taus > 0) & (may_open > 0), axis=1), limit, target)
-    left = np.flatnonzero(reached)
-    while len(left) and len(few.batch.positions) < len(selection.batch.positions):
-        above = selection.within(first(left, sizes[left]), target) > target
-        reached[left] = ~above | (sizes[left] < limit[left])
-        left = left[above & reached[left]]
-        sizes[left] = np.minimum(np.ceil(STEP * sizes[left]).astype(int), limit[left])
+    if len(few.batch.positions) < len(selection.batch.positions):
+        sizes, reached = grown(
+            lambda which, sizes: selection.within(first(which, sizes), target) <= target, sizes, reached, limit
+        )
     gates = first(np.arange(len(orders)), sizes).gates
     edges = np.array([graph.count_edges(g) for g in gates])
     return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
