@@ -19,13 +19,14 @@ from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candid
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss, traced_losses
+from sparse_gpt.circuits.run.standalone.layout import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import LENGTHS, TaskBatch, few, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
-OWN_LENGTHS = 64  # as `task_batch.LENGTHS`, within a support
+TOKENS, SHORTEST = 4096, 64  # within a support, a multiple that all tokens are filled up to; width of short prompts
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
@@ -33,7 +34,7 @@ UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best on
 Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
 _COMPILED: set[Program] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
-Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch, np.int32]  # arguments of `_logits`
+Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
 Key = tuple[
     int, int, int, str
 ]  # of the model, the restricted model, the ablation set; SHA-256 of samples and candidate
@@ -41,7 +42,12 @@ Key = tuple[
 
 @jax.jit
 def _logits(
-    model: CandidateModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, count: jax.Array
+    model: CandidateModel,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch | PackedBatch,
+    count: jax.Array,
 ) -> jax.Array:
     """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
 
@@ -54,7 +60,7 @@ def _logits(
         def run() -> jax.Array:
             return model.candidate_logits(gates, places, kept, batch, differentiable=False)
 
-        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
+        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.answer), 2)))
 
     return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
@@ -217,11 +223,12 @@ class Evaluator:
         starts = range(0, len(self.batch.positions), ROWS)
         models = [self._model(self.first_set + i // ROWS, candidates.gates) for i in starts]
         batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
-        pieces = []
+        pieces: list[tuple[CandidateModel, TaskBatch | PackedBatch]] = []
         for model, batch in zip(models, batches, strict=True):
-            own = model is self.subcircuits  # has programs of its own, which few lengths keep few
-            filled = _filled(batch, whole=own or len(batches) > 1)
-            pieces.append((model, trimmed(filled, OWN_LENGTHS if own else LENGTHS)))
+            if model is self.subcircuits:
+                pieces.append((model, packed(trimmed(batch, SHORTEST), ROWS, TOKENS)))
+            else:
+                pieces.append((model, trimmed(_filled(batch, whole=len(batches) > 1))))
         chunks = list(candidates.chunks(self._config))
         calls = [
             (model, gates, candidates.places, kept, piece, np.int32(count))

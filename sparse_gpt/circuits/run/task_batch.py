@@ -85,15 +85,15 @@ def few(batch: TaskBatch, most: int) -> np.ndarray:
     return np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
 
 
-def rounded(length: int, most: int, lengths: int = LENGTHS) -> int:
-    """The next multiple of `lengths`, at most `most`, the model's context."""
-    return min(-(-length // lengths) * lengths, most)
+def rounded(length: int, most: int) -> int:
+    """The next multiple of LENGTHS, at most `most`, the model's context."""
+    return min(-(-length // LENGTHS) * LENGTHS, most)
 
 
-def trimmed(batch: TaskBatch, lengths: int = LENGTHS) -> TaskBatch:
-    """A batch no wider than `rounded` says that its prompts need."""
-    width = rounded(int(np.max(batch.positions)) + 1, batch.tokens.shape[1], lengths)
-    return batch._replace(tokens=batch.tokens[:, :width])
+def trimmed(batch: TaskBatch, least: int = 0) -> TaskBatch:
+    """A batch no wider than `rounded` says that its prompts, or `least` tokens, need."""
+    length = max(int(np.max(batch.positions)) + 1, least)
+    return batch._replace(tokens=batch.tokens[:, : rounded(length, batch.tokens.shape[1])])
 
 
 def without_longest(batch: TaskBatch) -> TaskBatch:
