@@ -11,6 +11,7 @@ from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.standalone.build import extract
+from sparse_gpt.circuits.run.standalone.layout import packed
 from sparse_gpt.circuits.run.standalone.model import Mlp, StandaloneCircuit, TopKGate
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -63,6 +64,9 @@ def test_logits_of_the_circuit_alone(fraction: float, share: float, kept_share: 
     expected = circuits_model.reference_answer_logits(config, params, BATCH, circuit.to_dict(), circuit.values)
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    side_by_side = answer_logits(alone, packed(BATCH, 40, 64))
+    np.testing.assert_allclose(side_by_side[:32], expected, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(side_by_side).all()
 
 
 def test_the_whole_model_is_a_circuit_too_and_all_logits_agree() -> None:
@@ -92,9 +96,10 @@ def test_contest_is_abs_topk_with_its_ties(opened: int, constants: int) -> None:
     mine = np.sort(rng.choice(len(live), opened, replace=False))
     top_k = TopKGate(*(np.asarray(a) for a in (live, x[0, 0, fixed], fixed, mine)), keep=10)
     expected = abs_topk(x, 10)[:, :, live[mine]]
-    np.testing.assert_array_equal(top_k(x[:, :, live]), expected)
+    flat = x.reshape(-1, 32).T
+    np.testing.assert_array_equal(top_k(flat[live]), expected.reshape(-1, opened).T)
     if not constants:
-        np.testing.assert_array_equal(dataclasses.replace(top_k, ranked=False)(x), expected)
+        np.testing.assert_array_equal(dataclasses.replace(top_k, ranked=False)(flat.T), expected.reshape(-1, opened).T)
 
 
 def test_only_the_strongest_constants_take_part() -> None:

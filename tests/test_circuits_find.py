@@ -33,7 +33,7 @@ from sparse_gpt.circuits.run import calibration, evaluator
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import agreement, task_loss
-from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, joined, rows, without_longest
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, joined, rows, without_longest
 from sparse_gpt.circuits.search import populations, ranking
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -559,10 +559,13 @@ def test_full_task_loss() -> None:
 def test_samples_for_selection_and_search() -> None:
     lengths = np.repeat([3, 9, 5, 20, 8, 7, 6, 4, 2, 30], 2)
     batch = TaskBatch(np.ones((20, 40), np.int32), lengths - 1, np.arange(20), np.arange(20) + 100)
-    shorter = without_longest(batch, 0.2)
-    assert shorter.tokens.shape == (16, 16)  # 9 is the longest of eight in ten; its multiple of 8 is 16
-    np.testing.assert_array_equal(shorter.answer, [i for i in range(20) if lengths[i] < 20])
+    shorter = without_longest(batch)
+    assert shorter.tokens.shape == (18, 24)  # 20 is the longest of nine in ten; its multiple of 8 is 24
+    np.testing.assert_array_equal(shorter.answer, [i for i in range(20) if lengths[i] < 30])
     ordered = by_length(batch)
     np.testing.assert_array_equal(ordered.positions + 1, np.sort(lengths))
     np.testing.assert_array_equal(ordered.answer[::2] % 2, 0)
     np.testing.assert_array_equal(ordered.answer[1::2], ordered.answer[::2] + 1)
+    np.testing.assert_array_equal(few(ordered, 20), np.arange(20))
+    np.testing.assert_array_equal(rows(ordered, few(ordered, 19)).positions + 1, np.sort(lengths)[:18])
+    np.testing.assert_array_equal(rows(ordered, few(ordered, 4)).positions + 1, [2, 2, 20, 20])

@@ -180,6 +180,21 @@ def test_sizes_that_do_not_reach_the_target_are_the_closest() -> None:
     assert sizes[0] == 4
 
 
+def test_sizes_found_on_few_samples_grow_until_they_are_enough() -> None:
+    wanted, asked = np.array([10, 30, 50, 1]), []
+
+    def enough(which: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        asked.append(sizes.tolist())
+        return sizes >= wanted[which]
+
+    start, may = np.array([10, 26, 38, 5]), np.array([True, True, True, False])
+    sizes, reached = ranking.grown(enough, start, may, np.full(4, 40))
+    np.testing.assert_array_equal(sizes, [10, 32, 40, 5])  # 26, 29, 32; 38, 40
+    np.testing.assert_array_equal(reached, [True, True, False, False])
+    assert asked == [[10, 26, 38], [29, 40], [32]]
+    np.testing.assert_array_equal(start, [10, 26, 38, 5])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_bisection_at_several_targets_between_known_sizes(seed: int) -> None:
     rng = np.random.default_rng(seed)

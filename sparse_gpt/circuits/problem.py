@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -163,6 +163,7 @@ class Problem:
         samples = self.samples.only(family)
         train = without_longest(samples.train)
         train, selection, heldout = _batches(self.gated, samples, train, self.settings)
+        selection, heldout = (_as_wide(*pair) for pair in ((selection, self.selection), (heldout, self.heldout)))
         return dataclasses.replace(self, samples=samples, train=train, selection=selection, heldout=heldout)
 
     def within(self, support: "Support") -> "Problem":
@@ -235,8 +236,10 @@ def require_each_solved(problem: Problem) -> None:
     """`require_solved` on the validation samples of every task (or family of the one task) of a problem."""
     samples = problem.samples
     of_families = len(samples.names) == 1 and samples.validation.task is not None
-    for name, batch in by_task(samples.validation, samples.parts):
-        loss = task_loss(Evaluator(problem.gated, batch, NO_TOKENS).full_logits())
+    batch = by_task_and_length(samples.validation)
+    logits = Evaluator(problem.gated, batch, NO_TOKENS).full_logits()
+    for name, at in by_task(batch, samples.parts):
+        loss = task_loss(logits[at])
         said = f"{samples.names[0]}, family {name}" if of_families else name
         _require_target(loss, said, problem.settings.target_loss)
 
@@ -251,11 +254,7 @@ def keep_solved(model: TrainedModel, samples: TaskSamples, report: Callable[[str
         require_solved(model, samples.names[0], samples.validation)
         return samples
     target = model.config.prune.target_loss
-    length = max(family.validation.tokens.shape[1] for family in samples.families.values())  # one program for all
-    losses = {
-        name: full_task_loss(model.config, model.params, padded(family.validation, length))
-        for name, family in samples.families.items()
-    }
+    losses = _full_task_losses(model, {name: family.validation for name, family in samples.families.items()})
     found = ", ".join(f"{name} (the model has {loss:.3g})" for name, loss in losses.items() if not loss <= target)
     kept = {name: samples.families[name] for name, loss in losses.items() if loss <= target}
     said = f"task {samples.names[0]}: families above --config.prune.target_loss={target:g}"
@@ -272,6 +271,16 @@ def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
     """Task loss in nats of the model itself."""
     gated = gated_model(config, params, empty(config.model))
     return task_loss(Evaluator(gated, batch, NO_TOKENS).full_logits())
+
+
+def _full_task_losses(model: TrainedModel, batches: Mapping[str, TaskBatch]) -> dict[str, float]:
+    """`full_task_loss` of several batches, of which programs run parts together."""
+    length = max(batch.tokens.shape[1] for batch in batches.values())
+    together = joined([padded(batch, length) for batch in batches.values()])
+    gated = gated_model(model.config, model.params, empty(model.config.model))
+    logits = Evaluator(gated, together, NO_TOKENS).full_logits()
+    ends = np.cumsum([len(batch.positions) for batch in batches.values()])
+    return dict(zip(batches, map(task_loss, np.split(logits, ends[:-1])), strict=True))
 
 
 def _with_answers(gated: GatedModel, batch: TaskBatch) -> TaskBatch:
@@ -291,7 +300,8 @@ def _batches(
         length = rounded(max(batch.tokens.shape[1] for batch in batches), context)
         return [padded(batch, length) for batch in batches]
 
-    chosen = by_task_and_length(joined(widened(validation, rows(train, slice(len(validation.positions))))))
+    further = rows(train, slice(_selected(samples) - len(validation.positions)))
+    chosen = by_task_and_length(joined(widened(validation, further)))
     (heldout,) = widened(samples.heldout)
     tokens, scale = shift_tokens(train), settings.largest_scale
     if settings.objective == "match":
@@ -299,6 +309,20 @@ def _batches(
     one_set = dataclasses.replace(gated, draws=None)
     selection = Evaluator(gated, chosen, tokens, largest_scale=scale)
     return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
+
+
+def _selected(samples: TaskSamples) -> int:
+    """Selection samples: twice as many as there are for validation, those too long for a mixture of families included,
+    so that each family fills whole batches of an evaluator."""
+    families = samples.families.values()
+    if len(families) < 2:
+        return 2 * len(samples.validation.positions)
+    return 2 * len(families) * min(len(family.validation.positions) for family in families)
+
+
+def _as_wide(evaluator: Evaluator, other: Evaluator) -> Evaluator:
+    """An evaluator whose prompts are padded to those of another, so that gradients are taken by the same program."""
+    return dataclasses.replace(evaluator, batch=padded(evaluator.batch, other.batch.tokens.shape[1]))
 
 
 def _ablation_values(

@@ -18,12 +18,10 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 def random_circuits(problem: Problem, support: Support) -> Control:
-    """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated. There are
-    many of them, so at most ROWS samples are enough."""
+    """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
     graph, settings = problem.graph, problem.settings
     gates = random_gates(support.gates, graph.config, settings.random_draws, settings.seed, graph.tie_qk)
-    few = dataclasses.replace(problem, selection=problem.selection.on_few(), heldout=problem.heldout.on_few())
-    return _losses(few, Candidates(gates))
+    return _losses(problem, Candidates(gates))
 
 
 def redrawn_weights(problem: Problem, support: Support) -> Control:
@@ -70,11 +68,12 @@ def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays)
 
 
 def _losses(problem: Problem, drawn: Candidates) -> Control:
-    """Held-out losses of drawn circuits, their QUANTILES beside them."""
-    scores, logits = problem.selection(drawn), problem.heldout.logits(drawn)
+    """Held-out losses of drawn circuits, their QUANTILES beside them. There are many, so at most ROWS samples do."""
+    heldout = problem.heldout.on_few()
+    scores, logits = problem.selection.on_few()(drawn), heldout.logits(drawn)
     pairs = zip(logits, map(Calibration, scores.scale, scores.shift), strict=True)
     plain = [task_loss(each) for each in logits]
-    calibrated = [task_loss(calibrate(each, fitted, problem.heldout.index)) for each, fitted in pairs]
+    calibrated = [task_loss(calibrate(each, fitted, heldout.index)) for each, fitted in pairs]
     return Control(
         draws=len(drawn.gates),
         task_loss=tuple(plain),

@@ -13,7 +13,8 @@ MOST = 512  # nodes and edges together; larger circuits are not taken apart
 
 
 def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
-    """Held-out task losses in nats of the circuit without each one of its nodes and edges; calibration unchanged.
+    """Task losses in nats, on at most ROWS held-out samples, of the circuit without each one of its nodes and edges;
+    calibration unchanged.
 
     Returns:
         A loss per node and per edge. Edges from v that cannot be removed alone (see `edge_ablation.removable`) are left
@@ -31,7 +32,7 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
     kept = np.repeat(np.array([[edge in present for edge in every]], np.float32), count, axis=0)
     gates[np.arange(len(nodes)), nodes] = 0
     kept[np.arange(len(nodes), count), edges] = 0
-    losses = problem.heldout.losses(
+    losses = problem.heldout.on_few().losses(
         Candidates(gates, edge_places(graph.config, every), kept),
         np.repeat(np.asarray(calibration.scale)[None], count),
         np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),

@@ -19,19 +19,22 @@ from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candid
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss, traced_losses
+from sparse_gpt.circuits.run.standalone.layout import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
+TOKENS, SHORTEST = 4096, 64  # within a support, a multiple that all tokens are filled up to; width of short prompts
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
-_COMPILED: set[tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]] = set()  # what `_logits` was called with
+Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
+_COMPILED: set[Program] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
-Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch, np.int32]  # arguments of `_logits`
+Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
 Key = tuple[
     int, int, int, str
 ]  # of the model, the restricted model, the ablation set; SHA-256 of samples and candidate
@@ -39,7 +42,12 @@ Key = tuple[
 
 @jax.jit
 def _logits(
-    model: CandidateModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, count: jax.Array
+    model: CandidateModel,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch | PackedBatch,
+    count: jax.Array,
 ) -> jax.Array:
     """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
 
@@ -52,25 +60,27 @@ def _logits(
         def run() -> jax.Array:
             return model.candidate_logits(gates, places, kept, batch, differentiable=False)
 
-        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.positions), 2)))
+        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.answer), 2)))
 
     return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
 
 
 def _side_by_side(calls: Sequence[Call]) -> list[np.ndarray]:
     """Results of `_logits` for several arguments, AT_A_TIME of them at once."""
+    compiling: dict[Program, Future[np.ndarray]] = {}
+    running = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return [found.result() for found in [_started(call, pool) for call in calls]]
-
-
-def _started(call: Call, pool: ThreadPoolExecutor) -> Future[np.ndarray]:
-    """A call that runs in the pool; one whose program is not compiled yet has run, or two threads would compile it."""
-    program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
-    running = pool.submit(_on_host, call)
-    if program not in _COMPILED:
-        running.result()
-        _COMPILED.add(program)
-    return running
+        for call in calls:
+            program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
+            if program in compiling:  # or two threads would compile it
+                compiling.pop(program).result()
+                _COMPILED.add(program)
+            running.append(pool.submit(_on_host, call))
+            if program not in _COMPILED:
+                compiling[program] = running[-1]
+        found = [each.result() for each in running]
+    _COMPILED.update(compiling)
+    return found
 
 
 def _on_host(call: Call) -> np.ndarray:
@@ -211,13 +221,14 @@ class Evaluator:
 
     def _logits(self, candidates: Candidates) -> np.ndarray:
         starts = range(0, len(self.batch.positions), ROWS)
-        pieces = [
-            (
-                self._model(self.first_set + i // ROWS, candidates.gates),
-                trimmed(_filled(rows(self.batch, slice(i, i + ROWS)))),
-            )
-            for i in starts
-        ]
+        models = [self._model(self.first_set + i // ROWS, candidates.gates) for i in starts]
+        batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
+        pieces: list[tuple[CandidateModel, TaskBatch | PackedBatch]] = []
+        for model, batch in zip(models, batches, strict=True):
+            if model is self.subcircuits:
+                pieces.append((model, packed(trimmed(batch, SHORTEST), ROWS, TOKENS)))
+            else:
+                pieces.append((model, trimmed(_filled(batch, whole=len(batches) > 1))))
         chunks = list(candidates.chunks(self._config))
         calls = [
             (model, gates, candidates.places, kept, piece, np.int32(count))
@@ -393,7 +404,8 @@ def _sha256(arrays: PyTree) -> str:
     return found.hexdigest()
 
 
-def _filled(batch: TaskBatch) -> TaskBatch:
-    """A batch repeated to ROWS rows, or to half as many, without what tells its tasks apart: two programs serve all."""
-    count = ROWS if len(batch.positions) > ROWS // 2 else ROWS // 2
+def _filled(batch: TaskBatch, whole: bool) -> TaskBatch:
+    """A batch repeated to ROWS rows, or to half as many where these are enough and it need not be `whole`, without what
+    tells its tasks apart: few programs serve all."""
+    count = ROWS if whole or len(batch.positions) > ROWS // 2 else ROWS // 2
     return rows(batch, np.resize(np.arange(len(batch.positions)), count))._replace(task=None, foil_share=None)

@@ -58,7 +58,7 @@ def mixture(samples: TaskSamples, families: Mapping[str, FamilySamples]) -> Task
     return dataclasses.replace(
         samples,
         train=interleave([without_longest(part.train) for part in parts]),
-        validation=interleave([part.validation for part in parts]),
+        validation=interleave([without_longest(part.validation) for part in parts]),
         heldout=interleave([part.heldout for part in parts]),
         families=families,
     )

@@ -17,6 +17,7 @@ from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.build import build_from_nodes
+from sparse_gpt.circuits.run.standalone.layout import PackedBatch
 from sparse_gpt.circuits.run.standalone.model import Attention, Mlp, NodeSite, StandaloneCircuit, TopKGate
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.taps import site_widths
@@ -54,7 +55,7 @@ class Subcircuits:
         return not np.any(gates[:, np.asarray(self.support) == 0])
 
     def candidate_logits(
-        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, *, differentiable: bool
+        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch | PackedBatch, *, differentiable: bool
     ) -> jax.Array:
         """See `candidates.CandidateModel`; nodes outside the support count as closed, and have no gradients."""
         del differentiable

@@ -7,6 +7,7 @@ import numpy as np
 
 from sparse_gpt.parameters import Leaf
 
+LEFT_OUT, BUCKET = 0.1, 8  # the longest pairs: their share, and what the tokens of all others are rounded up to
 LENGTHS = 32  # evaluated prompts are padded to a multiple of so many tokens: few programs serve all tasks
 
 
@@ -74,10 +75,14 @@ def by_task_and_length(batch: TaskBatch) -> TaskBatch:
 
 
 def few(batch: TaskBatch, most: int) -> np.ndarray:
-    """Rows of at most `most` samples of a batch in order of length: pairs together, of all lengths."""
-    pairs = len(batch.positions) // 2
-    some = np.linspace(0, pairs - 1, min(most // 2, pairs)).astype(int)
-    return np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1)
+    """Rows of at most `most` samples of a batch in order of length: pairs together, of all lengths but the longest,
+    which all others would be padded to."""
+    lengths = _lengths(batch)
+    pairs = np.arange(len(lengths))
+    if len(pairs) > most // 2:
+        pairs = np.flatnonzero(lengths <= _longest(lengths))
+        pairs = pairs[np.linspace(0, len(pairs) - 1, min(most // 2, len(pairs))).astype(int)]
+    return np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
 
 
 def rounded(length: int, most: int) -> int:
@@ -85,20 +90,31 @@ def rounded(length: int, most: int) -> int:
     return min(-(-length // LENGTHS) * LENGTHS, most)
 
 
-def trimmed(batch: TaskBatch) -> TaskBatch:
-    """A batch no wider than `rounded` says that its prompts need."""
-    return batch._replace(tokens=batch.tokens[:, : rounded(int(np.max(batch.positions)) + 1, batch.tokens.shape[1])])
+def trimmed(batch: TaskBatch, least: int = 0) -> TaskBatch:
+    """A batch no wider than `rounded` says that its prompts, or `least` tokens, need."""
+    length = max(int(np.max(batch.positions)) + 1, least)
+    return batch._replace(tokens=batch.tokens[:, : rounded(length, batch.tokens.shape[1])])
 
 
-def without_longest(batch: TaskBatch, share: float = 0.1, bucket: int = 8) -> TaskBatch:
-    """A batch without the pairs that are longer than a multiple of `bucket` tokens which holds the other 1 - share.
+def without_longest(batch: TaskBatch) -> TaskBatch:
+    """A batch without its longest pairs, at most a tenth of all.
 
     Prompts are padded to the longest, so a few long ones would cost the search more than all others together.
     """
-    lengths = np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1) + 1
-    longest = -(-int(np.quantile(lengths, 1 - share, method="inverted_cdf")) // bucket) * bucket
+    lengths = _lengths(batch)
+    longest = _longest(lengths)
     kept = rows(batch, np.repeat(lengths <= longest, 2))
     return kept._replace(tokens=kept.tokens[:, :longest])
+
+
+def _lengths(batch: TaskBatch) -> np.ndarray:
+    """(pairs,) tokens of the longer one of each pair."""
+    return np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1) + 1
+
+
+def _longest(lengths: np.ndarray) -> int:
+    """A multiple of BUCKET tokens that holds all but LEFT_OUT of the pairs."""
+    return -(-int(np.quantile(lengths, 1 - LEFT_OUT, method="inverted_cdf")) // BUCKET) * BUCKET
 
 
 def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
@@ -115,10 +131,10 @@ def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
     return TaskBatch(*(None if arrays[0] is None else woven(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, TaskBatch]]:
-    """Each task's own samples; of a batch of one task, the batch itself."""
+def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The rows of each task, by name; of a batch of one task, all."""
     if batch.task is None:
-        yield names[0], batch
+        yield names[0], np.arange(len(batch.positions))
         return
     for i, name in enumerate(names):
-        yield name, rows(batch, np.flatnonzero(batch.task == i))._replace(task=None)
+        yield name, np.flatnonzero(batch.task == i)

@@ -75,10 +75,10 @@ def start(problem: Problem, stages: Stages) -> Start:
 
 
 def _start_size(problem: Problem, order: np.ndarray) -> int:
-    """See `start`; where no size up to the largest reaches the target, all."""
+    """See `start`; where no size up to the largest reaches the target on at most ROWS samples, all."""
     tied, target, limit = problem.graph.tied, problem.selection_target, problem.searchable_nodes.size
     largest = min(len(order), max(FIRST_SIZE, int(LARGEST_SHARE * limit)))
     sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, CANDIDATES).astype(int))
     first = Candidates(ranking.truncate([order] * len(sizes), sizes, tied))
-    enough = np.flatnonzero(problem.selection.within(first, target) <= target)
+    enough = np.flatnonzero(problem.selection.on_few().within(first, target) <= target)
     return int(sizes[enough[-1]]) if len(enough) else len(order)

@@ -15,6 +15,8 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Scores
 
+STEP = 1.1  # by which a size grows that was found on few samples and is too small for all
+
 Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(which of the rankings (N,), their sizes (N,), bounds (N,)) -> (N,) task losses of these rankings, truncated to these
 sizes; where a loss is above its bound, any number above it will do."""
@@ -97,6 +99,29 @@ def smallest_sizes(
     return best, reached
 
 
+def grown(
+    enough: Callable[[np.ndarray, np.ndarray], np.ndarray], sizes: np.ndarray, reached: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (S,) that are enough, from such as may be too small: they grow by STEP, up to `limit`, while they are.
+
+    Args:
+      enough: (which of the rankings (N,), their sizes (N,)) -> (N,) whether these sizes are.
+      sizes: (S,) where to start.
+      reached: (S,) which of them may be; the others stay as they are.
+      limit: (S,) length of each ranking.
+
+    Returns:
+      sizes (S,), and whether they are enough (S,).
+    """
+    sizes, reached, left = sizes.copy(), reached.copy(), np.flatnonzero(reached)
+    while len(left):
+        found = enough(left, sizes[left])
+        reached[left] = found | (sizes[left] < limit[left])
+        left = left[~found & reached[left]]
+        sizes[left] = np.minimum(np.ceil(STEP * sizes[left]).astype(int), limit[left])
+    return sizes, reached
+
+
 def size_grid(largest: int, points: int = 24) -> np.ndarray:
     """Sizes from 1 to `largest`, geometrically spaced, distinct."""
     return np.unique(np.geomspace(1, max(1, largest), points).round().astype(int))
@@ -149,19 +174,23 @@ def rank_and_truncate(problem: Problem, tau: GateArrays, attribution: GateArrays
 def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
     """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
 
-    What has only such nodes is evaluated within them, where that is faster.
+    At most ROWS samples decide on the way. Where there are more, sizes grow until all of them are at the target.
     """
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
-    orders, is_open = np.stack(rankings), (taus > 0) & (may_open > 0)
-    opened = np.sum(is_open, axis=1)
-    within_open = selection.within_support(np.any(is_open, axis=0).astype(np.float32)) if opened.all() else selection
+    orders, target, few = np.stack(rankings), problem.selection_target, selection.on_few()
+
+    def first(which: np.ndarray, sizes: np.ndarray) -> Candidates:
+        return Candidates(truncate(orders[which], sizes, graph.tied))
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        evaluator = within_open if (sizes <= opened[which]).all() else selection
-        return evaluator.within(Candidates(truncate(orders[which], sizes, graph.tied)), bounds)
+        return few.within(first(which, sizes), bounds)
 
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = smallest_sizes(losses, opened, limit, problem.selection_target)
-    gates = truncate(orders, sizes, graph.tied)
+    sizes, reached = smallest_sizes(losses, np.sum((taus > 0) & (may_open > 0), axis=1), limit, target)
+    if len(few.batch.positions) < len(selection.batch.positions):
+        sizes, reached = grown(
+            lambda which, sizes: selection.within(first(which, sizes), target) <= target, sizes, reached, limit
+        )
+    gates = first(np.arange(len(orders)), sizes).gates
     edges = np.array([graph.count_edges(g) for g in gates])
     return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))

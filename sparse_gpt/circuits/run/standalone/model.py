@@ -6,9 +6,12 @@ that every channel would have take part in the selection. Channels whose value n
 constants. Where few nodes are open their ranks are counted, which takes a comparison for each pair of an open node and
 a competitor; where many are, the whole site is selected from.
 
-B sequences, T positions (1 where only the answer's position is still needed), C carried residual channels, A heads with
-an open node. Channels that are not carried depend on the current token alone; the norms see their squares in a table.
-Leaves are arrays on the host or a device.
+Channels come first and tokens side by side: then a channel is a row, ranks are counted for many tokens at once, and
+prompts of different lengths can stand one after the other without padding between them (`Layout`).
+
+B prompts, N tokens (B where only those that predict the answer are still needed), T tokens of the longest prompt, C
+carried residual channels, A heads with an open node. Channels that are not carried depend on the current token alone;
+the norms see their squares in a table. Leaves are arrays on the host or a device.
 """
 
 import flax.struct
@@ -16,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from sparse_gpt.circuits.run.standalone.layout import Layout, PackedBatch, padded_layout
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend
@@ -47,30 +51,33 @@ class TopKGate:
     ranked: bool = flax.struct.field(pytree_node=False, default=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Values (B, T, open nodes) of the open nodes from all that are computed (B, T, n)."""
+        """Values (open nodes, N) of the open nodes from all that are computed, (N, n) if it `selects`, else (n, N)."""
         mine = self._outcome(x)
         if self.gate is None:
             return mine
-        gate, value = self.gate[None, None, :], self.value[None, None, :]
+        gate, value = self.gate[:, None], self.value[:, None]
         return gate * mine + (1 - gate) * value
 
+    @property
+    def selects(self) -> bool:
+        """Whether it selects from the whole site, for which channels stand last."""
+        return self.keep is not None and not self.ranked
+
     def _outcome(self, x: jax.Array) -> jax.Array:
-        mine = jnp.take(x, self.opened, axis=-1)
         if self.keep is None:
-            return mine
-        if not self.ranked:
-            return jnp.take(abs_topk(x, self.keep), self.opened, axis=-1)
-        channel, flat = jnp.take(self.index, self.opened), mine.reshape(-1, mine.shape[-1]).T
-        before = _before(x.reshape(-1, x.shape[-1]).T, self.index, flat, channel)
-        before += _before(self.constants[:, None], self.constant_index, flat, channel)
-        return jnp.where(before.T.reshape(mine.shape) < self.keep, mine, 0)
+            return jnp.take(x, self.opened, axis=0)
+        if self.selects:
+            return jnp.take(abs_topk(x, self.keep), self.opened, axis=-1).T
+        mine = jnp.take(x, self.opened, axis=0)
+        channel = jnp.take(self.index, self.opened)
+        before = _before(x, self.index, mine, channel)
+        before += _before(self.constants[:, None], self.constant_index, mine, channel)
+        return jnp.where(before < self.keep, mine, 0)
 
 
 def _before(x: jax.Array, index: jax.Array, mine: jax.Array, channel: jax.Array) -> jax.Array:
-    """(o, P): how many of x (n, P or 1) are larger than `mine` (o, P), or equal in an earlier channel.
-
-    One competitor after the other, at all positions at once: positions lie side by side for the vector unit.
-    """
+    """(o, N): how many of x (n, N or 1) are larger than `mine` (o, N), or equal in an earlier channel. One competitor
+    after the other, for all tokens at once."""
     x, mine = (jnp.abs(lax.stop_gradient(each)) for each in (x, mine))
     index = jnp.asarray(index)
 
@@ -91,7 +98,11 @@ class NodeSite:
     top_k: TopKGate
 
     def __call__(self, source: jax.Array, at: jax.Array, activation: str = "") -> jax.Array:
-        x = jnp.dot(source, self.weights) + self.bias[at % len(self.bias)]
+        bias = self.bias if len(self.bias) == 1 else jnp.take(self.bias, at, axis=0)
+        if self.top_k.selects:
+            x = jnp.einsum("kn,kp->pn", self.weights, source) + bias
+        else:
+            x = jnp.einsum("kn,kp->np", self.weights, source) + bias.T
         if activation:
             x = ACTIVATIONS[activation].traced(x)
         return self.top_k(x)
@@ -114,28 +125,28 @@ class ReadSite:
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array) -> jax.Array:
         x = normalized(h, self.squares[tokens], self.d_model, self.layer_norm)
-        x = x * self.scale[None, None, :] + self.shift[None, None, :]
-        own = jnp.broadcast_to(self.positions[at], (*x.shape[:2], self.positions.shape[1]))
-        return self.top_k(jnp.concatenate([x, own], axis=-1))
+        x = x * self.scale[:, None] + self.shift[:, None]
+        x = jnp.concatenate([x, jnp.take(self.positions, at, axis=0).T])
+        return self.top_k(x.T if self.top_k.selects else x)
 
 
 def normalized(h: jax.Array, squares: jax.Array, d_model: int, layer_norm: bool) -> jax.Array:
-    """(B, T, C) over its norm; `squares` (B, T) is the part of the sum that is not in h."""
+    """(C, N) over its norm; `squares` (N,) is the part of the sum that is not in h."""
     if layer_norm:
-        h = h - jnp.mean(h, axis=-1, keepdims=True)
-    variance = (jnp.sum(jnp.square(h), axis=-1) + squares) / d_model
-    return h * jax.lax.rsqrt(variance + (LAYER_EPS if layer_norm else RMS_EPS))[..., None]
+        h = h - jnp.mean(h, axis=0, keepdims=True)
+    variance = (jnp.sum(jnp.square(h), axis=0) + squares) / d_model
+    return h * jax.lax.rsqrt(variance + (LAYER_EPS if layer_norm else RMS_EPS))[None, :]
 
 
 @flax.struct.dataclass
 class SlotLayout:
-    """Values of open nodes laid into slots (B, T, slots); the other slots hold constants."""
+    """Values of open nodes laid into slots (slots, N); the other slots hold constants."""
 
     places: Leaf
     constants: Leaf
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.dot(x, self.places) + self.constants[None, None, :]
+        return jnp.einsum("ns,np->sp", self.places, x) + self.constants[:, None]
 
 
 @flax.struct.dataclass
@@ -151,22 +162,23 @@ class Attention:
     sink: Leaf
     out: NodeSite
 
-    def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array, positions: jax.Array | None) -> jax.Array:
-        """Open writes: (B, T, n), or (B, 1, n) at `positions`."""
-        read = self.read(h, tokens, at)
-        asking, query_at = read, at
-        if positions is not None:
-            asking, query_at = at_positions(read, positions), positions[:, None]
+    def __call__(self, h: jax.Array, tokens: jax.Array, layout: Layout, last: bool) -> jax.Array:
+        """Open writes: (n, N), or (n, B) where answers are predicted if this is the `last` attention."""
+        read = self.read(h, tokens, layout.at)
+        asking, query_at = (read[:, layout.ends], layout.at[layout.ends]) if last else (read, layout.at)
         if not len(self.sink):  # every head is constant
-            return self.out(jnp.zeros((*asking.shape[:2], 0), h.dtype), query_at)
-        parts = (self.q(asking, query_at), self.k(read, at), self.v(read, at))
-        q, k, v = (self._heads(place(x)) for place, x in zip(self.slots, parts, strict=True))
-        queries = jnp.broadcast_to(query_at, (q.shape[0], q.shape[2]))
-        y = jnp.swapaxes(attend(q, k, v, self.sink, queries), 1, 2)
-        return self.out(y.reshape(*y.shape[:2], -1), query_at)
+            return self.out(jnp.zeros((0, asking.shape[1]), h.dtype), query_at)
+        parts = (self.q(asking, query_at), self.k(read, layout.at), self.v(read, layout.at))
+        q, k, v = (place(x) for place, x in zip(self.slots, parts, strict=True))
+        q = q[:, :, None] if last else layout.by_prompt(q)
+        q, k, v = (self._heads(x) for x in (q, layout.by_prompt(k), layout.by_prompt(v)))
+        y = attend(q, k, v, self.sink, query_at[:, None] if last else layout.steps)
+        y = y.transpose(1, 3, 0, 2).reshape(-1, y.shape[0], y.shape[2])  # (A * slots, B, T or 1)
+        return self.out(y[:, :, 0] if last else layout.side_by_side(y), query_at)
 
     def _heads(self, x: jax.Array) -> jax.Array:
-        return jnp.swapaxes(x.reshape(*x.shape[:2], len(self.sink), -1), 1, 2)
+        """(A * slots, B, T) as (B, A, T, slots)."""
+        return x.reshape(len(self.sink), -1, *x.shape[1:]).transpose(2, 0, 3, 1)
 
 
 @flax.struct.dataclass
@@ -194,7 +206,7 @@ class Sublayer:
     def __call__(self, h: jax.Array, delta: jax.Array) -> jax.Array:
         h = h + self.write(delta)
         h = jax.nn.relu(h) if self.relu else h
-        return h if self.keep is None else abs_topk(h, self.keep)
+        return h if self.keep is None else abs_topk(h.T, self.keep).T
 
 
 @flax.struct.dataclass
@@ -225,45 +237,37 @@ class StandaloneCircuit:
     bigram: Leaf
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
-    def final(self, tokens: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Normalized stream (B, D) at one position per sequence, and the token there (B,)."""
-        at = jnp.arange(tokens.shape[1])[None, :]
-        h = jnp.take(self.embedding, tokens, axis=0) + self.additive[at]
+    def final(self, tokens: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+        """Normalized stream (D, B) where answers are predicted, and the tokens there (B,), from tokens (N,)."""
+        at = layout.at
+        h = (jnp.take(self.embedding, tokens, axis=0) + jnp.take(self.additive, at, axis=0)).T
         for i, sublayer in enumerate(self.sublayers):
             last = i == len(self.sublayers) - 2
-            part, delta = sublayer.part, jnp.zeros((1, 1, 0), h.dtype)
+            part, delta = sublayer.part, None
             if isinstance(part, Attention):
-                delta = part(h, tokens, at, positions if last else None)
+                delta = part(h, tokens, layout, last)
             elif part is not None:
                 delta = part(h, tokens, at)
             if last:
-                h, tokens, at = (
-                    at_positions(h, positions),
-                    jnp.take_along_axis(tokens, positions[:, None], 1),
-                    positions[:, None],
-                )
-            h = sublayer(h, delta)
-        tokens = tokens[:, 0]
-        every = jnp.concatenate([h[:, 0], jnp.take(self.rest, tokens, axis=0)], axis=-1)
-        none = jnp.zeros((len(tokens), 1), h.dtype)
-        x = normalized(every[:, None], none, every.shape[1], self.layer_norm)[:, 0]
-        return x * self.scale[None, :] + self.shift[None, :], tokens
+                h, tokens, at = (x[..., layout.ends] for x in (h, tokens, at))
+            h = sublayer(h, jnp.zeros((0, h.shape[1]), h.dtype) if delta is None else delta)
+        every = jnp.concatenate([h, jnp.take(self.rest, tokens, axis=0).T])
+        x = normalized(every, jnp.zeros(len(tokens), h.dtype), len(every), self.layer_norm)
+        return x * self.scale[:, None] + self.shift[:, None], tokens
 
     def logits(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
-        """(B, V) logits at one position per sequence, before calibration."""
-        x, token = self.final(tokens, positions)
+        """(B, V) logits at one position per prompt, from tokens (B, T), before calibration."""
+        x, token = self.final(jnp.reshape(tokens, -1), padded_layout(positions, tokens.shape[1]))
         bigram = self.bigram[token % len(self.bigram)]
-        return jnp.dot(x, self.head) + self.bias[None, :] + bigram
+        return jnp.dot(x.T, self.head) + self.bias[None, :] + bigram
 
-    def answer_logits(self, batch: TaskBatch) -> jax.Array:
+    def answer_logits(self, batch: TaskBatch | PackedBatch) -> jax.Array:
         """(B, 2) logits of answer and foil, before calibration; no others are computed."""
-        x, token = self.final(batch.tokens, batch.positions)
+        if isinstance(batch, PackedBatch):
+            x, token = self.final(batch.tokens, batch.layout)
+        else:
+            x, token = self.final(jnp.reshape(batch.tokens, -1), padded_layout(batch.positions, batch.tokens.shape[1]))
         choices = jnp.stack([batch.answer, batch.foil], axis=1)
         rows, columns = self.bigram.shape
         bigram = self.bigram[(token % rows)[:, None], choices % columns]
-        return jnp.einsum("bd,dbc->bc", x, self.head[:, choices]) + self.bias[choices] + bigram
-
-
-def at_positions(x: jax.Array, positions: jax.Array) -> jax.Array:
-    """x (B, T, n) at one position per row: (B, 1, n)."""
-    return jnp.take_along_axis(x, positions[:, None, None], axis=1)
+        return jnp.einsum("db,dbc->bc", x, self.head[:, choices]) + self.bias[choices] + bigram
