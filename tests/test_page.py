@@ -1,6 +1,8 @@
 """A circuit's own page in a real browser: a whole session by keyboard and mouse, odd input, links, what is refused."""
 
 import csv
+import dataclasses
+import functools
 import json
 import re
 import time
@@ -14,7 +16,10 @@ import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.page import modules
+from sparse_gpt.page.samples import roles_of
 from sparse_gpt.records import Labels
+from sparse_gpt.records.circuit import FamilyLosses
+from sparse_gpt.report import build_report
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -352,6 +357,29 @@ def test_what_cannot_be_made_is_one_line(run: Workdir, tmp_path: Path) -> None:
     assert len(other.stderr.splitlines()) == 1
     assert "belongs to weights abababababab" in other.stderr
     assert not page_of(folder).exists()
+
+
+def test_page_and_report_lead_to_each_other(tmp_path: Path) -> None:
+    folder = write_workdir(tmp_path / "run")
+    make = functools.partial(launch_here, "page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")
+    assert make().returncode == 0
+    assert "<nav" not in page_of(folder).read_text(encoding="utf-8"), "a page that is sent alone leads nowhere"
+    report = build_report(folder)
+    (folder / "circuits" / "index.html").write_text("")
+    report.write_text(report.read_text().replace("page.html", ""), encoding="utf-8")
+    assert "report, which leads to it now" in make().stdout
+    assert f"../circuits/{TASK}/page.html" in report.read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^"]+)"', page_of(folder).read_text(encoding="utf-8"))
+    assert links == ["../../report/index.html", "../index.html"]
+    assert all((page_of(folder).parent / link).is_file() for link in links)
+    assert "which leads to it now" not in make().stdout
+
+
+def test_the_shifted_variant_has_the_role_of_its_templates(run: Workdir) -> None:
+    circuit = load(run.folder / "circuits" / TASK)
+    assert roles_of(circuit)["shifted"] == ""
+    told = dataclasses.replace(circuit, families=(FamilyLosses(family="elsewhere", role="left aside"),))
+    assert roles_of(told) == {"shifted": "left aside", "elsewhere": "left aside"}
 
 
 def test_the_same_model_gives_the_same_page(run: Workdir) -> None:
