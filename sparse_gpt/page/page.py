@@ -92,6 +92,7 @@ def render(
         .render(
             policy=policy,
             task=circuit.task,
+            folder=folder.name,
             name=run.folder.resolve().name,
             facts=_facts(run, circuit),
             verdict=_verdict(folder, circuit),
@@ -125,12 +126,12 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], for
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
         "labels": labels.tree() if labels else None,
-        "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
+        "contexts": {} if contexts is None else {each.node.key: shown_contexts(each.tree()) for each in contexts.nodes},
         "formation": None if formation is None else formation_data(formation),
     }
 
 
-def _ends(entry: Tree) -> Tree:
+def shown_contexts(entry: Tree) -> Tree:
     """Contexts with their tokens as they are shown everywhere."""
 
     def shown(context: Tree) -> Tree:

@@ -3,9 +3,10 @@
 import { nodeOfKey } from "./dom.js";
 
 export class Engine {
-  // source: the worker's script; shown: called with { view, state }, { without, state } or { problem }.
+  // source: the worker's script; shown: called with { view, state }, { without, state }, { effect, of: node, state }
+  // or { problem }.
   constructor(source, { ready, failed, shown }) {
-    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, number: 0 });
+    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, chores: null, number: 0 });
   }
 
   // Policies of some notebooks allow workers from data: alone.
@@ -41,25 +42,34 @@ export class Engine {
     this.#next();
   }
 
-  get idle() {
-    return !this.running && !this.waiting;
+  // What each of many nodes does, { state, effects: nodes }, one at a time, whenever nothing else waits.
+  does(chores) {
+    this.chores = chores;
+    this.#next();
+  }
+
+  #chore() {
+    const node = this.chores?.effects.shift();
+    return node ? { state: this.chores.state, effect: node } : null;
   }
 
   #next() {
-    if (this.running || !this.waiting) return;
-    this.running = { number: ++this.number, ...this.waiting };
+    if (this.running) return;
+    const next = this.waiting ?? this.#chore();
+    if (!next) return;
+    this.running = { number: ++this.number, ...next };
     this.waiting = null;
     this.worker.postMessage(this.running);
   }
 
   #answered({ number, ...answer }) {
     if (number !== this.running?.number) return;
-    const { state, without } = this.running;
+    const { state, without, effect } = this.running;
     this.running = null;
     // What a node does when it is off costs more passes: asked for only when nothing newer waits.
     const node = answer.view && state.node;
     if (node && !this.waiting && !without) this.waiting = { state, without: nodeOfKey(node) };
-    this.shown({ ...answer, state, stale: Boolean(this.waiting && !this.waiting.without) });
+    this.shown({ ...answer, of: effect, state, stale: Boolean(this.waiting && !this.waiting.without) });
     this.#next();
   }
 }
