@@ -1,8 +1,9 @@
-"""Times of a circuit's page in headless Chromium, printed: a pass of a model, and the opening of a page of many nodes.
+"""How long the page of a circuit of many nodes takes in headless Chromium, printed: to open, and to rank all its nodes.
 
 python -m tests.page_times --workdir=DIR [--nodes=2000]     # DIR: a trained model, such as an unpacked stored one
 
-The circuit is made of random nodes and lies in DIR/circuits/random_nodes. Making its page takes half a minute.
+The circuit is made of random nodes and lies in DIR/circuits/random_nodes. Making its page takes half a minute. What a
+pass takes, test_the_stored_model of tests/test_page_engine.py prints.
 """
 
 import argparse
@@ -79,8 +80,17 @@ def opening(page: Page, path: Path) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
+def ranking(page: Page) -> float:
+    """Seconds until every node of the open page has its effect."""
+    start = time.monotonic()
+    page.evaluate("document.querySelector('#ranking').open = true")
+    while not page.evaluate("!/^$|nodes computed/.test(document.querySelector('#ranking-said').textContent)"):
+        time.sleep(0.2)
+    return time.monotonic() - start
+
+
 def main() -> None:
-    """Prints both."""
+    """Prints them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--nodes", type=int, default=2000)
@@ -90,6 +100,7 @@ def main() -> None:
         page.resize(1300, 900)
         for what, seconds in opening(page, path).items():
             print(f"{what}: {seconds:.2f} s, median of {REPEATS}")
+        print(f"all nodes ranked: {ranking(page):.1f} s")
 
 
 if __name__ == "__main__":
