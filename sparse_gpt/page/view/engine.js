@@ -2,8 +2,10 @@
 
 import { nodeOfKey } from "./dom.js";
 
+const FEW = 8; // nodes whose effects are asked for at once: what is typed meanwhile waits for them
+
 export class Engine {
-  // source: the worker's script; shown: called with { view, state }, { without, state }, { effect, of: node, state }
+  // source: the worker's script; shown: called with { view, state }, { without, state }, { effects, of: nodes, state }
   // or { problem }.
   constructor(source, { ready, failed, shown }) {
     Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, chores: null, number: 0 });
@@ -42,15 +44,15 @@ export class Engine {
     this.#next();
   }
 
-  // What each of many nodes does, { state, effects: nodes }, one at a time, whenever nothing else waits.
+  // What each of many nodes does, { state, effects: nodes }, a few at a time, whenever nothing else waits.
   does(chores) {
     this.chores = chores;
     this.#next();
   }
 
   #chore() {
-    const node = this.chores?.effects.shift();
-    return node ? { state: this.chores.state, effect: node } : null;
+    const effects = this.chores?.effects.splice(0, FEW) ?? [];
+    return effects.length ? { state: this.chores.state, effects } : null;
   }
 
   #next() {
@@ -64,12 +66,12 @@ export class Engine {
 
   #answered({ number, ...answer }) {
     if (number !== this.running?.number) return;
-    const { state, without, effect } = this.running;
+    const { state, without, effects } = this.running;
     this.running = null;
     // What a node does when it is off costs more passes: asked for only when nothing newer waits.
     const node = answer.view && state.node;
     if (node && !this.waiting && !without) this.waiting = { state, without: nodeOfKey(node) };
-    this.shown({ ...answer, of: effect, state, stale: Boolean(this.waiting && !this.waiting.without) });
+    this.shown({ ...answer, of: effects, state, stale: Boolean(this.waiting && !this.waiting.without) });
     this.#next();
   }
 }

@@ -75,8 +75,8 @@ export async function mount(root, text) {
     engine.ask(state);
   }
 
-  function shown({ view, without, effect, of, problem, state, stale }) {
-    if (effect) return ranking.add(of, effect, state);
+  function shown({ view, without, effects, of, problem, state, stale }) {
+    if (effects) return ranking.add(of, effects, state);
     if (without) return void (state.node === store.state.node && panel.showWithout(without));
     main.classList.toggle("stale", Boolean(problem));
     main.setAttribute("aria-busy", String(stale));

@@ -24,7 +24,7 @@ function decision(side, view, state, sampled) {
   const [first, second] = sign < 0 ? texts.reverse() : texts;
   const told = [`${SHORT[side]}: `, tokenSpan(first), " over ", tokenSpan(second), " by ", element("b", {}, size(now))];
   told.push(` (${percent(1 / (1 + Math.exp(-Math.abs(now))))})`);
-  if (state.changes.length) told.push(`, ${signed(sign * before)} without changes`);
+  if (state.changes.length) told.push(now === before ? ", unmoved" : `, ${signed(sign * before)} without changes`);
   if (sampled && now < 0) told.push(element("span", { class: "problem" }, " wrong"));
   return element("span", { id: `difference-${side}` }, ...told);
 }

@@ -1,9 +1,10 @@
-// All nodes of the circuit, and what switching each off does to answer minus foil: computed one by one, when nothing else is.
+// All nodes of the circuit, and what switching each off does to answer minus foil: computed when nothing else is.
 
-import { button, element, nodeOfKey, SIDES, signed } from "./dom.js";
+import { button, element, nodeKey, nodeOfKey, SIDES, signed } from "./dom.js";
 import { answerAndFoil } from "./predictions.js";
 
 const AT_ONCE = 60; // nodes of circuits whose table is open from the start
+const ROWS = 300; // nodes, the first by any order
 const PAUSE = 400; // milliseconds between two looks of the growing table
 const COLUMNS = { node: "node", circuit: "in the circuit", full: "in the full model" };
 
@@ -47,11 +48,13 @@ export class RankingView {
     this.#draw();
   }
 
-  // One node's effect: the difference when it is off, minus that with it, of both sides.
-  add(node, without, state) {
+  // Effects of some nodes: the difference when one is off, minus that with it, of both sides.
+  add(nodes, effects, state) {
     if (keyOf(state) !== this.key) return;
-    const by = (side) => without[side].difference - without[side].before;
-    this.found.set(node.join("."), { circuit: by("circuit"), full: by("full") });
+    effects.forEach(({ circuit, full }, i) => {
+      const effect = { circuit: circuit.difference - circuit.before, full: full.difference - full.before };
+      this.found.set(nodeKey(nodes[i]), effect);
+    });
     if (this.found.size === this.ordered.length || performance.now() - this.drawn > PAUSE) this.#draw();
   }
 
@@ -65,14 +68,15 @@ export class RankingView {
     if (!this.view) return;
     const { found, ordered } = this, [answer, foil] = answerAndFoil(this.view, this.state);
     const about = `Switched off at every token, ${answer} minus ${foil} changes by this much, after ${this.view.tokens[this.view.position].text}.`;
-    const progress = this.all || !this.details.open ? "" : ` ${found.size} of ${ordered.length} nodes computed.`;
+    const first = ordered.length > ROWS ? ` The first ${ROWS} are listed; the CSV file of nodes has all.` : "";
+    const progress = this.all || !this.details.open ? first : ` ${found.size} of ${ordered.length} nodes computed.`;
     this.find("ranking-said").textContent = this.state.answer === null ? "There is no answer and no foil." : about + progress;
     for (const th of this.head.children) th.setAttribute("aria-sort", th.dataset.by !== this.by ? "none" : this.by === "node" ? "ascending" : "descending");
     if (!this.details.open) return;
     const effect = (key) => Math.abs(found.get(key)?.[this.by] ?? -1);
     const keys = this.by === "node" ? ordered : [...ordered].sort((a, b) => effect(b) - effect(a));
     const focused = this.body.contains(this.active()) && this.active().dataset.key;
-    this.body.replaceChildren(...keys.map((key) => this.#row(key)));
+    this.body.replaceChildren(...keys.slice(0, ROWS).map((key) => this.#row(key)));
     if (focused) this.body.querySelector(`[data-key="${focused}"]`)?.focus();
   }
 
