@@ -1,6 +1,7 @@
 """Writes a circuit's own page, WORKDIR/circuits/TASK/page.html: one file that opens offline and runs the model in it.
 
-Without --task: the pages of all circuits, and WORKDIR/circuits/index.html, which compares them.
+Without --task: the pages of all circuits, and WORKDIR/circuits/index.html, which compares them. A report that is there
+is made again where it does not lead to them yet.
 
 python -m launch.page --workdir=runs/quickstart --task=single_double_quote
 python -m launch.page --workdir=runs/quickstart --twin=runs/dense

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a circuit: makes the environment, trains preset "quickstart" on real Python code, finds the circuit of
-# one task in it, writes the report.
+# one task in it, writes the report and a page that runs the circuit.
 #
 #     bash launch/quickstart.sh [WORKDIR]        (default: runs/quickstart in the checkout)
 #
@@ -44,7 +44,11 @@ fi
 stage train "$python" -m launch.train --preset=quickstart --workdir="$workdir"
 stage prune "$python" -m launch.prune --workdir="$workdir"
 stage report "$python" -m launch.report --workdir="$workdir"
+stage page "$python" -m launch.page --workdir="$workdir"
 
 printf '\n== done in %d s\n' "$SECONDS"
 printf '%s\n' "${timings[@]}"
 printf '\nThe report, to open in a browser: %s\n' "$workdir/report/index.html"
+for page in "$workdir"/circuits/*/page.html; do
+    printf 'The circuit, running in the browser: %s\n' "$page"
+done

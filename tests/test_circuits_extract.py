@@ -139,7 +139,7 @@ def test_an_activation_that_is_not_there_is_refused() -> None:
     gated = gated_model(config, circuits_model.params(config), circuit.values)
     neuron = next(s.part.neuron for s in extract(gated, circuit).sublayers if isinstance(s.part, Mlp))
     with pytest.raises(KeyError, match="swish"):
-        neuron(np.zeros((1, 1, len(neuron.weights)), np.float32), np.zeros((1, 1), np.int32), "swish")
+        neuron(np.zeros((len(neuron.weights), 1), np.float32), np.zeros(1, np.int32), "swish")
     unknown = dataclasses.replace(gated.model, config=dataclasses.replace(config.model, activation="swish"))
     with pytest.raises(KeyError, match="swish"):
         extract(dataclasses.replace(gated, model=unknown), circuit)

@@ -1,5 +1,6 @@
 """The page of all circuits, in a real browser."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from sparse_gpt.records import read_workdir
 from sparse_gpt.report import build_overview
-from sparse_gpt.report.overview import Prediction, SharedPrompt
+from sparse_gpt.report.overview import Prediction, SharedPrompt, render_overview
 from tests import report_workdirs as workdirs
 from tests.browser import Page, open_page
 
@@ -64,6 +65,13 @@ def test_both_models_are_shown_and_everything_is_escaped(page: Page) -> None:
     assert "x·=·'</script>" in twin
     assert "<b>" in twin
     assert page.evaluate("document.querySelectorAll('#sizes .plot').length") == 1
+
+
+def test_one_circuit_is_not_compared(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    assert "nothing to compare yet" not in render_overview(read_workdir(folder))
+    shutil.rmtree(next(path for path in folder.glob("circuits/*") if path.name != "single_double_quote"))
+    assert "One circuit; nothing to compare yet." in render_overview(read_workdir(folder))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

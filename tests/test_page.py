@@ -1,9 +1,9 @@
 """A circuit's own page in a real browser: a whole session by keyboard and mouse, odd input, links, what is refused."""
 
-import csv
+import dataclasses
+import functools
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,31 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.circuits.circuit import load
 from sparse_gpt.page import modules
+from sparse_gpt.page.samples import roles_of
 from sparse_gpt.records import Labels
+from sparse_gpt.records.circuit import FamilyLosses
+from sparse_gpt.report import build_report
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
+from tests.page_actions import (
+    CONTROL,
+    IDLE,
+    choose,
+    difference,
+    expected,
+    page_of,
+    rows_of,
+    same,
+    text,
+    tokens,
+    wait_for,
+    write,
+)
 from tests.page_workdir import TASK, by_jax, write_workdir
 
-IDLE = (
-    "document.querySelector('main').getAttribute('aria-busy') === 'false' && document.querySelector('#tokens .token')"
-)
-MINUS, CONTROL, SHIFT = "\u2212", 2, 8
 CHECKS = Path(__file__).with_name("accessibility.js").read_text(encoding="utf-8")
 in_browser = pytest.mark.browser
 
@@ -35,10 +48,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{TASK}: {page_of(folder)} (0.")
     return Workdir(folder)
-
-
-def page_of(folder: Path) -> Path:
-    return folder / "circuits" / TASK / "page.html"
 
 
 @pytest.fixture(scope="module")
@@ -55,54 +64,9 @@ def page(browser: Page, run: Workdir) -> Iterator[Page]:
     browser.open(page_of(run.folder))
     browser.wait(f"document.querySelector('main') && {IDLE}")
     yield browser
+    browser.evaluate("localStorage.clear()")
     assert browser.console == []
     assert browser.requests == []
-
-
-def text(page: Page, selector: str) -> str:
-    found: str = page.evaluate(f"document.querySelector({json.dumps(selector)}).textContent")
-    return found
-
-
-def tokens(page: Page) -> list[str]:
-    found: list[str] = page.evaluate("[...document.querySelectorAll('#tokens .token')].map((e) => e.textContent)")
-    return found
-
-
-def difference(page: Page, side: str = "circuit") -> float:
-    """Answer minus foil as the page shows it, once it is idle."""
-    page.wait(IDLE)
-    found = re.search(r"foil ([+\u2212][\d.]+)", text(page, f"#difference-{side}"))
-    assert found
-    return float(found[1].replace(MINUS, "-"))
-
-
-def expected(run: Workdir, prompt: str, changes: Any = None) -> tuple[float, float]:
-    """The same by JAX, of circuit and full model; `changes` is a tap in the circuit."""
-    circuit: Circuit = load(run.folder / "circuits" / TASK)
-    ids = np.array(run.tokenizer.encode(prompt), np.int32)
-    full, through, _ = by_jax(run.config, run.params, circuit, ids, changes)
-    answer, foil = (run.tokenizer.encode(f"for an{each}")[-1] for each in (" in", ":\n"))
-    return tuple(float(logits[-1, answer] - logits[-1, foil]) for logits in (through, full))  # type: ignore[return-value]
-
-
-def same(shown: float, value: float) -> bool:
-    return abs(shown - value) <= 0.0051 + 0.05 * (abs(value) >= 9.995)
-
-
-def choose(page: Page, field: str, value: str) -> None:
-    """Picks from a list, or writes a text at once, as paste does."""
-    page.evaluate(
-        f"(() => {{ const e = document.querySelector('#{field}'); e.value = {json.dumps(value)};"
-        " e.dispatchEvent(new Event(e.tagName === 'SELECT' ? 'change' : 'input')); })()"
-    )
-
-
-def write(page: Page, field: str, prompt: str) -> None:
-    """Types a prompt over what stands in a field."""
-    page.evaluate(f"document.querySelector('#{field}').select()")
-    page.focus(f"#{field}")
-    page.type(prompt)
 
 
 @in_browser
@@ -140,6 +104,7 @@ def test_a_session(page: Page, run: Workdir) -> None:
     assert abs(without - plain[0]) > 0.02, "or the test shows nothing"
 
     # Slide it at the chosen token, which takes the place of switching it off.
+    page.click("#node-panel input[value=chosen]")
     page.focus("#node-panel input[type=range]")
     page.press("ArrowRight", "ArrowRight", "ArrowRight")
     page.wait("document.querySelector('#changes').textContent.includes('set to')")
@@ -304,6 +269,7 @@ def test_everything_has_a_name_and_can_be_read(page: Page, tmp_path: Path, schem
     assert page.evaluate(f"{CHECKS}; withoutName()") == []
     assert page.evaluate(f"{CHECKS}; tooFaint()") == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.querySelector('.bar-top').offsetHeight") <= 70
     page.screenshot(tmp_path / "page.png")
     assert len((tmp_path / "page.png").read_bytes()) > 30_000
     page.prefer("light")
@@ -352,6 +318,29 @@ def test_what_cannot_be_made_is_one_line(run: Workdir, tmp_path: Path) -> None:
     assert len(other.stderr.splitlines()) == 1
     assert "belongs to weights abababababab" in other.stderr
     assert not page_of(folder).exists()
+
+
+def test_page_and_report_lead_to_each_other(tmp_path: Path) -> None:
+    folder = write_workdir(tmp_path / "run")
+    make = functools.partial(launch_here, "page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")
+    assert make().returncode == 0
+    assert "<nav" not in page_of(folder).read_text(encoding="utf-8"), "a page that is sent alone leads nowhere"
+    report = build_report(folder)
+    (folder / "circuits" / "index.html").write_text("")
+    report.write_text(report.read_text().replace("page.html", ""), encoding="utf-8")
+    assert "report, which leads to it now" in make().stdout
+    assert f"../circuits/{TASK}/page.html" in report.read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^"]+)"', page_of(folder).read_text(encoding="utf-8"))
+    assert links == ["../../report/index.html", "../index.html"]
+    assert all((page_of(folder).parent / link).is_file() for link in links)
+    assert "which leads to it now" not in make().stdout
+
+
+def test_the_shifted_variant_has_the_role_of_its_templates(run: Workdir) -> None:
+    circuit = load(run.folder / "circuits" / TASK)
+    assert roles_of(circuit)["shifted"] == ""
+    told = dataclasses.replace(circuit, families=(FamilyLosses(family="elsewhere", role="left aside"),))
+    assert roles_of(told) == {"shifted": "left aside", "elsewhere": "left aside"}
 
 
 def test_the_same_model_gives_the_same_page(run: Workdir) -> None:
@@ -441,17 +430,6 @@ def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Work
     saved.write_text("{")
     browser_file(page, saved)
     page.wait("document.querySelector('#names-said').textContent.includes('no JSON')")
-
-
-def rows_of(table: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-
-
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert path.exists()
 
 
 def browser_file(page: Page, path: Path) -> None:

@@ -4,6 +4,7 @@ ids of files and of any bytes."""
 import dataclasses
 import json
 import random
+import statistics
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,30 @@ def test_an_activation_that_is_not_there_is_refused(page: Page) -> None:
     assert said == "activation swish: not one that this page has"
 
 
+@pytest.mark.parametrize("norm", ["live", "frozen"])
+def test_layers_before_the_first_change_may_be_taken_over(page: Page, norm: str) -> None:
+    """From the pass without changes: to the last bit what the whole pass gives."""
+    config = toy.config(0.25, prune=PruneConfig(norm=norm), n_layer=3)
+    params, values = toy.params(config, 1), toy.random_vectors(config, 2)
+    circuit = random_circuit(config, params, values, True)
+    load(page, config, params, BYTES, circuit)
+    for layer in range(3):
+        node = next(n for n in circuit.nodes if n.layer == layer and n.site == "mlp_in")
+        change = {"layer": layer, "site": node.site, "channel": node.channel, "values": [2.5] * 9}
+        equal, changed = page.evaluate(
+            f"""(() => {{
+              const tokens = [3, 1, 4, 1, 5, 9, 2, 6, 5], {{ norms }} = forward(held.model, tokens);
+              const unchanged = forward(held.model, tokens, {{ circuit: held.circuit, norms }});
+              const changes = new Changes({{ nodes: [{json.dumps(change)}] }});
+              const options = {{ circuit: held.circuit, norms, changes }};
+              const [whole, part] = [options, {{ ...options, unchanged }}].map((o) => forward(held.model, tokens, o));
+              const text = ({{ logitsAt, ...pass }}) => JSON.stringify([logitsAt(8), pass]);
+              return [text(whole) === text(part), text(whole) !== text(unchanged)];
+            }})()"""
+        )
+        assert (equal, changed) == (True, True), layer
+
+
 @pytest.mark.parametrize("k", [0, 1, 5, 31, 32])
 def test_the_largest_channels_are_kept_as_by_jax(page: Page, k: int) -> None:
     """Ties, zeros, infinities and NaN among them."""
@@ -253,9 +278,10 @@ def test_the_stored_model(page: Page, capsys: pytest.CaptureFixture[str]) -> Non
     np.testing.assert_allclose(np.reshape(found["full"], full.shape), full, atol=TOLERANCE, rtol=0)
     np.testing.assert_allclose(np.reshape(found["circuit"], full.shape), through, atol=TOLERANCE, rtol=0)
     milliseconds = page.evaluate(
-        f"(() => {{ const tokens = {tokens.tolist()}, start = performance.now();"
-        " for (let i = 0; i < 20; i++) forward(held.model, tokens).logitsAt(63);"
-        " return (performance.now() - start) / 20; })()"
+        f"(() => {{ const tokens = {tokens.tolist()}, taken = [];"
+        " for (let i = 0; i < 31; i++) { const start = performance.now(); forward(held.model, tokens).logitsAt(63);"
+        " taken.push(performance.now() - start); } return taken; })()"
     )
     with capsys.disabled():
-        print(f"\nlaptop model, 64 tokens: {milliseconds:.1f} ms a pass in the browser")
+        median, best = statistics.median(milliseconds), min(milliseconds)
+        print(f"\nlaptop model, 64 tokens: {median:.1f} ms a pass in the browser, median of 31; {best:.1f} ms at best")

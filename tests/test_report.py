@@ -234,6 +234,43 @@ def test_a_check_mark_says_that_it_holds_where_it_was_not_chosen(
     assert ("belongs to another circuit" in page.text) == (card is not None)
 
 
+@pytest.mark.parametrize(
+    ("failed", "told"),
+    [
+        (
+            ["restoration"],
+            "Holds on the searched templates, though 1 of 2 rows fail there; passes on all 1 set of samples",
+        ),
+        (["shifted"], "Holds on the searched templates; fails on 1 of 1 set of samples where it was not chosen."),
+        (["task_loss", "shifted"], "Fails on the searched templates; fails on 1 of 1 set of samples"),
+    ],
+)
+def test_the_card_is_told_in_one_sentence(failed: list[str], told: str, tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    judged = workdirs.card()
+    for row in judged["rows"]:
+        name = row["samples"] if row["role"] == "heldout" else row["name"]
+        row["verdict"] = row["verdict"] if row["value"] is None else "fail" if name in failed else "pass"
+    workdirs.write_json(folder / "circuits" / "single_double_quote" / "card.json", judged)
+    text = render(read_workdir(folder))
+    assert f'<p class="verdict">{told}' in text
+    assert "✗: the sceptic is right" in text
+
+
+def test_it_leads_to_the_pages_that_are_there(tmp_path: Path) -> None:
+    folder = workdirs.write_workdir(tmp_path / "run")
+    before = Page(render(read_workdir(folder)))
+    assert not [each for tag, each in before.elements if tag == "a" and not (each["href"] or "").startswith("#")]
+    for place in ("circuits/single_double_quote/page.html", "circuits/index.html"):
+        (folder / place).write_text("")
+    page = Page(render(read_workdir(folder)))
+    links = [each["href"] for tag, each in page.elements if tag == "a" and not (each["href"] or "").startswith("#")]
+    own = "../circuits/single_double_quote/page.html"
+    assert links == [own, "../circuits/index.html", own]  # table of circuits, below it, the circuit's section
+    assert all((folder / "report" / link).resolve().is_file() for link in links if link)
+    assert "circuits/single_double_quote/page.htmlthe circuit, running in the browser" in page.text
+
+
 CIRCUIT, TRACES, SEARCH = (f"circuits/single_double_quote/{name}.json" for name in ("circuit", "traces", "search"))
 
 

@@ -8,7 +8,7 @@ from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
 from sparse_gpt.page import build_pages, shared_prompts
 from sparse_gpt.records import read_workdir
-from sparse_gpt.report import build_overview
+from sparse_gpt.report import build_overview, build_report
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
@@ -23,14 +23,29 @@ def main() -> None:
     chosen = tasks.select_circuits(named) if named else []
     with stored.workdir() as folder:
         run, other = Workdir(folder), Workdir(twin) if twin else None
-        for path in build_pages(run, chosen or _all(folder)):
+        for path in build_pages(run, chosen or _all(folder), indexed=not named):
             print(f"{path.parent.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-        if named:
-            return
-        members = [task for circuit in _all(folder) for task in circuit]
-        prompts = shared_prompts(run, other, members) if other else []
-        path = build_overview(read_workdir(folder), read_workdir(twin) if twin else None, prompts)
-        print(f"all circuits: {path}")
+        if not named:
+            _compare(folder, run, other)
+        _join_report(folder)
+
+
+def _compare(folder: Path, run: Workdir, other: Workdir | None) -> None:
+    """Writes the page of all circuits, beside those of another model if there is one."""
+    members = [task for circuit in _all(folder) for task in circuit]
+    prompts = shared_prompts(run, other, members) if other else []
+    path = build_overview(read_workdir(folder), read_workdir(other.folder) if other else None, prompts)
+    print(f"all circuits: {path}")
+
+
+def _join_report(folder: Path) -> None:
+    """Makes a report that is there again if it does not lead to all the pages yet."""
+    report = folder / "report" / "index.html"
+    if not report.is_file():
+        return
+    text = report.read_text(encoding="utf-8")
+    if not all(f"circuits/{path.parent.name}/page.html" in text for path in folder.glob("circuits/*/page.html")):
+        print(f"report, which leads to it now: {build_report(folder)}")
 
 
 def _all(folder: Path) -> list[list[AnyTask]]:

@@ -15,9 +15,12 @@ from sparse_gpt.page.formation import draw_formation, formation_data, formation_
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.page.weights import as_text, pack_model
-from sparse_gpt.records import Contexts, Formation, Traces
+from sparse_gpt.records import Card, Contexts, Formation, Traces
+from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.files import read_labels
+from sparse_gpt.report.verdicts import sentence
 from sparse_gpt.tasks import AnyTask
+from sparse_gpt.visible import visible
 from sparse_gpt.workdir import Workdir
 
 # Weights that found no free place; only the report ever shows them, and of large circuits they are thousands.
@@ -25,12 +28,13 @@ _HIDDEN = re.compile(r'<g class="weight \w+ crowded".*?</g>\n?', re.DOTALL)
 _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
 
 
-def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Path]:
+def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]], indexed: bool = False) -> list[Path]:
     """Writes the pages of circuits, all of them or none, and returns their paths.
 
     Args:
       run: the model.
       circuits: of each the task, or the tasks that share it.
+      indexed: whether the page of all circuits will stand above them, if it does not yet.
 
     Raises:
       InputError: there is no such circuit, it belongs to other weights, or a file is broken.
@@ -39,7 +43,9 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
     folders = [run.folder / "circuits" / "+".join(task.name for task in members) for members in circuits]
     loaded = [load(folder, run.params_sha256) for folder in folders]  # before anything that takes time
     pages = {
-        folder / "page.html": render(run, folder, circuit, offered_samples(run, members, circuit))
+        folder / "page.html": render(
+            run, folder, circuit, offered_samples(run, members, circuit), links=links_from(folder, indexed)
+        )
         for folder, circuit, members in zip(folders, loaded, circuits, strict=True)
     }
     for path, page in pages.items():
@@ -51,8 +57,25 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> list[Pat
     return list(pages)
 
 
-def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], hosted: bool = False) -> str:
-    """The page as text; `hosted` for a frame in a notebook, which it then tells its state."""
+def links_from(folder: Path, indexed: bool = False) -> list[tuple[str, str]]:
+    """Addresses and titles of the pages that stand around a circuit's own one. Sent alone, the page would lead nowhere:
+    so there are none but of what is there when it is made."""
+    report, card = "../../report/index.html", f"#card-{folder.name}"
+    found = [(report, "Report"), (f"{report}{card}", "Report card")] if (folder / report).is_file() else []
+    found = found if (folder / "card.json").is_file() else found[:1]
+    return found + ([("../index.html", "All circuits")] if indexed or (folder / "../index.html").is_file() else [])
+
+
+def render(
+    run: Workdir,
+    folder: Path,
+    circuit: Circuit,
+    samples: list[Tree],
+    hosted: bool = False,
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page as text; `hosted` for a frame in a notebook, which it then tells its state. `links` as `links_from` has
+    them."""
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
     drawing = _HIDDEN.sub("", drawing)
     style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
@@ -69,8 +92,11 @@ def render(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], ho
         .render(
             policy=policy,
             task=circuit.task,
+            folder=folder.name,
             name=run.folder.resolve().name,
             facts=_facts(run, circuit),
+            verdict=_verdict(folder, circuit),
+            links=links,
             style=style,
             drawing=drawing,
             formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
@@ -100,13 +126,25 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], for
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
         "labels": labels.tree() if labels else None,
-        "contexts": {} if contexts is None else {each.node.key: _ends(each.tree()) for each in contexts.nodes},
+        "contexts": {} if contexts is None else {each.node.key: shown_contexts(each.tree()) for each in contexts.nodes},
         "formation": None if formation is None else formation_data(formation),
     }
 
 
-def _ends(entry: Tree) -> Tree:
-    return {"top": entry["top"], "bottom": entry["bottom"]}
+def shown_contexts(entry: Tree) -> Tree:
+    """Contexts with their tokens as they are shown everywhere."""
+
+    def shown(context: Tree) -> Tree:
+        return {**context, "tokens": [visible(text) for text in context["tokens"]]}
+
+    return {end: [shown(each) for each in entry[end]] for end in ("top", "bottom")}
+
+
+def _verdict(folder: Path, circuit: Circuit) -> str:
+    """What the report card comes to; "" without one of this circuit."""
+    card = Card.read_if_any(folder / "card.json")
+    same = card is not None and card.circuit_sha256 in ("", circuit_sha256(circuit.to_dict()))
+    return sentence(card) if card is not None and same else ""
 
 
 def _facts(run: Workdir, circuit: Circuit) -> str:

@@ -8,6 +8,7 @@ from sparse_gpt.circuits.run.task_batch import task_batch
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.io import Tree
 from sparse_gpt.tasks import AnyTask, Sample, TaskError
+from sparse_gpt.tasks.task import ELSEWHERE
 from sparse_gpt.workdir import Workdir
 
 PAIRS = 8  # of each family
@@ -23,8 +24,7 @@ def offered_samples(run: Workdir, members: Sequence[AnyTask], circuit: Circuit) 
     Raises:
       TaskError: none is left.
     """
-    roles = {entry.family: entry.role for entry in circuit.families}
-    groups, problem = [], TaskError("no task has samples")
+    roles, groups, problem = roles_of(circuit), [], TaskError("no task has samples")
     for task in members:
         for name in dict.fromkeys(family for _, family in task.parts):
             try:
@@ -38,6 +38,12 @@ def offered_samples(run: Workdir, members: Sequence[AnyTask], circuit: Circuit) 
         raise problem
     natural = _natural(run, members[0]) if len(members) == 1 else []
     return groups + ([{"name": "natural text", "role": "wild", "pairs": natural}] if natural else [])
+
+
+def roles_of(circuit: Circuit) -> dict[str, str]:
+    """What the search made of every template family; the variant `shifted` has the templates of one of them."""
+    roles: dict[str, str] = {entry.family: entry.role for entry in circuit.families}
+    return {"shifted": roles.get(ELSEWHERE, ""), **roles}
 
 
 def _pairs(run: Workdir, task: AnyTask, family: str) -> list[list[Tree]]:

@@ -29,6 +29,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     return fill(
         "circuit.html",
         **vars(files),
+        page=page_of(files),
         again_task=f"…/{circuit.task}.(jsonl|csv)" if of_file else circuit.task,
         stale_for=params_sha256 if circuit.params_sha256 not in (None, "", params_sha256) else "",
         each_task=[(f"task loss, {each.task}", number(each.task_loss)) for each in circuit.tasks],
@@ -43,6 +44,11 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
         **(_search(search, circuit, files.rankings) if search else {}),
         **_edges(circuit, traces, search.importance if search else Importance()),
     )
+
+
+def page_of(files: CircuitFiles) -> str:
+    """Address of the circuit's own page from WORKDIR/report/, "" if there is none."""
+    return f"../circuits/{files.folder.name}/page.html" if (files.folder / "page.html").is_file() else ""
 
 
 def _search(search: Search, circuit: Circuit, rankings: Rankings | None) -> View:

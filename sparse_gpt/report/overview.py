@@ -63,6 +63,7 @@ def render_overview(workdir: Workdir, twin: Workdir | None = None, prompts: Sequ
         twins=_twins(workdir, twin) if twin else [],
         twin=twin.folder.resolve().name if twin else "",
         prompts=prompts,
+        report=(workdir.folder / "report" / "index.html").is_file(),
         style=(_HERE / "style.css").read_text(encoding="utf-8"),
         script=(_HERE / "overview.js").read_text(encoding="utf-8"),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from sparse_gpt.drawing.text import number, sparse_nonzeros
 from sparse_gpt.records import Manifest, Workdir
 from sparse_gpt.report.charts import training_charts
+from sparse_gpt.report.circuit_section import page_of
 from sparse_gpt.report.rendering import fill
 from sparse_gpt.report.verdicts import verdict
 
@@ -58,10 +59,17 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, objec
 
 def summary(workdir: Workdir) -> str:
     """The table of circuits, one row per task."""
-    rows = [(files.circuit, files.card, verdict(files.card, files.circuit)) for files in workdir.circuits]
+    rows = [
+        (files.circuit, files.card, verdict(files.card, files.circuit), page_of(files)) for files in workdir.circuits
+    ]
     sizes = [files.circuit.metrics.edges or 0 for files in workdir.circuits]
     mean_edges = statistics.geometric_mean(sizes) if len(sizes) > 1 and all(sizes) else None
-    return fill("summary.html", circuits=rows, mean_edges=mean_edges, folder=workdir.folder.name)
+    return fill("summary.html", circuits=rows, mean_edges=mean_edges, folder=workdir.folder.name, index=_index(workdir))
+
+
+def _index(workdir: Workdir) -> str:
+    """Address of the page that compares all circuits, "" if there is none."""
+    return "../circuits/index.html" if (workdir.folder / "circuits" / "index.html").is_file() else ""
 
 
 def training(workdir: Workdir) -> str:
@@ -90,6 +98,7 @@ _FILES = {
 _CIRCUIT_FILES = {
     "circuit.json": "nodes, edges, calibration and metrics of the circuit",
     "ablation.npz": "the values that nodes outside the circuit take",
+    "page.html": "the circuit, running in the browser",
     "card.json": "the report card, with the losses of single samples",
     "search.json": "trials, search history, loss versus size, random circuits",
     "traces.json": "activations and attention on sample prompts",

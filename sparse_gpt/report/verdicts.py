@@ -6,6 +6,7 @@ from sparse_gpt.drawing.text import number
 from sparse_gpt.records import Card, Circuit
 
 ACCURATE = 0.95  # on other templates, where there is no card
+LOSS = "task_loss"  # the row that says whether the target is kept
 SAMPLES = {"main": "searched templates", "shifted": "other templates", "text": "natural text"}
 
 
@@ -22,6 +23,27 @@ def count(card: Card) -> str:
     """ "17 of 26 rows pass"."""
     asked = [row for row in card.rows if row.verdict != "not applicable"]
     return f"{len(asked) - len(card.failed())} of {len(asked)} rows pass"
+
+
+def sentence(card: Card) -> str:
+    """What the rows come to, set of samples by set of samples.
+
+    "Holds on the searched templates, though 5 of 15 rows fail there; fails on 7 of 7 sets of samples where it was not
+    chosen." A set fails with any of its rows; the searched templates hold where the loss keeps its target.
+    """
+    asked = [row for row in card.rows if row.verdict != "not applicable"]
+    searched, unseen = ([row for row in asked if (row.role == "selection") == wanted] for wanted in (True, False))
+    failed = [row for row in searched if row.verdict == "fail"]
+    holds = not any(row.name == LOSS for row in failed)
+    parts = [f"{'Holds' if holds else 'Fails'} on the searched templates"]
+    parts[0] += f", though {len(failed)} of {len(searched)} rows fail there" if failed and holds else ""
+    sets = {row.samples for row in unseen}
+    wrong = {row.samples for row in unseen if row.verdict == "fail"}
+    of = f"{len(sets)} set{'s' * (len(sets) != 1)} of samples where it was not chosen"
+    parts.append(
+        f"fails on {len(wrong)} of {of}" if wrong else f"passes on all {of}" if sets else "measured nowhere else"
+    )
+    return "; ".join(parts) + "."
 
 
 def failures_unseen(card: Card | None, circuit: Circuit) -> list[str] | None:

@@ -9,10 +9,11 @@ import { absTopK, activate, normalize, relu } from "./numbers.js";
 //   circuit: a Circuit, or null for the full model.
 //   norms: reciprocal norms of another pass, which a circuit with frozen norms uses instead of its own.
 //   changes: what is done to single nodes, edges and heads on the way, see Changes.
+//   unchanged: the same pass without changes, if it is known: layers before the first change are taken from it.
 // Returns { logitsAt: position -> logits (vocabulary), sites: site -> per layer (T, width), attention: per layer
-//   (heads, T, T), norms: reciprocal norms (T) in the order of computation }. Logits of a circuit are calibrated.
-export function forward(model, tokens, { circuit = null, norms = null, changes = null } = {}) {
-  return new Pass(model, tokens, circuit, circuit?.frozen ? norms : null, changes).run();
+//   (heads, T, T), norms: reciprocal norms (T) in the order of computation, streams: what each layer begins with }. Logits of a circuit are calibrated.
+export function forward(model, tokens, { circuit = null, norms = null, changes = null, unchanged = null } = {}) {
+  return new Pass(model, tokens, circuit, circuit?.frozen ? norms : null, changes).run(unchanged);
 }
 
 // nodes: [{ layer, site, channel, values }], values of every position, NaN where the node stays as it is.
@@ -22,6 +23,10 @@ export function forward(model, tokens, { circuit = null, norms = null, changes =
 export class Changes {
   constructor({ nodes = [], edges = [], heads = [] } = {}) {
     Object.assign(this, { nodes, edges, heads });
+  }
+
+  get firstLayer() {
+    return Math.min(...[...this.nodes, ...this.edges, ...this.heads].map(({ layer }) => layer));
   }
 
   at(kind, layer, site) {
@@ -35,13 +40,14 @@ class Pass {
     this.changes = changes ?? new Changes();
     this.layers = circuit ? circuit.layers : model.layers;
     this.sites = Object.fromEntries(NODE_SITES.map((site) => [site, []]));
-    this.attention = [];
-    this.norms = [];
+    [this.attention, this.norms, this.streams] = [[], [], []];
   }
 
-  run() {
-    let h = this.#embed();
-    for (let layer = 0; layer < this.m.n_layer; layer++) {
+  run(unchanged) {
+    const first = unchanged ? Math.min(this.changes.firstLayer, this.m.n_layer - 1) : 0;
+    let h = first ? this.#taken(unchanged, first) : this.#embed();
+    for (let layer = first; layer < this.m.n_layer; layer++) {
+      this.streams[layer] = h;
       h = this.#added(h, this.#attend(h, layer), "resid_post_attn");
       h = this.#added(h, this.#neurons(h, layer), "resid_post_mlp");
     }
@@ -49,7 +55,14 @@ class Pass {
     const { read, inverse } = normalize(h, this.m.d_model, norm, this.model.final_norm, this.frozen?.[index]);
     this.norms.push(inverse);
     const logitsAt = (position) => this.#unembed(read, position);
-    return { logitsAt, sites: this.sites, attention: this.attention, norms: this.norms };
+    return { logitsAt, sites: this.sites, attention: this.attention, norms: this.norms, streams: this.streams };
+  }
+
+  // What layer `first` begins with, and all before it, of another pass.
+  #taken({ sites, attention, norms, streams }, first) {
+    for (const site of NODE_SITES) this.sites[site] = sites[site].slice(0, first);
+    [this.attention, this.norms, this.streams] = [attention.slice(0, first), norms.slice(0, 2 * first), streams.slice(0, first)];
+    return streams[first];
   }
 
   #embed() {

@@ -20,6 +20,7 @@ export class Session {
     session.circuit = new Circuit(session.model, record, tensors);
     session.tokenizer = new Tokenizer(tensors.header.vocabulary, tensors.header.special);
     session.plain = new Map(); // unchanged passes of the last prompts
+    session.others = { key: "", now: null }; // passes with the last question's other changes
     return session;
   }
 
@@ -55,21 +56,25 @@ export class Session {
       position: at.position,
       predictions: bySide((side) => this.#predictions(now[side].logitsAt(at.position), answer, foil)),
       differences: bySide((side) => ({ now: difference(now[side]), before: difference(own[side]) })),
+      twinDifference: twins && logitDifference(twins.full, other.length - 1, answer, foil),
       nodes: this.#nodeValues(now, twins),
       heads: this.#heads(now),
       milliseconds: performance.now() - start,
     };
   }
 
-  // Of each side, what `node` does on top of the other changes: the logit difference when it is switched off, and the
-  // logits that it moves most: those with it minus those without.
-  withoutNode({ prompt, twin, changes, position, answer, foil }, node) {
+  // Of each side, what `node` does on top of the other changes, its own left aside: the logit difference with it and when
+  // it is switched off at every token, and, asked for, the logits that it moves most: those with it minus those without.
+  withoutNode({ prompt, twin, changes, position, answer, foil }, node, logits = true) {
     const at = this.#place(prompt, twin, position), others = changes.filter((change) => !sameNode(change, node));
     const off = this.#changed(at, [...others, { kind: "off", node, where: "both", at: null }]);
-    const now = this.#changed(at, others);
+    const key = JSON.stringify([prompt, twin, others]);
+    if (this.others.key !== key) this.others = { key, now: this.#changed(at, others) };
+    const { now } = this.others, difference = (pass) => logitDifference(pass, at.position, answer, foil);
     const effect = (side) => ({
-      difference: logitDifference(off[side], at.position, answer, foil),
-      moved: this.#moved(now[side].logitsAt(at.position), off[side].logitsAt(at.position)),
+      before: difference(now[side]),
+      difference: difference(off[side]),
+      ...(logits && { moved: this.#moved(now[side].logitsAt(at.position), off[side].logitsAt(at.position)) }),
     });
     return Object.fromEntries(SIDES.map((side) => [side, effect(side)]));
   }
@@ -121,7 +126,7 @@ export class Session {
       if (!mine.length) return own[side];
       const circuit = side === "circuit" ? this.circuit : null;
       const resolved = new Changes(this.#resolve(mine, side, tokens.length, { twins, pairing }));
-      return forward(this.model, tokens, { circuit, norms: own.full.norms, changes: resolved });
+      return forward(this.model, tokens, { circuit, norms: own.full.norms, changes: resolved, unchanged: own[side] });
     };
     return { full: pass("full"), circuit: pass("circuit") };
   }

@@ -62,6 +62,16 @@ export class Tokenizer {
     for (const part of parts) ids.push(this.ranks.get(part));
   }
 
+  // Text of ids; bytes that are no text become U+FFFD.
+  decode(ids) {
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytesOfLatin(ids.map((id) => this.vocabulary[id]).join("")));
+  }
+
+  // What a person writes for a token: signs for white space are what they stand for.
+  read(shown) {
+    return Object.entries(SIGNS).reduce((text, [character, sign]) => text.replaceAll(sign, character), shown);
+  }
+
   // As a person reads a token: white space as signs, what does not print and parts of characters by number.
   show(id) {
     if (id >= this.vocabulary.length) return `<id ${id}>`;

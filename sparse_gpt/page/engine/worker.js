@@ -1,8 +1,8 @@
 // Runs a session beside the page, so that typing never waits for a pass.
 //
-// Messages in: { open: { record, packed } } once, then { number, state } or { number, state, without: node }. Out:
-// { started } when it listens, { ready } or { failed } once, then for every state { number, view }, or
-// { number, without } with logit differences, or { number, problem } where it cannot be run.
+// Messages in: { open: { record, packed } } once, then { number, state }, { number, state, without: node } or
+// { number, state, effects: nodes }. Out: { started } when it listens, { ready } or { failed } once, then for every state
+// { number, view }, or { number, without } and { number, effects } with logit differences, or { number, problem } where it cannot be run.
 
 import { InputProblem, Session } from "./session.js";
 
@@ -19,8 +19,9 @@ self.addEventListener("message", ({ data }) => {
     return;
   }
   try {
-    const { number, state, without } = data;
+    const { number, state, without, effects } = data;
     if (without) self.postMessage({ number, without: session.withoutNode(state, without) });
+    else if (effects) self.postMessage({ number, effects: effects.map((node) => session.withoutNode(state, node, false)) });
     else self.postMessage({ number, view: session.look(state) });
   } catch (error) {
     if (!(error instanceof InputProblem)) throw error;

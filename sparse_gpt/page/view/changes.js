@@ -27,7 +27,7 @@ export class ChangesView {
     this.find("undo").disabled = !this.store.past.length;
     this.find("redo").disabled = !this.store.future.length;
     this.find("reset").disabled = !changes.length;
-    this.find("address").hidden = true;
+    this.find("address").hidden = this.find("link-said").hidden = true;
     const items = changes.map((change) => {
       const text = this.#told(change), remove = () => this.store.change(null, (each) => each === change);
       return element("li", {}, text, button("Remove", remove, { "aria-label": `Remove: ${text}` }));
@@ -53,7 +53,7 @@ export class ChangesView {
     location.hash = stateToHash(this.data.record.task, this.store.state);
     const address = this.find("address");
     address.value = location.href;
-    address.hidden = false;
+    address.hidden = this.find("link-said").hidden = false;
     address.select();
   }
 }

@@ -36,8 +36,15 @@ export function signed(value) {
   return (value >= 0 ? "+" : "") + text.replace("-", "−").replace("e−", "e-").replace("e-", "e−");
 }
 
+// The same of what has no sign.
+export function size(value) {
+  return signed(Math.abs(value)).replace("+", "");
+}
+
+// Whole percents; tenths below ten, and above 99, where they tell the sure from the surer.
 export function percent(share) {
   if (share > 0.9995 && share < 1) return ">99.9%";
+  if (share >= 0.9895 && share < 1) return `${(100 * share).toFixed(1)}%`;
   return share >= 0.0995 ? `${(100 * share).toFixed(0)}%` : share >= 0.00095 ? `${(100 * share).toFixed(1)}%` : "<0.1%";
 }
 
@@ -62,6 +69,14 @@ export function nodeKey(node) {
 export function nodeOfKey(key) {
   const [layer, site, channel] = key.split(".");
   return [Number(layer), site, Number(channel)];
+}
+
+// Keys of nodes layer by layer, as they are computed.
+export function inOrder(keys, siteNames) {
+  const sites = Object.keys(siteNames), rank = ([layer, site, channel]) => [layer, sites.indexOf(site), channel];
+  const ranked = [...keys].map((key) => [key, rank(nodeOfKey(key))]);
+  const order = (a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2];
+  return ranked.sort((a, b) => order(a[1], b[1])).map(([key]) => key);
 }
 
 // "layer 1: MLP neuron 33", as the drawing calls it.

@@ -14,9 +14,10 @@ export function drawingText(svg) {
   const copy = svg.cloneNode(true), originals = svg.querySelectorAll("*");
   const parts = [...copy.querySelectorAll("*")];
   parts.forEach((part, i) => {
-    const { fill, stroke, opacity, display } = getComputedStyle(originals[i]);
+    const { fill, stroke, opacity, display } = getComputedStyle(originals[i]), drawn = part instanceof SVGGraphicsElement;
     if (display === "none" && part.tagName !== "style" && part.tagName !== "title") return void part.remove();
     if (part.hasAttribute("style")) Object.assign(part.style, { fill, stroke, opacity }); // not as text: the policy forbids it
+    else if (drawn && opacity !== "1") part.style.opacity = opacity; // classes of the page, such as embedding edges of other tokens
     for (const name of ["tabindex", "role", "aria-label", "aria-pressed"]) part.removeAttribute(name);
     part.classList.remove("chosen", "changed", "terminal-active");
   });

@@ -2,10 +2,13 @@
 
 import { nodeOfKey } from "./dom.js";
 
+const FEW = 8; // nodes whose effects are asked for at once: what is typed meanwhile waits for them
+
 export class Engine {
-  // source: the worker's script; shown: called with { view, state }, { without, state } or { problem }.
+  // source: the worker's script; shown: called with { view, state }, { without, state }, { effects, of: nodes, state }
+  // or { problem }.
   constructor(source, { ready, failed, shown }) {
-    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, number: 0 });
+    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, chores: null, number: 0 });
   }
 
   // Policies of some notebooks allow workers from data: alone.
@@ -41,25 +44,34 @@ export class Engine {
     this.#next();
   }
 
-  get idle() {
-    return !this.running && !this.waiting;
+  // What each of many nodes does, { state, effects: nodes }, a few at a time, whenever nothing else waits.
+  does(chores) {
+    this.chores = chores;
+    this.#next();
+  }
+
+  #chore() {
+    const effects = this.chores?.effects.splice(0, FEW) ?? [];
+    return effects.length ? { state: this.chores.state, effects } : null;
   }
 
   #next() {
-    if (this.running || !this.waiting) return;
-    this.running = { number: ++this.number, ...this.waiting };
+    if (this.running) return;
+    const next = this.waiting ?? this.#chore();
+    if (!next) return;
+    this.running = { number: ++this.number, ...next };
     this.waiting = null;
     this.worker.postMessage(this.running);
   }
 
   #answered({ number, ...answer }) {
     if (number !== this.running?.number) return;
-    const { state, without } = this.running;
+    const { state, without, effects } = this.running;
     this.running = null;
     // What a node does when it is off costs more passes: asked for only when nothing newer waits.
     const node = answer.view && state.node;
     if (node && !this.waiting && !without) this.waiting = { state, without: nodeOfKey(node) };
-    this.shown({ ...answer, state, stale: Boolean(this.waiting && !this.waiting.without) });
+    this.shown({ ...answer, of: effects, state, stale: Boolean(this.waiting && !this.waiting.without) });
     this.#next();
   }
 }

@@ -3,7 +3,7 @@
 import { button, element, largest, percent, SIDES, signed, tint, tokenSpan } from "./dom.js";
 
 const LISTED = 4; // tokens that a head looks at most
-const LEAST = 0.005; // of its attention
+const LEAST = 0.005, NAMED = 0.0005; // of its attention: what a token needs, and what is left
 
 export class HeadsView {
   constructor(page) {
@@ -26,6 +26,7 @@ export class HeadsView {
       element("h3", {}, title),
       element("div", { class: "maps" }, ...maps),
       ...Object.keys(SIDES).map((side) => looksAt(view, key, side)),
+      this.#constant(layer, head),
       this.#single(layer, head, view),
       element("div", { class: "row" }, "Nodes: ", ...this.#nodes(layer, head)),
       this.#copy(layer, head, view, state),
@@ -43,6 +44,15 @@ export class HeadsView {
       const node = `${layer}.${site}.${channel}`;
       return button(`${site.slice(-1)} ${channel}`, () => this.store.set({ node }));
     });
+  }
+
+  // What stays as it is whatever the prompt: queries or keys of which the circuit has no channel.
+  #constant(layer, head) {
+    const own = new Set(this.#own(layer, head).map(({ site }) => site));
+    const names = Object.entries({ attn_q: "query", attn_k: "key" }).filter(([site]) => !own.has(site)).map(([, name]) => name);
+    if (!names.length) return null;
+    const are = names.length > 1 ? "its queries and keys are constant" : `its ${names[0]} is constant`;
+    return element("p", {}, `The circuit has no ${names.join(" and no ")} channel of this head: in it ${are}, the same at every token.`);
   }
 
   // Where one query or key channel is all that the circuit has of a head's, attention is what that channel does: its values.
@@ -81,11 +91,12 @@ function looksAt(view, key, side) {
   const row = view.heads[key][side].slice(first, first + view.position + 1);
   const order = Array.from(row.keys()).sort((a, b) => row[b] - row[a] || a - b);
   const made = element("p", {}, `In the ${SIDES[side]} `, tokenSpan(view.tokens[view.position].text, "chosen"), " looks at ");
-  for (const t of order.slice(0, LISTED).filter((t) => row[t] >= LEAST)) {
-    made.append(tokenSpan(view.tokens[t].text), ` ${percent(row[t])} (${t}), `);
-  }
-  const left = 1 - row.reduce((sum, weight) => sum + weight, 0);
-  made.append(left > 0.0005 ? `the sink ${percent(left)}` : "nothing else");
+  const listed = order.slice(0, LISTED).filter((t) => row[t] >= LEAST), sum = (of) => of.reduce((total, t) => total + row[t], 0);
+  const others = sum(order) - sum(listed), sink = 1 - sum(order);
+  const parts = listed.map((t) => [tokenSpan(view.tokens[t].text), ` ${percent(row[t])} (${t})`]);
+  if (others > NAMED) parts.push([`others ${percent(others)}`]);
+  if (sink > NAMED) parts.push([`the sink ${percent(sink)}`]);
+  made.append(...parts.flatMap((part, i) => (i ? [", ", ...part] : part)), ".");
   return made;
 }
 
@@ -104,5 +115,7 @@ function attentionMap(view, key, side, title, choose) {
   canvas.addEventListener("click", ({ offsetY }) => {
     choose(Math.min(time - 1, Math.floor((offsetY / canvas.clientHeight) * time)));
   });
-  return element("figure", {}, canvas, element("figcaption", {}, `${name}: rows look at columns`));
+  const axis = (kind, text) => element("span", { class: kind, "aria-hidden": "true" }, text);
+  const map = element("div", { class: "map" }, axis("across", "is looked at →"), axis("down", "looks →"), canvas);
+  return element("figure", {}, element("figcaption", {}, name), map);
 }

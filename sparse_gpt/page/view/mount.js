@@ -1,18 +1,22 @@
 // A circuit's page in any element: puts its parts together. main.js calls mount, in page.html, which a notebook shows in a frame.
 
 import { bytesOfText, gunzip, headerOf } from "../engine/tensors.js";
+import { Tokenizer } from "../engine/tokenizer.js";
 import { ChangesView } from "./changes.js";
-import { nodeKey, nodeName } from "./dom.js";
+import { inOrder, nodeKey, nodeName } from "./dom.js";
 import { DrawingView } from "./drawing.js";
 import { Engine } from "./engine.js";
 import { FormationView } from "./formation.js";
 import { HeadsView } from "./heads.js";
 import { Host } from "./host.js";
+import { KeptNames } from "./kept.js";
 import { NamesView, noNames, ofFile } from "./names.js";
 import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
 import { PromptView } from "./prompt.js";
+import { RankingView } from "./ranking.js";
 import { Store, stateOfHash } from "./store.js";
+import { TwinView } from "./twin.js";
 import { WaysOut } from "./ways_out.js";
 
 const EMPTY = { prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null, names: noNames() };
@@ -20,7 +24,7 @@ const EMPTY = { prompt: "", twin: "", answer: null, foil: null, changes: [], pos
 // root: an element with the content of body.html; text: what the page carries (page.py: packed_page).
 // Resolves to { store, engine, data } once the model is sent to its worker; rejects where the text is damaged.
 export async function mount(root, text) {
-  const packed = await gunzip(bytesOfText(text)), { page: data, engine: source } = headerOf(packed);
+  const packed = await gunzip(bytesOfText(text)), { page: data, engine: source, ...model } = headerOf(packed);
   const find = (id) => root.querySelector(`#${id}`), main = root.querySelector("main");
   const keys = root === document.body ? document : root, active = () => root.getRootNode().activeElement;
   let linkProblem = ""; // said once
@@ -31,29 +35,33 @@ export async function mount(root, text) {
     const given = store.state.names.labels[nodeKey(node)];
     return given ? `“${given}” (${bare(node)})` : bare(node);
   };
-  const page = { data, store, find, keys, active, bare, name };
   data.keys = known.nodes;
-  const prompts = new PromptView(page);
+  const engine = new Engine(source, { ready, failed: (reason) => failed(root, reason), shown });
+  const tokenizer = new Tokenizer(model.vocabulary, model.special), ordered = inOrder(data.keys, data.site_names);
+  const kept = new KeptNames(data.record, data.keys, !data.hosted), vocabulary = model.config.vocab_size;
+  const page = { data, store, find, keys, active, bare, name, engine, tokenizer, vocabulary, ordered, kept };
+  const prompts = new PromptView(page), twins = new TwinView(page);
   const drawing = new DrawingView(page);
   const heads = new HeadsView(page);
-  const panel = new NodeView(page);
+  const panel = new NodeView(page), ranking = (page.ranking = new RankingView(page));
   const changes = new ChangesView(page);
   const names = new NamesView(page), out = new WaysOut(page);
   const host = data.hosted ? new Host(page, known, (problem) => say(root, problem, true)) : null;
   new FormationView(page);
-  const engine = new Engine(source, { ready, failed: (reason) => failed(root, reason), shown });
   engine.open(data.record, packed);
   return { store, engine, data };
 
-  function ready(config) {
-    let start = { ...prompts.first(), names: data.labels ? ofFile(data.labels, data.record, data.keys).names : noNames() };
+  function ready() {
+    const given = data.labels ? ofFile(data.labels, data.record, data.keys).names : noNames();
+    let start = { ...prompts.first(), names: kept.names ?? given };
     try {
-      start = stateOfHash(location.hash, { ...known, vocabulary: config.vocab_size, names: start.names }) ?? start;
+      start = stateOfHash(location.hash, { ...known, vocabulary, names: start.names }) ?? start;
     } catch (error) {
       linkProblem = error.message;
     }
     store.state = { ...store.state, ...start };
-    host?.ready(config.vocab_size);
+    host?.ready(vocabulary);
+    names.begin(start.names, start.names === kept.names);
     ask(store.state);
   }
 
@@ -62,11 +70,13 @@ export async function mount(root, text) {
     prompts.showTexts(state);
     changes.show(state);
     names.show(state);
+    ranking.asked(state);
     host?.show(state);
     engine.ask(state);
   }
 
-  function shown({ view, without, problem, state, stale }) {
+  function shown({ view, without, effects, of, problem, state, stale }) {
+    if (effects) return ranking.add(of, effects, state);
     if (without) return void (state.node === store.state.node && panel.showWithout(without));
     main.classList.toggle("stale", Boolean(problem));
     main.setAttribute("aria-busy", String(stale));
@@ -77,8 +87,10 @@ export async function mount(root, text) {
     linkProblem = "";
     drawing.show(view, state);
     prompts.show(view, state.node && drawing.values(view, state.node));
-    showPredictions(page, view, state);
+    twins.show(view, state, prompts);
+    showPredictions(page, view, state, prompts.isSample(state));
     panel.show(view, state);
+    ranking.show(view, state);
     heads.show(view, state);
     out.show(view);
   }

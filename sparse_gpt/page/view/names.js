@@ -46,11 +46,25 @@ export class NamesView {
     }
   }
 
+  // What the names are at first; from then on those that a person gives are kept.
+  begin(names, wereKept) {
+    this.last = names;
+    if (wereKept) this.#say("As they were left in this browser.");
+  }
+
+  #keep(names) {
+    if (!this.last || names === this.last) return;
+    this.last = names;
+    this.kept.write(names);
+    if (!this.kept.works) this.#say("This browser keeps no names of this page: save them, or link to them, before you leave.");
+  }
+
   #say(text) {
     this.find("names-said").textContent = text;
   }
 
   show({ names, node }) {
+    this.#keep(names);
     this.find("names-of").textContent = node ? this.bare(nodeOfKey(node)) : "Choose a node to give it a name.";
     for (const [id, field] of Object.entries({ label: "labels", group: "groups" })) {
       const input = this.find(id), text = (node && names[field][node]) || "";

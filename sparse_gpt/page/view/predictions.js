@@ -1,21 +1,37 @@
-// The next token after the chosen one: circuit and full model side by side.
+// The next token after the chosen one: circuit and full model side by side, and in a line which of answer and foil wins.
 
-import { element, percent, signed, table, tokenSpan } from "./dom.js";
+import { element, percent, signed, size, table, tokenSpan } from "./dom.js";
 
-const TITLES = { circuit: "Circuit", full: "Full model" };
+const TITLES = { circuit: "Circuit", full: "Full model" }, SHORT = { circuit: "Circuit", full: "Model" };
 
-export function showPredictions({ find }, view, state) {
+// `sampled`: whether the prompt is a sample, whose answer is known to be right.
+export function showPredictions({ find }, view, state, sampled) {
   const sides = Object.keys(TITLES);
   find("predictions").replaceChildren(...sides.map((side) => predictions(side, view, state)));
-  const differences = state.answer === null ? [] : sides.map((side) => difference(side, view.differences[side]));
-  find("difference").replaceChildren(...differences);
+  const lines = state.answer === null ? [] : sides.map((side) => decision(side, view, state, sampled));
+  find("difference").replaceChildren(...lines, note(view, state));
 }
 
-function difference(side, { now, before }) {
-  const share = `, ${percent(1 / (1 + Math.exp(-now)))} of the two`;
-  const changed = Math.abs(now - before) > 5e-4 ? ` (${signed(before)} without the changes)` : "";
-  const told = [`${TITLES[side]}: answer minus foil `, element("b", {}, signed(now)), share, changed];
+// How answer and foil read, to be named where their difference is told.
+export function answerAndFoil(view, { answer, foil }) {
+  const text = (id) => view.predictions.circuit.find((row) => row.id === id)?.text ?? "";
+  return [text(answer), text(foil)];
+}
+
+// Whichever of the two wins stands first: of one's own prompt nobody has said which is right.
+function decision(side, view, state, sampled) {
+  const { now, before } = view.differences[side], sign = now < 0 ? -1 : 1, texts = answerAndFoil(view, state);
+  const [first, second] = sign < 0 ? texts.reverse() : texts;
+  const told = [`${SHORT[side]}: `, tokenSpan(first), " over ", tokenSpan(second), " by ", element("b", {}, size(now))];
+  told.push(` (${percent(1 / (1 + Math.exp(-Math.abs(now))))})`);
+  if (state.changes.length) told.push(now === before ? ", unmoved" : `, ${signed(sign * before)} without changes`);
+  if (sampled && now < 0) told.push(element("span", { class: "problem" }, " wrong"));
   return element("span", { id: `difference-${side}` }, ...told);
+}
+
+function note({ tokens, position }, { changes }) {
+  const count = changes.length ? `${changes.length} change${changes.length > 1 ? "s" : ""}` : "no changes";
+  return element("span", { id: "difference-note" }, "after ", tokenSpan(tokens[position].text), `, ${count}`);
 }
 
 function predictions(side, view, { answer, foil }) {

@@ -22,13 +22,14 @@ export class WaysOut {
     this.view = view;
   }
 
-  // Every node with its names and its values at the chosen token.
+  // Every node with its names, its values at the chosen token and, once they are computed, what switching it off does.
   nodeRows() {
-    const { names } = this.store.state, { position, nodes } = this.view;
+    const { names } = this.store.state, { position, nodes } = this.view, effects = this.ranking.all;
     const titles = ["id", "layer", "site", "channel", "label", "group", "position", "circuit", "full_model"];
+    if (effects) titles.push("off_circuit", "off_full_model");
     const rows = [...this.data.keys].map((key) => {
       const { circuit, full } = nodes[key];
-      return [key, ...nodeOfKey(key), names.labels[key], names.groups[key], position, circuit[position], full[position]];
+      return [key, ...nodeOfKey(key), names.labels[key], names.groups[key], position, circuit[position], full[position], ...ofNode(effects, key)];
     });
     return [titles, ...rows];
   }
@@ -42,4 +43,9 @@ export class WaysOut {
     });
     return [titles, ...rows];
   }
+}
+
+function ofNode(effects, key) {
+  const effect = effects?.get(key);
+  return effect ? [effect.circuit, effect.full] : [];
 }

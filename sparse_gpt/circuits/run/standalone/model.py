@@ -124,7 +124,7 @@ class ReadSite:
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
     def __call__(self, h: jax.Array, tokens: jax.Array, at: jax.Array) -> jax.Array:
-        x = normalized(h, self.squares[tokens], self.d_model, self.layer_norm)
+        x = normalized(h, jnp.take(self.squares, tokens), self.d_model, self.layer_norm)
         x = x * self.scale[:, None] + self.shift[:, None]
         x = jnp.concatenate([x, jnp.take(self.positions, at, axis=0).T])
         return self.top_k(x.T if self.top_k.selects else x)
@@ -258,7 +258,7 @@ class StandaloneCircuit:
     def logits(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """(B, V) logits at one position per prompt, from tokens (B, T), before calibration."""
         x, token = self.final(jnp.reshape(tokens, -1), padded_layout(positions, tokens.shape[1]))
-        bigram = self.bigram[token % len(self.bigram)]
+        bigram = jnp.take(self.bigram, token % len(self.bigram), axis=0)
         return jnp.dot(x.T, self.head) + self.bias[None, :] + bigram
 
     def answer_logits(self, batch: TaskBatch | PackedBatch) -> jax.Array:
