@@ -249,7 +249,7 @@ class StandaloneCircuit:
             elif part is not None:
                 delta = part(h, tokens, at)
             if last:
-                h, tokens, at = (x[..., layout.ends] for x in (h, tokens, at))
+                h, tokens, at = (jnp.take(x, layout.ends, axis=-1) for x in (h, tokens, at))
             h = sublayer(h, jnp.zeros((0, h.shape[1]), h.dtype) if delta is None else delta)
         every = jnp.concatenate([h, jnp.take(self.rest, tokens, axis=0).T])
         x = normalized(every, jnp.zeros(len(tokens), h.dtype), len(every), self.layer_norm)
