@@ -16,9 +16,10 @@ from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support, require
 from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.objective import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
-from sparse_gpt.circuits.run.task_batch import joined, rows
+from sparse_gpt.circuits.run.task_batch import joined, rows, without_longest
 from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.config import PruneConfig
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
@@ -66,6 +67,21 @@ def test_families_have_equal_shares_and_the_calibration_of_one_task() -> None:
     assert np.asarray(candidate.calibration.scale).shape == ()
     with pytest.raises(InputError, match="task a: several tasks can share one circuit on one family each, not on main"):
         share({"a": mixed, "b": plain()})
+
+
+def test_training_samples_take_the_place_of_prompts_too_long_for_selection() -> None:
+    ends = np.repeat([3, 4, 5, 6, 7, 3, 4, 5, 6, 30], 2).astype(np.int32)
+    tokens = np.zeros((20, 31), np.int32)
+    long = TaskBatch(tokens, ends, np.full(20, 1, np.int32), np.full(20, 2, np.int32))
+    train = long._replace(tokens=np.zeros((20, 31), np.int32) + 9, positions=np.full(20, 5, np.int32))
+    two = {name: FamilySamples(train, long, long) for name in ("a", "b")}
+    mixed = mixture(TaskSamples(train, long, long), two)
+    assert len(mixed.validation.positions) == 2 * 18
+    config = circuits_model.config(prune=PruneConfig(ablation="zero"), context=64)
+    chosen = Problem.build(LoadedModel(config, circuits_model.params(config)), mixed).selection.batch
+    assert max(chosen.positions) == 7
+    np.testing.assert_array_equal(np.bincount(chosen.task), [38, 38])
+    assert int(np.sum(chosen.tokens[:, 0] == 9)) == 2 * 20
 
 
 def test_a_family_that_the_model_cannot_do_is_left_out() -> None:
@@ -158,7 +174,9 @@ def test_prune_families_restricts_and_widens(tokenizer_of_1024: Tokenizer) -> No
     assert two.parts == ("nested", "finished")
     assert list(two.others) == ["main", "elsewhere"]
     assert len(narrow.validation.positions) == 80
-    assert len(wide.validation.positions) == 4 * 64, "32 pairs of each at least"
+    assert {len(family.validation.positions) for family in wide.families.values()} == {64}, "32 pairs of each at least"
+    shorter = [without_longest(family.validation) for family in wide.families.values()]
+    assert len(wide.validation.positions) == 4 * min(len(each.positions) for each in shorter)
     assert len(wide.families["nested"].heldout.positions) == 80
     np.testing.assert_array_equal(narrow.heldout.answer, wide.families["main"].heldout.answer)
     with pytest.raises(TaskError, match="family broken is novel"):
