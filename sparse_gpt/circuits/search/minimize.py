@@ -184,6 +184,8 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     """A support without every node (or tied pair) that can go, see `screen` and `minimize`."""
 
     def losses(sets: np.ndarray) -> np.ndarray:
+        nonlocal evaluator
+        evaluator = evaluator.within_support(np.max(sets, axis=0)[graph.gate_of])  # where so few are left that it pays
         return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
 
     def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
