@@ -242,7 +242,12 @@ def test_minimizing_removes_tied_nodes_together() -> None:
     class Needs:
         def within(self, candidates: Candidates, bound: float) -> np.ndarray:
             np.testing.assert_array_equal(candidates.gates, candidates.gates[:, graph.tied])
+            assert not np.any(candidates.gates[:, supports[-1] == 0]), "candidates of another support"
             return 1 - candidates.gates[:, needed]
+
+        def within_support(self, gates: np.ndarray) -> "Needs":
+            supports.append(gates)
+            return self
 
         def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros(candidate.gates.shape[1]), np.zeros(0)
@@ -250,9 +255,11 @@ def test_minimizing_removes_tied_nodes_together() -> None:
         def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
             return np.zeros(2), np.zeros((2, len(gates))), None
 
+    supports: list[np.ndarray] = []
     evaluator: Any = Needs()
     left = minimize_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
+    assert supports[-1].sum() < len(graph.tied) / 2, "the model that runs candidates follows them"
 
 
 class Needs:
