@@ -276,8 +276,10 @@ class Evaluator:
             piece = dataclasses.replace(self, batch=batch, first_set=following)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
-            scale, shift, loss = self._fit_many(logits)
-            losses[left] = np.maximum(seen / total * loss, self._least_of_tasks(logits, len(batch.positions)))
+            losses[left] = self._least_of_tasks(logits, len(batch.positions))
+            if seen == total or self.batch.task is None:
+                scale, shift, loss = self._fit_many(logits)
+                losses[left] = np.maximum(seen / total * loss, losses[left])
             if seen == total:
                 losses[left] = self._largest(logits, scale, shift, losses[left])
             stays = losses[left] <= bounds[left]
