@@ -37,13 +37,13 @@ class Layout:
         return jnp.broadcast_to(jnp.arange(self.time)[None, :], (self.ends.shape[0], self.time))
 
     def by_prompt(self, x: jax.Array) -> jax.Array:
-        """(n, N) as (n, B, T)."""
-        return x.reshape(x.shape[0], -1, self.time) if self.grid is None else jnp.take(x, self.grid, axis=1)
+        """(N, n) as (B, T, n)."""
+        return x.reshape(-1, self.time, x.shape[1]) if self.grid is None else jnp.take(x, self.grid, axis=0)
 
     def side_by_side(self, x: jax.Array) -> jax.Array:
-        """(n, B, T) as (n, N)."""
-        flat = x.reshape(x.shape[0], -1)
-        return flat if self.place is None else jnp.take(flat, self.place, axis=1)
+        """(B, T, n) as (N, n)."""
+        flat = x.reshape(-1, x.shape[2])
+        return flat if self.place is None else jnp.take(flat, self.place, axis=0)
 
 
 class PackedBatch(NamedTuple):

@@ -148,6 +148,10 @@ class SlotLayout:
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.einsum("ns,np->sp", self.places, x) + self.constants[:, None]
 
+    def by_token(self, x: jax.Array) -> jax.Array:
+        """The same as (N, slots): rows that attention can lay out by prompt."""
+        return jnp.einsum("ns,np->ps", self.places, x) + self.constants[None, :]
+
 
 @flax.struct.dataclass
 class Attention:
@@ -169,16 +173,16 @@ class Attention:
         if not len(self.sink):  # every head is constant
             return self.out(jnp.zeros((0, asking.shape[1]), h.dtype), query_at)
         parts = (self.q(asking, query_at), self.k(read, layout.at), self.v(read, layout.at))
-        q, k, v = (place(x) for place, x in zip(self.slots, parts, strict=True))
-        q = q[:, :, None] if last else layout.by_prompt(q)
+        q, k, v = (place.by_token(x) for place, x in zip(self.slots, parts, strict=True))
+        q = q[:, None] if last else layout.by_prompt(q)
         q, k, v = (self._heads(x) for x in (q, layout.by_prompt(k), layout.by_prompt(v)))
-        y = attend(q, k, v, self.sink, query_at[:, None] if last else layout.steps)
-        y = y.transpose(1, 3, 0, 2).reshape(-1, y.shape[0], y.shape[2])  # (A * slots, B, T or 1)
-        return self.out(y[:, :, 0] if last else layout.side_by_side(y), query_at)
+        y = jnp.swapaxes(attend(q, k, v, self.sink, query_at[:, None] if last else layout.steps), 1, 2)
+        y = y.reshape(*y.shape[:2], -1)  # (B, T or 1, A * slots)
+        return self.out((y[:, 0] if last else layout.side_by_side(y)).T, query_at)
 
     def _heads(self, x: jax.Array) -> jax.Array:
-        """(A * slots, B, T) as (B, A, T, slots)."""
-        return x.reshape(len(self.sink), -1, *x.shape[1:]).transpose(2, 0, 3, 1)
+        """(B, T, A * slots) as (B, A, T, slots)."""
+        return jnp.swapaxes(x.reshape(*x.shape[:2], len(self.sink), -1), 1, 2)
 
 
 @flax.struct.dataclass
