@@ -242,11 +242,9 @@ def test_minimizing_removes_tied_nodes_together() -> None:
     class Needs:
         def within(self, candidates: Candidates, bound: float) -> np.ndarray:
             np.testing.assert_array_equal(candidates.gates, candidates.gates[:, graph.tied])
-            assert not np.any(candidates.gates[:, supports[-1] == 0]), "candidates of another support"
             return 1 - candidates.gates[:, needed]
 
         def within_support(self, gates: np.ndarray) -> "Needs":
-            supports.append(gates)
             return self
 
         def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
@@ -255,11 +253,9 @@ def test_minimizing_removes_tied_nodes_together() -> None:
         def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
             return np.zeros(2), np.zeros((2, len(gates))), None
 
-    supports: list[np.ndarray] = []
     evaluator: Any = Needs()
     left = minimize_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
-    assert supports[-1].sum() < len(graph.tied) / 2, "the model that runs candidates follows them"
 
 
 class Needs:
@@ -284,6 +280,28 @@ class Needs:
 
     def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
         return np.zeros(2), np.zeros((2, len(gates))), None
+
+
+def test_the_model_that_runs_candidates_follows_what_is_gone_not_what_was_tried() -> None:
+    graph = ModelGraph(CONFIG.model, PARAMS)
+    every = np.ones(len(graph.tied), np.float32)
+    supports = [every]
+
+    class Follows(Needs):
+        def within_support(self, gates: np.ndarray) -> "Needs":
+            if gates.sum() <= supports[-1].sum() / 2:
+                supports.append(gates)
+            return self
+
+        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+            assert not np.any(candidates.gates[:, supports[-1] == 0]), "candidates of another support"
+            return super().within(candidates, bound)
+
+    # The last ones are needed, so that trying to remove all that are left fails.
+    evaluator: Any = Follows(np.arange(len(every) - 60, len(every)))
+    left = minimize_nodes(Support(every), evaluator, graph, 0.5, lambda _: None)
+    np.testing.assert_array_equal(np.flatnonzero(left.gates), evaluator.needed)
+    assert len(supports) == 2
 
 
 def _nodes_and_problem(needed: int, **settings: Any) -> tuple[np.ndarray, Any]:

@@ -23,6 +23,7 @@ from sparse_gpt.records import Node
 
 Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
 Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) roughly what removing each would add
+Progress = Callable[[np.ndarray], None]
 Report = Callable[[str], None]  # takes a line about the progress
 Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 """(items,) of 0 and 1 -> margins (B,) of some samples, their slopes (B, items) with respect to the items, and what
@@ -37,7 +38,7 @@ def minimize(
     kept: np.ndarray,
     target: float,
     costs: Costs | None = None,
-    progress: Callable[[int], None] = lambda left: None,
+    progress: Progress = lambda kept: None,
 ) -> np.ndarray:
     """Removes items until none can be removed alone without the loss crossing `target`.
 
@@ -51,7 +52,7 @@ def minimize(
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in the unit of the losses.
       costs: cheap estimates that order the first sweeps (attribution); None goes to the rounds at once.
-      progress: called with the number of items left.
+      progress: called with what is left, (items,), whenever something is gone.
 
     Returns:
       (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.
@@ -84,7 +85,7 @@ def screen(
     kept: np.ndarray,
     target: float,
     margins: Margins,
-    progress: Callable[[int], None] = lambda left: None,
+    progress: Progress = lambda kept: None,
 ) -> np.ndarray:
     """Removes many items at once, as long as more than FEW are left, by a prediction that is verified once.
 
@@ -97,7 +98,7 @@ def screen(
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in nats.
       margins: of the calibrated logits, answer - foil.
-      progress: called with the number of items left.
+      progress: called with what is left, (items,), whenever something is gone.
 
     Returns:
       (items,) of 0 and 1, to be minimized.
@@ -117,7 +118,7 @@ def screen(
         stale = found <= loss + LARGEST_SHARE * (target - loss)
         if stale:
             kept, loss, share = fewer[0], found, min(2 * share, LARGEST_SHARE)
-            progress(int(kept.sum()))
+            progress(kept)
         else:
             share /= 2
     return kept
@@ -135,9 +136,7 @@ def _predicted(
     return order, mean_loss(margin[:, None] - np.cumsum(slopes[:, order], axis=1))
 
 
-def _sweep(
-    losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Callable[[int], None]
-) -> np.ndarray:
+def _sweep(losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Progress) -> np.ndarray:
     """`kept` after one pass over `order`, in blocks from its front.
 
     A harmless block goes whole, and the next one is twice as long; a harmful one is halved. Of at most WIDTH items,
@@ -159,7 +158,7 @@ def _sweep(
             if not len(gone):
                 continue
         kept = _without(kept, [gone])[0]
-        progress(int(kept.sum()))
+        progress(kept)
     return kept
 
 
@@ -184,16 +183,16 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     """A support without every node (or tied pair) that can go, see `screen` and `minimize`."""
 
     def losses(sets: np.ndarray) -> np.ndarray:
-        nonlocal evaluator
-        evaluator = evaluator.within_support(np.max(sets, axis=0)[graph.gate_of])  # where so few are left that it pays
         return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
 
     def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
         return margin, np.stack([graph.sum_over_gates(each) for each in slopes]), foil_share
 
-    def progress(left: int) -> None:
-        report(f"{left} nodes left")
+    def progress(kept: np.ndarray) -> None:
+        nonlocal evaluator
+        report(f"{int(kept.sum())} nodes left")
+        evaluator = evaluator.within_support(kept[graph.gate_of])  # what is gone stays gone
 
     def costs(kept: np.ndarray) -> np.ndarray:
         return graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0])
@@ -229,7 +228,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         np.ones(len(gates) + len(items), np.float32),
         target,
         costs,
-        lambda n: report(f"{n} nodes and edges left"),
+        lambda kept: report(f"{int(kept.sum())} nodes and edges left"),
     )
     opened = expand(left[None, :]).gates[0]
     dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
