@@ -35,9 +35,8 @@ Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
 _COMPILED: set[Program] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
-Key = tuple[
-    int, int, int, str
-]  # of the model, the restricted model, the ablation set; SHA-256 of samples and candidate
+# Of the model, the restricted model, the ablation set; SHA-256 of samples and candidate.
+Key = tuple[int, int, int, str]
 
 
 @jax.jit

@@ -17,12 +17,14 @@ from sparse_gpt.parameters import Leaf
 
 @flax.struct.dataclass
 class Layout:
-    """Attributes:
-    at: (N,) each token's position in its prompt.
-    ends: (B,) where the tokens stand that predict the answers.
-    grid: (B, T) where each prompt's tokens stand; after its last one, anywhere. None: at b * T + t.
-    place: (N,) where each token stands in the flattened grid; None with it.
-    time: T.
+    """Which place belongs to which token of which prompt.
+
+    Attributes:
+        at: (N,) each token's position in its prompt.
+        ends: (B,) where the tokens stand that predict the answers.
+        grid: (B, T) where each prompt's tokens stand; after its last one, anywhere. None: at b * T + t.
+        place: (N,) where each token stands in the flattened grid; None with it.
+        time: T.
     """
 
     at: Leaf
