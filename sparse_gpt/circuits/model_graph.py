@@ -16,7 +16,7 @@ import functools
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_vector
 from sparse_gpt.config import READS, WRITES, ModelConfig
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Node
@@ -61,6 +61,18 @@ class ModelGraph:
     def edges(self, gates: np.ndarray) -> tuple[Edge, ...]:
         """Every edge between the open nodes of a gate vector (nodes,)."""
         return edges_between(self.config, self.params, from_vector(gates, self.config))
+
+    def edges_of_each(self, gates: np.ndarray) -> np.ndarray:
+        """(nodes,) how many edges between the open nodes of a gate vector (nodes,) begin or end at each of them."""
+        layered = from_vector(gates, self.config)
+        found = {site: np.zeros(value.shape, np.int64) for site, value in layered.items()}
+        for site, (source, _) in SOURCES.items():
+            for layer in range(self.config.n_layer):
+                joined = matrix(self.config, self.params, site, layer) != 0
+                joined &= (layered[source][layer] > 0)[:, None] & (layered[site][layer] > 0)[None, :]
+                found[source][layer] += joined.sum(axis=1)
+                found[site][layer] += joined.sum(axis=0)
+        return to_vector(found)
 
     def count_edges(self, gates: np.ndarray) -> int:
         """len(edges(gates))."""

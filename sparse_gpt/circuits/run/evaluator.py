@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import flax.struct
 import jax
@@ -26,7 +27,7 @@ from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
-TOKENS, SHORTEST = 4096, 64  # within a support, a multiple that all tokens are filled up to; width of short prompts
+TOKENS = 1024  # within a support, a multiple that the tokens of ROWS prompts are filled up to
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
@@ -35,6 +36,7 @@ Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
 _COMPILED: set[Program] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
+Piece = tuple[CandidateModel, TaskBatch | PackedBatch]
 # Of the model, the restricted model, the ablation set; SHA-256 of samples and candidate.
 Key = tuple[int, int, int, str]
 
@@ -149,6 +151,8 @@ class Evaluator:
             the next set, cyclically.
         largest_scale: of calibrations.
         subcircuits: runs candidates within one set of nodes, see `within_support`; None: the whole model runs all.
+        room: within a support, tokens that ROWS prompts are filled up to, and the length that one prompt is: of the
+            batch that it was made for, so that one program serves all of its pieces.
         known: logits of single candidates that were evaluated before, here or by an evaluator made from this one.
     """
 
@@ -158,6 +162,7 @@ class Evaluator:
     first_set: int = 0
     largest_scale: float = MAX_SCALE
     subcircuits: Subcircuits | None = None
+    room: tuple[int, int] = (TOKENS, 1)
     known: dict[Key, tuple[np.ndarray, GatedModel, Subcircuits | None]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -177,10 +182,19 @@ class Evaluator:
             return self
         if opened > FEW * self.nodes:
             return self
-        if weight_count(config) * self.batch.tokens.size * opened < WORTH_COMPILING:
+        if not self.worth_compiling(opened):
             return self
         within = build_subcircuits(self.gated, from_vector(gates, config))
-        return dataclasses.replace(self, subcircuits=jax.tree.map(jnp.asarray, within))
+        return dataclasses.replace(self, subcircuits=jax.tree.map(jnp.asarray, within), room=room_of(self.batch))
+
+    def worth_compiling(self, opened: int) -> bool:
+        """Whether programs for one support of so many nodes pay when each of its nodes is tried."""
+        return bool(weight_count(self.gated.model.config) * self.batch.tokens.size * opened >= WORTH_COMPILING)
+
+    def on_rows(self, index: slice | np.ndarray, first_set: int | None = None) -> Self:
+        """The same on some of its samples, of which the first ROWS may be given a set of ablation values."""
+        first = self.first_set if first_set is None else first_set
+        return dataclasses.replace(self, batch=rows(self.batch, index), first_set=first)
 
     def of(self, gated: GatedModel) -> "Evaluator":
         """The same of another model, or of other ablation values."""
@@ -219,15 +233,7 @@ class Evaluator:
         return self.known[key][0].copy()
 
     def _logits(self, candidates: Candidates) -> np.ndarray:
-        starts = range(0, len(self.batch.positions), ROWS)
-        models = [self._model(self.first_set + i // ROWS, candidates.gates) for i in starts]
-        batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
-        pieces: list[tuple[CandidateModel, TaskBatch | PackedBatch]] = []
-        for model, batch in zip(models, batches, strict=True):
-            if model is self.subcircuits:
-                pieces.append((model, packed(trimmed(batch, SHORTEST), ROWS, TOKENS)))
-            else:
-                pieces.append((model, trimmed(_filled(batch, whole=len(batches) > 1))))
+        pieces = self._pieces(candidates.gates)
         chunks = list(candidates.chunks(self._config))
         calls = [
             (model, gates, candidates.places, kept, piece, np.int32(count))
@@ -240,6 +246,24 @@ class Evaluator:
             for i, (_, _, count) in enumerate(chunks)
         ]
         return bounded(np.concatenate(found)[:, : len(self.batch.positions)])
+
+    def _pieces(self, gates: np.ndarray) -> list[Piece]:
+        """The batch in pieces of ROWS, and what runs candidates (N, nodes) on each."""
+        starts = range(0, len(self.batch.positions), ROWS)
+        models = [self._model(self.first_set + i // ROWS, gates) for i in starts]
+        batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
+        pieces: list[Piece] = []
+        for model, batch in zip(models, batches, strict=True):
+            if model is self.subcircuits:
+                pieces.append((model, self._packed(batch)))
+            else:
+                pieces.append((model, trimmed(filled(batch, whole=len(batches) > 1))))
+        return pieces
+
+    def _packed(self, batch: TaskBatch) -> PackedBatch:
+        """A piece of the batch without padding between its prompts."""
+        tokens, time = self.room
+        return packed(trimmed(batch, time), ROWS, tokens)
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
@@ -271,11 +295,10 @@ class Evaluator:
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
         while seen < total:
             count = ROWS if len(left) > 1 else ROWS * AT_A_TIME
-            batch, following = rows(self.batch, slice(seen, seen + count)), self.first_set + seen // ROWS
-            piece = dataclasses.replace(self, batch=batch, first_set=following)
+            piece = self.on_rows(slice(seen, seen + count), self.first_set + seen // ROWS)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
-            losses[left] = self._least_of_tasks(logits, len(batch.positions))
+            losses[left] = self._least_of_tasks(logits, len(piece.batch.positions))
             if seen == total or self.batch.task is None:
                 scale, shift, loss = self._fit_many(logits)
                 losses[left] = np.maximum(seen / total * loss, losses[left])
@@ -311,7 +334,7 @@ class Evaluator:
         order = np.argsort(-loss[: whole * ROWS].reshape(whole, ROWS).mean(axis=1), kind="stable")
         places = np.arange(len(loss))
         places[: whole * ROWS] = places[: whole * ROWS].reshape(whole, ROWS)[order].reshape(-1)
-        return dataclasses.replace(self, batch=rows(self.batch, places))
+        return self.on_rows(places)
 
     def _margins_of(self, candidate: Candidates) -> np.ndarray:
         """(B,) calibrated margins, answer - foil, of one candidate."""
@@ -379,7 +402,7 @@ class Evaluator:
 
     def on_few(self, most: int = ROWS) -> "Evaluator":
         """This evaluator on at most `most` of its samples, see `task_batch.few`."""
-        return dataclasses.replace(self, batch=rows(self.batch, few(self.batch, most)))
+        return self.on_rows(few(self.batch, most))
 
     def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
         gates, kept, _ = next(candidate.chunks(self.gated.model.config))
@@ -405,7 +428,14 @@ def _sha256(arrays: PyTree) -> str:
     return found.hexdigest()
 
 
-def _filled(batch: TaskBatch, whole: bool) -> TaskBatch:
+def room_of(batch: TaskBatch) -> tuple[int, int]:
+    """Tokens, a multiple of TOKENS, that hold any ROWS prompts from a multiple of ROWS on; what the longest prompt needs."""
+    lengths = np.asarray(batch.positions) + 1
+    most = max(int(np.sum(lengths[i : i + ROWS])) for i in range(0, len(lengths), ROWS))
+    return -(-most // TOKENS) * TOKENS, int(np.max(lengths))
+
+
+def filled(batch: TaskBatch, whole: bool) -> TaskBatch:
     """A batch repeated to ROWS rows, or to half as many where these are enough and it need not be `whole`, without what
     tells its tasks apart: few programs serve all."""
     count = ROWS if whole or len(batch.positions) > ROWS // 2 else ROWS // 2

@@ -4,8 +4,9 @@ Minimization asks for the losses of thousands of candidates that are all parts o
 is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import flax.struct
 import jax
@@ -18,11 +19,12 @@ from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.build import build_from_nodes
 from sparse_gpt.circuits.run.standalone.layout import PackedBatch
-from sparse_gpt.circuits.run.standalone.model import Attention, Mlp, NodeSite, StandaloneCircuit, TopKGate
+from sparse_gpt.circuits.run.standalone.model import Attention, NodeSite, ReadSite, StandaloneCircuit, TopKGate
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.parameters import Leaf
 
+Site = TypeVar("Site", NodeSite, ReadSite)
 CONSTANT = -1  # the place of a weight that is no edge
 
 
@@ -88,23 +90,32 @@ class Subcircuits:
     def _with_sites(self, gates: Gates, sites: Mapping[tuple[str, int], NodeSite]) -> StandaloneCircuit:
         """The support with other sites, and gates where the stream is read."""
 
-        def part_of(layer: int, part: Attention | Mlp | None) -> Attention | Mlp | None:
-            if part is None:
-                return None
-            kind = "attn" if isinstance(part, Attention) else "mlp"
-            read = replace(part.read, top_k=self._gated(part.read.top_k, gates, f"{kind}_in", layer))
-            out = sites[f"{kind}_out", layer]
-            if isinstance(part, Mlp):
-                return replace(part, read=read, neuron=sites["mlp_neuron", layer], out=out)
-            q, k, v = (sites[f"attn_{x}", layer] for x in "qkv")
-            return replace(part, read=read, q=q, k=k, v=v, out=out)
+        def changed(name: str, layer: int, site: Site) -> Site:
+            if isinstance(site, NodeSite):
+                return sites[name, layer]
+            return replace(site, top_k=self._gated(site.top_k, gates, name, layer))
 
-        sublayers = (replace(s, part=part_of(i // 2, s.part)) for i, s in enumerate(self.whole.sublayers))
-        return replace(self.whole, sublayers=tuple(sublayers))
+        return with_sites(self.whole, changed)
 
     def _gated(self, top_k: TopKGate, gates: Gates, site: str, layer: int) -> TopKGate:
         channels = top_k.index[top_k.opened]
         return replace(top_k, gate=gates[site][layer][channels], value=self.ablation[site][layer][channels])
+
+
+def with_sites(whole: StandaloneCircuit, change: Callable[[str, int, Site], Site]) -> StandaloneCircuit:
+    """A circuit on its own with what `change` makes of every site, from its name, layer and itself."""
+    sublayers = []
+    for i, sublayer in enumerate(whole.sublayers):
+        part, layer = sublayer.part, i // 2
+        if isinstance(part, Attention):
+            q, k, v = (change(f"attn_{x}", layer, getattr(part, x)) for x in "qkv")
+            read, out = change("attn_in", layer, part.read), change("attn_out", layer, part.out)
+            part = replace(part, read=read, q=q, k=k, v=v, out=out)
+        elif part is not None:
+            neuron, out = change("mlp_neuron", layer, part.neuron), change("mlp_out", layer, part.out)
+            part = replace(part, read=change("mlp_in", layer, part.read), neuron=neuron, out=out)
+        sublayers.append(replace(sublayer, part=part))
+    return replace(whole, sublayers=tuple(sublayers))
 
 
 def _sites(whole: StandaloneCircuit) -> Iterator[tuple[str, int, NodeSite, int]]:

@@ -17,6 +17,7 @@ from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.thresholds import predictor
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.io import Json, Tree
 from sparse_gpt.records import Node
@@ -28,8 +29,10 @@ Report = Callable[[str], None]  # takes a line about the progress
 Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 """(items,) of 0 and 1 -> margins (B,) of some samples, their slopes (B, items) with respect to the items, and what
 `objective.losses` takes beside margins."""
+Predict = Callable[[np.ndarray], tuple[Losses, Costs]]  # (items,) of 0 and 1 -> losses and costs of its parts, roughly
 WIDTH = 8  # candidates tried at a time
 FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
+WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
 
@@ -124,6 +127,52 @@ def screen(
     return kept
 
 
+def thin(
+    losses: Losses,
+    kept: np.ndarray,
+    target: float,
+    predict: Predict,
+    progress: Progress = lambda kept: None,
+) -> np.ndarray:
+    """Minimizes by losses that are predicted near what is left, and takes as much of it as holds.
+
+    A prediction is good near its set. So what is removed by it, one set inside the other, is followed as far as the
+    true loss allows, and from there predicted anew, until that is hardly worth it.
+
+    Args:
+      losses: losses of candidate sets.
+      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
+      target: in the unit of the losses.
+      predict: what predicts losses of parts of a set (items,), and the costs that order the first sweeps.
+      progress: called with what is left, (items,), whenever something is gone.
+
+    Returns:
+      (items,) of 0 and 1, to be minimized.
+    """
+    kept = np.array(kept, np.float32)
+    while kept.any():
+        nested = [kept]
+        guess, costs = predict(kept)
+        minimize(guess, kept, target, costs, nested.append)
+        left = nested[_last_within(losses, nested, target)]
+        gone, kept = kept.sum() - left.sum(), left
+        if gone:
+            progress(kept)
+        if gone < WORTH_PREDICTING * kept.sum():
+            break
+    return kept
+
+
+def _last_within(losses: Losses, nested: list[np.ndarray], target: float) -> int:
+    """Index of the last of nested sets, or of about WIDTH of them, whose loss is at most `target`; 0 if none is."""
+    last = len(nested) - 1
+    if last and losses(nested[-1][None, :])[0] <= target:
+        return last
+    tried = np.unique(np.linspace(1, last - 1, WIDTH).astype(int)) if last > 1 else np.zeros(0, int)
+    good = tried[losses(np.stack([nested[i] for i in tried])) <= target] if len(tried) else tried
+    return int(good.max(initial=0))
+
+
 def _predicted(
     margin: np.ndarray, slopes: np.ndarray, foil_share: np.ndarray | None, items: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -180,10 +229,7 @@ def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
 
 
 def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
-    """A support without every node (or tied pair) that can go, see `screen` and `minimize`."""
-
-    def losses(sets: np.ndarray) -> np.ndarray:
-        return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
+    """A support without every node (or tied pair) that can go, see `screen`, `thin` and `minimize`."""
 
     def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
@@ -194,12 +240,31 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         report(f"{int(kept.sum())} nodes left")
         evaluator = evaluator.within_support(kept[graph.gate_of])  # what is gone stays gone
 
-    def costs(kept: np.ndarray) -> np.ndarray:
-        return graph.sum_over_gates(-evaluator.slopes(Candidates(kept[None, graph.gate_of]))[0])
+    def losses_by(of: Callable[[], Evaluator]) -> Losses:
+        return lambda sets: of().within(Candidates(sets[:, graph.gate_of]), target)
 
+    def costs_by(of: Callable[[], Evaluator]) -> Costs:
+        def costs(kept: np.ndarray) -> np.ndarray:
+            """For every edge that goes with a node: the aim is few edges."""
+            gates = kept[graph.gate_of]
+            rises = graph.sum_over_gates(-of().slopes(Candidates(gates[None, :]))[0])
+            edges = graph.sum_over_gates(graph.edges_of_each(gates))
+            return np.where(rises > 0, rises / np.maximum(1, edges), rises)
+
+        return costs
+
+    losses, costs = losses_by(lambda: evaluator), costs_by(lambda: evaluator)
     left = screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
-    left = minimize(losses, left, target, costs, progress)
-    return Support(left[graph.gate_of])
+    near = predictor(evaluator, left[graph.gate_of])
+    if near is None:
+        return Support(minimize(losses, left, target, costs, progress)[graph.gate_of])
+
+    def predict(kept: np.ndarray) -> tuple[Losses, Costs]:
+        held = near.near(Candidates(kept[None, graph.gate_of]))
+        return losses_by(lambda: held), costs_by(lambda: held)
+
+    left = thin(losses, left, target, predict, progress)
+    return Support(minimize(losses, left, target, progress=progress)[graph.gate_of])
 
 
 def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
@@ -219,17 +284,28 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
         return Candidates(opened[:, graph.gate_of], places, kept)
 
-    def costs(kept: np.ndarray) -> np.ndarray:
-        of_nodes, of_edges = evaluator.slopes(expand(kept[None, :]))
-        return -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
+    def losses_by(of: Evaluator) -> Losses:
+        return lambda sets: of.within(expand(sets), target)
 
-    left = minimize(
-        lambda sets: evaluator.within(expand(sets), target),
-        np.ones(len(gates) + len(items), np.float32),
-        target,
-        costs,
-        lambda kept: report(f"{int(kept.sum())} nodes and edges left"),
-    )
+    def costs_by(of: Evaluator) -> Costs:
+        def costs(kept: np.ndarray) -> np.ndarray:
+            of_nodes, of_edges = of.slopes(expand(kept[None, :]))
+            return -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
+
+        return costs
+
+    def progress(kept: np.ndarray) -> None:
+        report(f"{int(kept.sum())} nodes and edges left")
+
+    def predict(kept: np.ndarray) -> tuple[Losses, Costs]:
+        held = near.near(expand(kept[None, :]))
+        return losses_by(held), costs_by(held)
+
+    losses, left = losses_by(evaluator), np.ones(len(gates) + len(items), np.float32)
+    if (near := predictor(evaluator, start.gates)) is None:
+        left = minimize(losses, left, target, costs_by(evaluator), progress)
+    else:
+        left = minimize(losses, thin(losses, left, target, predict, progress), target, progress=progress)
     opened = expand(left[None, :]).gates[0]
     dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
     return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))

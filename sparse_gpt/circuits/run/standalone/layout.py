@@ -84,3 +84,13 @@ def packed(batch: TaskBatch, count: int, multiple: int) -> PackedBatch:
 
     layout = Layout(with_tokens(at), with_prompts(np.cumsum(ends + 1) - 1), grid, with_tokens(row * time + at), time)
     return PackedBatch(with_tokens(tokens[row, at]), layout, with_prompts(batch.answer), with_prompts(batch.foil))
+
+
+def packed_values(values: np.ndarray, batch: TaskBatch, into: PackedBatch) -> np.ndarray:
+    """What belongs to tokens (B, at least T), or to prompts (B, 1), of a batch in the order of `packed(batch, ...)`:
+    (N,), or (its B,), filled up with zeros."""
+    ends = np.asarray(batch.positions)
+    if values.shape[1] == 1:
+        return np.pad(values[:, 0], (0, len(into.answer) - len(ends)))
+    inside = np.arange(values.shape[1])[None, :] <= ends[:, None]
+    return np.pad(values[inside], (0, len(into.tokens) - int(inside.sum())))

@@ -37,6 +37,7 @@ class TopKGate:
       constants, constant_index: (m,) values that are constant and may come before others, and their channels.
       opened: where the open nodes stand among the n values.
       gate, value: (open nodes,) how far each of them is open, and what it is as far as it is not; None: all open.
+      threshold: (N,) the magnitude from which on a value stays, instead of k; None: selection is exact.
       keep: k of AbsTopK; None where it does not act.
       ranked: whether the ranks of the open nodes are counted; else the n values are all of the site's.
     """
@@ -47,6 +48,7 @@ class TopKGate:
     opened: Leaf
     gate: Leaf = None
     value: Leaf = None
+    threshold: Leaf = None
     keep: int | None = flax.struct.field(pytree_node=False, default=None)
     ranked: bool = flax.struct.field(pytree_node=False, default=True)
 
@@ -65,7 +67,8 @@ class TopKGate:
 
     def _outcome(self, x: jax.Array) -> jax.Array:
         if self.keep is None:
-            return jnp.take(x, self.opened, axis=0)
+            mine = jnp.take(x, self.opened, axis=0)
+            return mine if self.threshold is None else jnp.where(jnp.abs(mine) >= self.threshold[None, :], mine, 0)
         if self.selects:
             return jnp.take(abs_topk(x, self.keep), self.opened, axis=-1).T
         mine = jnp.take(x, self.opened, axis=0)

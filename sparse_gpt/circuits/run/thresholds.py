@@ -1,0 +1,153 @@
+"""Losses of candidates near one circuit, predicted: what AbsTopK lets through is decided by that circuit's thresholds.
+
+Nearly all that an exact evaluation computes are values of closed nodes, for they compete with the open ones. Of one
+circuit it is known, token by token, between which two magnitudes selection draws the line. Candidates that lack little
+of it move this line little: with the line held, no competitor needs a value, and a candidate takes a tenth of the time.
+Nothing is decided by such losses alone; `minimize.thin` verifies what it removes by them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.nodes import Gates, from_vector
+from sparse_gpt.circuits.run.candidates import AT_A_TIME, Candidates
+from sparse_gpt.circuits.run.edge_ablation import ablate_edges
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, filled, room_of
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.standalone.layout import packed_values
+from sparse_gpt.circuits.run.subcircuits import Site, Subcircuits, build_subcircuits, with_sites
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, trimmed
+from sparse_gpt.config import NODE_SITES
+from sparse_gpt.model.taps import chain, gate
+from sparse_gpt.model.transformer import apply
+from sparse_gpt.sparsity.topk import abs_topk
+
+MOST = 0.1  # share of all nodes; with more, what competes is no longer most of the work
+Thresholds = Mapping[tuple[str, int], np.ndarray]
+"""(site, layer) -> (B, T), or (B, 1) at sites that are computed only where answers are predicted."""
+
+
+@jax.jit
+def _thresholds(
+    gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch
+) -> list[jax.Array]:
+    """The middle between the last magnitude that stays and the first that goes, wherever AbsTopK acts in a circuit:
+    in the order of `_selecting`."""
+    model, found = gated.model, {}
+    circuit = ablate_edges(gated, gates, places, kept)
+
+    def select(site: str, layer: int, x: jax.Array) -> jax.Array:
+        if site not in model.activation_sites:
+            return x
+        chosen = abs_topk(x, int(model.activation_fraction * x.shape[-1]))
+        stays, magnitude = chosen != 0, jnp.abs(x)
+        last = jnp.min(jnp.where(stays, magnitude, jnp.inf), axis=-1)
+        first = jnp.max(jnp.where(stays, 0, magnitude), axis=-1)
+        found[site, layer] = (last + first) / 2
+        return chosen
+
+    without = _without_selection(circuit)
+    tap = chain(select, gate(gates, circuit.ablation))
+    apply(without.model, without.params, batch.tokens, tap=tap, positions=batch.positions)
+    return [found[each] for each in _selecting(gated)]
+
+
+def _without_selection(gated: GatedModel) -> GatedModel:
+    return dataclasses.replace(
+        gated, model=dataclasses.replace(gated.model, activation_fraction=0.0, activation_sites=())
+    )
+
+
+def _selecting(gated: GatedModel) -> list[tuple[str, int]]:
+    """Sites and layers where AbsTopK acts."""
+    model = gated.model
+    return [
+        (site, layer) for layer in range(model.config.n_layer) for site in NODE_SITES if site in model.activation_sites
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor(Evaluator):
+    """An evaluator of candidates within one support, by the thresholds of a circuit that they are near to.
+
+    Attributes:
+        thresholds: of the circuit on each sample.
+    """
+
+    thresholds: Thresholds = dataclasses.field(default_factory=dict)
+
+    def on_rows(self, index: slice | np.ndarray, first_set: int | None = None) -> Self:
+        """See `Evaluator.on_rows`."""
+        some = super().on_rows(index, first_set)
+        return dataclasses.replace(some, thresholds={site: each[index] for site, each in self.thresholds.items()})
+
+    def near(self, candidate: Candidates) -> Self:
+        """The same with the thresholds of one candidate."""
+        given, kept, _ = next(candidate.chunks(self.gated.model.config))
+        gates = {site: jnp.asarray(value[0]) for site, value in given.items()}
+        places, stays = jnp.asarray(candidate.places), jnp.asarray(kept[0])
+
+        def of(start: int) -> list[np.ndarray]:
+            batch = filled(rows(trimmed(self.batch), slice(start, start + ROWS)), whole=True)
+            found: list[np.ndarray] = jax.device_get(_thresholds(self.gated, gates, places, stays, batch))
+            return found
+
+        first = of(0)  # alone, or several threads would compile
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            parts = [first, *pool.map(of, range(ROWS, len(self.batch.positions), ROWS))]
+        every = [np.concatenate(each)[: len(self.batch.positions)] for each in zip(*parts, strict=True)]
+        found = dict(zip(_selecting(self.gated), every, strict=True))
+        return dataclasses.replace(self, thresholds=found, known={})
+
+    def _pieces(self, gates: np.ndarray) -> list[Piece]:
+        pieces: list[Piece] = []
+        for start in range(0, len(self.batch.positions), ROWS):
+            part = self.on_rows(slice(start, start + ROWS))
+            given = self._packed(part.batch)
+            values = {site: packed_values(each, part.batch, given) for site, each in part.thresholds.items()}
+            pieces.append((_held(self._within(gates), values), given))
+        return pieces
+
+    def _within(self, gates: np.ndarray) -> Subcircuits:
+        if self.subcircuits is None or not self.subcircuits.holds(gates):
+            raise ValueError("a predictor takes candidates within its own support")
+        return self.subcircuits
+
+
+def predictor(evaluator: Evaluator, gates: np.ndarray) -> Predictor | None:
+    """What predicts losses on an evaluator's samples, for candidates without any node that is closed in `gates`
+    (nodes,), once it has the thresholds of one. None where an evaluation is not worth predicting, or cannot be: without
+    AbsTopK, with AbsTopK on the stream itself, with frozen norms or several sets of ablation values, for many nodes."""
+    gated, opened = evaluator.gated, int(np.sum(gates))
+    model, sites = gated.model, set(gated.model.activation_sites)
+    if not model.activation_fraction or not sites or sites - set(NODE_SITES) or gated.frozen or gated.draws is not None:
+        return None
+    if not 0 < opened <= MOST * evaluator.nodes or not evaluator.worth_compiling(opened):
+        return None
+    within = build_subcircuits(_without_selection(gated), from_vector(gates, model.config))
+    return Predictor(
+        gated,
+        evaluator.batch,
+        evaluator.shift_tokens,
+        largest_scale=evaluator.largest_scale,
+        subcircuits=jax.tree.map(jnp.asarray, within),
+        room=room_of(evaluator.batch),
+    )
+
+
+def _held(within: Subcircuits, thresholds: Mapping[tuple[str, int], np.ndarray]) -> Subcircuits:
+    """A support without AbsTopK, with thresholds (N,) in its place."""
+
+    def hold(name: str, layer: int, site: Site) -> Site:
+        if (name, layer) not in thresholds:
+            return site
+        top_k = dataclasses.replace(site.top_k, threshold=jnp.asarray(thresholds[name, layer]))
+        return dataclasses.replace(site, top_k=top_k)
+
+    return dataclasses.replace(within, whole=with_sites(within.whole, hold))
