@@ -429,7 +429,7 @@ def _sha256(arrays: PyTree) -> str:
 
 
 def room_of(batch: TaskBatch) -> tuple[int, int]:
-    """Tokens, a multiple of TOKENS, that hold any ROWS prompts from a multiple of ROWS on; what the longest prompt needs."""
+    """Tokens, a multiple of TOKENS, that hold ROWS prompts from any multiple of ROWS on; longest prompt."""
     lengths = np.asarray(batch.positions) + 1
     most = max(int(np.sum(lengths[i : i + ROWS])) for i in range(0, len(lengths), ROWS))
     return -(-most // TOKENS) * TOKENS, int(np.max(lengths))

@@ -45,9 +45,11 @@ def _thresholds(
     def select(site: str, layer: int, x: jax.Array) -> jax.Array:
         if site not in model.activation_sites:
             return x
-        chosen = abs_topk(x, int(model.activation_fraction * x.shape[-1]))
+        k = int(model.activation_fraction * x.shape[-1])
+        chosen = abs_topk(x, k)
         stays, magnitude = chosen != 0, jnp.abs(x)
         last = jnp.min(jnp.where(stays, magnitude, jnp.inf), axis=-1)
+        last = jnp.where(jnp.sum(stays, axis=-1) < k, 0, last)  # the others are zero: whatever is not would stay, too
         first = jnp.max(jnp.where(stays, 0, magnitude), axis=-1)
         found[site, layer] = (last + first) / 2
         return chosen

@@ -1,0 +1,226 @@
+"""Candidates whose AbsTopK is held at one circuit's thresholds, and removal by what is predicted with them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
+from sparse_gpt.circuits.problem import Support
+from sparse_gpt.circuits.run import evaluator as evaluation
+from sparse_gpt.circuits.run import thresholds
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.thresholds import Predictor, predictor
+from sparse_gpt.circuits.search import minimize
+from sparse_gpt.config import NODE_SITES, Config
+from sparse_gpt.model.taps import chain, gate
+from sparse_gpt.model.transformer import apply
+from tests import circuits_model
+
+MODELS: dict[str, tuple[float, dict[str, Any]]] = {
+    "sinks, biases": (0.3, {}),
+    "bigram": (0.8, {"bigram": True, "final_bias": True}),
+    "positions, no sinks": (0.4, {"attention_sink": False, "position": "concat", "d_position": 4}),
+    "LayerNorm": (0.4, {"norm": "layer"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _any_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test models are too small, and their supports too large, for predictions to pay."""
+    monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(thresholds, "MOST", 1.0)
+
+
+def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Evaluator, Predictor, Candidates]:
+    """An evaluator, a predictor for a random support, and parts of that, the first of them all of it but some edges."""
+    whole = Evaluator(circuits_model.gated(config), circuits_model.batch(samples, seed=3), NO_TOKENS)
+    support = to_vector(circuits_model.random_gates(config, 4, share))
+    near = predictor(whole, support)
+    assert near is not None
+    rng, graph = np.random.default_rng(0), ModelGraph(config.model, circuits_model.params(config))
+    gates = support * (rng.random((5, len(support))) < np.linspace(1, 0.6, 5)[:, None])
+    every = graph.edges(support)
+    free = removable(config.model, every, from_vector(support, config.model))
+    some = [edge for edge, may_go in zip(every, free, strict=True) if may_go]
+    kept = (rng.random((5, len(some))) < 0.8).astype(np.float32)
+    return whole, near, Candidates(gates.astype(np.float32), edge_places(config.model, some), kept)
+
+
+def _reference(gated: GatedModel, part: Candidates, held: Predictor) -> np.ndarray:
+    """(B, 2) logits of one candidate in the whole model, each value compared with its threshold."""
+    model, batch = gated.model, held.batch
+    gates: Gates = {site: jnp.asarray(value) for site, value in from_vector(part.gates[0], model.config).items()}
+    assert part.kept is not None
+    kept = np.ones(len(part.places), np.float32)
+    kept[: part.kept.shape[1]] = part.kept[0]
+    circuit = ablate_edges(gated, gates, jnp.asarray(part.places), jnp.asarray(kept))
+
+    def compare(site: str, layer: int, x: jax.Array) -> jax.Array:
+        if (site, layer) not in held.thresholds:
+            return x
+        return jnp.where(jnp.abs(x) >= held.thresholds[site, layer][:, : x.shape[1], None], x, 0)
+
+    plain = dataclasses.replace(model, activation_fraction=0.0, activation_sites=())
+    tap = chain(compare, gate(gates, circuit.ablation))
+    logits = apply(plain, circuit.params, batch.tokens, tap=tap, positions=batch.positions)[:, 0]
+    return np.take_along_axis(np.asarray(logits), np.stack([batch.answer, batch.foil], axis=1), axis=1)
+
+
+@pytest.mark.parametrize(("share", "options"), MODELS.values(), ids=list(MODELS))
+def test_near_itself_a_circuit_is_exact_and_elsewhere_selection_is_by_its_thresholds(
+    share: float, options: dict[str, Any]
+) -> None:
+    config = circuits_model.config(0.5, **options)
+    whole, near, parts = _setting(config, share)
+    first = parts.only(np.array([0]))
+    held = near.near(first)
+    np.testing.assert_allclose(held.logits(first), whole.logits(first), rtol=1e-4, atol=1e-4)
+    found = held.logits(parts)
+    for i in range(len(parts.gates)):
+        expected = _reference(whole.gated, parts.only(np.array([i])), held)
+        np.testing.assert_allclose(found[i], expected, rtol=1e-3, atol=1e-3)
+    assert np.abs(found[1:] - whole.logits(parts)[1:]).max() > 1e-2, "thresholds of another circuit are not exact"
+
+
+def test_losses_of_rows_are_those_of_all_and_each_circuit_has_its_own_thresholds() -> None:
+    whole, near, parts = _setting(circuits_model.config(0.5), 0.4)
+    first, last = (parts.only(np.array([i])) for i in (0, 4))
+    held, other = near.near(first), near.near(last)
+    order = np.random.default_rng(5).permutation(len(whole.batch.positions))
+    np.testing.assert_allclose(held.on_rows(order).logits(parts), held.logits(parts)[:, order], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(held.within(parts, np.inf), held(parts).calibrated, rtol=1e-5)
+    # What was asked of one set of thresholds is not given as an answer for another.
+    np.testing.assert_allclose(other.logits(last), whole.logits(last), rtol=1e-4, atol=1e-4)
+    assert np.abs(held.logits(last) - other.logits(last)).max() > 1e-2
+
+
+def test_candidates_outside_the_support_are_refused() -> None:
+    _, near, parts = _setting(circuits_model.config(0.5), 0.3)
+    held = near.near(parts.only(np.array([0])))
+    with pytest.raises(ValueError, match="within its own support"):
+        held.logits(Candidates(np.ones((1, held.nodes), np.float32)))
+
+
+def test_thresholds_stand_in_the_middle() -> None:
+    """Against sorting in NumPy, site by site."""
+    config = circuits_model.config(0.5)
+    whole, near, _ = _setting(config, 1.0)
+    held = near.near(Candidates(np.ones((1, whole.nodes), np.float32)))
+    model, expected = whole.gated.model, {}
+
+    def sort(site: str, layer: int, x: jax.Array) -> jax.Array:
+        if site not in NODE_SITES:
+            return x
+        magnitude, k = np.abs(np.asarray(x)), x.shape[-1] // 2
+        largest = np.sort(magnitude, axis=-1)[..., ::-1]
+        expected[site, layer] = (largest[..., k - 1] + largest[..., k]) / 2
+        return jnp.where(magnitude >= largest[..., k - 1 : k], x, 0)
+
+    plain = dataclasses.replace(model, activation_fraction=0.0, activation_sites=())
+    apply(plain, whole.gated.params, whole.batch.tokens, tap=sort, positions=whole.batch.positions)
+    assert sorted(held.thresholds) == sorted(expected)
+    for place, values in expected.items():
+        np.testing.assert_allclose(held.thresholds[place], values, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_predicted_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = circuits_model.config(0.5)
+    gated, batch = circuits_model.gated(config), circuits_model.batch(ROWS, seed=3)
+    support = to_vector(circuits_model.random_gates(config, 4, 0.05))
+    turning = dataclasses.replace(gated, draws={site: value[None] for site, value in gated.ablation.items()})
+    stream = dataclasses.replace(gated.model, activation_sites=(*NODE_SITES, "resid_post_mlp"))
+    dense = dataclasses.replace(gated.model, activation_fraction=0.0)
+
+    def can(model: GatedModel, gates: np.ndarray = support) -> bool:
+        return predictor(Evaluator(model, batch, NO_TOKENS), gates) is not None
+
+    assert can(gated)
+    assert not can(dataclasses.replace(gated, frozen=True))
+    assert not can(turning)
+    assert not can(dataclasses.replace(gated, model=stream))
+    assert not can(dataclasses.replace(gated, model=dense))
+    assert not can(gated, np.zeros_like(support))
+    monkeypatch.setattr(thresholds, "MOST", 0.1)
+    assert not can(gated, np.ones_like(support))
+    monkeypatch.setattr(evaluation, "WORTH_COMPILING", np.inf)
+    assert not can(gated)
+
+
+@pytest.mark.slow
+def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was predicted: the loss is at the target, and no single node or edge can go."""
+    config = circuits_model.config(0.5)
+    samples = circuits_model.samples(config, circuits_model.params(config), 32)
+    whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
+    graph = ModelGraph(config.model, circuits_model.params(config))
+    start = Support(np.ones(whole.nodes, np.float32))
+    target, rounds = float(whole(start.candidates(graph)).calibrated[0]) + 0.2, []
+    near = Predictor.near
+    monkeypatch.setattr(Predictor, "near", lambda self, candidate: rounds.append(1) or near(self, candidate))
+    nodes = minimize.minimize_nodes(start, whole, graph, target, lambda _: None)
+    assert rounds
+    assert nodes.gates.sum() < start.gates.sum()
+    edges = minimize.minimize_edges(nodes, whole, graph, target, lambda _: None)
+    assert len(edges.kept_edges(graph)) < len(nodes.kept_edges(graph))
+    assert whole(edges.candidates(graph)).calibrated[0] <= target
+    opened = np.flatnonzero(nodes.gates)
+    alone = [nodes.gates * (np.arange(len(nodes.gates)) != i) for i in opened]
+    assert whole(Candidates(np.stack(alone).astype(np.float32))).calibrated.min() > target
+
+
+def test_edges_of_each_node_are_counted() -> None:
+    config = circuits_model.config()
+    graph = ModelGraph(config.model, circuits_model.params(config))
+    gates = to_vector(circuits_model.random_gates(config, 2, 0.5))
+    found, every = graph.edges_of_each(gates), graph.count_edges(gates)
+    assert found.sum() == 2 * every > 0
+    for node in np.flatnonzero(gates)[::7]:
+        assert found[node] == every - graph.count_edges(gates * (np.arange(len(gates)) != node))
+    assert not found[gates == 0].any()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Removal by any prediction
+
+
+def _losses(sets: np.ndarray) -> np.ndarray:
+    """Each of the first ten items costs 1, the others 0.01."""
+    gone = 1 - sets
+    return np.asarray(gone[:, :10].sum(axis=1) + 0.01 * gone[:, 10:].sum(axis=1))
+
+
+def _thinned(predicted: minimize.Losses, target: float = 0.5) -> tuple[np.ndarray, int]:
+    rounds = 0
+
+    def predict(kept: np.ndarray) -> tuple[minimize.Losses, minimize.Costs]:
+        nonlocal rounds
+        rounds += 1
+        return predicted, lambda kept: -predicted(minimize._without(kept, [np.array([i]) for i in range(len(kept))]))
+
+    return minimize.thin(_losses, np.ones(60), target, predict), rounds
+
+
+def test_a_right_prediction_is_taken_whole() -> None:
+    left, rounds = _thinned(_losses)
+    assert _losses(left[None])[0] <= 0.5
+    assert left.sum() == 10
+    assert rounds == 2  # the second finds nothing more
+
+
+def test_what_a_wrong_prediction_removes_is_followed_as_far_as_it_holds() -> None:
+    left, _ = _thinned(lambda sets: np.zeros(len(sets)))
+    assert _losses(left[None])[0] <= 0.5
+    assert left.sum() < 60
+
+
+def test_a_prediction_that_is_never_right_removes_nothing() -> None:
+    left, rounds = _thinned(lambda sets: _losses(sets[:, ::-1]) * 0, target=0.005)
+    assert (left.sum(), rounds) == (60, 1)
