@@ -24,7 +24,7 @@ from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, share
 from sparse_gpt.circuits.run.task_batch import by_task, interleave, joined, rows
-from sparse_gpt.circuits.search import hyperparameters, mask_search, ranking
+from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, ranking
 from sparse_gpt.circuits.search.minimize import minimize_nodes
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.search.select import select
@@ -234,6 +234,7 @@ def test_a_ranking_has_tied_nodes_side_by_side_and_no_truncation_parts_them() ->
     np.testing.assert_array_equal(tied_nodes(CONFIG.model, tie_qk=False), np.arange(len(found)))
 
 
+@pytest.mark.usefixtures("nothing_predicted")
 def test_minimizing_removes_tied_nodes_together() -> None:
     """Loss: a k channel is needed, its q channel alone is not; and nothing else is."""
     graph = ModelGraph(CONFIG.model, PARAMS, tie_qk=True)
@@ -256,6 +257,12 @@ def test_minimizing_removes_tied_nodes_together() -> None:
     evaluator: Any = Needs()
     left = minimize_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
+
+
+@pytest.fixture
+def nothing_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluators made by hand have no model to predict with."""
+    monkeypatch.setattr(minimize, "predictor", lambda evaluator, gates: None)
 
 
 class Needs:
@@ -282,6 +289,7 @@ class Needs:
         return np.zeros(2), np.zeros((2, len(gates))), None
 
 
+@pytest.mark.usefixtures("nothing_predicted")
 def test_the_model_that_runs_candidates_follows_what_is_gone_not_what_was_tried() -> None:
     graph = ModelGraph(CONFIG.model, PARAMS)
     every = np.ones(len(graph.tied), np.float32)
@@ -326,6 +334,7 @@ def _gates(problem: Any, *sets: np.ndarray) -> np.ndarray:
     return gates
 
 
+@pytest.mark.usefixtures("nothing_predicted")
 @pytest.mark.parametrize("kept", [False, True])
 def test_what_ends_at_the_same_nodes_has_its_edges_minimized_once(kept: bool, tmp_path: Path) -> None:
     """Ten nodes and all edges between them are needed; two supports hold them and another ten each."""
@@ -346,6 +355,7 @@ def test_what_ends_at_the_same_nodes_has_its_edges_minimized_once(kept: bool, tm
     np.testing.assert_array_equal(again.support.gates, selected.support.gates)
 
 
+@pytest.mark.usefixtures("nothing_predicted")
 def test_large_supports_are_not_minimized() -> None:
     """The first node is needed. Three supports hold it and 4, 9 or 19 others."""
 

@@ -203,7 +203,7 @@ def _thinned(predicted: minimize.Losses, target: float = 0.5) -> tuple[np.ndarra
     def predict(kept: np.ndarray) -> tuple[minimize.Losses, minimize.Costs]:
         nonlocal rounds
         rounds += 1
-        return predicted, lambda kept: -predicted(minimize._without(kept, [np.array([i]) for i in range(len(kept))]))
+        return predicted, lambda kept: 1 - np.arange(len(kept)) / len(kept)  # the last items are the cheapest
 
     return minimize.thin(_losses, np.ones(60), target, predict), rounds
 
@@ -218,9 +218,9 @@ def test_a_right_prediction_is_taken_whole() -> None:
 def test_what_a_wrong_prediction_removes_is_followed_as_far_as_it_holds() -> None:
     left, _ = _thinned(lambda sets: np.zeros(len(sets)))
     assert _losses(left[None])[0] <= 0.5
-    assert left.sum() < 60
+    assert 10 <= left.sum() < 60
 
 
 def test_a_prediction_that_is_never_right_removes_nothing() -> None:
-    left, rounds = _thinned(lambda sets: _losses(sets[:, ::-1]) * 0, target=0.005)
+    left, rounds = _thinned(lambda sets: np.zeros(len(sets)), target=0.005)
     assert (left.sum(), rounds) == (60, 1)

@@ -4,9 +4,9 @@ Minimization asks for the losses of thousands of candidates that are all parts o
 is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import flax.struct
 import jax
@@ -102,7 +102,13 @@ class Subcircuits:
         return replace(top_k, gate=gates[site][layer][channels], value=self.ablation[site][layer][channels])
 
 
-def with_sites(whole: StandaloneCircuit, change: Callable[[str, int, Site], Site]) -> StandaloneCircuit:
+class Change(Protocol):
+    """What makes a site of (name, layer, site)."""
+
+    def __call__(self, name: str, layer: int, site: Site, /) -> Site: ...
+
+
+def with_sites(whole: StandaloneCircuit, change: Change) -> StandaloneCircuit:
     """A circuit on its own with what `change` makes of every site, from its name, layer and itself."""
     sublayers = []
     for i, sublayer in enumerate(whole.sublayers):

@@ -17,7 +17,7 @@ from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import Evaluator
-from sparse_gpt.circuits.run.thresholds import predictor
+from sparse_gpt.circuits.run.thresholds import Predictor, predictor
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.io import Json, Tree
 from sparse_gpt.records import Node
@@ -297,14 +297,15 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def progress(kept: np.ndarray) -> None:
         report(f"{int(kept.sum())} nodes and edges left")
 
-    def predict(kept: np.ndarray) -> tuple[Losses, Costs]:
-        held = near.near(expand(kept[None, :]))
-        return losses_by(held), costs_by(held)
-
     losses, left = losses_by(evaluator), np.ones(len(gates) + len(items), np.float32)
     if (near := predictor(evaluator, start.gates)) is None:
         left = minimize(losses, left, target, costs_by(evaluator), progress)
     else:
+
+        def predict(kept: np.ndarray, near: Predictor = near) -> tuple[Losses, Costs]:
+            held = near.near(expand(kept[None, :]))
+            return losses_by(held), costs_by(held)
+
         left = minimize(losses, thin(losses, left, target, predict, progress), target, progress=progress)
     opened = expand(left[None, :]).gates[0]
     dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
