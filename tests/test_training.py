@@ -161,7 +161,7 @@ def test_reference_schedule_is_zero_at_both_ends_and_spares_biases() -> None:
     assert kinds == {"wte", "wpe", "kernel", "lm_head"}
 
 
-@pytest.mark.parametrize("recipe", ["paper", "openai_reference", "fast"])
+@pytest.mark.parametrize("recipe", ["paper", "openai_reference", "fast", "muon"])
 def test_one_update_against_numpy(recipe: str) -> None:
     config = small(optimizer__recipe=recipe, model__position="additive")
     params = step.make_state(config).params
@@ -188,6 +188,8 @@ def test_one_update_against_numpy(recipe: str) -> None:
     for path, g in flat.items():
         g = g * scale
         direction = g / (np.sqrt(g * g) + o.eps)  # first step: both moments are exactly the gradient and its square
+        if recipe == "muon" and table[path].kind == MATRIX:
+            direction = _muon(o.beta1 * g * (1 - o.beta1) / (1 - o.beta1**2) + (1 - o.beta1) * g / (1 - o.beta1))
         w = np.asarray(flatten(params)[path], np.float64)
         shrink = 1 - lr * o.weight_decay if len(w.shape) > 1 and table[path].kind != BIGRAM else 1.0
         if recipe == "paper":
@@ -196,6 +198,40 @@ def test_one_update_against_numpy(recipe: str) -> None:
             expected = 0.5 * (w - lr * direction) * shrink
         np.testing.assert_allclose(flatten(new)[path], expected, atol=2e-6, err_msg=str(path))
     assert seen
+
+
+def _muon(moment: np.ndarray) -> np.ndarray:
+    """Muon's direction in float64."""
+    x = moment if moment.shape[0] <= moment.shape[1] else moment.T
+    x = x / np.linalg.norm(x)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return optimizer.MUON_RMS * math.sqrt(max(moment.shape)) * (x if moment.shape[0] <= moment.shape[1] else x.T)
+
+
+def test_the_moments_of_muon_over_several_steps_against_numpy() -> None:
+    config = small(optimizer__recipe="muon")
+    params, o = step.make_state(config).params, config.optimizer
+    made, state, path = optimizer.make(config), step.make_state(config).optimizer, ("h_0", "mlp", "c_fc", "kernel")
+    rng, moment = np.random.default_rng(2), 0.0
+    for count in range(1, 5):
+        gradients = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+        direction, state = made.direction.update(gradients, state)
+        gradient = np.asarray(flatten(gradients)[path], np.float64) / (float(made.rms(gradients)) + 1e-5)
+        moment = o.beta1 * moment + (1 - o.beta1) * gradient
+        ahead = o.beta1 * moment / (1 - o.beta1 ** (count + 1)) + (1 - o.beta1) * gradient / (1 - o.beta1**count)
+        found = np.asarray(flatten(direction)[path])
+        np.testing.assert_allclose(found, _muon(ahead), atol=2e-4)
+    assert math.sqrt(np.mean(found**2)) == pytest.approx(optimizer.MUON_RMS, rel=0.2)
+
+
+def test_a_gradient_of_zeros_moves_nothing() -> None:
+    config = small(optimizer__recipe="muon")
+    params, made = step.make_state(config).params, optimizer.make(config)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    direction, _ = made.direction.update(zeros, made.direction.init(zeros))
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(direction))
 
 
 def test_fast_spares_biases_and_wastes_no_step() -> None:
@@ -224,7 +260,7 @@ def test_clipping_by_rms_is_clipping_by_the_norm_of_all_entries() -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "openai_reference", "fast"])
+@pytest.mark.parametrize("recipe", ["paper", "openai_reference", "fast", "muon"])
 def test_checkpoints_hold_the_state_of_adam_and_nothing_else(recipe: str) -> None:
     """The layout of every checkpoint so far; another one would need a conversion."""
     config = small(optimizer__recipe=recipe)

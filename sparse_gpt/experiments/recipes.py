@@ -256,6 +256,7 @@ def _candidates(*rates: float) -> dict[str, Candidate]:
         "fast, annealed early": Candidate({**FAST, "sparsity.anneal_stop": 0.25}, rates),
         "fast, rate not lowered while dense": Candidate({**FAST, "optimizer.sharkfin": False}, rates),
         "fast, eps 0.03": Candidate({**FAST, "optimizer.eps": 0.03}, rates),
+        "muon, momentum 0.95": Candidate({"optimizer.recipe": "muon", "optimizer.beta1": 0.95}, rates),
     }
 
 

@@ -3,6 +3,7 @@
 paper:             gradients clipped to an RMS of 1 -> Adam; weights decay -> move -> are projected
 openai_reference:  gradients divided by (RMS + 1e-5) -> Adam; weights move -> are projected -> decay
 fast:              the same, but nothing is held constant, and the bigram table starts from counts
+muon:              the same with Muon's direction for the block matrices, and nothing is held constant
 
 The RMS is one number over all parameters together. Moments and gradients stay dense. The projection follows
 `optax.apply_updates`, as in optax.projections. Decay multiplies the weights by 1 - lr * decay, as PyTorch's AdamW does;
@@ -11,16 +12,19 @@ The RMS is one number over all parameters together. Moments and gradients stay d
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from sparse_gpt.config import Config, OptimizerConfig
-from sparse_gpt.parameters import BIGRAM, ParameterSpec, Params, Path, PyTree, parameter_table, unflatten
+from sparse_gpt.parameters import BIGRAM, MATRIX, ParameterSpec, Params, Path, PyTree, parameter_table, unflatten
 
 Project = Callable[[Params], Params]
+Table = Mapping[Path, ParameterSpec]
+MUON_RMS = 0.3  # of an entry of Muon's direction; Adam's, with the eps of 0.1, has about as much
 
 
 class Recipe(NamedTuple):
@@ -38,7 +42,7 @@ class Recipe(NamedTuple):
     apply: Callable[[Params, Params, jax.Array, Project], Params]
 
 
-def make(config: Config, table: Mapping[Path, ParameterSpec] | None = None) -> Recipe:
+def make(config: Config, table: Table | None = None) -> Recipe:
     """The recipe of config.optimizer.
 
     Args:
@@ -46,11 +50,12 @@ def make(config: Config, table: Mapping[Path, ParameterSpec] | None = None) -> R
       table: rows of the tensors that are trained; default: those of the configured model.
     """
     table = parameter_table(config.model) if table is None else table
-    return RECIPES[config.optimizer.recipe](config.optimizer, decayed(table))
+    return RECIPES[config.optimizer.recipe](config.optimizer, table)
 
 
-def paper(o: OptimizerConfig, decays: Params) -> Recipe:
+def paper(o: OptimizerConfig, table: Table) -> Recipe:
     """AdamW on clipped gradients; the projection comes last."""
+    decays = decayed(table)
 
     def apply(params: Params, direction: Params, learning_rate: jax.Array, project: Project) -> Params:
         params = decay(params, decays, learning_rate * o.weight_decay)
@@ -59,7 +64,7 @@ def paper(o: OptimizerConfig, decays: Params) -> Recipe:
     return Recipe(gradient_rms, chain(clip_by_rms(o.grad_rms), adam(o)), apply)
 
 
-def openai_reference(o: OptimizerConfig, decays: Params) -> Recipe:
+def openai_reference(o: OptimizerConfig, table: Table) -> Recipe:
     """The reference's train.py: its gradients, all scaled to an RMS of 1, and decay after the projection."""
 
     def rms(gradients: Params) -> jax.Array:
@@ -68,32 +73,43 @@ def openai_reference(o: OptimizerConfig, decays: Params) -> Recipe:
 
     constants = optax.stateless(lambda gradients, _: without_constants(gradients))
     direction = chain(constants, divide_by(lambda gradients: rms(gradients) + 1e-5), adam(o))
-    return Recipe(rms, direction, functools.partial(_project_then_decay, o, decays))
+    return Recipe(rms, direction, functools.partial(_project_then_decay, o, table))
 
 
-def fast(o: OptimizerConfig, decays: Params) -> Recipe:
+def fast(o: OptimizerConfig, table: Table) -> Recipe:
     """The reference's order of operations with nothing held constant, for a model whose bigram table starts from the
     counts of the training text (see data/bigrams.py)."""
-    direction = chain(divide_by(lambda gradients: gradient_rms(gradients) + 1e-5), adam(o))
-    return Recipe(gradient_rms, direction, functools.partial(_project_then_decay, o, decays))
+    return _unclipped(o, table, adam(o))
+
+
+def muon(o: OptimizerConfig, table: Table) -> Recipe:
+    """The reference's order of operations with Muon's direction for the block matrices, and nothing held constant."""
+    matrices = unflatten({path: spec.kind == MATRIX for path, spec in table.items()})
+    return _unclipped(o, table, adam_and_muon(o, matrices))
+
+
+def _unclipped(o: OptimizerConfig, table: Table, direction: optax.GradientTransformation) -> Recipe:
+    scaled = chain(divide_by(lambda gradients: gradient_rms(gradients) + 1e-5), direction)
+    return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, table))
 
 
 def _project_then_decay(
     o: OptimizerConfig,
-    decays: Params,
+    table: Table,
     params: Params,
     direction: Params,
     learning_rate: jax.Array,
     project: Project,
 ) -> Params:
     params = project(move(params, direction, learning_rate))
-    return decay(params, decays, learning_rate * o.weight_decay)
+    return decay(params, decayed(table), learning_rate * o.weight_decay)
 
 
-RECIPES: Mapping[str, Callable[[OptimizerConfig, Params], Recipe]] = {
+RECIPES: Mapping[str, Callable[[OptimizerConfig, Table], Recipe]] = {
     "paper": paper,
     "openai_reference": openai_reference,
     "fast": fast,
+    "muon": muon,
 }
 
 FINAL_BIAS = "final_logits_bias"
@@ -141,6 +157,37 @@ def adam(o: OptimizerConfig) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=o.eps)
 
 
+def adam_and_muon(o: OptimizerConfig, matrices: Params) -> optax.GradientTransformation:
+    """Adam's direction with its state, but where the tree of bools `matrices` says so, Muon's: the first moment, one
+    step ahead (Nesterov), with its singular values brought near to 1, at an RMS of about MUON_RMS an entry.
+
+    Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); the scale that makes
+    learning rates those of Adam: Liu et al., "Muon is scalable for LLM training" (arXiv 2502.16982), there 0.2.
+    """
+    inner = adam(o)
+
+    def update(gradients: Params, state: PyTree, params: Params | None = None) -> tuple[Params, PyTree]:
+        direction, after = inner.update(gradients, state, params)
+        count = after.count.astype(jnp.float32)
+        now, ahead = 1 - o.beta1**count, 1 - o.beta1 ** (count + 1)
+
+        def moved(is_matrix: bool, adam: jax.Array, first: jax.Array, gradient: jax.Array) -> jax.Array:
+            if not is_matrix:
+                return adam
+            moment = o.beta1 * first / ahead + (1 - o.beta1) * gradient / now
+            return MUON_RMS * max(moment.shape) ** 0.5 * orthogonal(moment)
+
+        return jax.tree.map(moved, matrices, direction, after.mu, gradients), after
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def orthogonal(matrix: jax.Array) -> jax.Array:
+    """A matrix with its singular vectors and singular values near 1, by five Newton-Schulz steps; zeros stay zeros."""
+    newton_schulz = optax.contrib.scale_by_muon(beta=0.0, nesterov=False)
+    return cast(jax.Array, newton_schulz.update(matrix, newton_schulz.init(matrix))[0])
+
+
 def chain(*transformations: optax.GradientTransformation) -> optax.GradientTransformation:
     """`optax.chain` of stateless transformations and a last one, whose state is all that the chain keeps: checkpoints
     hold Adam's moments without a place for what stands before them. Where more has a state, `optax.chain` itself."""
@@ -169,6 +216,6 @@ def decay(params: Params, decays: Params, rate: jax.Array) -> Params:
     return jax.tree.map(lambda w, decays: w * shrink if decays else w, params, decays)
 
 
-def decayed(table: Mapping[Path, ParameterSpec]) -> Params:
+def decayed(table: Table) -> Params:
     """Tree of bools: tensors with more than one dimension, except the bigram table."""
     return unflatten({path: len(spec.shape) > 1 and spec.kind != BIGRAM for path, spec in table.items()})
