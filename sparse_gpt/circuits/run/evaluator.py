@@ -187,7 +187,7 @@ class Evaluator:
         within = build_subcircuits(self.gated, from_vector(gates, config))
         return dataclasses.replace(self, subcircuits=jax.tree.map(jnp.asarray, within), room=room_of(self.batch))
 
-    def worth_compiling(self, opened: int) -> bool:
+    def worth_compiling(self, opened: float) -> bool:
         """Whether programs for one support of so many nodes pay when each of its nodes is tried."""
         return bool(weight_count(self.gated.model.config) * self.batch.tokens.size * opened >= WORTH_COMPILING)
 

@@ -29,6 +29,7 @@ from sparse_gpt.model.transformer import apply
 from sparse_gpt.sparsity.topk import abs_topk
 
 MOST = 0.1  # share of all nodes; with more, what competes is no longer most of the work
+DEARER = 10  # times what programs for a support cost: two more of them, one of the whole model, and passes through that
 Thresholds = Mapping[tuple[str, int], np.ndarray]
 """(site, layer) -> (B, T), or (B, 1) at sites that are computed only where answers are predicted."""
 
@@ -130,7 +131,7 @@ def predictor(evaluator: Evaluator, gates: np.ndarray) -> Predictor | None:
     model, sites = gated.model, set(gated.model.activation_sites)
     if not model.activation_fraction or not sites or sites - set(NODE_SITES) or gated.frozen or gated.draws is not None:
         return None
-    if not 0 < opened <= MOST * evaluator.nodes or not evaluator.worth_compiling(opened):
+    if not 0 < opened <= MOST * evaluator.nodes or not evaluator.worth_compiling(opened / DEARER):
         return None
     within = build_subcircuits(_without_selection(gated), from_vector(gates, model.config))
     return Predictor(
