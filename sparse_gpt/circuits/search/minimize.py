@@ -240,28 +240,27 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         report(f"{int(kept.sum())} nodes left")
         evaluator = evaluator.within_support(kept[graph.gate_of])  # what is gone stays gone
 
-    def losses_by(of: Callable[[], Evaluator]) -> Losses:
-        return lambda sets: of().within(Candidates(sets[:, graph.gate_of]), target)
+    def losses(sets: np.ndarray) -> np.ndarray:
+        return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
 
-    def costs_by(of: Callable[[], Evaluator]) -> Costs:
-        def costs(kept: np.ndarray) -> np.ndarray:
-            """For every edge that goes with a node: the aim is few edges."""
-            gates = kept[graph.gate_of]
-            rises = graph.sum_over_gates(-of().slopes(Candidates(gates[None, :]))[0])
-            edges = graph.sum_over_gates(graph.edges_of_each(gates))
-            return np.where(rises > 0, rises / np.maximum(1, edges), rises)
+    def rises(of: Evaluator, kept: np.ndarray) -> np.ndarray:
+        return graph.sum_over_gates(-of.slopes(Candidates(kept[None, graph.gate_of]))[0])
 
-        return costs
-
-    losses, costs = losses_by(lambda: evaluator), costs_by(lambda: evaluator)
     left = screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
     near = predictor(evaluator, left[graph.gate_of])
     if near is None:
-        return Support(minimize(losses, left, target, costs, progress)[graph.gate_of])
+        left = minimize(losses, left, target, lambda kept: rises(evaluator, kept), progress)
+        return Support(left[graph.gate_of])
 
     def predict(kept: np.ndarray) -> tuple[Losses, Costs]:
         held = near.near(Candidates(kept[None, graph.gate_of]))
-        return losses_by(lambda: held), costs_by(lambda: held)
+
+        def costs(kept: np.ndarray) -> np.ndarray:
+            """For every edge that goes with a node: the aim is few edges."""
+            found, edges = rises(held, kept), graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
+            return np.where(found > 0, found / np.maximum(1, edges), found)
+
+        return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), target), costs
 
     left = thin(losses, left, target, predict, progress)
     return Support(minimize(losses, left, target, progress=progress)[graph.gate_of])
