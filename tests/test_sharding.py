@@ -46,7 +46,7 @@ def one_device() -> Mesh:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["paper", "muon"])
+@pytest.mark.parametrize("recipe", ["paper", "fast", "muon"])
 def test_sharded_step_equals_the_step_of_one_device_and_sends_little(recipe: str) -> None:
     config = small(MESH, recipe)
     mesh, reported, batch = sharding.make_mesh(config), schedules.settings(config, 3), tokens(config)[0]

@@ -36,7 +36,7 @@ MODELS: dict[str, tuple[float, dict[str, Any]]] = {
 def _any_support(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test models are too small, and their supports too large, for predictions to pay."""
     monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(thresholds, "MOST", 1.0)
+    monkeypatch.setattr(thresholds, "FEW", 1.0)
 
 
 def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Evaluator, Predictor, Candidates]:
@@ -148,32 +148,46 @@ def test_what_cannot_be_predicted_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not can(dataclasses.replace(gated, model=stream))
     assert not can(dataclasses.replace(gated, model=dense))
     assert not can(gated, np.zeros_like(support))
-    monkeypatch.setattr(thresholds, "MOST", 0.1)
+    monkeypatch.setattr(thresholds, "FEW", 0.1)
     assert not can(gated, np.ones_like(support))
     monkeypatch.setattr(evaluation, "WORTH_COMPILING", np.inf)
     assert not can(gated)
 
 
 @pytest.mark.slow
-def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was predicted: the loss is at the target, and no single node or edge can go."""
+@pytest.mark.parametrize("tied", [False, True])
+def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+    """Whatever was predicted: the loss is at the target, and no single node (or tied pair) or edge can go."""
     config = circuits_model.config(0.5)
     samples = circuits_model.samples(config, circuits_model.params(config), 32)
     whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
-    graph = ModelGraph(config.model, circuits_model.params(config))
+    graph = ModelGraph(config.model, circuits_model.params(config), tie_qk=tied)
     start = Support(np.ones(whole.nodes, np.float32))
-    target, rounds = float(whole(start.candidates(graph)).calibrated[0]) + 0.2, []
+
+    def loss(support: Support) -> float:
+        return float(whole(support.candidates(graph)).calibrated[0])
+
+    def without_one_node(gates: np.ndarray) -> list[np.ndarray]:
+        return [gates * (graph.gate_of != i) for i in np.flatnonzero(graph.one_per_gate(gates))]
+
+    target, rounds = loss(start) + 0.2, []
     near = Predictor.near
     monkeypatch.setattr(Predictor, "near", lambda self, candidate: rounds.append(1) or near(self, candidate))
     nodes = minimize.minimize_nodes(start, whole, graph, target, lambda _: None)
     assert rounds
     assert nodes.gates.sum() < start.gates.sum()
+    np.testing.assert_array_equal(nodes.gates, nodes.gates[graph.tied])
+    assert min(loss(Support(gates)) for gates in without_one_node(nodes.gates)) > target
     edges = minimize.minimize_edges(nodes, whole, graph, target, lambda _: None)
-    assert len(edges.kept_edges(graph)) < len(nodes.kept_edges(graph))
-    assert whole(edges.candidates(graph)).calibrated[0] <= target
-    opened = np.flatnonzero(nodes.gates)
-    alone = [nodes.gates * (np.arange(len(nodes.gates)) != i) for i in opened]
-    assert whole(Candidates(np.stack(alone).astype(np.float32))).calibrated.min() > target
+    left = edges.kept_edges(graph)
+    assert len(left) < len(nodes.kept_edges(graph))
+    assert loss(edges) <= target
+    free = removable(config.model, left, from_vector(edges.gates, config.model))
+    fewer = [Support(edges.gates, (*left[:i], *left[i + 1 :])) for i in np.flatnonzero(free)]
+    for gates in without_one_node(edges.gates):
+        between = set(graph.edges(gates))
+        fewer.append(Support(gates, tuple(edge for edge in left if edge in between)))
+    assert min(loss(each) for each in fewer) > target
 
 
 def test_edges_of_each_node_are_counted() -> None:

@@ -73,7 +73,7 @@ def openai_reference(o: OptimizerConfig, table: Table) -> Recipe:
 
     constants = optax.stateless(lambda gradients, _: without_constants(gradients))
     direction = chain(constants, divide_by(lambda gradients: rms(gradients) + 1e-5), adam(o))
-    return Recipe(rms, direction, functools.partial(_project_then_decay, o, table))
+    return Recipe(rms, direction, functools.partial(_project_then_decay, o, decayed(table)))
 
 
 def fast(o: OptimizerConfig, table: Table) -> Recipe:
@@ -89,20 +89,21 @@ def muon(o: OptimizerConfig, table: Table) -> Recipe:
 
 
 def _unclipped(o: OptimizerConfig, table: Table, direction: optax.GradientTransformation) -> Recipe:
+    """All gradients scaled to an RMS of 1, then a direction; decay after the projection."""
     scaled = chain(divide_by(lambda gradients: gradient_rms(gradients) + 1e-5), direction)
-    return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, table))
+    return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, decayed(table)))
 
 
 def _project_then_decay(
     o: OptimizerConfig,
-    table: Table,
+    decays: Params,
     params: Params,
     direction: Params,
     learning_rate: jax.Array,
     project: Project,
 ) -> Params:
     params = project(move(params, direction, learning_rate))
-    return decay(params, decayed(table), learning_rate * o.weight_decay)
+    return decay(params, decays, learning_rate * o.weight_decay)
 
 
 RECIPES: Mapping[str, Callable[[OptimizerConfig, Table], Recipe]] = {

@@ -18,7 +18,7 @@ import numpy as np
 from sparse_gpt.circuits.nodes import Gates, from_vector
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
-from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, filled, room_of
+from sparse_gpt.circuits.run.evaluator import FEW, ROWS, Evaluator, Piece, filled, room_of
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.layout import packed_values
 from sparse_gpt.circuits.run.subcircuits import Site, Subcircuits, build_subcircuits, with_sites
@@ -28,7 +28,6 @@ from sparse_gpt.model.taps import chain, gate
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.sparsity.topk import abs_topk
 
-MOST = 0.1  # share of all nodes; with more, what competes is no longer most of the work
 DEARER = 10  # times what programs for a support cost: two more of them, one of the whole model, and passes through that
 Thresholds = Mapping[tuple[str, int], np.ndarray]
 """(site, layer) -> (B, T), or (B, 1) at sites that are computed only where answers are predicted."""
@@ -37,9 +36,9 @@ Thresholds = Mapping[tuple[str, int], np.ndarray]
 @jax.jit
 def _thresholds(
     gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch
-) -> list[jax.Array]:
-    """The middle between the last magnitude that stays and the first that goes, wherever AbsTopK acts in a circuit:
-    in the order of `_selecting`."""
+) -> dict[tuple[str, int], jax.Array]:
+    """The middle between the last magnitude that stays and the first that goes, wherever AbsTopK acts in a circuit; see
+    `Thresholds`."""
     model, found = gated.model, {}
     circuit = ablate_edges(gated, gates, places, kept)
 
@@ -58,21 +57,13 @@ def _thresholds(
     without = _without_selection(circuit)
     tap = chain(select, gate(gates, circuit.ablation))
     apply(without.model, without.params, batch.tokens, tap=tap, positions=batch.positions)
-    return [found[each] for each in _selecting(gated)]
+    return found
 
 
 def _without_selection(gated: GatedModel) -> GatedModel:
     return dataclasses.replace(
         gated, model=dataclasses.replace(gated.model, activation_fraction=0.0, activation_sites=())
     )
-
-
-def _selecting(gated: GatedModel) -> list[tuple[str, int]]:
-    """Sites and layers where AbsTopK acts."""
-    model = gated.model
-    return [
-        (site, layer) for layer in range(model.config.n_layer) for site in NODE_SITES if site in model.activation_sites
-    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +87,16 @@ class Predictor(Evaluator):
         gates = {site: jnp.asarray(value[0]) for site, value in given.items()}
         places, stays = jnp.asarray(candidate.places), jnp.asarray(kept[0])
 
-        def of(start: int) -> list[np.ndarray]:
+        def of(start: int) -> Thresholds:
             batch = filled(rows(trimmed(self.batch), slice(start, start + ROWS)), whole=True)
-            found: list[np.ndarray] = jax.device_get(_thresholds(self.gated, gates, places, stays, batch))
+            found: Thresholds = jax.device_get(_thresholds(self.gated, gates, places, stays, batch))
             return found
 
         first = of(0)  # alone, or several threads would compile
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             parts = [first, *pool.map(of, range(ROWS, len(self.batch.positions), ROWS))]
-        every = [np.concatenate(each)[: len(self.batch.positions)] for each in zip(*parts, strict=True)]
-        found = dict(zip(_selecting(self.gated), every, strict=True))
+        count = len(self.batch.positions)
+        found = {site: np.concatenate([part[site] for part in parts])[:count] for site in first}
         return dataclasses.replace(self, thresholds=found, known={})
 
     def _pieces(self, gates: np.ndarray) -> list[Piece]:
@@ -131,7 +122,7 @@ def predictor(evaluator: Evaluator, gates: np.ndarray) -> Predictor | None:
     model, sites = gated.model, set(gated.model.activation_sites)
     if not model.activation_fraction or not sites or sites - set(NODE_SITES) or gated.frozen or gated.draws is not None:
         return None
-    if not 0 < opened <= MOST * evaluator.nodes or not evaluator.worth_compiling(opened / DEARER):
+    if not 0 < opened <= FEW * evaluator.nodes or not evaluator.worth_compiling(opened / DEARER):
         return None
     within = build_subcircuits(_without_selection(gated), from_vector(gates, model.config))
     return Predictor(
