@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 LIMIT = 10.0  # seconds of processor time, setup included
-SLACK = 2.0  # compiling with every cache cold, next to other processes that share the memory
+SLACK = 3.0  # compiling with every cache cold, next to another worker on the same core's threads: 2.05 was seen
 LOOP = 0.17  # seconds that `calibration` takes on the machine that LIMIT is meant for
 
 spent = pytest.StashKey[float]()
