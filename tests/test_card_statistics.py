@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.words import clusters, free_words
+from sparse_gpt.circuits.run import statistics
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 
 

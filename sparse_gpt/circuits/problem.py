@@ -307,7 +307,9 @@ def _batches(
     if settings.objective == "match":
         train, chosen = _with_answers(gated, train), _with_answers(gated, chosen)
     one_set = dataclasses.replace(gated, draws=None)
-    selection = Evaluator(gated, chosen, tokens, largest_scale=scale)
+    # Where a mean of selection_margin times the target is asked for, the upper end may reach the target itself.
+    upper = settings.selection_margin if settings.search == "path" else 0.0
+    selection = Evaluator(gated, chosen, tokens, largest_scale=scale, upper_share=upper)
     return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
 
 

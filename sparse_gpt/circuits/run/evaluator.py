@@ -136,7 +136,7 @@ class Scores:
     logits: np.ndarray  # (N, B, 2)
     scale: np.ndarray  # (N,)
     shift: np.ndarray  # (N, K)
-    calibrated: np.ndarray  # (N,) task loss after calibration; of several tasks, the largest
+    calibrated: np.ndarray  # (N,) task loss after calibration; of several tasks, the largest (`objective.largest_loss`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +150,7 @@ class Evaluator:
         first_set: which of several sets of ablation values the first ROWS samples have; each further ROWS samples have
             the next set, cyclically.
         largest_scale: of calibrations.
+        upper_share: of the upper end of a loss's interval that counts beside its mean, see `objective.largest_loss`.
         subcircuits: runs candidates within one set of nodes, see `within_support`; None: the whole model runs all.
         room: within a support, tokens that ROWS prompts are filled up to, and the length that one prompt is: of the
             batch that it was made for, so that one program serves all of its pieces.
@@ -161,6 +162,7 @@ class Evaluator:
     shift_tokens: np.ndarray
     first_set: int = 0
     largest_scale: float = MAX_SCALE
+    upper_share: float = 0.0
     subcircuits: Subcircuits | None = None
     room: tuple[int, int] = (TOKENS, 1)
     known: dict[Key, tuple[np.ndarray, GatedModel, Subcircuits | None]] = dataclasses.field(
@@ -276,11 +278,14 @@ class Evaluator:
         return Scores(logits, scale, shift, self._largest(logits, scale, shift, loss))
 
     def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """(N,) the largest task loss of N candidates under their calibrations; `mean` (N,) when there is one task."""
-        if self.batch.task is None:
+        """(N,) what counts of N candidates under their calibrations, see `objective.largest_loss`; `mean` (N,) when
+        that is all."""
+        if self.batch.task is None and not self.upper_share:
             return mean
         pairs = zip(logits, map(Calibration, scale, shift), strict=True)
-        return np.array([largest_loss(calibrate(each, c, self.index), self.batch) for each, c in pairs])
+        return np.array(
+            [largest_loss(calibrate(each, c, self.index), self.batch, self.upper_share) for each, c in pairs]
+        )
 
     def within(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
         """(N,) calibrated task losses: exact where at most `bound` (one for all, or (N,)), otherwise any lower bound
@@ -288,7 +293,8 @@ class Evaluator:
 
         Samples are taken ROWS at a time (of a single candidate several times as many), and a candidate is given up as
         soon as the samples so far rule it out. Of several tasks' losses it is the largest: at least their mean, and at
-        least what the task with the best calibration of its own has.
+        least what the task with the best calibration of its own has. Where the upper end of its interval counts, that
+        is of all samples.
         """
         total, left = len(self.batch.positions), np.arange(len(candidates.gates))
         bounds, seen = np.broadcast_to(bound, left.shape), 0
@@ -401,8 +407,9 @@ class Evaluator:
         return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
 
     def on_few(self, most: int = ROWS) -> "Evaluator":
-        """This evaluator on at most `most` of its samples, see `task_batch.few`."""
-        return self.on_rows(few(self.batch, most))
+        """This evaluator on at most `most` of its samples, see `task_batch.few`: too few for an interval, so means
+        alone count."""
+        return dataclasses.replace(self.on_rows(few(self.batch, most)), upper_share=0.0)
 
     def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
         gates, kept, _ = next(candidate.chunks(self.gated.model.config))

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run import statistics
+from sparse_gpt.circuits.run.task_batch import TaskBatch, clusters
 from sparse_gpt.parameters import Leaf
 
 SMALLEST = 1e-6  # share of either side in what is matched
@@ -57,21 +58,30 @@ def bounded(logits: np.ndarray) -> np.ndarray:
 
 def task_loss(logits: np.ndarray) -> float:
     """Binary task loss in nats from (B, 2) logits of answer and foil; chance is ln 2."""
-    return _mean_loss(logits, None)
+    return float(np.mean(losses(logits[:, 0] - logits[:, 1])))
 
 
-def _mean_loss(logits: np.ndarray, foil_share: np.ndarray | None) -> float:
-    return float(np.mean(losses(logits[:, 0] - logits[:, 1], foil_share)))
-
-
-def largest_loss(logits: np.ndarray, batch: TaskBatch) -> float:
+def largest_loss(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0) -> float:
     """The largest of the losses of a batch's tasks, from (B, 2) logits: task losses, or divergences from what the batch
-    is to match."""
-    if batch.task is None:
-        return _mean_loss(logits, batch.foil_share)
-    tasks = [batch.task == i for i in np.unique(batch.task)]
-    shares = [None if batch.foil_share is None else batch.foil_share[own] for own in tasks]
-    return max(_mean_loss(logits[own], share) for own, share in zip(tasks, shares, strict=True))
+    is to match.
+
+    Args:
+        logits: of answer and foil.
+        batch: the samples; rows 2 i and 2 i + 1 are a pair.
+        upper_share: at least this share of the upper end of each task's 95 % interval (statistics.py) counts as its
+            loss. A mean lets a circuit fail on one of many words; the interval is wide where it does.
+    """
+    each = losses(logits[:, 0] - logits[:, 1], batch.foil_share)
+    labels = clusters(batch) if upper_share else None
+    task = np.zeros(len(each), int) if batch.task is None else batch.task
+
+    def loss(own: np.ndarray) -> float:
+        if labels is None:
+            return float(np.mean(each[own]))
+        found = statistics.mean(each[own], labels[own])
+        return max(found.value, upper_share * (found.interval or (0.0, 0.0))[1])
+
+    return max(loss(task == i) for i in np.unique(task))
 
 
 def accuracy(logits: np.ndarray) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from sparse_gpt.parameters import Leaf
 
 LEFT_OUT, BUCKET = 0.1, 8  # the longest pairs: their share, and what the tokens of all others are rounded up to
+MANY_ANSWERS = 16  # pairs of answers, from which on what a task asks for is a word
 LENGTHS = 32  # evaluated prompts are padded to a multiple of so many tokens: few programs serve all tasks
 
 
@@ -115,6 +116,15 @@ def _lengths(batch: TaskBatch) -> np.ndarray:
 def _longest(lengths: np.ndarray) -> int:
     """A multiple of BUCKET tokens that holds all but LEFT_OUT of the pairs."""
     return -(-int(np.quantile(lengths, 1 - LEFT_OUT, method="inverted_cdf")) // BUCKET) * BUCKET
+
+
+def clusters(batch: TaskBatch) -> np.ndarray:
+    """(B,) labels of samples whose losses are not independent: of a task that copies words, those whose pair has the
+    same two answers; else every pair is its own."""
+    answers = np.sort(np.stack([batch.answer, batch.foil], axis=1), axis=1)
+    _, label = np.unique(answers, axis=0, return_inverse=True)
+    label = label.reshape(-1)
+    return label if label.max() + 1 >= MANY_ANSWERS else np.arange(len(label)) // 2
 
 
 def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, contrasts, measured
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
+from sparse_gpt.circuits.run import statistics
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.task_batch import TaskBatch

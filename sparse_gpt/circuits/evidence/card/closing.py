@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.connected import random_connected_circuits
 from sparse_gpt.circuits.evidence.card.inside import run_within
 from sparse_gpt.circuits.evidence.card.subject import (
@@ -18,6 +17,7 @@ from sparse_gpt.circuits.evidence.card.subject import (
     probabilities,
 )
 from sparse_gpt.circuits.nodes import empty
+from sparse_gpt.circuits.run import statistics
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate, choice_index, fit_many
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.task_batch import TaskBatch

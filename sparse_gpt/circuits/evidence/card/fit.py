@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, losses, measured, not_applicable
+from sparse_gpt.circuits.run import statistics
 
 SHOWN_WORDS = 5
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from sparse_gpt.circuits.evidence.attention import attention_weights
-from sparse_gpt.circuits.evidence.card import statistics
 from sparse_gpt.circuits.evidence.card.closing import recalibrated
 from sparse_gpt.circuits.evidence.card.inside import Inside, Place, Recording, run_within
 from sparse_gpt.circuits.evidence.card.subject import (
@@ -14,6 +13,7 @@ from sparse_gpt.circuits.evidence.card.subject import (
     measured,
     not_applicable,
 )
+from sparse_gpt.circuits.run import statistics
 from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import NORM_TAPS
 from sparse_gpt.records import Node

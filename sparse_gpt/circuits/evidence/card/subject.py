@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from sparse_gpt.circuits.evidence.card import words
-from sparse_gpt.circuits.evidence.card.statistics import Estimate
 from sparse_gpt.circuits.problem import Candidate, Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.statistics import Estimate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, rows
 from sparse_gpt.io import Json, Tree
 
