@@ -60,6 +60,26 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
     assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
 
 
+def test_candidates_whose_upper_end_is_above_the_bound_are_rejected() -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(3 * ROWS, seed=4)
+    wrong = np.diff(Evaluator(model, batch, NO_TOKENS).full_logits())[:, 0] > 0
+    swapped = np.where(wrong, (batch.foil, batch.answer), (batch.answer, batch.foil))
+    batch = batch._replace(answer=swapped[0], foil=swapped[1])  # what the whole model answers
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
+    for task in (None, np.repeat(np.arange(3), ROWS).astype(np.int32)):
+        means = Evaluator(model, batch._replace(task=task), NO_TOKENS)
+        upper = dataclasses.replace(means, upper_share=0.95)
+        exact, mean = upper(Candidates(sets)).calibrated, means(Candidates(sets)).calibrated
+        bound = float(np.median(exact))
+        assert np.all(exact >= mean - 1e-6)
+        assert np.any((mean <= bound) & (exact > bound))
+        found = upper.within(Candidates(sets), bound)
+        np.testing.assert_array_equal(found <= bound, exact <= bound)
+        np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
+        few = upper.on_few(64)(Candidates(sets)).calibrated
+        np.testing.assert_array_equal(few, means.on_few(64)(Candidates(sets)).calibrated)
+
+
 def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(4 * ROWS, seed=4)
     full = Evaluator(model, batch, NO_TOKENS).full_logits()

@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from sparse_gpt.circuits import FoundCircuit, summary
 from sparse_gpt.circuits.problem import Candidate, LoadedModel, Problem
@@ -63,6 +64,58 @@ def test_divergences_are_kl_between_two_way_answers() -> None:
     np.testing.assert_allclose(objective.losses(margin), -np.log(1 - q), atol=1e-12)
     sure = objective.foil_shares(np.array([[9e9, 0], [0, 9e9]]))
     assert np.isfinite(objective.losses(np.array([1e30, -1e30]), sure)).all()
+
+
+def _one_word_wrong(words: int, tasks: int) -> tuple[np.ndarray, TaskBatch]:
+    """Logits and samples of pairs that answer with a word, and with token 3; the first of the words is always wrong."""
+    rng, pairs = np.random.default_rng(0), 240
+    word = 10 + np.arange(pairs) % words
+    answer, foil = np.stack([word, np.full(pairs, 3)], 1), np.stack([np.full(pairs, 3), word], 1)
+    margin = np.where(answer == 10, -2.0, rng.normal(6, 1, answer.shape)).reshape(-1)
+    task = np.repeat(np.arange(pairs) % tasks, 2).astype(np.int32)
+    tokens = np.zeros((2 * pairs, 4), np.int32)
+    batch = TaskBatch(tokens, np.full(2 * pairs, 3), answer.reshape(-1), foil.reshape(-1), task if tasks > 1 else None)
+    return np.stack([margin, np.zeros_like(margin)], 1), batch
+
+
+def _upper_end(values: np.ndarray, labels: list[object]) -> float:
+    """Of the 95 % interval of a mean over clusters, slowly."""
+    mean, found = values.mean(), list(dict.fromkeys(labels))
+    sums = [sum(v - mean for v, label in zip(values, labels, strict=True) if label == each) for each in found]
+    error = np.sqrt(len(sums) / (len(sums) - 1) * sum(s * s for s in sums)) / len(values)
+    return float(mean + scipy.stats.t.ppf(0.975, len(sums) - 1) * error)
+
+
+@pytest.mark.parametrize(("words", "tasks"), [(40, 1), (40, 3), (16, 1), (15, 1), (1, 2)])
+def test_of_a_loss_the_upper_end_of_its_interval_counts_too(words: int, tasks: int) -> None:
+    """Clusters are answers where these are words, and else pairs; every task has an interval of its own."""
+    logits, batch = _one_word_wrong(words, tasks)
+    each = np.log1p(np.exp(logits[:, 1] - logits[:, 0]))
+    task = np.zeros(len(each), int) if batch.task is None else batch.task
+    answers = [frozenset(pair) for pair in zip(batch.answer.tolist(), batch.foil.tolist(), strict=True)]
+    labels = answers if words >= 16 else [i // 2 for i in range(len(each))]
+    upper = [
+        _upper_end(each[task == t], [x for x, own in zip(labels, task == t, strict=True) if own]) for t in set(task)
+    ]
+    means = [each[task == t].mean() for t in set(task)]
+    assert largest_loss(logits, batch) == pytest.approx(max(means))
+    for share in (0.1, 0.6, 1.0):
+        expected = max(max(mean, share * end) for mean, end in zip(means, upper, strict=True))
+        assert largest_loss(logits, batch, share) == pytest.approx(expected)
+
+
+def test_a_word_that_is_always_wrong_is_refused_though_the_mean_is_small() -> None:
+    logits, batch = _one_word_wrong(40, 1)
+    logits = 3 * logits  # nats that the word is wrong by: 6
+    assert largest_loss(logits, batch) < 0.6 * 0.15 < largest_loss(logits, batch, 0.6)
+    right = np.stack([np.full(len(logits), 4.0), np.zeros(len(logits))], 1)
+    assert largest_loss(right, batch, 0.6) == pytest.approx(largest_loss(right, batch))
+
+
+def test_too_few_clusters_have_no_interval() -> None:
+    logits, batch = _one_word_wrong(1, 1)
+    few = TaskBatch(*(None if x is None else x[:8] for x in batch))
+    assert largest_loss(logits[:8], few, 1.0) == largest_loss(logits[:8], few)
 
 
 def test_nulls_have_to_do_the_task() -> None:
