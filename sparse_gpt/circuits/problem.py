@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
 from sparse_gpt.circuits.run.calibration import Calibration, shift_tokens
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.objective import foil_shares, task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, mixture
@@ -39,6 +39,9 @@ from sparse_gpt.parameters import Params
 
 # Of the prune group, what comes after everything that stages keep.
 AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges", "card")
+
+
+FRESH, FEWEST_FRESH = 8 * ROWS, ROWS // 2  # samples of one check of a minimized circuit
 
 
 class TrainedModel(Protocol):
@@ -157,6 +160,16 @@ class Problem:
             return None
         length = max(batch.tokens.shape[1], self.heldout.batch.tokens.shape[1])  # so that the same programs serve it
         return dataclasses.replace(self.heldout, batch=by_length(padded(batch, length)))
+
+    def fresh(self, most: int) -> Iterator[TaskBatch]:
+        """At most so many batches of at most FRESH training samples that neither the selection nor another of them
+        has; of the paper's search, which accepts by the mean on its selection, none."""
+        if self.settings.search != "path":
+            return
+        first, end = _further(self.samples), len(self.train.positions)
+        for start in range(first, min(first + most * FRESH, end - FEWEST_FRESH + 1), FRESH):
+            batch = rows(self.train, slice(start, start + FRESH))
+            yield by_task_and_length(padded(batch, self.selection.batch.tokens.shape[1]))
 
     def on_family(self, family: str) -> "Problem":
         """The same problem on one of the template families alone; ablation values stay."""
@@ -300,7 +313,7 @@ def _batches(
         length = rounded(max(batch.tokens.shape[1] for batch in batches), context)
         return [padded(batch, length) for batch in batches]
 
-    further = rows(train, slice(_selected(samples) - len(validation.positions)))
+    further = rows(train, slice(_further(samples)))
     chosen = by_task_and_length(joined(widened(validation, further)))
     (heldout,) = widened(samples.heldout)
     tokens, scale = shift_tokens(train), settings.largest_scale
@@ -320,6 +333,11 @@ def _selected(samples: TaskSamples) -> int:
     if len(families) < 2:
         return 2 * len(samples.validation.positions)
     return 2 * len(families) * min(len(family.validation.positions) for family in families)
+
+
+def _further(samples: TaskSamples) -> int:
+    """How many of the training samples, the first ones, are selection samples."""
+    return _selected(samples) - len(samples.validation.positions)
 
 
 def _as_wide(evaluator: Evaluator, other: Evaluator) -> Evaluator:

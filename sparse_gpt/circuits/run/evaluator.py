@@ -22,7 +22,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss, traced_losses
 from sparse_gpt.circuits.run.standalone.layout import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, few, joined, rows, trimmed
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
@@ -198,6 +198,15 @@ class Evaluator:
         first = self.first_set if first_set is None else first_set
         return dataclasses.replace(self, batch=rows(self.batch, index), first_set=first)
 
+    def on(self, batch: TaskBatch) -> Self:
+        """The same on other samples."""
+        room = max(self.room[0], room_of(batch)[0]), max(self.room[1], room_of(batch)[1])
+        return dataclasses.replace(self, batch=batch, room=room)
+
+    def joined(self, batch: TaskBatch) -> Self:
+        """The same on its samples and on others, padded alike, in the order of `task_batch.by_task_and_length`."""
+        return self.on(by_task_and_length(joined([self.batch, batch])))
+
     def of(self, gated: GatedModel) -> "Evaluator":
         """The same of another model, or of other ablation values."""
         return dataclasses.replace(self, gated=gated, subcircuits=None, known={})
@@ -344,8 +353,7 @@ class Evaluator:
 
     def _margins_of(self, candidate: Candidates) -> np.ndarray:
         """(B,) calibrated margins, answer - foil, of one candidate."""
-        scores = self(candidate)
-        logits = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)
+        logits = calibrate(self.logits(candidate)[0], self.calibration(candidate), self.index)
         return logits[:, 0] - logits[:, 1]
 
     def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -353,15 +361,20 @@ class Evaluator:
         pairs = zip(self.logits(candidates), map(Calibration, scale, shift), strict=True)
         return np.array([task_loss(calibrate(logits, c, self.index)) for logits, c in pairs])
 
-    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    def slopes(self, candidate: Candidates, calibration: Calibration | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
 
-        What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
-        its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
+        What removal of an item would add to the loss is, to first order, minus its slope. The calibration, if none is
+        given, is held at its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths
+        are taken.
         """
+        scale, shift = self.calibration(candidate) if calibration is None else calibration
+        return self._slopes(candidate, Calibration(jnp.float32(scale), jnp.asarray(shift, jnp.float32)))
+
+    def calibration(self, candidate: Candidates) -> Calibration:
+        """The best one of one candidate on this batch."""
         scores = self(candidate)
-        calibration = Calibration(jnp.float32(scores.scale[0]), jnp.asarray(scores.shift[0], jnp.float32))
-        return self._slopes(candidate, calibration)
+        return Calibration(scores.scale[0], scores.shift[0])
 
     def fit(self, logits: np.ndarray) -> Calibration:
         """The calibration of (B, 2) logits on this batch."""

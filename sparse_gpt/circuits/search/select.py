@@ -1,8 +1,9 @@
 """From S truncated rankings to one minimal circuit: minimize the smallest, keep the best, calibrate it.
 
-Everything here looks at selection samples only.
+Everything here looks at selection samples only, and of a path search at training samples that are not among them.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.objective import largest_loss
+from sparse_gpt.circuits.search.fresh import minimized_until_it_holds
 from sparse_gpt.circuits.search.minimize import Report, keep_support, minimize_edges, minimize_nodes
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
@@ -24,7 +26,8 @@ class Selected(NamedTuple):
     Attributes:
         best_trial: index of the best trial.
         start: the support that was minimized to the fewest edges: "trial 3", or the name of a baseline.
-        supports: by stage: "search", "nodes" (minimal in nodes), "edges" (minimal in nodes and edges, if asked for).
+        supports: by stage: "search", "nodes" (minimal in nodes), "edges" (minimal in nodes and edges, if asked for); in
+            a path search, where fresh samples refused that, "given back 1", "nodes 1", "edges 1" and so on.
             Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or when every
             support is too large to be minimized, which leaves the one with the fewest edges.
     """
@@ -78,7 +81,9 @@ def select(
 
         # All of them together may be too many for a support of their own.
         within = evaluator.within_support(starts[name]).hardest_first(Candidates(starts[name][None, :]))
-        results[name] = _minimize(problem, Support(starts[name]), within, stages, report_of)
+        start = Support(starts[name])
+        minimize = functools.partial(_minimize, problem, stages, report_of)
+        results[name] = {"search": start, **minimized_until_it_holds(problem, start, within, minimize, report_of)}
     smallest = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(graph)))
     return Selected(indices.get(smallest, best), smallest, results[smallest])
 
@@ -93,19 +98,20 @@ def calibrate(problem: Problem, support: Support) -> Candidate:
 
 
 def _minimize(
-    problem: Problem, start: Support, evaluator: Evaluator, stages: Stages, report: Report
+    problem: Problem, stages: Stages, report: Report, start: Support, evaluator: Evaluator, failed: int
 ) -> dict[str, Support]:
-    """Supports by stage, see `Selected`. Searches often end at the same nodes, which are minimized once."""
-    graph, target = problem.graph, problem.selection_target
+    """Supports "nodes" and "edges", see `Selected`; `failed` tells apart what began at the same nodes and had other
+    samples. Searches often end at the same nodes, which are minimized once."""
+    graph, target, suffix = problem.graph, problem.selection_target, f" {failed}" if failed else ""
 
     def nodes() -> Support:
         return minimize_nodes(start, evaluator, graph, target, report)
 
-    supports = {"search": start, "nodes": keep_support("nodes", start, nodes, stages)}
+    supports = {"nodes": keep_support(f"nodes{suffix}", start, nodes, stages)}
     if problem.settings.edges:
 
         def edges() -> Support:
             return minimize_edges(supports["nodes"], evaluator, graph, target, report)
 
-        supports["edges"] = keep_support("edges", supports["nodes"], edges, stages)
+        supports["edges"] = keep_support(f"edges{suffix}", supports["nodes"], edges, stages)
     return supports

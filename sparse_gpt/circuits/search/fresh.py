@@ -1,0 +1,98 @@
+"""Samples that took no part decide whether a minimized circuit is accepted; if it fails on them, nodes are given back.
+
+Minimization keeps what its own samples need. A word that is not among them can need more, and there are always such
+words. So training samples that the selection does not have are looked at; if the circuit fails on them, the nodes that
+would help most come back, as few as hold there, the samples with the largest losses join the selection, and the circuit
+is minimized again. Every check has samples of its own.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sparse_gpt.circuits.problem import Problem, Support
+from sparse_gpt.circuits.run import objective
+from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.task_batch import rows
+
+CHECKS = 3
+JOINING = ROWS  # of the samples of a check that failed; half of them pairs
+Report = Callable[[str], None]  # takes a line about the progress
+Minimize = Callable[[Support, Evaluator, int], dict[str, Support]]  # by stage, of the given round; at least one
+
+
+def minimized_until_it_holds(
+    problem: Problem, start: Support, evaluator: Evaluator, minimize: Minimize, report: Report
+) -> dict[str, Support]:
+    """Supports by stage: those of `minimize`, then "given back 1" and what is left of it, and so on until fresh samples
+    accept the last one, or no more are left, or giving back does not help.
+
+    Args:
+        problem: its training samples beyond those of the selection are the fresh ones.
+        start: what is minimized, and all that can be given back.
+        evaluator: on the selection samples, within `start`.
+        minimize: from a support, an evaluator, and how many checks have failed.
+        report: for a progress line.
+    """
+    graph, supports = problem.graph, minimize(start, evaluator, 0)
+    for failed, batch in enumerate(problem.fresh(CHECKS), 1):
+        fresh, support = evaluator.on(batch), list(supports.values())[-1]
+        loss, order = _upper_end(support.candidates(graph), evaluator, fresh)
+        if loss <= problem.settings.target_loss:
+            break
+        batch = rows(batch, order)
+        evaluator = evaluator.joined(rows(batch, slice(JOINING)))
+        larger = give_back(problem, support, start, evaluator, fresh.on(batch))
+        if larger is None:
+            report(f"fresh samples: {loss:.3g} nats at the upper end; what was removed does not help")
+            break
+        report(f"fresh samples: {loss:.3g} nats at the upper end; {larger.size - support.size} nodes given back")
+        evaluator = evaluator.hardest_first(larger.candidates(graph))
+        supports |= {f"given back {failed}": larger}
+        supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
+    return supports
+
+
+def give_back(
+    problem: Problem, support: Support, start: Support, evaluator: Evaluator, fresh: Evaluator
+) -> Support | None:
+    """A support with all of its edges, and as few further nodes as hold: those with the steepest slopes of the loss on
+    what it does worst on, a power of two of them.
+
+    Args:
+        problem: of the support.
+        support: what failed on fresh samples.
+        start: what it was part of.
+        evaluator: on the selection samples and the worst of the fresh ones, where the selection target has to hold.
+        fresh: on samples that it failed on, the worst first, where the target has to hold.
+
+    Returns:
+        None if not even all of `start` holds.
+    """
+    graph, one, aim = problem.graph, support.candidates(problem.graph), problem.selection_target
+    slopes, _ = fresh.on_rows(slice(JOINING)).slopes(one, evaluator.calibration(one))
+    kept = graph.one_per_gate(support.gates)
+    closed = np.flatnonzero(graph.one_per_gate(start.gates) * (1 - kept))
+    closed = closed[np.argsort(graph.sum_over_gates(slopes)[closed], kind="stable")]
+    for size in [0, *(2**i for i in range(len(closed).bit_length())), len(closed)]:
+        items = kept.copy()
+        items[closed[:size]] = 1
+        larger = Support(items[graph.gate_of])
+        candidates = larger.candidates(graph)
+        if evaluator.within(candidates, aim)[0] > aim:
+            continue
+        if _upper_end(candidates, evaluator, fresh)[0] <= problem.settings.target_loss:
+            return larger
+    return None
+
+
+def _upper_end(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
+    """Upper end of one candidate's loss on fresh samples, calibrated on those of the selection; the rows of the fresh
+    ones, pairs together, the largest losses first."""
+    logits = calibrate(fresh.logits(one)[0], evaluator.calibration(one), fresh.index)
+    each = objective.losses(logits[:, 0] - logits[:, 1], fresh.batch.foil_share)
+    pairs = np.argsort(-each.reshape(-1, 2).max(axis=1), kind="stable")
+    order = np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
+    return objective.largest_loss(logits, fresh.batch, upper_share=1.0), order
