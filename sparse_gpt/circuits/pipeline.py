@@ -85,7 +85,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     require_each_solved(problem)
     stages = Stages(unfinished, problem.fingerprint)
     searches, baselines, selected, candidate = search_stages(problem, stages, progress)
-    problem = problem.within(candidate.support)
+    problem = problem.selecting_on(selected.joined).within(candidate.support)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     circuit = describe(problem, candidate, search)
     circuit = dataclasses.replace(circuit, minimal=minimal_circuit(problem, candidate, stages, progress))
@@ -110,7 +110,8 @@ def search_stages(problem: Problem, stages: Stages | None = None, progress: bool
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         baselines = keep_baselines(problem, stages)
         selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
-    return Searched(searches, baselines, selected, calibrate(problem, selected.support))
+    candidate = calibrate(problem.selecting_on(selected.joined), selected.support)
+    return Searched(searches, baselines, selected, candidate)
 
 
 def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:

@@ -171,6 +171,10 @@ class Problem:
             batch = rows(self.train, slice(start, start + FRESH))
             yield by_task_and_length(padded(batch, self.selection.batch.tokens.shape[1]))
 
+    def selecting_on(self, further: TaskBatch | None) -> "Problem":
+        """The same problem with further selection samples, padded as those are."""
+        return self if further is None else dataclasses.replace(self, selection=self.selection.joined(further))
+
     def on_family(self, family: str) -> "Problem":
         """The same problem on one of the template families alone; ablation values stay."""
         samples = self.samples.only(family)

@@ -1,12 +1,13 @@
 """Samples that took no part decide whether a minimized circuit is accepted; if it fails on them, nodes are given back.
 
 Minimization keeps what its own samples need. A word that is not among them can need more, and there are always such
-words. So training samples that the selection does not have are looked at; if the circuit fails on them, the nodes that
-would help most come back, as few as hold there, the samples with the largest losses join the selection, and the circuit
-is minimized again. Every check has samples of its own.
+words. So training samples that the selection does not have are looked at. If the circuit is above the target on them,
+which the selection undercuts by a margin, the nodes that would help most come back, as few as hold there, the samples
+with the largest losses join the selection, and the circuit is minimized again. Every check has samples of its own.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
-from sparse_gpt.circuits.run.task_batch import rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, joined, rows
 
 CHECKS = 3
 JOINING = ROWS  # of the samples of a check that failed; half of them pairs
@@ -23,11 +24,22 @@ Report = Callable[[str], None]  # takes a line about the progress
 Minimize = Callable[[Support, Evaluator, int], dict[str, Support]]  # by stage, of the given round; at least one
 
 
+class Held(NamedTuple):
+    """What fresh samples have accepted, or what is left when there are no more or when giving back does not help.
+
+    Attributes:
+        supports: by stage: those of the first minimization, then "given back 1" and what is left of it, and so on.
+        joined: the samples that have joined the selection; None: no check has failed.
+    """
+
+    supports: dict[str, Support]
+    joined: TaskBatch | None
+
+
 def minimized_until_it_holds(
     problem: Problem, start: Support, evaluator: Evaluator, minimize: Minimize, report: Report
-) -> dict[str, Support]:
-    """Supports by stage: those of `minimize`, then "given back 1" and what is left of it, and so on until fresh samples
-    accept the last one, or no more are left, or giving back does not help.
+) -> Held:
+    """A support without what can go, and what fresh samples say to it.
 
     Args:
         problem: its training samples beyond those of the selection are the fresh ones.
@@ -36,23 +48,24 @@ def minimized_until_it_holds(
         minimize: from a support, an evaluator, and how many checks have failed.
         report: for a progress line.
     """
-    graph, supports = problem.graph, minimize(start, evaluator, 0)
+    graph, supports, hard = problem.graph, minimize(start, evaluator, 0), []
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
         fresh, support = evaluator.on(batch), list(supports.values())[-1]
-        loss, order = _upper_end(support.candidates(graph), evaluator, fresh)
+        loss, order = _loss(support.candidates(graph), evaluator, fresh)
         if loss <= problem.settings.target_loss:
             break
         batch = rows(batch, order)
-        evaluator = evaluator.joined(rows(batch, slice(JOINING)))
-        larger = give_back(problem, support, start, evaluator, fresh.on(batch))
+        worst = rows(batch, slice(JOINING))
+        larger = give_back(problem, support, start, evaluator.joined(worst), fresh.on(batch))
         if larger is None:
-            report(f"fresh samples: {loss:.3g} nats at the upper end; what was removed does not help")
+            report(f"{loss:.3g} nats on fresh samples; what was removed does not help")
             break
-        report(f"fresh samples: {loss:.3g} nats at the upper end; {larger.size - support.size} nodes given back")
-        evaluator = evaluator.hardest_first(larger.candidates(graph))
+        report(f"{loss:.3g} nats on fresh samples; {larger.size - support.size} nodes given back")
+        hard.append(worst)
+        evaluator = evaluator.joined(worst).hardest_first(larger.candidates(graph))
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
-    return supports
+    return Held(supports, joined(hard) if hard else None)
 
 
 def give_back(
@@ -83,16 +96,16 @@ def give_back(
         candidates = larger.candidates(graph)
         if evaluator.within(candidates, aim)[0] > aim:
             continue
-        if _upper_end(candidates, evaluator, fresh)[0] <= problem.settings.target_loss:
+        if _loss(candidates, evaluator, fresh)[0] <= problem.settings.target_loss:
             return larger
     return None
 
 
-def _upper_end(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
-    """Upper end of one candidate's loss on fresh samples, calibrated on those of the selection; the rows of the fresh
-    ones, pairs together, the largest losses first."""
+def _loss(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
+    """One candidate's loss on fresh samples (of several tasks the largest), calibrated on those of the selection; the
+    rows of the fresh ones, pairs together, the largest losses first."""
     logits = calibrate(fresh.logits(one)[0], evaluator.calibration(one), fresh.index)
     each = objective.losses(logits[:, 0] - logits[:, 1], fresh.batch.foil_share)
     pairs = np.argsort(-each.reshape(-1, 2).max(axis=1), kind="stable")
     order = np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
-    return objective.largest_loss(logits, fresh.batch, upper_share=1.0), order
+    return objective.largest_loss(logits, fresh.batch), order

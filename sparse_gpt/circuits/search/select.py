@@ -14,7 +14,8 @@ from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.objective import largest_loss
-from sparse_gpt.circuits.search.fresh import minimized_until_it_holds
+from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.search.fresh import Held, minimized_until_it_holds
 from sparse_gpt.circuits.search.minimize import Report, keep_support, minimize_edges, minimize_nodes
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
@@ -30,11 +31,13 @@ class Selected(NamedTuple):
             a path search, where fresh samples refused that, "given back 1", "nodes 1", "edges 1" and so on.
             Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or when every
             support is too large to be minimized, which leaves the one with the fewest edges.
+        joined: fresh samples that have joined the selection, see fresh.py; None: none.
     """
 
     best_trial: int
     start: str
     supports: dict[str, Support]
+    joined: TaskBatch | None = None
 
     @property
     def support(self) -> Support:
@@ -73,7 +76,7 @@ def select(
         name = by_size[0]
         return Selected(indices.get(name, best), name, {"search": Support(starts[name])})
     evaluator = problem.selection.within_support(np.max([starts[name] for name in first], axis=0))
-    results: dict[str, dict[str, Support]] = {}
+    results: dict[str, Held] = {}
     for name in first:
 
         def report_of(line: str, name: str = name) -> None:
@@ -81,11 +84,11 @@ def select(
 
         # All of them together may be too many for a support of their own.
         within = evaluator.within_support(starts[name]).hardest_first(Candidates(starts[name][None, :]))
-        start = Support(starts[name])
         minimize = functools.partial(_minimize, problem, stages, report_of)
-        results[name] = {"search": start, **minimized_until_it_holds(problem, start, within, minimize, report_of)}
-    smallest = min(results, key=lambda name: len(list(results[name].values())[-1].kept_edges(graph)))
-    return Selected(indices.get(smallest, best), smallest, results[smallest])
+        results[name] = minimized_until_it_holds(problem, Support(starts[name]), within, minimize, report_of)
+    smallest = min(results, key=lambda name: len(list(results[name].supports.values())[-1].kept_edges(graph)))
+    supports = {"search": Support(starts[smallest]), **results[smallest].supports}
+    return Selected(indices.get(smallest, best), smallest, supports, results[smallest].joined)
 
 
 def calibrate(problem: Problem, support: Support) -> Candidate:

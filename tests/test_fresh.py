@@ -1,0 +1,130 @@
+"""Fresh samples accept a minimized circuit or have nodes given back, in a model whose circuit is known."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits import problem as problems
+from sparse_gpt.circuits.circuit import Node, gates_of
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
+from sparse_gpt.circuits.run import objective
+from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.samples import TaskSamples
+from sparse_gpt.circuits.run.task_batch import joined, rows
+from sparse_gpt.circuits.search import fresh, select
+from sparse_gpt.circuits.search.fresh import Held
+from sparse_gpt.circuits.stages import Stages
+from tests import ground_truth
+from tests.ground_truth import CLEAN, SHORTCUT, TRUE
+
+ATTENTION = {Node(1, "attn_in", 5), Node(1, "attn_k", 0)}  # what the shortcut, an average, does without
+NOISE = tuple(Node(0, "mlp_neuron", channel) for channel in range(10, 14))
+
+
+@functools.cache
+def made(search: str = "path", noisy: bool = False) -> Problem:
+    """The marks, selected on samples without noisy words (or with them); all further training samples have them."""
+    config = ground_truth.config(dataclasses.replace(ground_truth.PRUNE, search=search))
+    first = ground_truth.batch("train", 64, 0, noisy=noisy)
+    samples = TaskSamples(
+        joined([first, ground_truth.batch("train", 192, 4)]),
+        ground_truth.batch("train", 64, 1, noisy=noisy),
+        ground_truth.batch("heldout", 64, 2),
+    )
+    return Problem.build(LoadedModel(config, ground_truth.params(config.model), "by hand"), samples)
+
+
+def _support(problem: Problem, nodes: tuple[Node, ...]) -> Support:
+    return Support(to_vector(gates_of(nodes, problem.graph.config)))
+
+
+def _found(problem: Problem, nodes: tuple[Node, ...], stages: Stages | None = None) -> tuple[Held, list[str]]:
+    said: list[str] = []
+    minimize = functools.partial(select._minimize, problem, stages or Stages(), said.append)
+    start = _support(problem, nodes)
+    return fresh.minimized_until_it_holds(problem, start, problem.selection, minimize, said.append), said
+
+
+def _nodes(problem: Problem, support: Support) -> set[Node]:
+    kept = {edge.source for edge in support.kept_edges(problem.graph)}
+    return kept | {edge.target for edge in support.kept_edges(problem.graph)}
+
+
+def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
+    problem = made()
+    (supports, joined_samples), said = _found(problem, (*TRUE, *NOISE))
+    assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
+    assert not ATTENTION & _nodes(problem, supports["edges"]), "else the selection had no shortcut"
+    assert set(TRUE) >= _nodes(problem, supports["edges 1"]) >= ATTENTION
+    assert any("nodes given back" in line for line in said)
+    assert joined_samples is not None
+    assert len(joined_samples.positions) == fresh.JOINING
+    last = supports["edges 1"]
+    calibration = select.calibrate(problem.selecting_on(joined_samples), last).calibration
+    logits = calibrate(problem.heldout.logits(last.candidates(problem.graph))[0], calibration, problem.heldout.index)
+    assert objective.largest_loss(logits, problem.heldout.batch) < problem.settings.target_loss
+
+
+def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
+    problem = made()
+    (supports, _), _ = _found(problem, (*TRUE, *NOISE))
+    back = supports["given back 1"]
+    evaluator = problem.selection
+    (batch,) = problem.fresh(1)
+    for fewer in (supports["edges"].gates, supports["nodes"].gates):
+        assert np.all(back.gates >= fewer)
+        loss, order = fresh._loss(Support(fewer).candidates(problem.graph), evaluator, evaluator.on(batch))
+        assert loss > problem.settings.target_loss
+    worst = rows(batch, order[: fresh.JOINING])
+    enlarged = evaluator.joined(worst)
+    assert fresh._loss(back.candidates(problem.graph), enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
+    assert enlarged(back.candidates(problem.graph)).calibrated[0] <= problem.selection_target
+    assert enlarged(supports["edges 1"].candidates(problem.graph)).calibrated[0] <= problem.selection_target
+    assert sorted(order) == list(range(len(batch.positions)))
+    np.testing.assert_array_equal(order[::2] + 1, order[1::2])
+
+
+def test_what_holds_is_accepted_as_it_is() -> None:
+    (supports, joined_samples), said = _found(made(noisy=True), (*TRUE, *NOISE))
+    assert list(supports) == ["nodes", "edges"]
+    assert joined_samples is None
+    assert not any("fresh" in line for line in said)
+
+
+def test_where_all_of_the_start_fails_nothing_is_given_back() -> None:
+    (supports, joined_samples), said = _found(made(), SHORTCUT)
+    assert list(supports) == ["nodes", "edges"]
+    assert joined_samples is None
+    assert "does not help" in said[-1]
+
+
+def test_fresh_samples_are_in_no_selection_and_in_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, words = made(), set(CLEAN["train"]) | {*ground_truth.MARKS, 0}  # 0 is padding
+    assert set(np.unique(problem.selection.batch.tokens)) <= words
+    (every,) = problem.fresh(5)
+    assert len(every.positions) == 2 * 192
+    assert not set(np.unique(every.tokens)) <= words
+    monkeypatch.setattr(problems, "FRESH", 100)
+    parts = list(problem.fresh(9))
+    assert [len(part.positions) for part in parts] == [100, 100, 100, 84]
+    np.testing.assert_array_equal(np.sort(joined(parts).tokens, axis=0), np.sort(every.tokens, axis=0))
+    assert len(list(problem.fresh(2))) == 2
+    monkeypatch.setattr(problems, "FRESH", 350)
+    assert len(list(problem.fresh(9))) == 1, "34 samples are too few"
+    assert list(made("paper").fresh(9)) == []
+
+
+def test_stages_of_every_round_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages, problem = Stages(tmp_path / "kept", {}), made()
+    (first, _), _ = _found(problem, (*TRUE, *NOISE), stages)
+    for name in ("minimize_nodes", "minimize_edges"):
+        monkeypatch.setattr(select, name, lambda *args: pytest.fail("was there"))
+    (again, _), _ = _found(problem, (*TRUE, *NOISE), Stages(tmp_path / "kept", {}))
+    assert list(again) == list(first)
+    for name, support in first.items():
+        np.testing.assert_array_equal(again[name].gates, support.gates)
+        assert again[name].edges == support.edges
