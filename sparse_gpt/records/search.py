@@ -194,7 +194,8 @@ class Stage(Part):
     """The circuit after one stage of its refinement."""
 
     stage: str
-    """Name of the stage."""
+    """search, nodes (minimized) or edges; "given back 1" where the first check on fresh samples failed and nodes came
+    back, "nodes 1" and "edges 1" what is left of that, and so on."""
     nodes: Count | None = None
     """Size then."""
     edges: Count | None = None
