@@ -152,6 +152,25 @@ def test_what_is_known_is_of_the_same_samples_model_and_program() -> None:
     np.testing.assert_allclose(within.of(others).logits(one), evaluator.of(others).logits(one))
 
 
+def test_longer_samples_have_room_within_a_support() -> None:
+    model, short = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
+    gates = to_vector(circuits_model.random_gates(CONFIG, 1))
+    long = padded(circuits_model.batch(ROWS, seed=5), 16)
+    long = long._replace(positions=np.full(ROWS, 15, np.int32))
+    within = Evaluator(
+        model, padded(short, 16), NO_TOKENS, subcircuits=build_subcircuits(model, from_vector(gates, CONFIG.model))
+    )
+    one = Candidates(gates[None])
+    for other in (within.on(long), within.on(long).on(padded(short, 16))):
+        expected = Evaluator(model, other.batch, NO_TOKENS).logits(one)
+        np.testing.assert_allclose(other.logits(one), expected, rtol=1e-4, atol=1e-4)
+    both = within.joined(long)
+    assert len(both.batch.positions) == ROWS + 20
+    np.testing.assert_array_equal(both.batch.positions[20:], long.positions)  # pairs by length
+    expected = Evaluator(model, both.batch, NO_TOKENS).logits(one)
+    np.testing.assert_allclose(both.logits(one), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])
 def test_candidates_are_shared_out_evenly(count: int) -> None:
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(count)])

@@ -22,7 +22,7 @@ from tests import ground_truth
 from tests.ground_truth import CLEAN, SHORTCUT, TRUE
 
 ATTENTION = {Node(1, "attn_in", 5), Node(1, "attn_k", 0)}  # what the shortcut, an average, does without
-NOISE = tuple(Node(0, "mlp_neuron", channel) for channel in range(10, 14))
+NOISE = tuple(Node(0, "mlp_neuron", channel) for channel in range(10, 24))
 
 
 @functools.cache
@@ -60,6 +60,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
     assert not ATTENTION & _nodes(problem, supports["edges"]), "else the selection had no shortcut"
     assert set(TRUE) >= _nodes(problem, supports["edges 1"]) >= ATTENTION
+    assert supports["given back 1"].size <= len(TRUE) + 3, "the steepest slopes are not those of noise"
     assert any("nodes given back" in line for line in said)
     assert joined_samples is not None
     assert len(joined_samples.positions) == fresh.JOINING
@@ -86,6 +87,23 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     assert enlarged(supports["edges 1"].candidates(problem.graph)).calibrated[0] <= problem.selection_target
     assert sorted(order) == list(range(len(batch.positions)))
     np.testing.assert_array_equal(order[::2] + 1, order[1::2])
+
+
+def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = made()
+    (batch,) = problem.fresh(1)
+    monkeypatch.setattr(fresh, "_loss", lambda *args: (0.0, None))  # fresh samples say yes to everything
+    start, short = _support(problem, (*TRUE, *NOISE)), _support(problem, SHORTCUT)
+    enlarged = problem.selection.joined(batch)
+    larger = fresh.give_back(problem, short, start, enlarged, problem.selection.on(batch))
+    assert larger is not None
+    assert enlarged(larger.candidates(problem.graph)).calibrated[0] <= problem.selection_target
+    assert enlarged(short.candidates(problem.graph)).calibrated[0] > problem.selection_target
+
+
+def test_the_upper_end_counts_in_a_path_search_alone() -> None:
+    assert made().selection.upper_share == made().settings.selection_margin
+    assert made("paper").selection.upper_share == made().heldout.upper_share == 0
 
 
 def test_what_holds_is_accepted_as_it_is() -> None:
@@ -128,3 +146,14 @@ def test_stages_of_every_round_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     for name, support in first.items():
         np.testing.assert_array_equal(again[name].gates, support.gates)
         assert again[name].edges == support.edges
+
+
+def test_what_began_at_the_same_nodes_with_other_samples_is_minimized_again() -> None:
+    stages, problem, start = Stages(), made(), _support(made(), (*TRUE, *NOISE))
+    (batch,) = problem.fresh(1)
+    first, again = (
+        select._minimize(problem, stages, lambda line: None, start, evaluator, failed)["edges"]
+        for failed, evaluator in enumerate((problem.selection, problem.selection.joined(batch)))
+    )
+    assert not ATTENTION & _nodes(problem, first)
+    assert _nodes(problem, again) >= ATTENTION

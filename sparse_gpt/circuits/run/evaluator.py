@@ -361,14 +361,13 @@ class Evaluator:
         pairs = zip(self.logits(candidates), map(Calibration, scale, shift), strict=True)
         return np.array([task_loss(calibrate(logits, c, self.index)) for logits, c in pairs])
 
-    def slopes(self, candidate: Candidates, calibration: Calibration | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
 
-        What removal of an item would add to the loss is, to first order, minus its slope. The calibration, if none is
-        given, is held at its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths
-        are taken.
+        What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
+        its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
         """
-        scale, shift = self.calibration(candidate) if calibration is None else calibration
+        scale, shift = self.calibration(candidate)
         return self._slopes(candidate, Calibration(jnp.float32(scale), jnp.asarray(shift, jnp.float32)))
 
     def calibration(self, candidate: Candidates) -> Calibration:

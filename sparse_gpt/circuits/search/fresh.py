@@ -19,6 +19,7 @@ from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.task_batch import TaskBatch, joined, rows
 
 CHECKS = 3
+POINTS = 8  # between a support and what it was part of
 JOINING = ROWS  # of the samples of a check that failed; half of them pairs
 Report = Callable[[str], None]  # takes a line about the progress
 Minimize = Callable[[Support, Evaluator, int], dict[str, Support]]  # by stage, of the given round; at least one
@@ -71,8 +72,9 @@ def minimized_until_it_holds(
 def give_back(
     problem: Problem, support: Support, start: Support, evaluator: Evaluator, fresh: Evaluator
 ) -> Support | None:
-    """A support with all of its edges, and as few further nodes as hold: those with the steepest slopes of the loss on
-    what it does worst on, a power of two of them.
+    """A support with all of its edges, and as few further nodes as hold, a power of two of them: those with the
+    steepest slopes of the loss on what it does worst on, between the support and `start` (what leads to a closed node
+    alone has no slope at the support).
 
     Args:
         problem: of the support.
@@ -84,8 +86,9 @@ def give_back(
     Returns:
         None if not even all of `start` holds.
     """
-    graph, one, aim = problem.graph, support.candidates(problem.graph), problem.selection_target
-    slopes, _ = fresh.on_rows(slice(JOINING)).slopes(one, evaluator.calibration(one))
+    graph, aim, worst = problem.graph, problem.selection_target, fresh.on_rows(slice(JOINING))
+    between = [support.gates + share * (start.gates - support.gates) for share in (np.arange(POINTS) + 0.5) / POINTS]
+    slopes = np.mean([worst.gate_slopes(gates.astype(np.float32)) for gates in between], axis=0)
     kept = graph.one_per_gate(support.gates)
     closed = np.flatnonzero(graph.one_per_gate(start.gates) * (1 - kept))
     closed = closed[np.argsort(graph.sum_over_gates(slopes)[closed], kind="stable")]
