@@ -10,6 +10,7 @@ import pytest
 from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.run import calibration
+from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CANDIDATES, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
@@ -169,6 +170,24 @@ def test_longer_samples_have_room_within_a_support() -> None:
     np.testing.assert_array_equal(both.batch.positions[20:], long.positions)  # pairs by length
     expected = Evaluator(model, both.batch, NO_TOKENS).logits(one)
     np.testing.assert_allclose(both.logits(one), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_support_is_widened_for_what_it_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(evaluation, "FEW", 1.0)
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
+    larger = to_vector(circuits_model.random_gates(CONFIG, 1, 0.6))
+    smaller = larger * (np.arange(len(larger)) % 3 > 0)
+    whole = Evaluator(model, batch, NO_TOKENS)
+    assert whole.widened(larger) is whole
+    within = whole.within_support(smaller)
+    assert within.widened(smaller) is within
+    widened = within.widened(larger)
+    for evaluator, holds in ((within, False), (widened, True)):
+        assert evaluator.subcircuits is not None
+        assert evaluator.subcircuits.holds(larger[None]) == holds
+    expected = whole.logits(Candidates(larger[None]))
+    np.testing.assert_allclose(widened.logits(Candidates(larger[None])), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])

@@ -113,11 +113,20 @@ def test_what_holds_is_accepted_as_it_is() -> None:
     assert not any("fresh" in line for line in said)
 
 
-def test_where_all_of_the_start_fails_nothing_is_given_back() -> None:
-    (supports, joined_samples), said = _found(made(), SHORTCUT)
+def test_where_all_of_the_start_fails_other_nodes_come_back() -> None:
+    (supports, _), _ = _found(made(), SHORTCUT)
+    assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
+    assert _nodes(made(), supports["edges 1"]) >= ATTENTION
+
+
+def test_where_the_whole_model_fails_nothing_is_given_back() -> None:
+    problem = made()
+    reversed_pairs = problem.train._replace(answer=problem.train.foil, foil=problem.train.answer)
+    impossible = dataclasses.replace(problem, train=reversed_pairs)  # of the selection they are not
+    (supports, joined_samples), said = _found(impossible, (*TRUE, *NOISE))
     assert list(supports) == ["nodes", "edges"]
     assert joined_samples is None
-    assert "does not help" in said[-1]
+    assert "no nodes that could come back help" in said[-1]
 
 
 def test_fresh_samples_are_in_no_selection_and_in_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,12 @@ class Evaluator:
         within = build_subcircuits(self.gated, from_vector(gates, config))
         return dataclasses.replace(self, subcircuits=jax.tree.map(jnp.asarray, within), room=room_of(self.batch))
 
+    def widened(self, gates: np.ndarray) -> "Evaluator":
+        """The same evaluator, as fast for `gates` (nodes,) as for the support that it is limited to."""
+        if self.subcircuits is None or self.subcircuits.holds(gates[None, :]):
+            return self
+        return dataclasses.replace(self, subcircuits=None).within_support(gates)
+
     def worth_compiling(self, opened: float) -> bool:
         """Whether programs for one support of so many nodes pay when each of its nodes is tried."""
         return bool(weight_count(self.gated.model.config) * self.batch.tokens.size * opened >= WORTH_COMPILING)

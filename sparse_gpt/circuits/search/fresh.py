@@ -44,7 +44,7 @@ def minimized_until_it_holds(
 
     Args:
         problem: its training samples beyond those of the selection are the fresh ones.
-        start: what is minimized, and all that can be given back.
+        start: what is minimized, and what is given back first.
         evaluator: on the selection samples, within `start`.
         minimize: from a support, an evaluator, and how many checks have failed.
         report: for a progress line.
@@ -59,11 +59,11 @@ def minimized_until_it_holds(
         worst = rows(batch, slice(JOINING))
         larger = give_back(problem, support, start, evaluator.joined(worst), fresh.on(batch))
         if larger is None:
-            report(f"{loss:.3g} nats on fresh samples; what was removed does not help")
+            report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
             break
         report(f"{loss:.3g} nats on fresh samples; {larger.size - support.size} nodes given back")
         hard.append(worst)
-        evaluator = evaluator.joined(worst).hardest_first(larger.candidates(graph))
+        evaluator = evaluator.joined(worst).widened(larger.gates).hardest_first(larger.candidates(graph))
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
     return Held(supports, joined(hard) if hard else None)
@@ -72,9 +72,11 @@ def minimized_until_it_holds(
 def give_back(
     problem: Problem, support: Support, start: Support, evaluator: Evaluator, fresh: Evaluator
 ) -> Support | None:
-    """A support with all of its edges, and as few further nodes as hold, a power of two of them: those with the
-    steepest slopes of the loss on what it does worst on, between the support and `start` (what leads to a closed node
-    alone has no slope at the support).
+    """A support with all of its edges, and as few further nodes as hold, a power of two of them: of `start`, or where
+    all of it fails of all that can be searched.
+
+    Those with the steepest slopes come back: of the loss on what the support does worst on, between it and everything
+    that can come back (what leads to a closed node alone has no slope at the support).
 
     Args:
         problem: of the support.
@@ -84,24 +86,27 @@ def give_back(
         fresh: on samples that it failed on, the worst first, where the target has to hold.
 
     Returns:
-        None if not even all of `start` holds.
+        None if not even all of them hold.
     """
-    graph, aim, worst = problem.graph, problem.selection_target, fresh.on_rows(slice(JOINING))
-    between = [support.gates + share * (start.gates - support.gates) for share in (np.arange(POINTS) + 0.5) / POINTS]
-    slopes = np.mean([worst.gate_slopes(gates.astype(np.float32)) for gates in between], axis=0)
-    kept = graph.one_per_gate(support.gates)
-    closed = np.flatnonzero(graph.one_per_gate(start.gates) * (1 - kept))
-    closed = closed[np.argsort(graph.sum_over_gates(slopes)[closed], kind="stable")]
-    for size in [0, *(2**i for i in range(len(closed).bit_length())), len(closed)]:
-        items = kept.copy()
-        items[closed[:size]] = 1
-        larger = Support(items[graph.gate_of])
-        candidates = larger.candidates(graph)
-        if evaluator.within(candidates, aim)[0] > aim:
-            continue
-        if _loss(candidates, evaluator, fresh)[0] <= problem.settings.target_loss:
-            return larger
+    graph, worst, kept = problem.graph, fresh.on_rows(slice(JOINING)), problem.graph.one_per_gate(support.gates)
+    for most in (start.gates, np.maximum(support.gates, problem.searchable_nodes)):
+        between = [support.gates + share * (most - support.gates) for share in (np.arange(POINTS) + 0.5) / POINTS]
+        slopes = np.mean([worst.gate_slopes(gates.astype(np.float32)) for gates in between], axis=0)
+        closed = np.flatnonzero(graph.one_per_gate(most) * (1 - kept))
+        closed = closed[np.argsort(graph.sum_over_gates(slopes)[closed], kind="stable")]
+        for size in [0, *(2**i for i in range(len(closed).bit_length())), len(closed)]:
+            items = kept.copy()
+            items[closed[:size]] = 1
+            larger = Support(items[graph.gate_of])
+            if _holds(problem, larger.candidates(graph), evaluator, fresh):
+                return larger
     return None
+
+
+def _holds(problem: Problem, one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> bool:
+    aim = problem.selection_target
+    within = evaluator.within(one, aim)[0] <= aim
+    return bool(within) and _loss(one, evaluator, fresh)[0] <= problem.settings.target_loss
 
 
 def _loss(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
