@@ -53,7 +53,7 @@ def test_flags_are_settings_of_the_prune_group() -> None:
         kind = type(getattr(preset.prune, name.removeprefix("prune.")))
         given[name] = kind(text) if kind in (int, float) else text
     found: Config = configs.replace(preset, given)
-    assert (found.prune.search, found.prune.families, found.prune.largest_scale) == ("path", ("all", "natural"), 4)
+    assert (found.prune.search, found.prune.families, found.prune.largest_scale) == ("path", ("all", "natural"), 1)
     assert found.prune.starts == ("integrated_gradients",)
 
 

@@ -2,11 +2,15 @@
 
 import dataclasses
 import functools
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from sparse_gpt.circuits import FoundCircuit, summary
 from sparse_gpt.circuits import problem as problems
 from sparse_gpt.circuits.circuit import Node, gates_of
 from sparse_gpt.circuits.nodes import to_vector
@@ -18,6 +22,8 @@ from sparse_gpt.circuits.run.task_batch import joined, rows
 from sparse_gpt.circuits.search import fresh, select
 from sparse_gpt.circuits.search.fresh import Held
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.records import Search
+from sparse_gpt.records.search import FreshCheck
 from tests import ground_truth
 from tests.ground_truth import CLEAN, SHORTCUT, TRUE
 
@@ -56,12 +62,15 @@ def _nodes(problem: Problem, support: Support) -> set[Node]:
 
 def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     problem = made()
-    (supports, joined_samples), said = _found(problem, (*TRUE, *NOISE))
+    (supports, joined_samples, checks), said = _found(problem, (*TRUE, *NOISE))
     assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
     assert not ATTENTION & _nodes(problem, supports["edges"]), "else the selection had no shortcut"
     assert set(TRUE) >= _nodes(problem, supports["edges 1"]) >= ATTENTION
     assert supports["given back 1"].size <= len(TRUE) + 3, "the steepest slopes are not those of noise"
     assert any("nodes given back" in line for line in said)
+    (check,) = checks
+    assert (check.accepted, check.given_back) == (False, supports["given back 1"].size - supports["edges"].size)
+    assert check.task_loss > problem.settings.target_loss
     assert joined_samples is not None
     assert len(joined_samples.positions) == fresh.JOINING
     last = supports["edges 1"]
@@ -72,7 +81,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
 
 def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     problem = made()
-    (supports, _), _ = _found(problem, (*TRUE, *NOISE))
+    (supports, _, _), _ = _found(problem, (*TRUE, *NOISE))
     back = supports["given back 1"]
     evaluator = problem.selection
     (batch,) = problem.fresh(1)
@@ -107,14 +116,15 @@ def test_the_upper_end_counts_in_a_path_search_alone() -> None:
 
 
 def test_what_holds_is_accepted_as_it_is() -> None:
-    (supports, joined_samples), said = _found(made(noisy=True), (*TRUE, *NOISE))
+    (supports, joined_samples, checks), said = _found(made(noisy=True), (*TRUE, *NOISE))
     assert list(supports) == ["nodes", "edges"]
     assert joined_samples is None
     assert not any("fresh" in line for line in said)
+    assert [check.accepted for check in checks] == [True]
 
 
 def test_where_all_of_the_start_fails_other_nodes_come_back() -> None:
-    (supports, _), _ = _found(made(), SHORTCUT)
+    (supports, _, _), _ = _found(made(), SHORTCUT)
     assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
     assert _nodes(made(), supports["edges 1"]) >= ATTENTION
 
@@ -123,10 +133,45 @@ def test_where_the_whole_model_fails_nothing_is_given_back() -> None:
     problem = made()
     reversed_pairs = problem.train._replace(answer=problem.train.foil, foil=problem.train.answer)
     impossible = dataclasses.replace(problem, train=reversed_pairs)  # of the selection they are not
-    (supports, joined_samples), said = _found(impossible, (*TRUE, *NOISE))
+    (supports, joined_samples, checks), said = _found(impossible, (*TRUE, *NOISE))
     assert list(supports) == ["nodes", "edges"]
     assert joined_samples is None
     assert "no nodes that could come back help" in said[-1]
+    assert [(check.accepted, check.given_back) for check in checks] == [(False, None)]
+
+
+@pytest.mark.parametrize(
+    ("checks", "problem", "number"),
+    [
+        ((), "", ""),
+        ((FreshCheck(task_loss=0.1, accepted=True),), "", ""),
+        ((FreshCheck(task_loss=0.2, accepted=False),), "refused the circuit (0.2 nats on them); no nodes", ""),
+        (
+            (
+                FreshCheck(task_loss=0.3, accepted=False, given_back=7),
+                FreshCheck(task_loss=0.2, accepted=False, given_back=3),
+            ),
+            "refused the circuit (0.2 nats on them); some came back, and no check",
+            "minimized: 7, then 3 nodes",
+        ),
+        (
+            (FreshCheck(task_loss=0.3, accepted=False, given_back=7), FreshCheck(task_loss=0.1, accepted=True)),
+            "",
+            "minimized: 7 nodes",
+        ),
+    ],
+    ids=["none", "accepted", "refused", "given back, no more samples", "given back, accepted"],
+)
+def test_the_summary_says_what_fresh_samples_say(checks: tuple[FreshCheck, ...], problem: str, number: str) -> None:
+    search = Search(trials=(), fresh=checks, refined_from="trial 0", seconds=1.0)
+    circuit = SimpleNamespace(task="marks", metrics=defaultdict(float), scale=1.0, tasks=())
+    lines = "\n".join(summary.search_problems(search))
+    assert problem in lines
+    assert ("fresh" in lines) == bool(problem)
+    found = cast(FoundCircuit, SimpleNamespace(circuit=circuit, search=search))
+    numbers = "\n".join(summary._numbers(found))
+    assert number in numbers
+    assert ("given back" in numbers) == bool(number)
 
 
 def test_fresh_samples_are_in_no_selection_and_in_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +192,10 @@ def test_fresh_samples_are_in_no_selection_and_in_no_other_check(monkeypatch: py
 
 def test_stages_of_every_round_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages, problem = Stages(tmp_path / "kept", {}), made()
-    (first, _), _ = _found(problem, (*TRUE, *NOISE), stages)
+    (first, _, _), _ = _found(problem, (*TRUE, *NOISE), stages)
     for name in ("minimize_nodes", "minimize_edges"):
         monkeypatch.setattr(select, name, lambda *args: pytest.fail("was there"))
-    (again, _), _ = _found(problem, (*TRUE, *NOISE), Stages(tmp_path / "kept", {}))
+    (again, _, _), _ = _found(problem, (*TRUE, *NOISE), Stages(tmp_path / "kept", {}))
     assert list(again) == list(first)
     for name, support in first.items():
         np.testing.assert_array_equal(again[name].gates, support.gates)

@@ -41,6 +41,12 @@ def search_problems(search: Search) -> list[str]:
         lines.append(f"{closed} of {len(trials)} searches closed every node; lower --config.prune.k_coefs")
     if above:
         lines.append(f"{above} of {len(trials)} searches never were at the target; the model may hardly do the task")
+    if search.fresh and not search.fresh[-1].accepted:
+        last = search.fresh[-1]
+        helped = (
+            "and no nodes that could come back help" if last.given_back is None else "and no further check was made"
+        )
+        lines.append(f"fresh samples refused the circuit ({last.task_loss:.3g} nats on them), {helped}")
     if not any(trial.reached for trial in trials) and not origin.startswith("trial"):
         lines.append(f"no search's ranking reached the target; the circuit comes from {origin}, which nobody searched")
     return lines
@@ -57,6 +63,10 @@ def _numbers(found: FoundCircuit) -> Iterator[str]:
         f"logits scaled by {circuit.scale:.3g}, full model {m['full_model_task_loss']:.3f}), "
         f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}"
     )
+    back = [check for check in found.search.fresh if check.given_back is not None]
+    if back:
+        nodes = ", then ".join(str(check.given_back) for check in back)
+        yield f"  given back after fresh samples refused what was minimized: {nodes} nodes"
     for each in circuit.tasks:
         yield f"  {each.task}: held-out task loss {each.task_loss:.3f}"
     if "shifted_task_loss" in m:

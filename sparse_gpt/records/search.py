@@ -204,6 +204,18 @@ class Stage(Part):
     """On held-out samples."""
 
 
+class FreshCheck(Part):
+    """A minimized circuit on training samples that its selection does not have (path search)."""
+
+    task_loss: Nats
+    """There, of the family (or task) with the largest; with prune.objective=match a divergence."""
+    accepted: bool
+    """Whether that is at most the target."""
+    given_back: Count | None = None
+    """Nodes that came back before the circuit was minimized again; null where it was accepted, or where no nodes that
+    could have come back help."""
+
+
 class Search(Record):
     """What the search of a circuit tells about itself."""
 
@@ -233,6 +245,8 @@ class Search(Record):
     """Whether the circuit's calibrated loss on selection samples is at most the target; older files do not say it."""
     stages: tuple[Stage, ...] = older(())
     """Sizes from stage to stage."""
+    fresh: tuple[FreshCheck, ...] = ()
+    """In order; each has samples of its own."""
     history: tuple[HistoryPoint, ...] = older(())
     """At most a hundred steps."""
     size_versus_target: SizeVersusTarget | None = older(None)

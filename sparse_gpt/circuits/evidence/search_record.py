@@ -70,6 +70,7 @@ def search_record(
         refined_from=selected.start,
         reached=candidate.reached,
         stages=stage_records(problem, selected),
+        fresh=selected.checks,
         history=history(searches.found),
         size_versus_target=sizes,
         baselines=tuple(baselines.records),

@@ -9,6 +9,7 @@ with the largest losses join the selection, and the circuit is minimized again. 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from sparse_gpt.circuits.problem import Problem, Support
@@ -17,6 +18,7 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.task_batch import TaskBatch, joined, rows
+from sparse_gpt.records.search import FreshCheck
 
 CHECKS = 3
 POINTS = 8  # between a support and what it was part of
@@ -31,10 +33,12 @@ class Held(NamedTuple):
     Attributes:
         supports: by stage: those of the first minimization, then "given back 1" and what is left of it, and so on.
         joined: the samples that have joined the selection; None: no check has failed.
+        checks: what each check has found.
     """
 
     supports: dict[str, Support]
     joined: TaskBatch | None
+    checks: tuple[FreshCheck, ...]
 
 
 def minimized_until_it_holds(
@@ -49,11 +53,12 @@ def minimized_until_it_holds(
         minimize: from a support, an evaluator, and how many checks have failed.
         report: for a progress line.
     """
-    graph, supports, hard = problem.graph, minimize(start, evaluator, 0), []
+    graph, supports, hard, checks = problem.graph, minimize(start, evaluator, 0), [], []
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
         fresh, support = evaluator.on(batch), list(supports.values())[-1]
         loss, order = _loss(support.candidates(graph), evaluator, fresh)
-        if loss <= problem.settings.target_loss:
+        checks.append(FreshCheck(task_loss=loss, accepted=loss <= problem.settings.target_loss))
+        if checks[-1].accepted:
             break
         batch = rows(batch, order)
         worst = rows(batch, slice(JOINING))
@@ -61,12 +66,13 @@ def minimized_until_it_holds(
         if larger is None:
             report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
             break
-        report(f"{loss:.3g} nats on fresh samples; {larger.size - support.size} nodes given back")
+        checks[-1] = msgspec.structs.replace(checks[-1], given_back=larger.size - support.size)
+        report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes given back")
         hard.append(worst)
         evaluator = evaluator.joined(worst).widened(larger.gates).hardest_first(larger.candidates(graph))
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
-    return Held(supports, joined(hard) if hard else None)
+    return Held(supports, joined(hard) if hard else None, tuple(checks))
 
 
 def give_back(

@@ -19,6 +19,7 @@ from sparse_gpt.circuits.search.fresh import Held, minimized_until_it_holds
 from sparse_gpt.circuits.search.minimize import Report, keep_support, minimize_edges, minimize_nodes
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.records.search import FreshCheck
 
 
 class Selected(NamedTuple):
@@ -32,12 +33,14 @@ class Selected(NamedTuple):
             Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or when every
             support is too large to be minimized, which leaves the one with the fewest edges.
         joined: fresh samples that have joined the selection, see fresh.py; None: none.
+        checks: on fresh samples; empty where nothing was minimized, and in the paper's search.
     """
 
     best_trial: int
     start: str
     supports: dict[str, Support]
     joined: TaskBatch | None = None
+    checks: tuple[FreshCheck, ...] = ()
 
     @property
     def support(self) -> Support:
@@ -87,8 +90,9 @@ def select(
         minimize = functools.partial(_minimize, problem, stages, report_of)
         results[name] = minimized_until_it_holds(problem, Support(starts[name]), within, minimize, report_of)
     smallest = min(results, key=lambda name: len(list(results[name].supports.values())[-1].kept_edges(graph)))
-    supports = {"search": Support(starts[smallest]), **results[smallest].supports}
-    return Selected(indices.get(smallest, best), smallest, supports, results[smallest].joined)
+    held = results[smallest]
+    supports = {"search": Support(starts[smallest]), **held.supports}
+    return Selected(indices.get(smallest, best), smallest, supports, held.joined, held.checks)
 
 
 def calibrate(problem: Problem, support: Support) -> Candidate:
