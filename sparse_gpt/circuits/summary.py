@@ -43,10 +43,10 @@ def search_problems(search: Search) -> list[str]:
         lines.append(f"{above} of {len(trials)} searches never were at the target; the model may hardly do the task")
     if search.fresh and not search.fresh[-1].accepted:
         last = search.fresh[-1]
-        helped = (
-            "and no nodes that could come back help" if last.given_back is None else "and no further check was made"
+        then = (
+            "no nodes that could come back help" if last.given_back is None else "some came back, and no check followed"
         )
-        lines.append(f"fresh samples refused the circuit ({last.task_loss:.3g} nats on them), {helped}")
+        lines.append(f"fresh samples refused the circuit ({last.task_loss:.3g} nats on them); {then}")
     if not any(trial.reached for trial in trials) and not origin.startswith("trial"):
         lines.append(f"no search's ranking reached the target; the circuit comes from {origin}, which nobody searched")
     return lines
