@@ -125,7 +125,7 @@ def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
     """Sizes and held-out losses: of the best search of the truncated ranking, and at the end."""
     best, support = selected.best_trial, selected.support
     candidate = support.candidates(problem.graph)
-    cut, end = Candidates(trials.gates[[best]]), problem.selection(candidate)
+    cut, end = Candidates(trials.gates[[best]]), problem.selecting_on(selected.joined).selection(candidate)
     scores = problem.selection(cut)
     return {
         "cut_nodes": int(trials.sizes[best]),
