@@ -21,6 +21,7 @@ from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.task_batch import joined, rows
 from sparse_gpt.circuits.search import fresh, select
 from sparse_gpt.circuits.search.fresh import Held
+from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.records import Search
 from sparse_gpt.records.search import FreshCheck
@@ -127,6 +128,34 @@ def test_where_all_of_the_start_fails_other_nodes_come_back() -> None:
     (supports, _, _), _ = _found(made(), SHORTCUT)
     assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
     assert _nodes(made(), supports["edges 1"]) >= ATTENTION
+
+
+def test_no_more_come_back_than_can_be_minimized() -> None:
+    problem = made()
+    prune = dataclasses.replace(problem.settings, refine_most=len(SHORTCUT))
+    config = dataclasses.replace(problem.model.config, prune=prune)
+    small = dataclasses.replace(problem, model=LoadedModel(config, problem.model.params, "by hand"))
+    (supports, joined_samples, checks), _ = _found(small, (*TRUE, *NOISE))
+    assert (list(supports), joined_samples) == (["nodes", "edges"], None)
+    assert [(check.accepted, check.given_back) for check in checks] == [(False, None)]
+
+
+def test_an_accepted_circuit_is_taken_before_a_smaller_refused_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = made(noisy=True)
+    prune = dataclasses.replace(problem.settings, refine_trials=2)
+    config = dataclasses.replace(problem.model.config, prune=prune)
+    problem = dataclasses.replace(problem, model=LoadedModel(config, problem.model.params, "by hand"))
+    gates = {"small": _support(problem, SHORTCUT).gates, "large": _support(problem, TRUE).gates}
+    verdicts = {gates[name].sum(): FreshCheck(task_loss=0.1, accepted=name == "large") for name in gates}
+
+    def held(problem: Problem, start: Support, *rest: object) -> Held:
+        return Held({"nodes": start}, None, (verdicts[start.gates.sum()],))
+
+    monkeypatch.setattr(select, "minimized_until_it_holds", held)
+    trials = SimpleNamespace(edges=np.zeros(0), reached=[], gates=[], scores=SimpleNamespace(calibrated=np.ones(1)))
+    assert select.select(problem, cast(Trials, trials), gates).start == "large"
+    verdicts = {size: FreshCheck(task_loss=0.1, accepted=True) for size in verdicts}
+    assert select.select(problem, cast(Trials, trials), gates).start == "small"
 
 
 def test_where_the_whole_model_fails_nothing_is_given_back() -> None:

@@ -22,7 +22,7 @@ from sparse_gpt.records.search import FreshCheck
 
 CHECKS = 3
 POINTS = 8  # between a support and what it was part of
-JOINING = ROWS  # of the samples of a check that failed; half of them pairs
+JOINING = ROWS  # of the samples of a check that failed; whole pairs
 Report = Callable[[str], None]  # takes a line about the progress
 Minimize = Callable[[Support, Evaluator, int], dict[str, Support]]  # by stage, of the given round; at least one
 
@@ -39,6 +39,16 @@ class Held(NamedTuple):
     supports: dict[str, Support]
     joined: TaskBatch | None
     checks: tuple[FreshCheck, ...]
+
+    @property
+    def support(self) -> Support:
+        """That of the last stage."""
+        return list(self.supports.values())[-1]
+
+    @property
+    def refused(self) -> bool:
+        """Whether the last check did not accept it."""
+        return bool(self.checks) and not self.checks[-1].accepted
 
 
 def minimized_until_it_holds(
@@ -92,7 +102,7 @@ def give_back(
         fresh: on samples that it failed on, the worst first, where the target has to hold.
 
     Returns:
-        None if not even all of them hold.
+        None if not even all of them hold, or prune.refine_most of them.
     """
     graph, worst, kept = problem.graph, fresh.on_rows(slice(JOINING)), problem.graph.one_per_gate(support.gates)
     for most in (start.gates, np.maximum(support.gates, problem.searchable_nodes)):
@@ -104,6 +114,8 @@ def give_back(
             items = kept.copy()
             items[closed[:size]] = 1
             larger = Support(items[graph.gate_of])
+            if larger.size > problem.settings.refine_most:  # it could not be minimized
+                break
             if _holds(problem, larger.candidates(graph), evaluator, fresh):
                 return larger
     return None

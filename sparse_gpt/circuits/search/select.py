@@ -55,7 +55,8 @@ def select(
     stages: Stages | None = None,
     report: Report = lambda line: None,
 ) -> Selected:
-    """Minimizes the smallest supports that reach the target, and takes the result with the fewest edges.
+    """Minimizes the smallest supports that reach the target, and takes the result with the fewest edges; of a path
+    search, of those that fresh samples accept if there are any.
 
     Args:
         problem: its settings say how many supports are minimized, of how many nodes at most, and whether single edges
@@ -89,7 +90,7 @@ def select(
         within = evaluator.within_support(starts[name]).hardest_first(Candidates(starts[name][None, :]))
         minimize = functools.partial(_minimize, problem, stages, report_of)
         results[name] = minimized_until_it_holds(problem, Support(starts[name]), within, minimize, report_of)
-    smallest = min(results, key=lambda name: len(list(results[name].supports.values())[-1].kept_edges(graph)))
+    smallest = min(results, key=lambda name: (results[name].refused, len(results[name].support.kept_edges(graph))))
     held = results[smallest]
     supports = {"search": Support(starts[smallest]), **held.supports}
     return Selected(indices.get(smallest, best), smallest, supports, held.joined, held.checks)
