@@ -317,7 +317,10 @@ def _nodes_and_problem(needed: int, **settings: Any) -> tuple[np.ndarray, Any]:
     order = np.random.default_rng(0).permutation(np.flatnonzero(to_vector(searchable(CONFIG.model, PARAMS))))
     prune = dataclasses.replace(PRUNE, **settings)
     graph = ModelGraph(CONFIG.model, PARAMS)
-    return order, SimpleNamespace(graph=graph, settings=prune, selection=Needs(order[:needed]), selection_target=0.5)
+    selection = Needs(order[:needed])
+    return order, SimpleNamespace(
+        graph=graph, settings=prune, selection=selection, selection_target=0.5, fresh=lambda most: iter(())
+    )
 
 
 def _trials(graph: ModelGraph, gates: np.ndarray) -> Trials:
