@@ -365,7 +365,9 @@ def test_large_supports_are_not_minimized() -> None:
     def found(most: int, other: bool = False) -> tuple[int, str, dict[str, int]]:
         order, problem = _nodes_and_problem(1, refine_trials=3, refine_most=most)
         gates = _gates(problem, order[:20], order[:10], order[:5])
-        best, name, supports = select(problem, _trials(problem.graph, gates[:2]), {"other": gates[2]} if other else {})
+        best, name, supports, *_ = select(
+            problem, _trials(problem.graph, gates[:2]), {"other": gates[2]} if other else {}
+        )
         return best, name, {stage: support.size for stage, support in supports.items()}
 
     assert found(10) == (1, "trial 1", {"search": 10, "nodes": 1, "edges": 1})
