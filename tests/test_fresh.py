@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits import FoundCircuit, summary
+from sparse_gpt.circuits import FoundCircuit, find_circuit, summary
 from sparse_gpt.circuits import problem as problems
 from sparse_gpt.circuits.circuit import Node, gates_of
 from sparse_gpt.circuits.nodes import to_vector
@@ -240,3 +240,21 @@ def test_what_began_at_the_same_nodes_with_other_samples_is_minimized_again() ->
     )
     assert not ATTENTION & _nodes(problem, first)
     assert _nodes(problem, again) >= ATTENTION
+
+
+@pytest.mark.slow
+def test_a_circuit_that_fresh_samples_refused_is_found_and_recorded_with_them() -> None:
+    problem = made()
+    found = find_circuit(problem, progress=False)
+    (check, *others) = found.search.fresh
+    assert (check.accepted, others) == (False, [])
+    assert check.given_back is not None
+    assert {(node.layer, node.site, node.channel) for node in found.circuit.nodes} >= {
+        tuple(node) for node in ATTENTION
+    }
+    stages = {stage.stage: stage for stage in found.search.stages}
+    assert list(stages) == ["search", "nodes", "edges", "given back 1", "nodes 1", "edges 1"]
+    last, metrics = stages["edges 1"], found.circuit.metrics
+    assert (last.nodes, last.edges) == (metrics["nodes"], metrics["edges"])
+    assert last.task_loss == pytest.approx(metrics["task_loss"], abs=1e-4), "both are calibrated on what joined, too"
+    assert metrics["task_loss"] < problem.settings.target_loss
