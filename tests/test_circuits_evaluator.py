@@ -165,7 +165,7 @@ def test_longer_samples_have_room_within_a_support() -> None:
     for other in (within.on(long), within.on(long).on(padded(short, 16))):
         expected = Evaluator(model, other.batch, NO_TOKENS).logits(one)
         np.testing.assert_allclose(other.logits(one), expected, rtol=1e-4, atol=1e-4)
-    both = within.joined(long)
+    both = within.and_on(long)
     assert len(both.batch.positions) == ROWS + 20
     np.testing.assert_array_equal(both.batch.positions[20:], long.positions)  # pairs by length
     expected = Evaluator(model, both.batch, NO_TOKENS).logits(one)

@@ -33,9 +33,9 @@ NOISE = tuple(Node(0, "mlp_neuron", channel) for channel in range(10, 24))
 
 
 @functools.cache
-def made(search: str = "path", noisy: bool = False) -> Problem:
+def made(search: str = "path", noisy: bool = False, tie_qk: bool = False) -> Problem:
     """The marks, selected on samples without noisy words (or with them); all further training samples have them."""
-    config = ground_truth.config(dataclasses.replace(ground_truth.PRUNE, search=search))
+    config = ground_truth.config(dataclasses.replace(ground_truth.PRUNE, search=search, tie_qk=tie_qk))
     first = ground_truth.batch("train", 64, 0, noisy=noisy)
     samples = TaskSamples(
         joined([first, ground_truth.batch("train", 192, 4)]),
@@ -91,7 +91,7 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
         loss, order = fresh._loss(Support(fewer).candidates(problem.graph), evaluator, evaluator.on(batch))
         assert loss > problem.settings.target_loss
     worst = rows(batch, order[: fresh.JOINING])
-    enlarged = evaluator.joined(worst)
+    enlarged = evaluator.and_on(worst)
     assert fresh._loss(back.candidates(problem.graph), enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
     assert enlarged(back.candidates(problem.graph)).calibrated[0] <= problem.selection_target
     assert enlarged(supports["edges 1"].candidates(problem.graph)).calibrated[0] <= problem.selection_target
@@ -104,7 +104,7 @@ def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeyp
     (batch,) = problem.fresh(1)
     monkeypatch.setattr(fresh, "_loss", lambda *args: (0.0, None))  # fresh samples say yes to everything
     start, short = _support(problem, (*TRUE, *NOISE)), _support(problem, SHORTCUT)
-    enlarged = problem.selection.joined(batch)
+    enlarged = problem.selection.and_on(batch)
     larger = fresh.give_back(problem, short, start, enlarged, problem.selection.on(batch))
     assert larger is not None
     assert enlarged(larger.candidates(problem.graph)).calibrated[0] <= problem.selection_target
@@ -138,6 +138,16 @@ def test_no_more_come_back_than_can_be_minimized() -> None:
     (supports, joined_samples, checks), _ = _found(small, (*TRUE, *NOISE))
     assert (list(supports), joined_samples) == (["nodes", "edges"], None)
     assert [(check.accepted, check.given_back) for check in checks] == [(False, None)]
+
+
+def test_tied_nodes_come_back_together() -> None:
+    problem = made(tie_qk=True)
+    start, short = _support(problem, (*TRUE, *NOISE)), _support(problem, SHORTCUT)
+    (batch,) = problem.fresh(1)
+    larger = fresh.give_back(problem, short, start, problem.selection.and_on(batch), problem.selection.on(batch))
+    assert larger is not None
+    np.testing.assert_array_equal(larger.gates, larger.gates[problem.graph.tied])
+    assert larger.gates @ _support(problem, (Node(1, "attn_q", 0), Node(1, "attn_k", 0))).gates == 2
 
 
 def test_an_accepted_circuit_is_taken_before_a_smaller_refused_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +246,7 @@ def test_what_began_at_the_same_nodes_with_other_samples_is_minimized_again() ->
     (batch,) = problem.fresh(1)
     first, again = (
         select._minimize(problem, stages, lambda line: None, start, evaluator, failed)["edges"]
-        for failed, evaluator in enumerate((problem.selection, problem.selection.joined(batch)))
+        for failed, evaluator in enumerate((problem.selection, problem.selection.and_on(batch)))
     )
     assert not ATTENTION & _nodes(problem, first)
     assert _nodes(problem, again) >= ATTENTION

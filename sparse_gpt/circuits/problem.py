@@ -173,7 +173,7 @@ class Problem:
 
     def selecting_on(self, further: TaskBatch | None) -> "Problem":
         """The same problem with further selection samples, padded as those are."""
-        return self if further is None else dataclasses.replace(self, selection=self.selection.joined(further))
+        return self if further is None else dataclasses.replace(self, selection=self.selection.and_on(further))
 
     def on_family(self, family: str) -> "Problem":
         """The same problem on one of the template families alone; ablation values stay."""

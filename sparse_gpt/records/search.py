@@ -246,7 +246,7 @@ class Search(Record):
     stages: tuple[Stage, ...] = older(())
     """Sizes from stage to stage."""
     fresh: tuple[FreshCheck, ...] = ()
-    """In order; each has samples of its own."""
+    """Checks of what was minimized, in order; each has samples of its own."""
     history: tuple[HistoryPoint, ...] = older(())
     """At most a hundred steps."""
     size_versus_target: SizeVersusTarget | None = older(None)

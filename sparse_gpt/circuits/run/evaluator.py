@@ -209,7 +209,7 @@ class Evaluator:
         room = max(self.room[0], room_of(batch)[0]), max(self.room[1], room_of(batch)[1])
         return dataclasses.replace(self, batch=batch, room=room)
 
-    def joined(self, batch: TaskBatch) -> Self:
+    def and_on(self, batch: TaskBatch) -> Self:
         """The same on its samples and on others, padded alike, in the order of `task_batch.by_task_and_length`."""
         return self.on(by_task_and_length(joined([self.batch, batch])))
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.run import statistics
-from sparse_gpt.circuits.run.task_batch import TaskBatch, clusters
+from sparse_gpt.circuits.run.task_batch import TaskBatch, answer_clusters
 from sparse_gpt.parameters import Leaf
 
 SMALLEST = 1e-6  # share of either side in what is matched
@@ -72,7 +72,7 @@ def largest_loss(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0)
             loss. A mean lets a circuit fail on one of many words; the interval is wide where it does.
     """
     each = losses(logits[:, 0] - logits[:, 1], batch.foil_share)
-    labels = clusters(batch) if upper_share else None
+    labels = answer_clusters(batch) if upper_share else None
     task = np.zeros(len(each), int) if batch.task is None else batch.task
 
     def loss(own: np.ndarray) -> float:

@@ -1,9 +1,10 @@
 """Intervals that know that samples with the same word are not independent.
 
-Prompts share their free words: a circuit that fails on one word fails on all prompts with it. So samples are grouped by
-their final free word, and intervals are those of the groups (sandwich estimator with the small-sample factor G/(G-1),
-and t quantiles with G-1 degrees of freedom, after Cameron and Miller, 2015). They are symmetric, and losses are not:
-with few words and a rare failure the upper end is too low, which is why the worst word has a row of its own.
+Prompts share their words: a circuit that fails on one word fails on all prompts with it. So samples are grouped, by
+their final free word on the report card, by their answers in selection, and intervals are those of the groups (sandwich
+estimator with the small-sample factor G/(G-1), and t quantiles with G-1 degrees of freedom, after Cameron and Miller,
+2015). They are symmetric, and losses are not: with few words and a rare failure the upper end is too low, which is why
+the worst word has a row of its own on the card.
 """
 
 from typing import NamedTuple

@@ -118,7 +118,7 @@ def _longest(lengths: np.ndarray) -> int:
     return -(-int(np.quantile(lengths, 1 - LEFT_OUT, method="inverted_cdf")) // BUCKET) * BUCKET
 
 
-def clusters(batch: TaskBatch) -> np.ndarray:
+def answer_clusters(batch: TaskBatch) -> np.ndarray:
     """(B,) labels of samples whose losses are not independent: of a task that copies words, those whose pair has the
     same two answers; else every pair is its own."""
     answers = np.sort(np.stack([batch.answer, batch.foil], axis=1), axis=1)

@@ -18,6 +18,8 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.task_batch import TaskBatch, joined, rows
+from sparse_gpt.circuits.search import ranking
+from sparse_gpt.circuits.search.integrated_gradients import path_gradient
 from sparse_gpt.records.search import FreshCheck
 
 CHECKS = 3
@@ -65,21 +67,21 @@ def minimized_until_it_holds(
     """
     graph, supports, hard, checks = problem.graph, minimize(start, evaluator, 0), [], []
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
-        fresh, support = evaluator.on(batch), list(supports.values())[-1]
+        fresh, (*_, support) = evaluator.on(batch), supports.values()
         loss, order = _loss(support.candidates(graph), evaluator, fresh)
         checks.append(FreshCheck(task_loss=loss, accepted=loss <= problem.settings.target_loss))
         if checks[-1].accepted:
             break
-        batch = rows(batch, order)
-        worst = rows(batch, slice(JOINING))
-        larger = give_back(problem, support, start, evaluator.joined(worst), fresh.on(batch))
+        worst = rows(batch, order[:JOINING])
+        evaluator = evaluator.and_on(worst)
+        larger = give_back(problem, support, start, evaluator, fresh.on(rows(batch, order)))
         if larger is None:
             report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
             break
         checks[-1] = msgspec.structs.replace(checks[-1], given_back=larger.size - support.size)
         report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes given back")
         hard.append(worst)
-        evaluator = evaluator.joined(worst).widened(larger.gates).hardest_first(larger.candidates(graph))
+        evaluator = evaluator.widened(larger.gates).hardest_first(larger.candidates(graph))
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
     return Held(supports, joined(hard) if hard else None, tuple(checks))
@@ -104,27 +106,26 @@ def give_back(
     Returns:
         None if not even all of them hold, or prune.refine_most of them.
     """
-    graph, worst, kept = problem.graph, fresh.on_rows(slice(JOINING)), problem.graph.one_per_gate(support.gates)
-    for most in (start.gates, np.maximum(support.gates, problem.searchable_nodes)):
-        between = [support.gates + share * (most - support.gates) for share in (np.arange(POINTS) + 0.5) / POINTS]
-        slopes = np.mean([worst.gate_slopes(gates.astype(np.float32)) for gates in between], axis=0)
-        closed = np.flatnonzero(graph.one_per_gate(most) * (1 - kept))
-        closed = closed[np.argsort(graph.sum_over_gates(slopes)[closed], kind="stable")]
-        for size in [0, *(2**i for i in range(len(closed).bit_length())), len(closed)]:
-            items = kept.copy()
-            items[closed[:size]] = 1
-            larger = Support(items[graph.gate_of])
+    worst, tied, opened = fresh.on_rows(slice(JOINING)), problem.graph.tied, support.gates
+    levels, shares = (np.arange(POINTS) + 0.5) / POINTS, np.full(POINTS, 1 / POINTS)
+    for most in (start.gates, np.maximum(opened, problem.searchable_nodes)):
+        slopes = path_gradient(worst, levels, shares, (opened, most))
+        together = problem.graph.sum_over_gates(slopes)[problem.graph.gate_of]
+        order = ranking.rank(opened, together, most, tied)
+        further = len(order) - support.size
+        for size in [0, *(2**i for i in range(further.bit_length())), further]:
+            larger = Support(ranking.first_k(order, support.size + size, tied))
             if larger.size > problem.settings.refine_most:  # it could not be minimized
                 break
-            if _holds(problem, larger.candidates(graph), evaluator, fresh):
+            if _holds(problem, larger.candidates(problem.graph), evaluator, fresh):
                 return larger
     return None
 
 
 def _holds(problem: Problem, one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> bool:
-    aim = problem.selection_target
-    within = evaluator.within(one, aim)[0] <= aim
-    return bool(within) and _loss(one, evaluator, fresh)[0] <= problem.settings.target_loss
+    if evaluator.within(one, problem.selection_target)[0] > problem.selection_target:
+        return False
+    return _loss(one, evaluator, fresh)[0] <= problem.settings.target_loss
 
 
 def _loss(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:

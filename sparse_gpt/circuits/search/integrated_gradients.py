@@ -35,15 +35,19 @@ def scores(evaluator: Evaluator) -> np.ndarray:
     return -path_gradient(evaluator.on_few(SAMPLES), (1 + points) / 2, shares / 2)
 
 
-def path_gradient(evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(nodes,) gradient of the uncalibrated task loss with respect to the gates, summed over a path.
+def path_gradient(
+    evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray, ends: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """(nodes,) gradient of the uncalibrated task loss with respect to the gates, summed over a straight path.
 
     Args:
       evaluator: with at most ROWS samples.
-      levels: (P,) what all gates are at the points of the path: 0 with all nodes ablated, 1 for the full model.
+      levels: (P,) where the points are: 0 at the first end of the path, 1 at the last.
       shares: (P,) weights of the points in the sum.
+      ends: gates (nodes,) there; None: all nodes ablated, and the full model.
     """
-    gates = (np.full(evaluator.nodes, level, np.float32) for level in levels)
+    first, last = ends or (np.zeros(evaluator.nodes), np.ones(evaluator.nodes))
+    gates = ((first + level * (last - first)).astype(np.float32) for level in levels)
     return np.sum([share * evaluator.gate_slopes(each) for each, share in zip(gates, shares, strict=True)], axis=0)
 
 
