@@ -140,14 +140,19 @@ def test_no_more_come_back_than_can_be_minimized() -> None:
     assert [(check.accepted, check.given_back) for check in checks] == [(False, None)]
 
 
-def test_tied_nodes_come_back_together() -> None:
-    problem = made(tie_qk=True)
-    start, short = _support(problem, (*TRUE, *NOISE)), _support(problem, SHORTCUT)
+def test_tied_nodes_come_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though alone the query of an unneeded pair would come last."""
+    problem, pair = made(tie_qk=True), (Node(1, "attn_k", 1), Node(1, "attn_q", 1))
+    start, short = _support(problem, (*TRUE, *NOISE, *pair)), _support(problem, SHORTCUT)
+    slopes = -5 * _support(problem, TRUE).gates
+    slopes += -9 * _support(problem, pair[:1]).gates + _support(problem, pair[1:]).gates
+    monkeypatch.setattr(fresh, "path_gradient", lambda *args: slopes)
     (batch,) = problem.fresh(1)
     larger = fresh.give_back(problem, short, start, problem.selection.and_on(batch), problem.selection.on(batch))
     assert larger is not None
+    assert larger.size < start.size
+    assert _support(problem, pair).gates @ larger.gates == 2
     np.testing.assert_array_equal(larger.gates, larger.gates[problem.graph.tied])
-    assert larger.gates @ _support(problem, (Node(1, "attn_q", 0), Node(1, "attn_k", 0))).gates == 2
 
 
 def test_an_accepted_circuit_is_taken_before_a_smaller_refused_one(monkeypatch: pytest.MonkeyPatch) -> None:
