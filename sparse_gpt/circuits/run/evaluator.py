@@ -5,8 +5,6 @@ Candidates are run at most CANDIDATES at a time and samples ROWS at a time, so t
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 import flax.struct
@@ -14,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.nodes import Gates, empty, from_vector, to_vector
-from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, apply, calibrate, choice_index, fit, fit_many
+from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
+from sparse_gpt.circuits.run import programs
+from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, calibrate, choice_index, fit, fit_many
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
-from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
-from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss, traced_losses
+from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss
 from sparse_gpt.circuits.run.standalone.layout import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, few, joined, rows, trimmed
@@ -28,105 +27,13 @@ from sparse_gpt.parameters import PyTree
 
 ROWS = 128
 TOKENS = 1024  # within a support, a multiple that the tokens of ROWS prompts are filled up to
-SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
-Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
-_COMPILED: set[Program] = set()  # what `_logits` was called with
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
-Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
 Piece = tuple[CandidateModel, TaskBatch | PackedBatch]
 # Of the model, the restricted model, the ablation set; SHA-256 of samples and candidate.
 Key = tuple[int, int, int, str]
-
-
-@jax.jit
-def _logits(
-    model: CandidateModel,
-    gates: Gates,
-    places: jax.Array,
-    kept: jax.Array,
-    batch: TaskBatch | PackedBatch,
-    count: jax.Array,
-) -> jax.Array:
-    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
-
-    Those from `count` on only fill up the shape: they are skipped, and get zeros.
-    """
-
-    def one(candidate: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
-        gates, kept, index = candidate
-
-        def run() -> jax.Array:
-            return model.candidate_logits(gates, places, kept, batch, differentiable=False)
-
-        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.answer), 2)))
-
-    return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
-
-
-def _side_by_side(calls: Sequence[Call]) -> list[np.ndarray]:
-    """Results of `_logits` for several arguments, AT_A_TIME of them at once."""
-    compiling: dict[Program, Future[np.ndarray]] = {}
-    running = []
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for call in calls:
-            program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
-            if program in compiling:  # or two threads would compile it
-                compiling.pop(program).result()
-                _COMPILED.add(program)
-            running.append(pool.submit(_on_host, call))
-            if program not in _COMPILED:
-                compiling[program] = running[-1]
-        found = [each.result() for each in running]
-    _COMPILED.update(compiling)
-    return found
-
-
-def _on_host(call: Call) -> np.ndarray:
-    return np.asarray(_logits(*call))
-
-
-@jax.jit  # which is why it takes the evaluator apart: its arrays are traced, and it has more than six of them
-def _slopes(
-    model: WholeModel,
-    gates: Gates,
-    places: jax.Array,
-    kept: jax.Array,
-    batch: TaskBatch,
-    index: jax.Array,
-    calibration: Calibration,
-) -> tuple[Gates, jax.Array]:
-    """Gradient of one candidate's calibrated loss with respect to its gates and its edges."""
-
-    def loss(gates: Gates, kept: jax.Array) -> jax.Array:
-        logits = apply(calibration, model.candidate_logits(gates, places, kept, batch, differentiable=True), index)
-        return jnp.mean(traced_losses(logits[:, 0] - logits[:, 1], batch.foil_share))
-
-    return jax.grad(loss, argnums=(0, 1))(gates, kept)
-
-
-@jax.jit
-def _gate_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> Gates:
-    """Gradient of the uncalibrated task loss with respect to gates of any size. Without edges, whose gradients would
-    need those of all weights."""
-    return jax.grad(lambda gates: binary_loss(model.answer_logits(gates, batch)))(gates)
-
-
-@jax.jit
-def _margin_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
-    """(B,) margins, answer - foil, of one candidate with all its edges, and their gradients (B, ...) by its gates."""
-
-    def margin(gates: Gates, sample: TaskBatch) -> jax.Array:
-        one = jax.tree.map(lambda x: x[None], sample)
-        logits = model.answer_logits(gates, one)
-        return logits[0, 0] - logits[0, 1]
-
-    def of_sample(sample: TaskBatch) -> tuple[jax.Array, Gates]:
-        return jax.value_and_grad(margin)(gates, sample)
-
-    return jax.lax.map(of_sample, batch, batch_size=SAMPLES_AT_A_TIME)
 
 
 @flax.struct.dataclass
@@ -257,7 +164,7 @@ class Evaluator:
             for gates, kept, count in chunks
             for model, piece in pieces
         ]
-        parts = _side_by_side(calls)
+        parts = programs.side_by_side(calls)
         found = [
             np.concatenate(parts[i * len(pieces) : (i + 1) * len(pieces)], axis=1)[:count]
             for i, (_, _, count) in enumerate(chunks)
@@ -374,7 +281,18 @@ class Evaluator:
         its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
         """
         scale, shift = self.calibration(candidate)
-        return self._slopes(candidate, Calibration(jnp.float32(scale), jnp.asarray(shift, jnp.float32)))
+        calibration = Calibration(jnp.float32(scale), jnp.asarray(shift, jnp.float32))
+        gates, kept, _ = next(candidate.chunks(self.gated.model.config))
+        one = {site: value[0] for site, value in gates.items()}
+        some = self._some()
+        batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
+        slopes = jax.device_get(
+            programs.slopes(self._whole(self.first_set), one, candidate.places, kept[0], batch, index, calibration)
+        )
+        gates, edges = (
+            np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
+        )
+        return gates, edges
 
     def calibration(self, candidate: Candidates) -> Calibration:
         """The best one of one candidate on this batch."""
@@ -402,7 +320,7 @@ class Evaluator:
         some = self._some()
         batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None, foil_share=None))
         one = {site: value[0] for site, value in given.items()}
-        _, found = jax.device_get(_margin_slopes(self.gated.with_ablation_set(self.first_set), one, batch))
+        _, found = jax.device_get(programs.margin_slopes(self.gated.with_ablation_set(self.first_set), one, batch))
         calibrated = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)[some]
         slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
         return calibrated[:, 0] - calibrated[:, 1], slopes, self._foil_share(some)
@@ -421,26 +339,13 @@ class Evaluator:
         any size. Where it is not a number, 0."""
         batch = rows(self.batch, few(self.batch, ROWS))._replace(task=None, foil_share=None)
         layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
-        slopes = jax.device_get(_gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
+        slopes = jax.device_get(programs.gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
         return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
 
     def on_few(self, most: int = ROWS) -> "Evaluator":
         """This evaluator on at most `most` of its samples, see `task_batch.few`: too few for an interval, so means
         alone count."""
         return dataclasses.replace(self.on_rows(few(self.batch, most)), upper_share=0.0)
-
-    def _slopes(self, candidate: Candidates, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
-        gates, kept, _ = next(candidate.chunks(self.gated.model.config))
-        one = {site: value[0] for site, value in gates.items()}
-        some = self._some()
-        batch, index = rows(self.batch, some)._replace(task=None), self.index[some]
-        slopes = jax.device_get(
-            _slopes(self._whole(self.first_set), one, candidate.places, kept[0], batch, index, calibration)
-        )
-        gates, edges = (
-            np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
-        )
-        return gates, edges
 
 
 def _sha256(arrays: PyTree) -> str:

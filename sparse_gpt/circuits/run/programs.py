@@ -1,0 +1,109 @@
+"""The programs that an evaluator runs, each compiled once for all samples and candidates of a shape."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_gpt.circuits.nodes import Gates
+from sparse_gpt.circuits.run.calibration import Calibration, apply
+from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, WholeModel
+from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
+from sparse_gpt.circuits.run.objective import traced_losses
+from sparse_gpt.circuits.run.standalone.layout import PackedBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch
+
+SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
+Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
+_COMPILED: set[Program] = set()  # what `_logits` was called with
+Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
+
+
+@jax.jit
+def _logits(
+    model: CandidateModel,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch | PackedBatch,
+    count: jax.Array,
+) -> jax.Array:
+    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
+
+    Those from `count` on only fill up the shape: they are skipped, and get zeros.
+    """
+
+    def one(candidate: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
+        gates, kept, index = candidate
+
+        def run() -> jax.Array:
+            return model.candidate_logits(gates, places, kept, batch, differentiable=False)
+
+        return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.answer), 2)))
+
+    return jax.lax.map(one, (gates, kept, jnp.arange(len(kept))))
+
+
+def side_by_side(calls: Sequence[Call]) -> list[np.ndarray]:
+    """Results of `_logits` for several arguments, AT_A_TIME of them at once."""
+    compiling: dict[Program, Future[np.ndarray]] = {}
+    running = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for call in calls:
+            program = jax.tree.structure(call), tuple(np.shape(leaf) for leaf in jax.tree.leaves(call))
+            if program in compiling:  # or two threads would compile it
+                compiling.pop(program).result()
+                _COMPILED.add(program)
+            running.append(pool.submit(_on_host, call))
+            if program not in _COMPILED:
+                compiling[program] = running[-1]
+        found = [each.result() for each in running]
+    _COMPILED.update(compiling)
+    return found
+
+
+def _on_host(call: Call) -> np.ndarray:
+    return np.asarray(_logits(*call))
+
+
+@jax.jit  # which is why it takes the evaluator apart: its arrays are traced, and it has more than six of them
+def slopes(
+    model: WholeModel,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    batch: TaskBatch,
+    index: jax.Array,
+    calibration: Calibration,
+) -> tuple[Gates, jax.Array]:
+    """Gradient of one candidate's calibrated loss with respect to its gates and its edges."""
+
+    def loss(gates: Gates, kept: jax.Array) -> jax.Array:
+        logits = apply(calibration, model.candidate_logits(gates, places, kept, batch, differentiable=True), index)
+        return jnp.mean(traced_losses(logits[:, 0] - logits[:, 1], batch.foil_share))
+
+    return jax.grad(loss, argnums=(0, 1))(gates, kept)
+
+
+@jax.jit
+def gate_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> Gates:
+    """Gradient of the uncalibrated task loss with respect to gates of any size. Without edges, whose gradients would
+    need those of all weights."""
+    return jax.grad(lambda gates: binary_loss(model.answer_logits(gates, batch)))(gates)
+
+
+@jax.jit
+def margin_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
+    """(B,) margins, answer - foil, of one candidate with all its edges, and their gradients (B, ...) by its gates."""
+
+    def margin(gates: Gates, sample: TaskBatch) -> jax.Array:
+        one = jax.tree.map(lambda x: x[None], sample)
+        logits = model.answer_logits(gates, one)
+        return logits[0, 0] - logits[0, 1]
+
+    def of_sample(sample: TaskBatch) -> tuple[jax.Array, Gates]:
+        return jax.value_and_grad(margin)(gates, sample)
+
+    return jax.lax.map(of_sample, batch, batch_size=SAMPLES_AT_A_TIME)
