@@ -46,8 +46,11 @@ def platform(manifest: Manifest) -> Platform:
 
 
 AVX2 = Platform("avx avx2 fma", "0.10.2")
+AVX512 = Platform("avx avx2 fma avx512f avx512_bf16", "0.10.2")
 PARAMETERS: Mapping[tuple[str, Platform], str] = {
     ("tiny", AVX2): "a0acd94601d1d325555bbf35aeef2f03da886b51b0f52d4da36263b33ee91b0e",
     ("quickstart", AVX2): "2af934243022afd25ff5d95824582fa566effe9917821b659a0f85120ef1bbb0",
+    ("tiny", AVX512): "1aa9fd6c6e51767d06adfd8157c127cb498145a2ec17a90a4529055b3330d449",
+    ("quickstart", AVX512): "228006d606b7077f7d91caaf8f9822552157d76e20269a81949cd6dc8bb98984",
 }
 """params_sha256 by preset and platform, on two to four threads (one core counts as two, see surroundings.py)."""
