@@ -5,7 +5,7 @@ import functools
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,10 +16,11 @@ from sparse_gpt.circuits.circuit import Node, gates_of
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
 from sparse_gpt.circuits.run import objective
-from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.calibration import calibrate, choice_index
+from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.task_batch import joined, rows
-from sparse_gpt.circuits.search import fresh, select
+from sparse_gpt.circuits.search import fresh, integrated_gradients, select
 from sparse_gpt.circuits.search.fresh import Held
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
@@ -153,6 +154,31 @@ def test_tied_nodes_come_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert larger.size < start.size
     assert _support(problem, pair).gates @ larger.gates == 2
     np.testing.assert_array_equal(larger.gates, larger.gates[problem.graph.tied])
+
+
+def test_slopes_are_those_of_the_samples_with_the_largest_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, seen = made(), []
+
+    def path_gradient(evaluator: Evaluator, *rest: Any) -> np.ndarray:
+        seen.append(evaluator.batch)
+        return integrated_gradients.path_gradient(evaluator, *rest)
+
+    monkeypatch.setattr(fresh, "path_gradient", path_gradient)
+    held, _ = _found(problem, (*TRUE, *NOISE))
+    (worst,) = seen
+    assert held.joined is not None
+    np.testing.assert_array_equal(worst.tokens, held.joined.tokens)
+    (batch,) = problem.fresh(1)
+    one = held.supports["edges"].candidates(problem.graph)
+    logits = calibrate(
+        problem.selection.on(batch).logits(one)[0],
+        problem.selection.calibration(one),
+        choice_index(batch, problem.selection.shift_tokens),
+    )
+    loss = objective.losses(logits[:, 0] - logits[:, 1]).reshape(-1, 2).max(axis=1)
+    chosen = {row.tobytes() for row in worst.tokens}
+    among = np.array([row.tobytes() in chosen for row in batch.tokens[::2]])
+    assert loss[among].min() >= loss[~among].max()
 
 
 def test_an_accepted_circuit_is_taken_before_a_smaller_refused_one(monkeypatch: pytest.MonkeyPatch) -> None:
