@@ -199,7 +199,9 @@ def test_an_accepted_circuit_is_taken_before_a_smaller_refused_one(monkeypatch: 
     assert select.select(problem, cast(Trials, trials), gates).start == "small"
 
 
-def test_where_the_whole_model_fails_nothing_is_given_back() -> None:
+def test_where_the_whole_model_fails_nothing_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of course it then would be allowed to; here it is asked for more than the model can."""
+    monkeypatch.setattr(Evaluator, "allowing", lambda evaluator, *_: evaluator)
     problem = made()
     reversed_pairs = problem.train._replace(answer=problem.train.foil, foil=problem.train.answer)
     impossible = dataclasses.replace(problem, train=reversed_pairs)  # of the selection they are not

@@ -109,9 +109,13 @@ def _reference_penalties(losses: np.ndarray, target: float, first: float) -> tup
     return np.array(penalties), np.array(feasible)
 
 
-def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_is_kept() -> None:
+@pytest.mark.parametrize("allowed", [(0.0, 0.0), (0.04, 0.0), (0.02, 0.2)])
+def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_is_kept(
+    allowed: tuple[float, float],
+) -> None:
     """Two tasks' losses rise to between half the target and the target, where the penalty reaches its cap, jump far
-    above it and come back; meanwhile a mask closes node after node."""
+    above it and come back; meanwhile a mask closes node after node. What a task is allowed above the target does not
+    count."""
     rng, steps, target = np.random.default_rng(2), 110, 0.09
     curve = np.where(np.arange(steps) < 80, np.minimum(0.0025 * np.arange(steps), 0.055), 0.3)
     curve = np.where(np.arange(steps) > 90, 0.02, curve)
@@ -120,15 +124,17 @@ def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_
     steps = len(losses)
     penalties, feasible = _reference_penalties(losses, target, 1e-4)
     assert (penalties[:12] == 1e-4).all()
-    aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32), jnp.float32(16), jnp.float32(0))
+    numbers = jnp.float32(16), jnp.float32(0), jnp.float32(allowed)
+    aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32), *numbers)
     gates = {site: jnp.zeros((1, 2)) for site in NODE_SITES}
     state = _state(gates, tasks=2)
     opened = np.concatenate([np.full(12, 200), np.arange(200, 115, -1), np.full(25, 190)])
     for step in range(steps):
         slope = {site: jnp.full((1, 2), float(step)) for site in NODE_SITES}
         state = state._replace(tau={site: jnp.full((1, 2), float(step)) for site in NODE_SITES})
+        raw = jnp.float32(losses[step] + allowed)
         state = path_search._follow(
-            aim, jnp.float32(1e-4), state, jnp.int32(step), jnp.float32(losses[step]), slope, jnp.float32(opened[step])
+            aim, jnp.float32(1e-4), state, jnp.int32(step), raw, slope, jnp.float32(opened[step])
         )
         assert float(state.penalty) == pytest.approx(penalties[step], rel=1e-4), step
     kept = max(step for step in range(97) if feasible[step])
@@ -199,8 +205,8 @@ def _softplus(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("concrete", "matched"), [(0.0, False), (1.0, False), (0.0, True)])
-def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> None:
+@pytest.mark.parametrize(("concrete", "matched", "allowed"), [(0.0, False, 0.0), (1.0, False, 0.5), (0.0, True, 0.0)])
+def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool, allowed: float) -> None:
     """Three steps in float64, loop by loop; gradients of the logits with respect to gates are the model's own."""
     gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
     train = train._replace(answer=np.tile(TOKENS, 4), foil=np.tile(TOKENS[::-1], 4))
@@ -211,8 +217,9 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> 
     states = path_search.initial_states(h, _searchable(), None, 2, 1)
     one = Hyperparameters(*(value[0] for value in h))
     state = jax.tree.map(lambda x: x[0], states)
-    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS), jnp.float32(16), jnp.float32(0))
-    mine = _Reference(state, concrete, gated, train)
+    numbers = jnp.float32(16), jnp.float32(0), jnp.full(1, allowed, jnp.float32)
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS), *numbers)
+    mine = _Reference(state, concrete, gated, train, allowed)
     for step in range(3):
         key = jax.random.fold_in(jax.random.key(3), step)
         noise = {
@@ -232,10 +239,10 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool) -> 
 class _Reference:
     """One search in float64, written out step by step."""
 
-    def __init__(self, state: PathState, concrete: float, gated: GatedModel, batch: TaskBatch):
+    def __init__(self, state: PathState, concrete: float, gated: GatedModel, batch: TaskBatch, allowed: float):
         self.tau = to_vector(jax.device_get(state.tau)).astype(np.float64)
         self.may_open = to_vector(_searchable()) > 0
-        self.concrete, self.gated, self.batch = concrete > 0, gated, batch
+        self.concrete, self.gated, self.batch, self.allowed = concrete > 0, gated, batch, allowed
         self.calibration, self.penalty = np.zeros(3), 1e-3
         self.slope, self.loss, self.opened = np.zeros_like(self.tau), 0.0, 0
         self.running = 0.0
@@ -278,8 +285,9 @@ class _Reference:
         entropy = -(xlogy(asked, asked) + xlogy(1 - asked, 1 - asked))
         self.loss = np.mean(_softplus(-calibrated) + asked * calibrated - entropy)
         self.opened = int(np.sum((tau > 0) & allowed))
-        self.running = self.loss if step == 0 else 0.9 * self.running + 0.1 * self.loss
-        change = np.exp(np.clip(0.1 * (2.0 - max(self.running, self.loss)) / 2.0, -0.2, 0.1))
+        counted = self.loss - self.allowed
+        self.running = counted if step == 0 else 0.9 * self.running + 0.1 * counted
+        change = np.exp(np.clip(0.1 * (2.0 - max(self.running, counted)) / 2.0, -0.2, 0.1))
         self.penalty = max(1e-3, self.penalty * change)
         self.slope = 0.95 * self.slope + 0.05 * slope
         limit = 0.6 if self.concrete else 1.0
@@ -402,7 +410,8 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     whole = mask_search._compacted(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
     part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
     batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
-    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32), jnp.float32(16), jnp.float32(0))
+    numbers = jnp.float32(16), jnp.float32(0), jnp.zeros(1)
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32), *numbers)
 
     def run(model: object) -> object:
         given = jax.tree.map(jnp.array, whole)  # donated

@@ -238,6 +238,38 @@ def test_what_a_wrong_prediction_removes_is_followed_as_far_as_it_holds() -> Non
     assert 10 <= left.sum() < 60
 
 
+def test_only_what_predictions_leave_in_doubt_is_tried() -> None:
+    """Predicted too high by less than DOUBT of the target, items are tried, and go if they can; by more, they stay."""
+    tried: list[np.ndarray] = []
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        tried.extend(sets)
+        return _losses(sets)
+
+    def left(too_high: float) -> np.ndarray:
+        def predict(kept: np.ndarray) -> tuple[minimize.Losses, minimize.Costs]:
+            return lambda sets: _losses(sets) + too_high, lambda kept: kept
+
+        return minimize.try_doubtful(losses, np.ones(40), 0.5, predict)
+
+    np.testing.assert_array_equal(np.flatnonzero(left(0.5 * minimize.DOUBT - 0.31)), np.arange(10))
+    assert tried
+    assert all(sets[:10].all() for sets in tried), "what costs 1 is never in doubt"
+    tried.clear()
+    assert left(0.5 * (1 + minimize.DOUBT)).all()
+    assert not tried
+
+
+def test_items_that_only_then_become_harmless_go_too() -> None:
+    """The last item is needed as long as the first is there."""
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        return np.asarray(sets[:, 0] * (1 - sets[:, -1]) + (1 - sets[:, 1:3]).sum(axis=1))
+
+    found = minimize.try_doubtful(losses, np.ones(20), 0.5, lambda kept: (losses, lambda kept: kept))
+    np.testing.assert_array_equal(np.flatnonzero(found), [1, 2])
+
+
 def test_a_prediction_that_is_never_right_removes_nothing() -> None:
     left, rounds = _thinned(lambda sets: np.zeros(len(sets)), target=0.005)
     assert (left.sum(), rounds) == (60, 1)

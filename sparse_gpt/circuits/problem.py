@@ -173,7 +173,14 @@ class Problem:
 
     def selecting_on(self, further: TaskBatch | None) -> "Problem":
         """The same problem with further selection samples, padded as those are."""
-        return self if further is None else dataclasses.replace(self, selection=self.selection.and_on(further))
+        if further is None:
+            return self
+        return dataclasses.replace(self, selection=self.allowing(self.selection.and_on(further)))
+
+    def allowing(self, evaluator: Evaluator, target: float | None = None) -> Evaluator:
+        """An evaluator that allows what `prune.above_model` says (of path searches), where a loss has to reach
+        `target`, or on selection samples the selection target."""
+        return _allowing(evaluator, self.settings, self.selection_target if target is None else target)
 
     def on_family(self, family: str) -> "Problem":
         """The same problem on one of the template families alone; ablation values stay."""
@@ -300,6 +307,11 @@ def _full_task_losses(model: TrainedModel, batches: Mapping[str, TaskBatch]) -> 
     return dict(zip(batches, map(task_loss, np.split(logits, ends[:-1])), strict=True))
 
 
+def _allowing(evaluator: Evaluator, settings: PruneConfig, target: float) -> Evaluator:
+    """See `Problem.allowing`."""
+    return evaluator if settings.search == "paper" else evaluator.allowing(settings.above_model, target)
+
+
 def _with_answers(gated: GatedModel, batch: TaskBatch) -> TaskBatch:
     """A batch with the model's own answers, for circuits to match."""
     whole = Evaluator(dataclasses.replace(gated, draws=None), batch, NO_TOKENS)
@@ -327,6 +339,7 @@ def _batches(
     # Where a mean of selection_margin times the target is asked for, the upper end may reach the target itself.
     upper = settings.selection_margin if settings.search == "path" else 0.0
     selection = Evaluator(gated, chosen, tokens, largest_scale=scale, upper_share=upper)
+    selection = _allowing(selection, settings, settings.selection_margin * settings.target_loss)
     return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
 
 

@@ -63,6 +63,8 @@ def _numbers(found: FoundCircuit) -> Iterator[str]:
         f"logits scaled by {circuit.scale:.3g}, full model {m['full_model_task_loss']:.3f}), "
         f"accuracy {m['accuracy']:.3f}, agreement with the full model {m['agreement']:.3f}"
     )
+    for name, loss in found.search.allowed.items():
+        yield f"  {name}: up to {loss:.3g} nats were allowed on selection samples, for the model's own loss there"
     back = [check for check in found.search.fresh if check.given_back is not None]
     if back:
         nodes = ", then ".join(str(check.given_back) for check in back)

@@ -76,7 +76,8 @@ class CurvePoint(Part):
     task_loss: Nats
     """On held-out samples."""
     selection_task_loss: Nats | None = None
-    """On selection samples; with prune.objective=match the divergence from the model's own answer."""
+    """On selection samples, less what is allowed above the target; with prune.objective=match the divergence from the
+    model's own answer."""
     ablated_task_loss: Nats | None = None
     """Of the model with these nodes ablated, uncalibrated."""
 
@@ -208,7 +209,8 @@ class FreshCheck(Part):
     """A minimized circuit on training samples that its selection does not have (path search)."""
 
     task_loss: Nats
-    """There, of the family (or task) with the largest; with prune.objective=match a divergence."""
+    """There, of the family (or task) with the largest, less what the model's own loss allows it (prune.above_model);
+    with prune.objective=match a divergence."""
     accepted: bool
     """Whether that is at most the target."""
     given_back: Count | None = None
@@ -243,6 +245,9 @@ class Search(Record):
     """What the refinement started from: the best trial or a baseline."""
     reached: bool | None = None
     """Whether the circuit's calibrated loss on selection samples is at most the target; older files do not say it."""
+    allowed: dict[str, Nats] = msgspec.field(default_factory=dict)
+    """What selection allows a family (or task) where that is more than its target, since the model's own loss is near
+    it or above (prune.above_model)."""
     stages: tuple[Stage, ...] = older(())
     """Sizes from stage to stage."""
     fresh: tuple[FreshCheck, ...] = ()

@@ -69,6 +69,7 @@ def search_record(
         best_trial=selected.best_trial,
         refined_from=selected.start,
         reached=candidate.reached,
+        allowed=allowed_losses(problem),
         stages=stage_records(problem, selected),
         fresh=selected.checks,
         history=history(searches.found),
@@ -81,6 +82,12 @@ def search_record(
         loss_versus_size=curve,
         resampled=resampled,
     )
+
+
+def allowed_losses(problem: Problem) -> dict[str, float]:
+    """See `Search.allowed`."""
+    found = dict(zip(problem.samples.parts, problem.selection.allowance, strict=False))  # of the paper's search, none
+    return {name: problem.selection_target + allowance for name, allowance in found.items() if allowance > 0}
 
 
 def trial_records(problem: Problem, searches: Searches) -> tuple[Trial, ...]:

@@ -18,7 +18,7 @@ from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, calibrat
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, task_loss
+from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, losses_by_task, task_loss
 from sparse_gpt.circuits.run.standalone.layout import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, few, joined, rows, trimmed
@@ -43,7 +43,7 @@ class Scores:
     logits: np.ndarray  # (N, B, 2)
     scale: np.ndarray  # (N,)
     shift: np.ndarray  # (N, K)
-    calibrated: np.ndarray  # (N,) task loss after calibration; of several tasks, the largest (`objective.largest_loss`)
+    calibrated: np.ndarray  # (N,) task loss after calibration; of several, the largest (`objective.largest_loss`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Evaluator:
         first_set: which of several sets of ablation values the first ROWS samples have; each further ROWS samples have
             the next set, cyclically.
         largest_scale: of calibrations.
-        upper_share: of the upper end of a loss's interval that counts beside its mean, see `objective.largest_loss`.
+        upper_share: of the upper end of a loss's interval that counts beside its mean, see `objective.losses_by_task`.
+        allowance: nats by which each task's loss may be above whatever it has to reach, see `allowing`; losses here are
+            less that. Empty: none.
         subcircuits: runs candidates within one set of nodes, see `within_support`; None: the whole model runs all.
         room: within a support, tokens that ROWS prompts are filled up to, and the length that one prompt is: of the
             batch that it was made for, so that one program serves all of its pieces.
@@ -70,6 +72,7 @@ class Evaluator:
     first_set: int = 0
     largest_scale: float = MAX_SCALE
     upper_share: float = 0.0
+    allowance: tuple[float, ...] = ()
     subcircuits: Subcircuits | None = None
     room: tuple[int, int] = (TOKENS, 1)
     known: dict[Key, tuple[np.ndarray, GatedModel, Subcircuits | None]] = dataclasses.field(
@@ -119,6 +122,13 @@ class Evaluator:
     def and_on(self, batch: TaskBatch) -> Self:
         """The same on its samples and on others, padded alike, in the order of `task_batch.by_task_and_length`."""
         return self.on(by_task_and_length(joined([self.batch, batch])))
+
+    def allowing(self, above_model: float, target: float) -> Self:
+        """The same with an allowance: a task's loss may always be `above_model` nats above the model's own, which may
+        be more than its target."""
+        model = losses_by_task(self.full_logits(), self.batch, self.upper_share)
+        allowed = [max(0.0, model.get(i, 0.0) + above_model - target) for i in range(1 + max(model))]
+        return dataclasses.replace(self, allowance=tuple(allowed))
 
     def of(self, gated: GatedModel) -> "Evaluator":
         """The same of another model, or of other ablation values."""
@@ -201,22 +211,23 @@ class Evaluator:
 
     def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """(N,) what counts of N candidates under their calibrations, see `objective.largest_loss`; `mean` (N,) when
-        that is all."""
+        that is all but the allowance."""
         if self.batch.task is None and not self.upper_share:
-            return mean
+            return mean - self._allowed(0)
         pairs = zip(logits, map(Calibration, scale, shift), strict=True)
-        return np.array(
-            [largest_loss(calibrate(each, c, self.index), self.batch, self.upper_share) for each, c in pairs]
-        )
+        calibrated = (calibrate(each, c, self.index) for each, c in pairs)
+        return np.array([largest_loss(each, self.batch, self.upper_share, self.allowance) for each in calibrated])
+
+    def _allowed(self, task: int) -> float:
+        return self.allowance[task] if self.allowance else 0.0
 
     def within(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
         """(N,) calibrated task losses: exact where at most `bound` (one for all, or (N,)), otherwise any lower bound
         that already exceeds it.
 
         Samples are taken ROWS at a time (of a single candidate several times as many), and a candidate is given up as
-        soon as the samples so far rule it out. Of several tasks' losses it is the largest: at least their mean, and at
-        least what the task with the best calibration of its own has. Where the upper end of its interval counts, that
-        is of all samples.
+        soon as the samples so far rule it out. Of several tasks' losses it is the largest: at least what each task has
+        with the best calibration of its own. Where the upper end of its interval counts, that is of all samples.
         """
         total, left = len(self.batch.positions), np.arange(len(candidates.gates))
         bounds, seen = np.broadcast_to(bound, left.shape), 0
@@ -226,30 +237,29 @@ class Evaluator:
             piece = self.on_rows(slice(seen, seen + count), self.first_set + seen // ROWS)
             logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
             seen = logits.shape[1]
-            losses[left] = self._least_of_tasks(logits, len(piece.batch.positions))
-            if seen == total or self.batch.task is None:
+            if seen < total and self.batch.task is not None:
+                losses[left] = self._least_of_tasks(logits, self.batch.task, len(piece.batch.positions))
+            else:
                 scale, shift, loss = self._fit_many(logits)
-                losses[left] = np.maximum(seen / total * loss, losses[left])
+                losses[left] = seen / total * loss - self._allowed(0)
             if seen == total:
-                losses[left] = self._largest(logits, scale, shift, losses[left])
+                losses[left] = self._largest(logits, scale, shift, loss)
             stays = losses[left] <= bounds[left]
             left, logits = left[stays], logits[stays]
             if not len(left):
                 break
         return losses
 
-    def _least_of_tasks(self, logits: np.ndarray, newest: int) -> np.ndarray | float:
+    def _least_of_tasks(self, logits: np.ndarray, task: np.ndarray, newest: int) -> np.ndarray:
         """(N,) lower bound of the largest loss over tasks, from logits (N, B, 2) on the first B samples: of the tasks
         that the `newest` of these belong to."""
-        task, seen = self.batch.task, logits.shape[1]
-        if task is None:
-            return 0.0
-        least = np.zeros(len(logits))
+        seen, least = logits.shape[1], np.full(len(logits), -np.inf)
         for each in np.unique(task[seen - newest : seen]):
             of_task = np.flatnonzero(task[:seen] == each)
-            index, share = self.index[of_task], self._foil_share(of_task)
-            fitted = fit_many(logits[:, of_task], index, len(self.shift_tokens), share, self.largest_scale)
-            least = np.maximum(least, len(of_task) / np.sum(task == each) * (fitted[2] - UNFITTED))
+            index, foil_share = self.index[of_task], self._foil_share(of_task)
+            fitted = fit_many(logits[:, of_task], index, len(self.shift_tokens), foil_share, self.largest_scale)
+            share = len(of_task) / np.sum(task == each)
+            least = np.maximum(least, share * (fitted[2] - UNFITTED) - self._allowed(each))
         return least
 
     def hardest_first(self, candidate: Candidates) -> "Evaluator":

@@ -6,6 +6,7 @@ circuit. A circuit near it does what the model does, its mistakes and its doubts
 same of tasks that the model does well and of tasks that it does not.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import jax
@@ -61,9 +62,17 @@ def task_loss(logits: np.ndarray) -> float:
     return float(np.mean(losses(logits[:, 0] - logits[:, 1])))
 
 
-def largest_loss(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0) -> float:
-    """The largest of the losses of a batch's tasks, from (B, 2) logits: task losses, or divergences from what the batch
-    is to match.
+def largest_loss(
+    logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0, allowance: Sequence[float] = ()
+) -> float:
+    """The largest of `losses_by_task`, each less the task's `allowance`, if there are any."""
+    found = losses_by_task(logits, batch, upper_share)
+    return max(loss - (allowance[task] if allowance else 0.0) for task, loss in found.items())
+
+
+def losses_by_task(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0) -> dict[int, float]:
+    """The loss of each of a batch's tasks, from (B, 2) logits: task losses, or divergences from what the batch is to
+    match. A batch of one task is task 0.
 
     Args:
         logits: of answer and foil.
@@ -81,7 +90,7 @@ def largest_loss(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0)
         found = statistics.mean(each[own], labels[own])
         return max(found.value, upper_share * (found.interval or (0.0, 0.0))[1])
 
-    return max(loss(task == i) for i in np.unique(task))
+    return {int(i): loss(task == i) for i in np.unique(task)}
 
 
 def accuracy(logits: np.ndarray) -> float:

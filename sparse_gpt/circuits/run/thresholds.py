@@ -131,6 +131,7 @@ def predictor(evaluator: Evaluator, gates: np.ndarray) -> Predictor | None:
         evaluator.shift_tokens,
         largest_scale=evaluator.largest_scale,
         upper_share=evaluator.upper_share,
+        allowance=evaluator.allowance,
         subcircuits=jax.tree.map(jnp.asarray, within),
         room=room_of(evaluator.batch),
     )

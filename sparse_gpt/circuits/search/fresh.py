@@ -6,6 +6,7 @@ which the selection undercuts by a margin, the nodes that would help most come b
 with the largest losses join the selection, and the circuit is minimized again. Every check has samples of its own.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,15 +66,17 @@ def minimized_until_it_holds(
         minimize: from a support, an evaluator, and how many checks have failed.
         report: for a progress line.
     """
-    graph, supports, hard, checks = problem.graph, minimize(start, evaluator, 0), [], []
+    graph, target, hard, checks = problem.graph, problem.settings.target_loss, [], []
+    supports = minimize(start, evaluator, 0)
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
-        fresh, (*_, support) = evaluator.on(batch), supports.values()
+        (*_, support) = supports.values()
+        fresh = problem.allowing(dataclasses.replace(evaluator.on(batch), upper_share=0.0), target)
         loss, order = _loss(support.candidates(graph), evaluator, fresh)
-        checks.append(FreshCheck(task_loss=loss, accepted=loss <= problem.settings.target_loss))
+        checks.append(FreshCheck(task_loss=loss, accepted=loss <= target))
         if checks[-1].accepted:
             break
         worst = rows(batch, order[:JOINING])
-        evaluator = evaluator.and_on(worst)
+        evaluator = problem.allowing(evaluator.and_on(worst))
         larger = give_back(problem, support, start, evaluator, fresh.on(rows(batch, order)))
         if larger is None:
             report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
@@ -129,10 +132,10 @@ def _holds(problem: Problem, one: Candidates, evaluator: Evaluator, fresh: Evalu
 
 
 def _loss(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
-    """One candidate's loss on fresh samples (of several tasks the largest), calibrated on those of the selection; the
-    rows of the fresh ones, pairs together, the largest losses first."""
+    """One candidate's loss on fresh samples (of several tasks the largest, each less its allowance), calibrated on
+    those of the selection; the rows of the fresh ones, pairs together, the largest losses first."""
     logits = calibrate(fresh.logits(one)[0], evaluator.calibration(one), fresh.index)
     each = objective.losses(logits[:, 0] - logits[:, 1], fresh.batch.foil_share)
     pairs = np.argsort(-each.reshape(-1, 2).max(axis=1), kind="stable")
     order = np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
-    return objective.largest_loss(logits, fresh.batch), order
+    return objective.largest_loss(logits, fresh.batch, allowance=fresh.allowance), order

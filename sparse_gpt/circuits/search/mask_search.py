@@ -210,11 +210,11 @@ def _restricted(problem: Problem, states: PathState, model: GatedModel | Subcirc
 
 def _aim(problem: Problem) -> Aim:
     """What path searches of a problem aim at."""
-    margins = problem.selection.full_logits()
-    margin = float(np.mean(margins[:, 0] - margins[:, 1]))
-    target, settings = problem.selection_target, problem.settings
-    numbers = (jnp.float32(value) for value in (settings.largest_scale, settings.restored))
-    return Aim(jnp.float32(target), jnp.float32(margin), jnp.asarray(problem.selection.shift_tokens), *numbers)
+    logits, settings = problem.selection.full_logits(), problem.settings
+    numbers = problem.selection_target, np.mean(logits[:, 0] - logits[:, 1]), settings.largest_scale, settings.restored
+    target, margin, scale, restored = map(jnp.float32, numbers)
+    allowance = jnp.asarray(problem.selection.allowance or np.zeros(len(problem.samples.parts)), jnp.float32)
+    return Aim(target, margin, jnp.asarray(problem.selection.shift_tokens), scale, restored, allowance)
 
 
 def _initial_states(problem: Problem, h: Hyperparameters, start: Start | None) -> States:

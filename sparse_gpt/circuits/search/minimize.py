@@ -1,4 +1,5 @@
-"""Greedy minimality: drop whatever the task does not need, checking the loss each time, until no single item can go.
+"""Greedy minimality: drop whatever the task does not need, checking the loss each time, until no single item can go (of
+large models, as far as predicted losses tell, see `try_doubtful`).
 
 The search keeps nodes that no longer affect the loss (the paper calls them leftovers), and nodes bring every weight
 between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
@@ -32,6 +33,7 @@ Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None
 Predict = Callable[[np.ndarray], tuple[Losses, Costs]]  # (items,) of 0 and 1 -> losses and costs of its parts, roughly
 WIDTH = 8  # candidates tried at a time
 FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
+DOUBT = 0.1  # share of the target by which a predicted loss may be wrong: above it, an item is not tried
 WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
@@ -163,6 +165,38 @@ def thin(
     return kept
 
 
+def try_doubtful(
+    losses: Losses,
+    kept: np.ndarray,
+    target: float,
+    predict: Predict,
+    progress: Progress = lambda kept: None,
+) -> np.ndarray:
+    """Removes items until none can be removed alone, as far as predicted losses tell: where one is above the target by
+    more than DOUBT of it, the item is taken to be needed; all others are tried.
+
+    Args:
+      losses: losses of candidate sets.
+      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
+      target: in the unit of the losses.
+      predict: what predicts losses of parts of a set (items,), exact up to DOUBT above the target.
+      progress: called with what is left, (items,), whenever something is gone.
+
+    Returns:
+      (items,) of 0 and 1.
+    """
+    kept = np.array(kept, np.float32)
+    while len(items := np.flatnonzero(kept)):
+        guess, _ = predict(kept)
+        roughly = guess(_without(kept, [items[i : i + 1] for i in range(len(items))]))
+        order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= (1 + DOUBT) * target))]
+        left = _sweep(losses, kept, order, target, progress)
+        if left.sum() == kept.sum():
+            break
+        kept = left
+    return kept
+
+
 def _last_within(losses: Losses, nested: list[np.ndarray], target: float) -> int:
     """Index of the last of nested sets, or of about WIDTH of them, whose loss is at most `target`; 0 if none is."""
     last = len(nested) - 1
@@ -260,10 +294,10 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
             found, edges = rises(held, kept), graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
             return np.where(found > 0, found / np.maximum(1, edges), found)
 
-        return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), target), costs
+        return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), (1 + DOUBT) * target), costs
 
     left = thin(losses, left, target, predict, progress)
-    return Support(minimize(losses, left, target, progress=progress)[graph.gate_of])
+    return Support(try_doubtful(losses, left, target, predict, progress)[graph.gate_of])
 
 
 def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
@@ -283,8 +317,8 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
         return Candidates(opened[:, graph.gate_of], places, kept)
 
-    def losses_by(of: Evaluator) -> Losses:
-        return lambda sets: of.within(expand(sets), target)
+    def losses_by(of: Evaluator, bound: float = target) -> Losses:
+        return lambda sets: of.within(expand(sets), bound)
 
     def costs_by(of: Evaluator) -> Costs:
         def costs(kept: np.ndarray) -> np.ndarray:
@@ -303,9 +337,9 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 
         def predict(kept: np.ndarray, near: Predictor = near) -> tuple[Losses, Costs]:
             held = near.near(expand(kept[None, :]))
-            return losses_by(held), costs_by(held)
+            return losses_by(held, (1 + DOUBT) * target), costs_by(held)
 
-        left = minimize(losses, thin(losses, left, target, predict, progress), target, progress=progress)
+        left = try_doubtful(losses, thin(losses, left, target, predict, progress), target, predict, progress)
     opened = expand(left[None, :]).gates[0]
     dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
     return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))

@@ -47,6 +47,7 @@ class Aim(NamedTuple):
     tokens: Leaf  # (K,) those that calibration may shift
     largest_scale: Leaf  # () of the calibration
     restored: Leaf  # () share of the steps in which some closed nodes are restored, see `drawn_gates`
+    allowance: Leaf  # (G,) nats by which each task's loss may be above the target
 
 
 class Best(NamedTuple):
@@ -68,7 +69,7 @@ class PathState(NamedTuple):
     penalty: Leaf  # () nats per open gate
     cap: Leaf  # () above which it does not rise; infinity until the loss is half way to the target
     half: Leaf  # () that loss
-    running: Leaf  # (G,) running mean of each task's calibrated loss
+    running: Leaf  # (G,) running mean of each task's calibrated loss, less its allowance
     best: Best
     searched: Gates  # 1 where a node may still be open
 
@@ -233,7 +234,7 @@ def update(
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
     directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
     opened = _open_nodes(state.tau, state.searched, tie_qk)
-    losses = losses_by_task(each, batch.task, state.running)
+    losses = losses_by_task(each, batch.task, state.running + aim.allowance)
     followed = _follow(aim, h.k_coef, state, step, losses, slope, opened)
     after = _moved(h, aim, followed, directions, learning_rate(step, steps))
     return after._replace(optimizer=optimizer), (jnp.max(losses), opened)
@@ -264,7 +265,7 @@ def _follow(
     opened: jax.Array,
 ) -> PathState:
     """What follows the losses of a step: running means, penalty with its cap, and the smallest mask at the target."""
-    first, losses = step == 0, jnp.minimum(losses, LARGEST_LOSS * aim.target)
+    first, losses = step == 0, jnp.minimum(losses - aim.allowance, LARGEST_LOSS * aim.target)
     running = jnp.where(first, losses, LOSS_DECAY * state.running + (1 - LOSS_DECAY) * losses)
     worst = jnp.max(running)
     averaged = jax.tree.map(lambda a, d: SLOPE_DECAY * a + (1 - SLOPE_DECAY) * d, state.slope, slope)

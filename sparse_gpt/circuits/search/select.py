@@ -101,7 +101,8 @@ def calibrate(problem: Problem, support: Support) -> Candidate:
     selection = problem.selection
     logits = selection.logits(support.candidates(problem.graph))[0]
     fitted = selection.fit(logits)
-    loss = largest_loss(calibration.calibrate(logits, fitted, selection.index), selection.batch)
+    calibrated = calibration.calibrate(logits, fitted, selection.index)
+    loss = largest_loss(calibrated, selection.batch, allowance=selection.allowance)
     return Candidate(support, fitted, loss <= problem.settings.target_loss)
 
 

@@ -1,0 +1,129 @@
+"""What a circuit may have above its target where the model itself is near it, or above (prune.above_model)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sparse_gpt.circuits import find_circuit
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
+from sparse_gpt.circuits.run import objective
+from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
+from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.search import fresh
+from tests import circuits_model, ground_truth
+
+CONFIG = circuits_model.config()
+ABOVE, TARGET = 0.05, 0.5
+
+
+def _solvable(batch: TaskBatch, share: float) -> TaskBatch:
+    """The batch with what the whole model answers as the answer in a share of its rows."""
+    logits = Evaluator(circuits_model.gated(CONFIG), batch, NO_TOKENS).full_logits()
+    wrong = (logits[:, 0] < logits[:, 1]) & (np.random.default_rng(0).random(len(logits)) < share)
+    return batch._replace(
+        answer=np.where(wrong, batch.foil, batch.answer), foil=np.where(wrong, batch.answer, batch.foil)
+    )
+
+
+def _evaluator(tasks: int, upper_share: float = 0.0) -> Evaluator:
+    batch = _solvable(circuits_model.batch(3 * ROWS, seed=4), 0.7)
+    if tasks > 1:
+        batch = batch._replace(task=(np.arange(3 * ROWS) // 2 % tasks).astype(np.int32))
+    return Evaluator(circuits_model.gated(CONFIG), batch, NO_TOKENS, upper_share=upper_share)
+
+
+def test_each_task_may_have_so_much_more_than_the_model() -> None:
+    plain = _evaluator(tasks=3)
+    found = plain.allowing(ABOVE, TARGET).allowance
+    margins = np.diff(plain.full_logits())[:, 0].astype(np.float64)
+    expected = [np.log1p(np.exp(margins[plain.batch.task == i])).mean() + ABOVE - TARGET for i in range(3)]
+    assert max(expected) > 0
+    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=1e-6)
+    assert plain.allowing(ABOVE, 10.0).allowance == (0, 0, 0)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("upper_share", [0.0, 0.95])
+def test_losses_are_less_the_allowance_and_bounds_are_kept(tasks: int, upper_share: float) -> None:
+    plain = _evaluator(tasks, upper_share)
+    allowance = (0.3,) if tasks == 1 else (0.0, 0.3, 0.1)
+    allowing = dataclasses.replace(plain, allowance=allowance)
+    some = Candidates(np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)]))
+    exact, found = plain(some), allowing(some).calibrated
+    for i, logits in enumerate(exact.logits):
+        calibrated = exact.scale[i] * logits
+        each = objective.losses_by_task(calibrated, plain.batch, upper_share)
+        assert found[i] == pytest.approx(max(each[task] - allowance[task] for task in each), abs=1e-6)
+    bound = float(np.median(found))
+    within = allowing.within(some, bound)
+    np.testing.assert_array_equal(within <= bound, found <= bound)
+    np.testing.assert_allclose(within[found <= bound], found[found <= bound], atol=1e-6)
+    few, fewer = allowing.on_few(64)(some).calibrated, plain.on_few(64)(some).calibrated
+    assert np.all(few <= fewer + 1e-6)
+    assert np.all(few >= fewer - 0.3 - 1e-6)
+
+
+def _marks(margin: float, above: float, search: str = "path") -> Problem:
+    """The marks of the model made by hand, in two families; in the second the model itself answers a tenth wrong."""
+    prune = dataclasses.replace(
+        ground_truth.PRUNE,
+        steps=20,
+        random_draws=2,
+        search=search,
+        selection_margin=margin,
+        above_model=above,
+        target_loss=2.0,
+    )
+    config = ground_truth.config(prune)
+    parts = {}
+    for i, name in enumerate(("main", "mislabeled")):
+        batches = [ground_truth.batch(split, 64, 10 * i + j) for j, split in enumerate(("train", "train", "heldout"))]
+        parts[name] = FamilySamples(*(_mislabeled(batch) if i else batch for batch in batches))
+    samples = TaskSamples(*parts["main"], names=("marks",))
+    model = LoadedModel(config, ground_truth.params(config.model), "by hand")
+    return Problem.build(model, mixture(samples, parts))
+
+
+def _mislabeled(batch: TaskBatch) -> TaskBatch:
+    turned = np.arange(len(batch.answer)) // 2 % 10 == 0
+    return batch._replace(
+        answer=np.where(turned, batch.foil, batch.answer), foil=np.where(turned, batch.answer, batch.foil)
+    )
+
+
+@pytest.mark.slow
+def test_a_circuit_is_found_where_the_model_itself_misses_the_target() -> None:
+    problem = _marks(margin=0.1, above=0.05)
+    first, second = problem.selection.allowance
+    assert (first, second > 0.1) == (0, True)
+    found = find_circuit(problem, progress=False)
+    assert found.reached
+    assert list(found.search.allowed) == ["mislabeled"]
+    assert found.search.allowed["mislabeled"] == pytest.approx(problem.selection_target + second)
+    assert len(found.circuit.edges) < 40
+    assert found.search.stages[-1].edges == len(found.circuit.edges)
+    assert _marks(margin=0.1, above=0.05, search="paper").selection.allowance == ()
+
+
+def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _marks(margin=0.1, above=0.0)
+    wrong = rows(problem.selection.batch, np.flatnonzero(problem.selection.batch.task == 1)[:2])
+    larger = problem.selecting_on(wrong).selection
+    assert larger.allowance == larger.allowing(0.0, problem.selection_target).allowance
+    assert larger.allowance[1] > problem.selection.allowance[1]
+    whole, seen = Support(np.ones(problem.searchable_nodes.size, np.float32)), []
+
+    def accept(one: Candidates, evaluator: Evaluator, checked: Evaluator) -> tuple[float, np.ndarray]:
+        seen.append((checked.allowance, checked.upper_share))
+        return 0.0, np.zeros(0, int)
+
+    monkeypatch.setattr(fresh, "_loss", accept)
+    monkeypatch.setattr(Problem, "fresh", lambda *_: iter([_mislabeled(problem.heldout.batch)]))
+    fresh.minimized_until_it_holds(problem, whole, problem.selection, lambda *_: {"nodes": whole}, print)
+    means = Evaluator(problem.gated, _mislabeled(problem.heldout.batch), NO_TOKENS)
+    assert seen == [(means.allowing(0.0, problem.settings.target_loss).allowance, 0.0)]
+    assert max(seen[0][0]) > 0
