@@ -185,9 +185,38 @@ def test_a_support_is_widened_for_what_it_does_not_hold(monkeypatch: pytest.Monk
     widened = within.widened(larger)
     for evaluator, holds in ((within, False), (widened, True)):
         assert evaluator.subcircuits is not None
-        assert evaluator.subcircuits.holds(larger[None]) == holds
+        assert evaluator.subcircuits.holds(larger[None]).all() == holds
     expected = whole.logits(Candidates(larger[None]))
     np.testing.assert_allclose(widened.logits(Candidates(larger[None])), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_each_candidate_runs_in_the_fastest_model_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(ROWS + 20, seed=4)
+    support = to_vector(circuits_model.random_gates(CONFIG, 1, 0.6))
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(2, 9)])
+    sets[::2] *= support
+    whole = Evaluator(model, batch, NO_TOKENS)
+    within = dataclasses.replace(
+        whole, subcircuits=build_subcircuits(model, from_vector(support, CONFIG.model)), room=evaluation.room_of(batch)
+    )
+    ran: list[tuple[bool, int]] = []
+    pieces = Evaluator._pieces
+
+    def counted(self: Evaluator, gates: np.ndarray) -> list[evaluation.Piece]:
+        found = pieces(self, gates)
+        ran.extend((each is self.subcircuits, len(gates)) for each, _ in found)
+        return found
+
+    expected = whole.logits(Candidates(sets))
+    monkeypatch.setattr(Evaluator, "_pieces", counted)
+    np.testing.assert_allclose(within.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-4)
+    assert sorted(ran) == [(False, 3)] * 2 + [(True, 4)] * 2
+    places = edge_places(
+        CONFIG.model, edges_between(CONFIG.model, circuits_model.params(CONFIG), from_vector(sets[0], CONFIG.model))[:9]
+    )
+    kept = (np.random.default_rng(0).random((7, 9)) < 0.5).astype(np.float32)
+    cut = Candidates(sets, places, kept)
+    np.testing.assert_allclose(within.logits(cut), whole.logits(cut), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])

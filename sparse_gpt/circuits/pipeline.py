@@ -84,9 +84,11 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     started = time.perf_counter()
     require_each_solved(problem)
     stages = Stages(unfinished, problem.fingerprint)
+    problem = populations.within_start(problem, stages)
     searches, baselines, selected, candidate = search_stages(problem, stages, progress)
-    problem = problem.selecting_on(selected.joined).within(candidate.support)
+    problem = problem.selecting_on(selected.joined)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
+    problem = problem.within(candidate.support)
     circuit = describe(problem, candidate, search)
     circuit = dataclasses.replace(circuit, minimal=minimal_circuit(problem, candidate, stages, progress))
     search = msgspec.structs.replace(search, seconds=time.perf_counter() - started)
@@ -104,7 +106,8 @@ class Searched(NamedTuple):
 
 
 def search_stages(problem: Problem, stages: Stages | None = None, progress: bool = False) -> Searched:
-    """Masks, sizes, minimality, calibration; whether the model can do the task is not asked."""
+    """Masks, sizes, minimality, calibration; whether the model can do the task is not asked. Faster for a problem that
+    is `populations.within_start`."""
     stages = stages or Stages()
     searches = populations.search(problem, stages, progress)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
@@ -127,4 +130,5 @@ def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progr
 
 def search_again(problem: Problem) -> Candidate:
     """The circuit of a problem, for rows of the card that search again."""
-    return search_stages(problem).candidate
+    stages = Stages()
+    return search_stages(populations.within_start(problem, stages), stages).candidate

@@ -193,7 +193,11 @@ class Problem:
     def within(self, support: "Support") -> "Problem":
         """The same problem for candidates within a support, evaluated faster where that pays."""
         gates = support.gates
-        selection, heldout = self.selection.within_support(gates), self.heldout.within_support(gates)
+        both = self.selection.within_support(gates), self.heldout.within_support(gates)
+        tokens, longest = (max(sizes) for sizes in zip(*(each.room for each in both), strict=True))
+        selection, heldout = (
+            dataclasses.replace(each, room=(tokens, longest)) for each in both
+        )  # one program for both
         return dataclasses.replace(self, selection=selection, heldout=heldout)
 
 

@@ -42,6 +42,7 @@ def search_record(
 ) -> Search:
     """All but the seconds that everything took."""
     settings, graph, order = problem.settings, problem.graph, searches.trials.orders[selected.best_trial]
+    inside = problem.within(candidate.support)
     untuned = settings.seeds * kinds(settings)  # tuned searches share their seed
     inputs = {"nodes": np.flatnonzero(candidate.support.gates).tolist(), "best_trial": selected.best_trial}
     if (edges := candidate.support.edges) is not None:
@@ -50,13 +51,13 @@ def search_record(
     def stage(name: str, kind: type[T], function: Callable[[], T]) -> T:
         return stages.run_record(name, inputs, kind, function)
 
-    drawn = stage("random_circuit", Control, lambda: controls.random_circuits(problem, candidate.support))
-    redrawn = stage("redrawn_values", Control, lambda: controls.redrawn_weights(problem, candidate.support))
-    importance = stage("importance", Importance, lambda: leave_one_out(problem, candidate))
+    drawn = stage("random_circuit", Control, lambda: controls.random_circuits(inside, candidate.support))
+    redrawn = stage("redrawn_values", Control, lambda: controls.redrawn_weights(inside, candidate.support))
+    importance = stage("importance", Importance, lambda: leave_one_out(inside, candidate))
     curve = stage("loss_versus_size", tuple[CurvePoint, ...], lambda: curves.loss_versus_size(problem, order))
     resampled = None
     if (values := problem.further_values) is not None:
-        resampled = stage("resampled", Control, lambda: controls.resampled_values(problem, candidate, values))
+        resampled = stage("resampled", Control, lambda: controls.resampled_values(inside, candidate, values))
     sizes = stage("size_versus_target", SizeVersusTarget, lambda: curves.size_versus_target(problem, order, curve))
     return Search(
         task=problem.task,

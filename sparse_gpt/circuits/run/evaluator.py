@@ -101,7 +101,7 @@ class Evaluator:
 
     def widened(self, gates: np.ndarray) -> "Evaluator":
         """The same evaluator, as fast for `gates` (nodes,) as for the support that it is limited to."""
-        if self.subcircuits is None or self.subcircuits.holds(gates[None, :]):
+        if self.subcircuits is None or self.subcircuits.holds(gates[None, :]).all():
             return self
         return dataclasses.replace(self, subcircuits=None).within_support(gates)
 
@@ -137,7 +137,7 @@ class Evaluator:
     def _model(self, ablation_set: int, gates: np.ndarray) -> CandidateModel:
         """The fastest that can run candidates (N, nodes)."""
         within = self.subcircuits
-        return within if within is not None and within.holds(gates) else self._whole(ablation_set)
+        return within if within is not None and within.holds(gates).all() else self._whole(ablation_set)
 
     def _whole(self, ablation_set: int) -> WholeModel:
         """What gradients are taken of, even within a support: one program for all supports compiles once."""
@@ -167,6 +167,14 @@ class Evaluator:
         return self.known[key][0].copy()
 
     def _logits(self, candidates: Candidates) -> np.ndarray:
+        inside = np.ones(len(candidates.gates), bool)
+        if self.subcircuits is not None:
+            inside = self.subcircuits.holds(candidates.gates)
+        if inside.any() and not inside.all():  # each in the fastest model that holds it
+            logits = np.zeros((len(inside), len(self.batch.positions), 2), np.float32)
+            logits[inside] = self._logits(candidates.only(inside))
+            logits[~inside] = self._logits(candidates.only(~inside))
+            return logits
         pieces = self._pieces(candidates.gates)
         chunks = list(candidates.chunks(self._config))
         calls = [

@@ -52,9 +52,9 @@ class Subcircuits:
     support: Leaf
     nodes: int = flax.struct.field(pytree_node=False)
 
-    def holds(self, gates: np.ndarray) -> bool:
-        """Whether candidates (N, nodes) have no node open outside the support."""
-        return not np.any(gates[:, np.asarray(self.support) == 0])
+    def holds(self, gates: np.ndarray) -> np.ndarray:
+        """(N,) which of the candidates (N, nodes) have no node open outside the support."""
+        return ~np.any(gates[:, np.asarray(self.support) == 0], axis=1)
 
     def candidate_logits(
         self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch | PackedBatch, *, differentiable: bool

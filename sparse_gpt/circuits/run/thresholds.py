@@ -109,7 +109,7 @@ class Predictor(Evaluator):
         return pieces
 
     def _within(self, gates: np.ndarray) -> Subcircuits:
-        if self.subcircuits is None or not self.subcircuits.holds(gates):
+        if self.subcircuits is None or not self.subcircuits.holds(gates).all():
             raise ValueError("a predictor takes candidates within its own support")
         return self.subcircuits
 

@@ -19,7 +19,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from sparse_gpt.arrays import read_npz, refuse_damage
-from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.problem import Problem, Support
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import integrated_gradients, mask_search
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
@@ -61,7 +62,7 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
     """All mask searches that a problem's settings ask for, each ranking truncated at the selection target.
 
     Args:
-        problem: what to search.
+        problem: what to search; faster once it is `within_start`.
         stages: where finished populations are kept.
         progress: whether to show a bar.
     """
@@ -73,6 +74,15 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
         return found, rank_and_truncate(problem, found.tau, found.attribution)
 
     return tune(problem.settings, run, stages.folder)
+
+
+def within_start(problem: Problem, stages: Stages) -> Problem:
+    """The same problem, evaluated faster for candidates among the nodes that searches start with, where these are a
+    ranking's first ones."""
+    settings = problem.settings
+    if settings.search == "paper" or "integrated_gradients" not in settings.starts:
+        return problem
+    return problem.within(Support(to_vector(integrated_gradients.start(problem, stages).searched)))
 
 
 def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> Searches:
