@@ -30,10 +30,11 @@ Report = Callable[[str], None]  # takes a line about the progress
 Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 """(items,) of 0 and 1 -> margins (B,) of some samples, their slopes (B, items) with respect to the items, and what
 `objective.losses` takes beside margins."""
-Predict = Callable[[np.ndarray], tuple[Losses, Costs]]  # (items,) of 0 and 1 -> losses and costs of its parts, roughly
+Predict = Callable[[np.ndarray, float], tuple[Losses, Costs]]
+"""(items,) of 0 and 1, and a bound -> losses of its parts, roughly, where they are at most the bound; costs."""
 WIDTH = 8  # candidates tried at a time
 FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
-DOUBT = 0.1  # share of the target by which a predicted loss may be wrong: above it, an item is not tried
+DOUBT = 4  # times the slack: an item is tried whose predicted rise is at most so much
 WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
@@ -62,12 +63,9 @@ def minimize(
     Returns:
       (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.
     """
-    kept, before = np.array(kept, np.float32), np.inf
-    while costs is not None and kept.sum() < 0.5 * before:
-        before = kept.sum()
-        items = np.flatnonzero(kept)
-        order = items[np.argsort(costs(kept)[items], kind="stable")]
-        kept = _sweep(losses, kept, order, target, progress)
+    kept = np.array(kept, np.float32)
+    if costs is not None:
+        kept = _swept(losses, kept, target, costs, progress)
     alone = np.full(len(kept), -np.inf)  # loss without the item, when it was tried last
     left_then = np.full(len(kept), -1)  # items that were left then; as items only go, it tells what is out of date
     while len(items := np.flatnonzero(kept)):
@@ -82,6 +80,17 @@ def minimize(
         harmless = order[: int(np.sum(alone[tried] <= target))]
         if len(harmless):
             kept = _sweep(losses, kept, harmless, target, progress)
+    return kept
+
+
+def _swept(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> np.ndarray:
+    """The sweeps of `minimize`."""
+    before = np.inf
+    while kept.sum() < 0.5 * before:
+        before = kept.sum()
+        items = np.flatnonzero(kept)
+        order = items[np.argsort(costs(kept)[items], kind="stable")]
+        kept = _sweep(losses, kept, order, target, progress)
     return kept
 
 
@@ -136,7 +145,7 @@ def thin(
     predict: Predict,
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
-    """Minimizes by losses that are predicted near what is left, and takes as much of it as holds.
+    """Sweeps as `minimize` does, by losses that are predicted near what is left, and takes as much of it as holds.
 
     A prediction is good near its set. So what is removed by it, one set inside the other, is followed as far as the
     true loss allows, and from there predicted anew, until that is hardly worth it.
@@ -145,7 +154,7 @@ def thin(
       losses: losses of candidate sets.
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in the unit of the losses.
-      predict: what predicts losses of parts of a set (items,), and the costs that order the first sweeps.
+      predict: what predicts losses of parts of a set, and the costs that order the first sweeps.
       progress: called with what is left, (items,), whenever something is gone.
 
     Returns:
@@ -154,8 +163,8 @@ def thin(
     kept = np.array(kept, np.float32)
     while kept.any():
         nested = [kept]
-        guess, costs = predict(kept)
-        minimize(guess, kept, target, costs, nested.append)
+        guess, costs = predict(kept, target)
+        _swept(guess, kept, target, costs, nested.append)
         left = nested[_last_within(losses, nested, target)]
         gone, kept = kept.sum() - left.sum(), left
         if gone:
@@ -172,14 +181,14 @@ def try_doubtful(
     predict: Predict,
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
-    """Removes items until none can be removed alone, as far as predicted losses tell: where one is above the target by
-    more than DOUBT of it, the item is taken to be needed; all others are tried.
+    """Removes items until none can be removed alone, as far as predicted losses tell: an item whose predicted rise is
+    more than DOUBT times the slack, what is left up to the target, is taken to be needed; all others are tried.
 
     Args:
       losses: losses of candidate sets.
       kept: (items,) 1 for the items to start from; its loss should be at most `target`.
       target: in the unit of the losses.
-      predict: what predicts losses of parts of a set (items,), exact up to DOUBT above the target.
+      predict: what predicts losses of parts of a set.
       progress: called with what is left, (items,), whenever something is gone.
 
     Returns:
@@ -187,9 +196,11 @@ def try_doubtful(
     """
     kept = np.array(kept, np.float32)
     while len(items := np.flatnonzero(kept)):
-        guess, _ = predict(kept)
+        loss = losses(kept[None, :])[0]
+        bound = loss + DOUBT * (target - loss)
+        guess, _ = predict(kept, bound)
         roughly = guess(_without(kept, [items[i : i + 1] for i in range(len(items))]))
-        order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= (1 + DOUBT) * target))]
+        order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= bound))]
         left = _sweep(losses, kept, order, target, progress)
         if left.sum() == kept.sum():
             break
@@ -198,13 +209,17 @@ def try_doubtful(
 
 
 def _last_within(losses: Losses, nested: list[np.ndarray], target: float) -> int:
-    """Index of the last of nested sets, or of about WIDTH of them, whose loss is at most `target`; 0 if none is."""
-    last = len(nested) - 1
-    if last and losses(nested[-1][None, :])[0] <= target:
-        return last
-    tried = np.unique(np.linspace(1, last - 1, WIDTH).astype(int)) if last > 1 else np.zeros(0, int)
-    good = tried[losses(np.stack([nested[i] for i in tried])) <= target] if len(tried) else tried
-    return int(good.max(initial=0))
+    """Index of a set among nested ones whose loss is at most `target` and that of the next one is not, by bisection; of
+    the last one if it has such a loss, and 0 if none is found."""
+    good, bad = 0, len(nested)
+    middle = bad - 1
+    while bad - good > 1:
+        if losses(nested[middle][None, :])[0] <= target:
+            good = middle
+        else:
+            bad = middle
+        middle = (good + bad) // 2
+    return good
 
 
 def _predicted(
@@ -286,7 +301,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         left = minimize(losses, left, target, lambda kept: rises(evaluator, kept), progress)
         return Support(left[graph.gate_of])
 
-    def predict(kept: np.ndarray) -> tuple[Losses, Costs]:
+    def predict(kept: np.ndarray, bound: float) -> tuple[Losses, Costs]:
         held = near.near(Candidates(kept[None, graph.gate_of]))
 
         def costs(kept: np.ndarray) -> np.ndarray:
@@ -294,7 +309,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
             found, edges = rises(held, kept), graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
             return np.where(found > 0, found / np.maximum(1, edges), found)
 
-        return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), (1 + DOUBT) * target), costs
+        return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), bound), costs
 
     left = thin(losses, left, target, predict, progress)
     return Support(try_doubtful(losses, left, target, predict, progress)[graph.gate_of])
@@ -317,7 +332,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
         return Candidates(opened[:, graph.gate_of], places, kept)
 
-    def losses_by(of: Evaluator, bound: float = target) -> Losses:
+    def losses_by(of: Evaluator, bound: float) -> Losses:
         return lambda sets: of.within(expand(sets), bound)
 
     def costs_by(of: Evaluator) -> Costs:
@@ -330,14 +345,14 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def progress(kept: np.ndarray) -> None:
         report(f"{int(kept.sum())} nodes and edges left")
 
-    losses, left = losses_by(evaluator), np.ones(len(gates) + len(items), np.float32)
+    losses, left = losses_by(evaluator, target), np.ones(len(gates) + len(items), np.float32)
     if (near := predictor(evaluator, start.gates)) is None:
         left = minimize(losses, left, target, costs_by(evaluator), progress)
     else:
 
-        def predict(kept: np.ndarray, near: Predictor = near) -> tuple[Losses, Costs]:
+        def predict(kept: np.ndarray, bound: float, near: Predictor = near) -> tuple[Losses, Costs]:
             held = near.near(expand(kept[None, :]))
-            return losses_by(held, (1 + DOUBT) * target), costs_by(held)
+            return losses_by(held, bound), costs_by(held)
 
         left = try_doubtful(losses, thin(losses, left, target, predict, progress), target, predict, progress)
     opened = expand(left[None, :]).gates[0]
