@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -172,9 +173,10 @@ def test_prompts_of_different_lengths_run_as_each_alone(laptop: sg.Model) -> Non
     prompts = ["x = 'hello", "for i in range(10):\n    print("]
     tap = sg.steer([(1, "mlp_out", 3)], 4.0)
     together = laptop.run(prompts, tap, record=["attn_out"])
+    alone = jax.jit(lambda params, ids: laptop.model.apply({"params": params}, ids, tap=tap))
     for i, prompt in enumerate(prompts):
         ids = np.array([laptop.tokenizer.encode(prompt)], np.int32)
-        expected = laptop.model.apply({"params": laptop.params}, ids, tap=tap)
+        expected = alone(laptop.params, ids)
         length = ids.shape[1]
         assert (together.lengths[i], together.logits.shape[1]) == (length, max(together.lengths))
         np.testing.assert_allclose(together.logits[i, :length], expected[0], atol=2e-4)

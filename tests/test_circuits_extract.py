@@ -9,7 +9,7 @@ import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.model_graph import edges_between
-from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.standalone.layout import packed
 from sparse_gpt.circuits.run.standalone.model import Mlp, StandaloneCircuit, TopKGate
@@ -121,7 +121,7 @@ def test_only_the_strongest_constants_take_part() -> None:
     sites = [s.part.neuron.top_k for s in alone.sublayers[1::2] if isinstance(s.part, Mlp)]
     keep = int(0.25 * config.model.d_mlp)
     assert any(top_k.ranked and len(top_k.constants) == keep for top_k in sites)
-    expected = gated.answer_logits(circuit.gates(config.model), BATCH)
+    expected = jax.jit(GatedModel.answer_logits)(gated, circuit.gates(config.model), BATCH)
     np.testing.assert_allclose(answer_logits(alone, BATCH), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -64,17 +64,30 @@ def _reference(gated: GatedModel, part: Candidates, held: Predictor) -> np.ndarr
     assert part.kept is not None
     kept = np.ones(len(part.places), np.float32)
     kept[: part.kept.shape[1]] = part.kept[0]
-    circuit = ablate_edges(gated, gates, jnp.asarray(part.places), jnp.asarray(kept))
+    logits = _compared(gated, gates, part.places, kept, held.thresholds, batch.tokens, batch.positions)[:, 0]
+    return np.take_along_axis(np.asarray(logits), np.stack([batch.answer, batch.foil], axis=1), axis=1)
+
+
+@jax.jit
+def _compared(
+    gated: GatedModel,
+    gates: Gates,
+    places: jax.Array,
+    kept: jax.Array,
+    lines: thresholds.Thresholds,
+    tokens: jax.Array,
+    positions: jax.Array,
+) -> jax.Array:
+    circuit = ablate_edges(gated, gates, places, kept)
 
     def compare(site: str, layer: int, x: jax.Array) -> jax.Array:
-        if (site, layer) not in held.thresholds:
+        if (site, layer) not in lines:
             return x
-        return jnp.where(jnp.abs(x) >= held.thresholds[site, layer][:, : x.shape[1], None], x, 0)
+        return jnp.where(jnp.abs(x) >= lines[site, layer][:, : x.shape[1], None], x, 0)
 
-    plain = dataclasses.replace(model, activation_fraction=0.0, activation_sites=())
+    plain = dataclasses.replace(gated.model, activation_fraction=0.0, activation_sites=())
     tap = chain(compare, gate(gates, circuit.ablation))
-    logits = apply(plain, circuit.params, batch.tokens, tap=tap, positions=batch.positions)[:, 0]
-    return np.take_along_axis(np.asarray(logits), np.stack([batch.answer, batch.foil], axis=1), axis=1)
+    return apply(plain, circuit.params, tokens, tap=tap, positions=positions)
 
 
 @pytest.mark.parametrize(("share", "options"), MODELS.values(), ids=list(MODELS))

@@ -195,9 +195,8 @@ class Problem:
         gates = support.gates
         both = self.selection.within_support(gates), self.heldout.within_support(gates)
         tokens, longest = (max(sizes) for sizes in zip(*(each.room for each in both), strict=True))
-        selection, heldout = (
-            dataclasses.replace(each, room=(tokens, longest)) for each in both
-        )  # one program for both
+        # Of one size, so that one program serves both.
+        selection, heldout = (dataclasses.replace(each, room=(tokens, longest)) for each in both)
         return dataclasses.replace(self, selection=selection, heldout=heldout)
 
 
