@@ -218,8 +218,8 @@ def test_effects_have_one_baseline_and_a_key_switches_off(page: Page, run: Workd
     assert "unmoved" in text(page, "#difference-full")
     page.click("#switch-off")
     page.wait("document.querySelector('#changes').textContent.includes('switched off')")
+    page.wait("document.querySelector('#switch-off').textContent === 'Switch on again'")  # the panel is drawn later
     assert page.evaluate("document.activeElement.id") == "switch-off"
-    assert text(page, "#switch-off") == "Switch on again"
     page.press("o")
     page.wait("document.querySelector('#changes').textContent.includes('None')")
     page.press("O")
