@@ -13,7 +13,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import fresh
+from sparse_gpt.circuits.search import fresh, select
 from tests import circuits_model, ground_truth
 
 CONFIG = circuits_model.config()
@@ -32,7 +32,7 @@ def _solvable(batch: TaskBatch, share: float) -> TaskBatch:
 def _evaluator(tasks: int, upper_share: float = 0.0) -> Evaluator:
     batch = _solvable(circuits_model.batch(3 * ROWS, seed=4), 0.7)
     if tasks > 1:
-        batch = batch._replace(task=(np.arange(3 * ROWS) // 2 % tasks).astype(np.int32))
+        batch = batch._replace(task=(np.arange(3 * ROWS) // ROWS % tasks).astype(np.int32))
     return Evaluator(circuits_model.gated(CONFIG), batch, NO_TOKENS, upper_share=upper_share)
 
 
@@ -50,7 +50,7 @@ def test_each_task_may_have_so_much_more_than_the_model() -> None:
 @pytest.mark.parametrize("upper_share", [0.0, 0.95])
 def test_losses_are_less_the_allowance_and_bounds_are_kept(tasks: int, upper_share: float) -> None:
     plain = _evaluator(tasks, upper_share)
-    allowance = (0.3,) if tasks == 1 else (0.0, 0.3, 0.1)
+    allowance = (0.3,) if tasks == 1 else (0.3, 0.0, 0.1)
     allowing = dataclasses.replace(plain, allowance=allowance)
     some = Candidates(np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)]))
     exact, found = plain(some), allowing(some).calibrated
@@ -107,6 +107,19 @@ def test_a_circuit_is_found_where_the_model_itself_misses_the_target() -> None:
     assert len(found.circuit.edges) < 40
     assert found.search.stages[-1].edges == len(found.circuit.edges)
     assert _marks(margin=0.1, above=0.05, search="paper").selection.allowance == ()
+
+
+def test_the_target_is_reached_where_the_allowance_says_so() -> None:
+    problem = _marks(margin=0.1, above=0.0)
+    prune = dataclasses.replace(problem.settings, target_loss=0.2)
+    model = LoadedModel(dataclasses.replace(problem.model.config, prune=prune), problem.model.params)
+    strict = dataclasses.replace(problem, model=model)
+    whole = Support(problem.searchable_nodes)
+    losses = objective.losses_by_task(problem.selection.full_logits(), problem.selection.batch)
+    assert losses[0] < 0.2 < losses[1]
+    assert select.calibrate(strict, whole).reached
+    none = dataclasses.replace(strict, selection=dataclasses.replace(strict.selection, allowance=()))
+    assert not select.calibrate(none, whole).reached
 
 
 def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,9 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     assert (check.accepted, check.given_back) == (False, supports["given back 1"].size - supports["edges"].size)
     assert check.task_loss > problem.settings.target_loss
     assert joined_samples is not None
-    assert len(joined_samples.positions) == fresh.JOINING
+    (batch,) = problem.fresh(1)
+    every_second = [row for pair in range(0, len(batch.positions) // 2, 2) for row in (2 * pair, 2 * pair + 1)]
+    np.testing.assert_array_equal(joined_samples.tokens, batch.tokens[every_second])
     last = supports["edges 1"]
     calibration = select.calibrate(problem.selecting_on(joined_samples), last).calibration
     logits = calibrate(problem.heldout.logits(last.candidates(problem.graph))[0], calibration, problem.heldout.index)
@@ -91,8 +93,7 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
         assert np.all(back.gates >= fewer)
         loss, order = fresh._loss(Support(fewer).candidates(problem.graph), evaluator, evaluator.on(batch))
         assert loss > problem.settings.target_loss
-    worst = rows(batch, order[: fresh.JOINING])
-    enlarged = evaluator.and_on(worst)
+    enlarged = evaluator.and_on(rows(batch, np.arange(len(order)) // 2 % 2 == 0))
     assert fresh._loss(back.candidates(problem.graph), enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
     assert enlarged(back.candidates(problem.graph)).calibrated[0] <= problem.selection_target
     assert enlarged(supports["edges 1"].candidates(problem.graph)).calibrated[0] <= problem.selection_target
@@ -166,8 +167,7 @@ def test_slopes_are_those_of_the_samples_with_the_largest_losses(monkeypatch: py
     monkeypatch.setattr(fresh, "path_gradient", path_gradient)
     held, _ = _found(problem, (*TRUE, *NOISE))
     (worst,) = seen
-    assert held.joined is not None
-    np.testing.assert_array_equal(worst.tokens, held.joined.tokens)
+    assert len(worst.positions) == fresh.WORST
     (batch,) = problem.fresh(1)
     one = held.supports["edges"].candidates(problem.graph)
     logits = calibrate(

@@ -2,8 +2,11 @@
 
 Minimization keeps what its own samples need. A word that is not among them can need more, and there are always such
 words. So training samples that the selection does not have are looked at. If the circuit is above the target on them,
-which the selection undercuts by a margin, the nodes that would help most come back, as few as hold there, the samples
-with the largest losses join the selection, and the circuit is minimized again. Every check has samples of its own.
+which the selection undercuts by a margin, the nodes that would help most come back, as few as hold there, half of these
+samples join the selection, and the circuit is minimized again. Every check has samples of its own.
+
+What joins is every second pair, good or bad: were it the worst ones, a target for the mean would ask for far more than
+it does on samples as they come.
 """
 
 import dataclasses
@@ -25,7 +28,7 @@ from sparse_gpt.records.search import FreshCheck
 
 CHECKS = 3
 POINTS = 8  # between a support and what it was part of
-JOINING = ROWS  # of the samples of a check that failed; whole pairs
+WORST = ROWS  # samples of a check that failed, whose slopes say what comes back
 Report = Callable[[str], None]  # takes a line about the progress
 Minimize = Callable[[Support, Evaluator, int], dict[str, Support]]  # by stage, of the given round; at least one
 
@@ -66,7 +69,7 @@ def minimized_until_it_holds(
         minimize: from a support, an evaluator, and how many checks have failed.
         report: for a progress line.
     """
-    graph, target, hard, checks = problem.graph, problem.settings.target_loss, [], []
+    graph, target, further, checks = problem.graph, problem.settings.target_loss, [], []
     supports = minimize(start, evaluator, 0)
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
         (*_, support) = supports.values()
@@ -75,19 +78,19 @@ def minimized_until_it_holds(
         checks.append(FreshCheck(task_loss=loss, accepted=loss <= target))
         if checks[-1].accepted:
             break
-        worst = rows(batch, order[:JOINING])
-        evaluator = problem.allowing(evaluator.and_on(worst))
+        joins = rows(batch, np.arange(len(order)) // 2 % 2 == 0)
+        evaluator = problem.allowing(evaluator.and_on(joins))
         larger = give_back(problem, support, start, evaluator, fresh.on(rows(batch, order)))
         if larger is None:
             report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
             break
         checks[-1] = msgspec.structs.replace(checks[-1], given_back=larger.size - support.size)
         report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes given back")
-        hard.append(worst)
+        further.append(joins)
         evaluator = evaluator.widened(larger.gates).hardest_first(larger.candidates(graph))
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
-    return Held(supports, joined(hard) if hard else None, tuple(checks))
+    return Held(supports, joined(further) if further else None, tuple(checks))
 
 
 def give_back(
@@ -103,13 +106,13 @@ def give_back(
         problem: of the support.
         support: what failed on fresh samples.
         start: what it was part of.
-        evaluator: on the selection samples and the worst of the fresh ones, where the selection target has to hold.
+        evaluator: on the selection samples and half of the fresh ones, where the selection target has to hold.
         fresh: on samples that it failed on, the worst first, where the target has to hold.
 
     Returns:
         None if not even all of them hold, or prune.refine_most of them.
     """
-    worst, tied, opened = fresh.on_rows(slice(JOINING)), problem.graph.tied, support.gates
+    worst, tied, opened = fresh.on_rows(slice(WORST)), problem.graph.tied, support.gates
     levels, shares = (np.arange(POINTS) + 0.5) / POINTS, np.full(POINTS, 1 / POINTS)
     for most in (start.gates, np.maximum(opened, problem.searchable_nodes)):
         slopes = path_gradient(worst, levels, shares, (opened, most))
