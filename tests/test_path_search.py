@@ -236,6 +236,21 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool, all
         assert float(state.penalty) == pytest.approx(mine.penalty, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_a_task_without_samples_in_a_batch_keeps_its_running_loss() -> None:
+    gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
+    h = Hyperparameters(*(value[:1] for value in hyperparameters.population(PRUNE)))
+    state = jax.tree.map(lambda x: x[0], path_search.initial_states(h, _searchable(), None, 0, 2))
+    state = state._replace(running=jnp.array([0.1, 0.2]))
+    numbers = jnp.float32(16), jnp.float32(0), jnp.array([0.05, 0.3])
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32), *numbers)
+    one = Hyperparameters(*(value[0] for value in h))
+    batch = train._replace(task=np.zeros(8, np.int32))
+    after, (loss, _) = _update(gated, aim, one, state, jnp.int32(1), batch, steps=5)
+    assert float(after.running[1]) == pytest.approx(0.2)
+    assert float(after.running[0]) == pytest.approx(0.9 * 0.1 + 0.1 * (float(loss) - 0.05), rel=1e-4)
+
+
 class _Reference:
     """One search in float64, written out step by step."""
 

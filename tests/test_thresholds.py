@@ -45,9 +45,9 @@ def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Ev
     support = to_vector(circuits_model.random_gates(config, 4, share))
     near = predictor(whole, support)
     assert near is not None
-    upper = predictor(dataclasses.replace(whole, upper_share=0.6), support)
+    upper = predictor(dataclasses.replace(whole, upper_share=0.6, allowance=(0.1,)), support)
     assert upper is not None
-    assert upper.upper_share == 0.6  # as the losses that are predicted
+    assert (upper.upper_share, upper.allowance) == (0.6, (0.1,))  # as the losses that are predicted
     rng, graph = np.random.default_rng(0), ModelGraph(config.model, circuits_model.params(config))
     gates = support * (rng.random((5, len(support))) < np.linspace(1, 0.6, 5)[:, None])
     every = graph.edges(support)
