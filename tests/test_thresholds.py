@@ -260,11 +260,11 @@ def test_only_what_predictions_leave_in_doubt_is_tried() -> None:
         tried.extend(sets)
         return _losses(sets)
 
-    def left(too_high: float) -> np.ndarray:
+    def left(times: float, more: float = 0.0) -> np.ndarray:
         def predict(kept: np.ndarray, bound: float) -> tuple[minimize.Losses, minimize.Costs]:
             loss = _losses(kept[None])[0]
             assert bound == pytest.approx(loss + minimize.DOUBT * (0.205 - loss))
-            return lambda sets: too_high * _losses(sets), lambda kept: kept
+            return lambda sets: times * _losses(sets) + more, lambda kept: kept
 
         tried.clear()
         return minimize.try_doubtful(losses, np.ones(40), 0.205, predict)
@@ -273,6 +273,7 @@ def test_only_what_predictions_leave_in_doubt_is_tried() -> None:
     assert found[:10].all()
     assert found.sum() == 20
     assert all(sets[:10].all() for sets in tried), "what costs 1 is never in doubt"
+    assert left(1.0, more=0.2).sum() == 20, "above the target, and yet in doubt"
     assert left(1000.0).all()
     assert [sets.all() for sets in tried] == [True], "nothing else was tried"
 
