@@ -73,7 +73,8 @@ def minimized_until_it_holds(
     supports = minimize(start, evaluator, 0)
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
         (*_, support) = supports.values()
-        fresh = problem.allowing(dataclasses.replace(evaluator.on(batch), upper_share=0.0), target)
+        means = dataclasses.replace(evaluator.on(batch), upper_share=0.0)  # there are enough samples for these
+        fresh = problem.allowing(means, target)
         loss, order = _loss(support.candidates(graph), evaluator, fresh)
         checks.append(FreshCheck(task_loss=loss, accepted=loss <= target))
         if checks[-1].accepted:

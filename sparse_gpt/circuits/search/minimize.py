@@ -158,7 +158,7 @@ def thin(
       progress: called with what is left, (items,), whenever something is gone.
 
     Returns:
-      (items,) of 0 and 1, to be minimized.
+      (items,) of 0 and 1, of which single items may still go.
     """
     kept = np.array(kept, np.float32)
     while kept.any():
@@ -184,15 +184,7 @@ def try_doubtful(
     """Removes items until none can be removed alone, as far as predicted losses tell: an item whose predicted rise is
     more than DOUBT times the slack, what is left up to the target, is taken to be needed; all others are tried.
 
-    Args:
-      losses: losses of candidate sets.
-      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
-      target: in the unit of the losses.
-      predict: what predicts losses of parts of a set.
-      progress: called with what is left, (items,), whenever something is gone.
-
-    Returns:
-      (items,) of 0 and 1.
+    Arguments and result are those of `thin`, whose result this takes; costs are not asked for.
     """
     kept = np.array(kept, np.float32)
     while len(items := np.flatnonzero(kept)):
