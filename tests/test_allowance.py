@@ -13,7 +13,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import fresh, select
+from sparse_gpt.circuits.search import fresh, mask_search, select
 from tests import circuits_model, ground_truth
 
 CONFIG = circuits_model.config()
@@ -107,6 +107,13 @@ def test_a_circuit_is_found_where_the_model_itself_misses_the_target() -> None:
     assert len(found.circuit.edges) < 40
     assert found.search.stages[-1].edges == len(found.circuit.edges)
     assert _marks(margin=0.1, above=0.05, search="paper").selection.allowance == ()
+
+
+def test_a_search_aims_at_what_selection_allows() -> None:
+    problem = _marks(margin=0.1, above=0.05)
+    np.testing.assert_allclose(mask_search._aim(problem).allowance, problem.selection.allowance, rtol=1e-6)
+    none = dataclasses.replace(problem, selection=dataclasses.replace(problem.selection, allowance=()))
+    np.testing.assert_array_equal(mask_search._aim(none).allowance, [0, 0])
 
 
 def test_the_target_is_reached_where_the_allowance_says_so() -> None:

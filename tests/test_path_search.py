@@ -16,12 +16,13 @@ from sparse_gpt import interruption
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
+from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.samples import FamilySamples
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, padded, rows
 from sparse_gpt.circuits.search import (
     hyperparameters,
     integrated_gradients,
@@ -404,6 +405,28 @@ def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.Monk
         searched = {site: np.asarray(value[i]) for site, value in states.searched.items()}
         np.testing.assert_array_equal(to_vector(searched), first if ranked else may_open)
     assert set(h.ranked) == {0, 1}
+
+
+def test_losses_are_those_of_a_model_restricted_to_what_searches_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(evaluation, "FEW", 1.0)
+    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in _searchable().items()}
+    monkeypatch.setattr(integrated_gradients, "start", lambda *_: _start(searched))
+    longer = padded(circuits_model.batch(evaluation.ROWS, seed=2), 16)
+    longer = longer._replace(positions=np.full(evaluation.ROWS, 15, np.int32))
+    problem = dataclasses.replace(_problem(), heldout=_problem().heldout.on(longer))
+    within = populations.within_start(problem, Stages())
+    for evaluator in (within.selection, within.heldout):
+        assert evaluator.subcircuits is not None
+        np.testing.assert_array_equal(evaluator.subcircuits.support, to_vector(searched))
+    assert within.selection.room == within.heldout.room, "one program serves both"
+    assert within.selection.room == evaluation.room_of(longer) > evaluation.room_of(problem.selection.batch)
+    for prune in (
+        dataclasses.replace(PRUNE, search="paper"),
+        dataclasses.replace(PRUNE, starts=("flat",)),
+    ):
+        other = _problem(prune)
+        assert populations.within_start(other, Stages()) is other
 
 
 @pytest.mark.slow
