@@ -13,7 +13,9 @@ from sparse_gpt.circuits.evidence.metrics import by_family, describe
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.pipeline import minimal_circuit
 from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support, require_each_solved
+from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.calibration import Calibration
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
 from sparse_gpt.circuits.run.task_batch import joined, rows, without_longest
@@ -154,6 +156,31 @@ def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> Non
     one = Problem.build(MODEL, mixture(plain(), {"main": families()["main"]}))
     assert minimal_circuit(one, complete, Stages(), progress=False) is None
     assert minimal_circuit(problem, dataclasses.replace(complete, reached=False), Stages(), progress=False) is None
+
+
+def test_the_minimal_circuit_is_on_the_papers_terms() -> None:
+    """Whatever the complete one must satisfy: a mean decides, and logits are multiplied by what fits best."""
+    strict = dataclasses.replace(CONFIG.prune, edges=False, search="path", largest_scale=1.0, above_model=0.1)
+    config = dataclasses.replace(CONFIG, prune=strict)
+    samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
+    problem = Problem.build(LoadedModel(config, PARAMS), samples)
+    alone = problem.on_family("main")
+    assert (alone.selection.largest_scale, alone.selection.upper_share) == (1, strict.selection_margin)
+    loose = alone.on_paper_terms()
+    assert (loose.selection.largest_scale, loose.selection.upper_share, loose.heldout.largest_scale) == (16, 0, 16)
+    model = task_loss(loose.selection.full_logits())
+    assert loose.selection.allowance == (max(0.0, model + 0.1 - loose.selection_target),)
+    every = Candidates(np.ones((1, alone.selection.nodes), np.float32))
+    by_means, strictly = loose.selection(every), alone.selection(every)
+    assert by_means.scale[0] > 1.01 > strictly.scale[0]
+    fitted = Calibration(by_means.scale[0], by_means.shift[0])
+    mean = task_loss(calibration.calibrate(by_means.logits[0], fitted, loose.selection.index))
+    assert by_means.calibrated[0] == pytest.approx(mean - loose.selection.allowance[0], rel=1e-3)
+    complete = calibrate(problem, Support(problem.searchable_nodes.astype(np.float32)))
+    assert complete.reached
+    inner = minimal_circuit(problem, complete, Stages(), progress=False)
+    assert inner is not None
+    assert inner.scale > 1.01
 
 
 def test_prune_families_restricts_and_widens(tokenizer_of_1024: Tokenizer) -> None:

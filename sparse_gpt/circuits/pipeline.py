@@ -118,11 +118,11 @@ def search_stages(problem: Problem, stages: Stages | None = None, progress: bool
 
 
 def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:
-    """The circuit inside a complete one that its main template family needs; None where one family was searched, or
-    the complete one did not reach the target."""
+    """The circuit inside a complete one that its main template family needs, on the paper's terms; None where one
+    family was searched, or the complete one did not reach the target."""
     if len(problem.samples.families) < 2 or not complete.reached:
         return None
-    alone = problem.on_family(nested.first_family(problem))
+    alone = problem.on_family(nested.first_family(problem)).on_paper_terms()
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         candidate = nested.minimize_within(alone, complete.support, stages, bar.set_postfix_str)
     return describe(alone, candidate)

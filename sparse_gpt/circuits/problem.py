@@ -14,7 +14,7 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
-from sparse_gpt.circuits.run.calibration import Calibration, shift_tokens
+from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, shift_tokens
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
@@ -189,6 +189,13 @@ class Problem:
         train, selection, heldout = _batches(self.gated, samples, train, self.settings)
         selection, heldout = (_as_wide(*pair) for pair in ((selection, self.selection), (heldout, self.heldout)))
         return dataclasses.replace(self, samples=samples, train=train, selection=selection, heldout=heldout)
+
+    def on_paper_terms(self) -> "Problem":
+        """The same problem with losses and calibrations as of the paper's circuits: a mean decides, without the upper
+        end of its interval, and logits are multiplied by whatever fits best."""
+        selection = dataclasses.replace(self.selection, largest_scale=MAX_SCALE, upper_share=0.0, allowance=())
+        heldout = dataclasses.replace(self.heldout, largest_scale=MAX_SCALE)
+        return dataclasses.replace(self, selection=self.allowing(selection), heldout=heldout)
 
     def within(self, support: "Support") -> "Problem":
         """The same problem for candidates within a support, evaluated faster where that pays."""

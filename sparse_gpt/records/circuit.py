@@ -215,7 +215,8 @@ class PathStatistics(Part):
 
 
 class InnerCircuit(Part):
-    """The minimal circuit: the part of a complete one that one of its template families alone needs."""
+    """The minimal circuit: the part of a complete one that one of its template families alone needs, where a mean
+    decides and calibration multiplies by whatever fits, as for circuits of the paper."""
 
     calibration: Calibration = older(Calibration())
     """What is done to its logits."""
