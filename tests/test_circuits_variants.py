@@ -25,6 +25,7 @@ from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, share
 from sparse_gpt.circuits.run.task_batch import by_task, interleave, joined, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, ranking
+from sparse_gpt.circuits.search import select as selection
 from sparse_gpt.circuits.search.minimize import minimize_nodes
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.search.select import select
@@ -373,6 +374,26 @@ def test_large_supports_are_not_minimized() -> None:
     assert found(10) == (1, "trial 1", {"search": 10, "nodes": 1, "edges": 1})
     assert found(9) == (1, "trial 1", {"search": 10})  # the one with the fewest edges, as it is
     assert found(9, other=True) == (1, "other", {"search": 5, "nodes": 1, "edges": 1})
+
+
+@pytest.mark.usefixtures("nothing_predicted")
+@pytest.mark.parametrize("edges", [True, False])
+def test_of_many_edges_nodes_and_edges_are_removed_together(edges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten nodes, and all edges between them, are needed of twenty."""
+    order, problem = _nodes_and_problem(10, edges=edges)
+    gates = _gates(problem, order[:20])
+    many = problem.graph.count_edges(gates[0])
+
+    def found(limit: int) -> dict[str, Support]:
+        monkeypatch.setattr(selection, "MANY", limit)
+        return dict(select(problem, _trials(problem.graph, gates), {}).supports)
+
+    together, apart = found(many - 1), found(many)
+    assert list(apart) == ["search", "nodes", *(["edges"] if edges else [])]
+    assert list(together) == (["search", "edges"] if edges else list(apart))
+    for last in (found[list(found)[-1]] for found in (together, apart)):
+        np.testing.assert_array_equal(np.flatnonzero(last.gates), np.sort(order[:10]))
+        assert set(last.kept_edges(problem.graph)) == set(problem.graph.edges(last.gates))
 
 
 def _widths() -> dict[str, int]:

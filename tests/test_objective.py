@@ -112,6 +112,24 @@ def test_a_word_that_is_always_wrong_is_refused_though_the_mean_is_small() -> No
     assert largest_loss(right, batch, 0.6) == pytest.approx(largest_loss(right, batch))
 
 
+def test_weights_of_samples_follow_the_worst_task() -> None:
+    rng = np.random.default_rng(0)
+    margin = np.concatenate([rng.normal(4, 1, 20), rng.normal(1, 1, 40), rng.normal(2, 1, 30)])
+    logits, task = np.stack([margin, np.zeros(90)], axis=1), np.repeat([0, 1, 2], [20, 40, 30])
+    batch = circuits_model.batch(90, seed=3)._replace(task=task)
+    weights, losses = objective.weights_of_worst(logits, batch), objective.losses_by_task(logits, batch)
+    assert weights.sum() == pytest.approx(1)
+    of_task = np.bincount(task, weights)
+    assert all(np.ptp(weights[task == each]) == 0 for each in range(3))
+    spread = objective.SPREAD * losses[1]
+    np.testing.assert_allclose(of_task / of_task[1], [np.exp((losses[i] - losses[1]) / spread) for i in range(3)], 1e-5)
+    allowed = objective.weights_of_worst(logits, batch, allowance=(0.0, 1.0, 0.0))
+    assert np.argmax(np.bincount(task, allowed)) == 2, "what a task is allowed is not held against it"
+    np.testing.assert_allclose(objective.weights_of_worst(logits, batch._replace(task=None)), 1 / 90, rtol=1e-5)
+    right = objective.weights_of_worst(np.stack([np.full(90, 1e9), np.zeros(90)], axis=1), batch)
+    np.testing.assert_allclose(np.bincount(task, right), 1 / 3, rtol=1e-5)  # nobody is wrong anywhere
+
+
 def test_too_few_clusters_have_no_interval() -> None:
     logits, batch = _one_word_wrong(1, 1)
     few = TaskBatch(*(None if x is None else x[:8] for x in batch))

@@ -1,6 +1,7 @@
 """Candidates whose AbsTopK is held at one circuit's thresholds, and removal by what is predicted with them."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.problem import Support
 from sparse_gpt.circuits.run import evaluator as evaluation
-from sparse_gpt.circuits.run import thresholds
+from sparse_gpt.circuits.run import objective, thresholds
+from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
@@ -60,12 +63,16 @@ def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Ev
 def _reference(gated: GatedModel, part: Candidates, held: Predictor) -> np.ndarray:
     """(B, 2) logits of one candidate in the whole model, each value compared with its threshold."""
     model, batch = gated.model, held.batch
-    gates: Gates = {site: jnp.asarray(value) for site, value in from_vector(part.gates[0], model.config).items()}
+    gates = _on_device(from_vector(part.gates[0], model.config))
     assert part.kept is not None
     kept = np.ones(len(part.places), np.float32)
     kept[: part.kept.shape[1]] = part.kept[0]
     logits = _compared(gated, gates, part.places, kept, held.thresholds, batch.tokens, batch.positions)[:, 0]
     return np.take_along_axis(np.asarray(logits), np.stack([batch.answer, batch.foil], axis=1), axis=1)
+
+
+def _on_device(gates: Gates) -> Gates:
+    return {site: jnp.asarray(value) for site, value in gates.items()}
 
 
 @jax.jit
@@ -116,6 +123,45 @@ def test_losses_of_rows_are_those_of_all_and_each_circuit_has_its_own_thresholds
     # What was asked of one set of thresholds is not given as an answer for another.
     np.testing.assert_allclose(other.logits(last), whole.logits(last), rtol=1e-4, atol=1e-4)
     assert np.abs(held.logits(last) - other.logits(last)).max() > 1e-2
+
+
+@pytest.mark.parametrize("matched", [False, True], ids=["answers", "matched"])
+def test_slopes_are_of_all_samples_and_the_worst_task_counts_most(matched: bool) -> None:
+    """As differentiated in the whole model, under the same calibration and thresholds."""
+    config = circuits_model.config(0.5)
+    whole, _, parts = _setting(config, 0.4)
+    assert parts.kept is not None
+    parts = dataclasses.replace(
+        parts, kept=np.ones_like(parts.kept)
+    )  # both ways remove an edge, not by the same formula
+    task = np.arange(len(whole.batch.positions)) // 2 % 3
+    logits, rng = whole.logits(parts)[0], np.random.default_rng(2)
+    swapped = (logits[:, 0] < logits[:, 1]) & (rng.random(len(task)) < 0.8)  # so that the circuit is right more often
+    answer, foil = np.where(swapped, (whole.batch.foil, whole.batch.answer), (whole.batch.answer, whole.batch.foil))
+    share = rng.uniform(0.01, 0.2, len(task)).astype(np.float32) if matched else None
+    batch = whole.batch._replace(answer=answer, foil=foil, task=task, foil_share=share)
+    near = predictor(dataclasses.replace(whole, batch=batch, allowance=(0.0, 0.3, 0.0)), parts.gates[0])
+    assert near is not None
+    one = parts.only(np.array([0]))
+    held = near.near(one)
+    given = held.calibration(one)
+    weight = objective.weights_of_worst(calibrate(held.logits(one)[0], given, held.index), batch, 0.0, (0.0, 0.3, 0.0))
+
+    def loss(gates: Gates, kept: jax.Array) -> jax.Array:
+        every = _compared(held.gated, gates, one.places, kept, held.thresholds, batch.tokens, batch.positions)[:, 0]
+        margin = every[np.arange(len(answer)), answer] - every[np.arange(len(foil)), foil]
+        return jnp.sum(weight * objective.traced_losses(given.scale.astype(np.float32) * margin, share))
+
+    assert one.kept is not None
+    kept = np.pad(one.kept[0], (0, len(one.places) - one.kept.shape[1]), constant_values=1)
+    expected = jax.grad(loss, argnums=(0, 1))(_on_device(from_vector(one.gates[0], config.model)), jnp.asarray(kept))
+    gates, edges = held.slopes(one)
+    inside = one.gates[0] > 0
+    np.testing.assert_allclose(gates[inside], to_vector(expected[0])[inside], rtol=1e-3, atol=1e-4)
+    count = one.kept.shape[1]
+    np.testing.assert_allclose(edges[:count], expected[1][:count], rtol=1e-3, atol=1e-4)
+    assert np.abs(gates[inside]).max() > 1e-2
+    assert np.abs(edges[:count]).max() > 1e-2
 
 
 def test_candidates_outside_the_support_are_refused() -> None:
@@ -239,11 +285,90 @@ def _thinned(predicted: minimize.Losses, target: float = 0.5) -> tuple[np.ndarra
     return minimize.thin(_losses, np.ones(60), target, predict), rounds
 
 
-def test_a_right_prediction_is_taken_whole() -> None:
+def test_a_right_prediction_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     left, rounds = _thinned(_losses)
     assert _losses(left[None])[0] <= 0.5
     assert left.sum() == 10
-    assert rounds == 2  # the second finds nothing more
+    monkeypatch.setattr(minimize, "_many_at_once", lambda *args: None)
+    left, of_sweeps = _thinned(_losses)
+    assert left.sum() == 10
+    assert of_sweeps == 3  # one removes nothing, the second sweep finds nothing more
+    assert rounds > of_sweeps
+
+
+def _removed_at_once(costs: np.ndarray, target: float = 0.5) -> list[np.ndarray]:
+    nested = [np.ones(60, np.float32)]
+    minimize._many_at_once(_losses, nested[0], target, lambda kept: costs, nested.append)
+    return nested
+
+
+def test_many_items_go_before_any_is_tried_alone() -> None:
+    """The smallest estimates go first, and what goes together costs a share of the slack, no more."""
+    costs = np.where(np.arange(60) < 10, 1, np.linspace(0.02, 0.01, 60))
+    nested = _removed_at_once(costs)
+    assert len(nested) == 1 + minimize.REMOVALS
+    for before, after in itertools.pairwise(nested):
+        gone = np.flatnonzero(before - after)
+        assert len(gone) > 1
+        np.testing.assert_array_equal(gone, np.flatnonzero(before)[-len(gone) :])
+        loss, rise = _losses(before[None])[0], _losses(after[None])[0] - _losses(before[None])[0]
+        assert rise <= minimize.SHARE * (0.5 - loss) + 1e-9
+        longer = before.copy()
+        longer[np.flatnonzero(before)[-2 * len(gone) :]] = 0
+        too_many = _losses(longer[None])[0] - loss > minimize.SHARE * (0.5 - loss)
+        assert too_many or 2 * len(gone) > minimize.LARGEST_FRONT * before.sum(), "no more than had to be"
+
+
+def test_a_large_estimate_below_zero_is_not_taken_for_harmless() -> None:
+    costs = np.where(np.arange(60) < 10, -1, 0.01)
+    nested = _removed_at_once(costs)
+    assert nested[-1].sum() < 60
+    assert nested[-1][:10].all()
+
+
+def test_nothing_goes_at_once_that_the_slack_does_not_cover() -> None:
+    assert len(_removed_at_once(np.ones(60), target=0.01)) == 1
+
+
+def test_a_sweep_ends_when_many_items_in_a_row_could_not_go() -> None:
+    """And counts anew after one that could."""
+    harmful, tried = np.zeros(200), np.zeros(200)
+    harmful[10:30] = harmful[31:] = 1
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        gone = 1 - sets
+        tried[gone[gone.sum(axis=1) == gone.sum(axis=1).min()].any(axis=0)] = 1
+        return np.asarray(gone @ harmful)
+
+    left = minimize._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None, patience=24)
+    np.testing.assert_array_equal(left == 0, harmful == 0)
+    assert 31 + 24 <= tried.sum() < 31 + 24 + 2 * minimize.WIDTH
+    whole = minimize._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None)
+    np.testing.assert_array_equal(whole, left)
+    assert tried.all()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_edges_that_go_along_are_counted(tied: bool) -> None:
+    """One by one, from what is left of nodes and edges."""
+    config = circuits_model.config(prune=dataclasses.replace(circuits_model.SEARCH, tie_qk=tied))
+    graph = ModelGraph(config.model, circuits_model.params(config), tied)
+    gates = to_vector(circuits_model.random_gates(config, 4, 0.5))
+    gates = gates * gates[graph.tied]
+    opened, edges = np.flatnonzero(graph.one_per_gate(gates)), graph.edges(gates)
+    kept = (np.random.default_rng(0).random(len(opened) + len(edges)) < 0.7).astype(np.float32)
+    found = minimize._edges_along(kept, minimize._ends(graph, opened, edges))
+    numbers = {node: i for i, node in enumerate(nodes_of(from_vector(np.ones(len(gates)), config.model)))}
+    of_gate = {int(gate): kept[i] for i, gate in enumerate(opened)}
+    expected = np.zeros(len(kept))
+    for i, edge in enumerate(edges):
+        both = [int(graph.gate_of[numbers[end]]) for end in (edge.source, edge.target)]
+        there = kept[len(opened) + i] * of_gate[both[0]] * of_gate[both[1]]
+        expected[len(opened) + i] = there
+        for end in both:
+            expected[int(np.flatnonzero(opened == end)[0])] += there
+    np.testing.assert_array_equal(found, expected)
+    assert expected.max() > 2
 
 
 def test_what_a_wrong_prediction_removes_is_followed_as_far_as_it_holds() -> None:
@@ -308,4 +433,4 @@ def test_the_last_of_nested_sets_at_the_target_is_found(count: int) -> None:
 
 def test_a_prediction_that_is_never_right_removes_nothing() -> None:
     left, rounds = _thinned(lambda sets: np.zeros(len(sets)), target=0.005)
-    assert (left.sum(), rounds) == (60, 1)
+    assert (left.sum(), rounds) == (60, 2)  # by either way of removal

@@ -6,6 +6,7 @@ circuit. A circuit near it does what the model does, its mistakes and its doubts
 same of tasks that the model does well and of tasks that it does not.
 """
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -18,6 +19,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch, answer_clusters
 from sparse_gpt.parameters import Leaf
 
 SMALLEST = 1e-6  # share of either side in what is matched
+SPREAD = 0.3  # of the largest loss: by how much a task's may lie below it and still count for a third of it
 
 
 def foil_shares(logits: np.ndarray) -> np.ndarray:
@@ -91,6 +93,20 @@ def losses_by_task(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.
         return max(found.value, upper_share * (found.interval or (0.0, 0.0))[1])
 
     return {int(i): loss(task == i) for i in np.unique(task)}
+
+
+def weights_of_worst(
+    logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.0, allowance: Sequence[float] = ()
+) -> np.ndarray:
+    """(B,) weights of samples, whose sum is 1, in a mean that stands for `largest_loss`: a task counts less, the
+    further its loss lies below the largest one; the samples of one task count alike."""
+    found = losses_by_task(logits, batch, upper_share)
+    above = {task: loss - (allowance[task] if allowance else 0.0) for task, loss in found.items()}
+    worst = max(above.values())
+    share = {task: math.exp((loss - worst) / (SPREAD * max(abs(worst), SMALLEST))) for task, loss in above.items()}
+    task = np.zeros(len(logits), int) if batch.task is None else batch.task
+    weights = np.array([share[int(each)] for each in task]) / np.bincount(task)[task]
+    return (weights / weights.sum()).astype(np.float32)
 
 
 def accuracy(logits: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,12 @@ import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.calibration import Calibration, apply
-from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, WholeModel
+from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import traced_losses
 from sparse_gpt.circuits.run.standalone.layout import PackedBatch
 from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.parameters import Leaf
 
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
@@ -68,21 +70,36 @@ def _on_host(call: Call) -> np.ndarray:
     return np.asarray(_logits(*call))
 
 
+class Wanted(NamedTuple):
+    """What the logits of B samples are worth, beside the samples themselves.
+
+    Attributes:
+        index: (B, 2) of the batch, see `calibration.choice_index`.
+        foil_share: (B,) what they are to match; None: the answers.
+        weight: (B,) of each sample's loss in the sum.
+    """
+
+    index: Leaf
+    foil_share: Leaf | None
+    weight: Leaf
+
+
 @jax.jit  # which is why it takes the evaluator apart: its arrays are traced, and it has more than six of them
 def slopes(
-    model: WholeModel,
+    model: CandidateModel,
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
-    batch: TaskBatch,
-    index: jax.Array,
+    batch: TaskBatch | PackedBatch,
+    wanted: Wanted,
     calibration: Calibration,
 ) -> tuple[Gates, jax.Array]:
     """Gradient of one candidate's calibrated loss with respect to its gates and its edges."""
 
     def loss(gates: Gates, kept: jax.Array) -> jax.Array:
-        logits = apply(calibration, model.candidate_logits(gates, places, kept, batch, differentiable=True), index)
-        return jnp.mean(traced_losses(logits[:, 0] - logits[:, 1], batch.foil_share))
+        logits = model.candidate_logits(gates, places, kept, batch, differentiable=True)
+        logits = apply(calibration, logits, wanted.index)
+        return jnp.sum(wanted.weight * traced_losses(logits[:, 0] - logits[:, 1], wanted.foil_share))
 
     return jax.grad(loss, argnums=(0, 1))(gates, kept)
 

@@ -5,8 +5,9 @@ The search keeps nodes that no longer affect the loss (the paper calls them left
 between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
 """
 
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -36,6 +37,9 @@ WIDTH = 8  # candidates tried at a time
 FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
 DOUBT = 4  # times the slack: an item is tried whose predicted rise is at most so much
 WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
+PATIENCE = 32  # items in a row that a sweep by predictions finds harmful before it ends; `try_doubtful` asks of all
+REMOVALS, SHARE = 3, 0.25  # see `_many_at_once`
+LARGEST_FRONT, SMALLEST_FRONT = 0.3, 0.01  # of what is left, how much it takes at a time
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
 
 
@@ -83,14 +87,16 @@ def minimize(
     return kept
 
 
-def _swept(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> np.ndarray:
-    """The sweeps of `minimize`."""
+def _swept(
+    losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress, patience: float = np.inf
+) -> np.ndarray:
+    """The sweeps of `minimize`; each ends when so many items in a row could not go."""
     before = np.inf
     while kept.sum() < 0.5 * before:
         before = kept.sum()
         items = np.flatnonzero(kept)
         order = items[np.argsort(costs(kept)[items], kind="stable")]
-        kept = _sweep(losses, kept, order, target, progress)
+        kept = _sweep(losses, kept, order, target, progress, patience)
     return kept
 
 
@@ -145,7 +151,8 @@ def thin(
     predict: Predict,
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
-    """Sweeps as `minimize` does, by losses that are predicted near what is left, and takes as much of it as holds.
+    """Removes many items at once by their slopes, then sweeps as `minimize` does, by losses that are predicted near
+    what is left, and takes as much of it as holds.
 
     A prediction is good near its set. So what is removed by it, one set inside the other, is followed as far as the
     true loss allows, and from there predicted anew, until that is hardly worth it.
@@ -161,17 +168,36 @@ def thin(
       (items,) of 0 and 1, of which single items may still go.
     """
     kept = np.array(kept, np.float32)
-    while kept.any():
-        nested = [kept]
-        guess, costs = predict(kept, target)
-        _swept(guess, kept, target, costs, nested.append)
-        left = nested[_last_within(losses, nested, target)]
-        gone, kept = kept.sum() - left.sum(), left
-        if gone:
-            progress(kept)
-        if gone < WORTH_PREDICTING * kept.sum():
-            break
+    for remove in (_many_at_once, functools.partial(_swept, patience=PATIENCE)):
+        gone = kept.sum()
+        while kept.any() and gone >= WORTH_PREDICTING * kept.sum():
+            nested = [kept]
+            guess, costs = predict(kept, target)
+            remove(guess, kept, target, costs, nested.append)
+            left = nested[_last_within(losses, nested, target)]
+            gone, kept = kept.sum() - left.sum(), left
+            if gone:
+                progress(kept)
     return kept
+
+
+def _many_at_once(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> None:
+    """Removes REMOVALS times the items of the smallest estimates, either way (a large estimate below zero is no better
+    known than one above), as many as cost at most SHARE of the slack below the target, before anything is tried alone:
+    most of a large circuit goes like this, and what is left is worth trying. Tells `progress` alone."""
+    length = int(LARGEST_FRONT * kept.sum())
+    for _ in range(REMOVALS):
+        items = np.flatnonzero(kept)
+        order = items[np.argsort(np.abs(costs(kept)[items]), kind="stable")]
+        loss = losses(kept[None, :])[0]
+        bound = loss + SHARE * (target - loss)
+        while length and losses(_without(kept, [order[:length]]))[0] > bound:
+            length //= 2
+        if length < SMALLEST_FRONT * len(items):
+            break
+        kept = _without(kept, [order[:length]])[0]
+        progress(kept)
+        length = min(2 * length, int(LARGEST_FRONT * kept.sum()))
 
 
 def try_doubtful(
@@ -182,18 +208,20 @@ def try_doubtful(
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
     """Removes items until none can be removed alone, as far as predicted losses tell: an item whose predicted rise is
-    more than DOUBT times the slack, what is left up to the target, is taken to be needed; all others are tried.
+    more than DOUBT times the slack, what is left up to the target, is taken to be needed; all others are tried, once.
 
     Arguments and result are those of `thin`, whose result this takes; costs are not asked for.
     """
     kept = np.array(kept, np.float32)
-    while len(items := np.flatnonzero(kept)):
+    refused = np.zeros(len(kept))
+    while len(items := np.flatnonzero(kept * (1 - refused))):
         loss = losses(kept[None, :])[0]
         bound = loss + DOUBT * (target - loss)
         guess, _ = predict(kept, bound)
         roughly = guess(_without(kept, [items[i : i + 1] for i in range(len(items))]))
         order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= bound))]
         left = _sweep(losses, kept, order, target, progress)
+        refused[order] = left[order]  # the slack only shrinks
         if left.sum() == kept.sum():
             break
         kept = left
@@ -226,14 +254,16 @@ def _predicted(
     return order, mean_loss(margin[:, None] - np.cumsum(slopes[:, order], axis=1))
 
 
-def _sweep(losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Progress) -> np.ndarray:
-    """`kept` after one pass over `order`, in blocks from its front.
+def _sweep(
+    losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Progress, patience: float = np.inf
+) -> np.ndarray:
+    """`kept` after one pass over `order`, in blocks from its front, as long as of `patience` items in a row one can go.
 
     A harmless block goes whole, and the next one is twice as long; a harmful one is halved. Of at most WIDTH items,
     each is tried alone, and of those that are harmless alone as many go together as can.
     """
-    length = WIDTH
-    while len(order):
+    length, in_vain = WIDTH, 0
+    while len(order) and in_vain < patience:
         block = order[:length]
         if losses(_without(kept, [block]))[0] <= target:
             gone, order, length = block, order[len(block) :], 2 * length
@@ -246,8 +276,9 @@ def _sweep(losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, p
             gone = _longest_harmless(losses, kept, harmless, target)
             order, length = np.concatenate([harmless[len(gone) :], order[len(block) :]]), WIDTH
             if not len(gone):
+                in_vain += len(block)
                 continue
-        kept = _without(kept, [gone])[0]
+        kept, in_vain = _without(kept, [gone])[0], 0
         progress(kept)
     return kept
 
@@ -267,6 +298,28 @@ def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
     for row, items in zip(sets, removed, strict=True):
         row[items] = 0
     return sets
+
+
+def for_each_edge(rises: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(items,) costs of removing items, for every edge that goes along: the aim is few edges."""
+    return np.where(rises > 0, rises / np.maximum(1, edges), rises)
+
+
+def _ends(graph: ModelGraph, gates: np.ndarray, edges: Sequence[Edge]) -> np.ndarray:
+    """(2, E) where the gates of edges' sources and targets stand among `gates`, indices of a gate vector."""
+    nodes = np.arange(len(graph.gate_of))
+    number, place = from_vector(nodes, graph.config), np.zeros(len(nodes), int)
+    place[gates] = np.arange(len(gates))
+    both = [[number[end.site][end.layer, end.channel] for end in (edge.source, edge.target)] for edge in edges]
+    return place[graph.gate_of[np.array(both, int).reshape(-1, 2).T]]
+
+
+def _edges_along(kept: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(gates + E,) how many of E edges go when an item of `kept`, gates and edges, does: `ends` is of these edges."""
+    count = len(kept) - ends.shape[1]
+    there = kept[count:] * kept[ends[0]] * kept[ends[1]]
+    of_gates = np.bincount(np.concatenate(ends), np.concatenate([there, there]), minlength=count)
+    return np.concatenate([of_gates, there])
 
 
 def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
@@ -297,9 +350,8 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         held = near.near(Candidates(kept[None, graph.gate_of]))
 
         def costs(kept: np.ndarray) -> np.ndarray:
-            """For every edge that goes with a node: the aim is few edges."""
-            found, edges = rises(held, kept), graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
-            return np.where(found > 0, found / np.maximum(1, edges), found)
+            edges = graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
+            return for_each_edge(rises(held, kept), edges)
 
         return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), bound), costs
 
@@ -315,7 +367,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     free = removable(graph.config, every, layered)
     gone = [edge for edge in every if edge not in present]
     items = [edge for edge, may_go in zip(every, free, strict=True) if may_go and edge in present]
-    places = edge_places(graph.config, items + gone)
+    places, ends = edge_places(graph.config, items + gone), _ends(graph, gates, items)
 
     def expand(sets: np.ndarray) -> Candidates:
         """Candidates from sets (N, open gates + items); edges that are gone stay so."""
@@ -330,7 +382,8 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def costs_by(of: Evaluator) -> Costs:
         def costs(kept: np.ndarray) -> np.ndarray:
             of_nodes, of_edges = of.slopes(expand(kept[None, :]))
-            return -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
+            rises = -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
+            return rises if near is None else for_each_edge(rises, _edges_along(kept, ends))
 
         return costs
 
@@ -338,7 +391,8 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         report(f"{int(kept.sum())} nodes and edges left")
 
     losses, left = losses_by(evaluator, target), np.ones(len(gates) + len(items), np.float32)
-    if (near := predictor(evaluator, start.gates)) is None:
+    near = predictor(evaluator, start.gates)
+    if near is None:
         left = minimize(losses, left, target, costs_by(evaluator), progress)
     else:
 

@@ -21,6 +21,8 @@ from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.records.search import FreshCheck
 
+MANY = 700  # edges of a support, for which trying each of them alone would take long
+
 
 class Selected(NamedTuple):
     """The smallest circuit that minimization made of the smallest supports at hand.
@@ -110,17 +112,24 @@ def _minimize(
     problem: Problem, stages: Stages, report: Report, start: Support, evaluator: Evaluator, failed: int
 ) -> dict[str, Support]:
     """Supports "nodes" and "edges", see `Selected`; `failed` tells apart what began at the same nodes and had other
-    samples. Searches often end at the same nodes, which are minimized once."""
+    samples. Searches often end at the same nodes, which are minimized once.
+
+    Nodes alone first leaves fewer edges than both together, and nothing of the slack for edges: each is then tried
+    alone. So of more than MANY edges nodes and edges are removed together, and there is no "nodes".
+    """
     graph, target, suffix = problem.graph, problem.selection_target, f" {failed}" if failed else ""
+    together = problem.settings.edges and graph.count_edges(start.gates) > MANY
+    supports: dict[str, Support] = {}
 
     def nodes() -> Support:
         return minimize_nodes(start, evaluator, graph, target, report)
 
-    supports = {"nodes": keep_support(f"nodes{suffix}", start, nodes, stages)}
+    if not together:
+        supports["nodes"] = start = keep_support(f"nodes{suffix}", start, nodes, stages)
     if problem.settings.edges:
 
         def edges() -> Support:
-            return minimize_edges(supports["nodes"], evaluator, graph, target, report)
+            return minimize_edges(start, evaluator, graph, target, report)
 
-        supports["edges"] = keep_support(f"edges{suffix}", supports["nodes"], edges, stages)
+        supports["edges"] = keep_support(f"edges{suffix}", start, edges, stages)
     return supports
