@@ -2,6 +2,8 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import from_vector, random_gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import binary_loss
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, paper_search, pause, ranking
 from sparse_gpt.config import PruneConfig
@@ -400,3 +403,38 @@ def test_random_circuits_have_the_same_counts() -> None:
     tied = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0, tie_qk=True), CONFIG.model)
     np.testing.assert_array_equal(tied["attn_k"], tied["attn_q"])
     np.testing.assert_array_equal(tied["attn_k"].sum(axis=2), np.repeat(gates["attn_k"].sum(axis=1)[None], 7, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("by_few", "by_all", "expected"),
+    [(20, 9, 12), (7, 9, 9), (20, 15, 20), (13, 13, 13), (99, 12, 12), (1, 1, 1)],
+    ids=["few refuse it", "few are content with less", "all refuse it", "one more", "few refuse all", "one node"],
+)
+def test_a_ranking_is_not_cut_behind_open_nodes_that_all_samples_accept(
+    by_few: int, by_all: int, expected: int
+) -> None:
+    """40 nodes, 12 of them open; of which size on a few samples accept, and all of them."""
+
+    class Selection:
+        def __init__(self, count: int, needed: int):
+            self.batch, self.needed = SimpleNamespace(positions=np.zeros(count)), needed
+
+        def on_few(self) -> "Selection":
+            return Selection(10, by_few)
+
+        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+            assert (candidates.gates[:, :12].sum(axis=1) == candidates.gates.sum(axis=1).clip(max=12)).all()
+            return np.where(candidates.gates.sum(axis=1) >= self.needed, 0.0, 1.0)
+
+        def __call__(self, candidates: Candidates) -> np.ndarray:
+            return self.within(candidates, 0)
+
+    graph = SimpleNamespace(tied=np.arange(40), count_edges=np.sum)
+    problem: Any = SimpleNamespace(
+        searchable_nodes=np.ones(40), selection=Selection(100, by_all), graph=graph, selection_target=0.5
+    )
+    taus = np.linspace(1, -1, 40)[None] - 0.4
+    assert (taus > 0).sum() == 12
+    found = ranking._truncated(problem, [np.arange(40)], taus)
+    assert found.sizes.tolist() == [expected]
+    assert found.reached.all()

@@ -93,55 +93,81 @@ def test_hard_concrete_gates_and_how_often_they_are_open() -> None:
         assert float(open_probability(jnp.float32(value))) == pytest.approx(np.mean(np.asarray(drawn) > 0), abs=0.01)
 
 
-def _reference_penalties(losses: np.ndarray, target: float, first: float) -> tuple[np.ndarray, np.ndarray]:
-    """Penalty after each step, and whether the step's mask may be kept: (steps,) each, from losses (steps, tasks)."""
-    penalty, cap, running, half = first, math.inf, losses[0], 0.0
-    penalties, feasible = [], []
+def _reference_penalties(losses: np.ndarray, target: float, first: float, trust: float) -> np.ndarray:
+    """Penalty after each step (steps,), from losses (steps, tasks)."""
+    penalty, cap, running, half, penalties = first, math.inf, losses[0], 0.0, []
     for step, loss in enumerate(np.minimum(losses, 3 * target)):
         running = loss if step == 0 else 0.9 * running + 0.1 * loss
         worst = max(running)
         if step == 0:
             half = (min(worst, target) + target) / 2
         cap = math.inf if worst < half else min(cap, 4 * penalty)
-        change = min(0.1, max(-0.2, 0.1 * (target - max(worst, *loss)) / target))
+        change = min(0.1, max(-0.2, 0.1 * (1 - max(worst, *loss) / (trust * target))))
         penalty = min(max(cap, first), max(first, penalty * math.exp(change)))
         penalties.append(penalty)
-        feasible.append(max(worst, *loss) <= target)
-    return np.array(penalties), np.array(feasible)
+    return np.array(penalties)
 
 
+@pytest.mark.parametrize("trust", [1.0, 0.8, 1.5])
 @pytest.mark.parametrize("allowed", [(0.0, 0.0), (0.04, 0.0), (0.02, 0.2)])
-def test_the_penalty_follows_the_worst_task_and_the_smallest_mask_at_the_target_is_kept(
-    allowed: tuple[float, float],
-) -> None:
+def test_the_penalty_follows_the_worst_task(allowed: tuple[float, float], trust: float) -> None:
     """Two tasks' losses rise to between half the target and the target, where the penalty reaches its cap, jump far
-    above it and come back; meanwhile a mask closes node after node. What a task is allowed above the target does not
-    count."""
+    above it and come back. What a task is allowed above the target does not count."""
     rng, steps, target = np.random.default_rng(2), 110, 0.09
     curve = np.where(np.arange(steps) < 80, np.minimum(0.0025 * np.arange(steps), 0.055), 0.3)
     curve = np.where(np.arange(steps) > 90, 0.02, curve)
     losses = np.stack([curve, 0.3 * curve], axis=1) * rng.uniform(0.8, 1.2, (steps, 2))
     losses = np.concatenate([np.full((12, 2), 0.3), losses])  # and they begin above the target
     steps = len(losses)
-    penalties, feasible = _reference_penalties(losses, target, 1e-4)
+    penalties = _reference_penalties(losses, target, 1e-4, trust)
     assert (penalties[:12] == 1e-4).all()
+    assert penalties.max() > 3 * penalties[0]
     numbers = jnp.float32(16), jnp.float32(0), jnp.float32(allowed)
     aim = Aim(jnp.float32(target), jnp.float32(1), jnp.zeros(0, jnp.int32), *numbers)
     gates = {site: jnp.zeros((1, 2)) for site in NODE_SITES}
-    state = _state(gates, tasks=2)
-    opened = np.concatenate([np.full(12, 200), np.arange(200, 115, -1), np.full(25, 190)])
+    state = _state(gates, tasks=2)._replace(trust=jnp.float32(trust))
     for step in range(steps):
-        slope = {site: jnp.full((1, 2), float(step)) for site in NODE_SITES}
-        state = state._replace(tau={site: jnp.full((1, 2), float(step)) for site in NODE_SITES})
         raw = jnp.float32(losses[step] + allowed)
-        state = path_search._follow(
-            aim, jnp.float32(1e-4), state, jnp.int32(step), raw, slope, jnp.float32(opened[step])
-        )
+        state = path_search._follow(aim, jnp.float32(1e-4), state, jnp.int32(step), raw, gates)
         assert float(state.penalty) == pytest.approx(penalties[step], rel=1e-4), step
-    kept = max(step for step in range(97) if feasible[step])
-    assert kept < 92
-    assert float(state.best.open_nodes) == opened[kept]
-    assert float(state.best.tau["attn_q"][0, 0]) == kept
+
+
+def test_the_smallest_mask_that_selection_samples_accept_is_kept() -> None:
+    """Three searches: one whose masks hold, one that its running loss deceives, one that knows it is above the target.
+    Tied gates are counted twice; what is not searched does not count."""
+    tau = {site: jnp.full((3, 1, 4), -0.5).at[:, :, 0].set(0.5) for site in NODE_SITES}
+    tau["attn_q"] = tau["attn_q"].at[:, :, 1:3].set(0.5)
+    searched = {site: jnp.ones((3, 1, 4)).at[:, :, 2].set(0) for site in NODE_SITES}
+    one = _state(jax.tree.map(lambda x: x[0], tau), tasks=2)._replace(optimizer=jnp.zeros(()))
+    states = jax.tree.map(lambda x: jnp.stack([x] * 3), one)
+    slope = {site: jnp.full((3, 1, 4), 7.0) for site in NODE_SITES}
+    running = jnp.float32([[0.2, 0.01], [0.08, 0.05], [0.01, 0.2]])
+    states = states._replace(tau=tau, searched=searched, slope=slope, running=running)
+    masks = path_search.open_masks(states, tie_qk=True)
+    opened = to_vector({site: np.asarray(value[0]) for site, value in masks.items()}).sum()
+    assert opened == len(NODE_SITES) + 2
+    np.testing.assert_array_equal(masks["attn_k"], masks["attn_q"])
+    assert path_search.open_masks(states, tie_qk=False)["attn_k"].sum() == 3
+    after = path_search.checked(states, masks, np.array([True, False, False]), 0.09)
+    np.testing.assert_array_equal(after.best.open_nodes, [opened, np.inf, np.inf])
+    np.testing.assert_allclose(after.trust, [path_search.REGAIN, path_search.LOSE, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(after.best.tau["attn_q"][0], tau["attn_q"][0])
+    np.testing.assert_array_equal(after.best.slope["mlp_in"][:, 0, 0], [7, 0, 0])
+    # A larger mask that holds is not kept; a smaller one is; one without any node is none.
+    for width, kept in ((4, opened), (1, 9), (0, 9)):
+        other = {site: jnp.where(jnp.arange(4) < (width if site == "mlp_in" else 1), 0.5, -0.5) for site in tau}
+        other = {site: jnp.broadcast_to(value, (3, 1, 4)) * (1 if width else -1) for site, value in other.items()}
+        every = after._replace(tau=other, searched=jax.tree.map(jnp.ones_like, searched))
+        after = path_search.checked(every, path_search.open_masks(every, tie_qk=False), np.array([True] * 3), 0.09)
+        assert float(after.best.open_nodes[0]) == (kept if kept != 9 else len(NODE_SITES))
+    # Held at more than the target, it may be deceived there.
+    above = states._replace(trust=jnp.float32([1.0, 1.2, 1.5]), running=running.at[:, 0].set(0.1).at[:, 1].set(0))
+    above = path_search.checked(above, masks, np.array([False] * 3), 0.09)
+    np.testing.assert_allclose(above.trust, [1, 1.2 * path_search.LOSE, 1.5 * path_search.LOSE], rtol=1e-6)
+    after = after._replace(running=jnp.zeros((3, 2)))
+    for _ in range(20):
+        after = path_search.checked(after, masks, np.array([True, False, False]), 0.09)
+    np.testing.assert_allclose(after.trust[:2], path_search.TRUST[::-1], rtol=1e-6)
 
 
 def _state(tau: dict[str, jax.Array], tasks: int) -> PathState:
@@ -157,6 +183,7 @@ def _state(tau: dict[str, jax.Array], tasks: int) -> PathState:
         cap=never,
         half=never,
         running=jnp.zeros(tasks),
+        trust=jnp.float32(1),
         best=Best(tau, zeros, never),
         searched=jax.tree.map(jnp.ones_like, tau),
     )
@@ -489,9 +516,9 @@ def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said
 
 
 @pytest.mark.slow
-def test_from_samples_to_a_minimal_circuit_at_the_target() -> None:
-    """Either start finds a mask; the refined circuit is at the target and none of its nodes can go. (In this random
-    model of few channels, no mask drawn from hard concrete gates is at the target.)"""
+def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start finds a mask; the refined circuit is at the target and none of its nodes can go. (In this random model of
+    few channels, no mask drawn from hard concrete gates is at the target, and none from a flat start.)"""
     settings = dataclasses.replace(
         circuits_model.SEARCH, search="path", gates=("heaviside",), seeds=1, ablation="task_mean", edges=False, steps=60
     )
@@ -499,8 +526,9 @@ def test_from_samples_to_a_minimal_circuit_at_the_target() -> None:
     params = circuits_model.params(config)
     model = LoadedModel(config, params)
     problem = Problem.build(model, circuits_model.samples(config, params))
+    monkeypatch.setattr(mask_search, "CHUNK", 5)  # after which masks are checked
     searches = populations.search(problem, progress=False)
-    assert searches.found.feasible.all()
+    assert searches.found.feasible.any()
     assert searches.trials.reached.all()
     assert (searches.found.open_nodes[:, -1] < searches.found.open_nodes[:, 0]).all()
     chosen = select(problem, searches.trials, {}).support

@@ -21,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from sparse_gpt import interruption
 from sparse_gpt.circuits.nodes import Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
@@ -45,7 +46,7 @@ class SearchResult(NamedTuple):
     attribution: dict[str, np.ndarray]
     loss: np.ndarray  # (S, steps) task loss of each step's batch; in a path search calibrated, and of the worst task
     open_nodes: np.ndarray  # (S, steps)
-    feasible: np.ndarray  # (S,) whether tau is a mask whose running loss was at the target; the paper's: any node open
+    feasible: np.ndarray  # (S,) whether tau is a mask at the target on selection samples; the paper's: any node open
 
 
 # More than six parameters here and in what it calls: what is compiled has each array, and each static value, by name.
@@ -158,6 +159,8 @@ def search(
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
+            if isinstance(states, PathState):
+                states = _checked(problem, states)
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:
@@ -168,6 +171,20 @@ def search(
     if paused is not None:  # what follows the search takes long too
         pause.write(paused, settings.steps, h, states, history)
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
+
+
+def _checked(problem: Problem, states: PathState) -> PathState:
+    """States of searches whose masks selection samples have judged, see `path_search.checked`."""
+    masks = path_search.open_masks(states, problem.settings.tie_qk)
+    count = len(states.trust)
+    gates = np.stack([to_vector({site: np.asarray(value)[i] for site, value in masks.items()}) for i in range(count)])
+    target = problem.selection_target
+    at_target = problem.selection.within(Candidates(gates), target) <= target
+    after = path_search.checked(states, masks, at_target, target)
+    # Placed as they were, or `advance` would be compiled anew.
+    return states._replace(
+        best=jax.tree.map(_in_place_of, states.best, after.best), trust=_in_place_of(states.trust, after.trust)
+    )
 
 
 def _compacts(problem: Problem, first: int, chunk: int) -> bool:

@@ -2,7 +2,8 @@
 
 A fixed penalty closes most nodes within a few steps, at the gradient of the whole model, where the task loss is
 saturated. Here it starts so low that next to nothing closes, and follows the running loss; scale and shift of the
-logits are learned with the mask, because selection calibrates too; and the smallest mask at the target is kept.
+logits are learned with the mask, because selection calibrates too; and the smallest mask that is at the target on
+selection samples is kept.
 
 Gates are Heaviside (as the paper's) or hard concrete, by search. One array tau serves both: a concrete gate's log-alpha
 is LOG_ALPHA times its tau, so that one learning rate fits both, and either is open where tau is positive.
@@ -34,6 +35,7 @@ OVERSHOOT = 4.0  # times the penalty at which the loss was half way to the targe
 CALIBRATION_RATE = 0.05  # learning rate of scale (its log) and shift
 STRONGEST = 10.0  # times the penalty: a larger task gradient of a gate counts no more, or Adam would remember it long
 LARGEST_LOSS = 3.0  # times the target: a batch with a larger loss counts no more in running means
+LOSE, REGAIN, TRUST = 0.75, 1.1, (0.2, 1.5)  # of the target, see `checked`: factors, and limits
 RIDGE = 0.05  # nats per squared log: how firmly the scale is held at the one that gives the model's own margin
 CLOSED, CONCRETE_CLOSED = -0.1, -0.45  # tau below which a gate is closed for good, at a moment of compaction
 FALLING = 0.3  # share of the steps, the last ones, in which the learning rate falls to 0
@@ -51,7 +53,7 @@ class Aim(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The smallest mask so far whose running loss was at most the target."""
+    """The smallest mask so far that was at the target on selection samples when it was checked."""
 
     tau: Gates
     slope: Gates
@@ -70,6 +72,7 @@ class PathState(NamedTuple):
     cap: Leaf  # () above which it does not rise; infinity until the loss is half way to the target
     half: Leaf  # () that loss
     running: Leaf  # (G,) running mean of each task's calibrated loss, less its allowance
+    trust: Leaf  # () share of the target, or multiple, that the running loss is held at
     best: Best
     searched: Gates  # 1 where a node may still be open
 
@@ -104,6 +107,7 @@ def initial_states(h: Hyperparameters, searchable: Gates, start: Start | None, s
         cap=never,
         half=never,
         running=np.zeros((size, tasks), np.float32),
+        trust=np.ones(size, np.float32),
         best=Best(tau, zeros, never),
         searched=searched,
     )
@@ -235,7 +239,7 @@ def update(
     directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
     opened = _open_nodes(state.tau, state.searched, tie_qk)
     losses = losses_by_task(each, batch.task, state.running + aim.allowance)
-    followed = _follow(aim, h.k_coef, state, step, losses, slope, opened)
+    followed = _follow(aim, h.k_coef, state, step, losses, slope)
     after = _moved(h, aim, followed, directions, learning_rate(step, steps))
     return after._replace(optimizer=optimizer), (jnp.max(losses), opened)
 
@@ -254,7 +258,6 @@ def _moved(h: Hyperparameters, aim: Aim, state: PathState, directions: PyTree, s
     return state._replace(tau=tau, log_scale=log_scale, shift=state.shift - share * CALIBRATION_RATE * by_shift)
 
 
-# More than six parameters: as of `update`, and what the step has found.
 def _follow(
     aim: Aim,
     first_penalty: jax.Array,
@@ -262,9 +265,8 @@ def _follow(
     step: jax.Array,
     losses: jax.Array,
     slope: Gates,
-    opened: jax.Array,
 ) -> PathState:
-    """What follows the losses of a step: running means, penalty with its cap, and the smallest mask at the target."""
+    """What follows the losses of a step: running means, and the penalty with its cap."""
     first, losses = step == 0, jnp.minimum(losses - aim.allowance, LARGEST_LOSS * aim.target)
     running = jnp.where(first, losses, LOSS_DECAY * state.running + (1 - LOSS_DECAY) * losses)
     worst = jnp.max(running)
@@ -272,19 +274,45 @@ def _follow(
     # Half way from nothing, or from where the whole model is already: or a task that it hardly does would never begin.
     half = jnp.where(first, (jnp.minimum(worst, aim.target) + aim.target) / 2, state.half)
     cap = jnp.where(worst < half, jnp.inf, jnp.minimum(state.cap, OVERSHOOT * state.penalty))
-    feasible = (worst <= aim.target) & (jnp.max(losses) <= aim.target) & (opened > 0)
-    better = feasible & (opened <= state.best.open_nodes)
-    best = jax.tree.map(
-        lambda new, old: jnp.where(better, new, old), Best(state.tau, averaged, opened), Best(*state.best)
-    )
+    loss = jnp.maximum(worst, jnp.max(losses))
     return state._replace(
         slope=averaged,
-        penalty=next_penalty(state.penalty, first_penalty, cap, jnp.maximum(worst, jnp.max(losses)), aim.target),
+        penalty=next_penalty(state.penalty, first_penalty, cap, loss, state.trust * aim.target),
         cap=cap,
         half=half,
         running=running,
-        best=best,
     )
+
+
+def open_masks(state: PathState, tie_qk: bool) -> dict[str, jax.Array]:
+    """(S, n_layer, width) per site: 1 where a node is open in the masks of S searches."""
+    masks = {site: jnp.where(value > 0, state.searched[site], 0.0) for site, value in state.tau.items()}
+    return masks | {"attn_k": masks["attn_q"]} if tie_qk else masks
+
+
+def checked(state: PathState, masks: Gates, at_target: np.ndarray, target: float) -> PathState:
+    """States of S searches after their masks were evaluated on selection samples.
+
+    The batches of a search are small, and of several tasks the largest loss counts: its running mean says little of
+    what selection will find. So the search is held at a share of the target, or a multiple, which falls as long as its
+    masks fail there though its running loss is where it should be, and rises while they hold.
+
+    Args:
+        state: of S searches.
+        masks: `open_masks` of it.
+        at_target: (S,) whether the loss of each mask is at most the selection target.
+        target: that one, in nats.
+    """
+    opened = sum(jnp.sum(value, axis=(1, 2)) for value in masks.values())
+    better = jnp.asarray(at_target) & (opened > 0) & (opened <= state.best.open_nodes)
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    best = jax.tree.map(choose, Best(state.tau, state.slope, opened), Best(*state.best))
+    deceived = jnp.where(jnp.max(state.running, axis=1) <= state.trust * target, LOSE, 1.0)
+    trust = state.trust * jnp.where(jnp.asarray(at_target), REGAIN, deceived)
+    return state._replace(best=best, trust=jnp.clip(trust, *TRUST))
 
 
 def _open_nodes(tau: Gates, searched: Gates, tie_qk: bool) -> jax.Array:

@@ -174,7 +174,8 @@ def rank_and_truncate(problem: Problem, tau: GateArrays, attribution: GateArrays
 def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -> Trials:
     """One ranking per search, truncated; the bisection begins at the nodes with positive tau (S, nodes).
 
-    At most ROWS samples decide on the way. Where there are more, sizes grow until all of them are at the target.
+    At most ROWS samples decide on the way. Where there are more, sizes grow until all of them are at the target, but
+    never beyond open nodes that are there.
     """
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
     orders, target, few = np.stack(rankings), problem.selection_target, selection.on_few()
@@ -185,12 +186,21 @@ def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         return few.within(first(which, sizes), bounds)
 
+    def enough(which: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        found: np.ndarray = selection.within(first(which, sizes), target) <= target
+        return found
+
+    opened = np.sum((taus > 0) & (may_open > 0), axis=1)
     limit = np.full(len(orders), int(np.sum(may_open > 0)))
-    sizes, reached = smallest_sizes(losses, np.sum((taus > 0) & (may_open > 0), axis=1), limit, target)
     if len(few.batch.positions) < len(selection.batch.positions):
-        sizes, reached = grown(
-            lambda which, sizes: selection.within(first(which, sizes), target) <= target, sizes, reached, limit
-        )
+        whole = (opened > 0) & enough(np.arange(len(orders)), opened)
+        limit = np.where(whole, opened, limit)
+        sizes, reached = smallest_sizes(losses, opened, limit, target)
+        # Where a few of the samples are not at the target, all of them can be.
+        sizes, reached = np.where(whole & ~reached, opened, sizes), reached | whole
+        sizes, reached = grown(enough, sizes, reached, limit)
+    else:
+        sizes, reached = smallest_sizes(losses, opened, limit, target)
     gates = first(np.arange(len(orders)), sizes).gates
     edges = np.array([graph.count_edges(g) for g in gates])
     return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
