@@ -44,7 +44,8 @@ class Trial(Part):
     open_nodes: Count | None = None
     """Open in the mask that the search returned, before its ranking was truncated."""
     feasible: bool | None = None
-    """Whether that mask was at the target on selection samples (path search); of the paper's: whether any node is open."""
+    """Whether that mask was at the target on selection samples (path search); of the paper's: whether any node is
+    open."""
     nodes: Count | None = None
     """Size at the target."""
     edges: Count | None = None
