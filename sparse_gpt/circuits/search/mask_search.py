@@ -159,8 +159,8 @@ def search(
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
-            if isinstance(states, PathState):
-                states = _checked(problem, states)
+                if isinstance(states, PathState):
+                    states = _checked(problem, states)
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:
