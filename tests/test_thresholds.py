@@ -403,6 +403,17 @@ def test_only_what_predictions_leave_in_doubt_is_tried() -> None:
     assert [sets.all() for sets in tried] == [True], "nothing else was tried"
 
 
+def test_what_was_tried_and_refused_is_not_tried_again() -> None:
+    asked: list[float] = []
+
+    def predict(kept: np.ndarray, bound: float) -> tuple[minimize.Losses, minimize.Costs]:
+        asked.append(kept.sum())
+        return lambda sets: np.zeros(len(sets)), lambda kept: kept
+
+    assert minimize.try_doubtful(_losses, np.ones(40), 0.205, predict).sum() == 20
+    assert asked == [40], "all were in doubt, and all were tried"
+
+
 def test_items_that_only_then_become_harmless_go_too() -> None:
     """The last item is needed as long as the first is there."""
 
