@@ -516,8 +516,9 @@ def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said
 
 @pytest.mark.slow
 def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start finds a mask; the refined circuit is at the target and none of its nodes can go. (In this random model of
-    few channels, no mask drawn from hard concrete gates is at the target, and none from a flat start.)"""
+    """What a search keeps is at the target on selection samples, or it says that it is not; the refined circuit is at
+    the target and none of its nodes can go. (In this random model of few channels, no mask drawn from hard concrete
+    gates holds, and none from a flat start.)"""
     settings = dataclasses.replace(
         circuits_model.SEARCH, search="path", gates=("heaviside",), seeds=1, ablation="task_mean", edges=False, steps=60
     )
@@ -527,7 +528,10 @@ def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.Mon
     problem = Problem.build(model, circuits_model.samples(config, params))
     monkeypatch.setattr(mask_search, "CHUNK", 5)  # after which masks are checked
     searches = populations.search(problem, progress=False)
-    assert searches.found.feasible.any()
+    assert searches.found.feasible.tolist() == [True, False]
+    masks = np.stack([to_vector({site: v[i] for site, v in searches.found.tau.items()}) > 0 for i in range(2)])
+    losses = problem.selection(Candidates(masks.astype(np.float32))).calibrated
+    np.testing.assert_array_equal(losses <= problem.selection_target, searches.found.feasible)
     assert searches.trials.reached.all()
     assert (searches.found.open_nodes[:, -1] < searches.found.open_nodes[:, 0]).all()
     chosen = select(problem, searches.trials, {}).support

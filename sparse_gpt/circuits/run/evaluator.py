@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.nodes import GateArrays, empty, from_vector, to_vector
+from sparse_gpt.circuits.nodes import GateArrays, Gates, empty, from_vector, to_vector
 from sparse_gpt.circuits.run import programs
 from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, calibrate, choice_index, fit, fit_many
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
@@ -298,23 +298,27 @@ class Evaluator:
         What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
         its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
         """
-        slopes = self._slopes(candidate, self.calibration(candidate))
-        gates, edges = (
-            np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
-        )
-        return gates, edges
-
-    def _slopes(self, candidate: Candidates, given: Calibration) -> tuple[GateArrays, np.ndarray]:
-        """`slopes` as they come, under a calibration."""
-        calibration = Calibration(jnp.float32(given.scale), jnp.asarray(given.shift, jnp.float32))
+        scale, shift = self.calibration(candidate)
+        calibration = Calibration(jnp.float32(scale), jnp.asarray(shift, jnp.float32))
         gates, kept, _ = next(candidate.chunks(self._config))
         one = {site: value[0] for site, value in gates.items()}
+        slopes = self._slopes(candidate, calibration, one, kept[0])
+        of_gates, of_edges = (
+            np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
+        )
+        return of_gates, of_edges
+
+    def _slopes(
+        self, candidate: Candidates, given: Calibration, gates: Gates, kept: np.ndarray
+    ) -> tuple[GateArrays, np.ndarray]:
+        """`slopes` of the one candidate with these gates and edges, under a calibration."""
         some = self._some()
         batch = rows(self.batch, some)._replace(task=None, foil_share=None)
         equal = np.full(len(some), 1 / len(some), np.float32)
         wanted = programs.Wanted(self.index[some], self._foil_share(some), equal)
+        whole, places = self._whole(self.first_set), candidate.places
         found: tuple[GateArrays, np.ndarray] = jax.device_get(
-            programs.slopes(self._whole(self.first_set), one, candidate.places, kept[0], batch, wanted, calibration)
+            programs.slopes(whole, gates, places, kept, batch, wanted, given)
         )
         return found
 

@@ -102,12 +102,11 @@ class Predictor(Evaluator):
         found = {site: np.concatenate([part[site] for part in parts])[:count] for site in first}
         return dataclasses.replace(self, thresholds=found, known={})
 
-    def _slopes(self, candidate: Candidates, given: Calibration) -> tuple[GateArrays, np.ndarray]:
+    def _slopes(
+        self, candidate: Candidates, given: Calibration, gates: Gates, kept: np.ndarray
+    ) -> tuple[GateArrays, np.ndarray]:
         """Of all samples, weighted so that the worst tasks count most (`objective.weights_of_worst`): here they take a
         tenth of the time that ROWS samples take in the whole model."""
-        calibration = Calibration(jnp.float32(given.scale), jnp.asarray(given.shift, jnp.float32))
-        gates, kept, _ = next(candidate.chunks(self._config))
-        one = {site: value[0] for site, value in gates.items()}
         logits = calibrate(self.logits(candidate)[0], given, self.index)
         weight = weights_of_worst(logits, self.batch, self.upper_share, self.allowance)
         pieces = self._pieces(candidate.gates)
@@ -118,7 +117,7 @@ class Predictor(Evaluator):
             wanted = jax.tree.map(_filled_up, Wanted(self.index[own], self._foil_share(own), weight[own]))
             model, batch = pieces[number]
             found: tuple[GateArrays, np.ndarray] = jax.device_get(
-                slopes(model, one, candidate.places, kept[0], batch, wanted, calibration)
+                slopes(model, gates, candidate.places, kept, batch, wanted, given)
             )
             return found
 

@@ -300,7 +300,7 @@ def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
     return sets
 
 
-def for_each_edge(rises: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _for_each_edge(rises: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(items,) costs of removing items, for every edge that goes along: the aim is few edges."""
     return np.where(rises > 0, rises / np.maximum(1, edges), rises)
 
@@ -351,7 +351,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 
         def costs(kept: np.ndarray) -> np.ndarray:
             edges = graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
-            return for_each_edge(rises(held, kept), edges)
+            return _for_each_edge(rises(held, kept), edges)
 
         return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), bound), costs
 
@@ -383,7 +383,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         def costs(kept: np.ndarray) -> np.ndarray:
             of_nodes, of_edges = of.slopes(expand(kept[None, :]))
             rises = -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
-            return rises if near is None else for_each_edge(rises, _edges_along(kept, ends))
+            return rises if near is None else _for_each_edge(rises, _edges_along(kept, ends))
 
         return costs
 

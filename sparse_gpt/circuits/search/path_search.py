@@ -237,7 +237,7 @@ def update(
     wanted = jnp.log(jnp.clip(aim.margin / jnp.maximum(margin, 1e-6), 1.0, aim.largest_scale))
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
     directions, optimizer = optax.scale_by_adam(b2=h.beta2).update((gradient, by_scale, by_shift), state.optimizer)
-    opened = _open_nodes(state.tau, state.searched, tie_qk)
+    opened = jnp.sum(jnp.stack([jnp.sum(mask) for mask in open_masks(state, tie_qk).values()]))
     losses = losses_by_task(each, batch.task, state.running + aim.allowance)
     followed = _follow(aim, h.k_coef, state, step, losses, slope)
     after = _moved(h, aim, followed, directions, learning_rate(step, steps))
@@ -285,7 +285,7 @@ def _follow(
 
 
 def open_masks(state: PathState, tie_qk: bool) -> dict[str, jax.Array]:
-    """(S, n_layer, width) per site: 1 where a node is open in the masks of S searches."""
+    """(n_layer, width) per site, or (S, n_layer, width) of S searches: 1 where a node is open in the mask."""
     masks = {site: jnp.where(value > 0, state.searched[site], 0.0) for site, value in state.tau.items()}
     return masks | {"attn_k": masks["attn_q"]} if tie_qk else masks
 
@@ -313,12 +313,6 @@ def checked(state: PathState, masks: Gates, at_target: np.ndarray, target: float
     deceived = jnp.where(jnp.max(state.running, axis=1) <= state.trust * target, LOSE, 1.0)
     trust = state.trust * jnp.where(jnp.asarray(at_target), REGAIN, deceived)
     return state._replace(best=best, trust=jnp.clip(trust, *TRUST))
-
-
-def _open_nodes(tau: Gates, searched: Gates, tie_qk: bool) -> jax.Array:
-    count = {site: jnp.sum(jnp.where(value > 0, searched[site], 0)) for site, value in tau.items()}
-    count = count | {"attn_k": count["attn_q"]} if tie_qk else count
-    return jnp.sum(jnp.stack(list(count.values())))
 
 
 def _one_hot(ids: jax.Array, tokens: jax.Array) -> jax.Array:
