@@ -23,6 +23,7 @@ def nested() -> dict[str, Any]:
     edges = [e for e in tree["edges"] if tuple(e["from"]) in kept and tuple(e["to"]) in kept]
     own = [family("main", "searched", 0.0625), family("<b>", "left aside", 1.5), family("new", "novel", 2.5)]
     minimal = {"nodes": tree["nodes"][:5], "edges": edges, "metrics": {"task_loss": 0.0625}, "families": own}
+    minimal["calibration"], tree["calibration"] = {"scale": 10.5}, {"scale": 1.5}
     families = [family("main", "searched", 0.125), family("<b>", "searched", 0.375), family("new", "novel", 0.5)]
     return {**tree, "families": [*families, family("text", "wild", 0.875)], "minimal": minimal}
 
@@ -53,6 +54,7 @@ def test_the_minimal_circuit_is_told_and_drawn_in_bold() -> None:
     note = shown(nested())
     assert "5 nodes" in note
     assert f"The other {more[0]} nodes and {more[1]} edges" in note
+    assert "multiplied by 10.5 (those of the whole circuit by 1.50)" in note
     drawn = draw_circuit(circuit)
     marked = {part.split('"')[0] for part in drawn.split('core" data-node="')[1:]}
     assert marked == {entry.node.key for entry in circuit.minimal.nodes}

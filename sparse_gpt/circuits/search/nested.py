@@ -2,7 +2,7 @@
 one family alone, as circuits of the paper do.
 
 What the complete one has and the minimal one lacks is what the other families need, such as telling a finished string
-from an open one.
+from an open one, and what it takes to be as loud, and as sure of every word, as the complete one must be.
 """
 
 from collections.abc import Callable
