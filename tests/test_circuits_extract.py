@@ -23,11 +23,13 @@ answer_logits = jax.jit(StandaloneCircuit.answer_logits)
 
 
 def _circuit(config: Config, share: float, kept_share: float, seed: int = 4) -> Circuit:
-    """A random circuit without calibration; one head of the last layer is closed altogether."""
+    """A random circuit without calibration. One head of the last layer is closed altogether, and one of the first layer
+    has no open q; with pruned edges the last one that is left has none either."""
     params, gates = circuits_model.params(config), circuits_model.random_gates(config, seed, share)
     gates["attn_v"][:, [0, 4]] = 0  # a closed channel in every head, so that every edge can be removed
     for site in ("attn_q", "attn_k", "attn_v"):
         gates[site][1, 4:] = 0
+    gates["attn_q"][: 2 if kept_share < 1 else 1, :4] = 0
     every = edges_between(config.model, params, gates)
     keep = np.random.default_rng(seed).random(len(every)) < kept_share
     return Circuit(

@@ -5,7 +5,7 @@ that make them. So queries are taken in blocks which never look at keys after th
 the weights from one saved number per query (as FlashAttention does), and on a single CPU device a few (batch, head)
 pairs are worked on at a time. About twice as fast there as what automatic differentiation gives.
 
-Letters: G = batch x heads, Q queries, T keys, K d_head.
+Letters: G = batch x heads, Q queries, T keys, K and V channels of queries and of values (both d_head in a model).
 """
 
 import functools
@@ -26,7 +26,7 @@ _SCORES_AT_ONCE = 2**19  # score entries worked on at a time on a CPU: two megab
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, sink_H: jax.Array, query_positions: jax.Array) -> jax.Array:
-    """Attention of a few queries (B, H, Q, K) at given positions (B, Q) to all keys (B, H, T, K): (B, H, Q, K)."""
+    """Attention of a few queries (B, H, Q, K) at given positions (B, Q) to all keys (B, H, T, K): (B, H, Q, V)."""
     k, v = _with_more_keys(k), _with_more_keys(v)
     scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     scores = jnp.einsum("bhqk,bhtk->bhqt", q * scale, k, preferred_element_type=jnp.float32)
@@ -34,6 +34,31 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, sink_H: jax.Array, query_po
     scores, sink = jnp.where(visible, scores, MASKED), sink_H[None, :, None, None]
     weights = jnp.exp(scores - jnp.logaddexp(jax.nn.logsumexp(scores, axis=-1, keepdims=True), sink))
     return jnp.einsum("bhqt,bhtk->bhqk", weights.astype(v.dtype), v)
+
+
+def attend_alike(scores: jax.Array, v: jax.Array, sink_H: jax.Array) -> jax.Array:
+    """Attention of every position to itself and those before it, where all of them have the same query: a key's score
+    (B, H, T), scaled, is the same for each, and so one pass over the keys gives all (B, H, T, V) from v of that shape.
+
+    The softmax is kept as (largest logit so far, sum of exponentials and weighted sum relative to it).
+    """
+
+    def add_key(
+        before: tuple[jax.Array, jax.Array, jax.Array], key: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
+        top, total, mixed = before
+        score, value = key
+        now = jnp.maximum(top, score)
+        shrunk, added = jnp.exp(top - now), jnp.exp(score - now)
+        total = shrunk * total + added
+        mixed = shrunk[..., None] * mixed + added[..., None] * value
+        return (now, total, mixed), mixed / total[..., None]
+
+    sink = jnp.broadcast_to(jnp.maximum(sink_H, MASKED), scores.shape[:2])  # two infinities have no difference
+    one = jnp.broadcast_to((sink_H > MASKED).astype(scores.dtype), scores.shape[:2])
+    first = (sink, one, jnp.zeros((*v.shape[:2], v.shape[3]), v.dtype))
+    _, found = lax.scan(add_key, first, (jnp.moveaxis(scores, 2, 0), jnp.moveaxis(v, 2, 0)))
+    return jnp.moveaxis(found, 0, 2)
 
 
 def _with_more_keys(x: jax.Array) -> jax.Array:
@@ -46,23 +71,24 @@ def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, sink_H: jax.Array
     """Attention of every position to itself and those before it.
 
     Args:
-      q, k, v: (B, H, T, K).
+      q, k: (B, H, T, K).
+      v: (B, H, T, V); in a whole model V is K.
       sink_H: (H,) float32, one more logit per head in the softmax denominator only; minus infinity for none.
 
     Returns:
-      (B, H, T, K), the dtype of v.
+      (B, H, T, V), the dtype of v.
     """
     batch, heads, time, width = q.shape
     scale = jnp.asarray(width**-0.5, q.dtype)
     sink = jnp.broadcast_to(sink_H[None, :], (batch, heads)).reshape(-1)
     k, v = _with_more_keys(k), _with_more_keys(v)
-    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q * scale, k, v))
-    return _attention(q, k, v, sink).reshape(batch, heads, time, width)
+    q, k, v = (x.reshape(batch * heads, -1, x.shape[3]) for x in (q * scale, k, v))
+    return _attention(q, k, v, sink).reshape(batch, heads, time, v.shape[2])
 
 
 @jax.custom_vjp
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) -> jax.Array:
-    """As `causal_attention`, for scaled q (G, Q, K), k and v (G, T, K) with T >= Q, and sink (G,)."""
+    """As `causal_attention`, for scaled q (G, Q, K), k (G, T, K) and v (G, T, V) with T >= Q, and sink (G,)."""
     return _forward(q, k, v, sink)[0]
 
 
@@ -115,7 +141,7 @@ def _visible(start: int, stop: int, keys: int) -> jax.Array:
 
 
 def _forward_piece(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Output (G, T, K) and the log of every softmax denominator (G, T)."""
+    """Output (G, T, V) and the log of every softmax denominator (G, T)."""
     outputs, log_sums = [], []
     for start, stop, keys in _blocks(q.shape[1], k.shape[1]):
         scores = jnp.where(_visible(start, stop, keys), _dot(q[:, start:stop], k[:, :keys], 2, 2), MASKED)
@@ -131,11 +157,12 @@ def _forward_piece(q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array) ->
 def _backward_piece(
     q: jax.Array, k: jax.Array, v: jax.Array, sink: jax.Array, output: jax.Array, log_sum: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Gradients of q, k, v (G, T, K) and sink (G,)."""
+    """Gradients of q, k (G, T, K), v (G, T, V) and sink (G,)."""
     # What the softmax takes off every key's gradient: the mean of those gradients under the weights.
     mean = jnp.sum(g.astype(jnp.float32) * output.astype(jnp.float32), axis=-1)
     dq = []
-    dk = dv = jnp.zeros((q.shape[0], q.shape[2], k.shape[1]), jnp.float32)  # (G, K, T): this way round is faster
+    # (G, K, T) and (G, V, T): this way round is faster
+    dk, dv = (jnp.zeros((x.shape[0], x.shape[2], x.shape[1]), jnp.float32) for x in (k, v))
     for start, stop, keys in _blocks(q.shape[1], k.shape[1]):
         block = slice(start, stop)
         scores = _dot(q[:, block], k[:, :keys], 2, 2)

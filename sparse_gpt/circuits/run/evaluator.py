@@ -27,6 +27,7 @@ from sparse_gpt.parameters import PyTree
 
 ROWS = 128
 TOKENS = 1024  # within a support, a multiple that the tokens of ROWS prompts are filled up to
+LENGTH = 8  # within a support, a multiple that the longest of them is filled up to
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
@@ -205,7 +206,8 @@ class Evaluator:
     def _packed(self, batch: TaskBatch) -> PackedBatch:
         """A piece of the batch without padding between its prompts."""
         tokens, time = self.room
-        return packed(trimmed(batch, time), ROWS, tokens)
+        longest = max(time, int(np.max(batch.positions)) + 1)
+        return packed(batch._replace(tokens=batch.tokens[:, :longest]), ROWS, tokens)
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
@@ -387,10 +389,11 @@ def _sha256(arrays: PyTree) -> str:
 
 
 def room_of(batch: TaskBatch) -> tuple[int, int]:
-    """Tokens, a multiple of TOKENS, that hold ROWS prompts from any multiple of ROWS on; longest prompt."""
+    """Tokens, a multiple of TOKENS, that hold ROWS prompts from any multiple of ROWS on, and the longest prompt, filled
+    up to a multiple of LENGTH."""
     lengths = np.asarray(batch.positions) + 1
     most = max(int(np.sum(lengths[i : i + ROWS])) for i in range(0, len(lengths), ROWS))
-    return -(-most // TOKENS) * TOKENS, int(np.max(lengths))
+    return -(-most // TOKENS) * TOKENS, -(-int(np.max(lengths)) // LENGTH) * LENGTH
 
 
 def filled(batch: TaskBatch, whole: bool) -> TaskBatch:

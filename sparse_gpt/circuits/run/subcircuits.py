@@ -17,7 +17,7 @@ from sparse_gpt.circuits.model_graph import SOURCES
 from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.standalone.build import build_from_nodes
+from sparse_gpt.circuits.run.standalone.build import active_heads, build_from_nodes
 from sparse_gpt.circuits.run.standalone.layout import PackedBatch
 from sparse_gpt.circuits.run.standalone.model import Attention, NodeSite, ReadSite, StandaloneCircuit, TopKGate
 from sparse_gpt.circuits.run.task_batch import TaskBatch
@@ -175,7 +175,7 @@ def build_subcircuits(gated: GatedModel, gates: GateArrays) -> Subcircuits:
 def _slots(gates: GateArrays, layer: int, n_head: int) -> np.ndarray:
     """(heads with an open node x slots,) the v channel in each slot, CONSTANT in those without."""
     q, k, v = (gates[f"attn_{x}"][layer].reshape(n_head, -1) > 0 for x in "qkv")
-    active = np.flatnonzero(np.any(q | k | v, axis=1))
+    active, _ = active_heads(q, k, v)
     slots = np.full((len(active), int(v[active].sum(axis=1).max(initial=0)) + 1), CONSTANT)
     for row, head in zip(slots, active, strict=True):
         channels = head * v.shape[1] + np.flatnonzero(v[head])

@@ -59,6 +59,14 @@ def build_from_nodes(gated: GatedModel, gates: GateArrays) -> StandaloneCircuit:
     return _Builder(gated, gates).run()
 
 
+def active_heads(q: Array, k: Array, v: Array) -> tuple[Array, int]:
+    """Heads with an open node, from what is open (n_head, d_head) of each site: those with an open q first, and how
+    many these are."""
+    asking = q.any(axis=1)
+    others = (k | v).any(axis=1) & ~asking
+    return np.concatenate([np.flatnonzero(asking), np.flatnonzero(others)]), int(asking.sum())
+
+
 class _Builder:
     """One extraction; `carried` lists the residual channels that are computed at every position."""
 
@@ -195,7 +203,7 @@ class _Builder:
             for site, kernel, bias in zip(("attn_q", "attn_k", "attn_v"), kernels, biases, strict=True)
         )
         opened = {s: self.opened[f"attn_{s}"][layer].reshape(m.n_head, m.d_head) for s in "qkv"}
-        active = np.flatnonzero(np.any([part.any(axis=1) for part in opened.values()], axis=0))
+        active, asking = active_heads(**opened)
         places_v, weights, constants = self._values(layer, opened["v"], active)
         sink = block["sink"] if m.attention_sink else np.full(m.n_head, -np.inf)
         bias = block["c_proj"]["bias"] + self._shares(layer, sink, opened, active) @ constants
@@ -204,7 +212,8 @@ class _Builder:
             q,
             k,
             v,
-            (*self._queries_and_keys(layer, opened["q"], opened["k"], active), places_v),
+            (*self._queries_and_keys(layer, opened["q"], opened["k"], active[:asking]), places_v),
+            self._scores(layer, opened["k"], active[asking:]),
             sink[active],
             self._site(layer, "attn_out", weights, bias),
         )
@@ -212,7 +221,7 @@ class _Builder:
     def _queries_and_keys(
         self, layer: int, open_q: Array, open_k: Array, active: Array
     ) -> tuple[SlotLayout, SlotLayout]:
-        """Slots of the active heads: channels where q or k is open, then one in which all others are one product."""
+        """Slots of heads: channels where q or k is open, then one in which all others are one product."""
         m = self.m
         q, k = (self.values[site][layer].reshape(m.n_head, m.d_head) for site in ("attn_q", "attn_k"))
         varies = open_q | open_k
@@ -231,6 +240,16 @@ class _Builder:
             SlotLayout(place_q[open_q].reshape(int(open_q.sum()), size), base_q.reshape(-1)),
             SlotLayout(place_k[open_k].reshape(int(open_k.sum()), size), base_k.reshape(-1)),
         )
+
+    def _scores(self, layer: int, open_k: Array, heads: Array) -> SlotLayout:
+        """From open k to the scores of heads whose q is constant."""
+        m = self.m
+        q, k = (self.values[site][layer].reshape(m.n_head, m.d_head) for site in ("attn_q", "attn_k"))
+        q = q / np.sqrt(m.d_head)
+        places = np.zeros((*open_k.shape, len(heads)))
+        for i, head in enumerate(heads):
+            places[head, :, i] = q[head]
+        return SlotLayout(places[open_k], np.sum(q * np.where(open_k, 0, k), axis=1)[heads])
 
     def _values(self, layer: int, open_v: Array, active: Array) -> tuple[SlotLayout, Array, Array]:
         """Slots of the active heads' v (the last one is 1), the output weights (A * slots, D) of these slots, and what

@@ -33,11 +33,6 @@ class Layout:
     place: Leaf = None
     time: int = flax.struct.field(pytree_node=False, default=0)
 
-    @property
-    def steps(self) -> jax.Array:
-        """(B, T) positions."""
-        return jnp.broadcast_to(jnp.arange(self.time)[None, :], (self.ends.shape[0], self.time))
-
     def by_prompt(self, x: jax.Array) -> jax.Array:
         """(N, n) as (B, T, n)."""
         return x.reshape(-1, self.time, x.shape[1]) if self.grid is None else jnp.take(x, self.grid, axis=0)

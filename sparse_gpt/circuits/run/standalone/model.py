@@ -22,7 +22,7 @@ from jax import lax
 from sparse_gpt.circuits.run.standalone.layout import Layout, PackedBatch, padded_layout
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.model.activations import ACTIVATIONS
-from sparse_gpt.model.attention import attend
+from sparse_gpt.model.attention import attend, attend_alike, causal_attention
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.sparsity.topk import abs_topk
@@ -158,14 +158,24 @@ class SlotLayout:
 
 @flax.struct.dataclass
 class Attention:
-    """Heads with an open node. Each has a few slots for the channels of q and k that vary and one for all others
-    together; slots for its open v and one that is 1, which measures how much attention the sink leaves to constants."""
+    """Heads with an open node, first those with an open q, as `build.active_heads` orders them.
+
+    A head has slots for its open v and one that is 1, which measures how much attention the sink leaves to constants;
+    if it has an open q, also a few slots for the channels of q and k that vary and one for all others together. Without
+    open q all tokens ask the same: a key has one score, whichever token looks at it.
+
+    Attributes:
+      slots: of q and k of the heads with an open q, and of v of all.
+      scores: from open k to the scores of the other heads' keys.
+      sink: (A,).
+    """
 
     read: ReadSite
     q: NodeSite
     k: NodeSite
     v: NodeSite
     slots: tuple[SlotLayout, SlotLayout, SlotLayout]
+    scores: SlotLayout
     sink: Leaf
     out: NodeSite
 
@@ -175,17 +185,26 @@ class Attention:
         asking, query_at = (read[:, layout.ends], layout.at[layout.ends]) if last else (read, layout.at)
         if not len(self.sink):  # every head is constant
             return self.out(jnp.zeros((0, asking.shape[1]), h.dtype), query_at)
-        parts = (self.q(asking, query_at), self.k(read, layout.at), self.v(read, layout.at))
-        q, k, v = (place.by_token(x) for place, x in zip(self.slots, parts, strict=True))
-        q = q[:, None] if last else layout.by_prompt(q)
-        q, k, v = (self._heads(x) for x in (q, layout.by_prompt(k), layout.by_prompt(v)))
-        y = jnp.swapaxes(attend(q, k, v, self.sink, query_at[:, None] if last else layout.steps), 1, 2)
+        k, v = self.k(read, layout.at), self.v(read, layout.at)
+        v = self._heads(layout.by_prompt(self.slots[2].by_token(v)))
+        count, found = len(self.sink) - len(self.scores.constants), []
+        if count:
+            q = self.slots[0].by_token(self.q(asking, query_at))
+            q = self._heads(q[:, None] if last else layout.by_prompt(q), count)
+            keys = self._heads(layout.by_prompt(self.slots[1].by_token(k)), count)
+            own = v[:, :count], self.sink[:count]
+            found.append(attend(q, keys, *own, query_at[:, None]) if last else causal_attention(q, keys, *own))
+        if count < len(self.sink):
+            scores = jnp.swapaxes(layout.by_prompt(self.scores.by_token(k)), 1, 2)
+            y = attend_alike(scores, v[:, count:], self.sink[count:])
+            found.append(jnp.take_along_axis(y, query_at[:, None, None, None], axis=2) if last else y)
+        y = jnp.swapaxes(jnp.concatenate(found, axis=1), 1, 2)
         y = y.reshape(*y.shape[:2], -1)  # (B, T or 1, A * slots)
         return self.out((y[:, 0] if last else layout.side_by_side(y)).T, query_at)
 
-    def _heads(self, x: jax.Array) -> jax.Array:
-        """(B, T, A * slots) as (B, A, T, slots)."""
-        return jnp.swapaxes(x.reshape(*x.shape[:2], len(self.sink), -1), 1, 2)
+    def _heads(self, x: jax.Array, count: int | None = None) -> jax.Array:
+        """(B, T, A * slots), or of so many heads, as (B, A, T, slots)."""
+        return jnp.swapaxes(x.reshape(*x.shape[:2], len(self.sink) if count is None else count, -1), 1, 2)
 
 
 @flax.struct.dataclass
