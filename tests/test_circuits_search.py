@@ -20,7 +20,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import binary_loss
-from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, paper_search, pause, ranking
+from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_search, pause, ranking, removal
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
 from sparse_gpt.interruption import Interrupted
@@ -366,7 +366,7 @@ def test_greedy_removal_ends_where_nothing_can_go(seed: int) -> None:
 
     target = 0.8
     costs = (lambda kept: rng.random(40)) if seed % 2 else None  # any order will do
-    kept = minimize.minimize(losses, np.ones(40), target, costs)
+    kept = removal.minimize(losses, np.ones(40), target, costs)
     assert losses(kept[None])[0] <= target
     for item in np.flatnonzero(kept):
         smaller = kept.copy()
@@ -383,14 +383,14 @@ def test_greedy_removal_tries_few_candidates() -> None:
         tried.append(len(sets))
         return (1 - sets[:, needed]).sum(axis=1)
 
-    kept = minimize.minimize(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
+    kept = removal.minimize(losses, np.ones(300), 0.5, lambda kept: np.where(needed, 1.0, 0.0))
     np.testing.assert_array_equal(kept, needed)
     assert sum(tried) < 2.5 * needed.sum()
 
 
 def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
-    np.testing.assert_array_equal(minimize.minimize(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
-    assert minimize.minimize(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
+    np.testing.assert_array_equal(removal.minimize(lambda s: 20.0 - s.sum(axis=1), np.ones(20), 0.5), np.ones(20))
+    assert removal.minimize(lambda s: 0 * s.sum(axis=1), np.ones(20), 0.5).sum() == 0
 
 
 def test_random_circuits_have_the_same_counts() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
-from sparse_gpt.circuits.search import minimize
+from sparse_gpt.circuits.search import removal
 from tests import circuits_model
 
 CONFIG = circuits_model.config()
@@ -37,23 +37,23 @@ class Margins:
 def test_screening_leaves_what_is_needed_within_a_few_gradients(trap: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the trap, what is predicted fails until the share is small enough to part the two items."""
     problem = Margins(trap=trap)
-    monkeypatch.setattr(minimize, "FEW", 250)
-    stopped = minimize.screen(problem.losses, np.ones(400), 0.09, problem.given)
+    monkeypatch.setattr(removal, "FEW", 250)
+    stopped = removal.screen(problem.losses, np.ones(400), 0.09, problem.given)
     assert stopped.sum() >= 250, "what is left is to be tried, not predicted"
-    monkeypatch.setattr(minimize, "FEW", 32)
+    monkeypatch.setattr(removal, "FEW", 32)
     problem = Margins(trap=trap)
-    left = minimize.screen(problem.losses, np.ones(400), 0.09, problem.given)
+    left = removal.screen(problem.losses, np.ones(400), 0.09, problem.given)
     assert problem.losses(left[None])[0] <= 0.09
     assert left.sum() < (80 if trap == 0 else 300)
     assert problem.tried + problem.gradients < 40
-    end = minimize.minimize(problem.losses, left, 0.09)
-    alone = problem.losses(minimize._without(end, [np.array([i]) for i in np.flatnonzero(end)]))
+    end = removal.minimize(problem.losses, left, 0.09)
+    alone = problem.losses(removal._without(end, [np.array([i]) for i in np.flatnonzero(end)]))
     assert problem.losses(end[None])[0] <= 0.09 < alone.min()
 
 
 def test_screening_of_what_is_above_the_target_leaves_it() -> None:
     problem = Margins()
-    np.testing.assert_array_equal(minimize.screen(problem.losses, np.ones(400), 1e-9, problem.given), np.ones(400))
+    np.testing.assert_array_equal(removal.screen(problem.losses, np.ones(400), 1e-9, problem.given), np.ones(400))
 
 
 def test_harmful_items_are_tried_again_only_when_nothing_else_is_left() -> None:
@@ -67,7 +67,7 @@ def test_harmful_items_are_tried_again_only_when_nothing_else_is_left() -> None:
             tried[:] += (gone[single].sum(axis=0) == 1).astype(int)
         return gone[:, :20].sum(axis=1) * 0.1 + gone[:, 20:].sum(axis=1) * 5.0
 
-    kept = minimize.minimize(losses, np.ones(40), 1.0)
+    kept = removal.minimize(losses, np.ones(40), 1.0)
     assert kept[20:].all()
     assert kept[:20].sum() == 10
     assert tried[20:].max() <= 2

@@ -21,7 +21,7 @@ from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, rem
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
-from sparse_gpt.circuits.search import minimize
+from sparse_gpt.circuits.search import minimize, removal
 from sparse_gpt.config import NODE_SITES, Config
 from sparse_gpt.model.taps import chain, gate
 from sparse_gpt.model.transformer import apply
@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[float, dict[str, Any]]] = {
 def _any_support(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test models are too small, and their supports too large, for predictions to pay."""
     monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(thresholds, "FEW", 1.0)
+    monkeypatch.setattr(thresholds, "MOST", 1.0)
 
 
 def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Evaluator, Predictor, Candidates]:
@@ -210,7 +210,7 @@ def test_what_cannot_be_predicted_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not can(dataclasses.replace(gated, model=stream))
     assert not can(dataclasses.replace(gated, model=dense))
     assert not can(gated, np.zeros_like(support))
-    monkeypatch.setattr(thresholds, "FEW", 0.1)
+    monkeypatch.setattr(thresholds, "MOST", 0.1)
     assert not can(gated, np.ones_like(support))
     monkeypatch.setattr(evaluation, "WORTH_COMPILING", np.inf)
     assert not can(gated)
@@ -274,22 +274,23 @@ def _losses(sets: np.ndarray) -> np.ndarray:
     return np.asarray(gone[:, :10].sum(axis=1) + 0.01 * gone[:, 10:].sum(axis=1))
 
 
-def _thinned(predicted: minimize.Losses, target: float = 0.5) -> tuple[np.ndarray, int]:
+def _thinned(predicted: removal.Losses, target: float = 0.5) -> tuple[np.ndarray, int]:
     rounds = 0
 
-    def predict(kept: np.ndarray, bound: float) -> tuple[minimize.Losses, minimize.Costs]:
+    def predict(kept: np.ndarray, bound: float) -> tuple[removal.Losses, removal.Costs]:
         nonlocal rounds
         rounds += 1
         return predicted, lambda kept: 1 - np.arange(len(kept)) / len(kept)  # the last items are the cheapest
 
-    return minimize.thin(_losses, np.ones(60), target, predict), rounds
+    left = removal.remove_many(_losses, np.ones(60), target, predict)
+    return removal.thin(_losses, left, target, predict), rounds
 
 
 def test_a_right_prediction_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     left, rounds = _thinned(_losses)
     assert _losses(left[None])[0] <= 0.5
     assert left.sum() == 10
-    monkeypatch.setattr(minimize, "_many_at_once", lambda *args: None)
+    monkeypatch.setattr(removal, "_many_at_once", lambda *args: None)
     left, of_sweeps = _thinned(_losses)
     assert left.sum() == 10
     assert of_sweeps == 3  # one removes nothing, the second sweep finds nothing more
@@ -298,7 +299,7 @@ def test_a_right_prediction_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> N
 
 def _removed_at_once(costs: np.ndarray, target: float = 0.5) -> list[np.ndarray]:
     nested = [np.ones(60, np.float32)]
-    minimize._many_at_once(_losses, nested[0], target, lambda kept: costs, nested.append)
+    removal._many_at_once(_losses, nested[0], target, lambda kept: costs, nested.append)
     return nested
 
 
@@ -306,17 +307,17 @@ def test_many_items_go_before_any_is_tried_alone() -> None:
     """The smallest estimates go first, and what goes together costs a share of the slack, no more."""
     costs = np.where(np.arange(60) < 10, 1, np.linspace(0.02, 0.01, 60))
     nested = _removed_at_once(costs)
-    assert len(nested) == 1 + minimize.REMOVALS
+    assert len(nested) == 1 + removal.REMOVALS
     for before, after in itertools.pairwise(nested):
         gone = np.flatnonzero(before - after)
         assert len(gone) > 1
         np.testing.assert_array_equal(gone, np.flatnonzero(before)[-len(gone) :])
         loss, rise = _losses(before[None])[0], _losses(after[None])[0] - _losses(before[None])[0]
-        assert rise <= minimize.SHARE * (0.5 - loss) + 1e-9
+        assert rise <= removal.SHARE * (0.5 - loss) + 1e-9
         longer = before.copy()
         longer[np.flatnonzero(before)[-2 * len(gone) :]] = 0
-        too_many = _losses(longer[None])[0] - loss > minimize.SHARE * (0.5 - loss)
-        assert too_many or 2 * len(gone) > minimize.LARGEST_FRONT * before.sum(), "no more than had to be"
+        too_many = _losses(longer[None])[0] - loss > removal.SHARE * (0.5 - loss)
+        assert too_many or 2 * len(gone) > removal.LARGEST_FRONT * before.sum(), "no more than had to be"
 
 
 def test_a_large_estimate_below_zero_is_not_taken_for_harmless() -> None:
@@ -340,10 +341,10 @@ def test_a_sweep_ends_when_many_items_in_a_row_could_not_go() -> None:
         tried[gone[gone.sum(axis=1) == gone.sum(axis=1).min()].any(axis=0)] = 1
         return np.asarray(gone @ harmful)
 
-    left = minimize._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None, patience=24)
+    left = removal._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None, patience=24)
     np.testing.assert_array_equal(left == 0, harmful == 0)
-    assert 31 + 24 <= tried.sum() < 31 + 24 + 2 * minimize.WIDTH
-    whole = minimize._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None)
+    assert 31 + 24 <= tried.sum() < 31 + 24 + 2 * removal.WIDTH
+    whole = removal._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None)
     np.testing.assert_array_equal(whole, left)
     assert tried.all()
 
@@ -386,13 +387,13 @@ def test_only_what_predictions_leave_in_doubt_is_tried() -> None:
         return _losses(sets)
 
     def left(times: float, more: float = 0.0) -> np.ndarray:
-        def predict(kept: np.ndarray, bound: float) -> tuple[minimize.Losses, minimize.Costs]:
+        def predict(kept: np.ndarray, bound: float) -> tuple[removal.Losses, removal.Costs]:
             loss = _losses(kept[None])[0]
-            assert bound == pytest.approx(loss + minimize.DOUBT * (0.205 - loss))
+            assert bound == pytest.approx(loss + removal.DOUBT * (0.205 - loss))
             return lambda sets: times * _losses(sets) + more, lambda kept: kept
 
         tried.clear()
-        return minimize.try_doubtful(losses, np.ones(40), 0.205, predict)
+        return removal.try_doubtful(losses, np.ones(40), 0.205, predict)
 
     found = left(1.0)
     assert found[:10].all()
@@ -406,11 +407,11 @@ def test_only_what_predictions_leave_in_doubt_is_tried() -> None:
 def test_what_was_tried_and_refused_is_not_tried_again() -> None:
     asked: list[float] = []
 
-    def predict(kept: np.ndarray, bound: float) -> tuple[minimize.Losses, minimize.Costs]:
+    def predict(kept: np.ndarray, bound: float) -> tuple[removal.Losses, removal.Costs]:
         asked.append(kept.sum())
         return lambda sets: np.zeros(len(sets)), lambda kept: kept
 
-    assert minimize.try_doubtful(_losses, np.ones(40), 0.205, predict).sum() == 20
+    assert removal.try_doubtful(_losses, np.ones(40), 0.205, predict).sum() == 20
     assert asked == [40], "all were in doubt, and all were tried"
 
 
@@ -420,7 +421,7 @@ def test_items_that_only_then_become_harmless_go_too() -> None:
     def losses(sets: np.ndarray) -> np.ndarray:
         return np.asarray(sets[:, 0] * (1 - sets[:, -1]) + (1 - sets[:, 1:3]).sum(axis=1))
 
-    found = minimize.try_doubtful(losses, np.ones(20), 0.5, lambda kept, bound: (losses, lambda kept: kept))
+    found = removal.try_doubtful(losses, np.ones(20), 0.5, lambda kept, bound: (losses, lambda kept: kept))
     np.testing.assert_array_equal(np.flatnonzero(found), [1, 2])
 
 
@@ -429,15 +430,15 @@ def test_the_last_of_nested_sets_at_the_target_is_found(count: int) -> None:
     """In few steps; where losses are not monotone, one that is at the target before one that is not."""
     nested, steps = [np.array([i]) for i in range(count)], []
 
-    def losses_above(last: float) -> minimize.Losses:
+    def losses_above(last: float) -> removal.Losses:
         return lambda sets: (steps.append(1), np.array([float(sets[0, 0] > last)]))[1]
 
     for last in range(count):
         steps.clear()
-        assert minimize._last_within(losses_above(last), nested, 0.5) == last
+        assert removal._last_within(losses_above(last), nested, 0.5) == last
         assert len(steps) <= 1 + np.ceil(np.log2(count))
     up_and_down = np.random.default_rng(0).random(count)
-    at = minimize._last_within(lambda sets: up_and_down[sets[0]], nested, 0.5)
+    at = removal._last_within(lambda sets: up_and_down[sets[0]], nested, 0.5)
     assert at == 0 or up_and_down[at] <= 0.5
     assert at == count - 1 or up_and_down[at + 1] > 0.5
 

@@ -3,7 +3,7 @@
 Nearly all that an exact evaluation computes are values of closed nodes, for they compete with the open ones. Of one
 circuit it is known, token by token, between which two magnitudes selection draws the line. Candidates that lack little
 of it move this line little: with the line held, no competitor needs a value, and a candidate takes a tenth of the time.
-Nothing is decided by such losses alone; `minimize.thin` verifies what it removes by them.
+Nothing is decided by such losses alone; `removal.thin` verifies what it removes by them.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
-from sparse_gpt.circuits.run.evaluator import FEW, ROWS, Evaluator, Piece, filled, room_of
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, filled, room_of
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import weights_of_worst
 from sparse_gpt.circuits.run.programs import Wanted, slopes
@@ -31,6 +31,7 @@ from sparse_gpt.model.taps import chain, gate
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.sparsity.topk import abs_topk
 
+MOST = 0.5  # share of all nodes up to which a predicted evaluation is much faster than one of the whole model
 DEARER = 10  # times what programs for a support cost: two more of them, one of the whole model, and passes through that
 Thresholds = Mapping[tuple[str, int], np.ndarray]
 """(site, layer) -> (B, T), or (B, 1) at sites that are computed only where answers are predicted."""
@@ -150,7 +151,7 @@ def predictor(evaluator: Evaluator, gates: np.ndarray) -> Predictor | None:
     model, sites = gated.model, set(gated.model.activation_sites)
     if not model.activation_fraction or not sites or sites - set(NODE_SITES) or gated.frozen or gated.draws is not None:
         return None
-    if not 0 < opened <= FEW * evaluator.nodes or not evaluator.worth_compiling(opened / DEARER):
+    if not 0 < opened <= MOST * evaluator.nodes or not evaluator.worth_compiling(opened / DEARER):
         return None
     within = build_subcircuits(_without_selection(gated), from_vector(gates, model.config))
     return Predictor(

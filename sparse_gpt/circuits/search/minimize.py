@@ -1,11 +1,10 @@
-"""Greedy minimality: drop whatever the task does not need, checking the loss each time, until no single item can go (of
-large models, as far as predicted losses tell, see `try_doubtful`).
+"""Circuits without what the task does not need: nodes and edges are dropped, checking the loss each time, until no
+single one can go (of large models, as far as predicted losses tell, see `removal.try_doubtful`).
 
 The search keeps nodes that no longer affect the loss (the paper calls them leftovers), and nodes bring every weight
-between them. Items here are nodes, or nodes and edges; the circuit's loss stays at or below the target.
+between them. The circuit's loss stays at or below the target.
 """
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -15,289 +14,17 @@ from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector
 from sparse_gpt.circuits.problem import Support
-from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
+from sparse_gpt.circuits.search import removal
+from sparse_gpt.circuits.search.removal import Costs, Losses
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.io import Json, Tree
 from sparse_gpt.records import Node
 
-Losses = Callable[[np.ndarray], np.ndarray]  # (N, items) of 0 and 1 -> (N,) losses
-Costs = Callable[[np.ndarray], np.ndarray]  # (items,) of 0 and 1 -> (items,) roughly what removing each would add
-Progress = Callable[[np.ndarray], None]
 Report = Callable[[str], None]  # takes a line about the progress
-Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
-"""(items,) of 0 and 1 -> margins (B,) of some samples, their slopes (B, items) with respect to the items, and what
-`objective.losses` takes beside margins."""
-Predict = Callable[[np.ndarray, float], tuple[Losses, Costs]]
-"""(items,) of 0 and 1, and a bound -> losses of its parts, roughly, where they are at most the bound; costs."""
-WIDTH = 8  # candidates tried at a time
-FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
-DOUBT = 4  # times the slack: an item is tried whose predicted rise is at most so much
-WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
-PATIENCE = 32  # items in a row that a sweep by predictions finds harmful before it ends; `try_doubtful` asks of all
-REMOVALS, SHARE = 3, 0.25  # see `_many_at_once`
-LARGEST_FRONT, SMALLEST_FRONT = 0.3, 0.01  # of what is left, how much it takes at a time
-LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
-
-
-def minimize(
-    losses: Losses,
-    kept: np.ndarray,
-    target: float,
-    costs: Costs | None = None,
-    progress: Progress = lambda kept: None,
-) -> np.ndarray:
-    """Removes items until none can be removed alone without the loss crossing `target`.
-
-    First it sweeps over all items in order of estimated loss increase, removing whatever can go on top of what has gone
-    before, until a sweep removes less than half. Then rounds: try single removals, sweep over the harmless ones. What
-    was harmful in one round is not tried in the next, but once more when nothing else is left to try: then nothing is
-    harmless, which is the certificate.
-
-    Args:
-      losses: losses of candidate sets.
-      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
-      target: in the unit of the losses.
-      costs: cheap estimates that order the first sweeps (attribution); None goes to the rounds at once.
-      progress: called with what is left, (items,), whenever something is gone.
-
-    Returns:
-      (items,) of 0 and 1. If no single removal is possible from the start, `kept` itself.
-    """
-    kept = np.array(kept, np.float32)
-    if costs is not None:
-        kept = _swept(losses, kept, target, costs, progress)
-    alone = np.full(len(kept), -np.inf)  # loss without the item, when it was tried last
-    left_then = np.full(len(kept), -1)  # items that were left then; as items only go, it tells what is out of date
-    while len(items := np.flatnonzero(kept)):
-        tried = items[alone[items] <= target]
-        if not len(tried):
-            tried = items[left_then[items] != len(items)]
-        if not len(tried):
-            break
-        alone[tried] = losses(_without(kept, [tried[i : i + 1] for i in range(len(tried))]))
-        left_then[tried] = len(items)
-        order = tried[np.argsort(alone[tried], kind="stable")]
-        harmless = order[: int(np.sum(alone[tried] <= target))]
-        if len(harmless):
-            kept = _sweep(losses, kept, harmless, target, progress)
-    return kept
-
-
-def _swept(
-    losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress, patience: float = np.inf
-) -> np.ndarray:
-    """The sweeps of `minimize`; each ends when so many items in a row could not go."""
-    before = np.inf
-    while kept.sum() < 0.5 * before:
-        before = kept.sum()
-        items = np.flatnonzero(kept)
-        order = items[np.argsort(costs(kept)[items], kind="stable")]
-        kept = _sweep(losses, kept, order, target, progress, patience)
-    return kept
-
-
-def screen(
-    losses: Losses,
-    kept: np.ndarray,
-    target: float,
-    margins: Margins,
-    progress: Progress = lambda kept: None,
-) -> np.ndarray:
-    """Removes many items at once, as long as more than FEW are left, by a prediction that is verified once.
-
-    Margins are taken to change linearly. The items that cost least alone go together, as many as are predicted to cost
-    a share of the slack below the target, and at most that share of the items. What costs more than predicted stays,
-    and the share is halved.
-
-    Args:
-      losses: losses of candidate sets.
-      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
-      target: in nats.
-      margins: of the calibrated logits, answer - foil.
-      progress: called with what is left, (items,), whenever something is gone.
-
-    Returns:
-      (items,) of 0 and 1, to be minimized.
-    """
-    kept, share = np.array(kept, np.float32), LARGEST_SHARE
-    loss = losses(kept[None, :])[0]
-    stale = True
-    while loss < target and kept.sum() > FEW and share >= SMALLEST_SHARE:
-        if stale:
-            margin, slopes, foil_share = margins(kept)
-            order, predicted = _predicted(margin, slopes, foil_share, np.flatnonzero(kept))
-        slack = share * (target - loss)
-        enough = np.flatnonzero(predicted <= np.mean(objective.losses(margin, foil_share)) + slack)
-        count = min(1 + int(enough[-1]), int(share * len(order)), len(order) - FEW) if len(enough) else 0
-        fewer = _without(kept, [order[:count]])
-        found = losses(fewer)[0] if count else np.inf
-        stale = found <= loss + LARGEST_SHARE * (target - loss)
-        if stale:
-            kept, loss, share = fewer[0], found, min(2 * share, LARGEST_SHARE)
-            progress(kept)
-        else:
-            share /= 2
-    return kept
-
-
-def thin(
-    losses: Losses,
-    kept: np.ndarray,
-    target: float,
-    predict: Predict,
-    progress: Progress = lambda kept: None,
-) -> np.ndarray:
-    """Removes many items at once by their slopes, then sweeps as `minimize` does, by losses that are predicted near
-    what is left, and takes as much of it as holds.
-
-    A prediction is good near its set. So what is removed by it, one set inside the other, is followed as far as the
-    true loss allows, and from there predicted anew, until that is hardly worth it.
-
-    Args:
-      losses: losses of candidate sets.
-      kept: (items,) 1 for the items to start from; its loss should be at most `target`.
-      target: in the unit of the losses.
-      predict: what predicts losses of parts of a set, and the costs that order the first sweeps.
-      progress: called with what is left, (items,), whenever something is gone.
-
-    Returns:
-      (items,) of 0 and 1, of which single items may still go.
-    """
-    kept = np.array(kept, np.float32)
-    for remove in (_many_at_once, functools.partial(_swept, patience=PATIENCE)):
-        gone = kept.sum()
-        while kept.any() and gone >= WORTH_PREDICTING * kept.sum():
-            nested = [kept]
-            guess, costs = predict(kept, target)
-            remove(guess, kept, target, costs, nested.append)
-            left = nested[_last_within(losses, nested, target)]
-            gone, kept = kept.sum() - left.sum(), left
-            if gone:
-                progress(kept)
-    return kept
-
-
-def _many_at_once(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> None:
-    """Removes REMOVALS times the items of the smallest estimates, either way (a large estimate below zero is no better
-    known than one above), as many as cost at most SHARE of the slack below the target, before anything is tried alone:
-    most of a large circuit goes like this, and what is left is worth trying. Tells `progress` alone."""
-    length = int(LARGEST_FRONT * kept.sum())
-    for _ in range(REMOVALS):
-        items = np.flatnonzero(kept)
-        order = items[np.argsort(np.abs(costs(kept)[items]), kind="stable")]
-        loss = losses(kept[None, :])[0]
-        bound = loss + SHARE * (target - loss)
-        while length and losses(_without(kept, [order[:length]]))[0] > bound:
-            length //= 2
-        if length < SMALLEST_FRONT * len(items):
-            break
-        kept = _without(kept, [order[:length]])[0]
-        progress(kept)
-        length = min(2 * length, int(LARGEST_FRONT * kept.sum()))
-
-
-def try_doubtful(
-    losses: Losses,
-    kept: np.ndarray,
-    target: float,
-    predict: Predict,
-    progress: Progress = lambda kept: None,
-) -> np.ndarray:
-    """Removes items until none can be removed alone, as far as predicted losses tell: an item whose predicted rise is
-    more than DOUBT times the slack, what is left up to the target, is taken to be needed; all others are tried, once.
-
-    Arguments and result are those of `thin`, whose result this takes; costs are not asked for.
-    """
-    kept = np.array(kept, np.float32)
-    refused = np.zeros(len(kept))
-    while len(items := np.flatnonzero(kept * (1 - refused))):
-        loss = losses(kept[None, :])[0]
-        bound = loss + DOUBT * (target - loss)
-        guess, _ = predict(kept, bound)
-        roughly = guess(_without(kept, [items[i : i + 1] for i in range(len(items))]))
-        order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= bound))]
-        left = _sweep(losses, kept, order, target, progress)
-        refused[order] = left[order]  # the slack only shrinks
-        if left.sum() == kept.sum():
-            break
-        kept = left
-    return kept
-
-
-def _last_within(losses: Losses, nested: list[np.ndarray], target: float) -> int:
-    """Index of a set among nested ones whose loss is at most `target` and that of the next one is not, by bisection; of
-    the last one if it has such a loss, and 0 if none is found."""
-    good, bad = 0, len(nested)
-    middle = bad - 1
-    while bad - good > 1:
-        if losses(nested[middle][None, :])[0] <= target:
-            good = middle
-        else:
-            bad = middle
-        middle = (good + bad) // 2
-    return good
-
-
-def _predicted(
-    margin: np.ndarray, slopes: np.ndarray, foil_share: np.ndarray | None, items: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Items (n,) in order of what each is predicted to cost alone; losses (n,) after removal of the first 1 .. n."""
-
-    def mean_loss(margins: np.ndarray) -> np.ndarray:  # of (B, n)
-        return np.asarray(np.mean(objective.losses(margins.T, foil_share), axis=1))
-
-    order = items[np.argsort(mean_loss(margin[:, None] - slopes[:, items]), kind="stable")]
-    return order, mean_loss(margin[:, None] - np.cumsum(slopes[:, order], axis=1))
-
-
-def _sweep(
-    losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Progress, patience: float = np.inf
-) -> np.ndarray:
-    """`kept` after one pass over `order`, in blocks from its front, as long as of `patience` items in a row one can go.
-
-    A harmless block goes whole, and the next one is twice as long; a harmful one is halved. Of at most WIDTH items,
-    each is tried alone, and of those that are harmless alone as many go together as can.
-    """
-    length, in_vain = WIDTH, 0
-    while len(order) and in_vain < patience:
-        block = order[:length]
-        if losses(_without(kept, [block]))[0] <= target:
-            gone, order, length = block, order[len(block) :], 2 * length
-        elif len(block) > WIDTH:
-            length = len(block) // 2
-            continue
-        else:
-            alone = losses(_without(kept, [block[i : i + 1] for i in range(len(block))]))
-            harmless = block[np.argsort(alone, kind="stable")][: int(np.sum(alone <= target))]
-            gone = _longest_harmless(losses, kept, harmless, target)
-            order, length = np.concatenate([harmless[len(gone) :], order[len(block) :]]), WIDTH
-            if not len(gone):
-                in_vain += len(block)
-                continue
-        kept, in_vain = _without(kept, [gone])[0], 0
-        progress(kept)
-    return kept
-
-
-def _longest_harmless(losses: Losses, kept: np.ndarray, items: np.ndarray, target: float) -> np.ndarray:
-    """The longest of the prefixes of `items` by powers of two, or all, that can go together; one item always can."""
-    sizes = sorted({len(items), *(2**i for i in range(1, WIDTH) if 2**i < len(items))} - {0, 1}, reverse=True)
-    if not sizes:
-        return items
-    good = np.flatnonzero(losses(_without(kept, [items[:size] for size in sizes])) <= target)
-    return items[: sizes[int(good[0])]] if len(good) else items[:1]
-
-
-def _without(kept: np.ndarray, removed: list[np.ndarray]) -> np.ndarray:
-    """(len(removed), items) copies of `kept`, each without the items of one entry."""
-    sets = np.repeat(kept[None, :], len(removed), axis=0)
-    for row, items in zip(sets, removed, strict=True):
-        row[items] = 0
-    return sets
 
 
 def _for_each_edge(rises: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -323,7 +50,7 @@ def _edges_along(kept: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
-    """A support without every node (or tied pair) that can go, see `screen`, `thin` and `minimize`."""
+    """A support without every node (or tied pair) that can go, see removal.py."""
 
     def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
@@ -340,10 +67,10 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def rises(of: Evaluator, kept: np.ndarray) -> np.ndarray:
         return graph.sum_over_gates(-of.slopes(Candidates(kept[None, graph.gate_of]))[0])
 
-    left = screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
+    left = removal.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
     near = predictor(evaluator, left[graph.gate_of])
     if near is None:
-        left = minimize(losses, left, target, lambda kept: rises(evaluator, kept), progress)
+        left = removal.minimize(losses, left, target, lambda kept: rises(evaluator, kept), progress)
         return Support(left[graph.gate_of])
 
     def predict(kept: np.ndarray, bound: float) -> tuple[Losses, Costs]:
@@ -355,8 +82,9 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 
         return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), bound), costs
 
-    left = thin(losses, left, target, predict, progress)
-    return Support(try_doubtful(losses, left, target, predict, progress)[graph.gate_of])
+    for remove in (removal.remove_many, removal.thin, removal.try_doubtful):
+        left = remove(losses, left, target, predict, progress)
+    return Support(left[graph.gate_of])
 
 
 def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
@@ -376,6 +104,11 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
         kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
         return Candidates(opened[:, graph.gate_of], places, kept)
 
+    def support_of(kept: np.ndarray) -> Support:
+        opened = expand(kept[None, :]).gates[0]
+        dropped = {edge for edge, keep in zip(items, kept[len(gates) :], strict=True) if not keep}.union(gone)
+        return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
+
     def losses_by(of: Evaluator, bound: float) -> Losses:
         return lambda sets: of.within(expand(sets), bound)
 
@@ -393,17 +126,19 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     losses, left = losses_by(evaluator, target), np.ones(len(gates) + len(items), np.float32)
     near = predictor(evaluator, start.gates)
     if near is None:
-        left = minimize(losses, left, target, costs_by(evaluator), progress)
+        left = removal.minimize(losses, left, target, costs_by(evaluator), progress)
     else:
 
         def predict(kept: np.ndarray, bound: float, near: Predictor = near) -> tuple[Losses, Costs]:
             held = near.near(expand(kept[None, :]))
             return losses_by(held, bound), costs_by(held)
 
-        left = try_doubtful(losses, thin(losses, left, target, predict, progress), target, predict, progress)
-    opened = expand(left[None, :]).gates[0]
-    dropped = {edge for edge, keep in zip(items, left[len(gates) :], strict=True) if not keep}.union(gone)
-    return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
+        left = removal.remove_many(losses, left, target, predict, progress)
+        if (smaller := support_of(left)).size <= start.size / 2:  # in a model restricted to it all is faster
+            return minimize_edges(smaller, evaluator, graph, target, report)
+        for remove in (removal.thin, removal.try_doubtful):
+            left = remove(losses, left, target, predict, progress)
+    return support_of(left)
 
 
 def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
