@@ -287,14 +287,46 @@ def _thinned(predicted: removal.Losses, target: float = 0.5) -> tuple[np.ndarray
 
 
 def test_a_right_prediction_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    left, rounds = _thinned(_losses)
+    left, _ = _thinned(_losses)
     assert _losses(left[None])[0] <= 0.5
-    assert left.sum() == 10
+    assert left.sum() == 12  # two are left to the room below the target
+    monkeypatch.setattr(removal, "ROOM", 0.0)
+    assert _thinned(_losses)[0].sum() == 10
     monkeypatch.setattr(removal, "_many_at_once", lambda *args: None)
     left, of_sweeps = _thinned(_losses)
     assert left.sum() == 10
-    assert of_sweeps == 3  # one removes nothing, the second sweep finds nothing more
-    assert rounds > of_sweeps
+    monkeypatch.setattr(removal, "STRETCH", 1.0)
+    left, of_one_stretch = _thinned(_losses)
+    assert left.sum() == 10
+    assert of_one_stretch == 3  # one removes nothing, the second sweep finds nothing more
+    assert of_sweeps > of_one_stretch
+
+
+def test_sweeps_predict_anew_before_they_have_gone_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where predictions see three quarters of what is lost since they were made, little is done in vain."""
+    asked = 0
+
+    def predict(kept: np.ndarray, bound: float) -> tuple[removal.Losses, removal.Costs]:
+        here = _losses(kept[None])[0]
+
+        def guess(sets: np.ndarray) -> np.ndarray:
+            nonlocal asked
+            asked += len(sets)
+            return np.asarray(here + 0.75 * (_losses(sets) - here))
+
+        return guess, lambda kept: 1 - np.arange(len(kept)) / len(kept)
+
+    def needed() -> int:
+        nonlocal asked
+        asked = 0
+        found = removal.thin(_losses, np.ones(400), 3.0, predict)
+        assert _losses(found[None])[0] <= 3.0
+        assert found.sum() <= 400 - 290
+        return asked
+
+    in_stretches = needed()
+    monkeypatch.setattr(removal, "STRETCH", 1.0)
+    assert in_stretches < needed()
 
 
 def _removed_at_once(costs: np.ndarray, target: float = 0.5) -> list[np.ndarray]:
@@ -341,7 +373,7 @@ def test_a_sweep_ends_when_many_items_in_a_row_could_not_go() -> None:
         tried[gone[gone.sum(axis=1) == gone.sum(axis=1).min()].any(axis=0)] = 1
         return np.asarray(gone @ harmful)
 
-    left = removal._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None, patience=24)
+    *_, (left, _) = removal._removals(losses, np.ones(200), np.arange(200), 0.5, patience=24)
     np.testing.assert_array_equal(left == 0, harmful == 0)
     assert 31 + 24 <= tried.sum() < 31 + 24 + 2 * removal.WIDTH
     whole = removal._sweep(losses, np.ones(200), np.arange(200), 0.5, lambda kept: None)
@@ -413,6 +445,22 @@ def test_what_was_tried_and_refused_is_not_tried_again() -> None:
 
     assert removal.try_doubtful(_losses, np.ones(40), 0.205, predict).sum() == 20
     assert asked == [40], "all were in doubt, and all were tried"
+
+
+@pytest.mark.parametrize("more", [0, 60])
+def test_of_many_items_those_of_the_smallest_costs_are_tried(more: int) -> None:
+    """Nothing can go, and all is in doubt."""
+    count, tried = removal.FEW + more, set[int]()
+
+    def losses(sets: np.ndarray) -> np.ndarray:
+        tried.update(np.flatnonzero(sets.min(axis=0) == 0).tolist())
+        return np.asarray(count - sets.sum(axis=1))
+
+    def predict(kept: np.ndarray, bound: float) -> tuple[removal.Losses, removal.Costs]:
+        return lambda sets: np.zeros(len(sets)), lambda kept: -np.arange(len(kept), dtype=float)
+
+    assert removal.try_doubtful(losses, np.ones(count), 0.5, predict).all()
+    assert tried == set(range(more, count))
 
 
 def test_items_that_only_then_become_harmless_go_too() -> None:

@@ -2,7 +2,7 @@
 predicted and then verified. Items are anything; `minimize` removes nodes and edges of a circuit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -17,10 +17,11 @@ Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None
 Predict = Callable[[np.ndarray, float], tuple[Losses, Costs]]
 """(items,) of 0 and 1, and a bound -> losses of its parts, roughly, where they are at most the bound; costs."""
 WIDTH = 8  # candidates tried at a time
-FEW = 200  # items down to which they go by prediction: what is left is small enough to try, and trying leaves less
+FEW = 200  # items, few enough for each to be tried
 DOUBT = 4  # times the slack: an item is tried whose predicted rise is at most so much
 WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
-PATIENCE = 32  # items in a row that a sweep by predictions finds harmful before it ends; `try_doubtful` asks of all
+PATIENCE = 32  # items in a row that a sweep by predictions finds harmful before it ends
+STRETCH, ROOM = 0.1, 0.03  # of the items, and of the target, see `thin`
 REMOVALS, SHARE = 3, 0.25  # see `_many_at_once`
 LARGEST_FRONT, SMALLEST_FRONT = 0.3, 0.01  # of what is left, how much it takes at a time
 LARGEST_SHARE, SMALLEST_SHARE = 0.5, 1 / 16  # of the slack, and of the items, that one removal by prediction may take
@@ -70,17 +71,19 @@ def minimize(
     return kept
 
 
-def _swept(
-    losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress, patience: float = np.inf
-) -> np.ndarray:
-    """The sweeps of `minimize`; each ends when so many items in a row could not go."""
+def _swept(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> np.ndarray:
+    """The sweeps of `minimize`."""
     before = np.inf
     while kept.sum() < 0.5 * before:
         before = kept.sum()
-        items = np.flatnonzero(kept)
-        order = items[np.argsort(costs(kept)[items], kind="stable")]
-        kept = _sweep(losses, kept, order, target, progress, patience)
+        kept = _sweep(losses, kept, _cheapest_first(costs, kept), target, progress)
     return kept
+
+
+def _cheapest_first(costs: Costs, kept: np.ndarray) -> np.ndarray:
+    """The items of `kept` in order of their costs."""
+    items = np.flatnonzero(kept)
+    return items[np.argsort(costs(kept)[items], kind="stable")]
 
 
 def screen(
@@ -134,9 +137,21 @@ def remove_many(
     predict: Predict,
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
-    """Removes many items at once by their slopes, verified as in `thin`, whose arguments these are; a large set is soon
-    small enough to be swept."""
-    return _as_predicted(_many_at_once, losses, kept, target, predict, progress)
+    """Removes many items at once by their slopes, as many as hold; a large set is soon small enough to be swept.
+
+    Arguments and result are those of `thin`.
+    """
+    kept = np.array(kept, np.float32)
+    gone = kept.sum()
+    while kept.any() and gone >= WORTH_PREDICTING * kept.sum():
+        nested = [kept]
+        guess, costs = predict(kept, target)
+        _many_at_once(guess, kept, target, costs, nested.append)
+        left = nested[_last_within(losses, nested, target)]
+        gone, kept = kept.sum() - left.sum(), left
+        if gone:
+            progress(kept)
+    return kept
 
 
 def thin(
@@ -146,7 +161,12 @@ def thin(
     predict: Predict,
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
-    """Sweeps as `minimize` does, by losses that are predicted near what is left, and takes as much of it as holds.
+    """Sweeps as `minimize` does, by losses that are predicted near what is left, and takes as much of it as holds,
+    until a sweep hardly pays.
+
+    A prediction is good near its set. So a sweep stops where a share STRETCH of the items is gone, which is followed as
+    far as the true loss allows, and goes on by predictions from there. They go no higher than ROOM below the target, or
+    than the loss that is there already: what they do not see must not make all of a stretch useless.
 
     Args:
       losses: losses of candidate sets.
@@ -158,38 +178,28 @@ def thin(
     Returns:
       (items,) of 0 and 1, of which single items may still go.
     """
-    return _as_predicted(_swept_while_it_pays, losses, kept, target, predict, progress)
-
-
-# More than six parameters: those of `thin`, and what removes.
-def _as_predicted(
-    remove: Callable[[Losses, np.ndarray, float, Costs, Progress], object],
-    losses: Losses,
-    kept: np.ndarray,
-    target: float,
-    predict: Predict,
-    progress: Progress,
-) -> np.ndarray:
-    """What `remove` leaves by predictions, as far as it holds.
-
-    A prediction is good near its set. So what is removed by it, one set inside the other, is followed as far as the
-    true loss allows, and from there predicted anew, until that is hardly worth it.
-    """
     kept = np.array(kept, np.float32)
-    gone = kept.sum()
-    while kept.any() and gone >= WORTH_PREDICTING * kept.sum():
-        nested = [kept]
-        guess, costs = predict(kept, target)
-        remove(guess, kept, target, costs, nested.append)
-        left = nested[_last_within(losses, nested, target)]
-        gone, kept = kept.sum() - left.sum(), left
-        if gone:
+    before = np.inf
+    while kept.any() and kept.sum() <= (1 - WORTH_PREDICTING) * before:
+        before, order = kept.sum(), None
+        while order is None or len(order):
+            bound = max(losses(kept[None, :])[0], (1 - ROOM) * target)
+            guess, costs = predict(kept, bound)
+            order = _cheapest_first(costs, kept) if order is None else order
+            nested = [kept]
+            for left, rest in _removals(guess, kept, order, bound, PATIENCE):
+                nested.append(left)
+                if left.sum() <= (1 - STRETCH) * kept.sum():
+                    order = rest
+                    break
+            else:
+                order = order[:0]
+            at = _last_within(losses, nested, target)
+            if not at:
+                break
+            kept = nested[at]
             progress(kept)
     return kept
-
-
-def _swept_while_it_pays(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> None:
-    _swept(losses, kept, target, costs, progress, PATIENCE)
 
 
 def _many_at_once(losses: Losses, kept: np.ndarray, target: float, costs: Costs, progress: Progress) -> None:
@@ -198,13 +208,12 @@ def _many_at_once(losses: Losses, kept: np.ndarray, target: float, costs: Costs,
     most of a large circuit goes like this, and what is left is worth trying. Tells `progress` alone."""
     length = int(LARGEST_FRONT * kept.sum())
     for _ in range(REMOVALS):
-        items = np.flatnonzero(kept)
-        order = items[np.argsort(np.abs(costs(kept)[items]), kind="stable")]
+        order = _cheapest_first(lambda kept: np.abs(costs(kept)), kept)
         loss = losses(kept[None, :])[0]
         bound = loss + SHARE * (target - loss)
         while length and losses(_without(kept, [order[:length]]))[0] > bound:
             length //= 2
-        if length < SMALLEST_FRONT * len(items):
+        if length < SMALLEST_FRONT * len(order):
             break
         kept = _without(kept, [order[:length]])[0]
         progress(kept)
@@ -218,17 +227,20 @@ def try_doubtful(
     predict: Predict,
     progress: Progress = lambda kept: None,
 ) -> np.ndarray:
-    """Removes items until none can be removed alone, as far as predicted losses tell: an item whose predicted rise is
-    more than DOUBT times the slack, what is left up to the target, is taken to be needed; all others are tried, once.
+    """Removes items until none can be removed alone, as far as predictions tell: an item whose predicted rise is more
+    than DOUBT times the slack, what is left up to the target, is taken to be needed, and of more than FEW items those
+    that are not among the FEW of the smallest costs; all others are tried, once.
 
-    Arguments and result are those of `thin`, whose result this takes; costs are not asked for.
+    Arguments and result are those of `thin`, whose result this takes.
     """
     kept = np.array(kept, np.float32)
     refused = np.zeros(len(kept))
     while len(items := np.flatnonzero(kept * (1 - refused))):
         loss = losses(kept[None, :])[0]
         bound = loss + DOUBT * (target - loss)
-        guess, _ = predict(kept, bound)
+        guess, costs = predict(kept, bound)
+        if len(items) > FEW:
+            items = items[np.argsort(costs(kept)[items], kind="stable")[:FEW]]
         roughly = guess(_without(kept, [items[i : i + 1] for i in range(len(items))]))
         order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= bound))]
         left = _sweep(losses, kept, order, target, progress)
@@ -265,10 +277,19 @@ def _predicted(
     return order, mean_loss(margin[:, None] - np.cumsum(slopes[:, order], axis=1))
 
 
-def _sweep(
-    losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Progress, patience: float = np.inf
-) -> np.ndarray:
-    """`kept` after one pass over `order`, in blocks from its front, as long as of `patience` items in a row one can go.
+def _sweep(losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, progress: Progress) -> np.ndarray:
+    """`kept` after one pass over `order`, see `_removals`."""
+    left = kept
+    for left, _ in _removals(losses, kept, order, target):
+        progress(left)
+    return left
+
+
+def _removals(
+    losses: Losses, kept: np.ndarray, order: np.ndarray, target: float, patience: float = np.inf
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One pass over `order`, in blocks from its front, as long as of `patience` items in a row one can go: whenever
+    something is gone, what is left, and the rest of the order.
 
     A harmless block goes whole, and the next one is twice as long; a harmful one is halved. Of at most WIDTH items,
     each is tried alone, and of those that are harmless alone as many go together as can.
@@ -290,8 +311,7 @@ def _sweep(
                 in_vain += len(block)
                 continue
         kept, in_vain = _without(kept, [gone])[0], 0
-        progress(kept)
-    return kept
+        yield kept, order
 
 
 def _longest_harmless(losses: Losses, kept: np.ndarray, items: np.ndarray, target: float) -> np.ndarray:
