@@ -253,6 +253,30 @@ def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.M
     assert sum(loss(each) <= target for each in fewer) <= 1
 
 
+@pytest.mark.slow
+def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = circuits_model.config(0.5)
+    samples = circuits_model.samples(config, circuits_model.params(config), 32)
+    whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
+    graph = ModelGraph(config.model, circuits_model.params(config))
+    start = Support(np.ones(whole.nodes, np.float32))
+    target, starts = float(whole(start.candidates(graph)).calibrated[0]) + 0.6, []
+    once = minimize.minimize_edges
+
+    def counted(start: Support, *others: Any) -> Support:
+        starts.append(start)
+        return once(start, *others)
+
+    monkeypatch.setattr(minimize, "minimize_edges", counted)
+    found = minimize.minimize_edges(start, whole, graph, target, lambda _: None)
+    assert len(starts) > 1
+    for before, after in itertools.pairwise([*starts, found]):
+        assert set(after.kept_edges(graph)) < set(before.kept_edges(graph)), "edges that are gone stay gone"
+    assert all(2 * after.size <= before.size for before, after in itertools.pairwise(starts))
+    assert len(starts[1].kept_edges(graph)) < graph.count_edges(starts[1].gates)
+    assert whole(found.candidates(graph)).calibrated[0] <= target
+
+
 def test_edges_of_each_node_are_counted() -> None:
     config = circuits_model.config()
     graph = ModelGraph(config.model, circuits_model.params(config))
