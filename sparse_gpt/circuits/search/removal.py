@@ -17,7 +17,7 @@ Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None
 Predict = Callable[[np.ndarray, float], tuple[Losses, Costs]]
 """(items,) of 0 and 1, and a bound -> losses of its parts, roughly, where they are at most the bound; costs."""
 WIDTH = 8  # candidates tried at a time
-FEW = 200  # items, few enough for each to be tried
+FEW, PROSPECTS = 200, 50  # items: few enough for each to be tried; how many of more are
 DOUBT = 4  # times the slack: an item is tried whose predicted rise is at most so much
 WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one
 PATIENCE = 32  # items in a row that a sweep by predictions finds harmful before it ends
@@ -229,7 +229,7 @@ def try_doubtful(
 ) -> np.ndarray:
     """Removes items until none can be removed alone, as far as predictions tell: an item whose predicted rise is more
     than DOUBT times the slack, what is left up to the target, is taken to be needed, and of more than FEW items those
-    that are not among the FEW of the smallest costs; all others are tried, once.
+    that are not among the PROSPECTS of the smallest costs; all others are tried, once.
 
     Arguments and result are those of `thin`, whose result this takes.
     """
@@ -240,7 +240,7 @@ def try_doubtful(
         bound = loss + DOUBT * (target - loss)
         guess, costs = predict(kept, bound)
         if len(items) > FEW:
-            items = items[np.argsort(costs(kept)[items], kind="stable")[:FEW]]
+            items = items[np.argsort(costs(kept)[items], kind="stable")[:PROSPECTS]]
         roughly = guess(_without(kept, [items[i : i + 1] for i in range(len(items))]))
         order = items[np.argsort(roughly, kind="stable")][: int(np.sum(roughly <= bound))]
         left = _sweep(losses, kept, order, target, progress)
