@@ -109,6 +109,25 @@ def test_a_circuit_is_found_where_the_model_itself_misses_the_target() -> None:
     assert _marks(margin=0.1, above=0.05, search="paper").selection.allowance == ()
 
 
+def test_natural_text_may_have_more() -> None:
+    """On the family that is made of text, whatever it is called, up to what is asked for; nowhere else."""
+    plain = _marks(margin=0.1, above=0.05)
+    samples = dataclasses.replace(plain.samples, natural="mislabeled")
+    first, model = plain.selection.allowance
+
+    def allowed(above: float, samples: TaskSamples) -> tuple[float, ...]:
+        prune = dataclasses.replace(plain.settings, above_natural=above)
+        config = ground_truth.config(prune)
+        made = Problem.build(LoadedModel(config, ground_truth.params(config.model), "by hand"), samples)
+        fresh = made.allowing(dataclasses.replace(made.selection, allowance=()), 10.0)
+        assert fresh.allowance == (0, above if samples.natural else 0)
+        return made.selection.allowance
+
+    assert allowed(model + 0.5, samples) == (first, model + 0.5)
+    assert allowed(model / 2, samples) == (first, model), "of two allowances the larger one"
+    assert allowed(0.5, plain.samples) == (first, model)
+
+
 def test_a_search_aims_at_what_selection_allows() -> None:
     problem = _marks(margin=0.1, above=0.05)
     np.testing.assert_allclose(mask_search._aim(problem).allowance, problem.selection.allowance, rtol=1e-6)

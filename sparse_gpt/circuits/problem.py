@@ -178,9 +178,11 @@ class Problem:
         return dataclasses.replace(self, selection=self.allowing(self.selection.and_on(further)))
 
     def allowing(self, evaluator: Evaluator, target: float | None = None) -> Evaluator:
-        """An evaluator that allows what `prune.above_model` says (of path searches), where a loss has to reach
-        `target`, or on selection samples the selection target."""
-        return _allowing(evaluator, self.settings, self.selection_target if target is None else target)
+        """An evaluator that allows what `prune.above_model` and `prune.above_natural` say (of path searches), where a
+        loss has to reach `target`, or on selection samples the selection target."""
+        return _allowing(
+            evaluator, self.samples, self.settings, self.selection_target if target is None else target
+        )
 
     def on_family(self, family: str) -> "Problem":
         """The same problem on one of the template families alone; ablation values stay."""
@@ -317,9 +319,17 @@ def _full_task_losses(model: TrainedModel, batches: Mapping[str, TaskBatch]) -> 
     return dict(zip(batches, map(task_loss, np.split(logits, ends[:-1])), strict=True))
 
 
-def _allowing(evaluator: Evaluator, settings: PruneConfig, target: float) -> Evaluator:
+def _allowing(evaluator: Evaluator, samples: TaskSamples, settings: PruneConfig, target: float) -> Evaluator:
     """See `Problem.allowing`."""
-    return evaluator if settings.search == "paper" else evaluator.allowing(settings.above_model, target)
+    if settings.search == "paper":
+        return evaluator
+    allowing, parts = evaluator.allowing(settings.above_model, target), list(samples.parts)
+    if samples.natural not in parts:
+        return allowing
+    allowance = np.array(allowing.allowance)
+    text = parts.index(samples.natural)
+    allowance[text] = max(allowance[text], settings.above_natural)
+    return dataclasses.replace(allowing, allowance=tuple(allowance.tolist()))
 
 
 def _with_answers(gated: GatedModel, batch: TaskBatch) -> TaskBatch:
@@ -349,7 +359,7 @@ def _batches(
     # Where a mean of selection_margin times the target is asked for, the upper end may reach the target itself.
     upper = settings.selection_margin if settings.search == "path" else 0.0
     selection = Evaluator(gated, chosen, tokens, largest_scale=scale, upper_share=upper)
-    selection = _allowing(selection, settings, settings.selection_margin * settings.target_loss)
+    selection = _allowing(selection, samples, settings, settings.selection_margin * settings.target_loss)
     return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
 
 

@@ -169,6 +169,12 @@ class PruneConfig:
         at_least=0,
         at_most=LARGE,
     )
+    above_natural: float = real(
+        0.0,
+        "of the path search: nats that the loss on the family natural, places of text, may be above the target",
+        at_least=0,
+        at_most=LARGE,
+    )
     largest_scale: float = real(16.0, "by which calibration may multiply a circuit's logits", above=0, at_most=16)
     k_coefs: tuple[float, ...] = numbers(
         (1e-4, 3e-4), 0, 1e9, "of the paper's search: cost of an open gate; a search for each"

@@ -210,7 +210,7 @@ class FreshCheck(Part):
     """A minimized circuit on training samples that its selection does not have (path search)."""
 
     task_loss: Nats
-    """There, of the family (or task) with the largest, less what the model's own loss allows it (prune.above_model);
+    """There, of the family (or task) with the largest, less what it is allowed above the target (`allowed`);
     with prune.objective=match a divergence."""
     accepted: bool
     """Whether that is at most the target."""
@@ -247,8 +247,8 @@ class Search(Record):
     reached: bool | None = None
     """Whether the circuit's calibrated loss on selection samples is at most the target; older files do not say it."""
     allowed: dict[str, Nats] = msgspec.field(default_factory=dict)
-    """What selection allows a family (or task) where that is more than its target, since the model's own loss is near
-    it or above (prune.above_model)."""
+    """What selection allows a family (or task) where that is more than its target: the model's own loss is near it or
+    above (prune.above_model), or it is natural text (prune.above_natural)."""
     stages: tuple[Stage, ...] = older(())
     """Sizes from stage to stage."""
     fresh: tuple[FreshCheck, ...] = ()
