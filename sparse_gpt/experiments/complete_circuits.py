@@ -22,6 +22,7 @@ FLAGS = (
     "--config.prune.restored=0.5",
     "--config.prune.largest_scale=1",
     "--config.prune.above_model=0.05",
+    "--config.prune.above_natural=0.1",
     "--config.prune.evaluation_pairs=64",
     "--config.prune.refine_trials=1",
     "--config.prune.random_draws=8",
