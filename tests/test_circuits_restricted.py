@@ -32,10 +32,13 @@ MODELS: dict[str, tuple[float, float, dict[str, Any]]] = {
 
 
 def _support(config: Config, share: float, seed: int = 4) -> np.ndarray:
-    """Gates (nodes,) of a random support; one head of the last layer is closed altogether."""
+    """Gates (nodes,) of a random support. One head of the last layer is closed altogether; the first one of the first
+    layer has open v alone, the other open q too."""
     gates = circuits_model.random_gates(config, seed, share)
     for site in ("attn_q", "attn_k", "attn_v"):
         gates[site][1, 4:] = 0
+    gates["attn_q"][0] = np.repeat([0, 1], 4)
+    gates["attn_k"][0, :4], gates["attn_v"][0, :6] = 0, 1
     return to_vector(gates)
 
 
