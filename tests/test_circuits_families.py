@@ -156,6 +156,11 @@ def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> Non
     one = Problem.build(MODEL, mixture(plain(), {"main": families()["main"]}))
     assert minimal_circuit(one, complete, Stages(), progress=False) is None
     assert minimal_circuit(problem, dataclasses.replace(complete, reached=False), Stages(), progress=False) is None
+    small = dataclasses.replace(
+        nodes_only, prune=dataclasses.replace(nodes_only.prune, refine_most=complete.support.size - 1)
+    )
+    of_small = Problem.build(LoadedModel(small, PARAMS, "ab" * 32), samples)
+    assert minimal_circuit(of_small, complete, Stages(), progress=False) is None, "it was too large itself"
 
 
 def test_the_minimal_circuit_is_on_the_papers_terms() -> None:

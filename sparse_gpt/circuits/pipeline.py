@@ -119,8 +119,9 @@ def search_stages(problem: Problem, stages: Stages | None = None, progress: bool
 
 def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:
     """The circuit inside a complete one that its main template family needs, on the paper's terms; None where one
-    family was searched, or the complete one did not reach the target."""
-    if len(problem.samples.families) < 2 or not complete.reached:
+    family was searched, or the complete one did not reach the target or was too large to be minimized itself."""
+    too_large = complete.support.size > problem.settings.refine_most
+    if len(problem.samples.families) < 2 or not complete.reached or too_large:
         return None
     alone = problem.on_family(nested.first_family(problem)).on_paper_terms()
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:

@@ -180,9 +180,7 @@ class Problem:
     def allowing(self, evaluator: Evaluator, target: float | None = None) -> Evaluator:
         """An evaluator that allows what `prune.above_model` and `prune.above_natural` say (of path searches), where a
         loss has to reach `target`, or on selection samples the selection target."""
-        return _allowing(
-            evaluator, self.samples, self.settings, self.selection_target if target is None else target
-        )
+        return _allowing(evaluator, self.samples, self.settings, self.selection_target if target is None else target)
 
     def on_family(self, family: str) -> "Problem":
         """The same problem on one of the template families alone; ablation values stay."""

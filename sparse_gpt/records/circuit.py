@@ -274,8 +274,8 @@ class Circuit(Record):
     families: tuple[FamilyLosses, ...] = ()
     """Template families of the task, searched on or not; older files have none."""
     minimal: InnerCircuit | None = None
-    """The part of this circuit that its main family alone needs, where it was searched on several and reached the
-    target; missing elsewhere."""
+    """The part of this circuit that its main family alone needs, where it was searched on several, reached the target
+    and has no more nodes than prune.refine_most; missing elsewhere."""
     path_statistics: PathStatistics = older(PathStatistics(), "bookkeeping")
     """Edges and paths that it uses."""
 
