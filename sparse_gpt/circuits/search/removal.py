@@ -1,5 +1,5 @@
 """Removing items from a set while a loss stays at its target: one by one until none can go, or many at once by what is
-predicted and then verified. Items are anything; `minimize` removes nodes and edges of a circuit.
+predicted and then verified. Items are anything; minimize.py removes nodes and edges of a circuit.
 """
 
 from collections.abc import Callable, Iterator
