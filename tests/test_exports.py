@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 
 from sparse_gpt.circuits import storage
@@ -69,16 +70,60 @@ def test_tables_and_graphml_hold_every_node_and_edge(folder: Path, tmp_path: Pat
     assert "It copies & closes." in (root.findtext(f"{space}desc") or "")
 
 
+def _object(kinds: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "object", "properties": {**kinds, **(optional or {})}, "required": list(kinds)}
+
+
+def _all_of(kind: str, *names: str) -> dict[str, Any]:
+    return {name: {"type": kind} for name in names}
+
+
+def _list_of(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+# What the schema that Neuronpedia checks uploads with (hijohnnylin/neuronpedia, apps/webapp/app/api/graph/
+# graph-schema.json, version 1.0.0) asks of what is written here.
+ATTRIBUTION_GRAPHS = jsonschema.Draft7Validator(
+    _object(
+        {
+            "metadata": _object(
+                {**_all_of("string", "slug", "scan", "prompt"), "prompt_tokens": _list_of({"type": "string"})},
+                {"info": _object({}, {"description": {"type": "string"}, "generator": {"type": "object"}})},
+            ),
+            "qParams": _object(
+                {},
+                {
+                    "pinnedIds": _list_of({"type": "string"}),
+                    "supernodes": {"type": "array"},
+                    **_all_of("string", "linkType", "clickedId"),
+                },
+            ),
+            "nodes": _list_of(
+                _object(
+                    {
+                        **_all_of("string", "node_id", "feature_type", "jsNodeId", "clerp"),
+                        "feature": {"type": ["integer", "null"]},
+                        "layer": {"type": ["string", "integer"]},
+                        "ctx_idx": {"type": "integer"},
+                    },
+                    {name: {"type": ["number", "null"]} for name in ("influence", "activation")},
+                )
+            ),
+            "links": _list_of(_object({**_all_of("string", "source", "target"), "weight": {"type": "number"}})),
+        }
+    )
+)
+
+
 def test_attribution_graphs_are_as_other_programs_read_them(folder: Path, tmp_path: Path) -> None:
     labels(folder)
     files = read_circuit(folder / "circuits" / TASK)
     export_circuit(files, D_HEAD, "run", tmp_path)
     tree = json.loads((tmp_path / "attribution_graph.json").read_text(encoding="utf-8"))
-    # What the JSON Schema of attribution graphs asks for.
-    assert {"metadata", "qParams", "nodes", "links"} <= set(tree)
-    assert {"slug", "scan", "prompt", "prompt_tokens"} <= set(tree["metadata"])
-    for node in tree["nodes"]:
-        assert {"node_id", "feature", "layer", "ctx_idx", "feature_type", "jsNodeId", "clerp"} <= set(node)
+    assert not list(ATTRIBUTION_GRAPHS.iter_errors(tree))
+    unnamed = {**tree, "nodes": [{**tree["nodes"][0], "clerp": None}], "links": [{"source": "a", "target": "b"}]}
+    assert len(list(ATTRIBUTION_GRAPHS.iter_errors(unnamed))) == 2
     converted(tree, AttributionGraph)
     with pytest.raises(InputError, match="weight"):
         converted({**tree, "links": [{"source": "a", "target": "b"}]}, AttributionGraph)

@@ -69,7 +69,8 @@ class Parameters(Part):
 
 
 class AttributionGraph(Part):
-    """The file. What these classes say of it was compared with the JSON Schema that Neuronpedia checks uploads with."""
+    """The file. That of quickstart's quote circuit (155 nodes, 302 links) was valid by the JSON Schema that Neuronpedia
+    checks uploads with; a test holds what is written to what that asks for."""
 
     metadata: Metadata
     qParams: Parameters
