@@ -19,6 +19,7 @@ from sparse_gpt.config import NODE_SITES, Config
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.model import build
 from sparse_gpt.model.taps import chain, recorder
+from sparse_gpt.model.transformer import EVERYWHERE
 from sparse_gpt.parameters import Params
 from sparse_gpt.training.checkpoint import save_params
 from sparse_gpt.training.manifest import params_sha256
@@ -73,7 +74,7 @@ def by_jax(
     batch, gates, store = jnp.asarray(tokens[None]), circuit.gates(config.model), {}
     full: Any = build(config).apply({"params": params}, batch)
     gated = without_pruned_edges(gated_model(config, params, circuit.values), circuit)
-    tap = chain(gated.tap(gates, batch, None), *([changes] if changes else []), recorder(store, NODE_SITES))
+    tap = chain(gated.tap(gates, batch, EVERYWHERE), *([changes] if changes else []), recorder(store, NODE_SITES))
     logits: Any = gated.model.apply({"params": gated.params}, batch, tap=tap)
     shifted = circuit.scale * np.asarray(logits)[0]
     for token, value in circuit.shift:

@@ -11,8 +11,8 @@ from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.standalone.build import extract
-from sparse_gpt.circuits.run.standalone.layout import packed
 from sparse_gpt.circuits.run.standalone.model import Mlp, StandaloneCircuit, TopKGate
+from sparse_gpt.circuits.run.task_batch import packed
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.sparsity.topk import abs_topk
@@ -66,7 +66,7 @@ def test_logits_of_the_circuit_alone(fraction: float, share: float, kept_share: 
     expected = circuits_model.reference_answer_logits(config, params, BATCH, circuit.to_dict(), circuit.values)
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    side_by_side = answer_logits(alone, packed(BATCH, 40, 64))
+    side_by_side = answer_logits(alone, packed(BATCH, 64 * 8, 40))
     np.testing.assert_allclose(side_by_side[:32], expected, rtol=1e-4, atol=1e-4)
     assert np.isfinite(side_by_side).all()
 

@@ -5,7 +5,7 @@ K d_head, F d_mlp, V vocabulary; Q counts the positions that are still computed 
 """
 
 import dataclasses
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from sparse_gpt.config import Config, ModelConfig, activation_sites
 from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend, causal_attention
+from sparse_gpt.model.packing import Packing
 from sparse_gpt.model.placement import gather_channels, replicate_channels
 from sparse_gpt.model.taps import Tap, identity
 from sparse_gpt.parameters import Params, parameter_table
@@ -43,6 +44,38 @@ class Nodes:
             return abs_topk(x, k)
         parts = [abs_topk(x[..., i, :], k) if on else x[..., i, :] for i, on in enumerate(acts)]
         return jnp.stack(parts, axis=-2) if any(acts) else x
+
+
+class Wanted(NamedTuple):
+    """Where a sublayer's outputs are wanted, and how its sequences lie.
+
+    Attributes:
+      positions: (B,) one of each sequence; None: all.
+      packing: of sequences side by side, B and T being 1 and N then; None: they are padded to T.
+    """
+
+    positions: jax.Array | None = None
+    packing: Packing | None = None
+
+    def of(self, x: jax.Array) -> jax.Array:
+        """x (B, T, ...), or alike for all sequences (1, T, ...), where it is wanted: (B, Q, ...)."""
+        if self.positions is None:
+            return x
+        if len(x) == 1:
+            rows = self.positions if self.packing is None else self.packing.ends
+            return jnp.take(x[0], rows, axis=0)[:, None]
+        return jnp.take_along_axis(x, self.positions.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
+
+    def by_sequence(self, x: jax.Array) -> jax.Array:
+        """x (B, T, n) with a row for each sequence."""
+        return x if self.packing is None else self.packing.by_sequence(x[0])
+
+    def as_given(self, x: jax.Array) -> jax.Array:
+        """What `by_sequence` laid out, back again."""
+        return x if self.packing is None else self.packing.side_by_side(x)[None]
+
+
+EVERYWHERE = Wanted()
 
 
 class _Part(nn.Module):
@@ -93,17 +126,22 @@ class Attention(_Part):
         if self.config.attention_sink:
             self.sink = self.tensor("sink", jnp.float32)
 
-    def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes, positions: jax.Array | None) -> jax.Array:
+    def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes, wanted: Wanted) -> jax.Array:
         m, sites = self.config, ("attn_q", "attn_k", "attn_v")
-        batch, time = x_BxTxR.shape[:2]
-        qkv = nodes.sparsify(sites, gather_channels(self.c_attn(x_BxTxR)).reshape(batch, time, 3, -1))
+        qkv = gather_channels(self.c_attn(x_BxTxR)).reshape(*x_BxTxR.shape[:2], 3, -1)
+        qkv = nodes.sparsify(sites, qkv)
         q, k, v = (qkv[:, :, i] for i in range(3))
-        q = q if positions is None else _at(q, positions)
-        q, k, v = (nodes.tap(site, layer, x) for site, x in zip(sites, (q, k, v), strict=True))
-        q, k, v = (jnp.swapaxes(a.reshape(batch, -1, m.n_head, m.d_head), 1, 2) for a in (q, k, v))
+        q, k, v = (nodes.tap(site, layer, x) for site, x in zip(sites, (wanted.of(q), k, v), strict=True))
+        k, v = (wanted.by_sequence(x) for x in (k, v))
+        q = q if wanted.positions is not None else wanted.by_sequence(q)
+        q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], m.n_head, m.d_head), 1, 2) for x in (q, k, v))
         sink = self.sink if m.attention_sink else jnp.full(m.n_head, -jnp.inf, jnp.float32)
-        y = causal_attention(q, k, v, sink) if positions is None else attend(q, k, v, sink, positions[:, None])
-        y = nodes("attn_y", layer, jnp.swapaxes(y, 1, 2).reshape(batch, -1, m.n_head * m.d_head))
+        if wanted.positions is None:
+            y = causal_attention(q, k, v, sink)
+        else:
+            y = attend(q, k, v, sink, wanted.positions[:, None])
+        y = jnp.swapaxes(y, 1, 2).reshape(len(y), -1, m.n_head * m.d_head)
+        y = nodes("attn_y", layer, y if wanted.positions is not None else wanted.as_given(y))
         return nodes("attn_out", layer, replicate_channels(self.c_proj(y)))
 
 
@@ -135,7 +173,7 @@ class Block(_Part):
         sublayer: int,
         layer: int,
         nodes: Nodes,
-        positions: jax.Array | None,
+        wanted: Wanted,
     ) -> jax.Array:
         tap = nodes.tap
         relu = self.config.residual_activation == "relu"
@@ -144,16 +182,12 @@ class Block(_Part):
             read = replicate_channels(self.ln_1(h_BxTxD, "attn_norm", layer, tap))
             if position_1xTxP is not None:
                 read = _append(read, self.ln_p1(position_1xTxP))
-            delta = self.attn(nodes("attn_in", layer, read), layer, nodes, positions)
-            stream = h_BxTxD if positions is None else _at(h_BxTxD, positions)
-            h = stream + delta
+            h = wanted.of(h_BxTxD) + self.attn(nodes("attn_in", layer, read), layer, nodes, wanted)
             return nodes("resid_post_attn", layer, nn.relu(h) if relu else h)
         h_BxTxD = tap("resid_mid", layer, h_BxTxD)
         read = replicate_channels(self.ln_2(h_BxTxD, "mlp_norm", layer, tap))
         if position_1xTxP is not None:
-            own = self.ln_p2(position_1xTxP)
-            own = jnp.broadcast_to(own, (read.shape[0], *own.shape[1:]))
-            read = _append(read, own if positions is None else _at(own, positions))
+            read = _append(read, wanted.of(self.ln_p2(position_1xTxP)))
         h = h_BxTxD + self.mlp(nodes("mlp_in", layer, read), layer, nodes)
         return nodes("resid_post_mlp", layer, nn.relu(h) if relu else h)
 
@@ -189,27 +223,36 @@ class Transformer(_Part):
         if m.bigram:
             self.bigram = self.tensor("bigram", jnp.float32)
 
-    def __call__(self, tokens: jax.Array, tap: Tap = identity, positions: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        tap: Tap = identity,
+        positions: jax.Array | None = None,
+        packing: Packing | None = None,
+    ) -> jax.Array:
         """Logits, float32.
 
         Args:
-          tokens: (B, T) integers.
+          tokens: (B, T) integers, or (1, N) of sequences side by side.
           tap: called at every node site, see model/taps.py.
           positions: (B,) one position per sequence, or None. When given, logits are computed only there, shape
             (B, 1, V), and everything after the last layer's keys and values is skipped at other positions
             (the taps then see Q = 1 there). The values are those of the full computation.
+          packing: of sequences side by side; its `positions` are the only ones that may be asked for. Taps see
+            (1, N, width) where they else see (B, T, width).
 
         Returns:
           (B, T, V) logits, or (B, 1, V).
         """
-        h = self.run(self.embed(tokens), 0, 2 * self.config.n_layer, tap, positions)
-        return self.unembed(h, tokens if positions is None else _at(tokens, positions), tap)
+        wanted = Wanted(positions, packing)
+        h = self.run(self.embed(tokens, packing), 0, 2 * self.config.n_layer, tap, wanted)
+        return self.unembed(h, wanted.of(tokens), tap)
 
-    def embed(self, tokens: jax.Array) -> jax.Array:
+    def embed(self, tokens: jax.Array, packing: Packing | None = None) -> jax.Array:
         """Residual stream at boundary 0, (B, T, D)."""
         h = jnp.take(self.wte, tokens, axis=0)
         if self.config.position == "additive":
-            h = h + self.wpe[None, : tokens.shape[1]]
+            h = h + self._by_position(self.wpe, tokens.shape[1], packing)
         return replicate_channels(h)
 
     def run(
@@ -218,19 +261,19 @@ class Transformer(_Part):
         start: int = 0,
         stop: int | None = None,
         tap: Tap = identity,
-        positions: jax.Array | None = None,
+        wanted: Wanted = EVERYWHERE,
     ) -> jax.Array:
-        """Residual stream at boundary `stop` from the one at `start`.
+        """Residual stream at boundary `stop` from the one at `start`; from the last attention on where it is `wanted`.
 
         Boundaries count sublayers: 0 is the embedding, 2 l + 1 is after attention of layer l, 2 l + 2 after its MLP.
         """
         stop = 2 * self.config.n_layer if stop is None else stop
         nodes = Nodes(self.activation_fraction, self.activation_sites, tap)
         last_attention = 2 * self.config.n_layer - 2
-        position = self._concatenated(h.shape[1])
+        position = self._concatenated(h.shape[1], wanted.packing)
         for index in range(start, stop):
-            at = positions if index >= last_attention else None
-            h = self.h[index // 2](h, position, index % 2, index // 2, nodes, at)
+            here = wanted if index >= last_attention else wanted._replace(positions=None)
+            h = self.h[index // 2](h, position, index % 2, index // 2, nodes, here)
         return h
 
     def unembed(self, h: jax.Array, tokens: jax.Array, tap: Tap = identity) -> jax.Array:
@@ -246,20 +289,19 @@ class Transformer(_Part):
             logits = logits + jnp.take(self.bigram, tokens.reshape(-1), axis=0)
         return replicate_channels(logits.reshape(*h.shape[:-1], m.vocab_size))
 
-    def _concatenated(self, time: int) -> jax.Array | None:
+    def _concatenated(self, time: int, packing: Packing | None) -> jax.Array | None:
         """Concatenated position channels (1, T, d_position), or None."""
         if self.config.position == "concat":
-            return self.wpe[None, :time]
+            return self._by_position(self.wpe, time, packing)
         if self.config.position == "sinusoidal":
-            table = sinusoids(self.config.context, self.config.d_position)[None, :time]
-            return jnp.asarray(table, jnp.dtype(self.dtype))
+            table = jnp.asarray(sinusoids(self.config.context, self.config.d_position), jnp.dtype(self.dtype))
+            return self._by_position(table, time, packing)
         return None
 
-
-def _at(x: jax.Array, positions: jax.Array) -> jax.Array:
-    """x (B, T, ...) at one position per row: (B, 1, ...)."""
-    index = positions.reshape(-1, *(1,) * (x.ndim - 1))
-    return jnp.take_along_axis(x, index, axis=1)
+    @staticmethod
+    def _by_position(table: jax.Array, time: int, packing: Packing | None) -> jax.Array:
+        """(1, T, P) rows of a table (context, P)."""
+        return (table[:time] if packing is None else jnp.take(table, packing.at, axis=0))[None]
 
 
 def _append(x: jax.Array, own: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from sparse_gpt.circuits.run.objective import LARGEST, bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.config import NODE_SITES, READS, WRITES
 from sparse_gpt.model.taps import chain, recorder, site_widths
-from sparse_gpt.model.transformer import apply
+from sparse_gpt.model.transformer import EVERYWHERE, apply
 from sparse_gpt.records import Traces
 from sparse_gpt.records.base import Number
 from sparse_gpt.records.traces import Sample, VocabularyEntry
@@ -85,7 +85,7 @@ def traces(
 def _record(gated: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
     """Answer and foil logits (B, 2) of the gated model, and site -> per layer (B, T, width), gated."""
     store: dict[tuple[str, int], jax.Array] = {}
-    tap = chain(gated.tap(gates, batch.tokens, None), recorder(store, NODE_SITES))
+    tap = chain(gated.tap(gates, batch.tokens, EVERYWHERE), recorder(store, NODE_SITES))
     logits = apply(gated.model, gated.params, batch.tokens, tap=tap)
     rows = jnp.arange(batch.tokens.shape[0])
     choices = jnp.stack([batch.answer, batch.foil], axis=1)

@@ -15,8 +15,7 @@ import numpy as np
 from sparse_gpt.circuits.nodes import Gates, from_vector
 from sparse_gpt.circuits.run.edge_ablation import NOWHERE, PADDING, ablate_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.standalone.layout import PackedBatch
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import AnyBatch
 from sparse_gpt.config import ModelConfig
 
 CANDIDATES = 8
@@ -66,7 +65,7 @@ class CandidateModel(Protocol):
     """
 
     def candidate_logits(
-        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch | PackedBatch, *, differentiable: bool
+        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: AnyBatch, *, differentiable: bool
     ) -> jax.Array:
         """(B, 2) logits of answer and foil of one candidate; pure.
 
@@ -74,7 +73,7 @@ class CandidateModel(Protocol):
             gates: site -> (n_layer, width).
             places: (E,) from `edge_ablation.edge_places`.
             kept: (E,) 1 where the edge stays, 0 where it carries its source's ablation value.
-            batch: B samples; the full model takes padded ones alone.
+            batch: B samples.
             differentiable: whether closed gates must have gradients, too.
         """
         ...
@@ -87,10 +86,8 @@ class WholeModel:
     gated: GatedModel
 
     def candidate_logits(
-        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch | PackedBatch, *, differentiable: bool
+        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: AnyBatch, *, differentiable: bool
     ) -> jax.Array:
         """See `CandidateModel`."""
-        if isinstance(batch, PackedBatch):
-            raise TypeError("the full model takes prompts that are padded to one length")
         model = ablate_edges(self.gated, gates, places, kept)
         return model.answer_logits(gates, batch) if differentiable else model.answer_logits_of_one(gates, batch)

@@ -19,20 +19,30 @@ from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candid
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, losses_by_task, task_loss
-from sparse_gpt.circuits.run.standalone.layout import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, few, joined, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import (
+    AnyBatch,
+    PackedBatch,
+    TaskBatch,
+    by_task_and_length,
+    few,
+    joined,
+    packed,
+    rows,
+    tokens_of,
+    trimmed,
+)
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
-TOKENS = 1024  # within a support, a multiple that the tokens of ROWS prompts are filled up to
+TOKENS = 1024  # a multiple that the tokens of ROWS prompts are filled up to
 LENGTH = 8  # within a support, a multiple that the longest of them is filled up to
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
-Piece = tuple[CandidateModel, TaskBatch | PackedBatch]
+Piece = tuple[CandidateModel, AnyBatch]
 # Of the model, the restricted model, the ablation set; SHA-256 of samples and candidate.
 Key = tuple[int, int, int, str]
 
@@ -200,14 +210,13 @@ class Evaluator:
             if model is self.subcircuits:
                 pieces.append((model, self._packed(batch)))
             else:
-                pieces.append((model, trimmed(filled(batch, whole=len(batches) > 1))))
+                pieces.append((model, _packed(batch, ROWS if len(batches) > 1 else 0)))
         return pieces
 
     def _packed(self, batch: TaskBatch) -> PackedBatch:
         """A piece of the batch without padding between its prompts."""
         tokens, time = self.room
-        longest = max(time, int(np.max(batch.positions)) + 1)
-        return packed(batch._replace(tokens=batch.tokens[:, :longest]), ROWS, tokens)
+        return packed(_alike(batch), tokens_of(batch, tokens), ROWS, max(time, int(np.max(batch.positions)) + 1))
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
@@ -315,7 +324,7 @@ class Evaluator:
     ) -> tuple[GateArrays, np.ndarray]:
         """`slopes` of the one candidate with these gates and edges, under a calibration."""
         some = self._some()
-        batch = rows(self.batch, some)._replace(task=None, foil_share=None)
+        batch = _packed(rows(self.batch, some), len(some))
         equal = np.full(len(some), 1 / len(some), np.float32)
         wanted = programs.Wanted(self.index[some], self._foil_share(some), equal)
         whole, places = self._whole(self.first_set), candidate.places
@@ -367,7 +376,8 @@ class Evaluator:
     def gate_slopes(self, gates: np.ndarray) -> np.ndarray:
         """(nodes,) gradient of the uncalibrated task loss of at most ROWS samples, with respect to gates (nodes,) of
         any size. Where it is not a number, 0."""
-        batch = rows(self.batch, few(self.batch, ROWS))._replace(task=None, foil_share=None)
+        some = few(self.batch, ROWS)
+        batch = _packed(rows(self.batch, some), len(some))
         layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
         slopes = jax.device_get(programs.gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
         return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
@@ -396,8 +406,13 @@ def room_of(batch: TaskBatch) -> tuple[int, int]:
     return -(-most // TOKENS) * TOKENS, -(-int(np.max(lengths)) // LENGTH) * LENGTH
 
 
-def filled(batch: TaskBatch, whole: bool) -> TaskBatch:
-    """A batch repeated to ROWS rows, or to half as many where these are enough and it need not be `whole`, without what
-    tells its tasks apart: few programs serve all."""
-    count = ROWS if whole or len(batch.positions) > ROWS // 2 else ROWS // 2
-    return rows(batch, np.resize(np.arange(len(batch.positions)), count))._replace(task=None, foil_share=None)
+def _packed(batch: TaskBatch, count: int) -> PackedBatch:
+    """A batch as the whole model takes it: filled up to `count` prompts, 0 for half of ROWS where these are enough and
+    else ROWS, and to a multiple of TOKENS."""
+    count = count or (ROWS if len(batch.positions) > ROWS // 2 else ROWS // 2)
+    return packed(_alike(trimmed(batch)), tokens_of(batch, TOKENS), count)
+
+
+def _alike(batch: TaskBatch) -> TaskBatch:
+    """A batch without what tells its tasks apart: programs do not need it."""
+    return batch._replace(task=None, foil_share=None)

@@ -13,14 +13,13 @@ from sparse_gpt.circuits.run.calibration import Calibration, apply
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import traced_losses
-from sparse_gpt.circuits.run.standalone.layout import PackedBatch
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import AnyBatch, TaskBatch
 from sparse_gpt.parameters import Leaf
 
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
 _COMPILED: set[Program] = set()  # what `_logits` was called with
-Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, TaskBatch | PackedBatch, np.int32]  # arguments of `_logits`
+Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, AnyBatch, np.int32]  # arguments of `_logits`
 
 
 @jax.jit
@@ -29,7 +28,7 @@ def _logits(
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
-    batch: TaskBatch | PackedBatch,
+    batch: AnyBatch,
     count: jax.Array,
 ) -> jax.Array:
     """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
@@ -90,7 +89,7 @@ def slopes(
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
-    batch: TaskBatch | PackedBatch,
+    batch: AnyBatch,
     wanted: Wanted,
     calibration: Calibration,
 ) -> tuple[Gates, jax.Array]:
@@ -105,7 +104,7 @@ def slopes(
 
 
 @jax.jit
-def gate_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> Gates:
+def gate_slopes(model: GatedModel, gates: Gates, batch: AnyBatch) -> Gates:
     """Gradient of the uncalibrated task loss with respect to gates of any size. Without edges, whose gradients would
     need those of all weights."""
     return jax.grad(lambda gates: binary_loss(model.answer_logits(gates, batch)))(gates)

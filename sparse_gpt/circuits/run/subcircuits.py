@@ -18,9 +18,8 @@ from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.standalone.build import active_heads, build_from_nodes
-from sparse_gpt.circuits.run.standalone.layout import PackedBatch
 from sparse_gpt.circuits.run.standalone.model import Attention, NodeSite, ReadSite, StandaloneCircuit, TopKGate
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import AnyBatch
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.parameters import Leaf
 
@@ -57,7 +56,7 @@ class Subcircuits:
         return ~np.any(gates[:, np.asarray(self.support) == 0], axis=1)
 
     def candidate_logits(
-        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch | PackedBatch, *, differentiable: bool
+        self, gates: Gates, places: jax.Array, kept: jax.Array, batch: AnyBatch, *, differentiable: bool
     ) -> jax.Array:
         """See `candidates.CandidateModel`; nodes outside the support count as closed, and have no gradients."""
         del differentiable
@@ -74,7 +73,7 @@ class Subcircuits:
             start += site.weights.size
         return self._with_sites(gates, sites).answer_logits(batch)
 
-    def answer_logits(self, gates: Gates, batch: TaskBatch) -> jax.Array:
+    def answer_logits(self, gates: Gates, batch: AnyBatch) -> jax.Array:
         """(B, 2) logits of answer and foil with every edge, as `GatedModel.answer_logits` gives them."""
         sites = {
             (name, layer): replace(site, top_k=self._gated(site.top_k, gates, name, layer))

@@ -19,13 +19,12 @@ from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
-from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, filled, room_of
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, room_of
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import weights_of_worst
 from sparse_gpt.circuits.run.programs import Wanted, slopes
-from sparse_gpt.circuits.run.standalone.layout import packed_values
 from sparse_gpt.circuits.run.subcircuits import Site, Subcircuits, build_subcircuits, with_sites
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import TaskBatch, packed_values, rows, trimmed
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import chain, gate
 from sparse_gpt.model.transformer import apply
@@ -92,7 +91,8 @@ class Predictor(Evaluator):
         places, stays = jnp.asarray(candidate.places), jnp.asarray(kept[0])
 
         def of(start: int) -> Thresholds:
-            batch = filled(rows(trimmed(self.batch), slice(start, start + ROWS)), whole=True)
+            own = np.minimum(np.arange(start, start + ROWS), len(self.batch.positions) - 1)  # ROWS, whatever is left
+            batch = rows(trimmed(self.batch), own)._replace(task=None, foil_share=None)
             found: Thresholds = jax.device_get(_thresholds(self.gated, gates, places, stays, batch))
             return found
 

@@ -24,7 +24,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.task_batch import AnyBatch, PackedBatch, TaskBatch, packed, rows
 from sparse_gpt.circuits.search import paper_search, path_search, pause
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.integrated_gradients import Start
@@ -35,6 +35,7 @@ from sparse_gpt.progress import ProgressBar
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
 COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have closed for good is not computed any more
 WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
+TOKENS = 64  # of a path search's batch, a multiple
 WORTH_AGAIN = 4  # times fewer nodes than a restricted model has, for which another is worth compiling
 States = paper_search.SearchState | PathState
 
@@ -57,7 +58,7 @@ def advance(
     h: Hyperparameters,
     states: States,
     first: jax.Array,
-    batches: TaskBatch,
+    batches: AnyBatch,
     steps: int,
     mesh: Mesh | None = None,
     tie_qk: bool = False,
@@ -88,7 +89,7 @@ def _advance(
     h: Hyperparameters,
     states: States,
     first: jax.Array,
-    batches: TaskBatch,
+    batches: AnyBatch,
     aim: Aim | None,
     steps: int,
     tie_qk: bool,
@@ -103,10 +104,10 @@ def _advance(
         raise TypeError("the paper's search runs in the whole model")
     together = jax.vmap(one, in_axes=(0, 0, None, None if aim is None else 0))
 
-    def body(states: States, at: tuple[jax.Array, TaskBatch]) -> tuple[States, tuple[jax.Array, jax.Array]]:
+    def body(states: States, at: tuple[jax.Array, AnyBatch]) -> tuple[States, tuple[jax.Array, jax.Array]]:
         return together(h, states, *at)
 
-    length = batches.positions.shape[0]
+    length = len(batches.answer)
     return jax.lax.scan(body, states, (first + jnp.arange(length), batches))
 
 
@@ -144,6 +145,7 @@ def search(
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
     model = _restricted(problem, states, problem.gated) if isinstance(states, PathState) else problem.gated
+    room = _room(problem, h)
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
@@ -155,7 +157,7 @@ def search(
             if isinstance(states, PathState) and _compacts(problem, first, chunk):
                 states = _compacted(h, states, settings.tie_qk)
                 model = _restricted(problem, states, model)
-            batches = _batches_of(problem, h, first, chunk)
+            batches = _batches_of(problem, h, first, chunk, room)
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
@@ -277,18 +279,34 @@ def _batches(train: TaskBatch, first: int, count: int, batch_pairs: int) -> Task
     return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=2).reshape(count, 2 * batch_pairs))
 
 
-def _batches_of(problem: Problem, h: Hyperparameters, first: int, count: int) -> TaskBatch:
-    """Batches first .. first + count - 1 of all searches: leading axes (count,), or (count, S) where each has its own.
+def _batches_of(problem: Problem, h: Hyperparameters, first: int, count: int, room: int) -> AnyBatch:
+    """Batches first .. first + count - 1 of all searches: leading axes (count,), or (count, S) where each has its own,
+    whose prompts lie side by side, filled up to `room` tokens.
 
     A search's own order of the pairs is drawn anew for every time around them; pairs of several tasks alternate.
     """
-    train, pairs = problem.train, problem.settings.batch_pairs
     if problem.settings.search == "paper":
-        return _batches(train, first, count, pairs)
-    tasks = len(problem.samples.parts)
+        return _batches(problem.train, first, count, problem.settings.batch_pairs)
+    of_steps = _own_rows(problem, h, first, count)
+    each = [[packed(rows(problem.train, one), room) for one in of_searches] for of_searches in of_steps]
+    stacked: PackedBatch = jax.tree.map(lambda *leaves: np.stack(leaves), *(one for step in each for one in step))
+    return jax.tree.map(lambda leaf: leaf.reshape(*of_steps.shape[:2], *leaf.shape[1:]), stacked)
+
+
+def _room(problem: Problem, h: Hyperparameters) -> int:
+    """Tokens of the largest batch of all path searches, a multiple of TOKENS."""
+    if problem.settings.search == "paper":
+        return 0
+    lengths = problem.train.positions[_own_rows(problem, h, 0, problem.settings.steps)] + 1
+    return int(-(-np.max(np.sum(lengths, axis=2)) // TOKENS) * TOKENS)
+
+
+def _own_rows(problem: Problem, h: Hyperparameters, first: int, count: int) -> np.ndarray:
+    """(count, S, B) training samples of batches first .. first + count - 1."""
+    train, pairs, tasks = problem.train, problem.settings.batch_pairs, len(problem.samples.parts)
     orders = np.stack([_own_pairs(int(seed), train, first * pairs, count * pairs, tasks) for seed in h.seed])
     pair = orders.reshape(len(orders), count, pairs).swapaxes(0, 1)
-    return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=3).reshape(count, len(orders), 2 * pairs))
+    return np.stack([2 * pair, 2 * pair + 1], axis=3).reshape(count, len(orders), 2 * pairs)
 
 
 def _own_pairs(seed: int, train: TaskBatch, first: int, count: int, tasks: int) -> np.ndarray:

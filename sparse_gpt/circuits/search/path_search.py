@@ -20,7 +20,7 @@ from sparse_gpt.circuits.nodes import LIMIT, GateArrays, Gates, hard_concrete, h
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import traced_losses
 from sparse_gpt.circuits.run.subcircuits import Subcircuits
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import AnyBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.config import NODE_SITES
@@ -195,7 +195,7 @@ def update(
     h: Hyperparameters,
     state: PathState,
     step: jax.Array,
-    batch: TaskBatch,
+    batch: AnyBatch,
     steps: int,
     tie_qk: bool = False,
 ) -> tuple[PathState, tuple[jax.Array, jax.Array]]:

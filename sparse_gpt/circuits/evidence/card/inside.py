@@ -21,7 +21,7 @@ from sparse_gpt.circuits.run.objective import bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, recorder
-from sparse_gpt.model.transformer import apply
+from sparse_gpt.model.transformer import EVERYWHERE, apply
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.records import Node
 
@@ -48,7 +48,7 @@ def _run(
         name = f"{site} {layer}"
         return jnp.where(where[name][None, None, :] > 0, values[name], x) if name in values else x
 
-    tap: Tap = chain(model.tap(gates, batch.tokens, None), put, recorder(seen, (*NODE_SITES, *NORM_TAPS)))
+    tap: Tap = chain(model.tap(gates, batch.tokens, EVERYWHERE), put, recorder(seen, (*NODE_SITES, *NORM_TAPS)))
     run_method, at = functools.partial(apply, model.model, model.params), batch.positions[:, None]
     h = run_method(batch.tokens, method="embed")
     h = run_method(h, 0, None, tap, method="run")

@@ -7,7 +7,7 @@ constants. Where few nodes are open their ranks are counted, which takes a compa
 a competitor; where many are, the whole site is selected from.
 
 Channels come first and tokens side by side: then a channel is a row, ranks are counted for many tokens at once, and
-prompts of different lengths can stand one after the other without padding between them (`Layout`).
+prompts of different lengths can stand one after the other without padding between them (`Packing`).
 
 B prompts, N tokens (B where only those that predict the answer are still needed), T tokens of the longest prompt, C
 carried residual channels, A heads with an open node. Channels that are not carried depend on the current token alone;
@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sparse_gpt.circuits.run.standalone.layout import Layout, PackedBatch, padded_layout
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import AnyBatch
 from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend, attend_alike, causal_attention
+from sparse_gpt.model.packing import Packing, of_padded
 from sparse_gpt.model.transformer import LAYER_EPS, RMS_EPS
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.sparsity.topk import abs_topk
@@ -179,28 +179,28 @@ class Attention:
     sink: Leaf
     out: NodeSite
 
-    def __call__(self, h: jax.Array, tokens: jax.Array, layout: Layout, last: bool) -> jax.Array:
+    def __call__(self, h: jax.Array, tokens: jax.Array, packing: Packing, last: bool) -> jax.Array:
         """Open writes: (n, N), or (n, B) where answers are predicted if this is the `last` attention."""
-        read = self.read(h, tokens, layout.at)
-        asking, query_at = (read[:, layout.ends], layout.at[layout.ends]) if last else (read, layout.at)
+        read = self.read(h, tokens, packing.at)
+        asking, query_at = (read[:, packing.ends], packing.positions) if last else (read, packing.at)
         if not len(self.sink):  # every head is constant
             return self.out(jnp.zeros((0, asking.shape[1]), h.dtype), query_at)
-        k, v = self.k(read, layout.at), self.v(read, layout.at)
-        v = self._heads(layout.by_prompt(self.slots[2].by_token(v)))
+        k, v = self.k(read, packing.at), self.v(read, packing.at)
+        v = self._heads(packing.by_sequence(self.slots[2].by_token(v)))
         count, found = len(self.sink) - len(self.scores.constants), []
         if count:
             q = self.slots[0].by_token(self.q(asking, query_at))
-            q = self._heads(q[:, None] if last else layout.by_prompt(q), count)
-            keys = self._heads(layout.by_prompt(self.slots[1].by_token(k)), count)
+            q = self._heads(q[:, None] if last else packing.by_sequence(q), count)
+            keys = self._heads(packing.by_sequence(self.slots[1].by_token(k)), count)
             own = v[:, :count], self.sink[:count]
             found.append(attend(q, keys, *own, query_at[:, None]) if last else causal_attention(q, keys, *own))
         if count < len(self.sink):
-            scores = jnp.swapaxes(layout.by_prompt(self.scores.by_token(k)), 1, 2)
+            scores = jnp.swapaxes(packing.by_sequence(self.scores.by_token(k)), 1, 2)
             y = attend_alike(scores, v[:, count:], self.sink[count:])
             found.append(jnp.take_along_axis(y, query_at[:, None, None, None], axis=2) if last else y)
         y = jnp.swapaxes(jnp.concatenate(found, axis=1), 1, 2)
         y = y.reshape(*y.shape[:2], -1)  # (B, T or 1, A * slots)
-        return self.out((y[:, 0] if last else layout.side_by_side(y)).T, query_at)
+        return self.out((y[:, 0] if last else packing.side_by_side(y)).T, query_at)
 
     def _heads(self, x: jax.Array, count: int | None = None) -> jax.Array:
         """(B, T, A * slots), or of so many heads, as (B, A, T, slots)."""
@@ -263,19 +263,19 @@ class StandaloneCircuit:
     bigram: Leaf
     layer_norm: bool = flax.struct.field(pytree_node=False)
 
-    def final(self, tokens: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+    def final(self, tokens: jax.Array, packing: Packing) -> tuple[jax.Array, jax.Array]:
         """Normalized stream (D, B) where answers are predicted, and the tokens there (B,), from tokens (N,)."""
-        at = layout.at
+        at = packing.at
         h = (jnp.take(self.embedding, tokens, axis=0) + jnp.take(self.additive, at, axis=0)).T
         for i, sublayer in enumerate(self.sublayers):
             last = i == len(self.sublayers) - 2
             part, delta = sublayer.part, None
             if isinstance(part, Attention):
-                delta = part(h, tokens, layout, last)
+                delta = part(h, tokens, packing, last)
             elif part is not None:
                 delta = part(h, tokens, at)
             if last:
-                h, tokens, at = (jnp.take(x, layout.ends, axis=-1) for x in (h, tokens, at))
+                h, tokens, at = (jnp.take(x, packing.ends, axis=-1) for x in (h, tokens, at))
             h = sublayer(h, jnp.zeros((0, h.shape[1]), h.dtype) if delta is None else delta)
         every = jnp.concatenate([h, jnp.take(self.rest, tokens, axis=0).T])
         x = normalized(every, jnp.zeros(len(tokens), h.dtype), len(every), self.layer_norm)
@@ -283,16 +283,16 @@ class StandaloneCircuit:
 
     def logits(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """(B, V) logits at one position per prompt, from tokens (B, T), before calibration."""
-        x, token = self.final(jnp.reshape(tokens, -1), padded_layout(positions, tokens.shape[1]))
+        x, token = self.final(jnp.reshape(tokens, -1), of_padded(positions, tokens.shape[1]))
         bigram = jnp.take(self.bigram, token % len(self.bigram), axis=0)
         return jnp.dot(x.T, self.head) + self.bias[None, :] + bigram
 
-    def answer_logits(self, batch: TaskBatch | PackedBatch) -> jax.Array:
+    def answer_logits(self, batch: AnyBatch) -> jax.Array:
         """(B, 2) logits of answer and foil, before calibration; no others are computed."""
-        if isinstance(batch, PackedBatch):
-            x, token = self.final(batch.tokens, batch.layout)
-        else:
-            x, token = self.final(jnp.reshape(batch.tokens, -1), padded_layout(batch.positions, batch.tokens.shape[1]))
+        packing = batch.packing
+        if packing is None:
+            packing = of_padded(batch.positions, batch.tokens.shape[1])
+        x, token = self.final(jnp.reshape(batch.tokens, -1), packing)
         choices = jnp.stack([batch.answer, batch.foil], axis=1)
         rows, columns = self.bigram.shape
         bigram = self.bigram[(token % rows)[:, None], choices % columns]
