@@ -1,8 +1,10 @@
 """The bench of training recipes: what it reads off runs, and one of everything at the size of preset tiny."""
 
 import csv
+import dataclasses
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,22 +52,29 @@ def test_the_time_for_the_baselines_loss(early: float, late: float, share: float
 def test_a_rate_that_cannot_be_trained_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def finish(*args: str) -> None:
-        rate = float(next(arg for arg in args if "learning_rate" in arg).split("=")[1])
-        if rate > 1:
-            raise InputError("diverged")
+    def finish_each(name: str, runs: Mapping[Path, Sequence[str]], what: str) -> dict[Path, int]:
+        for log, flags in runs.items():
+            rate = float(next(flag for flag in flags if "learning_rate" in flag).split("=")[1])
+            codes[log] = 2 if rate > 1 else 0
+            log.write_text("train: 10%\rtrain: 20%\n\rerror: diverged\n\n")
+        return {log: codes[log] for log in runs}
 
     def loss(workdir: Path) -> float:
         return abs(float(workdir.name.split("_")[1]) - 0.3)
 
-    monkeypatch.setattr(recipes, "finish", finish)
+    def size(*rates: float) -> recipes.Size:
+        each = {"x": recipes.Candidate({}, rates), "of one rate": recipes.Candidate({}, (0.7,))}
+        return dataclasses.replace(recipes.SIZES["tiny"], candidates=each)
+
+    codes: dict[Path, int] = {}
+    monkeypatch.setattr(recipes, "finish_each", finish_each)
     monkeypatch.setattr(recipes, "measures", SimpleNamespace(validation_loss=loss))
-    size = recipes.SIZES["tiny"]
-    best = recipes._best_rate(size, "x", recipes.Candidate({}, (0.1, 0.25, 0.5, 2.0)), tmp_path, tmp_path)
-    assert best == 0.25
-    assert "learning rate 2 is left out: diverged" in capsys.readouterr().out
+    best = recipes._best_rates(size(0.1, 0.25, 0.5, 2.0), tmp_path, tmp_path)
+    assert best == {"x": 0.25, "of one rate": 0.7}
+    assert len(codes) == 4, "each rate has a file of its own, and one rate alone is not tried"
+    assert capsys.readouterr().out == "x: learning rate 2 is left out: error: diverged\n"
     with pytest.raises(InputError, match="none of the learning rates"):
-        recipes._best_rate(size, "x", recipes.Candidate({}, (2.0, 3.0)), tmp_path, tmp_path)
+        recipes._best_rates(size(2.0, 3.0), tmp_path, tmp_path)
 
 
 def test_every_candidate_of_a_size_has_as_many_rates() -> None:
@@ -82,7 +91,13 @@ def test_a_tiny_comparison_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch, wor
         done = launch_here(name, *args)
         assert done.returncode == 0, done.stderr
 
+    def finish_each(name: str, runs: Mapping[Path, Sequence[str]], what: str) -> dict[Path, int]:
+        for flags in runs.values():
+            finish(name, *flags)
+        return dict.fromkeys(runs, 0)
+
     monkeypatch.setattr(recipes, "finish", finish)
+    monkeypatch.setattr(recipes, "finish_each", finish_each)
     checks = recipes.recipes(workdir, "tiny")
     with (workdir / "recipes.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -1,11 +1,13 @@
 """What experiments are made of: numbers to check, and launch scripts run in processes of their own."""
 
+import contextlib
 import dataclasses
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,14 @@ from sparse_gpt import config as configs
 from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json, read_bytes
+from sparse_gpt.progress import ProgressBar
 from sparse_gpt.records import Circuit, Manifest, MetricsRow
 
 if TYPE_CHECKING:
     from sparse_gpt.parameters import Params
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MOST_AT_ONCE = 8  # processes: each takes a gigabyte or two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Experiment:
     of_a_model: bool = False
 
 
-def script(name: str, *args: str, devices: int | None = None) -> "subprocess.Popen[bytes]":
-    """A launch script as a process of its own; `devices` sets how many CPU devices it sees."""
+def script(name: str, *args: str, devices: int | None = None, log: int | None = None) -> "subprocess.Popen[bytes]":
+    """A launch script as a process of its own; `devices` sets how many CPU devices it sees, `log` is a file descriptor
+    for what it prints."""
     environment = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ  # the same few programs, many times
     if devices is not None:
         environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen([sys.executable, "-m", f"sparse_gpt.launch.{name}", *args], cwd=REPOSITORY, env=environment)
+    command = [sys.executable, "-m", f"sparse_gpt.launch.{name}", *args]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
 
 
 def finish(name: str, *args: str, devices: int | None = None) -> None:
@@ -60,6 +66,62 @@ def finish(name: str, *args: str, devices: int | None = None) -> None:
         raise interruption.Interrupted(interruption.LINE)
     if code:
         raise InputError(f"launch.{name} ended with exit code {code}; the same command of reproduce goes on from here")
+
+
+def finish_each(name: str, runs: Mapping[Path, Sequence[str]], what: str) -> dict[Path, int]:
+    """Runs a launch script with several lists of flags, as many at once as this process has cores (at most
+    MOST_AT_ONCE), each on one: so more of them end in an hour than one after the other on all.
+
+    Args:
+      name: of the script.
+      runs: flags, by the file that takes what is printed.
+      what: the runs are, for the progress bar.
+
+    Returns:
+      Exit codes by file.
+    """
+    free, waiting, codes = _cores(), list(runs), dict[Path, int]()
+    running: dict[Path, tuple[int | None, subprocess.Popen[bytes]]] = {}
+    with interruption.deferred(), ProgressBar(total=len(runs), desc=what, unit="run") as bar:
+        while running or waiting:
+            while free and waiting:
+                path, core = waiting.pop(0), free.pop(0)
+                with path.open("wb") as log, _on(core):
+                    running[path] = core, script(name, *runs[path], log=log.fileno())
+            time.sleep(0.2)
+            if interruption.requested():
+                for _, process in running.values():
+                    process.send_signal(signal.SIGTERM)
+                codes |= {path: process.wait() for path, (_, process) in running.items()}
+                break
+            for path in [path for path, (_, process) in running.items() if process.poll() is not None]:
+                core, process = running.pop(path)
+                codes[path] = process.returncode
+                free.append(core)
+                bar.update()
+        interruption.check()
+    return codes
+
+
+def _cores() -> list[int | None]:
+    """Cores that this process may use; where the system does not say so, one that is not named."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [None]
+    return [*sorted(os.sched_getaffinity(0))[:MOST_AT_ONCE]]
+
+
+@contextlib.contextmanager
+def _on(core: int | None) -> Iterator[None]:
+    """What is started inside runs on one core."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def wait_for(process: "subprocess.Popen[bytes]") -> int:

@@ -2,7 +2,8 @@
 
 Every candidate gets the same budget: one short run for each of as many learning rates as the others have, then runs of
 several lengths at the best rate, from every seed. A schedule ends with its run, so that a shorter run is no part of a
-longer one: what a recipe reaches in less time is what its shorter runs end with.
+longer one: what a recipe reaches in less time is what its shorter runs end with. As many runs as there are cores go on
+at once, each on one core, which changes no bit of them.
 
 Seconds are steps times the seconds of a step, which are measured side by side in one process (`step_seconds.json`):
 clocks of trainings on a shared machine tell more about the machine.
@@ -24,7 +25,7 @@ from sparse_gpt.costs import benchmark
 from sparse_gpt.data import Corpus, bigrams
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import measures, plots
-from sparse_gpt.experiments.harness import Check, at_most, finish, metrics_rows, reported
+from sparse_gpt.experiments.harness import Check, at_most, finish, finish_each, metrics_rows, reported
 from sparse_gpt.io import Json, Tree, read_json, write_json
 from sparse_gpt.training import schedules
 
@@ -64,13 +65,16 @@ def recipes(folder: Path, size: str) -> list[Check]:
     """Trains every candidate of a size (or finishes it), and compares losses after equal time and equal tokens."""
     what = SIZES[size]
     corpus = _corpus(what, folder)
-    rows: list[Tree] = []
     seconds = _step_seconds(what, folder / "step_seconds.json")
-    for name, candidate in what.candidates.items():
-        rate = _best_rate(what, name, candidate, folder, corpus)
-        for fraction, seed in itertools.product(what.fractions, range(what.seeds)):
-            run = _Run(what, name, candidate, rate, fraction, seed)
-            rows.append(run.row(run.train(folder, corpus), seconds[name]))
+    rates = _best_rates(what, folder, corpus)
+    runs = [
+        _Run(what, name, rates[name], fraction, seed)
+        for name, fraction, seed in itertools.product(what.candidates, what.fractions, range(what.seeds))
+    ]
+    if failed := _train(runs, folder, corpus, "trainings"):
+        run, line = failed[0]
+        raise InputError(f"{run.workdir(folder)}: {line}; the same command of reproduce goes on from here")
+    rows = [run.row(folder, seconds[run.name]) for run in runs]
     plots.write_csv(folder / "recipes.csv", rows)
     plots.draw(
         folder / "recipes.png",
@@ -89,7 +93,6 @@ class _Run:
 
     size: Size
     name: str
-    candidate: Candidate
     rate: float
     fraction: float
     seed: int
@@ -98,28 +101,28 @@ class _Run:
     def steps(self) -> int:
         return round(self.fraction * presets.preset(self.size.preset).train.steps)
 
-    def train(self, folder: Path, corpus: Path) -> Path:
-        """The finished workdir; one that is there is not trained again."""
-        workdir = (
-            folder
-            / self.name.replace(", ", "_").replace(" ", "_")
-            / f"rate_{self.rate:g}_steps_{self.steps}_seed_{self.seed}"
-        )
+    def workdir(self, folder: Path) -> Path:
+        """Where it is trained."""
+        recipe = self.name.replace(", ", "_").replace(" ", "_")
+        return folder / recipe / f"rate_{self.rate:g}_steps_{self.steps}_seed_{self.seed}"
+
+    def flags(self, folder: Path, corpus: Path) -> list[str]:
+        """Of launch.train."""
         fields = {
             **self.size.fields,
-            **self.candidate.fields,
+            **self.size.candidates[self.name].fields,
             "optimizer.learning_rate": self.rate,
             "train.steps": self.steps,
             "train.seed": self.seed,
             "train.evaluate_tasks": False,
             "data.corpus": corpus,
         }
-        flags = [f"--config.{field}={value}" for field, value in fields.items()]
-        finish("train", f"--preset={self.size.preset}", f"--workdir={workdir}", *flags)
-        return workdir
+        of_fields = [f"--config.{field}={value}" for field, value in fields.items()]
+        return [f"--preset={self.size.preset}", f"--workdir={self.workdir(folder)}", *of_fields]
 
-    def row(self, workdir: Path, step_seconds: float) -> Tree:
+    def row(self, folder: Path, step_seconds: float) -> Tree:
         """The finished run as one line of the table."""
+        workdir = self.workdir(folder)
         c, last = configs.load(workdir), metrics_rows(workdir)[-1]
         return {
             "recipe": self.name,
@@ -149,24 +152,46 @@ def counted_loss(corpus: Corpus, what: Size) -> float:
     return -float(np.mean(bigrams.log_probabilities(corpus)[tokens[:, :-1], tokens[:, 1:]]))
 
 
-def _best_rate(what: Size, name: str, candidate: Candidate, folder: Path, corpus: Path) -> float:
-    """The learning rate whose short run ends with the lowest validation loss."""
-    if len(candidate.rates) == 1:
-        return candidate.rates[0]
+def _train(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> list[tuple[_Run, str]]:
+    """Trains what is not trained yet. Those that failed, with the last line that they printed, which stands in a file
+    beside the workdir like all others."""
+    logs = [run.workdir(folder).parent / f"{run.workdir(folder).name}.log" for run in runs]
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    codes = finish_each("train", {log: run.flags(folder, corpus) for run, log in zip(runs, logs, strict=True)}, what)
+    return [(run, _last_line(log)) for run, log in zip(runs, logs, strict=True) if codes[log]]
 
-    losses = {}
-    for rate in candidate.rates:
-        try:
-            run = _Run(what, name, candidate, rate, what.tuning, 0).train(folder, corpus)
-        except InputError as error:  # too large a rate diverges; its own line stands above
-            print(f"{name}: learning rate {rate:g} is left out: {error}")
-            continue
-        losses[rate] = measures.validation_loss(run)
-    if not losses:
-        raise InputError(
-            f"{name}: none of the learning rates {candidate.rates} can be trained; the reasons stand above"
-        )
-    return min(losses, key=lambda rate: losses[rate])
+
+def _last_line(log: Path) -> str:
+    """What a script printed last, progress bars aside: where it failed, the reason."""
+    lines = [line.split("\r")[-1].strip() for line in log.read_text("utf-8", errors="replace").split("\n")]
+    return next((line for line in reversed(lines) if line), "no reason given")
+
+
+def _best_rates(what: Size, folder: Path, corpus: Path) -> dict[str, float]:
+    """Of every candidate the learning rate whose short run ends with the lowest validation loss."""
+    short = [
+        _Run(what, name, rate, what.tuning, 0)
+        for name, candidate in what.candidates.items()
+        for rate in candidate.rates
+        if len(candidate.rates) > 1
+    ]
+    failed = _train(short, folder, corpus, "short trainings")
+    for run, line in failed:  # too large a rate diverges
+        print(f"{run.name}: learning rate {run.rate:g} is left out: {line}")
+    best = {}
+    for name, candidate in what.candidates.items():
+        left_out = {run.rate for run, _ in failed if run.name == name}
+        tried = {run.rate: run for run in short if run.name == name and run.rate not in left_out}
+        if len(candidate.rates) == 1:
+            best[name] = candidate.rates[0]
+        elif tried:
+            best[name] = min(tried, key=lambda rate: measures.validation_loss(tried[rate].workdir(folder)))
+        else:
+            raise InputError(
+                f"{name}: none of the learning rates {candidate.rates} can be trained; the reasons stand above"
+            )
+    return best
 
 
 def _step_seconds(what: Size, path: Path, rounds: int = 15) -> Mapping[str, float]:

@@ -91,7 +91,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "recipes": Experiment(
         "recipe fast reaches openai_reference's loss at quickstart's size in half the time; recipes that lose, too",
-        "4 h on 2 cores",
+        "3 h on 2 cores",
         _later("recipes", "recipes", size="quickstart"),
     ),
     "recipes-laptop": Experiment(
