@@ -47,6 +47,45 @@ def test_short_samples_are_not_computed_at_full_width() -> None:
     )
 
 
+@pytest.mark.parametrize("draws", [None, 3])
+def test_the_whole_model_takes_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch, draws: int | None) -> None:
+    monkeypatch.setattr(evaluation, "PART", 60)
+    monkeypatch.setattr(evaluation, "CELLS", 16 * 14)
+    monkeypatch.setattr(evaluation, "ROWS", 30)
+    model, batch = circuits_model.gated(CONFIG), padded(circuits_model.batch(64, seed=4), 16)
+    batch = batch._replace(positions=np.r_[np.full(20, 1), np.full(5, 15), batch.positions[25:]].astype(np.int32))
+    if draws:
+        rng = np.random.default_rng(0)
+        values = {site: rng.standard_normal((draws, *value.shape)) for site, value in model.ablation.items()}
+        model = dataclasses.replace(
+            model, draws={site: jnp.asarray(each, jnp.float32) for site, each in values.items()}
+        )
+    evaluator = Evaluator(model, batch, NO_TOKENS)
+    sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(2)])
+    pieces = evaluator._pieces(sets)
+    assert {(*piece.batch.tokens.shape, *piece.batch.packing.grid.shape) for piece in pieces} == {(1, 60, 14, 16)}
+    assert sum(piece.samples for piece in pieces) == 64
+    assert pieces[0].samples == 14, "as many as the grid has"
+    assert sum(piece.samples for piece in pieces[:3]) >= 25, "long prompts are few at a time"
+    run = jax.jit(lambda model, gates, batch: model.answer_logits(gates, batch))
+    for i, found in enumerate(evaluator.logits(Candidates(sets))):
+        own = [model.with_ablation_set(number) for number in range(3)]
+        expected = [
+            run(own[n], from_vector(sets[i], CONFIG.model), rows(batch, slice(30 * n, 30 * n + 30))) for n in range(3)
+        ]
+        np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_lengths_that_prompts_are_laid_out_in() -> None:
+    def lengths(context: int) -> list[int]:
+        model = circuits_model.gated(circuits_model.config(context=context))
+        evaluator = Evaluator(model, circuits_model.batch(4, seed=4), NO_TOKENS)
+        return [evaluator._time(length) for length in (1, 16, 32, 33, 64, 65, 90, 100)]
+
+    assert lengths(90) == [32, 32, 32, 64, 64, 90, 90, 100]
+    assert lengths(16) == [16, 16, 32, 33, 64, 65, 90, 100], "what does not fit is not cut"
+
+
 def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(2 * ROWS, seed=4)
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
@@ -204,7 +243,7 @@ def test_each_candidate_runs_in_the_fastest_model_that_holds_it(monkeypatch: pyt
 
     def counted(self: Evaluator, gates: np.ndarray) -> list[evaluation.Piece]:
         found = pieces(self, gates)
-        ran.extend((each is self.subcircuits, len(gates)) for each, _ in found)
+        ran.extend((piece.model is self.subcircuits, len(gates)) for piece in found)
         return found
 
     expected = whole.logits(Candidates(sets))

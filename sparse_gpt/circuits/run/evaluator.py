@@ -1,11 +1,13 @@
 """Losses of many candidate circuits: a few compiled programs serve every number of candidates and samples.
 
-Candidates are run at most CANDIDATES at a time and samples ROWS at a time, so that shapes never change.
+Candidates are run at most CANDIDATES at a time and samples in pieces of few sizes, so that shapes seldom change.
 """
 
 import dataclasses
 import hashlib
-from typing import Self
+import itertools
+import math
+from typing import NamedTuple, Self
 
 import flax.struct
 import jax
@@ -21,7 +23,7 @@ from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, losses_by_task, task_loss
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import (
-    AnyBatch,
+    LENGTHS,
     PackedBatch,
     TaskBatch,
     by_task_and_length,
@@ -36,15 +38,24 @@ from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
-TOKENS = 1024  # a multiple that the tokens of ROWS prompts are filled up to
+TOKENS = 1024  # within a support, a multiple that the tokens of ROWS prompts are filled up to
+PART, CELLS = 2048, 4096  # tokens that go through the whole model at one time, and prompts times the longest of them
 LENGTH = 8  # within a support, a multiple that the longest of them is filled up to
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
-Piece = tuple[CandidateModel, AnyBatch]
+
 # Of the model, the restricted model, the ablation set; SHA-256 of samples and candidate.
 Key = tuple[int, int, int, str]
+
+
+class Piece(NamedTuple):
+    """A part of a batch, and what runs candidates on it."""
+
+    model: CandidateModel
+    batch: PackedBatch
+    samples: int  # in it; what comes after them fills it up
 
 
 @flax.struct.dataclass
@@ -189,29 +200,52 @@ class Evaluator:
         pieces = self._pieces(candidates.gates)
         chunks = list(candidates.chunks(self._config))
         calls = [
-            (model, gates, candidates.places, kept, piece, np.int32(count))
+            (piece.model, gates, candidates.places, kept, piece.batch, np.int32(count))
             for gates, kept, count in chunks
-            for model, piece in pieces
+            for piece in pieces
         ]
-        parts = programs.side_by_side(calls)
+        parts = iter(programs.side_by_side(calls))
         found = [
-            np.concatenate(parts[i * len(pieces) : (i + 1) * len(pieces)], axis=1)[:count]
-            for i, (_, _, count) in enumerate(chunks)
+            np.concatenate([next(parts)[:count, : piece.samples] for piece in pieces], axis=1) for _, _, count in chunks
         ]
-        return bounded(np.concatenate(found)[:, : len(self.batch.positions)])
+        return bounded(np.concatenate(found))
 
     def _pieces(self, gates: np.ndarray) -> list[Piece]:
-        """The batch in pieces of ROWS, and what runs candidates (N, nodes) on each."""
+        """The batch in pieces, in order, and what runs candidates (N, nodes) on each. ROWS of it have one set of
+        ablation values; within a support they are one piece."""
         starts = range(0, len(self.batch.positions), ROWS)
         models = [self._model(self.first_set + i // ROWS, gates) for i in starts]
         batches = [rows(self.batch, slice(i, i + ROWS)) for i in starts]
         pieces: list[Piece] = []
         for model, batch in zip(models, batches, strict=True):
             if model is self.subcircuits:
-                pieces.append((model, self._packed(batch)))
+                pieces.append(Piece(model, self._packed(batch), len(batch.positions)))
             else:
-                pieces.append((model, _packed(batch, ROWS if len(batches) > 1 else 0)))
+                parts = (rows(batch, part) for part in self._parts(batch))
+                pieces += [Piece(model, self._part(part), len(part.positions)) for part in parts]
         return pieces
+
+    def _parts(self, batch: TaskBatch) -> list[slice]:
+        """Where a batch is cut for the whole model: each part has at most PART tokens, and CELLS of its prompts' grid.
+        Few programs serve all samples, and what they work on stays in cache."""
+        cuts, tokens, longest = [0], 0, 0
+        for i, length in enumerate((np.asarray(batch.positions) + 1).tolist()):
+            tokens, longest = tokens + length, max(longest, length)
+            if i > cuts[-1] and (tokens > PART or (i + 1 - cuts[-1]) * self._time(longest) > CELLS):
+                cuts.append(i)
+                tokens, longest = length, length
+        return [slice(*both) for both in itertools.pairwise([*cuts, len(batch.positions)])]
+
+    def _part(self, batch: TaskBatch) -> PackedBatch:
+        """A part of a batch as the whole model takes it."""
+        time = self._time(int(np.max(batch.positions)) + 1)
+        return packed(_alike(batch), max(PART, time), max(CELLS // time, 1), time)
+
+    def _time(self, length: int) -> int:
+        """The length that prompts of so many tokens are laid out in: LENGTHS, twice as much and so on, or the context
+        if that is less."""
+        doubled = LENGTHS * 2 ** max(0, math.ceil(math.log2(length / LENGTHS)))
+        return doubled if doubled <= self._config.context else max(length, self._config.context)
 
     def _packed(self, batch: TaskBatch) -> PackedBatch:
         """A piece of the batch without padding between its prompts."""
@@ -324,7 +358,7 @@ class Evaluator:
     ) -> tuple[GateArrays, np.ndarray]:
         """`slopes` of the one candidate with these gates and edges, under a calibration."""
         some = self._some()
-        batch = _packed(rows(self.batch, some), len(some))
+        batch = self._together(rows(self.batch, some))
         equal = np.full(len(some), 1 / len(some), np.float32)
         wanted = programs.Wanted(self.index[some], self._foil_share(some), equal)
         whole, places = self._whole(self.first_set), candidate.places
@@ -364,6 +398,11 @@ class Evaluator:
         slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
         return calibrated[:, 0] - calibrated[:, 1], slopes, self._foil_share(some)
 
+    def _together(self, batch: TaskBatch) -> PackedBatch:
+        """A batch of which one gradient is taken."""
+        time = self._time(int(np.max(batch.positions)) + 1)
+        return packed(_alike(batch), tokens_of(batch, PART), len(batch.positions), time)
+
     @property
     def _config(self) -> ModelConfig:
         return self.gated.model.config
@@ -377,7 +416,7 @@ class Evaluator:
         """(nodes,) gradient of the uncalibrated task loss of at most ROWS samples, with respect to gates (nodes,) of
         any size. Where it is not a number, 0."""
         some = few(self.batch, ROWS)
-        batch = _packed(rows(self.batch, some), len(some))
+        batch = self._together(rows(self.batch, some))
         layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
         slopes = jax.device_get(programs.gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
         return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
@@ -404,13 +443,6 @@ def room_of(batch: TaskBatch) -> tuple[int, int]:
     lengths = np.asarray(batch.positions) + 1
     most = max(int(np.sum(lengths[i : i + ROWS])) for i in range(0, len(lengths), ROWS))
     return -(-most // TOKENS) * TOKENS, -(-int(np.max(lengths)) // LENGTH) * LENGTH
-
-
-def _packed(batch: TaskBatch, count: int) -> PackedBatch:
-    """A batch as the whole model takes it: filled up to `count` prompts, 0 for half of ROWS where these are enough and
-    else ROWS, and to a multiple of TOKENS."""
-    count = count or (ROWS if len(batch.positions) > ROWS // 2 else ROWS // 2)
-    return packed(_alike(trimmed(batch)), tokens_of(batch, TOKENS), count)
 
 
 def _alike(batch: TaskBatch) -> TaskBatch:

@@ -116,7 +116,7 @@ class Predictor(Evaluator):
             """Of a piece; what fills it up has no weight."""
             own = slice(number * ROWS, (number + 1) * ROWS)
             wanted = jax.tree.map(_filled_up, Wanted(self.index[own], self._foil_share(own), weight[own]))
-            model, batch = pieces[number]
+            model, batch, _ = pieces[number]
             found: tuple[GateArrays, np.ndarray] = jax.device_get(
                 slopes(model, gates, candidate.places, kept, batch, wanted, given)
             )
@@ -134,7 +134,7 @@ class Predictor(Evaluator):
             part = self.on_rows(slice(start, start + ROWS))
             given = self._packed(part.batch)
             values = {site: packed_values(each, part.batch, given) for site, each in part.thresholds.items()}
-            pieces.append((_held(self._within(gates), values), given))
+            pieces.append(Piece(_held(self._within(gates), values), given, len(part.batch.positions)))
         return pieces
 
     def _within(self, gates: np.ndarray) -> Subcircuits:
