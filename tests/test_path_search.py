@@ -39,6 +39,7 @@ from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.circuits.summary import search_problems
 from sparse_gpt.config import NODE_SITES, PruneConfig
 from sparse_gpt.interruption import Interrupted
+from sparse_gpt.model.packing import NOWHERE
 from sparse_gpt.records import Search
 from sparse_gpt.records.search import Trial
 from tests import circuits_model
@@ -375,6 +376,22 @@ def test_every_search_has_its_own_batches_with_as_many_pairs_of_each_task() -> N
         np.testing.assert_array_equal(np.sort(pairs[:12]), np.arange(12))  # every pair once, then all again
         np.testing.assert_array_equal(rows(train, 2 * pairs).task, np.arange(30) % 2)
         assert (pairs[:12] != pairs[12:24]).any()
+
+
+def test_batches_are_filled_up_to_the_largest_of_the_whole_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_search, "TOKENS", 1)
+    problem, h = _problem(dataclasses.replace(PRUNE, steps=12, batch_pairs=5)), hyperparameters.population(PRUNE)
+    room = mask_search._room(problem, h)
+    batches = [mask_search._batches_of(problem, h, first, 4, room) for first in (0, 4, 8)]
+    tokens = np.concatenate([np.sum(np.asarray(each.packing.place) != NOWHERE, axis=2) for each in batches])
+    assert tokens.shape == (12, len(h.seed))
+    assert np.max(tokens) == room
+    assert np.max(tokens[0]) < room, "the first batches are not the largest, or this shows nothing"
+    for step, (first, search) in enumerate([(0, 0), (4, 1)]):
+        own = mask_search._own_rows(problem, h, first, 1)[0, search]
+        one = jax.tree.map(lambda leaf, s=search: leaf[0, s], batches[step])
+        np.testing.assert_array_equal(one.answer, problem.train.answer[own])
+        np.testing.assert_array_equal(one.positions, problem.train.positions[own])
 
 
 @pytest.mark.slow
