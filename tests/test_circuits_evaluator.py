@@ -9,7 +9,7 @@ import pytest
 
 from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.nodes import from_vector, to_vector
-from sparse_gpt.circuits.run import calibration
+from sparse_gpt.circuits.run import calibration, packed_batch
 from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CANDIDATES, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
@@ -49,8 +49,8 @@ def test_short_samples_are_not_computed_at_full_width() -> None:
 
 @pytest.mark.parametrize("draws", [None, 3])
 def test_the_whole_model_takes_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch, draws: int | None) -> None:
-    monkeypatch.setattr(evaluation, "PART", 60)
-    monkeypatch.setattr(evaluation, "CELLS", 16 * 14)
+    monkeypatch.setattr(packed_batch, "PART", 60)
+    monkeypatch.setattr(packed_batch, "CELLS", 16 * 14)
     monkeypatch.setattr(evaluation, "ROWS", 30)
     model, batch = circuits_model.gated(CONFIG), padded(circuits_model.batch(64, seed=4), 16)
     batch = batch._replace(positions=np.r_[np.full(20, 1), np.full(5, 15), batch.positions[25:]].astype(np.int32))
@@ -78,9 +78,7 @@ def test_the_whole_model_takes_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPa
 
 def test_lengths_that_prompts_are_laid_out_in() -> None:
     def lengths(context: int) -> list[int]:
-        model = circuits_model.gated(circuits_model.config(context=context))
-        evaluator = Evaluator(model, circuits_model.batch(4, seed=4), NO_TOKENS)
-        return [evaluator._time(length) for length in (1, 16, 32, 33, 64, 65, 90, 100)]
+        return [packed_batch.laid_out(length, context) for length in (1, 16, 32, 33, 64, 65, 90, 100)]
 
     assert lengths(90) == [32, 32, 32, 64, 64, 90, 90, 100]
     assert lengths(16) == [16, 16, 32, 33, 64, 65, 90, 100], "what does not fit is not cut"

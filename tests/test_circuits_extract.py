@@ -10,9 +10,9 @@ import pytest
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.model_graph import edges_between
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
+from sparse_gpt.circuits.run.packed_batch import packed
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.standalone.model import Mlp, StandaloneCircuit, TopKGate
-from sparse_gpt.circuits.run.task_batch import packed
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.sparsity.topk import abs_topk

@@ -17,7 +17,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
-from sparse_gpt.model.transformer import Wanted, build
+from sparse_gpt.model.transformer import Sequences, build
 from tests import circuits_model, reference_model
 
 
@@ -74,7 +74,7 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
     @jax.jit
     @jax.grad
     def slope(opened: dict[str, jax.Array], frozen: GatedModel) -> jax.Array:
-        return jnp.sum(frozen.logits(batch, frozen.tap(opened, batch.tokens, Wanted(batch.positions))) * weight)
+        return jnp.sum(frozen.logits(batch, frozen.tap(opened, batch.tokens, Sequences(batch.positions))) * weight)
 
     effect = nodes.to_vector({site: np.abs(value) for site, value in slope(opened, frozen).items()})
     expected = nodes.to_vector(found).astype(bool)
@@ -106,7 +106,7 @@ def test_frozen_norms_are_those_of_the_full_model() -> None:
     ablation = {site: np.asarray(value) for site, value in model.ablation.items()}
     support = reference_model.Support({s: v > 0 for s, v in layered.items()}, ablation, None, frozen=True)
     expected, _ = reference_model.forward(fields, to_tensors(config.model, weights), batch.tokens, support)
-    run = jax.jit(lambda model, gates: model.logits(batch, model.tap(gates, batch.tokens, Wanted(batch.positions))))
+    run = jax.jit(lambda model, gates: model.logits(batch, model.tap(gates, batch.tokens, Sequences(batch.positions))))
     found = run(model, layered)
     np.testing.assert_allclose(found, expected[np.arange(16), batch.positions], rtol=1e-4, atol=1e-4)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.task_batch import AnyBatch, TaskBatch, packed, rows, tokens_of
+from sparse_gpt.circuits.run.packed_batch import AnyBatch, packed, tokens_of
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.model.packing import NOWHERE, Packing
 from sparse_gpt.model.taps import gate, identity
 from sparse_gpt.model.transformer import apply

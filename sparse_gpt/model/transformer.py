@@ -46,8 +46,8 @@ class Nodes:
         return jnp.stack(parts, axis=-2) if any(acts) else x
 
 
-class Wanted(NamedTuple):
-    """Where a sublayer's outputs are wanted, and how its sequences lie.
+class Sequences(NamedTuple):
+    """How the sequences of a batch lie, and at which of their positions outputs are wanted.
 
     Attributes:
       positions: (B,) one of each sequence; None: all.
@@ -57,7 +57,7 @@ class Wanted(NamedTuple):
     positions: jax.Array | None = None
     packing: Packing | None = None
 
-    def of(self, x: jax.Array) -> jax.Array:
+    def at_positions(self, x: jax.Array) -> jax.Array:
         """x (B, T, ...), or alike for all sequences (1, T, ...), where it is wanted: (B, Q, ...)."""
         if self.positions is None:
             return x
@@ -66,16 +66,16 @@ class Wanted(NamedTuple):
             return jnp.take(x[0], rows, axis=0)[:, None]
         return jnp.take_along_axis(x, self.positions.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)
 
-    def by_sequence(self, x: jax.Array) -> jax.Array:
+    def apart(self, x: jax.Array) -> jax.Array:
         """x (B, T, n) with a row for each sequence."""
         return x if self.packing is None else self.packing.by_sequence(x[0])
 
     def as_given(self, x: jax.Array) -> jax.Array:
-        """What `by_sequence` laid out, back again."""
+        """What `apart` laid out, back again."""
         return x if self.packing is None else self.packing.side_by_side(x)[None]
 
 
-EVERYWHERE = Wanted()
+EVERYWHERE = Sequences()
 
 
 class _Part(nn.Module):
@@ -126,22 +126,22 @@ class Attention(_Part):
         if self.config.attention_sink:
             self.sink = self.tensor("sink", jnp.float32)
 
-    def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes, wanted: Wanted) -> jax.Array:
+    def __call__(self, x_BxTxR: jax.Array, layer: int, nodes: Nodes, sequences: Sequences) -> jax.Array:
         m, sites = self.config, ("attn_q", "attn_k", "attn_v")
         qkv = gather_channels(self.c_attn(x_BxTxR)).reshape(*x_BxTxR.shape[:2], 3, -1)
         qkv = nodes.sparsify(sites, qkv)
         q, k, v = (qkv[:, :, i] for i in range(3))
-        q, k, v = (nodes.tap(site, layer, x) for site, x in zip(sites, (wanted.of(q), k, v), strict=True))
-        k, v = (wanted.by_sequence(x) for x in (k, v))
-        q = q if wanted.positions is not None else wanted.by_sequence(q)
+        q, k, v = (nodes.tap(site, layer, x) for site, x in zip(sites, (sequences.at_positions(q), k, v), strict=True))
+        k, v = (sequences.apart(x) for x in (k, v))
+        q = q if sequences.positions is not None else sequences.apart(q)
         q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], m.n_head, m.d_head), 1, 2) for x in (q, k, v))
         sink = self.sink if m.attention_sink else jnp.full(m.n_head, -jnp.inf, jnp.float32)
-        if wanted.positions is None:
+        if sequences.positions is None:
             y = causal_attention(q, k, v, sink)
         else:
-            y = attend(q, k, v, sink, wanted.positions[:, None])
+            y = attend(q, k, v, sink, sequences.positions[:, None])
         y = jnp.swapaxes(y, 1, 2).reshape(len(y), -1, m.n_head * m.d_head)
-        y = nodes("attn_y", layer, y if wanted.positions is not None else wanted.as_given(y))
+        y = nodes("attn_y", layer, y if sequences.positions is not None else sequences.as_given(y))
         return nodes("attn_out", layer, replicate_channels(self.c_proj(y)))
 
 
@@ -173,7 +173,7 @@ class Block(_Part):
         sublayer: int,
         layer: int,
         nodes: Nodes,
-        wanted: Wanted,
+        sequences: Sequences,
     ) -> jax.Array:
         tap = nodes.tap
         relu = self.config.residual_activation == "relu"
@@ -182,12 +182,12 @@ class Block(_Part):
             read = replicate_channels(self.ln_1(h_BxTxD, "attn_norm", layer, tap))
             if position_1xTxP is not None:
                 read = _append(read, self.ln_p1(position_1xTxP))
-            h = wanted.of(h_BxTxD) + self.attn(nodes("attn_in", layer, read), layer, nodes, wanted)
+            h = sequences.at_positions(h_BxTxD) + self.attn(nodes("attn_in", layer, read), layer, nodes, sequences)
             return nodes("resid_post_attn", layer, nn.relu(h) if relu else h)
         h_BxTxD = tap("resid_mid", layer, h_BxTxD)
         read = replicate_channels(self.ln_2(h_BxTxD, "mlp_norm", layer, tap))
         if position_1xTxP is not None:
-            read = _append(read, wanted.of(self.ln_p2(position_1xTxP)))
+            read = _append(read, sequences.at_positions(self.ln_p2(position_1xTxP)))
         h = h_BxTxD + self.mlp(nodes("mlp_in", layer, read), layer, nodes)
         return nodes("resid_post_mlp", layer, nn.relu(h) if relu else h)
 
@@ -244,9 +244,9 @@ class Transformer(_Part):
         Returns:
           (B, T, V) logits, or (B, 1, V).
         """
-        wanted = Wanted(positions, packing)
-        h = self.run(self.embed(tokens, packing), 0, 2 * self.config.n_layer, tap, wanted)
-        return self.unembed(h, wanted.of(tokens), tap)
+        sequences = Sequences(positions, packing)
+        h = self.run(self.embed(tokens, packing), 0, 2 * self.config.n_layer, tap, sequences)
+        return self.unembed(h, sequences.at_positions(tokens), tap)
 
     def embed(self, tokens: jax.Array, packing: Packing | None = None) -> jax.Array:
         """Residual stream at boundary 0, (B, T, D)."""
@@ -261,18 +261,19 @@ class Transformer(_Part):
         start: int = 0,
         stop: int | None = None,
         tap: Tap = identity,
-        wanted: Wanted = EVERYWHERE,
+        sequences: Sequences = EVERYWHERE,
     ) -> jax.Array:
-        """Residual stream at boundary `stop` from the one at `start`; from the last attention on where it is `wanted`.
+        """Residual stream at boundary `stop` from the one at `start`; from the last attention on at the positions of
+        `sequences` alone.
 
         Boundaries count sublayers: 0 is the embedding, 2 l + 1 is after attention of layer l, 2 l + 2 after its MLP.
         """
         stop = 2 * self.config.n_layer if stop is None else stop
         nodes = Nodes(self.activation_fraction, self.activation_sites, tap)
         last_attention = 2 * self.config.n_layer - 2
-        position = self._concatenated(h.shape[1], wanted.packing)
+        position = self._concatenated(h.shape[1], sequences.packing)
         for index in range(start, stop):
-            here = wanted if index >= last_attention else wanted._replace(positions=None)
+            here = sequences if index >= last_attention else sequences._replace(positions=None)
             h = self.h[index // 2](h, position, index % 2, index // 2, nodes, here)
         return h
 

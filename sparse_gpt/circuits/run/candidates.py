@@ -15,7 +15,7 @@ import numpy as np
 from sparse_gpt.circuits.nodes import Gates, from_vector
 from sparse_gpt.circuits.run.edge_ablation import NOWHERE, PADDING, ablate_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.task_batch import AnyBatch
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.config import ModelConfig
 
 CANDIDATES = 8

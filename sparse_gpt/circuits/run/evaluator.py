@@ -5,8 +5,6 @@ Candidates are run at most CANDIDATES at a time and samples in pieces of few siz
 
 import dataclasses
 import hashlib
-import itertools
-import math
 from typing import NamedTuple, Self
 
 import flax.struct
@@ -15,31 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import GateArrays, Gates, empty, from_vector, to_vector
-from sparse_gpt.circuits.run import programs
+from sparse_gpt.circuits.run import packed_batch, programs
 from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, calibrate, choice_index, fit, fit_many
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, losses_by_task, task_loss
+from sparse_gpt.circuits.run.packed_batch import PackedBatch, alike, packed, tokens_of
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import (
-    LENGTHS,
-    PackedBatch,
-    TaskBatch,
-    by_task_and_length,
-    few,
-    joined,
-    packed,
-    rows,
-    tokens_of,
-    trimmed,
-)
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, few, joined, rows, trimmed
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import PyTree
 
 ROWS = 128
 TOKENS = 1024  # within a support, a multiple that the tokens of ROWS prompts are filled up to
-PART, CELLS = 2048, 4096  # tokens that go through the whole model at one time, and prompts times the longest of them
 LENGTH = 8  # within a support, a multiple that the longest of them is filled up to
 WORTH_COMPILING = 2e11  # multiplications that trying each of a support's nodes takes; several seconds of two cores
 FEW = 0.1  # share of all nodes up to which a support of its own runs faster than the whole model
@@ -221,36 +208,15 @@ class Evaluator:
             if model is self.subcircuits:
                 pieces.append(Piece(model, self._packed(batch), len(batch.positions)))
             else:
-                parts = (rows(batch, part) for part in self._parts(batch))
-                pieces += [Piece(model, self._part(part), len(part.positions)) for part in parts]
+                context = self._config.context
+                parts = packed_batch.parts(batch, context)
+                pieces += [Piece(model, packed_batch.packed_part(part, context), len(part.positions)) for part in parts]
         return pieces
-
-    def _parts(self, batch: TaskBatch) -> list[slice]:
-        """Where a batch is cut for the whole model: each part has at most PART tokens, and CELLS of its prompts' grid.
-        Few programs serve all samples, and what they work on stays in cache."""
-        cuts, tokens, longest = [0], 0, 0
-        for i, length in enumerate((np.asarray(batch.positions) + 1).tolist()):
-            tokens, longest = tokens + length, max(longest, length)
-            if i > cuts[-1] and (tokens > PART or (i + 1 - cuts[-1]) * self._time(longest) > CELLS):
-                cuts.append(i)
-                tokens, longest = length, length
-        return [slice(*both) for both in itertools.pairwise([*cuts, len(batch.positions)])]
-
-    def _part(self, batch: TaskBatch) -> PackedBatch:
-        """A part of a batch as the whole model takes it."""
-        time = self._time(int(np.max(batch.positions)) + 1)
-        return packed(_alike(batch), max(PART, time), max(CELLS // time, 1), time)
-
-    def _time(self, length: int) -> int:
-        """The length that prompts of so many tokens are laid out in: LENGTHS, twice as much and so on, or the context
-        if that is less."""
-        doubled = LENGTHS * 2 ** max(0, math.ceil(math.log2(length / LENGTHS)))
-        return doubled if doubled <= self._config.context else max(length, self._config.context)
 
     def _packed(self, batch: TaskBatch) -> PackedBatch:
         """A piece of the batch without padding between its prompts."""
         tokens, time = self.room
-        return packed(_alike(batch), tokens_of(batch, tokens), ROWS, max(time, int(np.max(batch.positions)) + 1))
+        return packed(alike(batch), tokens_of(batch, tokens), ROWS, max(time, int(np.max(batch.positions)) + 1))
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
@@ -358,7 +324,7 @@ class Evaluator:
     ) -> tuple[GateArrays, np.ndarray]:
         """`slopes` of the one candidate with these gates and edges, under a calibration."""
         some = self._some()
-        batch = self._together(rows(self.batch, some))
+        batch = packed_batch.together(rows(self.batch, some), self._config.context)
         equal = np.full(len(some), 1 / len(some), np.float32)
         wanted = programs.Wanted(self.index[some], self._foil_share(some), equal)
         whole, places = self._whole(self.first_set), candidate.places
@@ -398,11 +364,6 @@ class Evaluator:
         slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
         return calibrated[:, 0] - calibrated[:, 1], slopes, self._foil_share(some)
 
-    def _together(self, batch: TaskBatch) -> PackedBatch:
-        """A batch of which one gradient is taken."""
-        time = self._time(int(np.max(batch.positions)) + 1)
-        return packed(_alike(batch), tokens_of(batch, PART), len(batch.positions), time)
-
     @property
     def _config(self) -> ModelConfig:
         return self.gated.model.config
@@ -416,7 +377,7 @@ class Evaluator:
         """(nodes,) gradient of the uncalibrated task loss of at most ROWS samples, with respect to gates (nodes,) of
         any size. Where it is not a number, 0."""
         some = few(self.batch, ROWS)
-        batch = self._together(rows(self.batch, some))
+        batch = packed_batch.together(rows(self.batch, some), self._config.context)
         layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
         slopes = jax.device_get(programs.gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
         return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
@@ -443,8 +404,3 @@ def room_of(batch: TaskBatch) -> tuple[int, int]:
     lengths = np.asarray(batch.positions) + 1
     most = max(int(np.sum(lengths[i : i + ROWS])) for i in range(0, len(lengths), ROWS))
     return -(-most // TOKENS) * TOKENS, -(-int(np.max(lengths)) // LENGTH) * LENGTH
-
-
-def _alike(batch: TaskBatch) -> TaskBatch:
-    """A batch without what tells its tasks apart: programs do not need it."""
-    return batch._replace(task=None, foil_share=None)

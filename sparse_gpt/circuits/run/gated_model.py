@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates
-from sparse_gpt.circuits.run.task_batch import AnyBatch
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.config import WRITES, Config, ModelConfig
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
-from sparse_gpt.model.transformer import Transformer, Wanted, apply, build
+from sparse_gpt.model.transformer import Sequences, Transformer, apply, build
 from sparse_gpt.parameters import Params, flatten, parameter_table, unflatten
 
 
@@ -48,22 +48,22 @@ class GatedModel:
         values = {site: each[index % each.shape[0]] for site, each in self.draws.items()}
         return dataclasses.replace(self, ablation=values, draws=None)
 
-    def tap(self, gates: Gates, tokens: jax.Array, wanted: Wanted) -> Tap:
+    def tap(self, gates: Gates, tokens: jax.Array, sequences: Sequences) -> Tap:
         """The tap that gates, and freezes the norms if asked to."""
         if not self.frozen:
             return gate(gates, self.ablation)
         norms: dict[tuple[str, int], jax.Array] = {}
         full = self.params if self.full is None else self.full
-        self.model.apply({"params": full}, tokens, recorder(norms, NORM_TAPS), *wanted)
+        self.model.apply({"params": full}, tokens, recorder(norms, NORM_TAPS), *sequences)
         return chain(substitute(norms), gate(gates, self.ablation))
 
     def logits(self, batch: AnyBatch, tap: Tap = identity) -> jax.Array:
         """(B, V) logits where the answers are predicted."""
-        return apply(self.model, self.params, batch.tokens, tap, *_wanted(batch))[:, 0]
+        return apply(self.model, self.params, batch.tokens, tap, *_sequences(batch))[:, 0]
 
     def answer_logits(self, gates: Gates | None, batch: AnyBatch) -> jax.Array:
         """(B, 2) logits of answer and foil; gates None runs the full model."""
-        tap = identity if gates is None else self.tap(gates, batch.tokens, _wanted(batch))
+        tap = identity if gates is None else self.tap(gates, batch.tokens, _sequences(batch))
         return _chosen(self.logits(batch, tap), batch)
 
     def answer_logits_of_one(self, gates: Gates, batch: AnyBatch) -> jax.Array:
@@ -73,24 +73,24 @@ class GatedModel:
         """
         if self.model.config.d_position:  # a sublayer alone would not know its positions
             return self.answer_logits(gates, batch)
-        run_method, wanted = functools.partial(apply, self.model, self.params), _wanted(batch)
-        tap = self.tap(gates, batch.tokens, wanted)
+        run_method, sequences = functools.partial(apply, self.model, self.params), _sequences(batch)
+        tap = self.tap(gates, batch.tokens, sequences)
         h = run_method(batch.tokens, batch.packing, method="embed")
         for i in range(2 * self.model.config.n_layer):
             layer, site = i // 2, WRITES[i % 2]
 
             def run(h: jax.Array, tap: Tap, i: int = i) -> jax.Array:
-                return run_method(h, i, i + 1, tap, wanted, method="run")
+                return run_method(h, i, i + 1, tap, sequences, method="run")
 
             shut = substitute({(site, layer): self.ablation[site][layer]})  # leaves what is computed for it dead
             computed, constant = (functools.partial(run, tap=each) for each in (tap, shut))
             h = jax.lax.cond(jnp.any(gates[site][layer] > 0), computed, constant, h)
-        return _chosen(run_method(h, wanted.of(batch.tokens), tap, method="unembed")[:, 0], batch)
+        return _chosen(run_method(h, sequences.at_positions(batch.tokens), tap, method="unembed")[:, 0], batch)
 
 
-def _wanted(batch: AnyBatch) -> Wanted:
+def _sequences(batch: AnyBatch) -> Sequences:
     """Where the answers of a batch are predicted."""
-    return Wanted(batch.positions, batch.packing)
+    return Sequences(batch.positions, batch.packing)
 
 
 def _chosen(logits: jax.Array, batch: AnyBatch) -> jax.Array:

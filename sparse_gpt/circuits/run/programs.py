@@ -13,7 +13,8 @@ from sparse_gpt.circuits.run.calibration import Calibration, apply
 from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.objective import traced_losses
-from sparse_gpt.circuits.run.task_batch import AnyBatch, TaskBatch
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.parameters import Leaf
 
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken

@@ -17,9 +17,9 @@ from sparse_gpt.circuits.model_graph import SOURCES
 from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.circuits.run.standalone.build import active_heads, build_from_nodes
 from sparse_gpt.circuits.run.standalone.model import Attention, NodeSite, ReadSite, StandaloneCircuit, TopKGate
-from sparse_gpt.circuits.run.task_batch import AnyBatch
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.parameters import Leaf
 

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-import jax
 import numpy as np
 
-from sparse_gpt.model.packing import NOWHERE, Packing
 from sparse_gpt.parameters import Leaf
 
 LEFT_OUT, BUCKET = 0.1, 8  # the longest pairs: their share, and what the tokens of all others are rounded up to
@@ -43,25 +41,6 @@ class TaskBatch(NamedTuple):
         return None
 
 
-class PackedBatch(NamedTuple):
-    """Samples of a task without padding between their prompts; otherwise as a `TaskBatch`."""
-
-    tokens: Leaf  # (1, N) int32
-    packing: Packing
-    answer: Leaf
-    foil: Leaf
-    task: Leaf = None
-    foil_share: Leaf = None
-
-    @property
-    def positions(self) -> jax.Array:
-        """(B,) where the answers are predicted, within each prompt."""
-        return self.packing.positions
-
-
-AnyBatch = TaskBatch | PackedBatch
-
-
 def task_batch(encoded: EncodedTask) -> TaskBatch:
     """All samples of an encoded task."""
     return TaskBatch(
@@ -85,51 +64,6 @@ def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
 def padded(batch: TaskBatch, length: int) -> TaskBatch:
     """A batch with prompts padded to `length`; what stands after the answer's position changes nothing."""
     return batch._replace(tokens=np.pad(batch.tokens, ((0, 0), (0, length - batch.tokens.shape[1]))))
-
-
-def packed(batch: TaskBatch, tokens: int, count: int | None = None, time: int | None = None) -> PackedBatch:
-    """A batch on the host with its prompts one after the other, each up to the token that predicts its answer.
-
-    Filled up, so that few programs serve many batches, to `tokens` (N), to `count` prompts (B; default: as many as it
-    has) without tokens, and to a longest prompt of `time` (T; default: as the batch is padded).
-    """
-    ends, more = np.asarray(batch.positions), 0 if count is None else count - len(batch.positions)
-    time = batch.tokens.shape[1] if time is None else time
-    row, at = np.nonzero(np.arange(time)[None, :] <= ends[:, None])
-    fill = tokens - len(row)
-    grid = np.full((len(ends) + more, time), NOWHERE, np.int32)
-    grid[row, at] = np.arange(len(row))
-
-    def of_tokens(x: np.ndarray, filler: int = 0) -> np.ndarray:
-        return np.pad(x, (0, fill), constant_values=filler).astype(np.int32)
-
-    def of_prompts(x: Leaf, kind: type = np.int32) -> np.ndarray | None:
-        return None if x is None else np.pad(np.asarray(x, kind), (0, more))
-
-    where = Packing(of_tokens(at), of_prompts(np.cumsum(ends + 1) - 1), grid, of_tokens(row * time + at, NOWHERE), time)
-    return PackedBatch(
-        of_tokens(np.asarray(batch.tokens)[row, at])[None],
-        where,
-        of_prompts(batch.answer),
-        of_prompts(batch.foil),
-        of_prompts(batch.task),
-        of_prompts(batch.foil_share, np.float32),
-    )
-
-
-def packed_values(values: np.ndarray, batch: TaskBatch, into: PackedBatch) -> np.ndarray:
-    """What belongs to tokens (B, at least T), or to prompts (B, 1), of a batch in the order of `packed(batch, ...)`:
-    (N,), or (its B,), filled up with zeros."""
-    ends = np.asarray(batch.positions)
-    if values.shape[1] == 1:
-        return np.pad(values[:, 0], (0, len(into.answer) - len(ends)))
-    inside = np.arange(values.shape[1])[None, :] <= ends[:, None]
-    return np.pad(values[inside], (0, into.tokens.size - int(inside.sum())))
-
-
-def tokens_of(batch: TaskBatch, multiple: int) -> int:
-    """Tokens of all prompts of a batch, rounded up to a multiple."""
-    return -(-int(np.sum(np.asarray(batch.positions) + 1)) // multiple) * multiple
 
 
 def by_length(batch: TaskBatch) -> TaskBatch:

@@ -22,9 +22,10 @@ from sparse_gpt.circuits.run.edge_ablation import ablate_edges
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, room_of
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import weights_of_worst
+from sparse_gpt.circuits.run.packed_batch import packed_values
 from sparse_gpt.circuits.run.programs import Wanted, slopes
 from sparse_gpt.circuits.run.subcircuits import Site, Subcircuits, build_subcircuits, with_sites
-from sparse_gpt.circuits.run.task_batch import TaskBatch, packed_values, rows, trimmed
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, trimmed
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.model.taps import chain, gate
 from sparse_gpt.model.transformer import apply

@@ -23,8 +23,9 @@ from sparse_gpt.circuits.nodes import Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.packed_batch import AnyBatch, PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
-from sparse_gpt.circuits.run.task_batch import AnyBatch, PackedBatch, TaskBatch, packed, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import paper_search, path_search, pause
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.integrated_gradients import Start

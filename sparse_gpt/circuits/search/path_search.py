@@ -19,8 +19,8 @@ import optax
 from sparse_gpt.circuits.nodes import LIMIT, GateArrays, Gates, hard_concrete, heaviside, open_probability
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import traced_losses
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.circuits.run.subcircuits import Subcircuits
-from sparse_gpt.circuits.run.task_batch import AnyBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.config import NODE_SITES

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sparse_gpt.circuits.run.task_batch import AnyBatch
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend, attend_alike, causal_attention
 from sparse_gpt.model.packing import Packing, of_padded
