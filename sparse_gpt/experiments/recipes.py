@@ -164,8 +164,8 @@ def _train(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> list[
 
 def _last_line(log: Path) -> str:
     """What a script printed last, progress bars aside: where it failed, the reason."""
-    lines = [line.split("\r")[-1].strip() for line in log.read_text("utf-8", errors="replace").split("\n")]
-    return next((line for line in reversed(lines) if line), "no reason given")
+    lines = log.read_text("utf-8", errors="replace").splitlines()  # a bar's carriage returns end lines, too
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")
 
 
 def _best_rates(what: Size, folder: Path, corpus: Path) -> dict[str, float]:
