@@ -3,7 +3,9 @@
 Everything that scripts write is whole or not at all, so a process may end at any moment without harm. What a signal
 can cost is work that is not on disk yet, and there are three cases:
 
-  - Python code runs and nothing is at stake: the handler raises `Interrupted`, scratch files go on the way out.
+  - Python code runs and nothing is at stake: the handler raises `Interrupted`, scratch files go on the way out. While
+    a module is imported the process ends at once: compiled modules do not survive an exception in what they call as
+    they are loaded (nanobind's abort, or fault).
   - Work is at stake (training steps since the last checkpoint): inside `deferred` a signal is only noted. The body asks
     `requested`, saves and leaves.
   - A long call outside of Python (a compilation): handlers would run only after it. A thread is woken by the operating
@@ -16,6 +18,7 @@ only `deferred` listens, as long as it runs and if it runs in the main thread.
 import contextlib
 import dataclasses
 import functools
+import importlib
 import math
 import os
 import select
@@ -161,15 +164,21 @@ def handle() -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """In the main thread, between two lines of Python."""
-    del frame
     # The watching thread is usually faster, so the first call of this function is what counts, not the first note.
     _state.note(number)
     if _state.patience or _state.raised:
         return
-    if not _state.raising:
+    if not _state.raising or _importing(frame):
         _end()
     _state.raised = True
     raise Interrupted(LINE)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether this frame, or one that waits for it, belongs to an import."""
+    while frame and frame.f_globals is not vars(importlib._bootstrap):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _unraisable(otherwise: "Callable[[sys.UnraisableHookArgs], object]", unraisable: "sys.UnraisableHookArgs") -> None:

@@ -65,6 +65,14 @@ def stop(process: "subprocess.Popen[str]", *numbers: int) -> tuple[int, str, str
     return process.returncode, out, err
 
 
+def test_a_signal_during_an_import_raises_nothing_in_it(tmp_path: Path) -> None:
+    """What a module calls while it is loaded may be C++ that an exception ends with a fault."""
+    swallows = "try:\n  time.sleep(60)\nexcept BaseException:\n  print('raised', flush=True)"
+    (tmp_path / "loads.py").write_text(f"import time\nprint('ready', flush=True)\n{swallows}")
+    body = f"sys.path.insert(0, {str(tmp_path)!r})\nwith raising():\n  import loads"
+    assert stop(start(body), signal.SIGUSR1) == (75, "", LINE + "\n")
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_every_signal_ends_a_script_with_75(number: signal.Signals) -> None:
     assert stop(start("ready(); time.sleep(60)"), number) == (75, "", LINE + "\n")
