@@ -5,6 +5,7 @@ is made again where it does not lead to them yet.
 
 python -m launch.page --workdir=runs/quickstart --task=single_double_quote
 python -m launch.page --workdir=runs/quickstart --twin=runs/dense
+python -m launch.page --workdir=runs/quickstart --gallery
 """
 
 from absl import flags
@@ -18,6 +19,9 @@ def define_flags() -> None:
     stored.define_init_from()
     flags.DEFINE_string(
         "task", "", "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit. All without."
+    )
+    flags.DEFINE_bool(
+        "gallery", False, "One file with all these circuits and the minimal ones inside them: circuits/gallery.html."
     )
     cli.define_path("twin", "Workdir of another model, to show beside this one in circuits/index.html.")
 

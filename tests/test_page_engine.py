@@ -58,7 +58,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def load(page: Page, config: Config, params: Params, tokenizer: Tokenizer, circuit: Circuit) -> None:
-    packed = as_text(pack_model(config, params, tokenizer, circuit.values))
+    ablation = {f"ablation/{site}": values for site, values in circuit.values.items()}
+    packed = as_text(pack_model(config, params, tokenizer, ablation))
     page.evaluate(f"loadModel({json.dumps(packed)}, {json.dumps(circuit.to_dict())})")
 
 

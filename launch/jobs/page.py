@@ -6,7 +6,7 @@ from absl import flags
 
 from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
-from sparse_gpt.page import build_pages, shared_prompts
+from sparse_gpt.page import build_gallery, build_pages, shared_prompts
 from sparse_gpt.records import read_workdir
 from sparse_gpt.report import build_overview, build_report
 from sparse_gpt.tasks import AnyTask
@@ -18,11 +18,17 @@ from .. import stored
 def main() -> None:
     """Builds the pages and prints where they are."""
     named, twin = flags.FLAGS.task, flags.FLAGS.twin
+    if flags.FLAGS.gallery and twin:
+        raise InputError("--twin goes with the page of all circuits, not with --gallery; leave one of them out")
     if named and twin:
         raise InputError("--twin goes with the page of all circuits; leave --task out")
     chosen = tasks.select_circuits(named) if named else []
     with stored.workdir() as folder:
         run, other = Workdir(folder), Workdir(twin) if twin else None
+        if flags.FLAGS.gallery:
+            path = build_gallery(run, chosen or _all(folder))
+            print(f"gallery: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+            return
         for path in build_pages(run, chosen or _all(folder), indexed=not named):
             print(f"{path.parent.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
         if not named:

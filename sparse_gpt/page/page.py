@@ -3,14 +3,16 @@
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
 from sparse_gpt.drawing.templates import environment
 from sparse_gpt.errors import InputError
-from sparse_gpt.io import Tree, write_atomic
+from sparse_gpt.io import Json, Tree, write_atomic
 from sparse_gpt.page.formation import draw_formation, formation_data, formation_of
 from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
@@ -49,12 +51,17 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]], indexed: bo
         for folder, circuit, members in zip(folders, loaded, circuits, strict=True)
     }
     for path, page in pages.items():
-        try:
-            write_atomic(path, page.encode())
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror}); free the place or make it writable"
-            raise InputError(f"{path}: {reason}") from error
+        write_page(path, page)
     return list(pages)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Writes a page, whole or not at all. InputError if it cannot be written."""
+    try:
+        write_atomic(path, page.encode())
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror}); free the place or make it writable"
+        raise InputError(f"{path}: {reason}") from error
 
 
 def links_from(folder: Path, indexed: bool = False) -> list[tuple[str, str]]:
@@ -76,43 +83,89 @@ def render(
 ) -> str:
     """The page as text; `hosted` for a frame in a notebook, which it then tells its state. `links` as `links_from` has
     them."""
-    drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
-    drawing = _HIDDEN.sub("", drawing)
-    style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
-    styles = [style, *re.findall(r"<style>(.*?)</style>", drawing, re.DOTALL)]
-    policy = (
-        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob: data:; "
-        "img-src blob:; base-uri 'none'; form-action 'none'"
-    )
     formation = formation_of(circuit, Formation.read_if_any(folder / "formation.json"))
-    data = {**_data(run, folder, circuit, samples, formation), "hosted": hosted}
+    body = render_body(run, folder, circuit, formation, links=links)
+    page = {**page_data(run, folder, circuit, samples, formation), "hosted": hosted}
+    title = f"{circuit.task} · circuit of {run.folder.resolve().name}"
+    return whole_page(run, title, body, [body], {"ablation": circuit.values}, page)
+
+
+def render_body(
+    run: Workdir,
+    folder: Path,
+    circuit: Circuit,
+    formation: Formation | None = None,
+    links: Sequence[tuple[str, str]] = (),
+    gallery: Sequence[tuple[str, str]] = (),
+    shown: str = "",
+) -> str:
+    """What body.html makes of a circuit: its drawing, and places that the page's script fills.
+
+    Args:
+      run: the model.
+      folder: of the circuit, or of the one that it is inside of.
+      circuit: that is drawn.
+      formation: of the circuit, if it is to be shown.
+      links: addresses and titles of the pages around this one.
+      gallery: the same of all circuits in the page, where there are several.
+      shown: which of them this is.
+    """
+    drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
     return (
         environment(FOLDER)
-        .get_template("page.html")
+        .get_template("body.html")
         .render(
-            policy=policy,
             task=circuit.task,
             folder=folder.name,
             name=run.folder.resolve().name,
             facts=_facts(run, circuit),
             verdict=_verdict(folder, circuit),
-            links=links,
-            style=style,
-            drawing=drawing,
+            drawing=_HIDDEN.sub("", drawing),
             formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
-            packed=packed_page(run, circuit, data),
-            script=script,
+            links=links,
+            gallery=gallery,
+            shown=shown,
         )
     )
 
 
-def packed_page(run: Workdir, circuit: Circuit, data: Tree) -> str:
-    """What `mount` of view/mount.js takes: the model, the circuit, samples and the worker's script, as one text."""
-    page = {"page": data, "engine": join_modules(_ENGINE)}
-    return as_text(pack_model(run.config, run.params, run.tokenizer, circuit.values, page))
+def whole_page(
+    run: Workdir,
+    title: str,
+    body: str,
+    bodies: Iterable[str],
+    ablation: Mapping[str, Mapping[str, np.ndarray]],
+    page: Mapping[str, Json],
+) -> str:
+    """A page that loads nothing.
+
+    Args:
+      run: the model.
+      title: of the window.
+      body: what it shows before its script has begun.
+      bodies: all that it will show; their styles are allowed.
+      ablation: ablation values by the name that `page` has for them, by site.
+      page: what `mount` of view/mount.js finds in it.
+    """
+    style, script = (FOLDER / "page.css").read_text(encoding="utf-8"), join_modules(_VIEW)
+    styles = [style, *(inner for each in bodies for inner in re.findall(r"<style>(.*?)</style>", each, re.DOTALL))]
+    policy = (
+        f"default-src 'none'; script-src {_hashes(script)}; style-src {_hashes(*styles)}; worker-src blob: data:; "
+        "img-src blob:; base-uri 'none'; form-action 'none'"
+    )
+    values = {f"{own}/{site}": each for own, sites in ablation.items() for site, each in sites.items()}
+    others: Tree = {"page": dict(page), "engine": join_modules(_ENGINE)}
+    packed = as_text(pack_model(run.config, run.params, run.tokenizer, values, others))
+    return (
+        environment(FOLDER)
+        .get_template("page.html")
+        .render(policy=policy, title=title, style=style, body=body, packed=packed, script=script)
+    )
 
 
-def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], formation: Formation | None) -> Tree:
+def page_data(
+    run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], formation: Formation | None = None
+) -> Tree:
     """What the page's scripts read, beside the weights."""
     record = circuit.record().tree()
     contexts = Contexts.read_if_any(folder / "contexts.json")
@@ -126,7 +179,11 @@ def _data(run: Workdir, folder: Path, circuit: Circuit, samples: list[Tree], for
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
         "labels": labels.tree() if labels else None,
-        "contexts": {} if contexts is None else {each.node.key: shown_contexts(each.tree()) for each in contexts.nodes},
+        "contexts": {
+            each.node.key: shown_contexts(each.tree())
+            for each in (contexts.nodes if contexts else ())
+            if each.node in circuit.nodes
+        },
         "formation": None if formation is None else formation_data(formation),
     }
 
@@ -160,5 +217,5 @@ def _facts(run: Workdir, circuit: Circuit) -> str:
 
 def _hashes(*texts: str) -> str:
     """What a content security policy says of inline elements with these texts."""
-    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in dict.fromkeys(texts))
     return " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -36,13 +36,14 @@ def pack_model(
       config: of the model.
       params: nested dict of float32 arrays.
       tokenizer: whose vocabulary is carried.
-      ablation: site -> (n_layer, width).
+      ablation: ablation values (n_layer, width) by their names in the file; the page of one circuit calls those of a
+        site ablation/SITE.
       others: what else the header is to have.
     """
     arrays = {"/".join(path): np.asarray(leaf, np.float32) for path, leaf in flatten(params).items()}
     if config.model.position == "sinusoidal":  # no parameter; the page does not compute it anew
         arrays["wpe"] = sinusoids(config.model.context, config.model.d_position)
-    arrays |= {f"ablation/{site}": np.asarray(values, np.float32) for site, values in ablation.items()}
+    arrays |= {name: np.asarray(values, np.float32) for name, values in ablation.items()}
     facts: Tree = dataclasses.asdict(config.model)
     facts["activation_fraction"] = config.sparsity.activation_fraction
     facts["activation_sites"] = activation_sites(config.sparsity)

@@ -66,14 +66,15 @@ function optional(tensors, name) {
 // passes through attention and comes out times the share of attention that the sink leaves; `carried` has, for every
 // head, what its removed edges write where attention is whole.
 export class Circuit {
-  // record: what circuit.json holds; tensors: with the ablation values (n_layer, width) of every site.
+  // record: what circuit.json holds, and where there are several circuits what its ablation values are called; tensors:
+  // with the ablation values (n_layer, width) of every site.
   constructor(model, record, tensors) {
     const m = model.config;
     this.calibration = record.calibration;
     this.frozen = record.norm === "frozen";
     this.open = Object.fromEntries(NODE_SITES.map((site) => [site, new Uint8Array(m.n_layer * model.widths[site])]));
     for (const { layer, site, channel } of record.nodes) this.open[site][layer * model.widths[site] + channel] = 1;
-    this.ablation = Object.fromEntries(NODE_SITES.map((site) => [site, tensors.dense(`ablation/${site}`)]));
+    this.ablation = Object.fromEntries(NODE_SITES.map((site) => [site, tensors.dense(`${record.values ?? "ablation"}/${site}`)]));
     const kept = new Set(record.edges.map(({ from, to }) => edgeKey(from[0], from[1], from[2], to[1], to[2])));
     this.layers = model.layers.map((parts, layer) => {
       const result = { ...parts, carried: null };

@@ -21,13 +21,14 @@ import { WaysOut } from "./ways_out.js";
 
 const EMPTY = { prompt: "", twin: "", answer: null, foil: null, changes: [], position: null, node: null, names: noNames() };
 
-// root: an element with the content of body.html; text: what the page carries (page.py: packed_page).
+// root: an element with the content of body.html; text: what the page carries (page.py: whole_page).
 // Resolves to { store, engine, data } once the model is sent to its worker; rejects where the text is damaged.
 export async function mount(root, text) {
-  const packed = await gunzip(bytesOfText(text)), { page: data, engine: source, ...model } = headerOf(packed);
+  const packed = await gunzip(bytesOfText(text)), { page: carried, engine: source, ...model } = headerOf(packed);
+  const { data, problem } = carried.circuits ? chosen(root, carried.circuits) : { data: carried };
   const find = (id) => root.querySelector(`#${id}`), main = root.querySelector("main");
   const keys = root === document.body ? document : root, active = () => root.getRootNode().activeElement;
-  let linkProblem = ""; // said once
+  let linkProblem = problem || ""; // said once
 
   const known = knownOf(data), store = new Store(EMPTY, ask);
   const bare = (node) => nodeName(node, data.site_names);
@@ -94,6 +95,16 @@ export async function mount(root, text) {
     heads.show(view, state);
     out.show(view);
   }
+}
+
+// Of several circuits the one that the address asks for, as ?circuit=NAME, else the first; its body is put into `root`.
+function chosen(root, circuits) {
+  const asked = new URLSearchParams(location.search).get("circuit"), known = asked !== null && Object.hasOwn(circuits, asked);
+  const name = known ? asked : Object.keys(circuits)[0], { body, ...data } = circuits[name];
+  root.innerHTML = body;
+  document.title = `${name} · ${document.title}`;
+  const missing = asked !== null && !known;
+  return { data, problem: missing && `This page has no circuit called ${asked.slice(0, 60)}; ${name} is shown.` };
 }
 
 export function failed(root, reason) {
