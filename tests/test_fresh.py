@@ -17,6 +17,7 @@ from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
+from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.task_batch import joined, rows
@@ -65,11 +66,11 @@ def _nodes(problem: Problem, support: Support) -> set[Node]:
 def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     problem = made()
     (supports, joined_samples, checks), said = _found(problem, (*TRUE, *NOISE))
-    assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
+    assert list(supports) == ["nodes", "edges", "given back 1", "edges 1"]
     assert not ATTENTION & _nodes(problem, supports["edges"]), "else the selection had no shortcut"
     assert set(TRUE) >= _nodes(problem, supports["edges 1"]) >= ATTENTION
     assert supports["given back 1"].size <= len(TRUE) + 3, "the steepest slopes are not those of noise"
-    assert any("nodes given back" in line for line in said)
+    assert any("nodes and" in line and "edges given back" in line for line in said)
     (check,) = checks
     assert (check.accepted, check.given_back) == (False, supports["given back 1"].size - supports["edges"].size)
     assert check.task_loss > problem.settings.target_loss
@@ -113,6 +114,49 @@ def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeyp
     assert enlarged(short.candidates(problem.graph)).calibrated[0] > problem.selection_target
 
 
+def _pruned(problem: Problem, nodes: tuple[Node, ...]) -> Support:
+    """All but the first two edges between nodes."""
+    whole = _support(problem, nodes)
+    return dataclasses.replace(whole, edges=whole.kept_edges(problem.graph)[2:])
+
+
+def test_further_nodes_bring_their_edges_and_pruned_ones_stay_so() -> None:
+    problem, further = made(), Node(0, "mlp_neuron", 10)
+    short, graph = _pruned(problem, SHORTCUT), problem.graph
+    larger = short.with_nodes(_support(problem, (*SHORTCUT, further)).gates, graph)
+    assert set(larger.kept_edges(graph)) > set(short.kept_edges(graph))
+    assert all(
+        further in (edge.source, edge.target) for edge in set(larger.kept_edges(graph)).difference(short.edges or ())
+    )
+    assert len(graph.edges(larger.gates)) == len(larger.kept_edges(graph)) + 2
+    whole = _support(problem, SHORTCUT).with_nodes(larger.gates, graph)
+    assert whole.edges is None
+    np.testing.assert_array_equal(whole.gates, larger.gates)
+
+
+def test_as_little_as_holds_comes_back_with_pruned_edges_or_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, tried = made(), []
+    start, short, graph = _support(problem, (*TRUE, *NOISE)), _pruned(problem, SHORTCUT), problem.graph
+    every = len(short.kept_edges(graph)) + 2
+
+    def holds(problem: Problem, one: Candidates, *rest: object) -> bool:
+        gates = one.gates[0]
+        pruned = 0 if one.kept is None else int((one.kept == 0).sum())
+        tried.append((int(gates.sum()), graph.count_edges(gates) - pruned, pruned))
+        return gates.sum() > len(SHORTCUT) + 3 and not pruned
+
+    monkeypatch.setattr(fresh, "_holds", holds)
+    (batch,) = problem.fresh(1)
+    back = fresh.give_back(problem, short, start, problem.selection.and_on(batch), problem.selection.on(batch))
+    assert back is not None
+    assert (back.size, back.edges) == (len(SHORTCUT) + 4, None)
+    assert tried[0] == (len(SHORTCUT), every - 2, 2)
+    assert (len(SHORTCUT), every, 0) in tried
+    items = [nodes + edges for nodes, edges, _ in tried]
+    assert items == sorted(items)
+    assert {pruned for *_, pruned in tried} == {0, 2}
+
+
 def test_the_upper_end_counts_in_a_path_search_alone() -> None:
     assert made().selection.upper_share == made().settings.selection_margin
     assert made("paper").selection.upper_share == made().heldout.upper_share == 0
@@ -128,7 +172,7 @@ def test_what_holds_is_accepted_as_it_is() -> None:
 
 def test_where_all_of_the_start_fails_other_nodes_come_back() -> None:
     (supports, _, _), _ = _found(made(), SHORTCUT)
-    assert list(supports) == ["nodes", "edges", "given back 1", "nodes 1", "edges 1"]
+    assert list(supports) == ["nodes", "edges", "given back 1", "edges 1"]
     assert _nodes(made(), supports["edges 1"]) >= ATTENTION
 
 
@@ -296,7 +340,7 @@ def test_a_circuit_that_fresh_samples_refused_is_found_and_recorded_with_them() 
         tuple(node) for node in ATTENTION
     }
     stages = {stage.stage: stage for stage in found.search.stages}
-    assert list(stages) == ["search", "nodes", "edges", "given back 1", "nodes 1", "edges 1"]
+    assert list(stages) == ["search", "nodes", "edges", "given back 1", "edges 1"]
     last, metrics = stages["edges 1"], found.circuit.metrics
     assert (last.nodes, last.edges) == (metrics["nodes"], metrics["edges"])
     assert last.task_loss == pytest.approx(metrics["task_loss"], abs=1e-4), "both are calibrated on what joined, too"

@@ -224,6 +224,13 @@ class Support:
         """The edges of the circuit."""
         return graph.edges(self.gates) if self.edges is None else self.edges
 
+    def with_nodes(self, gates: np.ndarray, graph: ModelGraph) -> "Support":
+        """Opens further nodes, those of `gates` (nodes,), with all of their edges; edges that were pruned stay so."""
+        if self.edges is None:
+            return Support(gates)
+        pruned = set(graph.edges(self.gates)).difference(self.edges)
+        return Support(gates, tuple(edge for edge in graph.edges(gates) if edge not in pruned))
+
     def candidates(self, graph: ModelGraph) -> Candidates:
         """This support as one candidate."""
         if self.edges is None:

@@ -197,7 +197,7 @@ class Stage(Part):
 
     stage: str
     """search, nodes (minimized) or edges; "given back 1" where the first check on fresh samples failed and nodes came
-    back, "nodes 1" and "edges 1" what is left of that, and so on."""
+    back, "edges 1" (before it "nodes 1", if no edge was pruned) what is left of that, and so on."""
     nodes: Count | None = None
     """Size then."""
     edges: Count | None = None

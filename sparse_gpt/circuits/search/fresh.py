@@ -86,7 +86,8 @@ def minimized_until_it_holds(
             report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
             break
         checks[-1] = msgspec.structs.replace(checks[-1], given_back=larger.size - support.size)
-        report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes given back")
+        edges = len(larger.kept_edges(graph)) - len(support.kept_edges(graph))
+        report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes and {edges} edges given back")
         further.append(joins)
         evaluator = evaluator.widened(larger.gates).hardest_first(larger.candidates(graph))
         supports |= {f"given back {failed}": larger}
@@ -97,8 +98,10 @@ def minimized_until_it_holds(
 def give_back(
     problem: Problem, support: Support, start: Support, evaluator: Evaluator, fresh: Evaluator
 ) -> Support | None:
-    """A support with all of its edges, and as few further nodes as hold, a power of two of them: of `start`, or where
-    all of it fails of all that can be searched.
+    """A support with as few further nodes and edges as hold.
+
+    Further nodes, a power of two of them, are of `start`, or where all of it fails of all that can be searched; they
+    come with all of their edges, and the edges that the support has lost stay pruned or come back, all of them.
 
     Those with the steepest slopes come back: of the loss on what the support does worst on, between it and everything
     that can come back (what leads to a closed node alone has no slope at the support).
@@ -113,19 +116,23 @@ def give_back(
     Returns:
         None if not even all of them hold, or prune.refine_most of them.
     """
-    worst, tied, opened = fresh.on_rows(slice(WORST)), problem.graph.tied, support.gates
+    graph, worst, opened = problem.graph, fresh.on_rows(slice(WORST)), support.gates
+    tied = graph.tied
     levels, shares = (np.arange(POINTS) + 0.5) / POINTS, np.full(POINTS, 1 / POINTS)
     for most in (start.gates, np.maximum(opened, problem.searchable_nodes)):
         slopes = path_gradient(worst, levels, shares, (opened, most))
-        together = problem.graph.sum_over_gates(slopes)[problem.graph.gate_of]
+        together = graph.sum_over_gates(slopes)[graph.gate_of]
         order = ranking.rank(opened, together, most, tied)
         further = len(order) - support.size
+        options = []
         for size in [0, *(2**i for i in range(further.bit_length())), further]:
             larger = Support(ranking.first_k(order, support.size + size, tied))
             if larger.size > problem.settings.refine_most:  # it could not be minimized
                 break
-            if _holds(problem, larger.candidates(problem.graph), evaluator, fresh):
-                return larger
+            options += [larger] if support.edges is None else [support.with_nodes(larger.gates, graph), larger]
+        for each in sorted(options, key=lambda each: each.size + len(each.kept_edges(graph))):
+            if _holds(problem, each.candidates(graph), evaluator, fresh):
+                return each
     return None
 
 

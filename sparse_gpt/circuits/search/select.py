@@ -31,7 +31,7 @@ class Selected(NamedTuple):
         best_trial: index of the best trial.
         start: the support that was minimized to the fewest edges: "trial 3", or the name of a baseline.
         supports: by stage: "search", "nodes" (minimal in nodes), "edges" (minimal in nodes and edges, if asked for); in
-            a path search, where fresh samples refused that, "given back 1", "nodes 1", "edges 1" and so on.
+            a path search, where fresh samples refused that, "given back 1", "edges 1" and so on.
             Only "search" when nothing reached the target, which leaves the trial with the lowest loss, or when every
             support is too large to be minimized, which leaves the one with the fewest edges.
         joined: fresh samples that have joined the selection, see fresh.py; None: none.
@@ -115,10 +115,11 @@ def _minimize(
     samples. Searches often end at the same nodes, which are minimized once.
 
     Nodes alone first leaves fewer edges than both together, and nothing of the slack for edges: each is then tried
-    alone. So of more than MANY edges nodes and edges are removed together, and there is no "nodes".
+    alone. So of more than MANY edges, and where some are pruned already, nodes and edges are removed together, and
+    there is no "nodes".
     """
     graph, target, suffix = problem.graph, problem.selection_target, f" {failed}" if failed else ""
-    together = problem.settings.edges and graph.count_edges(start.gates) > MANY
+    together = start.edges is not None or (problem.settings.edges and graph.count_edges(start.gates) > MANY)
     supports: dict[str, Support] = {}
 
     def nodes() -> Support:
