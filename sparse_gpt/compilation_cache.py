@@ -1,9 +1,11 @@
-"""Where compiled programs are kept from one run to the next."""
+"""Where compiled programs are kept from one run to the next, and when a process lets go of them."""
 
 import hashlib
 import os
 import platform
 from pathlib import Path
+
+MAPPINGS = 20_000  # of a process's memory. Linux allows 65,530 (vm.max_map_count); a compiled program has six or more
 
 
 def keep_programs() -> None:
@@ -19,6 +21,25 @@ def keep_programs() -> None:
     existing = next(path for path in (place, *place.parents) if os.path.exists(path))
     if existing.is_dir() and os.access(existing, os.W_OK):  # else JAX would complain of every program
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
+
+
+def release_programs(at_most: int = MAPPINGS) -> None:
+    """Lets go of all compiled programs if this process has more than `at_most` mappings of memory: where the operating
+    system refuses another one, LLVM ends the process with a fault. For the moment before work of a new kind; programs
+    that are called again are taken from the persistent cache, or compiled anew.
+    """
+    import jax  # here, because scripts set the cache up before they import it
+
+    if mappings() > at_most:
+        jax.clear_caches()
+
+
+def mappings() -> int:
+    """Mappings of this process's memory; 0 where the system does not tell."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 def processor() -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparse_gpt.compilation_cache import processor
+from sparse_gpt.compilation_cache import processor, release_programs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -76,6 +76,13 @@ def _optimization(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = before
     jax.config.update("jax_disable_most_optimizations", before.lower() not in ("0", "false", ""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs() -> Iterator[None]:
+    """Thousands of programs are compiled in one process; those of finished modules are not called again."""
+    yield
+    release_programs()
 
 
 @pytest.fixture

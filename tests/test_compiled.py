@@ -5,11 +5,17 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sparse_gpt import compilation_cache
+from sparse_gpt.circuits import pipeline
+from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.compilation_cache import mappings, release_programs
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
@@ -38,6 +44,26 @@ def test_programs_are_kept_and_give_the_same_bits(launch: Launch, tmp_path: Path
     assert len(programs) == 1
     assert programs_again == programs, "the second run must find the train step, not compile it again"
     assert again == fresh
+
+
+@pytest.mark.skipif(not mappings(), reason="the system does not tell")
+def test_programs_are_let_go_of_where_they_are_many() -> None:
+    programs = [jax.jit(lambda x, i=i: jnp.sin(x + i)) for i in range(40)]
+    results = [program(1.0) for program in programs]
+    many = mappings()
+    release_programs(at_most=many + 1000)
+    assert mappings() >= many
+    release_programs(at_most=many - 1)
+    assert mappings() < many - 2 * len(programs)
+    np.testing.assert_array_equal([program(1.0) for program in programs], results)
+
+
+def test_a_search_begins_with_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process may search circuit after circuit, as `launch.prune --task=all` does."""
+    monkeypatch.setattr(pipeline, "release_programs", lambda: pytest.fail("asked for"))
+    for search in (pipeline.find_circuit, pipeline.search_again):
+        with pytest.raises(pytest.fail.Exception, match="asked for"):
+            search(cast(Problem, None))
 
 
 def test_no_home_means_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

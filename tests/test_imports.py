@@ -25,7 +25,7 @@ TRAINING = {*MODEL, "sparse_gpt.data", "sparse_gpt.training"}
 GRAPH = {*MODEL, *DRAWING, *(f"sparse_gpt.circuits.{name}" for name in ("circuit", "nodes", "liveness", "model_graph"))}
 PROBLEM = {*GRAPH, "sparse_gpt.circuits.run", "sparse_gpt.circuits.problem", "sparse_gpt.circuits.stages"}
 SEARCH = {*PROBLEM, "sparse_gpt.circuits.search"}
-PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline"}
+PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline", "sparse_gpt.compilation_cache"}
 CIRCUITS = {*PIPELINE, *(f"sparse_gpt.circuits{name}" for name in ("", ".storage", ".summary"))}
 ROOMS: dict[str, set[str]] = {
     "sparse_gpt.errors": set(),
