@@ -17,7 +17,7 @@ from sparse_gpt.page.gallery import _name_of
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
-from tests.page_actions import IDLE, difference, same, text
+from tests.page_actions import IDLE, difference, same, text, write
 from tests.page_workdir import TASK, by_jax, write_workdir
 
 OTHER = "others"
@@ -71,7 +71,9 @@ def test_every_circuit_of_the_gallery_is_computed_as_by_jax(browser: Page, run: 
     for name, circuit in zip(NAMES, (found, found.minimal, other), strict=True):
         show(browser, run, f"?{urlencode({'circuit': name})}")
         assert text(browser, "h1") == name
-        assert text(browser, "[aria-current]") == ("minimal" if circuit is found.minimal else name)
+        called = "minimal" if circuit is found.minimal else name
+        assert text(browser, "[aria-current]") == f"{called} {len(circuit.edges)}"
+        assert ("The minimal circuit" in text(browser, "header")) == (circuit is found.minimal)
         assert str(browser.evaluate("document.title")).startswith(f"{name} · ")
         drawn = browser.evaluate("document.querySelector('.circuit-drawing title').textContent")
         assert f"{len(circuit.nodes)} nodes" in drawn
@@ -87,8 +89,17 @@ def test_every_circuit_of_the_gallery_is_computed_as_by_jax(browser: Page, run: 
 def test_links_lead_from_circuit_to_circuit_and_unknown_names_are_said(browser: Page, run: Workdir) -> None:
     show(browser, run, "")
     assert text(browser, "h1") == TASK
-    browser.evaluate(f"document.querySelector('[aria-label=\"{NAMES[1]}\"]').click()")
-    browser.wait(f"document.querySelector('h1')?.textContent === '{NAMES[1]}' && {IDLE}")
+    write(browser, "prompt", "for hs in hs_list: while gn")
+    browser.wait(IDLE)
+    for name, taken in (
+        (NAMES[1], True),
+        (OTHER, False),
+    ):  # a prompt of one's own goes along to the same task's circuit
+        browser.evaluate(f"document.querySelector('[aria-label=\"{name}\"]').click()")
+        browser.wait(f"document.querySelector('h1')?.textContent === '{name}' && {IDLE}")
+        prompt = browser.evaluate("document.querySelector('#prompt').value")
+        assert (prompt == "for hs in hs_list: while gn") == taken
+        assert "link" not in text(browser, "#message")
     for asked in ("toString", "no such"):
         show(browser, run, f"?{urlencode({'circuit': asked})}")
         assert text(browser, "h1") == TASK

@@ -395,7 +395,7 @@ def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Work
     page.type("loops")
     page.focus("#reading")
     page.type("It looks at the first word.")
-    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop [loops]')")
     page.wait("document.querySelector('#groups').textContent.includes('loops: “which loop”')")
     page.click("#link")
     address = page.evaluate("document.querySelector('#address').value")
@@ -414,11 +414,11 @@ def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Work
     page.command("Page.navigate", url="about:blank")
     page.command("Page.navigate", url=address)
     page.wait(f"document.querySelector('main') && {IDLE}")
-    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop')")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop [loops]')")
     saved.write_text(saved.read_text().replace("which loop", "the other loop"))
     browser_file(page, saved)
     page.wait("document.querySelector('#names-said').textContent.includes('is loaded')")
-    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'the other loop')")
+    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'the other loop [loops]')")
     for change, said in (
         ({"params_sha256": "ab" * 32}, "belong to another circuit"),
         ({"format": "x"}, "is no labels.json"),

@@ -12,16 +12,17 @@ from sparse_gpt.drawing.templates import environment
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
 from sparse_gpt.page.modules import FOLDER
-from sparse_gpt.page.page import page_data, render_body, whole_page, write_page
+from sparse_gpt.page.page import Around, Entry, page_data, render_body, whole_page, write_page
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 
-class _Entry(NamedTuple):
+class _Shown(NamedTuple):
     folder: Path
     circuit: Circuit
     samples: list[Tree]
+    inside: bool
 
 
 def build_gallery(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> Path:
@@ -39,25 +40,29 @@ def build_gallery(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> Path:
         raise InputError(
             f"{run.folder}: has no circuits; find some with launch.prune --workdir={run.folder} --task=TASK"
         )
-    entries: dict[str, _Entry] = {}
+    shown: dict[str, _Shown] = {}
     for members in circuits:
         folder = run.folder / "circuits" / "+".join(task.name for task in members)
         circuit = load(folder, run.params_sha256)
-        samples = offered_samples(run, members, circuit)
-        entries[folder.name] = _Entry(folder, circuit, samples)
-        if circuit.minimal is not None:
-            entries[f"{folder.name}, minimal"] = _Entry(folder, circuit.minimal, samples)
-    addresses = [(f"?{urlencode({'circuit': name})}", name) for name in entries]
+        shown[folder.name] = _Shown(folder, circuit, offered_samples(run, members, circuit), False)
+        if (inner := circuit.minimal) is not None:
+            samples = offered_samples(run, members, inner)
+            shown[f"{folder.name}, minimal"] = _Shown(folder, inner, samples, True)
+    entries = [
+        Entry(f"?{urlencode({'circuit': name})}", name, each.circuit.task, len(each.circuit.edges))
+        for name, each in shown.items()
+    ]
     ablation: dict[str, dict[str, np.ndarray]] = {}
     data: Tree = {}
-    for name, (folder, circuit, samples) in entries.items():
+    for name, (folder, circuit, samples, inside) in shown.items():
         page = page_data(run, folder, circuit, samples)
         page["record"]["values"] = _name_of(circuit.values, ablation)
-        page["body"] = render_body(run, folder, circuit, gallery=addresses, shown=name)
+        page["file"] += "_minimal" if inside else ""
+        page["body"] = render_body(run, folder, circuit, Around(gallery=entries, name=name, inside=inside))
         data[name] = {**page, "hosted": False}
     bodies = [page["body"] for page in data.values()]
     title = f"circuits of {run.folder.resolve().name}"
-    first = environment(FOLDER).get_template("gallery.html").render(title=title, gallery=addresses)
+    first = environment(FOLDER).get_template("gallery.html").render(title=title, gallery=entries)
     path = run.folder / "circuits" / "gallery.html"
     write_page(path, whole_page(run, title, first, bodies, ablation, {"circuits": data}))
     return path

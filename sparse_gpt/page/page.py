@@ -5,12 +5,15 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import jinja2
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.drawing.svg import SITE_NAMES, draw_circuit
 from sparse_gpt.drawing.templates import environment
+from sparse_gpt.drawing.text import number
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json, Tree, write_atomic
 from sparse_gpt.page.formation import draw_formation, formation_data, formation_of
@@ -20,7 +23,7 @@ from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.records import Card, Contexts, Formation, Traces
 from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.files import read_labels
-from sparse_gpt.report.verdicts import sentence
+from sparse_gpt.report.verdicts import SAMPLES, count, sentence
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.visible import visible
 from sparse_gpt.workdir import Workdir
@@ -28,6 +31,31 @@ from sparse_gpt.workdir import Workdir
 # Weights that found no free place; only the report ever shows them, and of large circuits they are thousands.
 _HIDDEN = re.compile(r'<g class="weight \w+ crowded".*?</g>\n?', re.DOTALL)
 _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
+
+
+class Entry(NamedTuple):
+    """A circuit of a gallery: where it is shown, how it is called, its task, and its number of edges."""
+
+    address: str
+    name: str
+    task: str
+    edges: int
+
+
+class Around(NamedTuple):
+    """What a circuit's page has beside the circuit.
+
+    Attributes:
+        links: addresses and titles of other pages.
+        gallery: all circuits of the page, where there are several.
+        name: of this one among them.
+        inside: whether it is the minimal circuit inside that of its folder.
+    """
+
+    links: Sequence[tuple[str, str]] = ()
+    gallery: Sequence[Entry] = ()
+    name: str = ""
+    inside: bool = False
 
 
 def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]], indexed: bool = False) -> list[Path]:
@@ -84,20 +112,14 @@ def render(
     """The page as text; `hosted` for a frame in a notebook, which it then tells its state. `links` as `links_from` has
     them."""
     formation = formation_of(circuit, Formation.read_if_any(folder / "formation.json"))
-    body = render_body(run, folder, circuit, formation, links=links)
+    body = render_body(run, folder, circuit, Around(links), formation)
     page = {**page_data(run, folder, circuit, samples, formation), "hosted": hosted}
     title = f"{circuit.task} · circuit of {run.folder.resolve().name}"
     return whole_page(run, title, body, [body], {"ablation": circuit.values}, page)
 
 
 def render_body(
-    run: Workdir,
-    folder: Path,
-    circuit: Circuit,
-    formation: Formation | None = None,
-    links: Sequence[tuple[str, str]] = (),
-    gallery: Sequence[tuple[str, str]] = (),
-    shown: str = "",
+    run: Workdir, folder: Path, circuit: Circuit, around: Around, formation: Formation | None = None
 ) -> str:
     """What body.html makes of a circuit: its drawing, and places that the page's script fills.
 
@@ -105,28 +127,32 @@ def render_body(
       run: the model.
       folder: of the circuit, or of the one that it is inside of.
       circuit: that is drawn.
+      around: what else there is.
       formation: of the circuit, if it is to be shown.
-      links: addresses and titles of the pages around this one.
-      gallery: the same of all circuits in the page, where there are several.
-      shown: which of them this is.
     """
     drawing = draw_circuit(circuit.record(), Traces.read_if_any(folder / "traces.json"), run.config.model.d_head)
     return (
-        environment(FOLDER)
+        _templates()
         .get_template("body.html")
         .render(
             task=circuit.task,
             folder=folder.name,
             name=run.folder.resolve().name,
-            facts=_facts(run, circuit),
-            verdict=_verdict(folder, circuit),
+            facts=_facts(run, circuit, f" on {_searched(circuit)}" if around.inside else ""),
+            card=_card(folder, circuit),
+            searched=_searched(circuit),
+            core=circuit.minimal is not None,
             drawing=_HIDDEN.sub("", drawing),
             formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
-            links=links,
-            gallery=gallery,
-            shown=shown,
+            around=around,
         )
     )
+
+
+def _templates() -> jinja2.Environment:
+    found = environment(FOLDER)
+    found.filters |= {"count": count, "sentence": sentence, "number": number, "samples": lambda s: SAMPLES.get(s, s)}
+    return found
 
 
 def whole_page(
@@ -176,6 +202,7 @@ def page_data(
             for name in ("task", "params_sha256", "norm", "calibration", "edge_pruned", "nodes", "edges")
         },
         "samples": samples,
+        "file": folder.name,
         "d_head": run.config.model.d_head,
         "site_names": SITE_NAMES,
         "labels": labels.tree() if labels else None,
@@ -197,21 +224,26 @@ def shown_contexts(entry: Tree) -> Tree:
     return {end: [shown(each) for each in entry[end]] for end in ("top", "bottom")}
 
 
-def _verdict(folder: Path, circuit: Circuit) -> str:
-    """What the report card comes to; "" without one of this circuit."""
+def _card(folder: Path, circuit: Circuit) -> Card | None:
+    """The report card, if there is one of this circuit."""
     card = Card.read_if_any(folder / "card.json")
     same = card is not None and card.circuit_sha256 in ("", circuit_sha256(circuit.to_dict()))
-    return sentence(card) if card is not None and same else ""
+    return card if same else None
 
 
-def _facts(run: Workdir, circuit: Circuit) -> str:
-    """The circuit in one line."""
+def _searched(circuit: Circuit) -> str:
+    """The template families that it was chosen on."""
+    return ", ".join(entry.family for entry in circuit.families if entry.role == "searched")
+
+
+def _facts(run: Workdir, circuit: Circuit, on: str = "") -> str:
+    """The circuit in one line; `on` what its losses are measured."""
     known = (
         (name, circuit.metrics.get(key)) for name, key in (("circuit", "task_loss"), ("model", "full_model_task_loss"))
     )
     losses = ", ".join(f"{name} {value:.3f}" for name, value in known if isinstance(value, float))
     parts = [f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges", f"ablation: {circuit.ablation}"]
-    parts += [f"held-out task loss: {losses}"] if losses else []
+    parts += [f"held-out task loss{on}: {losses}"] if losses else []
     return " · ".join([*parts, f"weights {run.params_sha256[:12]}"])
 
 

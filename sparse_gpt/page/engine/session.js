@@ -79,6 +79,13 @@ export class Session {
     return Object.fromEntries(SIDES.map((side) => [side, effect(side)]));
   }
 
+  // What circuit and model decide after the last token, with the changes: the logit difference of each side.
+  decide({ prompt, twin, changes, answer, foil }) {
+    const patches = changes.some(({ kind }) => ["patch", "edge", "head"].includes(kind));
+    const at = this.#place(prompt, patches ? twin : "", null), now = this.#changed(at, changes);
+    return Object.fromEntries(SIDES.map((side) => [side, logitDifference(now[side], at.position, answer, foil)]));
+  }
+
   #place(prompt, twin, position) {
     const tokens = this.encode(prompt, "prompt"), { other, notice } = this.#twin(twin);
     return {

@@ -1,8 +1,9 @@
 // Runs a session beside the page, so that typing never waits for a pass.
 //
 // Messages in: { open: { record, packed } } once, then { number, state }, { number, state, without: node } or
-// { number, state, effects: nodes }. Out: { started } when it listens, { ready } or { failed } once, then for every state
-// { number, view }, or { number, without } and { number, effects } with logit differences, or { number, problem } where it cannot be run.
+// { number, state, effects: nodes } or { number, state, samples }. Out: { started } when it listens, { ready } or { failed } once, then for
+// every state { number, view }, or { number, without }, { number, effects } and { number, samples } with logit differences, or
+// { number, problem } where it cannot be run.
 
 import { InputProblem, Session } from "./session.js";
 
@@ -19,8 +20,9 @@ self.addEventListener("message", ({ data }) => {
     return;
   }
   try {
-    const { number, state, without, effects } = data;
+    const { number, state, without, effects, samples } = data;
     if (without) self.postMessage({ number, without: session.withoutNode(state, without) });
+    else if (samples) self.postMessage({ number, samples: samples.map((sample) => session.decide({ ...state, ...sample })) });
     else if (effects) self.postMessage({ number, effects: effects.map((node) => session.withoutNode(state, node, false)) });
     else self.postMessage({ number, view: session.look(state) });
   } catch (error) {

@@ -44,7 +44,7 @@ export class ChangesView {
       set: () => `${name(change.node)} set to ${signed(change.value)}`,
       patch: () => `${name(change.node)} patched from the twin`,
       edge: () => `edge from ${name(change.from)} to ${name(change.to)} patched from the twin`,
-      head: () => `attention of layer ${change.layer}, head ${change.head} copied from the twin`,
+      head: () => `attention of layer ${change.layer}, head ${change.head} patched from the twin`,
     }[change.kind]();
     return `${what} ${when}, ${WHERE[change.where]}`;
   }

@@ -100,6 +100,8 @@ export class Controls {
     this.patch.disabled = !values.twin || !places.length;
     const equal = (t) => sides.every((side) => Math.abs(values[side][t] - values.twin[side][pairing[t]]) <= EQUAL);
     const same = !this.patch.disabled && places.every(equal), where = this.at === "every" ? "at every token" : "here";
-    this.note.textContent = same ? `The value equals the twin’s ${where}: patching changes nothing.` : "";
+    const patched = this.store.state.changes.some((change) => this.#mine(change) && change.kind === "patch");
+    const equals = patched ? `It has the twin’s value ${where}; Undo, or As computed, takes it back.` : `The value equals the twin’s ${where}: patching changes nothing.`;
+    this.note.textContent = same ? equals : values.twin ? "" : "There is no twin to patch from; write one above.";
   }
 }

@@ -2,7 +2,7 @@
 
 import { largest, nodeKey, nodeOfKey, signed } from "./dom.js";
 
-const SHOWN_NAME = 20; // characters of a name
+const SHOWN_NAME = 24; // characters of a name and its group
 const LEGIBLE = 1000; // edges that are drawn at first; the lighter ones come with the slider
 
 export class DrawingView {
@@ -111,7 +111,7 @@ export class DrawingView {
 
   // The name that people gave below the node; without one its group's, in brackets.
   #nameBelow(key, shape) {
-    const { labels, groups } = this.state.names, text = labels[key] ?? (groups[key] ? `[${groups[key]}]` : "");
+    const { labels, groups } = this.state.names, text = [labels[key], groups[key] && `[${groups[key]}]`].filter(Boolean).join(" ");
     let given = this.given.get(key);
     if (!given) {
       if (!text) return;

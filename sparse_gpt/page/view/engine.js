@@ -2,13 +2,13 @@
 
 import { nodeOfKey } from "./dom.js";
 
-const FEW = 8; // nodes whose effects are asked for at once: what is typed meanwhile waits for them
+const FEW = 8; // chores at once: what is typed meanwhile waits for them
 
 export class Engine {
-  // source: the worker's script; shown: called with { view, state }, { without, state }, { effects, of: nodes, state }
-  // or { problem }.
+  // source: the worker's script; shown: called with { view, state }, { without, state }, { effects, of: nodes, state },
+  // { samples: decisions, state } or { problem }.
   constructor(source, { ready, failed, shown }) {
-    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, chores: null, number: 0 });
+    Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, chores: {}, number: 0 });
   }
 
   // Policies of some notebooks allow workers from data: alone.
@@ -44,15 +44,23 @@ export class Engine {
     this.#next();
   }
 
-  // What each of many nodes does, { state, effects: nodes }, a few at a time, whenever nothing else waits.
-  does(chores) {
-    this.chores = chores;
+  // Many small things, a few at a time, whenever nothing else waits: "effects" of nodes, decisions on "samples".
+  does(kind, state, todo) {
+    this.chores[kind] = { state, todo: [...todo] };
     this.#next();
   }
 
+  forget(kind) {
+    delete this.chores[kind];
+  }
+
+  isBusyWith(kind) {
+    return kind in this.chores;
+  }
+
   #chore() {
-    const effects = this.chores?.effects.splice(0, FEW) ?? [];
-    return effects.length ? { state: this.chores.state, effects } : null;
+    const [kind, chore] = Object.entries(this.chores).find(([, { todo }]) => todo.length) ?? [];
+    return chore ? { state: chore.state, [kind]: chore.todo.splice(0, FEW) } : null;
   }
 
   #next() {
@@ -66,11 +74,11 @@ export class Engine {
 
   #answered({ number, ...answer }) {
     if (number !== this.running?.number) return;
-    const { state, without, effects } = this.running;
+    const { state, without, effects, samples } = this.running;
     this.running = null;
     // What a node does when it is off costs more passes: asked for only when nothing newer waits.
     const node = answer.view && state.node;
-    if (node && !this.waiting && !without) this.waiting = { state, without: nodeOfKey(node) };
+    if (node && !this.waiting && !without && !samples) this.waiting = { state, without: nodeOfKey(node) };
     this.shown({ ...answer, of: effects, state, stale: Boolean(this.waiting && !this.waiting.without) });
     this.#next();
   }

@@ -3,6 +3,7 @@
 import { button, element, largest, percent, SIDES, signed, tint, tokenSpan } from "./dom.js";
 
 const LISTED = 4; // tokens that a head looks at most
+const FLAT = 1e-6; // covariance of attention and keys that says nothing
 const LEAST = 0.005, NAMED = 0.0005; // of its attention: what a token needs, and what is left
 
 export class HeadsView {
@@ -67,20 +68,29 @@ export class HeadsView {
         return token;
       });
       const name = { attn_q: "query", attn_k: "key" }[site];
-      const about = `its one ${name} channel, ${channel}, from ${signed(Math.min(...circuit))} to ${signed(Math.max(...circuit))}`;
+      const about = `its one ${name} channel, ${channel}, from ${signed(Math.min(...circuit))} to ${signed(Math.max(...circuit))}${this.#preference(site, layer, head, circuit, view)}`;
       return element("div", { class: "strip tokens" }, element("b", {}, about), ...spans);
     });
     return element("div", {}, ...strips);
+  }
+
+  // Which keys are looked at more, where the query is the same for all of them.
+  #preference(site, layer, head, values, view) {
+    if (site !== "attn_k") return "";
+    const time = view.tokens.length, row = view.heads[`${layer}.${head}`].circuit.slice(view.position * time, view.position * time + view.position + 1);
+    const mean = (list) => list.reduce((total, value) => total + value, 0) / list.length, own = values.slice(0, row.length);
+    const along = mean(row.map((weight, t) => weight * own[t])) - mean(row) * mean(own);
+    return Math.abs(along) < FLAT ? "" : `: the ${along > 0 ? "larger" : "smaller"}, the more it is looked at`;
   }
 
   #copy(layer, head, view, state) {
     const same = (change) => change.kind === "head" && change.layer === layer && change.head === head;
     const copied = state.changes.some(same), fits = view.twin?.length === view.tokens.length;
     const click = () => this.store.change(copied ? null : { kind: "head", layer, head, where: "both", at: null }, same);
-    const text = copied ? "As computed again" : "Copy the twin’s attention", possible = fits || copied;
+    const text = copied ? "As computed again" : "Patch attention from the twin, in circuit and model", possible = fits || copied;
     const about = { disabled: !possible, "aria-label": `${text}, layer ${layer} head ${head}` };
     const counts = view.twin ? `it has ${view.twin.length} tokens, the prompt ${view.tokens.length}` : "there is none";
-    const why = possible ? null : element("span", { class: "faint" }, `To copy from it, the twin must be as long: ${counts}.`);
+    const why = possible ? null : element("span", { class: "faint" }, `To patch from it, the twin must be as long: ${counts}.`);
     return element("div", { class: "row copy" }, button(text, click, about), why);
   }
 }

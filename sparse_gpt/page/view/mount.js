@@ -15,7 +15,8 @@ import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
 import { PromptView } from "./prompt.js";
 import { RankingView } from "./ranking.js";
-import { Store, stateOfHash } from "./store.js";
+import { SamplesView } from "./samples.js";
+import { Store, stateOfHash, stateToHash } from "./store.js";
 import { TwinView } from "./twin.js";
 import { WaysOut } from "./ways_out.js";
 
@@ -41,7 +42,7 @@ export async function mount(root, text) {
   const tokenizer = new Tokenizer(model.vocabulary, model.special), ordered = inOrder(data.keys, data.site_names);
   const kept = new KeptNames(data.record, data.keys, !data.hosted), vocabulary = model.config.vocab_size;
   const page = { data, store, find, keys, active, bare, name, engine, tokenizer, vocabulary, ordered, kept };
-  const prompts = new PromptView(page), twins = new TwinView(page);
+  const prompts = new PromptView(page), twins = new TwinView(page), samples = new SamplesView(page, prompts);
   const drawing = new DrawingView(page);
   const heads = new HeadsView(page);
   const panel = new NodeView(page), ranking = (page.ranking = new RankingView(page));
@@ -49,6 +50,11 @@ export async function mount(root, text) {
   const names = new NamesView(page), out = new WaysOut(page);
   const host = data.hosted ? new Host(page, known, (problem) => say(root, problem, true)) : null;
   new FormationView(page);
+  find("to-help").addEventListener("click", () => {
+    find("help").open = true;
+    find("help").scrollIntoView();
+  });
+  for (const link of root.querySelectorAll("[data-task]")) link.addEventListener("click", () => takePrompt(link, data.record.task, store.state));
   engine.open(data.record, packed);
   return { store, engine, data };
 
@@ -62,7 +68,7 @@ export async function mount(root, text) {
     }
     store.state = { ...store.state, ...start };
     host?.ready(vocabulary);
-    names.begin(start.names, start.names === kept.names);
+    names.begin(start.names, given);
     ask(store.state);
   }
 
@@ -72,11 +78,13 @@ export async function mount(root, text) {
     changes.show(state);
     names.show(state);
     ranking.asked(state);
+    samples.asked(state);
     host?.show(state);
     engine.ask(state);
   }
 
-  function shown({ view, without, effects, of, problem, state, stale }) {
+  function shown({ view, without, effects, samples: decisions, of, problem, state, stale }) {
+    if (decisions) return samples.add(decisions, state);
     if (effects) return ranking.add(of, effects, state);
     if (without) return void (state.node === store.state.node && panel.showWithout(without));
     main.classList.toggle("stale", Boolean(problem));
@@ -92,6 +100,7 @@ export async function mount(root, text) {
     showPredictions(page, view, state, prompts.isSample(state));
     panel.show(view, state);
     ranking.show(view, state);
+    samples.show(state);
     heads.show(view, state);
     out.show(view);
   }
@@ -105,6 +114,12 @@ function chosen(root, circuits) {
   document.title = `${name} · ${document.title}`;
   const missing = asked !== null && !known;
   return { data, problem: missing && `This page has no circuit called ${asked.slice(0, 60)}; ${name} is shown.` };
+}
+
+// The way to another circuit of the same task takes the prompt along.
+function takePrompt(link, task, { prompt, twin, answer, foil, position }) {
+  const state = { prompt, twin, answer, foil, position, changes: [], node: null };
+  link.hash = link.dataset.task === task ? stateToHash(task, state) : "";
 }
 
 export function failed(root, reason) {

@@ -2,7 +2,7 @@
 //
 // In the state they are { labels: node key -> name, groups: node key -> name of its group, reading }.
 
-import { element, nodeKey, nodeOfKey } from "./dom.js";
+import { button, element, nodeKey, nodeOfKey } from "./dom.js";
 import { save } from "./download.js";
 
 export const FORMAT = "sparse_gpt.labels/1";
@@ -46,14 +46,29 @@ export class NamesView {
     }
   }
 
-  // What the names are at first; from then on those that a person gives are kept.
-  begin(names, wereKept) {
-    this.last = names;
-    if (wereKept) this.#say("As they were left in this browser.");
+  // What the names are at first; from then on those that a person gives are kept. Those of a link never take the place of
+  // others that this browser has: a person chooses.
+  begin(names, given) {
+    Object.assign(this, { begun: true, last: names });
+    const mine = this.kept.names, same = (some) => JSON.stringify(some) === JSON.stringify(names);
+    if (!mine) return void (same(given) || this.kept.write(names));
+    if (same(mine)) return this.#say("As they were left in this browser.");
+    const choose = (text, chosen) => button(text, () => this.#choose(chosen));
+    this.find("names-choice").hidden = false;
+    this.find("names-choice").replaceChildren(
+      "The names are those of the link. This browser has others, of yours, and keeps them until you choose: ",
+      choose("Use mine", mine), " ", choose("Add the link’s to mine", joined(names, mine)), " ", choose("Use the link’s", names),
+    );
+  }
+
+  #choose(names) {
+    this.find("names-choice").hidden = true;
+    this.last = null; // whichever it is, it is kept
+    this.store.set({ names });
   }
 
   #keep(names) {
-    if (!this.last || names === this.last) return;
+    if (names === this.last || !this.find("names-choice").hidden ) return;
     this.last = names;
     this.kept.write(names);
     if (!this.kept.works) this.#say("This browser keeps no names of this page: save them, or link to them, before you leave.");
@@ -82,6 +97,12 @@ export class NamesView {
 
 export function noNames() {
   return { labels: {}, groups: {}, reading: "" };
+}
+
+// Names of both; where a node has two, `mine`.
+function joined(others, mine) {
+  const both = (field) => ({ ...others[field], ...mine[field] });
+  return { labels: both("labels"), groups: both("groups"), reading: mine.reading || others.reading };
 }
 
 function membersOf(groups) {

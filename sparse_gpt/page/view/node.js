@@ -15,7 +15,11 @@ export class NodeView {
     this.#fillList("");
     select.addEventListener("change", () => store.set({ node: select.value || null }));
     find.addEventListener("input", () => this.#fillList(find.value));
-    find.addEventListener("keydown", ({ key }) => key === "Enter" && this.hits.length && store.set({ node: this.hits[0] }));
+    find.addEventListener("keydown", ({ key }) => {
+      if (key !== "Enter" || !this.hits.length) return;
+      store.set({ node: this.hits[0] });
+      this.find("node-panel").scrollIntoView({ block: "nearest" });
+    });
     this.keys.addEventListener("keydown", (event) => {
       if (/^(TEXTAREA|INPUT|SELECT)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
       const by = { n: 1, p: -1 }[event.key.toLowerCase()];

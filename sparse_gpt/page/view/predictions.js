@@ -1,6 +1,6 @@
 // The next token after the chosen one: circuit and full model side by side, and in a line which of answer and foil wins.
 
-import { element, percent, signed, size, table, tokenSpan } from "./dom.js";
+import { element, percent, size, table, tokenSpan } from "./dom.js";
 
 const TITLES = { circuit: "Circuit", full: "Full model" }, SHORT = { circuit: "Circuit", full: "Model" };
 
@@ -24,9 +24,16 @@ function decision(side, view, state, sampled) {
   const [first, second] = sign < 0 ? texts.reverse() : texts;
   const told = [`${SHORT[side]}: `, tokenSpan(first), " over ", tokenSpan(second), " by ", element("b", {}, size(now))];
   told.push(` (${percent(1 / (1 + Math.exp(-Math.abs(now))))})`);
-  if (state.changes.length) told.push(now === before ? ", unmoved" : `, ${signed(sign * before)} without changes`);
-  if (sampled && now < 0) told.push(element("span", { class: "problem" }, " wrong"));
+  if (state.changes.length) told.push(...without(now, before, [second, first]));
+  else if (sampled && now < 0) told.push(element("span", { class: "problem" }, " wrong"));
   return element("span", { id: `difference-${side}` }, ...told);
+}
+
+// What it is without the changes: which of the two was ahead is named where that was the other one.
+function without(now, before, [other, same]) {
+  if (now === before) return [", unmoved"];
+  if (now < 0 === before < 0) return [`, by ${size(before)} without changes`];
+  return [element("span", { class: "problem" }, " flipped"), ": without changes ", tokenSpan(other), " over ", tokenSpan(same), ` by ${size(before)}`];
 }
 
 function note({ tokens, position }, { changes }) {

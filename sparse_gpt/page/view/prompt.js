@@ -9,11 +9,11 @@ export class PromptView {
     const { samples } = page.data;
     Object.assign(this, page, { samples, tokens: [], family: 0 });
     const roles = { searched: "searched on", "left aside": "not searched on", novel: "novel" };
-    const titles = samples.map(({ name, role }) => (roles[role] ? `${name} (${roles[role]})` : name));
+    const titles = (this.titles = samples.map(({ name, role }) => (roles[role] ? `${name} (${roles[role]})` : name)));
     const own = element("option", { value: OWN, disabled: true }, "own prompt");
     this.find("family").append(own, ...titles.map((title, i) => element("option", { value: String(i) }, title)));
-    this.find("family").addEventListener("change", () => this.#pick(Number(this.find("family").value), 0));
-    this.find("sample").addEventListener("change", () => this.#pick(this.family, Number(this.find("sample").value)));
+    this.find("family").addEventListener("change", () => this.pick(Number(this.find("family").value), 0));
+    this.find("sample").addEventListener("change", () => this.pick(this.family, Number(this.find("sample").value)));
     this.find("swap").addEventListener("click", () => this.#swap());
     this.find("exchange").addEventListener("click", () => {
       const { answer, foil } = this.store.state;
@@ -28,7 +28,7 @@ export class PromptView {
 
   // State of the first sample.
   first() {
-    return this.#stateOf(0, 0);
+    return this.stateOf(0, 0);
   }
 
   // Where the prompt of a state stands among the samples, [family, number], first in the family that is shown; or null.
@@ -44,12 +44,12 @@ export class PromptView {
   // Whether it is a sample, with the twin of its pair.
   isPair(state) {
     const place = this.placeOf(state);
-    return Boolean(place) && this.#stateOf(...place).twin === state.twin;
+    return Boolean(place) && this.stateOf(...place).twin === state.twin;
   }
 
   // Whether answer and foil are those of the sample.
   isSample(state) {
-    const place = this.placeOf(state), of = place && this.#stateOf(...place);
+    const place = this.placeOf(state), of = place && this.stateOf(...place);
     return Boolean(of) && of.answer === state.answer && of.foil === state.foil;
   }
 
@@ -65,19 +65,26 @@ export class PromptView {
   }
 
   #fillNumbers() {
-    const options = this.samples[this.family].pairs.flatMap((pair, i) =>
-      pair.map((_, side) => element("option", { value: String(2 * i + side) }, `${i + 1}${pair.length > 1 ? "ab"[side] : ""}`)),
-    );
+    const numbers = this.samples[this.family].pairs.flatMap((pair, i) => pair.map((_, side) => 2 * i + side));
+    const options = numbers.map((number) => element("option", { value: String(number) }, this.numberOf(this.family, number)));
     this.find("sample").replaceChildren(...options);
     this.find("sample").dataset.family = String(this.family);
   }
 
-  #pick(family, number) {
-    this.family = family;
-    this.store.set({ ...this.#stateOf(family, number), position: null });
+  // "3a": the first of the third pair.
+  numberOf(family, number) {
+    const { length } = this.samples[family].pairs[number >> 1];
+    return `${(number >> 1) + 1}${length > 1 ? "ab"[number & 1] : ""}`;
   }
 
-  #stateOf(family, number) {
+  // Takes a sample.
+  pick(family, number) {
+    this.family = family;
+    this.store.set({ ...this.stateOf(family, number), position: null });
+  }
+
+  // Prompt, twin, answer and foil of a sample.
+  stateOf(family, number) {
     const pair = this.samples[family].pairs[number >> 1], { prompt, answer, foil } = pair[number & 1];
     return { prompt, answer, foil, twin: pair[1 - (number & 1)]?.prompt ?? "" };
   }

@@ -33,18 +33,18 @@ export class RankingView {
     if (key === this.key) return;
     this.key = key;
     this.found.clear();
-    this.engine.chores = null;
+    this.engine.forget("effects");
   }
 
   show(view, state) {
     Object.assign(this, { view, state });
-    if (!this.found.size && !this.engine.chores) this.#start();
+    if (!this.found.size && !this.engine.isBusyWith("effects")) this.#start();
     this.#draw();
   }
 
   #start() {
     if (!this.details.open || !this.view || this.found.size || this.state.answer === null) return;
-    this.engine.does({ state: this.state, effects: this.ordered.map(nodeOfKey) });
+    this.engine.does("effects", this.state, this.ordered.map(nodeOfKey));
     this.#draw();
   }
 
@@ -67,7 +67,8 @@ export class RankingView {
     this.drawn = performance.now();
     if (!this.view) return;
     const { found, ordered } = this, [answer, foil] = answerAndFoil(this.view, this.state);
-    const about = `Switched off at every token, ${answer} minus ${foil} changes by this much, after ${this.view.tokens[this.view.position].text}.`;
+    const { changes } = this.state, also = changes.length ? ` on top of your ${changes.length === 1 ? "change" : `${changes.length} changes`}` : "";
+    const about = `Switched off at every token${also}, ${answer} minus ${foil} changes by this much, after ${this.view.tokens[this.view.position].text}.`;
     const first = ordered.length > ROWS ? ` The first ${ROWS} are listed; the CSV file of nodes has all.` : "";
     const progress = this.all || !this.details.open ? first : ` ${found.size} of ${ordered.length} nodes computed.`;
     this.find("ranking-said").textContent = this.state.answer === null ? "There is no answer and no foil." : about + progress;

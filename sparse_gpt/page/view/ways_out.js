@@ -7,7 +7,7 @@ import { gathered } from "./drawing.js";
 export class WaysOut {
   constructor(page) {
     Object.assign(this, page);
-    const { find, data } = page, { task } = data.record, svg = () => find("drawing").querySelector("svg");
+    const { find, data } = page, task = data.file, svg = () => find("drawing").querySelector("svg");
     const table = (rows) => new Blob([csv(rows)], { type: "text/csv" });
     const ways = {
       "save-svg": () => save(`${task}.svg`, new Blob([drawingText(svg())], { type: "image/svg+xml" })),
