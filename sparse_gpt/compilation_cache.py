@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-MAPPINGS = 20_000  # of a process's memory. Linux allows 65,530 (vm.max_map_count); a compiled program has six or more
+MAPPINGS = 30_000  # of a process's memory. Linux allows 65,530 (vm.max_map_count); a compiled program has six or more
 
 
 def keep_programs() -> None:

@@ -62,6 +62,7 @@ def _needs_a_circuit(example: doctest.DocTest) -> bool:
     return example.name.rpartition(".")[2] in NEEDS_A_CIRCUIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", list(examples()))
 def test_the_example_runs(
     example: doctest.DocTest,
@@ -116,6 +117,7 @@ def test_losses_of_a_circuit_are_those_in_its_file(small: sg.Model) -> None:
     assert full.task_loss == pytest.approx(circuit.metrics["full_model_task_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_keeping_all_nodes_is_the_model_and_ablating_all_is_keeping_none(small: sg.Model) -> None:
     ones = {site: np.ones_like(value) for site, value in empty(small.config.model).items()}
     circuit = small.circuit("single_double_quote")
@@ -152,6 +154,7 @@ def test_a_finished_circuit_is_loaded_as_it_was_found(small: sg.Model) -> None:
     found.search.write(folder / "search.json")
 
 
+@pytest.mark.slow
 def test_a_patch_puts_the_other_run_in_place_of_nodes(laptop: sg.Model) -> None:
     """Of all of a site's nodes in one layer, of some of them, and of none; logits follow."""
     one, other = "x = 'hello", 'x = "hello'
@@ -168,6 +171,7 @@ def test_a_patch_puts_the_other_run_in_place_of_nodes(laptop: sg.Model) -> None:
         laptop.run(one, sg.patch([(1, "mlp_out", 0)], source))
 
 
+@pytest.mark.slow
 def test_prompts_of_different_lengths_run_as_each_alone(laptop: sg.Model) -> None:
     """Padding, of the shorter and of both, changes nothing; nor does it meet the taps."""
     prompts = ["x = 'hello", "for i in range(10):\n    print("]
@@ -184,6 +188,7 @@ def test_prompts_of_different_lengths_run_as_each_alone(laptop: sg.Model) -> Non
     assert np.abs(together.logits - laptop.run(prompts).logits).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_prompts_of_ones_own_have_the_losses_of_the_same_samples(laptop: sg.Model) -> None:
     pair = sg.TASKS["single_double_quote"].pairs("heldout", 1, 0, tokenizer=laptop.tokenizer)[0]
     samples = [(one.prompt, one.answer, one.foil) for one in (pair.first, pair.second)]
@@ -193,6 +198,7 @@ def test_prompts_of_ones_own_have_the_losses_of_the_same_samples(laptop: sg.Mode
     assert laptop.evaluate(samples[:1]).by_prompt == pytest.approx(expected.by_prompt[:1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:
     found = small.find_circuit("single_double_quote", progress=False, **SEARCH)
     for shown in (found._repr_html_(), found.circuit._repr_html_()):

@@ -40,6 +40,7 @@ def test_no_row_of_scores_has_a_length_that_is_unrolled(time: int, keys: int) ->
     assert f"tensor<6x{time}x{keys}xf32>" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [17, 40, 63])
 def test_keys_added_at_the_end_change_no_gradient(time: int) -> None:
     q, k, v, sink = (jnp.asarray(x, jnp.float32) for x in inputs(time))
@@ -57,6 +58,7 @@ def test_keys_added_at_the_end_change_no_gradient(time: int) -> None:
         np.testing.assert_allclose(found, wanted, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [16, 40, 64])
 def test_a_few_queries_are_rows_of_the_whole(time: int) -> None:
     q, k, v, sink = (jnp.asarray(x, jnp.float32) for x in inputs(time))
@@ -79,6 +81,7 @@ def test_where_all_ask_the_same_a_key_has_one_score(time: int, slope: float) -> 
         np.testing.assert_allclose(found, textbook(q, k, v, sinks), atol=1e-4 if slope else 2e-6)
 
 
+@pytest.mark.slow
 def test_where_all_ask_the_same_gradients_are_those_of_attention() -> None:
     q, k, v, sink = (jnp.asarray(x, jnp.float32) for x in inputs(40))
     q = q[:, :, :1]

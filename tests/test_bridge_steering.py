@@ -73,6 +73,7 @@ class Seen(Steering):
         return super().stream(at, change, strengths)
 
 
+@pytest.mark.slow
 def test_a_node_at_strength_one_is_what_it_is_on_the_other_prompt(models: Models, samples: TaskBatch) -> None:
     def patch(site: str, layer: int, x: jax.Array) -> jax.Array:
         if site != NODE.site:
@@ -94,6 +95,7 @@ def test_a_node_at_strength_one_is_what_it_is_on_the_other_prompt(models: Models
             np.testing.assert_allclose(norm, norms[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_node_at_strength_one_in_the_stream(models: Models, samples: TaskBatch) -> None:
     """What comes after the read sees the change too. In units of the sparse stream it is the read's difference times
     the stream's RMS over the norm's learned scale; the dense stream is twice as large."""
@@ -141,6 +143,7 @@ def test_pairs_of_different_length_are_left_out(samples: TaskBatch) -> None:
         steering.comparable(samples._replace(positions=np.arange(6, dtype=np.int32)), "x")
 
 
+@pytest.mark.slow
 def test_an_ablated_image_is_the_circuits_channels_at_their_means(models: Models, samples: TaskBatch) -> None:
     """Rows that mix the channels of the circuit span the same image as the channels themselves."""
     nodes = [NODE, Node(0, "attn_out", 2), Node(0, "mlp_neuron", 1)]

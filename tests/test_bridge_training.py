@@ -98,6 +98,7 @@ def finished(objective: training.BridgeObjective, tmp_path_factory: pytest.TempP
     return workdir
 
 
+@pytest.mark.slow
 def test_a_bridged_run_logs_every_bridge_and_is_sparse_as_scheduled(finished: Path, dense: DenseModel) -> None:
     entries = lines(finished)
     assert [entry["step"] for entry in entries] == list(range(STEPS))
@@ -120,6 +121,7 @@ def test_a_bridged_run_logs_every_bridge_and_is_sparse_as_scheduled(finished: Pa
     assert json.loads((finished / "manifest.json").read_text())["params_sha256"] == params_sha256(params)
 
 
+@pytest.mark.slow
 def test_stopping_and_resuming_gives_the_same_bits(
     finished: Path, dense: DenseModel, objective: training.BridgeObjective, workdir: Path
 ) -> None:
@@ -165,6 +167,7 @@ def recorded(finished: Path, dense: DenseModel) -> dict[str, Any]:
     return tree
 
 
+@pytest.mark.slow
 def test_the_record_compares_with_untrained_bridges(finished: Path, recorded: dict[str, Any]) -> None:
     logged = lines(finished)[-1]
     assert [(b["dense"], b["sparse"]) for b in recorded["bridges"]] == [(0, 0), (1, 1), (2, 2)]
@@ -186,6 +189,7 @@ def test_mixtures_hold_the_single_switches(recorded: dict[str, Any]) -> None:
             assert paths[path]["kl"] == pytest.approx(bridge["trained"][f"kl_{name}"], rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_linear_maps_to_an_independent_model_have_the_least_error(recorded: dict[str, Any], dense: DenseModel) -> None:
     """On the very tokens they were fitted on: the residual of numpy's least squares on whole streams."""
     for bridge, h_dense, h_sparse in zip(recorded["bridges"], *streams(dense, other_params()), strict=True):
@@ -356,6 +360,7 @@ def untrained(dense: DenseModel, tmp_path: Path) -> Path:
     return tmp_path / "dense"
 
 
+@pytest.mark.slow
 def test_a_dense_model_that_cannot_be_used(untrained: Path, workdir: Path) -> None:
     """One line and exit code 2, before anything is written: no checkpoint; then a tokenizer that is not its own."""
 

@@ -89,6 +89,7 @@ def same_depth() -> Problem:
     return problem(2)
 
 
+@pytest.mark.slow
 def test_every_term_against_whole_passes(same_depth: Problem) -> None:
     groups = boundaries.groups(5, 0)
     found = jax.jit(lambda: same_depth.terms(groups, np.arange(5)))()
@@ -97,6 +98,7 @@ def test_every_term_against_whole_passes(same_depth: Problem) -> None:
         np.testing.assert_allclose(value, expected[name], rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_models_of_different_depth_and_sampled_hybrids() -> None:
     """Three of four bridges between 3 and 2 layers; the group of two is represented by each of its members in turn."""
     case = problem(3, "0:0,2:1,5:3,6:4")
@@ -112,6 +114,7 @@ def test_models_of_different_depth_and_sampled_hybrids() -> None:
             np.testing.assert_allclose(value, wanted, rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_mixtures_against_whole_passes() -> None:
     """Every path of 3 bridges between models of different depth, the first of them after attention."""
     case = problem(3, "1:1,4:2,6:4")
@@ -156,6 +159,7 @@ def weighted(e: dict[str, Any], sizes: Any, chosen: Any) -> float:
     return float(plain + sum(sizes * (3 * np.array(e["kl_to_sparse"]) + 5 * np.array(e["kl_to_dense"]))[chosen]))
 
 
+@pytest.mark.slow
 def test_gradients() -> None:
     """None reaches the dense model; along a random direction of everything else it is the difference quotient of whole
     float64 passes. Without AbsTopK, because a difference across one of its switches is no derivative."""

@@ -47,6 +47,7 @@ def true_subject() -> Subject:
     return Subject(made, ground_truth.candidate(made, TRUE), sample_sets(made))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", rows_of("cheap", "slow"))
 def test_the_true_circuit_passes(row: str, true_subject: Subject) -> None:
     for samples in true_subject.samples.values() if CRITERIA[row].every_set else [true_subject.samples["main"]]:
@@ -82,6 +83,7 @@ DESERVED: list[tuple[str, str, tuple[Node, ...], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "on", "nodes", "options"), DESERVED, ids=[f"{d[0]}-{d[1]}" for d in DESERVED])
 def test_a_circuit_that_deserves_it_fails(row: str, on: str, nodes: tuple[Node, ...], options: dict[str, Any]) -> None:
     made = problem(**options)
@@ -134,6 +136,7 @@ def _scaled(made: Problem, scale: float) -> Candidate:
     return ground_truth.candidate(made, TRUE, scale)
 
 
+@pytest.mark.slow
 def test_rows_that_search_again_compare_sizes_and_nodes() -> None:
     """With searches that are made up: each finds a circuit as large as the true one, or another one."""
     made = problem()

@@ -131,6 +131,7 @@ def test_files_that_are_no_circuit_are_refused(tmp_path: Path, text: str | None)
         circuits.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept_share", [1.0, 0.5])
 @pytest.mark.parametrize(
     ("fraction", "norm", "options"),
@@ -164,6 +165,7 @@ def test_logits_recomputed_from_the_files(
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_removed_edges_matter_and_no_removed_edge_changes_nothing() -> None:
     config = circuits_model.config()
     params, batch = circuits_model.params(config), circuits_model.batch(16, seed=5)

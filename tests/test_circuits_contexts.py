@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from sparse_gpt.circuits import Node
 from sparse_gpt.circuits.evidence.max_activating import AFTER, BEFORE, SHOWN, contexts
@@ -10,6 +11,7 @@ from sparse_gpt.model.taps import recorder
 from tests import circuits_model
 
 
+@pytest.mark.slow
 def test_contexts_are_the_extremes_of_each_window() -> None:
     config = circuits_model.config()
     model, params = build(config), circuits_model.params(config)

@@ -22,6 +22,7 @@ from tests import circuits_model
 CONFIG = circuits_model.config()
 
 
+@pytest.mark.slow
 def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(ROWS + 12, seed=4)
     evaluator = Evaluator(model, batch, NO_TOKENS)
@@ -47,6 +48,7 @@ def test_short_samples_are_not_computed_at_full_width() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [None, 3])
 def test_the_whole_model_takes_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch, draws: int | None) -> None:
     monkeypatch.setattr(packed_batch, "PART", 60)
@@ -84,6 +86,7 @@ def test_lengths_that_prompts_are_laid_out_in() -> None:
     assert lengths(16) == [16, 16, 32, 33, 64, 65, 90, 100], "what does not fit is not cut"
 
 
+@pytest.mark.slow
 def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(2 * ROWS, seed=4)
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
@@ -98,6 +101,7 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
     assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
 
 
+@pytest.mark.slow
 def test_candidates_whose_upper_end_is_above_the_bound_are_rejected() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(3 * ROWS, seed=4)
     wrong = np.diff(Evaluator(model, batch, NO_TOKENS).full_logits())[:, 0] > 0
@@ -171,6 +175,7 @@ def test_hardest_samples_come_first_and_change_no_loss() -> None:
     assert turning.hardest_first(one) is turning
 
 
+@pytest.mark.slow
 def test_what_is_known_is_of_the_same_samples_model_and_program() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
     gates = to_vector(circuits_model.random_gates(CONFIG, 1))
@@ -190,6 +195,7 @@ def test_what_is_known_is_of_the_same_samples_model_and_program() -> None:
     np.testing.assert_allclose(within.of(others).logits(one), evaluator.of(others).logits(one))
 
 
+@pytest.mark.slow
 def test_longer_samples_have_room_within_a_support() -> None:
     model, short = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
     gates = to_vector(circuits_model.random_gates(CONFIG, 1))
@@ -209,6 +215,7 @@ def test_longer_samples_have_room_within_a_support() -> None:
     np.testing.assert_allclose(both.logits(one), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_support_is_widened_for_what_it_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
     monkeypatch.setattr(evaluation, "FEW", 1.0)
@@ -270,6 +277,7 @@ def test_candidates_are_shared_out_evenly(count: int) -> None:
     assert all(to_vector(gates)[each:].sum() == 0 for gates, _, each in chunks)
 
 
+@pytest.mark.slow
 def test_slopes_foretell_the_removal_of_one_item() -> None:
     """Against differences: a gate or an edge opened by a little less, under the same calibration."""
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(ROWS, seed=6)

@@ -22,6 +22,7 @@ CONFIG = circuits_model.config()
 PARAMS = circuits_model.params(CONFIG)
 
 
+@pytest.mark.slow
 def test_gradients_along_the_path_add_up_to_the_change_of_the_loss() -> None:
     """Without AbsTopK, so that the path is smooth; random weights are large, so attention turns sharply along it and
     the integral needs many points (16 are off by a quarter). The number of samples fills no whole batch."""

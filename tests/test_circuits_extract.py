@@ -48,6 +48,7 @@ def _circuit(config: Config, share: float, kept_share: float, seed: int = 4) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fraction", "share", "kept_share", "options"),
     [
@@ -71,6 +72,7 @@ def test_logits_of_the_circuit_alone(fraction: float, share: float, kept_share: 
     assert np.isfinite(side_by_side).all()
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_a_circuit_too_and_all_logits_agree() -> None:
     config = circuits_model.config(0.5)
     params = circuits_model.params(config)
@@ -88,6 +90,7 @@ def _gates(config: Config) -> dict[str, np.ndarray]:
     return circuits_model.random_gates(config, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("opened", "constants"), [(3, 8), (20, 8), (20, 0)])
 def test_contest_is_abs_topk_with_its_ties(opened: int, constants: int) -> None:
     rng = np.random.default_rng(opened)
@@ -104,6 +107,7 @@ def test_contest_is_abs_topk_with_its_ties(opened: int, constants: int) -> None:
         np.testing.assert_array_equal(dataclasses.replace(top_k, ranked=False)(flat.T), expected.reshape(-1, opened).T)
 
 
+@pytest.mark.slow
 def test_only_the_strongest_constants_take_part() -> None:
     """Ties among constants included: what comes after the k strongest of them decides nothing."""
     config = circuits_model.config(0.25)

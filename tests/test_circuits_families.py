@@ -128,6 +128,7 @@ def test_losses_of_every_family_by_the_reference() -> None:
     assert circuit.tasks == ()
 
 
+@pytest.mark.slow
 def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> None:
     """It does the main family with less, each is at the target where it was chosen, and both survive their file."""
     samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
@@ -163,6 +164,7 @@ def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> Non
     assert minimal_circuit(of_small, complete, Stages(), progress=False) is None, "it was too large itself"
 
 
+@pytest.mark.slow
 def test_the_minimal_circuit_is_on_the_papers_terms() -> None:
     """Whatever the complete one must satisfy: a mean decides, and logits are multiplied by what fits best."""
     strict = dataclasses.replace(CONFIG.prune, edges=False, search="path", largest_scale=1.0, above_model=0.1)

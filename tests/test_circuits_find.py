@@ -86,6 +86,7 @@ def result(means: dict[str, np.ndarray]) -> FoundCircuit:
     return find_circuit(problem(means, token_text=token_text), progress=False)
 
 
+@pytest.mark.slow
 def test_every_loss_can_be_recomputed_from_the_files(result: FoundCircuit, tmp_path: Path) -> None:
     result.save(tmp_path)
     circuit = json.loads((tmp_path / "circuit.json").read_text())
@@ -212,6 +213,7 @@ def test_baselines_are_cut_at_the_same_target(result: FoundCircuit) -> None:
     assert learned < described["random"]["nodes"]  # gradients rank this random model's nodes hardly better than chance
 
 
+@pytest.mark.slow
 def test_the_searches_alone(
     result: FoundCircuit, means: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +259,7 @@ def test_the_searches_alone(
     assert trials.edges.tolist() == [trial["edges"] for trial in as_json(result.search)["trials"]]
 
 
+@pytest.mark.slow
 def test_evidence_is_the_same_within_the_support(
     result: FoundCircuit, means: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +279,7 @@ def test_evidence_is_the_same_within_the_support(
         np.testing.assert_allclose(getattr(drawn, part), getattr(described.redrawn_values, part), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_rankings_at_every_target(result: FoundCircuit, means: dict[str, np.ndarray]) -> None:
     """What the experiment finds for many targets is, at the search's own, what the search found."""
     found = baselines.at_targets(problem(means))

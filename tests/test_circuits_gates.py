@@ -45,6 +45,7 @@ def test_vectors_hold_every_node_once() -> None:
     np.testing.assert_array_equal(nodes.to_vector({s: np.stack([v, v]) for s, v in layered.items()}), [vector, vector])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +84,7 @@ def test_nodes_left_out_of_the_search_are_those_without_effect(options: dict[str
     assert (effect[expected] > 0).mean() > 0.97  # the rest are products of very small numbers
 
 
+@pytest.mark.slow
 def test_open_gates_are_the_full_model_and_closed_gates_see_only_the_last_token() -> None:
     config = circuits_model.config()
     model, batch = circuits_model.gated(config), circuits_model.batch(32, seed=1)
@@ -98,6 +100,7 @@ def test_open_gates_are_the_full_model_and_closed_gates_see_only_the_last_token(
     np.testing.assert_allclose(answer(closed, batch), answer(closed, same_end), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_norms_are_those_of_the_full_model() -> None:
     config = circuits_model.config()
     fields, weights = to_fields(config), circuits_model.params(config)
@@ -111,6 +114,7 @@ def test_frozen_norms_are_those_of_the_full_model() -> None:
     np.testing.assert_allclose(found, expected[np.arange(16), batch.positions], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fraction", "options"),
     [
@@ -152,6 +156,7 @@ def test_sublayers_without_an_open_output_are_left_out(
             assert np.isnan(found).all()
 
 
+@pytest.mark.slow
 def test_means_are_those_of_the_reference_model() -> None:
     config = circuits_model.config(activation_fraction=0.5)
     weights = circuits_model.params(config)
@@ -165,6 +170,7 @@ def test_means_are_those_of_the_reference_model() -> None:
             np.testing.assert_allclose(found[site][layer], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, 7, 100])
 def test_task_means_leave_padding_out(chunk: int) -> None:
     config = circuits_model.config()
@@ -177,6 +183,7 @@ def test_task_means_leave_padding_out(chunk: int) -> None:
         np.testing.assert_allclose(found[site][1], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_tokens_no_means() -> None:
     config = circuits_model.config()
     nothing = TaskBatch(

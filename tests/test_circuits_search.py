@@ -71,6 +71,7 @@ def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     assert find_collectives(text) == []
 
 
+@pytest.mark.slow
 def test_searches_side_by_side_are_the_searches_alone() -> None:
     h = hyperparameters.population(PRUNE)._replace(
         learning_rate=np.array([1e-2, 2e-2, 3e-2, 4e-2], np.float32), beta2=np.array([0.9, 0.95, 0.99, 0.5], np.float32)
@@ -92,6 +93,7 @@ def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
     np.testing.assert_array_equal(found[:, ~may_open], -1)
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after each of two chunks; what is there for other searches, or is torn, is not gone on with."""
     h, paused = hyperparameters.population(PRUNE), tmp_path / "paused.npz"
@@ -120,6 +122,7 @@ def _interrupt() -> None:
     raise Interrupted
 
 
+@pytest.mark.slow
 def test_a_price_on_nodes_closes_them() -> None:
     h = hyperparameters.population(dataclasses.replace(PRUNE, seeds=1, k_coefs=(0.0, 1.0)))
     free, costly = _find(h, steps=24).open_nodes[:, -1]
@@ -309,6 +312,7 @@ def test_calibration_finds_what_little_tells_the_answers_apart() -> None:
     assert binary_loss(logits) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "bound"), [(0.01, calibration.MAX_SCALE), (-2.0, 0.0)])
 def test_calibration_within_bounds(size: float, bound: float) -> None:
     """What hardly tells the answers apart is not blown up, what prefers the wrong one is not turned round; shifts are

@@ -95,6 +95,7 @@ def _dies(function: Callable[..., Any], after: int) -> Callable[..., Any]:
     return dying
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "after", "runs"),
     [
@@ -135,6 +136,7 @@ def test_an_interrupted_study_goes_on(
     assert not finished.given
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_and_other_weights_or_settings_begin_anew(tmp_path: Path) -> None:
     untuned = dataclasses.replace(PRUNE, tune_trials=0)
     frozen = dataclasses.replace(untuned, norm="frozen")

@@ -82,6 +82,7 @@ def _reference(batch: TaskBatch, gates: GateArrays, values: GateArrays) -> np.nd
     return np.take_along_axis(logits[np.arange(len(choices)), batch.positions], choices, axis=1)
 
 
+@pytest.mark.slow
 def test_a_draw_is_one_position_of_the_text(draws: GateArrays) -> None:
     """All nodes together, no position twice, all decided by the seed."""
     text = np.concatenate(list(WINDOWS))
@@ -102,6 +103,7 @@ def test_a_draw_is_one_position_of_the_text(draws: GateArrays) -> None:
     assert not np.array_equal(other, found)
 
 
+@pytest.mark.slow
 def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) -> None:
     """Nothing is learned here, so each step's loss is that of the first gates, with the values of its own draw."""
     turns = {site: value[:3] for site, value in draws.items()}
@@ -144,6 +146,7 @@ def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> Non
     np.testing.assert_allclose(evaluator.within(Candidates(sets), 100.0), scores.calibrated, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
     batch = together().heldout
     evaluator = Evaluator(gated_model(CONFIG, PARAMS, _draw(draws, 0)), batch, np.array([3, 5], np.int32))
@@ -162,6 +165,7 @@ def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
     np.testing.assert_array_equal(found <= bound, scores.calibrated <= bound)
 
 
+@pytest.mark.slow
 def test_the_circuit_is_recomputed_from_its_files(result: FoundCircuit, draws: GateArrays, tmp_path: Path) -> None:
     result.save(tmp_path)
     tree = json.loads((tmp_path / "circuit.json").read_text())

@@ -36,6 +36,7 @@ def strongly() -> dict[str, object]:
     return params
 
 
+@pytest.mark.slow
 def test_samples_are_the_places_where_the_model_decides_between_the_two() -> None:
     params, model = strongly(), build(CONFIG)
     found = natural_samples(model, params, windows(), TOKENS)
@@ -113,6 +114,7 @@ def _asked(target: float, text: int, monkeypatch: pytest.MonkeyPatch, name: str 
     return run.with_natural(TaskSamples(*main, families={"main": main}, natural=name))
 
 
+@pytest.mark.slow
 def test_a_search_on_natural_text_has_one_more_family(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = _asked(10.0, 60, monkeypatch, name="")
     assert list(plain.families) == ["main"]

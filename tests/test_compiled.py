@@ -5,7 +5,6 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt import compilation_cache
-from sparse_gpt.circuits import pipeline
-from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits import stages as circuit_stages
 from sparse_gpt.compilation_cache import mappings, release_programs
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
@@ -58,12 +56,14 @@ def test_programs_are_let_go_of_where_they_are_many() -> None:
     np.testing.assert_array_equal([program(1.0) for program in programs], results)
 
 
-def test_a_search_begins_with_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_begins_with_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process may search circuit after circuit, as `launch.prune --task=all` does."""
-    monkeypatch.setattr(pipeline, "release_programs", lambda: pytest.fail("asked for"))
-    for search in (pipeline.find_circuit, pipeline.search_again):
-        with pytest.raises(pytest.fail.Exception, match="asked for"):
-            search(cast(Problem, None))
+    done: list[str] = []
+    monkeypatch.setattr(circuit_stages, "release_programs", lambda: done.append("released"))
+    stages = circuit_stages.Stages()
+    for _ in range(2):
+        stages.run("some", None, lambda: done.append("ran"))
+    assert done == ["released", "ran"]
 
 
 def test_no_home_means_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,11 +66,13 @@ def test_a_good_file_is_read(reader: Reader, tmp_path: Path) -> None:
     reader.read(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_damaged_files_give_a_result_or_one_line(reader: Reader, tmp_path: Path) -> None:
     assert not damaged(reader, tmp_path, contents(Path(reader.file)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", [r for r in READERS if not r.file.endswith(".bpe")], ids=lambda reader: reader.name)
 def test_values_of_a_wrong_type_give_a_result_or_one_line(reader: Reader, tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()

@@ -75,6 +75,7 @@ def test_neighboring_seeds_share_no_epoch(corpus: Corpus) -> None:
     assert two[0][len(single) : 2 * len(single)] != two[1][: len(single)]
 
 
+@pytest.mark.slow
 def test_every_window_once_per_epoch(corpus: Corpus) -> None:
     """Of each source; sources alternate by weight, so the smaller is repeated more often."""
     for source in (0, 1):

@@ -109,6 +109,7 @@ def test_manifest_vouches_for_every_shard(corpus: Corpus) -> None:
         assert corpus.tokens(split) == sum(s["splits"][split]["tokens"] for s in corpus.manifest["sources"])
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_place_threads_or_checkpoints(corpus: Corpus, tree: Path, tmp_path: Path) -> None:
     shutil.copytree(tree, tmp_path / "elsewhere" / "tree")
     for workers, checkpoint_bytes in ((1, 1000), (3, 10**9)):
@@ -122,6 +123,7 @@ def test_seed_changes_the_corpus(corpus: Corpus, tree: Path, tmp_path: Path) -> 
     assert prepare(tmp_path, tree, seed=1).sha256 != corpus.sha256
 
 
+@pytest.mark.slow
 def test_zero_tokens_takes_everything_in_proportion(tree: Path, tmp_path: Path) -> None:
     corpus = prepare(tmp_path, tree, tokens=0, sources=f"idioms:3,python_source={tree}:1")
     idiom, python = (source["splits"]["train"]["tokens"] for source in corpus.manifest["sources"])
@@ -189,6 +191,7 @@ print(deaths)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_any_moment_it_continues_to_the_same_bytes(
     corpus: Corpus, tree: Path, tmp_path: Path, seed: int

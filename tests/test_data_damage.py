@@ -303,6 +303,7 @@ def test_parquet_parts_that_differ(tmp_path: Path, parts: Callable[[str, Any], N
     assert sorted(map(str, read(f"parquet={tmp_path}/*.parquet"))) == sorted(map(str, wanted))
 
 
+@pytest.mark.slow
 def test_no_altered_byte_of_a_parquet_part_stops_a_preparation(
     tmp_path: Path, parts: Callable[[str, Any], None]
 ) -> None:

@@ -21,6 +21,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert all(word in lines[0] for word in words), lines[0]
 
 
+@pytest.mark.slow
 def test_prepare_then_inspect(launch: Launch, workdir: Path) -> None:
     made = launch("data", f"--workdir={workdir}", *SMALL)
     assert made.returncode == 0, made.stderr

@@ -91,6 +91,7 @@ def test_what_cannot_be_joined_is_named(given: tuple[str | None, int | None, int
         distributed.initialize(*given, wait_seconds=0)
 
 
+@pytest.mark.slow
 def test_outside_a_cluster_the_flag_does_not_fall_back(
     launch: Callable[..., "subprocess.CompletedProcess[str]"],
 ) -> None:
@@ -100,6 +101,7 @@ def test_outside_a_cluster_the_flag_does_not_fall_back(
     assert not (REPOSITORY / "unused").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_in_vain_ends_in_one_line(
     launch: Callable[..., "subprocess.CompletedProcess[str]"],
 ) -> None:

@@ -18,6 +18,7 @@ def _script(name: str, *args: str, log: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", CODE, *args], stdout=log, stderr=log)
 
 
+@pytest.mark.slow
 def test_runs_share_the_cores_and_keep_their_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "script", _script)
     before, runs = os.sched_getaffinity(0), {tmp_path / f"{i}.log": (str(i % 3),) for i in range(5)}

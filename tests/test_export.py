@@ -2,12 +2,14 @@
 
 import jax
 import numpy as np
+import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.training import schedules, step
 
 
+@pytest.mark.slow
 def test_one_train_step_for_cpu_and_cuda() -> None:
     sizes = {"n_layer": 1, "d_model": 16, "d_mlp": 32, "vocab_size": 32, "context": 8}
     overrides = {f"model.{name}": size for name, size in sizes.items()} | {"train.dtype": "bfloat16"}

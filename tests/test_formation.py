@@ -56,6 +56,7 @@ def nodes(problem: Problem, support: Support) -> set[Node]:
     return set(nodes_of(from_vector(support.gates, problem.graph.config)))
 
 
+@pytest.mark.slow
 def test_a_search_from_a_circuit_in_its_own_model_gives_it_back() -> None:
     found = search_from(last(), known(last(), final()))
     assert found is not None
@@ -100,6 +101,7 @@ def found() -> Formation:
     return formation(moments(), final(), progress=False)
 
 
+@pytest.mark.slow
 def test_circuits_of_all_checkpoints() -> None:
     steps = {each.step: each for each in found().checkpoints}
     assert list(steps) == [0, 10, 20, 30, 40]
@@ -154,6 +156,7 @@ def test_the_smaller_of_both_directions_stays(monkeypatch: pytest.MonkeyPatch) -
     assert {walk.moments[i].step: best[i].circuit.start for i in (1, 2)} == {20: "later", 30: "earlier"}
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     searches = formations.search_from

@@ -63,6 +63,7 @@ def _nodes(problem: Problem, support: Support) -> set[Node]:
     return kept | {edge.target for edge in support.kept_edges(problem.graph)}
 
 
+@pytest.mark.slow
 def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     problem = made()
     (supports, joined_samples, checks), said = _found(problem, (*TRUE, *NOISE))

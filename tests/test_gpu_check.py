@@ -37,6 +37,7 @@ def test_a_part_hands_over_results_and_its_last_words(tmp_path: Path) -> None:
     assert "no such kernel" in failed.tail
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_costs_its_time_and_no_more(tmp_path: Path) -> None:
     """With what it started, though that holds its output open."""
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
@@ -124,6 +125,7 @@ def test_the_whole_schedule_fits_into_the_time() -> None:
     assert config.train.steps // config.train.checkpoint_every == 4
 
 
+@pytest.mark.slow
 def test_parameters_come_back_as_init_from_reads_them(tmp_path: Path) -> None:
     config = presets.tiny()
     params = jax.tree.map(np.asarray, step.make_state(config).params)

@@ -144,6 +144,7 @@ def test_behaviors_cover_all_constructs() -> None:
     assert {construct for constructs in BEHAVIORS.values() for construct in constructs} == set(idioms.CONSTRUCTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behavior", BEHAVIORS)
 def test_behavior_is_taught(behavior: str, rates: dict[str, float]) -> None:
     """Both sides of every choice are in at least 8% of the programs; of the one fixed variable name, 4%."""
@@ -191,6 +192,7 @@ def test_construct_counts() -> None:
     assert set(counts) == set(idioms.CONSTRUCTS)
 
 
+@pytest.mark.slow
 def test_quotes_balance(programs: list[str]) -> None:
     """Calls, list members, dict keys and plain assignments open with either quote alike, within one program too."""
     text = "\n".join(idioms.documents(seed=1, start=0, stop=40_000))  # so many that chance alone stays within 10%

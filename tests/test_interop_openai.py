@@ -424,6 +424,7 @@ def test_files_that_hold_no_tokens_are_refused(tmp_path: Path) -> None:
             inference.read_tokens(tmp_path / name, configs.ModelConfig())
 
 
+@pytest.mark.slow
 def test_files_of_logits_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     config, params = ours({})
     tokens = np.random.default_rng(0).integers(0, 19, (5, 7)).astype(np.int32)
@@ -444,6 +445,7 @@ def test_files_of_logits_do_not_depend_on_the_batch_size(tmp_path: Path) -> None
 # The scripts
 
 
+@pytest.mark.slow
 def test_scripts_from_a_downloaded_folder_to_logits_and_back(tmp_path: Path, launch: Any) -> None:
     source = folder_of(tmp_path / "down loaded", SMALL)
     workdir, exported = tmp_path / "runs" / "one", tmp_path / "exported"

@@ -73,6 +73,7 @@ def compare(config: dict[str, Any], seed: int, atol: float = 1e-5, **options: An
     np.testing.assert_allclose(found, logits, rtol=0, atol=atol, err_msg="logits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_each_option(case: str) -> None:
     compare(BASE | CASES[case], seed=3)
@@ -107,6 +108,7 @@ def random_config(seed: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_combinations(seed: int) -> None:
     compare(random_config(seed), seed)

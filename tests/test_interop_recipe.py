@@ -48,6 +48,7 @@ def our_config() -> Config:
     return validate(dataclasses.replace(config, sparsity=sparsity, optimizer=optimizer, train=train))
 
 
+@pytest.mark.slow
 def test_the_slow_reference_follows_pytorch(golden: Golden) -> None:
     records, _ = slow_run()
     for record, expected in zip(records, golden, strict=False):

@@ -47,6 +47,7 @@ def fixture_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_rows_are_those_of_the_plain_form(platform: str, dtype: jnp.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +82,7 @@ def test_blocks_of_counts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(found, topk._plain_at_least(keys, thresholds))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", ["few_values", "non_finite"])
 def test_abs_topk_by_a_kernel(kind: str) -> None:
@@ -97,6 +99,7 @@ def test_abs_topk_by_a_kernel(kind: str) -> None:
         np.testing.assert_array_equal(jax.jit(gradient)(x), np.where(keep, weight, np.float32(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_what_is_traced_for_an_accelerator_also_runs_on_a_cpu(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the plain form: a process with a GPU compares it with its CPU."""
@@ -111,6 +114,7 @@ def test_what_is_traced_for_an_accelerator_also_runs_on_a_cpu(platform: str, mon
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 def test_joint_thresholds_by_a_kernel() -> None:
     tensors = [draw("few_values", (512, 128)), draw("normal", (9, 5))]  # ties; too small for a GPU's kernel
@@ -194,6 +198,7 @@ def test_a_device_that_cannot_run_a_kernel_takes_the_plain_form(
     accelerators._works.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_example_that_kernels_are_tried_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for platform in PLATFORMS:
         monkeypatch.setitem(accelerators._ROWS, platform, (None, functools.partial(ROWS[platform], interpret=True)))

@@ -89,6 +89,7 @@ def test_the_notebook_of_the_readme(trained: Path) -> None:
     assert (trained / "circuits" / "single_double_quote" / "circuit.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_done_again(launch: Launch, trained: Path) -> None:
     before = [(trained / name).read_text() for name in ("metrics.jsonl", "evaluation.json")]
     again = launch("train", f"--workdir={trained}", *TINY)
@@ -120,6 +121,7 @@ def test_from_a_folder_of_the_reference_to_a_circuit(trained: Path, tmp_path: Pa
     assert circuit["params_sha256"] == json.loads((trained / "manifest.json").read_text())["params_sha256"]
 
 
+@pytest.mark.slow
 def test_training_evaluates_the_tasks(trained: Path) -> None:
     """Losses against the float64 model; a task that cannot be expressed or read has a reason instead."""
     run = Workdir(trained)
@@ -157,6 +159,7 @@ def test_logits_of_a_workdir(trained: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "logits.activations.npz")["0.mlp_neuron"].shape == (3, 20, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [

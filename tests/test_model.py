@@ -63,6 +63,7 @@ def _make(options: tuple[tuple[str, Any], ...], fraction: float, seed: int) -> t
     return model, params, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_future_tokens_have_no_influence(options: dict[str, Any]) -> None:
     model, params, tokens = make(options)
@@ -79,6 +80,7 @@ def test_future_tokens_have_no_influence(options: dict[str, Any]) -> None:
     assert earlier, "attention must let the past through"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_boundaries_and_positions_agree_with_the_whole(options: dict[str, Any]) -> None:
     model, params, tokens = make(options)
@@ -109,6 +111,7 @@ def test_parameter_table_is_what_the_model_creates(options: dict[str, Any]) -> N
         assert len(spec.axes) == len(spec.shape), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_gradients_do_not_depend_on_rematerialization(remat: bool) -> None:
     model, params, tokens = make({"position": "concat", "d_position": 4})
@@ -121,6 +124,7 @@ def test_gradients_do_not_depend_on_rematerialization(remat: bool) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), plain, kept)
 
 
+@pytest.mark.slow
 def test_every_node_site_has_exactly_k_active_channels() -> None:
     model, params, tokens = make({}, fraction=0.25)
     _, seen = record(model, params, tokens)
@@ -139,6 +143,7 @@ def test_sites_without_topk_stay_dense() -> None:
     assert np.count_nonzero(seen["attn_in", 1]) == seen["attn_in", 1].size
 
 
+@pytest.mark.slow
 def test_sink_takes_attention_away_and_gives_no_value() -> None:
     model, params, tokens = make({"bias": False}, fraction=0.0)
 
@@ -160,6 +165,7 @@ def test_sink_takes_attention_away_and_gives_no_value() -> None:
     assert np.all(np.abs(head_output(0.0)[:, 0]) < np.abs(absent[:, 0]) + 1e-9)
 
 
+@pytest.mark.slow
 def test_open_gates_change_nothing_and_closed_gates_hide_the_input() -> None:
     model, params, tokens = make({"bigram": False})
     shapes = {site: (model.config.n_layer, width) for site, width in site_widths(model.config).items()}
@@ -216,6 +222,7 @@ def test_sinusoids_have_periods_from_four_to_the_context() -> None:
     np.testing.assert_allclose(table[:, 5], np.cos(2 * np.pi * np.arange(64) / 64), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_model_stays_close_and_returns_float32() -> None:
     model, params, tokens = make({}, fraction=0.0)
     low, _ = record(dataclasses.replace(model, dtype="bfloat16"), params, tokens)

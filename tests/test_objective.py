@@ -39,6 +39,7 @@ def _own_shares(made: Problem, batch: TaskBatch) -> np.ndarray:
     return 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("families", [False, True])
 def test_searched_and_selected_samples_have_the_models_answers(families: bool) -> None:
     made = _built(families)

@@ -39,6 +39,7 @@ def column(page: Page, number: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_any_column_sorts(page: Page) -> None:
     for number in range(3):
         page.click(f"#circuits th:nth-child({number + 1}) button")

@@ -30,6 +30,7 @@ def batch_of(lengths: list[int]) -> TaskBatch:
 BATCH = batch_of([TIME, 1, 5, 3, 1, TIME, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fraction", "frozen", "options"),
     [
@@ -72,6 +73,7 @@ def test_logits_and_gradients_are_those_of_padded_prompts(
         np.testing.assert_allclose(found_slopes[site], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_logits_everywhere_are_those_of_each_prompt_alone() -> None:
     config = circuits_model.config(0.5)
     model = circuits_model.gated(config)
@@ -117,6 +119,7 @@ def test_what_does_not_fit_is_refused() -> None:
         packed(BATCH, tokens_of(BATCH, 1) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 0, 4)])
 def test_gradients_of_gates(shape: tuple[int, int, int]) -> None:
     """Against JAX's own of the formula, in a search of several gate vectors at once, too."""

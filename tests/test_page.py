@@ -69,6 +69,7 @@ def page(browser: Page, run: Workdir) -> Iterator[Page]:
     assert browser.requests == []
 
 
+@pytest.mark.slow
 @in_browser
 def test_a_session(page: Page, run: Workdir) -> None:
     circuit = load(run.folder / "circuits" / TASK)
@@ -142,6 +143,7 @@ def test_a_session(page: Page, run: Workdir) -> None:
     assert tokens(page) == start[1]
 
 
+@pytest.mark.slow
 @in_browser
 def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> None:
     before = difference(page), difference(page, "full")
@@ -161,6 +163,7 @@ def test_edges_and_attention_come_from_the_twin(page: Page, run: Workdir) -> Non
     page.wait("document.querySelector('#changes').textContent.includes('None')")
 
 
+@pytest.mark.slow
 @in_browser
 def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
     page.focus("#tokens [tabindex='0']")
@@ -229,6 +232,7 @@ def test_odd_prompts_and_those_that_cannot_be(page: Page, run: Workdir) -> None:
     page.wait("document.querySelector('#message:not(.problem)')?.textContent.includes('; computed in')")
 
 
+@pytest.mark.slow
 @in_browser
 def test_a_link_holds_the_state(page: Page, run: Workdir) -> None:
     write(page, "prompt", "while \u05e9")
@@ -320,6 +324,7 @@ def test_what_cannot_be_made_is_one_line(run: Workdir, tmp_path: Path) -> None:
     assert not page_of(folder).exists()
 
 
+@pytest.mark.slow
 def test_page_and_report_lead_to_each_other(tmp_path: Path) -> None:
     folder = write_workdir(tmp_path / "run")
     make = functools.partial(launch_here, "page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")
@@ -343,6 +348,7 @@ def test_the_shifted_variant_has_the_role_of_its_templates(run: Workdir) -> None
     assert roles_of(told) == {"shifted": "left aside", "elsewhere": "left aside"}
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_page(run: Workdir) -> None:
     before = page_of(run.folder).read_bytes()
     assert launch_here("page", f"--workdir={run.folder}", f"--task={run.folder / TASK}.jsonl").returncode == 0
@@ -381,6 +387,7 @@ def test_modules_come_after_those_that_they_import(tmp_path: Path, monkeypatch: 
     assert joined == '"use strict";\nconst a = 1;\n\nconst b = a;\n\nconst c = a + b;\n'
 
 
+@pytest.mark.slow
 @in_browser
 def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Workdir, tmp_path: Path) -> None:
     page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
@@ -439,6 +446,7 @@ def browser_file(page: Page, path: Path) -> None:
     page.command("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
 
 
+@pytest.mark.slow
 @in_browser
 def test_pictures_and_tables_are_saved(page: Page, run: Workdir, tmp_path: Path) -> None:
     page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))

@@ -78,6 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["live", "frozen"])
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_those_of_jax(page: Page, case: str, norm: str) -> None:
@@ -102,6 +103,7 @@ def test_logits_are_those_of_jax(page: Page, case: str, norm: str) -> None:
         np.testing.assert_allclose(seen[:, open_nodes], expected[0][:, open_nodes], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_changed_nodes_edges_and_attention(page: Page) -> None:
     """A node that is set; an edge that carries another prompt's value; attention of another prompt."""
     config = toy.config(n_layer=1)
@@ -243,6 +245,7 @@ ODD += [
 ]
 
 
+@pytest.mark.slow
 def test_ids_are_those_of_the_tokenizer(page: Page, coder: Tokenizer) -> None:
     files = [path.read_bytes() for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[d-f]*.py"))[:12]]
     rng = random.Random(0)

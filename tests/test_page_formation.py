@@ -101,6 +101,7 @@ def told(page: Page) -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_slider_redraws_circuit_and_curves(page: Page, folder: Path) -> None:
     nodes = load(folder).nodes
@@ -126,6 +127,7 @@ def test_the_slider_redraws_circuit_and_curves(page: Page, folder: Path) -> None
     assert points == [4 + 3 + 4, 3 + 3, 3 + 3]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_it_can_be_read_and_reached_without_sight_and_mouse(page: Page, folder: Path) -> None:
     page.evaluate("document.querySelector('#checkpoint').scrollIntoView()")

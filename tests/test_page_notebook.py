@@ -137,6 +137,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("policy", [ANY, STRICT])
 def test_a_cell_and_python_have_one_state(policy: str, view: Any, browser: Page, tmp_path: Path) -> None:

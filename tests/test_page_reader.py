@@ -81,6 +81,7 @@ def number(shown: str) -> float:
     return float(shown.replace(MINUS, "-"))
 
 
+@pytest.mark.slow
 @in_browser
 def test_the_winner_is_named_first_and_any_two_tokens_are_compared(page: Page, run: Workdir) -> None:
     write(page, "prompt", "for hs in hs_list: while gn")
@@ -109,6 +110,7 @@ def choose_token(page: Page, field: str, value: str) -> None:
     )
 
 
+@pytest.mark.slow
 @in_browser
 def test_the_lists_of_samples_follow_the_state(page: Page, run: Workdir) -> None:
     first = selected(page)
@@ -136,6 +138,7 @@ def test_the_lists_of_samples_follow_the_state(page: Page, run: Workdir) -> None
     assert selected(page) == other
 
 
+@pytest.mark.slow
 @in_browser
 def test_what_the_twin_is_good_for_is_said(page: Page, run: Workdir) -> None:
     def told() -> str:
@@ -162,6 +165,7 @@ def test_what_the_twin_is_good_for_is_said(page: Page, run: Workdir) -> None:
             assert page.evaluate("document.querySelector('#twin').value") == made
 
 
+@pytest.mark.slow
 @in_browser
 def test_all_nodes_are_ranked_by_what_they_do(page: Page, run: Workdir, tmp_path: Path) -> None:
     page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
@@ -256,6 +260,7 @@ def test_attention_adds_up_and_what_is_constant_is_said(page: Page, run: Workdir
     assert constant.count(False) == len(own)
 
 
+@pytest.mark.slow
 @in_browser
 def test_names_outlast_the_visit(page: Page, run: Workdir) -> None:
     page.press("n")

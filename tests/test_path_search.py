@@ -133,6 +133,7 @@ def test_the_penalty_follows_the_worst_task(allowed: tuple[float, float], trust:
         assert float(state.penalty) == pytest.approx(penalties[step], rel=1e-4), step
 
 
+@pytest.mark.slow
 def test_the_smallest_mask_that_selection_samples_accept_is_kept() -> None:
     """Three searches: one whose masks hold, one that its running loss deceives, one that knows it is above the target.
     Tied gates are counted twice; what is not searched does not count."""
@@ -204,6 +205,7 @@ def test_a_search_that_is_never_at_the_target_keeps_no_mask(monkeypatch: pytest.
     assert (to_vector(found.tau) > 0).any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_restored_nodes_are_as_in_the_model() -> None:
     """In no step, in every one; open nodes stay open, what is not searched stays closed; tied nodes agree."""
     searched = {site: jnp.asarray(value) for site, value in _searchable().items()}

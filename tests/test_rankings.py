@@ -62,6 +62,7 @@ def test_necessity_of_a_finished_workdir(finished: Path, tmp_path: Path) -> None
     assert "the model without them" in (finished / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, calls = "single_double_quote", []
 

@@ -257,6 +257,7 @@ def test_the_card_is_told_in_one_sentence(failed: list[str], told: str, tmp_path
     assert "✗: the sceptic is right" in text
 
 
+@pytest.mark.slow
 def test_it_leads_to_the_pages_that_are_there(tmp_path: Path) -> None:
     folder = workdirs.write_workdir(tmp_path / "run")
     before = Page(render(read_workdir(folder)))
@@ -451,6 +452,7 @@ def test_pictures_hold_the_numbers() -> None:
     assert low < 3 < high
 
 
+@pytest.mark.slow
 def test_long_runs_are_thinned() -> None:
     metrics = [{"step": step, "loss": 1.0} for step in range(100_000)]
     (chart,) = training_charts(_rows_of(metrics))

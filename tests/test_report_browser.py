@@ -54,6 +54,7 @@ def count(page: Page, selector: str) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_draws_everything(page: Page) -> None:
     page.evaluate(f"{{{READER}}} 0")
     assert count(page, ".plot") == 13
@@ -108,6 +109,7 @@ def test_defects_and_loading_are_seen(browser: Page, report: Path, tmp_path: Pat
     browser.requests.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_can_be_read_and_has_names(page: Page, tmp_path: Path, width: int, scheme: str) -> None:

@@ -371,6 +371,7 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 209, "transport.csv": 4}
 
 
+@pytest.mark.slow
 def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Scripts in their order, all with the preset; one of the two tasks is not solved."""
     bridged = tmp_path / "bridged"
@@ -405,6 +406,7 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
     assert {"nmse.png", "mixtures.png", "steering_single_double_quote.png", "transport.png", "steering.csv"} <= written
 
 
+@pytest.mark.slow
 def test_the_pictures_of_bridges(tmp_path: Path) -> None:
     """What is drawn is what the files hold."""
     content = report_workdirs.bridge()

@@ -73,6 +73,7 @@ def test_harmful_items_are_tried_again_only_when_nothing_else_is_left() -> None:
     assert tried[20:].max() <= 2
 
 
+@pytest.mark.slow
 def test_slopes_of_margins_are_those_of_the_loss() -> None:
     """Per sample, so that their mean, weighted by how wrong each sample is, is the gradient of the calibrated loss."""
     evaluator = Evaluator(circuits_model.gated(CONFIG), circuits_model.batch(18, seed=8), NO_TOKENS)

@@ -64,6 +64,7 @@ def test_a_second_writer_gets_one_line_that_names_the_first(
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["new", "existing"])
 @pytest.mark.parametrize(("flags", "reported"), REFUSED.values(), ids=REFUSED)
 def test_a_refusal_leaves_the_workdir_as_it_was(

@@ -77,6 +77,7 @@ def test_sharded_step_equals_the_step_of_one_device_and_sends_little(recipe: str
         assert {path: leaf.sharding.spec for path, leaf in flatten(tree).items()} == layout
 
 
+@pytest.mark.slow
 def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
     mesh = sharding.make_mesh(small(MESH))
 

@@ -66,6 +66,7 @@ def test_the_answer_of_one_is_the_foil_of_the_other(task: str) -> None:
         assert pair.first.prompt != pair.second.prompt
 
 
+@pytest.mark.slow
 def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Means over the tasks that the short search refined; the quote circuit of the preset's own search beside them."""
     circuit, _ = report_workdirs.quote_circuit()
@@ -96,6 +97,7 @@ def test_sizes_of_the_laptop_models_circuits(monkeypatch: pytest.MonkeyPatch, tm
     assert (tmp_path / "laptop-circuits.csv").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_a_circuit_of_all_nodes_is_the_model(workdir: Path) -> None:
     """Calibration included: scale 2 doubles every logit difference, a shift moves those of its token."""
     stored.unpack("laptop", workdir)

@@ -164,6 +164,7 @@ def test_scripts_refuse_a_model_that_is_not_stored(workdir: Path) -> None:
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_the_laptop_model_is_here_and_closes_quotes(workdir: Path) -> None:
     assert stored.find("laptop").stat().st_size < 4e6
     stored.unpack("laptop", workdir)

@@ -20,6 +20,7 @@ def raises(error: BaseException) -> NoReturn:
     raise error
 
 
+@pytest.mark.slow
 def test_settings_that_change_bits_or_break_scripts_are_not_let_in() -> None:
     """In a process of its own, since JAX and matplotlib read them when they are imported."""
     hostile = {

@@ -159,6 +159,7 @@ def test_samples_hold_words_and_numbers_of_their_split_only(task: Task) -> None:
                 assert {int(number) % 10 for number in numbers} <= set(VOCABULARY[split].digits)
 
 
+@pytest.mark.slow
 @EVERY
 def test_every_heldout_sample_has_a_reserved_word_and_no_other_has(task: Task) -> None:
     for split in SPLITS:
@@ -204,6 +205,7 @@ def test_shifted_surroundings_are_others(task: Task) -> None:
     assert len(main & shifted) < 0.1 * len(shifted)
 
 
+@pytest.mark.slow
 @EVERY
 def test_tokenizer_expresses_the_task(task: Task, tokenizer: Tokenizer) -> None:
     tasks.check(task, tokenizer)
@@ -268,6 +270,7 @@ def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(right.mean())
 
 
+@pytest.mark.slow
 @EVERY
 def test_positions_and_lengths_do_not_give_the_answer_away(task: Task, tokenizer: Tokenizer) -> None:
     """A linear probe that sees everything but the words learns next to nothing (chance is 0.5, two sigmas are 0.03)."""
@@ -279,6 +282,7 @@ def test_positions_and_lengths_do_not_give_the_answer_away(task: Task, tokenizer
         assert accuracy < (0.55 if task.same_length else 0.61), (split, variant, accuracy)
 
 
+@pytest.mark.slow
 def test_the_probe_finds_a_shortcut_where_there_is_one(tokenizer: Tokenizer) -> None:
     leaky = Task(
         "leaky", "", ("1", "2"), (Template("{top}<<{word} = {word3} = {word4} = |>>{word2}("),), (Template("<<a|b>>"),)

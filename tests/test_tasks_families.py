@@ -83,6 +83,7 @@ def test_words_of_families_are_many_and_disjoint() -> None:
     assert not everyday & {word for words in MADE_UP.values() for word in words}
 
 
+@pytest.mark.slow
 def test_no_real_or_generated_text_has_a_made_up_word() -> None:
     """So corpora lose no document to them, and stay as they are. Of pinned sources and the standard library."""
     folders = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"])

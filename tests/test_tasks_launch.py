@@ -48,6 +48,7 @@ def test_show_prints_prompts_with_token_borders(folder: Path) -> None:
     assert "\033" not in done.stdout
 
 
+@pytest.mark.slow
 def test_export_writes_pairs_that_follow_the_rule(folder: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(folder / "tokenizer")
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
@@ -69,6 +70,7 @@ def test_export_writes_pairs_that_follow_the_rule(folder: Path, tmp_path: Path) 
         assert tokenizer.encode(entry["prompt"] + entry["answer"]) == [*entry["tokens"], entry["answer_id"]]
 
 
+@pytest.mark.slow
 def test_families_are_listed_and_shown(folder: Path) -> None:
     done = _run(f"--workdir={folder}", "--task=for_while")
     assert "families main, elsewhere, nested, finished; novel comprehensions, broken\n" in done.stdout
@@ -80,6 +82,7 @@ def test_families_are_listed_and_shown(folder: Path) -> None:
     assert "--variant=brocken: task for_while has main, shifted, elsewhere" in done.stderr
 
 
+@pytest.mark.slow
 def test_tasks_that_the_tokenizer_cannot_express(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "samples.jsonl"
     target.write_text("kept")

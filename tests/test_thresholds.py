@@ -97,6 +97,7 @@ def _compared(
     return apply(plain, circuit.params, tokens, tap=tap, positions=positions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "options"), MODELS.values(), ids=list(MODELS))
 def test_near_itself_a_circuit_is_exact_and_elsewhere_selection_is_by_its_thresholds(
     share: float, options: dict[str, Any]
@@ -113,6 +114,7 @@ def test_near_itself_a_circuit_is_exact_and_elsewhere_selection_is_by_its_thresh
     assert np.abs(found[1:] - whole.logits(parts)[1:]).max() > 1e-2, "thresholds of another circuit are not exact"
 
 
+@pytest.mark.slow
 def test_losses_of_rows_are_those_of_all_and_each_circuit_has_its_own_thresholds() -> None:
     whole, near, parts = _setting(circuits_model.config(0.5), 0.4)
     first, last = (parts.only(np.array([i])) for i in (0, 4))
@@ -125,6 +127,7 @@ def test_losses_of_rows_are_those_of_all_and_each_circuit_has_its_own_thresholds
     assert np.abs(held.logits(last) - other.logits(last)).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matched", [False, True], ids=["answers", "matched"])
 def test_slopes_are_of_all_samples_and_the_worst_task_counts_most(matched: bool) -> None:
     """As differentiated in the whole model, under the same calibration and thresholds."""
@@ -171,6 +174,7 @@ def test_candidates_outside_the_support_are_refused() -> None:
         held.logits(Candidates(np.ones((1, held.nodes), np.float32)))
 
 
+@pytest.mark.slow
 def test_thresholds_stand_in_the_middle() -> None:
     """Against sorting in NumPy, site by site."""
     config = circuits_model.config(0.5)

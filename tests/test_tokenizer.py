@@ -56,6 +56,7 @@ def test_any_bytes_round_trip(tokenizer: Tokenizer, data: bytes) -> None:
     assert all(0 <= i < tokenizer.eot_id for i in ids)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=200))
 def test_any_text_round_trips_and_bytes_agree(tokenizer: Tokenizer, text: str) -> None:

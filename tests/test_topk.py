@@ -69,6 +69,7 @@ def same_bits(actual: jax.Array, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(actual).view(view), expected.view(view))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_abs_topk_keeps_exactly_the_reference_entries(kind: str, shape: tuple[int, ...]) -> None:
@@ -80,6 +81,7 @@ def test_abs_topk_keeps_exactly_the_reference_entries(kind: str, shape: tuple[in
         same_bits(y, np.where(keep, x, np.float32(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_abs_topk_bfloat16(kind: str) -> None:
     x = jnp.asarray(draw(kind, (9, 64))).astype(jnp.bfloat16)
@@ -89,6 +91,7 @@ def test_abs_topk_bfloat16(kind: str) -> None:
     same_bits(y, np.where(keep, np.asarray(x), np.zeros((), x.dtype)))
 
 
+@pytest.mark.slow
 def test_abs_topk_is_the_same_without_jit() -> None:
     x = draw("few_values", (4, 48))
     with jax.disable_jit():
@@ -109,6 +112,7 @@ GRADIENTS = {  # compiled once for all kinds
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "relu", "equal"])
 @pytest.mark.parametrize("way", GRADIENTS)
 def test_gradient_is_the_mask(way: str, kind: str) -> None:
@@ -117,6 +121,7 @@ def test_gradient_is_the_mask(way: str, kind: str) -> None:
     np.testing.assert_array_equal(GRADIENTS[way](jnp.asarray(x), jnp.asarray(weight)), expected)
 
 
+@pytest.mark.slow
 def test_abs_topk_under_vmap_and_scan() -> None:
     x = draw("few_values", (3, 6, 40))
     expected = np.where(reference_rows(x, 9), x, np.float32(0))
@@ -134,6 +139,7 @@ def fixture_mesh() -> jax.sharding.Mesh:
     return jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
+@pytest.mark.slow
 def test_abs_topk_on_sharded_rows_needs_no_collective(mesh: jax.sharding.Mesh) -> None:
     x = draw("relu", (16, 3, 64))
     rows = jax.sharding.NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
@@ -174,6 +180,7 @@ def joint_masks(tensors: list[jax.Array], ks: jax.Array, bits_per_round: int) ->
     return [topk.keep_mask(each, found.key[i], found.bound[i]) for i, each in enumerate(keys)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits_per_round", [1, 2, 4])
 @pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.9, 1.0])
 def test_joint_thresholds_keeps_exactly_the_reference_entries(bits_per_round: int, fraction: float) -> None:
@@ -184,6 +191,7 @@ def test_joint_thresholds_keeps_exactly_the_reference_entries(bits_per_round: in
         np.testing.assert_array_equal(mask, reference_mask(x, k))
 
 
+@pytest.mark.slow
 def test_joint_thresholds_without_ties_and_one_entry_each() -> None:
     tensors = [draw("normal", (9, 5), seed) for seed in range(4)]
     ks = np.array([1, 2, 44, 20], np.int32)
@@ -191,6 +199,7 @@ def test_joint_thresholds_without_ties_and_one_entry_each() -> None:
         np.testing.assert_array_equal(mask, reference_mask(x, k))
 
 
+@pytest.mark.slow
 def test_forced_entries_are_kept_first() -> None:
     x = draw("non_finite", (20, 20))
     forced = np.random.default_rng(3).random((20, 20)) < 0.1
@@ -204,6 +213,7 @@ def test_forced_entries_are_kept_first() -> None:
     np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits_per_round", [1, 4])
 def test_joint_thresholds_is_the_same_on_every_sharding(mesh: jax.sharding.Mesh, bits_per_round: int) -> None:
     axes = ("data", "fsdp")
@@ -235,6 +245,7 @@ def test_joint_thresholds_is_the_same_on_every_sharding(mesh: jax.sharding.Mesh,
         np.testing.assert_array_equal(mask, reference_mask(x, k))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [0, 1, 4, 9, 12])
 def test_topk_mask_is_exact_along_either_axis(kind: str, k: int) -> None:
@@ -245,6 +256,7 @@ def test_topk_mask_is_exact_along_either_axis(kind: str, k: int) -> None:
     np.testing.assert_array_equal(select(keys, k, 0), reference_rows(x.T.copy(), k).T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "few_values", "equal"])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_topk_mask_is_the_same_when_its_axis_is_sharded(mesh: jax.sharding.Mesh, kind: str, axis: int) -> None:

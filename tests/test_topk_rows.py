@@ -38,6 +38,7 @@ def nasty_rows(rows: int, width: int) -> np.ndarray:
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "width", "k"), [(40, 128, 32), (33, 70, 69), (5, 20, 1), (64, 200, 50), (1, 65, 16)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_both_ways_keep_what_sorting_keeps(rows: int, width: int, k: int, dtype: jnp.dtype) -> None:
@@ -47,6 +48,7 @@ def test_both_ways_keep_what_sorting_keeps(rows: int, width: int, k: int, dtype:
     np.testing.assert_array_equal(jax.jit(lambda x: _abreast(x, k, dtype == jnp.bfloat16))(keys), expected)
 
 
+@pytest.mark.slow
 def test_pieces_and_batches_are_rows_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparse_gpt.sparsity.topk_rows._ENTRIES_AT_ONCE", 2**12)
     monkeypatch.setattr("sparse_gpt.sparsity.topk_rows._WORTH_ARRANGING", 0)
@@ -73,6 +75,7 @@ def test_under_vmap_the_batch_is_more_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert operations(lambda x: abs_topk(x, 32), 1200, 128)["while"] == 2
 
 
+@pytest.mark.slow
 def test_gradient_flows_through_kept_entries_of_large_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jax.device_count", lambda: 1)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1024, 128)), jnp.float32)

@@ -104,6 +104,7 @@ def nasty_tensors() -> tuple[dict[Any, ParameterSpec], dict[Any, np.ndarray]]:
     return specs, {path: array.astype(np.float32) for path, array in arrays.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [(96, 110, 30, 10, 7), (384, 384, 256, 64, 40), (97, 96, 3, 0, 0)], ids=str)
 @pytest.mark.parametrize("devices", [1, 8])
 def test_projection_keeps_exactly_what_sorting_keeps(keep: tuple[int, ...], devices: int) -> None:
@@ -124,6 +125,7 @@ def test_projection_keeps_exactly_what_sorting_keeps(keep: tuple[int, ...], devi
         np.testing.assert_array_equal(np.asarray(result[path]), expected, err_msg=str(path))
 
 
+@pytest.mark.slow
 def test_projection_leaves_other_tensors_alone() -> None:
     config = small()
     state = step.make_state(config)
@@ -161,6 +163,7 @@ def test_reference_schedule_is_zero_at_both_ends_and_spares_biases() -> None:
     assert kinds == {"wte", "wpe", "kernel", "lm_head"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["paper", "openai_reference", "fast", "muon"])
 def test_one_update_against_numpy(recipe: str) -> None:
     config = small(optimizer__recipe=recipe, model__position="additive")
@@ -210,6 +213,7 @@ def _muon(moment: np.ndarray) -> np.ndarray:
     return optimizer.MUON_RMS * math.sqrt(max(moment.shape)) * (x if moment.shape[0] <= moment.shape[1] else x.T)
 
 
+@pytest.mark.slow
 def test_the_moments_of_muon_over_several_steps_against_numpy() -> None:
     config = small(optimizer__recipe="muon")
     params, o = step.make_state(config).params, config.optimizer
@@ -252,6 +256,7 @@ def test_small_gradients_are_left_alone_by_the_paper_recipe() -> None:
     np.testing.assert_allclose(moved, 1e-3 / (1e-3 + 0.1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clipping_by_rms_is_clipping_by_the_norm_of_all_entries() -> None:
     gradients = {"a": jnp.arange(12.0).reshape(3, 4), "b": -jnp.ones(8)}
     for limit in (0.5, 100.0):
@@ -260,6 +265,7 @@ def test_clipping_by_rms_is_clipping_by_the_norm_of_all_entries() -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["paper", "openai_reference", "fast", "muon"])
 def test_checkpoints_hold_the_state_of_adam_and_nothing_else(recipe: str) -> None:
     """The layout of every checkpoint so far; another one would need a conversion."""
@@ -272,6 +278,7 @@ def test_checkpoints_hold_the_state_of_adam_and_nothing_else(recipe: str) -> Non
     assert int(after.count) == 1
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_state_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lion has one moment where Adam has two."""
 
@@ -316,6 +323,7 @@ def test_a_step_without_projection_differs_by_the_projection_alone() -> None:
     assert step.nonzeros(without.params) != step.nonzeros(projected)
 
 
+@pytest.mark.slow
 def test_microbatches_give_the_gradients_of_the_whole_batch() -> None:
     config = small()
     model, params = step.build(config), step.make_state(config).params

@@ -48,6 +48,7 @@ def train(workdir: Path, config: Config, **options: Any) -> loop.Result:
     return loop.train(config, workdir, given, progress=False, mesh=mesh, **options)
 
 
+@pytest.mark.slow
 def test_resuming_goes_before_init_from_and_init_from_before_scratch(workdir: Path) -> None:
     config = small(5)
     scratch, model = step.make_state(config).params, LanguageModel(config)

@@ -22,7 +22,6 @@ from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
 from sparse_gpt.circuits.search import nested, populations
 from sparse_gpt.circuits.search.select import Selected, calibrate, select
 from sparse_gpt.circuits.stages import Stages
-from sparse_gpt.compilation_cache import release_programs
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.records import Card, Contexts, Search, Traces
 
@@ -83,7 +82,6 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
         True
     """
     started = time.perf_counter()
-    release_programs()
     require_each_solved(problem)
     stages = Stages(unfinished, problem.fingerprint)
     problem = populations.within_start(problem, stages)
@@ -133,6 +131,5 @@ def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progr
 
 def search_again(problem: Problem) -> Candidate:
     """The circuit of a problem, for rows of the card that search again."""
-    release_programs()
     stages = Stages()
     return search_stages(populations.within_start(problem, stages), stages).candidate

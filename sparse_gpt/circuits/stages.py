@@ -12,6 +12,7 @@ import numpy as np
 
 from sparse_gpt import records
 from sparse_gpt.arrays import read_npz
+from sparse_gpt.compilation_cache import release_programs
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json, parse_json, read_json, replacing, write_json
 
@@ -63,6 +64,7 @@ class Stages:
         known = self._results.get(name) or (None if path is None else _read(path))
         if known is not None and known[0] == json.loads(json.dumps(inputs)):
             return known[1]
+        release_programs()  # each stage brings some of its own, and one process may search circuit after circuit
         result = stage()
         self._results[name] = json.loads(json.dumps(inputs)), result
         if path is None:
