@@ -207,6 +207,7 @@ def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:
     assert len(found._repr_html_()) > len(found.circuit._repr_html_())  # it has tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -119,6 +119,7 @@ def test_a_node_at_strength_one_in_the_stream(models: Models, samples: TaskBatch
     assert np.max(np.abs(found.stream[-1] / found.dense[-1] - 1)) > 1e-3, "the two ways must differ"
 
 
+@pytest.mark.slow
 def test_candidates_are_ranked_by_difference_times_importance(models: Models, samples: TaskBatch) -> None:
     nodes = [NODE, Node(0, "mlp_in", 6), Node(0, "mlp_out", 5), Node(0, "mlp_neuron", 3)]
     own = Steering(models, samples)

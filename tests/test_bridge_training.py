@@ -200,6 +200,7 @@ def test_linear_maps_to_an_independent_model_have_the_least_error(recorded: dict
             assert bridge["linear"][name] < bridge["untrained"][name]
 
 
+@pytest.mark.slow
 def test_bridges_to_a_trained_model_start_as_least_squares_without_bias(dense: DenseModel) -> None:
     params = other_params()
     maps = least_squares.starting(config(), dense, params, [TOKENS[0]])

@@ -39,6 +39,7 @@ def test_what_is_too_long(seconds: float, slow: bool, fails: bool) -> None:
     assert (budget.too_long(seconds, 10.0, slow) is not None) == fails
 
 
+@pytest.mark.slow
 def test_an_unmarked_test_that_takes_long_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(MODULE)
     options = ("-p", "tests.budget", "-p", "no:cacheprovider", "-W", "default", "-o", "markers=slow", "-q")

@@ -95,6 +95,7 @@ def test_every_row_is_shown_to_fail() -> None:
     assert {row for row, *_ in DESERVED} | elsewhere == set(ROWS) == set(CRITERIA)
 
 
+@pytest.mark.slow
 def test_a_shortcut_passes_where_it_was_chosen() -> None:
     """Which is why other templates are looked at."""
     made = problem(noisy=False)
@@ -103,6 +104,7 @@ def test_a_shortcut_passes_where_it_was_chosen() -> None:
         assert passes(row, measured(row, "main", made, shortcut)), row
 
 
+@pytest.mark.slow
 def test_an_adversary_does_not_win_by_a_constant() -> None:
     """A circuit with a bias of many logits is right on no half of the samples, and on all pairs."""
     made = problem()
@@ -113,6 +115,7 @@ def test_an_adversary_does_not_win_by_a_constant() -> None:
     assert passes("adversary", measured("adversary", "main", made, biased))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [(), (TRUE[-1],)], ids=["empty", "constant"])
 def test_empty_and_constant_circuits_are_judged(nodes: tuple[Node, ...]) -> None:
     made = problem()

@@ -234,6 +234,7 @@ def test_a_support_is_widened_for_what_it_does_not_hold(monkeypatch: pytest.Monk
     np.testing.assert_allclose(widened.logits(Candidates(larger[None])), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_candidate_runs_in_the_fastest_model_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(ROWS + 20, seed=4)
     support = to_vector(circuits_model.random_gates(CONFIG, 1, 0.6))

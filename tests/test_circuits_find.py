@@ -292,6 +292,7 @@ def test_rankings_at_every_target(result: FoundCircuit, means: dict[str, np.ndar
         assert point.task_loss == pytest.approx(same.task_loss, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[str, np.ndarray]) -> None:
     ready = problem(means)
     order = np.random.default_rng(0).permutation(ready.heldout.nodes)

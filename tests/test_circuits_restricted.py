@@ -61,6 +61,7 @@ def _both(config: Config, share: float) -> tuple[Evaluator, Evaluator, Candidate
     return whole, within, _parts(config, support)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fraction", "share", "options"), MODELS.values(), ids=list(MODELS))
 def test_parts_of_a_support_have_the_logits_of_the_whole_model(
     fraction: float, share: float, options: dict[str, Any]

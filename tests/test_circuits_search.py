@@ -84,6 +84,7 @@ def test_searches_side_by_side_are_the_searches_alone() -> None:
         np.testing.assert_allclose(to_vector(together.tau)[trial], to_vector(alone.tau)[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
     h = hyperparameters.population(dataclasses.replace(PRUNE, learning_rate=0.5))
     found = to_vector(_find(h).tau)

@@ -131,6 +131,7 @@ def test_a_search_step_has_its_draw_and_one_gate_for_q_and_k(draws: GateArrays) 
         np.testing.assert_allclose(found.loss[trial], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> None:
     model = gated_model(CONFIG, PARAMS, _draw(draws, 9), {site: value[:3] for site, value in draws.items()})
     batch = circuits_model.batch(ROWS + 12, seed=4)
@@ -404,6 +405,7 @@ def _widths() -> dict[str, int]:
     return {site: value.shape[1] for site, value in searchable(CONFIG.model, PARAMS).items()}
 
 
+@pytest.mark.slow
 def test_tasks_take_turns_pair_by_pair() -> None:
     first, second = circuits_model.batch(8, seed=1), circuits_model.batch(6, seed=2)
     both = interleave([first, second._replace(tokens=second.tokens[:, :6])])

@@ -131,6 +131,7 @@ def test_a_search_on_natural_text_has_one_more_family(monkeypatch: pytest.Monkey
     assert set(np.unique(np.asarray(samples.train.task))) == {0, 1}
 
 
+@pytest.mark.slow
 def test_natural_text_is_left_out_where_it_is_scarce_or_too_hard(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

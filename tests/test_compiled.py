@@ -44,6 +44,7 @@ def test_programs_are_kept_and_give_the_same_bits(launch: Launch, tmp_path: Path
     assert again == fresh
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not mappings(), reason="the system does not tell")
 def test_programs_are_let_go_of_where_they_are_many() -> None:
     programs = [jax.jit(lambda x, i=i: jnp.sin(x + i)) for i in range(40)]

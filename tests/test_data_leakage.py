@@ -11,6 +11,7 @@ from sparse_gpt.evaluation.heldout import heldout_rule
 TEXT = st.text(alphabet="ab \n", min_size=8, max_size=14)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(samples=st.lists(TEXT, max_size=6), text=st.text(alphabet="ab \n", max_size=60))
 def test_long_samples_are_found_wherever_they_are(samples: list[str], text: str) -> None:

@@ -97,6 +97,7 @@ def test_the_list_is_of_the_pinned_versions_and_they_are_installed() -> None:
     assert source().fingerprint()["files"] == len(read_list())  # every file is what the list says
 
 
+@pytest.mark.slow
 def test_a_corpus_has_the_same_bytes_everywhere(tmp_path: Path) -> None:
     """Python 3.11, 3.12 and 3.13 gave this hash. When it moves, so do those of experiments/expected.py: see there."""
     corpus = prepare_corpus(tmp_path, DataConfig("idioms:1,pinned_source:1", tokens=20_000), 300, progress=False)

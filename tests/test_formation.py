@@ -65,6 +65,7 @@ def test_a_search_from_a_circuit_in_its_own_model_gives_it_back() -> None:
     assert float(found.calibration.scale) == pytest.approx(final().scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropped", [Node(1, "attn_v", 0), Node(0, "mlp_out", 4)])
 def test_what_a_known_circuit_lacks_is_found_again(dropped: Node) -> None:
     start = known(last(), dataclasses.replace(final(), nodes=tuple(n for n in final().nodes if n != dropped)))
@@ -127,6 +128,7 @@ def test_circuits_of_all_checkpoints() -> None:
     assert (steps[10].final_circuit_task_loss or 0) > 0.3  # the final circuit does nothing there
 
 
+@pytest.mark.slow
 def test_when_nodes_appear_and_what_they_did() -> None:
     assert [node.node for node in found().nodes] == list(final().nodes)
     circuits = {each.step: set(each.circuit.nodes) if each.circuit else set() for each in found().checkpoints}

@@ -67,6 +67,7 @@ def test_it_writes_a_record_and_a_picture(run: Path) -> None:
     assert out.splitlines()[1].split()[:3] == ["step", "tokens", "model"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused_in_one_line(run: Path) -> None:
     code, _, err = form(run)
     assert (code, err.count("\n")) == (2, 1)

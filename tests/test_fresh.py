@@ -85,6 +85,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     assert objective.largest_loss(logits, problem.heldout.batch) < problem.settings.target_loss
 
 
+@pytest.mark.slow
 def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     problem = made()
     (supports, _, _), _ = _found(problem, (*TRUE, *NOISE))

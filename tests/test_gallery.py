@@ -62,6 +62,7 @@ def show(page: Page, run: Workdir, query: str) -> None:
     page.wait(f"document.querySelector('main') && {IDLE}")
 
 
+@pytest.mark.slow
 @in_browser
 def test_every_circuit_of_the_gallery_is_computed_as_by_jax(browser: Page, run: Workdir) -> None:
     found, other = (load(run.folder / "circuits" / name) for name in (TASK, OTHER))
@@ -85,6 +86,7 @@ def test_every_circuit_of_the_gallery_is_computed_as_by_jax(browser: Page, run: 
     assert len(set(shown)) == 3, "else the page could show the same circuit thrice"
 
 
+@pytest.mark.slow
 @in_browser
 def test_links_lead_from_circuit_to_circuit_and_unknown_names_are_said(browser: Page, run: Workdir) -> None:
     show(browser, run, "")
@@ -106,6 +108,7 @@ def test_links_lead_from_circuit_to_circuit_and_unknown_names_are_said(browser: 
         assert text(browser, "#message") == f"This page has no circuit called {asked}; {TASK} is shown."
 
 
+@pytest.mark.slow
 @in_browser
 def test_the_gallery_of_the_docs_computes_the_stored_model(browser: Page, tmp_path: Path) -> None:
     path = Path(__file__).resolve().parent.parent / "docs" / "gallery" / "laptop.html"

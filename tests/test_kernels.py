@@ -125,6 +125,7 @@ def test_joint_thresholds_by_a_kernel() -> None:
         np.testing.assert_array_equal(topk.keep_mask(keys[i], found.key[i], found.bound[i]), reference_mask(x, k))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
 def test_every_device_runs_the_kernel_on_its_own_rows() -> None:
     """The compiler cannot divide a kernel: without a shard_map it gathers all rows on every device."""

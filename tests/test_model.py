@@ -103,6 +103,7 @@ def test_boundaries_and_positions_agree_with_the_whole(options: dict[str, Any]) 
     np.testing.assert_allclose(at[:, 0], whole[jnp.arange(3), positions], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_parameter_table_is_what_the_model_creates(options: dict[str, Any]) -> None:
     model, params, _ = make(options)

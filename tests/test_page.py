@@ -196,6 +196,7 @@ def test_tokens_are_chosen_by_arrows_and_samples_by_family(page: Page) -> None:
         page.wait(inside)
 
 
+@pytest.mark.slow
 @in_browser
 def test_what_is_light_is_hidden_and_nodes_are_found_by_name(page: Page) -> None:
     shown = "document.querySelectorAll('.wire.block:not(.light)').length"

@@ -199,6 +199,7 @@ def test_all_nodes_are_ranked_by_what_they_do(page: Page, run: Workdir, tmp_path
     page.wait(f"document.querySelector('.node.chosen')?.dataset.node === '{order[3]}'")
 
 
+@pytest.mark.slow
 @in_browser
 def test_effects_have_one_baseline_and_a_key_switches_off(page: Page, run: Workdir) -> None:
     choose(page, "find", "neuron")

@@ -74,6 +74,7 @@ def cells(page: Page, selector: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_report_card_is_in_the_page(page: Page) -> None:
     assert text(page, ".report-card summary") == "Report card: 1 of 2 rows pass"
     assert cells(page, ".report-card") == [
@@ -83,6 +84,7 @@ def test_the_report_card_is_in_the_page(page: Page) -> None:
     assert page.evaluate("document.querySelectorAll('.report-card th[scope=row]')[1].title") == "It is <b>wrong</b>."
 
 
+@pytest.mark.slow
 def test_every_sample_is_decided_as_by_jax(page: Page, run: Workdir) -> None:
     circuit = load(run.folder / "circuits" / TASK)
     members = tasks.select(str(run.folder / f"{TASK}.jsonl"))
@@ -123,6 +125,7 @@ def test_every_sample_is_decided_as_by_jax(page: Page, run: Workdir) -> None:
     assert {row[1] for row in cells(page, "#all-samples-table")} == {"8 of 16"}
 
 
+@pytest.mark.slow
 def test_what_flips_is_told_from_where_it_stood(page: Page, run: Workdir) -> None:
     before, flipped = difference(page), False
     for node in reversed(load(run.folder / "circuits" / TASK).nodes):
@@ -149,6 +152,7 @@ def test_what_flips_is_told_from_where_it_stood(page: Page, run: Workdir) -> Non
     assert f"flipped: without changes {first} over {second} by {size[:3]}" in told
 
 
+@pytest.mark.slow
 def test_names_of_a_link_leave_ones_own_alone_until_one_chooses(page: Page, run: Workdir) -> None:
     circuit = load(run.folder / "circuits" / TASK)
     mine, theirs = circuit.nodes[0].key, circuit.nodes[1].key

@@ -98,6 +98,7 @@ def test_prune_says_why_a_circuit_is_not_refined(untrained: Path) -> None:
     assert "for_while: not refined, for nothing reached 5e-08 on the samples it was chosen on\n" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

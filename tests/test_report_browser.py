@@ -80,6 +80,7 @@ def test_draws_everything(page: Page) -> None:
     assert told in page.evaluate("document.body.textContent")
 
 
+@pytest.mark.slow
 def test_a_chart_says_what_the_pointer_is_near(page: Page) -> None:
     x, y = page.evaluate(
         "(() => { const svg = document.querySelector('.plot'), line = svg.querySelector('.line');"

@@ -99,6 +99,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert json.loads((folder / "search.json").read_text())["samples_sha256"] == changed.samples_sha256
 
 
+@pytest.mark.slow
 def test_prune_takes_files_in_a_list(untrained: Path) -> None:
     task = f"--task=for_while,{untrained / 'pairs.jsonl'}"
     done = launch_here("prune", f"--workdir={untrained}", task, "--shared", "--config.prune.batch_pairs=3", *FLAGS[:3])

@@ -167,6 +167,7 @@ def test_slopes_are_of_all_samples_and_the_worst_task_counts_most(matched: bool)
     assert np.abs(edges[:count]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_candidates_outside_the_support_are_refused() -> None:
     _, near, parts = _setting(circuits_model.config(0.5), 0.3)
     held = near.near(parts.only(np.array([0])))

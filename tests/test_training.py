@@ -230,6 +230,7 @@ def test_the_moments_of_muon_over_several_steps_against_numpy() -> None:
     assert math.sqrt(np.mean(found**2)) == pytest.approx(optimizer.MUON_RMS, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_gradient_of_zeros_moves_nothing() -> None:
     config = small(optimizer__recipe="muon")
     params, made = step.make_state(config).params, optimizer.make(config)
@@ -245,6 +246,7 @@ def test_fast_spares_biases_and_wastes_no_step() -> None:
     assert {path[-1] for path in schedules.projected_tensors(config)} == {"wte", "kernel", "lm_head"}
 
 
+@pytest.mark.slow
 def test_small_gradients_are_left_alone_by_the_paper_recipe() -> None:
     config = small()
     params = step.make_state(config).params
@@ -417,6 +419,7 @@ def test_another_configuration_is_refused(workdir: Path) -> None:
     claim.claim_workdir(configs.replace(config, {"prune.steps": 3}), workdir)
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_stops_the_run_and_names_the_steps(workdir: Path) -> None:
     config = small(train__log_every=2)
     params = step.make_state(config).params
