@@ -1,5 +1,6 @@
 """The rule that keeps held-out samples out: exactly the texts that contain one, however many there are."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
