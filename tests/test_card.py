@@ -224,6 +224,7 @@ def test_families_and_natural_text_are_sets_of_their_own() -> None:
     assert by_name["accuracy"].value == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_rankings_find_the_true_circuit() -> None:
     """Attribution puts all but one first, integrated gradients eight. None finds the query, which is a bias: opening it
     helps only once the keys are open. What the head carries hurts on the early part of the path, where its attention

@@ -473,6 +473,7 @@ def test_same_seed_same_circuit(result: FoundCircuit, means: dict[str, np.ndarra
     assert again.traces is None
 
 
+@pytest.mark.slow
 def test_a_task_beyond_the_model_is_refused(means: dict[str, np.ndarray]) -> None:
     swapped = toy_samples().validation._replace(
         answer=toy_samples().validation.foil, foil=toy_samples().validation.answer

@@ -75,6 +75,7 @@ def test_what_a_known_circuit_lacks_is_found_again(dropped: Node) -> None:
     assert dropped in nodes(last(), found.support)
 
 
+@pytest.mark.slow
 def test_of_a_known_circuit_stays_what_was_removed_and_comes_what_is_new() -> None:
     removed = Known(np.ones_like(known(last(), final()).gates), known(last(), final()).removed)
     ends = {warm_start.ends(edge) for edge in removed.support(last()).kept_edges(last().graph)}
@@ -193,6 +194,7 @@ def test_correlation_and_overlap() -> None:
     assert jaccard(set(), set()) == 1
 
 
+@pytest.mark.slow
 def test_the_record_is_read_as_it_was_written_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "formation.json"
     found().write(path)

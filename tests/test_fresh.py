@@ -104,6 +104,7 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     np.testing.assert_array_equal(order[::2] + 1, order[1::2])
 
 
+@pytest.mark.slow
 def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = made()
     (batch,) = problem.fresh(1)

@@ -136,6 +136,7 @@ def test_every_node_site_has_exactly_k_active_channels() -> None:
             assert np.all(np.count_nonzero(x, axis=-1) == width // 4), (site, layer)
 
 
+@pytest.mark.slow
 def test_sites_without_topk_stay_dense() -> None:
     model, params, tokens = make({})
     model = dataclasses.replace(model, activation_sites=("mlp_neuron",))

@@ -231,6 +231,7 @@ def test_effects_have_one_baseline_and_a_key_switches_off(page: Page, run: Workd
     page.wait("document.querySelector('#changes').textContent.includes('switched off')")
 
 
+@pytest.mark.slow
 @in_browser
 def test_a_patch_that_changes_nothing_says_so(page: Page) -> None:
     page.press("n")
