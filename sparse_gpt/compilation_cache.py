@@ -25,8 +25,8 @@ def keep_programs() -> None:
 
 def release_programs(at_most: int = MAPPINGS) -> None:
     """Lets go of all compiled programs if this process has more than `at_most` mappings of memory: where the operating
-    system refuses another one, LLVM ends the process with a fault. For the moment before work of a new kind; programs
-    that are called again are taken from the persistent cache, or compiled anew.
+    system refuses another one, nothing can be compiled ("Cannot allocate memory", or a fault). For the moment before
+    work of a new kind; programs that are called again are taken from the persistent cache, or compiled anew.
     """
     import jax  # here, because scripts set the cache up before they import it
 
