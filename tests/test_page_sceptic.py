@@ -164,6 +164,9 @@ def test_names_of_a_link_leave_ones_own_alone_until_one_chooses(page: Page, run:
         )
         return found
 
+    page.click("#link")
+    without = page.evaluate("document.querySelector('#address').value")
+
     def name(key: str, label: str) -> None:
         choose(page, "node", key)
         page.wait(f"{IDLE} && !document.querySelector('#label').disabled")
@@ -171,7 +174,7 @@ def test_names_of_a_link_leave_ones_own_alone_until_one_chooses(page: Page, run:
         page.type(label)
         page.wait(IDLE)
 
-    def open_link() -> None:
+    def open_link(address: str) -> None:
         page.command("Page.navigate", url="about:blank")
         page.command("Page.navigate", url=address)
         page.wait(f"document.querySelector('main') && {IDLE}")
@@ -180,7 +183,7 @@ def test_names_of_a_link_leave_ones_own_alone_until_one_chooses(page: Page, run:
     page.click("#link")
     address = page.evaluate("document.querySelector('#address').value")
     page.evaluate("localStorage.clear()")
-    open_link()
+    open_link(address)
     assert kept() == {theirs: "theirs"}, "where there are none of one's own, those of the link are kept"
     page.evaluate("localStorage.clear()")
     page.command("Page.navigate", url="about:blank")
@@ -188,8 +191,11 @@ def test_names_of_a_link_leave_ones_own_alone_until_one_chooses(page: Page, run:
     page.wait(f"document.querySelector('main') && {IDLE}")
     name(mine, "mine")
     assert kept() == {mine: "mine"}
+    open_link(without)  # a link without names takes none away
+    assert page.evaluate("document.querySelector('#names-choice').hidden")
+    assert page.evaluate("[...document.querySelectorAll('.given')].map((e) => e.textContent)") == ["mine"]
     for button, wanted in (("Use mine", {mine: "mine"}), ("Add the link’s to mine", {mine: "mine", theirs: "theirs"})):
-        open_link()
+        open_link(address)
         assert "keeps them until you choose" in text(page, "#names-choice")
         name(circuit.nodes[2].key, "more")
         assert kept() == {mine: "mine"}

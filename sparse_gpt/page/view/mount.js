@@ -10,7 +10,7 @@ import { FormationView } from "./formation.js";
 import { HeadsView } from "./heads.js";
 import { Host } from "./host.js";
 import { KeptNames } from "./kept.js";
-import { NamesView, noNames, ofFile } from "./names.js";
+import { hasNames, NamesView, noNames, ofFile } from "./names.js";
 import { NodeView } from "./node.js";
 import { showPredictions } from "./predictions.js";
 import { PromptView } from "./prompt.js";
@@ -63,6 +63,7 @@ export async function mount(root, text) {
     let start = { ...prompts.first(), names: kept.names ?? given };
     try {
       start = stateOfHash(location.hash, { ...known, vocabulary, names: start.names }) ?? start;
+      if (!hasNames(start.names)) start.names = kept.names ?? given;
     } catch (error) {
       linkProblem = error.message;
     }

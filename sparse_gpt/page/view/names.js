@@ -49,7 +49,7 @@ export class NamesView {
   // What the names are at first; from then on those that a person gives are kept. Those of a link never take the place of
   // others that this browser has: a person chooses.
   begin(names, given) {
-    Object.assign(this, { begun: true, last: names });
+    this.last = names;
     const mine = this.kept.names, same = (some) => JSON.stringify(some) === JSON.stringify(names);
     if (!mine) return void (same(given) || this.kept.write(names));
     if (same(mine)) return this.#say("As they were left in this browser.");
@@ -68,7 +68,7 @@ export class NamesView {
   }
 
   #keep(names) {
-    if (names === this.last || !this.find("names-choice").hidden ) return;
+    if (names === this.last || !this.find("names-choice").hidden) return;
     this.last = names;
     this.kept.write(names);
     if (!this.kept.works) this.#say("This browser keeps no names of this page: save them, or link to them, before you leave.");
@@ -97,6 +97,10 @@ export class NamesView {
 
 export function noNames() {
   return { labels: {}, groups: {}, reading: "" };
+}
+
+export function hasNames({ labels, groups, reading }) {
+  return Boolean(Object.keys(labels).length || Object.keys(groups).length || reading);
 }
 
 // Names of both; where a node has two, `mine`.
