@@ -260,7 +260,7 @@ def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = circuits_model.config(0.5)
+    config = circuits_model.config(0.5, n_layer=1)
     samples = circuits_model.samples(config, circuits_model.params(config), 32)
     whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
     graph = ModelGraph(config.model, circuits_model.params(config))
