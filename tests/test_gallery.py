@@ -75,6 +75,9 @@ def test_every_circuit_of_the_gallery_is_computed_as_by_jax(browser: Page, run: 
         called = "minimal" if circuit is found.minimal else name
         assert text(browser, "[aria-current]") == f"{called} {len(circuit.edges)}"
         assert ("The minimal circuit" in text(browser, "header")) == (circuit is found.minimal)
+        beyond = browser.evaluate("document.querySelector('#beyond-title + details')?.textContent ?? ''")
+        rest = len(found.nodes) - len(found.minimal.nodes)
+        assert (f"{rest} nodes that are not in the minimal circuit" in beyond) == (circuit is found)
         assert str(browser.evaluate("document.title")).startswith(f"{name} · ")
         drawn = browser.evaluate("document.querySelector('.circuit-drawing title').textContent")
         assert f"{len(circuit.nodes)} nodes" in drawn
@@ -97,7 +100,10 @@ def test_links_lead_from_circuit_to_circuit_and_unknown_names_are_said(browser: 
         (NAMES[1], True),
         (OTHER, False),
     ):  # a prompt of one's own goes along to the same task's circuit
-        browser.evaluate(f"document.querySelector('[aria-label=\"{name}\"]').click()")
+        link = f"document.querySelector('[aria-label=\"{name}\"]')"
+        stays = "(event) => event.preventDefault(), { once: true }"  # a page that is left cannot answer
+        address = browser.evaluate(f"{link}.addEventListener('click', {stays}), {link}.click(), {link}.href")
+        browser.command("Page.navigate", url=address)
         browser.wait(f"document.querySelector('h1')?.textContent === '{name}' && {IDLE}")
         prompt = browser.evaluate("document.querySelector('#prompt').value")
         assert (prompt == "for hs in hs_list: while gn") == taken

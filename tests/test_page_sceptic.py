@@ -10,7 +10,7 @@ from sparse_gpt import tasks
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.records import Card
-from sparse_gpt.records.card import CardRow, circuit_sha256
+from sparse_gpt.records.card import CardRow, SampleLosses, circuit_sha256
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -25,11 +25,11 @@ ROWS = (
         measure="task loss, nats",
         samples="main",
         role="selection",
-        value=0.5,
+        value=0.1,
         threshold=0.15,
         sense="at most",
         reason="",
-        verdict="fail",
+        verdict="pass",
     ),
     CardRow(
         name="accuracy",
@@ -37,11 +37,11 @@ ROWS = (
         measure="share of samples that are right",
         samples="text",
         role="wild",
-        value=0.99,
+        value=0.5,
         threshold=0.95,
         sense="at least",
         reason="",
-        verdict="pass",
+        verdict="fail",
     ),
 )
 
@@ -51,7 +51,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     folder = write_workdir(tmp_path_factory.mktemp("sceptic") / "run")
     place = folder / "circuits" / TASK
     sha = circuit_sha256(load(place).to_dict())
-    Card(task=TASK, circuit_sha256=sha, rows=ROWS).write(place / "card.json")
+    losses = {"text": SampleLosses(role="wild", words=("a", "b"), circuit=(0.0, 0.0), model=(0.0, 0.0))}
+    Card(task=TASK, circuit_sha256=sha, rows=ROWS, losses=losses).write(place / "card.json")
     done = launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")
     assert (done.returncode, done.stderr) == (0, "")
     return Workdir(folder)
@@ -77,11 +78,13 @@ def cells(page: Page, selector: str) -> list[list[str]]:
 @pytest.mark.slow
 def test_the_report_card_is_in_the_page(page: Page) -> None:
     assert text(page, ".report-card summary") == "Report card: 1 of 2 rows pass"
-    assert cells(page, ".report-card") == [
-        ["✗ fail", "task loss, nats", "searched templates", "0.500", "≤ 0.150", ""],
-        ["✓ pass", "share of samples that are right", "natural text", "0.990", "≥ 0.950", ""],
+    assert cells(page, ".report-card") == [  # what fails comes first, with what a sceptic says
+        ["✗ fail", "share of samples that are rightIt is <b>wrong</b>.", "natural text", "2", "0.500", "≥ 0.950", ""],
+        ["✓ pass", "task loss, nats", "searched templates", "", "0.100", "≤ 0.150", ""],
     ]
-    assert page.evaluate("document.querySelectorAll('.report-card th[scope=row]')[1].title") == "It is <b>wrong</b>."
+    assert (
+        page.evaluate("document.querySelectorAll('.report-card th[scope=row]')[1].title") == "It does not do the task."
+    )
 
 
 @pytest.mark.slow
@@ -113,6 +116,8 @@ def test_every_sample_is_decided_as_by_jax(page: Page, run: Workdir) -> None:
     assert page.evaluate("document.querySelector('#sample').selectedOptions[0].textContent") == name
     assert difference(page) < 0
     assert "wrong" in text(page, "#difference-circuit")
+    disagree = page.evaluate("document.querySelector('#disagree')?.textContent")
+    assert (disagree == "They disagree") == (difference(page, "full") > 0)
 
     # Decisions are those with the changes: with nothing but constants left, all are the same.
     for node in circuit.nodes:
@@ -197,6 +202,7 @@ def test_names_of_a_link_leave_ones_own_alone_until_one_chooses(page: Page, run:
     for button, wanted in (("Use mine", {mine: "mine"}), ("Add the link’s to mine", {mine: "mine", theirs: "theirs"})):
         open_link(address)
         assert "keeps them until you choose" in text(page, "#names-choice")
+        assert not page.evaluate("document.querySelector('#names-notice').hidden")
         name(circuit.nodes[2].key, "more")
         assert kept() == {mine: "mine"}
         page.evaluate(

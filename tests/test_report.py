@@ -17,12 +17,14 @@ import pytest
 
 from sparse_gpt.drawing.text import compact, number, script_json, visible_token, weight
 from sparse_gpt.errors import InputError
-from sparse_gpt.records import Circuit, MetricsRow, Search, read_metrics, read_workdir
+from sparse_gpt.records import Card, Circuit, MetricsRow, Search, read_metrics, read_workdir
+from sparse_gpt.records.card import CardRow
 from sparse_gpt.report import build_report
 from sparse_gpt.report.chart_svg import chart_svg
 from sparse_gpt.report.charts import loss_versus_size, search_history, training_charts
 from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Line, ends, ticks
 from sparse_gpt.report.page import render
+from sparse_gpt.report.verdicts import sentence
 from tests import report_workdirs as workdirs
 from tests.inprocess import launch_here
 
@@ -242,7 +244,10 @@ def test_a_check_mark_says_that_it_holds_where_it_was_not_chosen(
             "Holds on the searched templates, though 1 of 2 rows fail there; passes on all 1 set of samples",
         ),
         (["shifted"], "Holds on the searched templates; fails on 1 of 1 set of samples where it was not chosen."),
-        (["task_loss", "shifted"], "Fails on the searched templates; fails on 1 of 1 set of samples"),
+        (
+            ["task_loss", "shifted"],
+            "Fails on the searched templates (1 of 2 rows fail); fails on 1 of 1 set of samples",
+        ),
     ],
 )
 def test_the_card_is_told_in_one_sentence(failed: list[str], told: str, tmp_path: Path) -> None:
@@ -255,6 +260,26 @@ def test_the_card_is_told_in_one_sentence(failed: list[str], told: str, tmp_path
     text = render(read_workdir(folder))
     assert f'<p class="verdict">{told}' in text
     assert "✗: the sceptic is right" in text
+
+
+def test_the_searched_families_that_fail_are_named() -> None:
+    rows = [
+        CardRow(
+            name="task_loss",
+            criticism="",
+            samples=f"family {name}",
+            role="selection",
+            value=value,
+            sense="at most",
+            threshold=0.15,
+            verdict="fail" if value > 0.15 else "pass",
+        )
+        for name, value in (("main", 0.1), ("nested", 0.2), ("natural", 0.3))
+    ]
+    told = sentence(Card(task="quotes", rows=tuple(rows)))
+    assert told == (
+        "Fails on family nested, family natural, of the searched templates (2 of 3 rows fail); measured nowhere else."
+    )
 
 
 @pytest.mark.slow

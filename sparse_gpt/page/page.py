@@ -141,7 +141,8 @@ def render_body(
             facts=_facts(run, circuit, f" on {_searched(circuit)}" if around.inside else ""),
             card=_card(folder, circuit),
             searched=_searched(circuit),
-            core=circuit.minimal is not None,
+            core=(_searched(circuit.minimal) or "main") if circuit.minimal else "",
+            beyond=_beyond(circuit),
             drawing=_HIDDEN.sub("", drawing),
             formation="" if formation is None else draw_formation(formation, run.config.model.d_head),
             around=around,
@@ -234,6 +235,16 @@ def _card(folder: Path, circuit: Circuit) -> Card | None:
 def _searched(circuit: Circuit) -> str:
     """The template families that it was chosen on."""
     return ", ".join(entry.family for entry in circuit.families if entry.role == "searched")
+
+
+def _beyond(circuit: Circuit) -> list[tuple[str, list[int]]]:
+    """Nodes that the minimal circuit inside does not have: "layer 0: MLP neuron" and their channels."""
+    inner = set(circuit.minimal.nodes) if circuit.minimal else set()
+    found: dict[str, list[int]] = {}
+    for node in circuit.nodes:
+        if node not in inner:
+            found.setdefault(f"layer {node.layer}: {SITE_NAMES[node.site]}", []).append(node.channel)
+    return list(found.items())
 
 
 def _facts(run: Workdir, circuit: Circuit, on: str = "") -> str:

@@ -29,14 +29,20 @@ def sentence(card: Card) -> str:
     """What the rows come to, set of samples by set of samples.
 
     "Holds on the searched templates, though 5 of 15 rows fail there; fails on 7 of 7 sets of samples where it was not
-    chosen." A set fails with any of its rows; the searched templates hold where the loss keeps its target.
+    chosen." A set fails with any of its rows; the searched templates hold where the loss keeps its target, and families
+    where it does not are named.
     """
     asked = [row for row in card.rows if row.verdict != "not applicable"]
     searched, unseen = ([row for row in asked if (row.role == "selection") == wanted] for wanted in (True, False))
     failed = [row for row in searched if row.verdict == "fail"]
-    holds = not any(row.name == LOSS for row in failed)
-    parts = [f"{'Holds' if holds else 'Fails'} on the searched templates"]
-    parts[0] += f", though {len(failed)} of {len(searched)} rows fail there" if failed and holds else ""
+    lost = [row.samples for row in failed if row.name == LOSS]
+    searched_on = "the searched templates"
+    if lost and "main" not in lost:  # the one that stands for all of them
+        parts = [f"Fails on {', '.join(lost)}, of {searched_on}"]
+    else:
+        parts = [f"{'Fails' if lost else 'Holds'} on {searched_on}"]
+    rows = f"{len(failed)} of {len(searched)} rows fail"
+    parts[0] += f" ({rows})" if lost else f", though {rows} there" if failed else ""
     sets = {row.samples for row in unseen}
     wrong = {row.samples for row in unseen if row.verdict == "fail"}
     of = f"{len(sets)} set{'s' * (len(sets) != 1)} of samples where it was not chosen"

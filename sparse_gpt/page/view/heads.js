@@ -19,12 +19,13 @@ export class HeadsView {
 
   #head(key, view, state) {
     const [layer, head] = key.split(".").map(Number), title = `Layer ${layer}, head ${head}`;
+    const patched = state.changes.some((change) => change.kind === "head" && change.layer === layer && change.head === head);
     const choose = (position) => this.store.set({ position });
     const maps = Object.keys(SIDES).map((side) => attentionMap(view, key, side, title, choose));
     return element(
       "article",
       { class: "head" },
-      element("h3", {}, title),
+      element("h3", {}, patched ? `${title}, patched from the twin` : title),
       element("div", { class: "maps" }, ...maps),
       ...Object.keys(SIDES).map((side) => looksAt(view, key, side)),
       this.#constant(layer, head),

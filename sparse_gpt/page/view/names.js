@@ -54,7 +54,9 @@ export class NamesView {
     if (!mine) return void (same(given) || this.kept.write(names));
     if (same(mine)) return this.#say("As they were left in this browser.");
     const choose = (text, chosen) => button(text, () => this.#choose(chosen));
-    this.find("names-choice").hidden = false;
+    this.find("names-choice").hidden = this.find("names-notice").hidden = false;
+    const there = () => this.find("names-title").scrollIntoView();
+    this.find("names-notice").replaceChildren("This link names nodes, and this browser has other names of yours. ", button("Choose", there));
     this.find("names-choice").replaceChildren(
       "The names are those of the link. This browser has others, of yours, and keeps them until you choose: ",
       choose("Use mine", mine), " ", choose("Add the link’s to mine", joined(names, mine)), " ", choose("Use the link’s", names),
@@ -62,7 +64,7 @@ export class NamesView {
   }
 
   #choose(names) {
-    this.find("names-choice").hidden = true;
+    this.find("names-choice").hidden = this.find("names-notice").hidden = true;
     this.last = null; // whichever it is, it is kept
     this.store.set({ names });
   }

@@ -9,6 +9,8 @@ export function showPredictions({ find }, view, state, sampled) {
   const sides = Object.keys(TITLES);
   find("predictions").replaceChildren(...sides.map((side) => predictions(side, view, state)));
   const lines = state.answer === null ? [] : sides.map((side) => decision(side, view, state, sampled));
+  const { circuit, full } = view.differences, differ = lines.length && circuit.now > 0 !== full.now > 0;
+  if (differ) lines.push(element("span", { id: "disagree", class: "problem" }, "They disagree"));
   find("difference").replaceChildren(...lines, note(view, state));
 }
 

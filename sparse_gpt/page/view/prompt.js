@@ -21,6 +21,7 @@ export class PromptView {
     });
     for (const name of ["prompt", "twin"]) {
       this.find(name).addEventListener("input", () => this.store.set({ [name]: this.find(name).value }, `type ${name}`));
+      this.find(name).addEventListener("blur", () => this.store.endBurst());
     }
     for (const name of ["answer", "foil"]) this.find(name).addEventListener("change", () => this.#choose(name));
     this.find("tokens").addEventListener("keydown", (event) => this.#key(event));

@@ -56,7 +56,8 @@ export class SamplesView {
 
   #row(family) {
     const places = this.every.flatMap(([of, number], i) => (of === family && this.found.has(i) ? [[number, this.found.get(i)]] : []));
-    const share = (counts) => element("td", { class: "number" }, `${places.filter(([, decision]) => counts(decision)).length} of ${places.length}`);
+    const told = (counts) => (places.length ? `${places.filter(([, decision]) => counts(decision)).length} of ${places.length}` : "…");
+    const share = (counts) => element("td", { class: "number" }, told(counts));
     const wrong = places.filter(([, { circuit }]) => circuit <= 0).map(([number]) => this.#mistake(family, number));
     const more = wrong.length > MISTAKES ? [` and ${wrong.length - MISTAKES} more`] : [];
     return element(

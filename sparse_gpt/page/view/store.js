@@ -27,6 +27,11 @@ export class Store {
     this.changed(this.state);
   }
 
+  // What comes next makes a step of its own.
+  endBurst() {
+    this.burst = null;
+  }
+
   undo() {
     this.#move(this.past, this.future);
   }
