@@ -51,7 +51,7 @@ def test_programs_are_let_go_of_where_they_are_many() -> None:
     results = [program(1.0) for program in programs]
     many = mappings()
     release_programs(at_most=many + 1000)
-    assert mappings() >= many
+    assert mappings() > many - len(programs), "some may have gone with what is garbage"
     release_programs(at_most=many - 1)
     assert mappings() < many - 2 * len(programs)
     np.testing.assert_array_equal([program(1.0) for program in programs], results)

@@ -95,9 +95,11 @@ def test_every_sample_is_decided_as_by_jax(page: Page, run: Workdir) -> None:
     for group in offered_samples(run, members, circuit):
         counts = np.zeros(4, int)
         for number, sample in enumerate(each for pair in group["pairs"] for each in pair):
-            ids = np.array(run.tokenizer.encode(sample["prompt"]), np.int32)
-            full, through, _ = by_jax(run.config, run.params, circuit, ids)
-            decided = [logits[-1, sample["answer"]] > logits[-1, sample["foil"]] for logits in (through, full)]
+            ids = run.tokenizer.encode(sample["prompt"])
+            padded = np.pad(np.array(ids, np.int32), (0, run.config.model.context - len(ids)))  # one shape for all
+            full, through, _ = by_jax(run.config, run.params, circuit, padded)
+            at = len(ids) - 1
+            decided = [logits[at, sample["answer"]] > logits[at, sample["foil"]] for logits in (through, full)]
             counts += [*decided, decided[0] == decided[1], 1]
             mistakes += (
                 [] if decided[0] else [(group["name"], f"{number // 2 + 1}{'ab'[number % 2]}", sample["prompt"])]
