@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,29 +19,27 @@ from tests.page_actions import IDLE, choose, difference, page_of, text
 from tests.page_workdir import TASK, by_jax, write_workdir
 
 pytestmark = pytest.mark.browser
+COMMON = CardRow(
+    name="task_loss",
+    criticism="It does not do the task.",
+    measure="task loss, nats",
+    samples="main",
+    role="selection",
+    value=0.1,
+    threshold=0.15,
+    sense="at most",
+    verdict="pass",
+)
 ROWS = (
-    CardRow(
-        name="task_loss",
-        criticism="It does not do the task.",
-        measure="task loss, nats",
-        samples="main",
-        role="selection",
-        value=0.1,
-        threshold=0.15,
-        sense="at most",
-        reason="",
-        verdict="pass",
-    ),
-    CardRow(
-        name="accuracy",
+    COMMON,
+    msgspec.structs.replace(
+        COMMON,
         criticism="It is <b>wrong</b>.",
-        measure="share of samples that are right",
         samples="text",
         role="wild",
-        value=0.5,
-        threshold=0.95,
-        sense="at least",
-        reason="",
+        interval=(0.05, 0.3),
+        end=0.25,
+        reason="By the <i>end</i>.",
         verdict="fail",
     ),
 )
@@ -79,12 +78,31 @@ def cells(page: Page, selector: str) -> list[list[str]]:
 def test_the_report_card_is_in_the_page(page: Page) -> None:
     assert text(page, ".report-card summary") == "Report card: 1 of 2 rows pass"
     assert cells(page, ".report-card") == [  # what fails comes first, with what a sceptic says
-        ["✗ fail", "share of samples that are rightIt is <b>wrong</b>.", "natural text", "2", "0.500", "≥ 0.950", ""],
-        ["✓ pass", "task loss, nats", "searched templates", "", "0.100", "≤ 0.150", ""],
+        [
+            "✗ fail",
+            "task loss, natsIt is <b>wrong</b>.",
+            *("natural text", "2", "0.100", "0.050 to 0.300", "≤ 0.150, interval ≤ 0.250", ""),
+        ],
+        ["✓ pass", "task loss, nats", "searched templates", "", "0.100", "", "≤ 0.150", ""],
     ]
     assert (
         page.evaluate("document.querySelectorAll('.report-card th[scope=row]')[1].title") == "It does not do the task."
     )
+
+
+def stop_and_start_again(page: Page) -> None:
+    """Changes and takes the change back while samples are decided: what comes then of earlier runs is dropped."""
+    choose(page, "node", page.evaluate("document.querySelector('#node').options[1].value"))
+    page.wait(f"{IDLE} && document.querySelector('#switch-off')")
+    toggle = "document.querySelector('#switch-off').click()"
+    page.evaluate(
+        f"(async () => {{ for (let i = 0; i < 60; i++) {{ {toggle};"
+        "await new Promise((resolve) => setTimeout(resolve, 7 * (i % 9))); } })()"
+    )
+    page.evaluate("document.querySelector('#reset').click()")
+    page.wait(IDLE)
+    page.wait("!document.querySelector('#all-samples-said').textContent.includes('with your')")
+    page.wait("!document.querySelector('#all-samples-said').textContent.includes('computed')")
 
 
 @pytest.mark.slow
@@ -108,6 +126,8 @@ def test_every_sample_is_decided_as_by_jax(page: Page, run: Workdir) -> None:
     page.evaluate("document.querySelector('#all-samples').open = true")
     page.wait("document.querySelector('#all-samples-table tbody tr')")
     page.wait("!document.querySelector('#all-samples-said').textContent.includes('computed')")
+    assert [row[1:4] for row in cells(page, "#all-samples-table")] == wanted
+    stop_and_start_again(page)
     assert [row[1:4] for row in cells(page, "#all-samples-table")] == wanted
     assert page.evaluate("document.querySelectorAll('.mistake').length") == len(mistakes) > 0
 

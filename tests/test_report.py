@@ -259,7 +259,7 @@ def test_the_card_is_told_in_one_sentence(failed: list[str], told: str, tmp_path
     workdirs.write_json(folder / "circuits" / "single_double_quote" / "card.json", judged)
     text = render(read_workdir(folder))
     assert f'<p class="verdict">{told}' in text
-    assert "✗: the sceptic is right" in text
+    assert "✗: an objection of a sceptic holds" in text
 
 
 def test_the_searched_families_that_fail_are_named() -> None:

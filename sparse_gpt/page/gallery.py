@@ -49,7 +49,7 @@ def build_gallery(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> Path:
             samples = offered_samples(run, members, inner)
             shown[f"{folder.name}, minimal"] = _Shown(folder, inner, samples, True)
     entries = [
-        Entry(f"?{urlencode({'circuit': name})}", name, each.circuit.task, len(each.circuit.edges))
+        Entry(f"?{urlencode({'circuit': name})}", name, each.circuit.task, len(each.circuit.edges), each.inside)
         for name, each in shown.items()
     ]
     ablation: dict[str, dict[str, np.ndarray]] = {}

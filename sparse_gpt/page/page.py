@@ -23,7 +23,8 @@ from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.records import Card, Contexts, Formation, Traces
 from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.files import read_labels
-from sparse_gpt.report.verdicts import SAMPLES, count, sentence
+from sparse_gpt.report.rendering import TEMPLATES
+from sparse_gpt.report.verdicts import count, samples, sentence
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.visible import visible
 from sparse_gpt.workdir import Workdir
@@ -34,12 +35,14 @@ _ENGINE, _VIEW = "engine/worker.js", "view/main.js"
 
 
 class Entry(NamedTuple):
-    """A circuit of a gallery: where it is shown, how it is called, its task, and its number of edges."""
+    """A circuit of a gallery: where it is shown, how it is called, its task, its number of edges, and whether it is the
+    minimal circuit inside the one before it."""
 
     address: str
     name: str
     task: str
     edges: int
+    inside: bool
 
 
 class Around(NamedTuple):
@@ -151,8 +154,8 @@ def render_body(
 
 
 def _templates() -> jinja2.Environment:
-    found = environment(FOLDER)
-    found.filters |= {"count": count, "sentence": sentence, "number": number, "samples": lambda s: SAMPLES.get(s, s)}
+    found = environment(FOLDER, TEMPLATES)
+    found.filters |= {each.__name__: each for each in (count, number, samples, sentence)}
     return found
 
 

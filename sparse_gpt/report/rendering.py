@@ -10,7 +10,9 @@ from sparse_gpt.drawing.templates import environment
 from sparse_gpt.drawing.text import compact, number, percent, plain, script_json, short_name, visible_token, weight
 from sparse_gpt.records.base import CHANCE
 from sparse_gpt.report.chart_svg import chart_svg
-from sparse_gpt.report.verdicts import SAMPLES, count, sentence
+from sparse_gpt.report.verdicts import count, samples, sentence
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def fill(template: str, **values: object) -> str:
@@ -31,9 +33,9 @@ def minus(value: float | None, subtracted: float) -> float | None:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    found = environment(Path(__file__).parent / "templates")
+    found = environment(TEMPLATES)
     found.globals["CHANCE"] = CHANCE
-    filters = (chart_svg, compact, count, mean, minus, number, percent, plain, script_json, sentence, weight)
+    filters = (chart_svg, compact, count, mean, minus, number, percent, plain, samples, script_json, sentence, weight)
     found.filters.update({each.__name__: each for each in filters})
-    found.filters |= {"short": short_name, "token": visible_token, "samples": lambda s: SAMPLES.get(s, s)}
+    found.filters |= {"short": short_name, "token": visible_token}
     return found

@@ -19,6 +19,11 @@ class Verdict:
     reason: str
 
 
+def samples(name: str) -> str:
+    """How a set of samples of a card is called."""
+    return SAMPLES.get(name, name)
+
+
 def count(card: Card) -> str:
     """ "17 of 26 rows pass"."""
     asked = [row for row in card.rows if row.verdict != "not applicable"]
@@ -58,7 +63,7 @@ def failures_unseen(card: Card | None, circuit: Circuit) -> list[str] | None:
     By its card or, without one, by its loss and accuracy on other templates.
     """
     if card is not None and any(row.role != "selection" for row in card.rows):
-        return [f"{row.name}, {SAMPLES.get(row.samples, row.samples)}" for row in card.failed_unseen()]
+        return [f"{row.name}, {samples(row.samples)}" for row in card.failed_unseen()]
     metrics, target = circuit.metrics, circuit.target_loss
     if metrics.shifted_task_loss is None:
         return None

@@ -6,7 +6,7 @@ const FEW = 8; // chores at once: what is typed meanwhile waits for them
 
 export class Engine {
   // source: the worker's script; shown: called with { view, state }, { without, state }, { effects, of: nodes, state },
-  // { samples: decisions, state } or { problem }.
+  // { samples: decisions, of: samples, state } or { problem }.
   constructor(source, { ready, failed, shown }) {
     Object.assign(this, { source, ready, failed, shown, waiting: null, running: null, chores: {}, number: 0 });
   }
@@ -54,7 +54,8 @@ export class Engine {
     delete this.chores[kind];
   }
 
-  isBusyWith(kind) {
+  // Whether they were asked for, done or not.
+  wasAsked(kind) {
     return kind in this.chores;
   }
 
@@ -79,7 +80,7 @@ export class Engine {
     // What a node does when it is off costs more passes: asked for only when nothing newer waits.
     const node = answer.view && state.node;
     if (node && !this.waiting && !without && !samples) this.waiting = { state, without: nodeOfKey(node) };
-    this.shown({ ...answer, of: effects, state, stale: Boolean(this.waiting && !this.waiting.without) });
+    this.shown({ ...answer, of: effects ?? samples, state, stale: Boolean(this.waiting && !this.waiting.without) });
     this.#next();
   }
 }

@@ -85,7 +85,7 @@ export async function mount(root, text) {
   }
 
   function shown({ view, without, effects, samples: decisions, of, problem, state, stale }) {
-    if (decisions) return samples.add(decisions, state);
+    if (decisions) return samples.add(of, decisions);
     if (effects) return ranking.add(of, effects, state);
     if (without) return void (state.node === store.state.node && panel.showWithout(without));
     main.classList.toggle("stale", Boolean(problem));

@@ -38,7 +38,7 @@ export class RankingView {
 
   show(view, state) {
     Object.assign(this, { view, state });
-    if (!this.found.size && !this.engine.isBusyWith("effects")) this.#start();
+    if (!this.found.size && !this.engine.wasAsked("effects")) this.#start();
     this.#draw();
   }
 

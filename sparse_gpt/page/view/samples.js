@@ -8,7 +8,7 @@ const SAMPLES_PAUSE = 400; // milliseconds between two looks of the growing tabl
 
 export class SamplesView {
   constructor(page, prompts) {
-    Object.assign(this, page, { prompts, found: new Map(), key: "", drawn: 0 });
+    Object.assign(this, page, { prompts, found: new Map(), run: [], key: "", drawn: 0 });
     this.every = page.data.samples.flatMap(({ pairs }, family) => pairs.flatMap((pair, i) => pair.map((_, side) => [family, 2 * i + side])));
     this.details = this.find("all-samples");
     this.details.addEventListener("toggle", () => this.#start());
@@ -23,25 +23,26 @@ export class SamplesView {
     if (key === this.key) return;
     this.key = key;
     this.found.clear();
+    this.run = [];
     this.engine.forget("samples");
   }
 
   show(state) {
     this.state = state;
-    if (!this.found.size && !this.engine.isBusyWith("samples")) this.#start();
+    if (!this.found.size && !this.engine.wasAsked("samples")) this.#start();
   }
 
   #start() {
     if (!this.details.open || !this.state || this.found.size) return;
-    const asked = this.every.map((place) => this.prompts.stateOf(...place));
-    this.engine.does("samples", this.state, asked);
+    this.run = this.every.map((place) => this.prompts.stateOf(...place));
+    this.engine.does("samples", this.state, this.run);
     this.#draw();
   }
 
-  // Logit differences of some samples, in the order in which they were asked for.
-  add(decisions, state) {
-    if (JSON.stringify(state.changes) !== this.key) return;
-    for (const decision of decisions) this.found.set(this.found.size, decision);
+  // Decisions on some samples; those that an earlier run asked for are left aside.
+  add(samples, decisions) {
+    const places = samples.map((sample) => this.run.indexOf(sample));
+    places.forEach((place, i) => place >= 0 && this.found.set(place, decisions[i]));
     if (this.found.size === this.every.length || performance.now() - this.drawn > SAMPLES_PAUSE) this.#draw();
   }
 
