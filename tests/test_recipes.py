@@ -44,9 +44,16 @@ def test_the_time_for_the_baselines_loss(early: float, late: float, share: float
     """The baseline ends at 2.6 after 400 s (the mean of two seeds)."""
     base = [row("openai_reference", 400, loss, seed) for seed, loss in enumerate((2.5, 2.7))]
     fast = [row("fast", 100, early), row("fast", 400, late)]
-    (check,) = recipes._time_to_baseline([*base, *fast])
+    (check,) = recipes._time_to_baseline([*base, *fast], ["openai_reference", "fast"])
     assert check.measured == (None if share is None else pytest.approx(share))
     assert check.holds == (share is not None and share <= 0.5)
+
+
+def test_finalists_are_the_baseline_and_the_lowest() -> None:
+    losses = {"a": 2.7, "openai_reference": 2.9, "b": 2.5, "c": 2.6}
+    assert recipes.finalists(losses, 2) == ["openai_reference", "b", "c"]
+    assert recipes.finalists(losses, 9) == ["openai_reference", "b", "c", "a"]
+    assert recipes.finalists({"openai_reference": 1.0}, 1) == ["openai_reference"]
 
 
 def test_a_rate_that_cannot_be_trained_is_left_out(

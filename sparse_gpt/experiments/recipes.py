@@ -1,9 +1,9 @@
 """Experiment: pretraining loss against time and tokens, recipe by recipe, on the same bytes.
 
-Every candidate gets the same budget: one short run for each of as many learning rates as the others have, then runs of
-several lengths at the best rate, from every seed. A schedule ends with its run, so that a shorter run is no part of a
-longer one: what a recipe reaches in less time is what its shorter runs end with. As many runs as there are cores go on
-at once, each on one core, which changes no bit of them.
+Every candidate gets the same budget: one short run for each of as many learning rates as the others have, then a whole
+run at the best rate. The baseline and those that end lowest then get runs of several lengths from every seed. A
+schedule ends with its run, so that a shorter run is no part of a longer one: what a recipe reaches in less time is what
+its shorter runs end with. As many runs as there are cores go on at once, each on one, which changes no bit of them.
 
 Seconds are steps times the seconds of a step, which are measured side by side in one process (`step_seconds.json`):
 clocks of trainings on a shared machine tell more about the machine.
@@ -29,7 +29,7 @@ from sparse_gpt.experiments.harness import Check, at_most, finish, finish_each, 
 from sparse_gpt.io import Json, Tree, read_json, write_json
 from sparse_gpt.training import schedules
 
-BASELINE, WINNER = "openai_reference", "fast"
+BASELINE = "openai_reference"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Size:
       fractions: of the preset's steps, longest first: how long the runs are.
       tuning: the same for the short runs that choose a learning rate.
       seeds: of the initial parameters.
+      finalists: how many candidates beside the baseline are trained at every length from every seed.
       fields: further fields, for all candidates.
     """
 
@@ -58,6 +59,7 @@ class Size:
     fractions: tuple[float, ...] = (1.0, 1 / 2, 1 / 3)
     tuning: float = 1 / 4
     seeds: int = 3
+    finalists: int = 1
     fields: Mapping[str, Json] = dataclasses.field(default_factory=dict)
 
 
@@ -67,14 +69,17 @@ def recipes(folder: Path, size: str) -> list[Check]:
     corpus = _corpus(what, folder)
     seconds = _step_seconds(what, folder / "step_seconds.json")
     rates = _best_rates(what, folder, corpus)
-    runs = [
+    first = [_Run(what, name, rates[name], what.fractions[0], 0) for name in what.candidates]
+    _train_all(first, folder, corpus, "whole trainings")
+    chosen = finalists({run.name: measures.validation_loss(run.workdir(folder)) for run in first}, what.finalists)
+    print(f"trained at every length from every seed: {', '.join(chosen)}")
+    further = [
         _Run(what, name, rates[name], fraction, seed)
-        for name, fraction, seed in itertools.product(what.candidates, what.fractions, range(what.seeds))
+        for name, fraction, seed in itertools.product(chosen, what.fractions, range(what.seeds))
     ]
-    if failed := _train(runs, folder, corpus, "trainings"):
-        run, line = failed[0]
-        raise InputError(f"{run.workdir(folder)}: {line}; the same command of reproduce goes on from here")
-    rows = [run.row(folder, seconds[run.name]) for run in runs]
+    _train_all(further, folder, corpus, "trainings")
+    once = [run for run in first if run.name not in chosen]
+    rows = [run.row(folder, seconds[run.name]) for run in [*further, *once]]
     plots.write_csv(folder / "recipes.csv", rows)
     plots.draw(
         folder / "recipes.png",
@@ -84,7 +89,13 @@ def recipes(folder: Path, size: str) -> list[Check]:
         lambda axes: _lines(rows, axes),
     )
     counted = reported("validation loss of the counted bigram table alone", counted_loss(Corpus.open(corpus), what))
-    return [counted, *_reached(rows, what), *_time_to_baseline(rows)]
+    return [counted, *_reached(rows, what), *_time_to_baseline(rows, chosen)]
+
+
+def finalists(losses: Mapping[str, float], most: int) -> list[str]:
+    """The baseline, then so many of the others, those with the lowest losses first."""
+    others = sorted((name for name in losses if name != BASELINE), key=lambda name: losses[name])
+    return [BASELINE, *others[:most]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +171,13 @@ def _train(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> list[
         log.parent.mkdir(parents=True, exist_ok=True)
     codes = finish_each("train", {log: run.flags(folder, corpus) for run, log in zip(runs, logs, strict=True)}, what)
     return [(run, _last_line(log)) for run, log in zip(runs, logs, strict=True) if codes[log]]
+
+
+def _train_all(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> None:
+    """Trains what is not trained yet, all of which has to succeed."""
+    if failed := _train(runs, folder, corpus, what):
+        run, line = failed[0]
+        raise InputError(f"{run.workdir(folder)}: {line}; the same command of reproduce goes on from here")
 
 
 def _last_line(log: Path) -> str:
@@ -243,19 +261,25 @@ def _reached(rows: Sequence[Mapping[str, Json]], what: Size) -> list[Check]:
     checks, base = [], _means(rows, BASELINE)
     for name in what.candidates:
         means = _means(rows, name)
-        for fraction, (at, loss) in zip(sorted(what.fractions), means, strict=True):
-            checks.append(reported(f"{name}: validation loss after {fraction:.3g} of the steps ({at:.0f} s)", loss))
+        whole = means[-1][0]
+        for at, loss in means:
+            share = f"{at / whole:.3g} of the steps ({at:.0f} s)"
+            checks.append(reported(f"{name}: validation loss after {share}", loss))
         for at, _ in base if name != BASELINE else ():
             checks.append(reported(f"{name}: validation loss after {at:.0f} s", loss_after(at, means)))
     return checks
 
 
-def _time_to_baseline(rows: Sequence[Mapping[str, Json]]) -> list[Check]:
-    """What `fast` needs of the baseline's time for the loss that the baseline's longest runs end with."""
+def _time_to_baseline(rows: Sequence[Mapping[str, Json]], chosen: Sequence[str]) -> list[Check]:
+    """What each finalist needs of the baseline's time for the loss that the baseline's longest runs end with."""
     whole, loss = _means(rows, BASELINE)[-1]
-    means = _means(rows, WINNER)
-    needed = means[0][0] if means[0][1] <= loss else seconds_to(loss, means)
-    return [at_most(f"share of the time of {BASELINE} for its loss", needed and needed / whole, 0.5)]
+    checks = []
+    for name in chosen[1:]:
+        means = _means(rows, name)
+        needed = means[0][0] if means[0][1] <= loss else seconds_to(loss, means)
+        share = needed and needed / whole
+        checks.append(at_most(f"{name}: share of the time of {BASELINE} for its loss", share, 0.5))
+    return checks
 
 
 def _lines(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
@@ -268,7 +292,7 @@ def _lines(rows: Sequence[Mapping[str, Json]], axes: Axes) -> None:
 
 
 REFERENCE: Mapping[str, Json] = {"optimizer.recipe": BASELINE}
-FAST: Mapping[str, Json] = {"optimizer.recipe": WINNER}
+FAST: Mapping[str, Json] = {"optimizer.recipe": "fast"}
 
 
 def _candidates(*rates: float) -> dict[str, Candidate]:
@@ -277,7 +301,7 @@ def _candidates(*rates: float) -> dict[str, Candidate]:
     return {
         BASELINE: Candidate(REFERENCE, rates),
         "paper": Candidate({"optimizer.recipe": "paper"}, tuple(100 * rate for rate in rates)),
-        WINNER: Candidate(FAST, rates),
+        "fast": Candidate(FAST, rates),
         "fast, annealed early": Candidate({**FAST, "sparsity.anneal_stop": 0.25}, rates),
         "fast, rate not lowered while dense": Candidate({**FAST, "optimizer.sharkfin": False}, rates),
         "fast, eps 0.03": Candidate({**FAST, "optimizer.eps": 0.03}, rates),
@@ -289,7 +313,7 @@ SIZES: Mapping[str, Size] = {
     "quickstart": Size("quickstart", _candidates(0.05, 0.1, 0.2)),
     "laptop": Size("laptop", _candidates(0.03, 0.06, 0.12)),
     "tiny": Size(
-        "tiny", {BASELINE: Candidate(REFERENCE, (0.02,)), WINNER: Candidate(FAST, (0.02, 0.05))}, (1.0, 0.5), 0.25, 1
+        "tiny", {BASELINE: Candidate(REFERENCE, (0.02,)), "fast": Candidate(FAST, (0.02, 0.05))}, (1.0, 0.5), 0.25, 1
     ),
 }
 """By name, as registry.py gives it."""
