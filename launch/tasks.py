@@ -37,19 +37,11 @@ def define_flags() -> None:
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     chosen, folder, export = tasks.select(flags.FLAGS.task), _tokenizer_folder(), flags.FLAGS.export
-    _check_variant(chosen, flags.FLAGS.variant)
+    tasks.require_variant(chosen, flags.FLAGS.variant)
     target = paths.output_file("export", export) if export else None
     from .jobs import tasks as job
 
     job.main(chosen, folder, target)
-
-
-def _check_variant(chosen: list[tasks.AnyTask], variant: str) -> None:
-    """InputError unless every task has it."""
-    for task in chosen:
-        known = tuple(dict.fromkeys((*tasks.VARIANTS, *task.families, *task.novel)))
-        if variant not in known:
-            raise InputError(f"--variant={variant}: task {task.name} has {', '.join(known)}")
 
 
 def _tokenizer_folder() -> Path:

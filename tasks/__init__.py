@@ -67,6 +67,14 @@ def select_circuits(names: str) -> list[list[AnyTask]]:
     return [[task for name in circuit.split("+") for task in select(name)] for circuit in names.split(",")]
 
 
+def require_variant(chosen: list[AnyTask], variant: str) -> None:
+    """TaskError unless every task has a variant or family of this name."""
+    for task in chosen:
+        known = tuple(dict.fromkeys((*VARIANTS, *task.families, *task.novel)))
+        if variant not in known:
+            raise TaskError(f"--variant={variant}: task {task.name} has {', '.join(known)}")
+
+
 def find(name: str, every: str = "all") -> AnyTask:
     """One task: an entry of the table, or a file of pairs, known by its dot or slash. TaskError if it is neither."""
     if name in TASKS:
@@ -116,6 +124,7 @@ __all__ = [
     "has_made_up_word",
     "heldout_words",
     "prompts",
+    "require_variant",
     "sample",
     "searched_families",
     "select",

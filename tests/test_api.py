@@ -219,6 +219,8 @@ def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:
         (lambda m: m.sample("quotes"), "unknown task 'quotes'; choose"),
         (lambda m: m.find_circuit("quotes"), "unknown task 'quotes'; choose"),
         (lambda m: m.find_circuit("for_while", stepz=3), "prune.stepz"),
+        (lambda m: m.problem(["for_while", "if_equals"], batch_pairs=3), "multiple of the 2 tasks"),
+        (lambda m: m.problem(["for_while", "if_equals"], families="all"), "on one family each"),
         (lambda m: m.circuit("for_while"), "circuit.json: not found"),
         (lambda m: m.evaluate([]), "no prompts to evaluate"),
     ],

@@ -71,7 +71,7 @@ ROOMS: dict[str, set[str]] = {
     # One object that opens a finished workdir, for notebooks and launch.
     "sparse_gpt.workdir": {*TRAINING, *CIRCUITS},
     # Where tasks and models meet.
-    "sparse_gpt.evaluation": {*TRAINING, *CIRCUITS, "sparse_gpt.bridges", "sparse_gpt.tasks"},
+    "sparse_gpt.evaluation": {*TRAINING, *CIRCUITS, "sparse_gpt.bridges", "sparse_gpt.tasks", "sparse_gpt.workdir"},
     # These read files only.
     "sparse_gpt.drawing": BASE,
     "sparse_gpt.report": {*BASE, "sparse_gpt.drawing"},

@@ -104,6 +104,6 @@ def test_prune_takes_files_in_a_list(untrained: Path) -> None:
     task = f"--task=for_while,{untrained / 'pairs.jsonl'}"
     done = launch_here("prune", f"--workdir={untrained}", task, "--shared", "--config.prune.batch_pairs=3", *FLAGS[:3])
     assert done.returncode == 2
-    assert "batch_pairs=3: must be a multiple of the 2 tasks that are --shared" in done.stderr
+    assert "batch_pairs=3: must be a multiple of the 2 tasks that share a circuit" in done.stderr
     low = launch_here("prune", f"--workdir={untrained}", f"--task={untrained / 'pairs.jsonl'}", FLAGS[0])
     assert "error: task pairs: the model itself has task loss" in low.stderr

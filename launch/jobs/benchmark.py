@@ -1,15 +1,10 @@
 """The work of launch.benchmark."""
 
-import datetime
-import os
 from collections.abc import Sequence
 
-import jax
 from absl import flags
-from tqdm import tqdm
 
-from sparse_gpt.costs.parts import plan, print_table
-from sparse_gpt.io import Tree, write_json
+from sparse_gpt.costs.parts import measure, plan, print_table
 
 from .. import cli
 
@@ -17,18 +12,9 @@ from .. import cli
 def main(parts: Sequence[str]) -> None:
     """Measures what flags ask for, prints a table with `parts` in their order, and writes benchmark.json."""
     f = flags.FLAGS
-    measurements = plan(f.parts, f.sizes, f.dtypes, f.rounds)
+    measurements, path = plan(f.parts, f.sizes, f.dtypes, f.rounds), cli.workdir() / "benchmark.json"
     cli.hold(cli.workdir())
-    result: Tree = {
-        "format": "sparse_gpt.benchmark/1",
-        "date": datetime.date.today().isoformat(),
-        "machine": {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count()},
-        "rounds": f.rounds,
-    }
-    path = cli.workdir() / "benchmark.json"
-    for each in tqdm(measurements, desc="benchmark", unit="part"):
-        result.setdefault(each.part, []).extend(each.run())
-        write_json(path, result)  # what is measured is kept, should the next part take too long
+    result = measure(measurements, f.rounds, path)
     for name in parts:
         if name in result:
             print(f"\n{name}")

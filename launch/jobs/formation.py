@@ -3,18 +3,17 @@
 from pathlib import Path
 
 from sparse_gpt.circuits.summary import describe_formation
+from sparse_gpt.evaluation.samples import searched_samples
 from sparse_gpt.experiments import formation_plot
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
-
-from .card import searched
 
 
 def main(chosen: list[list[AnyTask]], folder: Path) -> None:
     """Searches the circuits of each task at the kept checkpoints, prints what was found, writes and draws it."""
     run = Workdir(folder)
     for members in chosen:
-        workdir, samples, place = searched(run, members)
+        workdir, samples, place = searched_samples(run, members)
         found = workdir.formation(samples)
         picture = formation_plot.write(place / "formation.png", found)
         print(f"{found.task}, circuits while the model was trained:", *describe_formation(found), sep="\n")

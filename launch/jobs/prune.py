@@ -5,14 +5,14 @@ from pathlib import Path
 from absl import flags
 
 from sparse_gpt import estimate
-from sparse_gpt.circuits import TaskSamples, keep_solved, storage
+from sparse_gpt.circuits import TaskSamples, storage
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.run.samples import joint_sha256, refuse_mixture, share
+from sparse_gpt.circuits.run.samples import joint_sha256, share
 from sparse_gpt.circuits.summary import describe
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
-from sparse_gpt.evaluation.samples import task_samples
-from sparse_gpt.tasks import AnyTask, TaskError, searched_families
+from sparse_gpt.evaluation.samples import require_shareable, solved_samples
+from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
 from .. import cli, stored
@@ -42,7 +42,7 @@ def _asked(
     if not todo:
         return run, None, {}
     activations = run.pretraining_activations()
-    solved = _solved([task for members in todo.values() for task in members], run, skip=all_that_work)
+    solved = solved_samples([task for members in todo.values() for task in members], run, skip=all_that_work)
     if not solved and len(todo) == len(wanted):
         raise InputError(
             f"--task={flags.FLAGS.task}: the model solves none of the {len(wanted)} tasks; train it longer"
@@ -56,13 +56,7 @@ def _wanted(chosen: list[AnyTask], config: Config) -> dict[str, list[AnyTask]]:
     """Name of each circuit to find -> its tasks. InputError when --shared asks for what cannot be."""
     if not flags.FLAGS.shared:
         return {task.name: [task] for task in chosen}
-    for task in chosen:
-        refuse_mixture(task.name, searched_families(task, config.prune.families))
-    if config.prune.batch_pairs % len(chosen):
-        raise InputError(
-            f"--config.prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(chosen)} tasks "
-            "that are --shared, so that every batch has equally many pairs of each"
-        )
+    require_shareable(chosen, config)
     return {"+".join(task.name for task in chosen): chosen}
 
 
@@ -75,18 +69,3 @@ def _kept(name: str, members: list[AnyTask], run: Workdir) -> bool:
         if run.config.prune.card != "none" and not (folder / "card.json").is_file():
             print(f"  it has no report card; make one by python -m launch.card --workdir={run.folder} --task={name}")
     return complete
-
-
-def _solved(chosen: list[AnyTask], run: Workdir, skip: bool) -> dict[str, TaskSamples]:
-    """Samples of the tasks that the tokenizer can express and the model can do; the others raise, or are named and
-    skipped."""
-    found = {}
-    for task in chosen:
-        try:
-            samples = task_samples(task, run.tokenizer, run.config)
-            found[task.name] = keep_solved(run, samples)
-        except (InputError, TaskError) as error:
-            if not skip:
-                raise
-            print(f"left out: {error}")
-    return found

@@ -22,7 +22,7 @@ from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation import heldout, tasks_solved
-from sparse_gpt.evaluation.samples import task_samples
+from sparse_gpt.evaluation.samples import require_shareable, task_samples
 from sparse_gpt.interop.workdirs import export_openai
 from sparse_gpt.locks import writing
 from sparse_gpt.model.taps import Tap, chain, identity
@@ -265,6 +265,8 @@ class Model(Workdir):
 def _samples(model: Model, chosen: Sequence[tasks.AnyTask]) -> TaskSamples:
     """Of one task, or of several that are to share one circuit."""
     with _input_errors():
+        if len(chosen) > 1:
+            require_shareable(chosen, model.config)
         found = {task.name: task_samples(task, model.tokenizer, model.config) for task in chosen}
     if model.config.prune.families:
         found = {name: keep_solved(model, samples) for name, samples in found.items()}

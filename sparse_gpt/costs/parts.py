@@ -1,12 +1,18 @@
 """The parts of launch.benchmark, and the table that shows what they measured."""
 
+import datetime
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
+
+import jax
+from tqdm import tqdm
 
 from sparse_gpt.costs import accelerator, benchmark, circuit_benchmark
 from sparse_gpt.costs.startup import quickstart, startup
-from sparse_gpt.io import Tree
+from sparse_gpt.io import Tree, write_json
 from sparse_gpt.visible import columns
 
 Row = Tree
@@ -55,6 +61,20 @@ def _plan_all(sizes: Sequence[str], dtypes: Sequence[str], rounds: int) -> Itera
     yield Measurement("data", partial(benchmark.data_wait, rounds))
     for call in accelerator.plan(rounds):
         yield Measurement("accelerator", call)
+
+
+def measure(measurements: Sequence[Measurement], rounds: int, path: Path) -> Tree:
+    """Takes measurements, with a bar, and writes what there is after each to `path`, should the next take too long."""
+    result: Tree = {
+        "format": "sparse_gpt.benchmark/1",
+        "date": datetime.date.today().isoformat(),
+        "machine": {"device": jax.devices()[0].device_kind, "cpus": os.cpu_count()},
+        "rounds": rounds,
+    }
+    for each in tqdm(measurements, desc="benchmark", unit="part"):
+        result.setdefault(each.part, []).extend(each.run())
+        write_json(path, result)
+    return result
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -1,5 +1,8 @@
 """What a program compiled for a TPU slice needs and how fast it could be: as numbers, and as lines for people."""
 
+import time
+from typing import NamedTuple
+
 from jax.sharding import Mesh
 
 from sparse_gpt import config as configs
@@ -8,6 +11,54 @@ from sparse_gpt.config import Config
 from sparse_gpt.costs import aot, chips
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
+from sparse_gpt.training import sharding
+
+
+class Wanted(NamedTuple):
+    """What is compiled, and for which slice: flags of launch.compile_tpu."""
+
+    program: str
+    topology: str
+    slices: int
+    searches: int
+    tokens: int
+    compare: bool
+
+
+def describe(config: Config, chip: chips.Chip, wanted: Wanted) -> Tree:
+    """What the program needs, as compile_tpu.json has it. InputError if it cannot be compiled."""
+    devices = chips.devices(wanted.topology, wanted.slices)
+    searches = wanted.searches or len(devices)
+    if wanted.program == "search":
+        config = spread_over_all(config, len(devices), searches)
+    mesh = sharding.make_mesh(config, devices)
+    started = time.perf_counter()
+    result: Tree = {
+        "format": "sparse_gpt.compile_tpu/1",
+        "program": wanted.program,
+        "config": configs.to_dict(config),
+        "topology": wanted.topology,
+        "slices": wanted.slices,
+        "chips": len(devices),
+        "mesh": dict(mesh.shape),
+        "parameters": aot.parameter_count(config),
+    }
+    if wanted.program == "train":
+        result |= describe_train(config, mesh, chip, wanted.slices, wanted.compare)
+    elif wanted.program == "bridge":
+        result |= describe_bridge(config, mesh, chip, wanted.slices)
+    else:
+        result |= describe_search(config, mesh, chip, wanted.slices, searches, wanted.tokens)
+    return result | {"compile_seconds": time.perf_counter() - started}
+
+
+def refuse_too_large(result: Tree, chip: chips.Chip) -> None:
+    """InputError where a described program needs more than a chip has."""
+    if not result["memory"]["fits"]:
+        raise InputError(
+            f"--topology={result['topology']}: {result['memory']['total'] / 1e9:.1f} GB per chip do not fit into "
+            f"{chip.hbm / 1e9:.0f} GB; {aot.WAYS_OUT}"
+        )
 
 
 def spread_over_all(config: Config, chip_count: int, searches: int) -> Config:

@@ -11,8 +11,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparse_gpt import config as configs
 from sparse_gpt import locks
-from sparse_gpt.config import DataConfig
+from sparse_gpt.config import Config, DataConfig
 from sparse_gpt.data.batches import Corpus
 from sparse_gpt.data.builder import PROGRESS, Preparation, Settings, UnusableSources, compare
 from sparse_gpt.data.cleaning import Rule
@@ -38,6 +39,15 @@ class Work:
     workers: int = 0
     shard_tokens: int = SHARD_TOKENS
     checkpoint_bytes: int = 2**26
+
+
+def with_tokenizer_of(workdir: Path, config: Config) -> Config:
+    """In the workdir of a model, its configuration with the tokenizer that is there, unless it names one."""
+    tokenizer = workdir / "tokenizer"
+    if config.data.tokenizer or not (workdir / "config.json").is_file() or not tokenizer.is_dir():
+        return config
+    entries = Tokenizer.load(tokenizer).vocab_size  # an imported model may have room for more
+    return configs.replace(config, {"data.tokenizer": str(tokenizer), "model.vocab_size": entries})
 
 
 def corpus_from_config(

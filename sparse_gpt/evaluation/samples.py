@@ -1,15 +1,21 @@
 """Samples of a task as the mask search takes them, and as steering does."""
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from sparse_gpt import tasks
 from sparse_gpt.bridges.steering import comparable
-from sparse_gpt.circuits import TaskSamples, task_batch
-from sparse_gpt.circuits.run.samples import FamilySamples, mixture
+from sparse_gpt.circuits import TaskSamples, keep_solved, storage, task_batch
+from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.run.samples import FamilySamples, mixture, refuse_mixture, share
 from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rounded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
+from sparse_gpt.errors import InputError
+from sparse_gpt.records import Search
 from sparse_gpt.tasks import AnyTask
+from sparse_gpt.workdir import Workdir
 
 MAX_TRAIN_PAIRS = 8192  # the search uses them cyclically
 FEWEST = 32  # validation pairs of each of several families, where there are as many
@@ -50,6 +56,52 @@ def task_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> TaskSam
         natural=tasks.NATURAL if tasks.NATURAL in config.prune.families else "",
     )
     return mixture(samples, families)
+
+
+def require_shareable(members: Sequence[AnyTask], config: Config) -> None:
+    """InputError unless tasks can share one circuit: one template family of each, equally many pairs in every batch."""
+    for task in members:
+        refuse_mixture(task.name, tasks.searched_families(task, config.prune.families))
+    if config.prune.batch_pairs % len(members):
+        raise InputError(
+            f"prune.batch_pairs={config.prune.batch_pairs}: must be a multiple of the {len(members)} tasks that share "
+            "a circuit, so that every batch has equally many pairs of each"
+        )
+
+
+def solved_samples(chosen: Sequence[AnyTask], run: Workdir, skip: bool = False) -> dict[str, TaskSamples]:
+    """Samples of tasks, by name.
+
+    Args:
+        chosen: the tasks.
+        run: the model.
+        skip: leave out what cannot be searched, and say so.
+
+    Raises:
+        InputError: the model cannot do one of the tasks.
+        TaskError: as `task_samples`.
+    """
+    found = {}
+    for task in chosen:
+        try:
+            found[task.name] = keep_solved(run, task_samples(task, run.tokenizer, run.config))
+        except (InputError, tasks.TaskError) as error:
+            if not skip:
+                raise
+            print(f"left out: {error}")
+    return found
+
+
+def searched_samples(run: Workdir, members: Sequence[AnyTask]) -> tuple[Workdir, TaskSamples, Path]:
+    """The run as the circuit of a task, or of several that share it, was searched in, where its files say how; the
+    samples of the search; and the circuit's folder. InputError if there is no such circuit."""
+    place = run.folder / "circuits" / "+".join(task.name for task in members)
+    load(place, run.params_sha256)  # before anything that takes time
+    search = Search.read_if_any(place / "search.json")
+    prune = run.config.prune if search is None else storage.searched_with(search)
+    workdir = Workdir(run.folder, dataclasses.replace(run.config, prune=prune))
+    found = solved_samples(members, workdir)
+    return workdir, share(found) if len(found) > 1 else found[members[0].name], place
 
 
 def heldout_batches(
