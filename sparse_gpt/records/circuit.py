@@ -138,15 +138,15 @@ class CircuitMetrics(Part):
     ablated_task_loss: Nats | None = None
     """Of the model with the circuit's nodes ablated (necessity)."""
     shifted_task_loss: Nats | None = None
-    """On held-out template families."""
+    """On held-out words in the templates of the shifted variant."""
     shifted_accuracy: Fraction | None = None
-    """On held-out template families."""
+    """On held-out words in the templates of the shifted variant."""
     shifted_agreement: Fraction | None = None
-    """On held-out template families."""
+    """On held-out words in the templates of the shifted variant."""
     shifted_full_model_task_loss: Nats | None = None
-    """Of the full model on held-out template families."""
+    """Of the full model, there."""
     shifted_full_model_accuracy: Fraction | None = None
-    """Of the full model on held-out template families."""
+    """Of the full model, there."""
     random_circuit_task_loss: Nats | tuple[Nats | None, ...] | None = None
     """Median over random circuits of the same size at every site and layer; older files list every draw."""
     redrawn_values_task_loss: Nats | None = None

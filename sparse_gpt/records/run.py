@@ -182,11 +182,11 @@ class TaskRow(Part):
     accuracy: Fraction | None = None
     """Samples whose answer beats its foil."""
     shifted_task_loss: Nats | None = None
-    """On held-out template families."""
+    """On held-out words in the templates of the shifted variant."""
     shifted_full_vocabulary_loss: Nats | None = None
-    """On held-out template families."""
+    """On held-out words in the templates of the shifted variant."""
     shifted_accuracy: Fraction | None = None
-    """On held-out template families."""
+    """On held-out words in the templates of the shifted variant."""
     families: tuple[FamilyRow, ...] = ()
     """Its template families, where launch.evaluate --families has measured them."""
 
