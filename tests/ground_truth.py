@@ -13,8 +13,9 @@ import numpy as np
 
 from sparse_gpt.circuits.circuit import Node, gates_of
 from sparse_gpt.circuits.nodes import to_vector
-from sparse_gpt.circuits.problem import Candidate, LoadedModel, Problem, Support
+from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.samples import TaskSamples
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.config import Config, ModelConfig, PruneConfig, SparsityConfig, TrainConfig
@@ -179,7 +180,7 @@ def problem(
 
 def candidate(problem: Problem, nodes: Iterable[Node], scale: float | None = None) -> Candidate:
     """The circuit of some nodes with all edges between them, calibrated on selection samples; or with another scale."""
-    found = calibrate(problem, Support(to_vector(gates_of(tuple(nodes), problem.graph.config))))
+    found = calibrate(problem, Support(problem.graph, to_vector(gates_of(tuple(nodes), problem.graph.config))))
     if scale is None:
         return found
     return dataclasses.replace(found, calibration=found.calibration._replace(scale=np.float32(scale)))

@@ -7,11 +7,12 @@ import pytest
 
 from sparse_gpt.circuits import find_circuit
 from sparse_gpt.circuits.nodes import to_vector
-from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
+from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import fresh, mask_search, select
 from tests import circuits_model, ground_truth
@@ -140,7 +141,7 @@ def test_the_target_is_reached_where_the_allowance_says_so() -> None:
     prune = dataclasses.replace(problem.settings, target_loss=0.2)
     model = LoadedModel(dataclasses.replace(problem.model.config, prune=prune), problem.model.params)
     strict = dataclasses.replace(problem, model=model)
-    whole = Support(problem.searchable_nodes)
+    whole = Support(problem.graph, problem.searchable_nodes)
     losses = objective.losses_by_task(problem.selection.full_logits(), problem.selection.batch)
     assert losses[0] < 0.2 < losses[1]
     assert select.calibrate(strict, whole).reached
@@ -154,7 +155,7 @@ def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypat
     larger = problem.selecting_on(wrong).selection
     assert larger.allowance == larger.allowing(0.0, problem.selection_target).allowance
     assert larger.allowance[1] > problem.selection.allowance[1]
-    whole, seen = Support(np.ones(problem.searchable_nodes.size, np.float32)), []
+    whole, seen = Support(problem.graph, np.ones(problem.searchable_nodes.size, np.float32)), []
 
     def accept(one: Candidates, evaluator: Evaluator, checked: Evaluator) -> tuple[float, np.ndarray]:
         seen.append((checked.allowance, checked.upper_share))

@@ -18,8 +18,9 @@ from sparse_gpt.circuits.evidence.card.subject import Find, Measurement, Subject
 from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.pipeline import search_again
-from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.samples import FamilySamples
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.errors import InputError
 from tests import ground_truth
@@ -152,7 +153,7 @@ def test_rows_that_search_again_compare_sizes_and_nodes() -> None:
     def nothing(other: Problem) -> Candidate:
         return dataclasses.replace(true, reached=False)
 
-    other = Candidate(Support(to_vector(gates_of(noise(12), made.graph.config))), true.calibration, True)
+    other = Candidate(Support(made.graph, to_vector(gates_of(noise(12), made.graph.config))), true.calibration, True)
     for row in ("nonsense", "permuted_weights"):
         found = measured(row, "main", made, true, same_size)
         assert found.value == 1

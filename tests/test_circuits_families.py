@@ -12,12 +12,13 @@ from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evidence.metrics import by_family, describe
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.pipeline import minimal_circuit
-from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support, require_each_solved
+from sparse_gpt.circuits.problem import LoadedModel, require_each_solved
 from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import joined, rows, without_longest
 from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.stages import Stages
@@ -64,7 +65,7 @@ def test_families_have_equal_shares_and_the_calibration_of_one_task() -> None:
     assert (mixed.names, mixed.parts) == (("toy",), ("main", "other"))
     problem = Problem.build(MODEL, mixed)
     assert problem.task == "toy"
-    candidate = calibrate(problem, Support(np.ones(problem.selection.nodes, np.float32)))
+    candidate = calibrate(problem, Support(problem.graph, np.ones(problem.selection.nodes, np.float32)))
     assert len(problem.selection.shift_tokens) == np.asarray(candidate.calibration.shift).size == 2
     assert np.asarray(candidate.calibration.scale).shape == ()
     with pytest.raises(InputError, match="task a: several tasks can share one circuit on one family each, not on main"):
@@ -109,7 +110,9 @@ def test_losses_of_every_family_by_the_reference() -> None:
     samples = dataclasses.replace(samples, others={"aside": families()["backwards"].heldout})
     problem = Problem.build(MODEL, samples)
     gates = to_vector(circuits_model.random_gates(CONFIG, 3, share=0.9)) * problem.searchable_nodes
-    candidate = Candidate(Support(gates), Calibration(np.float32(1.5), np.array([0.2, -0.1], np.float32)), False)
+    candidate = Candidate(
+        Support(problem.graph, gates), Calibration(np.float32(1.5), np.array([0.2, -0.1], np.float32)), False
+    )
     entries = by_family(problem, candidate)
     roles = [(entry.family, entry.role, entry.pairs) for entry in entries]
     assert roles[:2] == [("main", "searched", 16), ("other", "searched", 16)]
@@ -134,7 +137,7 @@ def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> Non
     samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
     nodes_only = dataclasses.replace(CONFIG, prune=dataclasses.replace(CONFIG.prune, edges=False))
     problem = Problem.build(LoadedModel(nodes_only, PARAMS, "ab" * 32), samples)
-    complete = calibrate(problem, Support(problem.searchable_nodes.astype(np.float32)))
+    complete = calibrate(problem, Support(problem.graph, problem.searchable_nodes.astype(np.float32)))
     assert complete.reached
     inner = minimal_circuit(problem, complete, Stages(), progress=False)
     assert inner is not None
@@ -183,7 +186,7 @@ def test_the_minimal_circuit_is_on_the_papers_terms() -> None:
     fitted = Calibration(by_means.scale[0], by_means.shift[0])
     mean = task_loss(calibration.calibrate(by_means.logits[0], fitted, loose.selection.index))
     assert by_means.calibrated[0] == pytest.approx(mean - loose.selection.allowance[0], rel=1e-3)
-    complete = calibrate(problem, Support(problem.searchable_nodes.astype(np.float32)))
+    complete = calibrate(problem, Support(problem.graph, problem.searchable_nodes.astype(np.float32)))
     assert complete.reached
     inner = minimal_circuit(problem, complete, Stages(), progress=False)
     assert inner is not None

@@ -24,15 +24,16 @@ from sparse_gpt.circuits import (
 )
 from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.evidence import baselines, controls
+from sparse_gpt.circuits.evidence.controls import leave_one_out
 from sparse_gpt.circuits.evidence.curves import loss_versus_size
-from sparse_gpt.circuits.evidence.leave_one_out import leave_one_out
 from sparse_gpt.circuits.model_graph import ModelGraph, matrix
 from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
-from sparse_gpt.circuits.problem import Candidate, LoadedModel, Support
+from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run import calibration, evaluator
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import agreement, task_loss
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, joined, rows, without_longest
 from sparse_gpt.circuits.search import populations, ranking
 from sparse_gpt.config import Config
@@ -266,7 +267,7 @@ def test_evidence_is_the_same_within_the_support(
     monkeypatch.setattr(evaluator, "WORTH_COMPILING", 0)
     monkeypatch.setattr(evaluator, "FEW", 1)
     ready, circuit = problem(means), result.circuit
-    support = Support(to_vector(circuit.gates(CONFIG.model)), circuit.edges)
+    support = Support(ready.graph, to_vector(circuit.gates(CONFIG.model)), circuit.edges)
     within = ready.within(support)
     assert None not in (within.selection.subcircuits, within.heldout.subcircuits)
     fitted = calibration.Calibration(np.float32(circuit.scale), np.array([value for _, value in circuit.shift]))
@@ -312,8 +313,8 @@ def test_the_loss_without_the_first_nodes_is_that_of_the_reference(means: dict[s
 def test_redrawn_values(result: FoundCircuit) -> None:
     """They stand at the circuit's edges, come from the same matrix, and the circuit does not survive them."""
     graph = ModelGraph(CONFIG.model, PARAMS)
-    support = Support(to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
-    drawn, every = controls.redraw_weights(support, graph, draws=5, seed=1), graph.edges(support.gates)
+    support = Support(graph, to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
+    drawn, every = controls.redraw_weights(support, draws=5, seed=1), graph.edges(support.gates)
     assert drawn.kept is not None
     kept, changed = drawn.kept, 0
     for i, edge in enumerate(every):
@@ -338,8 +339,8 @@ def test_redrawn_values(result: FoundCircuit) -> None:
 def test_losses_with_redrawn_values_are_those_of_the_reference_model(result: FoundCircuit) -> None:
     """Every draw is run by the reference, whose edges carry the new value's multiple of what their source adds."""
     graph = ModelGraph(CONFIG.model, PARAMS)
-    support = Support(to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
-    drawn, every = controls.redraw_weights(support, graph, PRUNE.random_draws, PRUNE.seed), graph.edges(support.gates)
+    support = Support(graph, to_vector(result.circuit.gates(CONFIG.model)), result.circuit.edges)
+    drawn, every = controls.redraw_weights(support, PRUNE.random_draws, PRUNE.seed), graph.edges(support.gates)
     assert drawn.kept is not None
     tree = {**result.circuit.to_dict(), "calibration": {"scale": 1.0, "shift": []}}
     described, selection = (
@@ -373,8 +374,8 @@ def test_values_redrawn_from_equal_ones_change_nothing(result: FoundCircuit) -> 
     graph, kept = ModelGraph(CONFIG.model, flat), {(e.source, e.target) for e in result.circuit.edges}
     every = graph.edges(to_vector(result.circuit.gates(CONFIG.model)))
     edges = tuple(edge for edge in every if (edge.source, edge.target) in kept)
-    support = Support(to_vector(result.circuit.gates(CONFIG.model)), edges)
-    drawn = controls.redraw_weights(support, graph, draws=3, seed=0)
+    support = Support(graph, to_vector(result.circuit.gates(CONFIG.model)), edges)
+    drawn = controls.redraw_weights(support, draws=3, seed=0)
     expected = [(edge.source, edge.target) in kept for edge in every]
     assert 0 < sum(expected) < len(every)
     np.testing.assert_array_equal(drawn.kept, np.repeat([expected], 3, axis=0))

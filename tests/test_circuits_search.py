@@ -13,9 +13,10 @@ import scipy.optimize
 from scipy.special import xlogy
 
 from sparse_gpt import interruption
+from sparse_gpt.circuits.evidence import controls
 from sparse_gpt.circuits.evidence.curves import area
 from sparse_gpt.circuits.liveness import searchable
-from sparse_gpt.circuits.nodes import from_vector, random_gates, to_vector
+from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
 from sparse_gpt.circuits.run.candidates import Candidates
@@ -400,12 +401,12 @@ def test_greedy_removal_of_what_is_all_needed_or_all_useless() -> None:
 
 def test_random_circuits_have_the_same_counts() -> None:
     gates = circuits_model.random_gates(CONFIG, seed=5, share=0.2)
-    drawn = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0), CONFIG.model)
+    drawn = from_vector(controls.random_gates(to_vector(gates), CONFIG.model, 7, seed=0), CONFIG.model)
     for site, value in gates.items():
         np.testing.assert_array_equal(drawn[site].sum(axis=2), np.repeat(value.sum(axis=1)[None], 7, axis=0))
     assert len({vector.tobytes() for vector in to_vector(drawn)}) == 7
     gates["attn_k"] = gates["attn_q"]
-    tied = from_vector(random_gates(to_vector(gates), CONFIG.model, 7, seed=0, tie_qk=True), CONFIG.model)
+    tied = from_vector(controls.random_gates(to_vector(gates), CONFIG.model, 7, seed=0, tie_qk=True), CONFIG.model)
     np.testing.assert_array_equal(tied["attn_k"], tied["attn_q"])
     np.testing.assert_array_equal(tied["attn_k"].sum(axis=2), np.repeat(gates["attn_k"].sum(axis=1)[None], 7, axis=0))
 

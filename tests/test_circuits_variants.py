@@ -13,16 +13,18 @@ import pytest
 
 from sparse_gpt.circuits import FoundCircuit, Problem, TaskBatch, find_circuit
 from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.evidence import controls
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.model_graph import ModelGraph
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, random_gates, tied_nodes, to_vector
-from sparse_gpt.circuits.problem import LoadedModel, Support
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_vector
+from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, share
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import by_task, interleave, joined, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, ranking
 from sparse_gpt.circuits.search import select as selection
@@ -193,8 +195,8 @@ def test_the_circuit_is_recomputed_from_its_files(result: FoundCircuit, draws: G
 
 def test_random_circuits_are_tied_as_the_circuit_is(result: FoundCircuit, draws: GateArrays) -> None:
     gates = to_vector(result.circuit.gates(CONFIG.model))
-    drawn = random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
-    assert not np.array_equal(drawn, random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
+    drawn = controls.random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed, tie_qk=True)
+    assert not np.array_equal(drawn, controls.random_gates(gates, CONFIG.model, PRUNE.random_draws, PRUNE.seed))
     logits = [_reference(together().heldout, from_vector(each, CONFIG.model), _draw(draws, 0)) for each in drawn]
     assert result.search.random_circuit.task_loss == pytest.approx([task_loss(x) for x in logits], abs=2e-3)
 
@@ -261,7 +263,7 @@ def test_minimizing_removes_tied_nodes_together() -> None:
             return np.zeros(2), np.zeros((2, len(gates))), None
 
     evaluator: Any = Needs()
-    left = minimize_nodes(Support(np.ones(len(graph.tied), np.float32)), evaluator, graph, 0.5, lambda _: None)
+    left = minimize_nodes(Support(graph, np.ones(len(graph.tied), np.float32)), evaluator, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), sorted([needed, graph.tied[needed]]))
 
 
@@ -313,7 +315,7 @@ def test_the_model_that_runs_candidates_follows_what_is_gone_not_what_was_tried(
 
     # The last ones are needed, so that trying to remove all that are left fails.
     evaluator: Any = Follows(np.arange(len(every) - 60, len(every)))
-    left = minimize_nodes(Support(every), evaluator, graph, 0.5, lambda _: None)
+    left = minimize_nodes(Support(graph, every), evaluator, 0.5, lambda _: None)
     np.testing.assert_array_equal(np.flatnonzero(left.gates), evaluator.needed)
     assert len(supports) == 2
 
@@ -352,7 +354,7 @@ def test_what_ends_at_the_same_nodes_has_its_edges_minimized_once(kept: bool, tm
     stages = Stages(tmp_path / "unfinished" if kept else None, {})
     selected = select(problem, _trials(problem.graph, gates), {}, stages)
     np.testing.assert_array_equal(np.flatnonzero(selected.support.gates), np.sort(order[:10]))
-    assert set(selected.support.kept_edges(problem.graph)) == set(problem.graph.edges(selected.support.gates))
+    assert set(selected.support.edges) == set(problem.graph.edges(selected.support.gates))
     once, problem.selection.edge_sets = problem.selection.edge_sets, 0
     select(problem, _trials(problem.graph, gates[:1]), {}, Stages())
     assert once == problem.selection.edge_sets > 0
@@ -398,7 +400,7 @@ def test_of_many_edges_nodes_and_edges_are_removed_together(edges: bool, monkeyp
     assert list(together) == (["search", "edges"] if edges else list(apart))
     for last in (found[list(found)[-1]] for found in (together, apart)):
         np.testing.assert_array_equal(np.flatnonzero(last.gates), np.sort(order[:10]))
-        assert set(last.kept_edges(problem.graph)) == set(problem.graph.edges(last.gates))
+        assert set(last.edges) == set(problem.graph.edges(last.gates))
 
 
 def _widths() -> dict[str, int]:

@@ -14,7 +14,8 @@ from sparse_gpt.circuits.evidence.formation import Moment, correlation, formatio
 from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.nodes import from_vector
 from sparse_gpt.circuits.pipeline import search_again
-from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
+from sparse_gpt.circuits.problem import LoadedModel, Problem
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.search import warm_start
 from sparse_gpt.circuits.search.warm_start import Known, search_from
 from sparse_gpt.errors import InputError
@@ -49,7 +50,7 @@ def final() -> Circuit:
 
 
 def known(problem: Problem, circuit: Circuit) -> Known:
-    return Known.of(formations.candidate_of(problem, circuit).support, problem.graph)
+    return Known.of(formations.candidate_of(problem, circuit).support)
 
 
 def nodes(problem: Problem, support: Support) -> set[Node]:
@@ -78,7 +79,7 @@ def test_what_a_known_circuit_lacks_is_found_again(dropped: Node) -> None:
 @pytest.mark.slow
 def test_of_a_known_circuit_stays_what_was_removed_and_comes_what_is_new() -> None:
     removed = Known(np.ones_like(known(last(), final()).gates), known(last(), final()).removed)
-    ends = {warm_start.ends(edge) for edge in removed.support(last()).kept_edges(last().graph)}
+    ends = {warm_start.ends(edge) for edge in removed.support(last()).edges}
     assert not ends & removed.removed
     assert ends > {warm_start.ends(edge) for edge in final().edges}
 
@@ -162,7 +163,7 @@ def test_the_smaller_of_both_directions_stays(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    searches = formations.search_from
+    searches, whole = formations.search_from, found()
 
     def interrupted(problem: Problem, *rest: Any) -> Any:
         calls.append(problem.model.params_sha256)
@@ -176,7 +177,7 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.
         formation(moments(), final(), folder, progress=False)
     again = formation(moments(), final(), folder, progress=False)
     assert calls == ["step 30", "step 20", "step 10", "step 10", "step 20", "step 30"]
-    assert again.tree() | {"seconds": 0} == found().tree() | {"seconds": 0}
+    assert again.tree() | {"seconds": 0} == whole.tree() | {"seconds": 0}
     formation(moments(), final(), folder, progress=False)
     assert len(calls) == 6
     formation(moments()[1:], final(), folder, progress=False)  # other checkpoints: everything anew

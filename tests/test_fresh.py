@@ -14,12 +14,13 @@ from sparse_gpt.circuits import FoundCircuit, find_circuit, summary
 from sparse_gpt.circuits import problem as problems
 from sparse_gpt.circuits.circuit import Node, gates_of
 from sparse_gpt.circuits.nodes import to_vector
-from sparse_gpt.circuits.problem import LoadedModel, Problem, Support
+from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.samples import TaskSamples
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import joined, rows
 from sparse_gpt.circuits.search import fresh, integrated_gradients, select
 from sparse_gpt.circuits.search.fresh import Held
@@ -48,7 +49,7 @@ def made(search: str = "path", noisy: bool = False, tie_qk: bool = False) -> Pro
 
 
 def _support(problem: Problem, nodes: tuple[Node, ...]) -> Support:
-    return Support(to_vector(gates_of(nodes, problem.graph.config)))
+    return Support(problem.graph, to_vector(gates_of(nodes, problem.graph.config)))
 
 
 def _found(problem: Problem, nodes: tuple[Node, ...], stages: Stages | None = None) -> tuple[Held, list[str]]:
@@ -59,8 +60,8 @@ def _found(problem: Problem, nodes: tuple[Node, ...], stages: Stages | None = No
 
 
 def _nodes(problem: Problem, support: Support) -> set[Node]:
-    kept = {edge.source for edge in support.kept_edges(problem.graph)}
-    return kept | {edge.target for edge in support.kept_edges(problem.graph)}
+    kept = {edge.source for edge in support.edges}
+    return kept | {edge.target for edge in support.edges}
 
 
 @pytest.mark.slow
@@ -81,7 +82,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     np.testing.assert_array_equal(joined_samples.tokens, batch.tokens[every_second])
     last = supports["edges 1"]
     calibration = select.calibrate(problem.selecting_on(joined_samples), last).calibration
-    logits = calibrate(problem.heldout.logits(last.candidates(problem.graph))[0], calibration, problem.heldout.index)
+    logits = calibrate(problem.heldout.logits(last.candidates)[0], calibration, problem.heldout.index)
     assert objective.largest_loss(logits, problem.heldout.batch) < problem.settings.target_loss
 
 
@@ -94,12 +95,12 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     (batch,) = problem.fresh(1)
     for fewer in (supports["edges"].gates, supports["nodes"].gates):
         assert np.all(back.gates >= fewer)
-        loss, order = fresh._loss(Support(fewer).candidates(problem.graph), evaluator, evaluator.on(batch))
+        loss, order = fresh._loss(Support(problem.graph, fewer).candidates, evaluator, evaluator.on(batch))
         assert loss > problem.settings.target_loss
     enlarged = evaluator.and_on(rows(batch, np.arange(len(order)) // 2 % 2 == 0))
-    assert fresh._loss(back.candidates(problem.graph), enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
-    assert enlarged(back.candidates(problem.graph)).calibrated[0] <= problem.selection_target
-    assert enlarged(supports["edges 1"].candidates(problem.graph)).calibrated[0] <= problem.selection_target
+    assert fresh._loss(back.candidates, enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
+    assert enlarged(back.candidates).calibrated[0] <= problem.selection_target
+    assert enlarged(supports["edges 1"].candidates).calibrated[0] <= problem.selection_target
     assert sorted(order) == list(range(len(batch.positions)))
     np.testing.assert_array_equal(order[::2] + 1, order[1::2])
 
@@ -113,34 +114,32 @@ def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeyp
     enlarged = problem.selection.and_on(batch)
     larger = fresh.give_back(problem, short, start, enlarged, problem.selection.on(batch))
     assert larger is not None
-    assert enlarged(larger.candidates(problem.graph)).calibrated[0] <= problem.selection_target
-    assert enlarged(short.candidates(problem.graph)).calibrated[0] > problem.selection_target
+    assert enlarged(larger.candidates).calibrated[0] <= problem.selection_target
+    assert enlarged(short.candidates).calibrated[0] > problem.selection_target
 
 
 def _pruned(problem: Problem, nodes: tuple[Node, ...]) -> Support:
     """All but the first two edges between nodes."""
     whole = _support(problem, nodes)
-    return dataclasses.replace(whole, edges=whole.kept_edges(problem.graph)[2:])
+    return dataclasses.replace(whole, pruned_to=whole.edges[2:])
 
 
 def test_further_nodes_bring_their_edges_and_pruned_ones_stay_so() -> None:
     problem, further = made(), Node(0, "mlp_neuron", 10)
     short, graph = _pruned(problem, SHORTCUT), problem.graph
-    larger = short.with_nodes(_support(problem, (*SHORTCUT, further)).gates, graph)
-    assert set(larger.kept_edges(graph)) > set(short.kept_edges(graph))
-    assert all(
-        further in (edge.source, edge.target) for edge in set(larger.kept_edges(graph)).difference(short.edges or ())
-    )
-    assert len(graph.edges(larger.gates)) == len(larger.kept_edges(graph)) + 2
-    whole = _support(problem, SHORTCUT).with_nodes(larger.gates, graph)
-    assert whole.edges is None
+    larger = fresh.with_nodes(short, _support(problem, (*SHORTCUT, further)).gates)
+    assert set(larger.edges) > set(short.edges)
+    assert all(further in (edge.source, edge.target) for edge in set(larger.edges).difference(short.edges))
+    assert len(graph.edges(larger.gates)) == len(larger.edges) + 2
+    whole = fresh.with_nodes(_support(problem, SHORTCUT), larger.gates)
+    assert whole.pruned_to is None
     np.testing.assert_array_equal(whole.gates, larger.gates)
 
 
 def test_as_little_as_holds_comes_back_with_pruned_edges_or_without(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, tried = made(), []
     start, short, graph = _support(problem, (*TRUE, *NOISE)), _pruned(problem, SHORTCUT), problem.graph
-    every = len(short.kept_edges(graph)) + 2
+    every = len(short.edges) + 2
 
     def holds(problem: Problem, one: Candidates, *rest: object) -> bool:
         gates = one.gates[0]
@@ -152,7 +151,7 @@ def test_as_little_as_holds_comes_back_with_pruned_edges_or_without(monkeypatch:
     (batch,) = problem.fresh(1)
     back = fresh.give_back(problem, short, start, problem.selection.and_on(batch), problem.selection.on(batch))
     assert back is not None
-    assert (back.size, back.edges) == (len(SHORTCUT) + 4, None)
+    assert (back.size, back.pruned_to) == (len(SHORTCUT) + 4, None)
     assert tried[0] == (len(SHORTCUT), every - 2, 2)
     assert (len(SHORTCUT), every, 0) in tried
     items = [nodes + edges for nodes, edges, _ in tried]
@@ -216,7 +215,7 @@ def test_slopes_are_those_of_the_samples_with_the_largest_losses(monkeypatch: py
     (worst,) = seen
     assert len(worst.positions) == fresh.WORST
     (batch,) = problem.fresh(1)
-    one = held.supports["edges"].candidates(problem.graph)
+    one = held.supports["edges"].candidates
     logits = calibrate(
         problem.selection.on(batch).logits(one)[0],
         problem.selection.calibration(one),
@@ -312,7 +311,7 @@ def test_fresh_samples_are_in_no_selection_and_in_no_other_check(monkeypatch: py
 def test_stages_of_every_round_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages, problem = Stages(tmp_path / "kept", {}), made()
     (first, _, _), _ = _found(problem, (*TRUE, *NOISE), stages)
-    for name in ("minimize_nodes", "minimize_edges"):
+    for name in ("minimize_nodes", "minimized"):
         monkeypatch.setattr(select, name, lambda *args: pytest.fail("was there"))
     (again, _, _), _ = _found(problem, (*TRUE, *NOISE), Stages(tmp_path / "kept", {}))
     assert list(again) == list(first)

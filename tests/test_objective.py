@@ -9,11 +9,12 @@ import pytest
 import scipy.stats
 
 from sparse_gpt.circuits import FoundCircuit, summary
-from sparse_gpt.circuits.problem import Candidate, LoadedModel, Problem
+from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import largest_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture
+from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.records import Search
 from tests import circuits_model, ground_truth

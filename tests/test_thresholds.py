@@ -12,7 +12,6 @@ import pytest
 from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
-from sparse_gpt.circuits.problem import Support
 from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run import objective, thresholds
 from sparse_gpt.circuits.run.calibration import calibrate
@@ -20,6 +19,7 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
 from sparse_gpt.circuits.search import minimize
 from sparse_gpt.config import NODE_SITES, Config
@@ -230,10 +230,10 @@ def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.M
     samples = circuits_model.samples(config, circuits_model.params(config), 32)
     whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
     graph = ModelGraph(config.model, circuits_model.params(config), tie_qk=tied)
-    start = Support(np.ones(whole.nodes, np.float32))
+    start = Support(graph, np.ones(whole.nodes, np.float32))
 
     def loss(support: Support) -> float:
-        return float(whole(support.candidates(graph)).calibrated[0])
+        return float(whole(support.candidates).calibrated[0])
 
     def without_one_node(gates: np.ndarray) -> list[np.ndarray]:
         return [gates * (graph.gate_of != i) for i in np.flatnonzero(graph.one_per_gate(gates))]
@@ -241,20 +241,20 @@ def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.M
     target, rounds = loss(start) + 0.2, []
     near = Predictor.near
     monkeypatch.setattr(Predictor, "near", lambda self, candidate: rounds.append(1) or near(self, candidate))
-    nodes = minimize.minimize_nodes(start, whole, graph, target, lambda _: None)
+    nodes = minimize.minimize_nodes(start, whole, target, lambda _: None)
     assert rounds
     assert nodes.gates.sum() < start.gates.sum()
     np.testing.assert_array_equal(nodes.gates, nodes.gates[graph.tied])
-    assert sum(loss(Support(gates)) <= target for gates in without_one_node(nodes.gates)) <= 1
-    edges = minimize.minimize_edges(nodes, whole, graph, target, lambda _: None)
-    left = edges.kept_edges(graph)
-    assert len(left) < len(nodes.kept_edges(graph))
+    assert sum(loss(Support(graph, gates)) <= target for gates in without_one_node(nodes.gates)) <= 1
+    edges = minimize.minimize_edges(nodes, whole, target, lambda _: None)
+    left = edges.edges
+    assert len(left) < len(nodes.edges)
     assert loss(edges) <= target
     free = removable(config.model, left, from_vector(edges.gates, config.model))
-    fewer = [Support(edges.gates, (*left[:i], *left[i + 1 :])) for i in np.flatnonzero(free)]
+    fewer = [Support(graph, edges.gates, (*left[:i], *left[i + 1 :])) for i in np.flatnonzero(free)]
     for gates in without_one_node(edges.gates):
         between = set(graph.edges(gates))
-        fewer.append(Support(gates, tuple(edge for edge in left if edge in between)))
+        fewer.append(Support(graph, gates, tuple(edge for edge in left if edge in between)))
     assert sum(loss(each) <= target for each in fewer) <= 1
 
 
@@ -264,8 +264,8 @@ def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.
     samples = circuits_model.samples(config, circuits_model.params(config), 32)
     whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
     graph = ModelGraph(config.model, circuits_model.params(config))
-    start = Support(np.ones(whole.nodes, np.float32))
-    target, starts = float(whole(start.candidates(graph)).calibrated[0]) + 0.6, []
+    start = Support(graph, np.ones(whole.nodes, np.float32))
+    target, starts = float(whole(start.candidates).calibrated[0]) + 0.6, []
     once = minimize.minimize_edges
 
     def counted(start: Support, *others: Any) -> Support:
@@ -273,13 +273,13 @@ def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.
         return once(start, *others)
 
     monkeypatch.setattr(minimize, "minimize_edges", counted)
-    found = minimize.minimize_edges(start, whole, graph, target, lambda _: None)
+    found = minimize.minimize_edges(start, whole, target, lambda _: None)
     assert len(starts) > 1
     for before, after in itertools.pairwise([*starts, found]):
-        assert set(after.kept_edges(graph)) < set(before.kept_edges(graph)), "edges that are gone stay gone"
+        assert set(after.edges) < set(before.edges), "edges that are gone stay gone"
     assert all(2 * after.size <= before.size for before, after in itertools.pairwise(starts))
-    assert len(starts[1].kept_edges(graph)) < graph.count_edges(starts[1].gates)
-    assert whole(found.candidates(graph)).calibrated[0] <= target
+    assert len(starts[1].edges) < graph.count_edges(starts[1].gates)
+    assert whole(found.candidates).calibrated[0] <= target
 
 
 def test_edges_of_each_node_are_counted() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty, to_vector
-from sparse_gpt.circuits.problem import Support
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.objective import accuracy, bounded, task_loss
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.config import Config
 from sparse_gpt.parameters import Params
@@ -48,9 +48,10 @@ def measure(config: Config, params: Params, batch: TaskBatch, circuit: Circuit |
         tokens = np.array([token for token, _ in circuit.shift], np.int32)
         evaluator = Evaluator(gated, batch, tokens)
         edges = circuit.edges if circuit.edge_pruned else None
-        support = Support(to_vector(circuit.gates(config.model)), edges)
+        graph = ModelGraph(config.model, params)
+        support = Support(graph, to_vector(circuit.gates(config.model)), edges)
         calibration = Calibration(np.float32(circuit.scale), np.array([v for _, v in circuit.shift], np.float32))
-        plain = evaluator.logits(support.candidates(ModelGraph(config.model, params)))[0]
+        plain = evaluator.logits(support.candidates)[0]
         logits = calibrate(plain, calibration, evaluator.index)
     return Losses(logits, task_loss(logits), accuracy(logits))
 

@@ -94,15 +94,3 @@ def tied_nodes(model: ModelConfig, tie_qk: bool) -> np.ndarray:
     if tie_qk:
         layered |= {"attn_q": layered["attn_k"], "attn_k": layered["attn_q"]}
     return to_vector(layered)
-
-
-def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, tie_qk: bool = False) -> np.ndarray:
-    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels; with
-    tied gates at the same ones of q and k."""
-    rng = np.random.default_rng(seed)
-    layered = from_vector(gates, config)
-    drawn = {
-        site: np.stack([[rng.permutation(row) for row in value] for _ in range(draws)])
-        for site, value in layered.items()
-    }
-    return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)

@@ -5,6 +5,7 @@ one calibration serves all, and reported losses are means over the tasks (circui
 """
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ from sparse_gpt.circuits.evidence.card.card import keep_card
 from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import trace
-from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
-from sparse_gpt.circuits.search import nested, populations
+from sparse_gpt.circuits.problem import Problem, require_each_solved
+from sparse_gpt.circuits.run.support import Candidate
+from sparse_gpt.circuits.search import populations
+from sparse_gpt.circuits.search.minimize import keep_support, minimized
 from sparse_gpt.circuits.search.select import Selected, calibrate, select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
@@ -119,14 +122,20 @@ def search_stages(problem: Problem, stages: Stages | None = None, progress: bool
 
 def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:
     """The circuit inside a complete one that its main template family needs, on the paper's terms; None where one
-    family was searched, or the complete one did not reach the target or was too large to be minimized itself."""
-    too_large = complete.support.size > problem.settings.refine_most
+    family was searched, or the complete one did not reach the target or was too large to be minimized itself.
+
+    What the complete one has and the minimal one lacks is what the other families need, such as telling a finished
+    string from an open one, and what it takes to be as loud, and as sure of every word, as the complete one must be.
+    """
+    support, family = complete.support, problem.samples.main_family
+    too_large = support.size > problem.settings.refine_most
     if len(problem.samples.families) < 2 or not complete.reached or too_large:
         return None
-    alone = problem.on_family(nested.first_family(problem)).on_paper_terms()
+    alone = problem.on_family(family).on_paper_terms()
+    evaluator = alone.selection.within_support(support.gates)
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
-        candidate = nested.minimize_within(alone, complete.support, stages, bar.set_postfix_str)
-    return describe(alone, candidate)
+        smallest = functools.partial(minimized, alone, support, evaluator, bar.set_postfix_str)
+        return describe(alone, calibrate(alone, keep_support(f"minimal, {family}", support, smallest, stages)))
 
 
 def search_again(problem: Problem) -> Candidate:

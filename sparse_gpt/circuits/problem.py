@@ -9,18 +9,16 @@ from typing import Protocol
 import numpy as np
 
 from sparse_gpt import estimate
-from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
-from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, shift_tokens
-from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.edge_ablation import edge_places
+from sparse_gpt.circuits.run.calibration import MAX_SCALE, shift_tokens
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.objective import foil_shares, task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, mixture
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import (
     TaskBatch,
     by_length,
@@ -197,7 +195,7 @@ class Problem:
         heldout = dataclasses.replace(self.heldout, largest_scale=MAX_SCALE)
         return dataclasses.replace(self, selection=self.allowing(selection), heldout=heldout)
 
-    def within(self, support: "Support") -> "Problem":
+    def within(self, support: Support) -> "Problem":
         """The same problem for candidates within a support, evaluated faster where that pays."""
         gates = support.gates
         both = self.selection.within_support(gates), self.heldout.within_support(gates)
@@ -205,54 +203,6 @@ class Problem:
         # Of one size, so that one program serves both.
         selection, heldout = (dataclasses.replace(each, room=(tokens, longest)) for each in both)
         return dataclasses.replace(self, selection=selection, heldout=heldout)
-
-
-@dataclasses.dataclass(frozen=True)
-class Support:
-    """What a circuit keeps: gates (nodes,) of 0 and 1, and the edges that are left where edges were pruned (None: all
-    between open nodes)."""
-
-    gates: np.ndarray
-    edges: tuple[Edge, ...] | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of nodes."""
-        return int(self.gates.sum())
-
-    def kept_edges(self, graph: ModelGraph) -> tuple[Edge, ...]:
-        """The edges of the circuit."""
-        return graph.edges(self.gates) if self.edges is None else self.edges
-
-    def with_nodes(self, gates: np.ndarray, graph: ModelGraph) -> "Support":
-        """Opens further nodes, those of `gates` (nodes,), with all of their edges; edges that were pruned stay so."""
-        if self.edges is None:
-            return Support(gates)
-        pruned = set(graph.edges(self.gates)).difference(self.edges)
-        return Support(gates, tuple(edge for edge in graph.edges(gates) if edge not in pruned))
-
-    def candidates(self, graph: ModelGraph) -> Candidates:
-        """This support as one candidate."""
-        if self.edges is None:
-            return Candidates(self.gates[None, :])
-        every, kept = graph.edges(self.gates), set(self.edges)
-        mask = np.array([[edge in kept for edge in every]], np.float32)
-        return Candidates(self.gates[None, :], edge_places(graph.config, every), mask)
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A circuit to be: its support, and the calibration fitted on selection samples.
-
-    Attributes:
-        support: nodes and edges.
-        calibration: of the final logits.
-        reached: whether the calibrated selection loss (of every task) is at most the target.
-    """
-
-    support: Support
-    calibration: Calibration
-    reached: bool
 
 
 def depends_on(prune: PruneConfig) -> Tree:

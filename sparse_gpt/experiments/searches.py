@@ -124,7 +124,7 @@ def _elapsed(what: str, since: tuple[float, float], until: tuple[float, float]) 
 def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
     """Sizes and held-out losses: of the best search of the truncated ranking, and at the end."""
     best, support = selected.best_trial, selected.support
-    candidate = support.candidates(problem.graph)
+    candidate = support.candidates
     cut, end = Candidates(trials.gates[[best]]), problem.selecting_on(selected.joined).selection(candidate)
     scores = problem.selection(cut)
     return {
@@ -132,7 +132,7 @@ def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
         "cut_edges": int(trials.edges[best]),
         "cut_loss": float(problem.heldout.losses(cut, scores.scale, scores.shift)[0]),
         "nodes": support.size,
-        "edges": len(support.kept_edges(problem.graph)),
+        "edges": len(support.edges),
         "loss": float(problem.heldout.losses(candidate, end.scale, end.shift)[0]),
         "scale": float(end.scale[0]),
     }

@@ -1,20 +1,22 @@
 """Controls: what a circuit is compared with. Random circuits of its size, its edges with other values, other ablation
-values. Losses are on held-out samples."""
+values, and the circuit without each of its parts. Losses are on held-out samples."""
 
 import dataclasses
 
 import numpy as np
 
-from sparse_gpt.circuits.model_graph import ModelGraph, matrix
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, random_gates
-from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.model_graph import matrix
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.objective import task_loss
-from sparse_gpt.records.search import Control, Quantiles
+from sparse_gpt.circuits.run.support import Candidate, Support
+from sparse_gpt.config import ModelConfig
+from sparse_gpt.records.search import Control, EdgeLoss, Importance, NodeLoss, Quantiles
 
 QUANTILES = (0.05, 0.5, 0.95)
+MOST = 512  # nodes and edges together; larger circuits are not taken apart
 
 
 def random_circuits(problem: Problem, support: Support) -> Control:
@@ -27,11 +29,11 @@ def random_circuits(problem: Problem, support: Support) -> Control:
 def redrawn_weights(problem: Problem, support: Support) -> Control:
     """Losses of the circuit with other weights at its edges: as they are, and each calibrated."""
     settings = problem.settings
-    drawn = redraw_weights(support, problem.graph, settings.random_draws, settings.seed)
+    drawn = redraw_weights(support, settings.random_draws, settings.seed)
     return _losses(problem, drawn)
 
 
-def redraw_weights(support: Support, graph: ModelGraph, draws: int, seed: int) -> Candidates:
+def redraw_weights(support: Support, draws: int, seed: int) -> Candidates:
     """The circuit `draws` times, each edge with a weight drawn from all nonzero ones of the same matrix without
     repetition.
 
@@ -39,25 +41,23 @@ def redraw_weights(support: Support, graph: ModelGraph, draws: int, seed: int) -
     changes the circuit's signal and not its constants. The v -> attn_out edges of heads without a closed channel keep
     their weights (see `edge_ablation.removable`).
     """
-    config, every, present = graph.config, graph.edges(support.gates), set(support.kept_edges(graph))
-    free = removable(config, every, from_vector(support.gates, config))
-    factors = np.repeat(np.array([[edge in present for edge in every]], np.float32), draws, axis=0)
+    graph, factors = support.graph, np.repeat(support.kept[None, :], draws, axis=0)
     matrices: dict[tuple[str, int], list[int]] = {}
-    for i, edge in enumerate(every):
-        if free[i] and edge in present:
-            matrices.setdefault((edge.target.site, edge.target.layer), []).append(i)
+    for i in np.flatnonzero(support.can_go).tolist():
+        target = support.every[i].target
+        matrices.setdefault((target.site, target.layer), []).append(i)
     rng = np.random.default_rng(seed)
     for (site, layer), index in matrices.items():
-        entries = matrix(config, graph.params, site, layer)
-        weights = np.array([every[i].weight for i in index])
+        entries = matrix(graph.config, graph.params, site, layer)
+        weights = np.array([support.every[i].weight for i in index])
         for draw in range(draws):
             factors[draw, index] = rng.choice(entries[entries != 0], len(index), replace=False) / weights
-    return Candidates(np.repeat(support.gates[None, :], draws, axis=0), edge_places(config, every), factors)
+    return Candidates(np.repeat(support.gates[None, :], draws, axis=0), support.places, factors)
 
 
 def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays) -> Control:
     """Losses of the circuit with other ablation values (draws, n_layer, width), its calibration unchanged."""
-    candidates, losses, heldout = candidate.support.candidates(problem.graph), [], problem.heldout
+    candidates, losses, heldout = candidate.support.candidates, [], problem.heldout
     several = dataclasses.replace(heldout.gated, draws=values)
     for index in range(len(values["attn_in"])):
         other = heldout.of(several.with_ablation_set(index))
@@ -65,6 +65,54 @@ def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays)
     return Control(
         draws=len(losses), task_loss=tuple(losses), quantiles=Quantiles(levels=QUANTILES, task_loss=_quantiles(losses))
     )
+
+
+def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
+    """What each node and each edge is worth: task losses in nats, on at most ROWS held-out samples, of the circuit
+    without it; all else and the calibration unchanged.
+
+    Returns:
+        A loss per node and per edge. Edges from v that cannot be removed alone (see `edge_ablation.removable`) are left
+        out. Both are empty when there are more than MOST items.
+    """
+    support, calibration = candidate.support, candidate.calibration
+    nodes, edges = np.flatnonzero(support.gates), np.flatnonzero(support.can_go)
+    count = len(nodes) + len(edges)
+    if not 0 < count <= MOST:
+        return Importance()
+    gates, kept = (np.repeat(each[None, :], count, axis=0) for each in (support.gates, support.kept))
+    gates[np.arange(len(nodes)), nodes] = 0
+    kept[np.arange(len(nodes), count), edges] = 0
+    losses = (
+        problem.heldout.on_few()
+        .losses(
+            Candidates(gates, support.places, kept),
+            np.repeat(np.asarray(calibration.scale)[None], count),
+            np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),
+        )
+        .tolist()
+    )
+    of_nodes, of_edges = losses[: len(nodes)], losses[len(nodes) :]
+    ends = (support.every[i] for i in edges)
+    return Importance(
+        nodes=tuple(NodeLoss(**n._asdict(), task_loss=loss) for n, loss in zip(support.nodes, of_nodes, strict=True)),
+        edges=tuple(
+            EdgeLoss(source=edge.source, target=edge.target, task_loss=loss)
+            for edge, loss in zip(ends, of_edges, strict=True)
+        ),
+    )
+
+
+def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, tie_qk: bool = False) -> np.ndarray:
+    """(draws, nodes): for every site and layer as many open gates as in `gates` (nodes,), at random channels; with
+    tied gates at the same ones of q and k."""
+    rng = np.random.default_rng(seed)
+    layered = from_vector(gates, config)
+    drawn = {
+        site: np.stack([[rng.permutation(row) for row in value] for _ in range(draws)])
+        for site, value in layered.items()
+    }
+    return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)
 
 
 def _losses(problem: Problem, drawn: Candidates) -> Control:

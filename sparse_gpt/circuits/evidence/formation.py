@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit, nodes_of
+from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.card.card import candidate_of
-from sparse_gpt.circuits.nodes import from_vector
-from sparse_gpt.circuits.problem import Candidate, Problem, require_each_solved
+from sparse_gpt.circuits.problem import Problem, require_each_solved
 from sparse_gpt.circuits.run.calibration import calibrate as calibrated
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import task_loss
+from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.search.warm_start import Known, ends, search_from
 from sparse_gpt.circuits.stages import Stages
@@ -116,7 +116,7 @@ class _Walk:
     def __init__(self, moments: Sequence[Moment], final: Circuit, last: Problem, stages: Stages, bar: ProgressBar):
         self.moments, self.nodes, self.stages, self.bar = moments, final.nodes, stages, bar
         candidate = candidate_of(last, final)
-        self.ends = {ends(edge) for edge in candidate.support.kept_edges(last.graph)}
+        self.ends = {ends(edge) for edge in candidate.support.edges}
         self.final = self._found(last, candidate, "final")
 
     def look(self, moment: Moment) -> Tree:
@@ -171,8 +171,7 @@ class _Walk:
 
     def _found(self, problem: Problem, candidate: Candidate, start: str) -> _Found:
         support, calibration = candidate.support, candidate.calibration
-        nodes = nodes_of(from_vector(support.gates, problem.graph.config))
-        edges = support.kept_edges(problem.graph)
+        nodes, edges = support.nodes, support.edges
         shift = zip(problem.heldout.shift_tokens, calibration.shift, strict=True)
         circuit = FormingCircuit(
             start=start,
@@ -185,13 +184,13 @@ class _Walk:
             node_overlap=jaccard(set(nodes), set(self.nodes)),
             edge_overlap=jaccard({ends(edge) for edge in edges}, self.ends),
         )
-        return _Found(circuit, Known.of(support, problem.graph))
+        return _Found(circuit, Known.of(support))
 
 
 def heldout_loss(problem: Problem, candidate: Candidate) -> float:
     """Task loss of a calibrated circuit on held-out samples."""
     heldout = problem.heldout
-    logits = heldout.logits(candidate.support.candidates(problem.graph))[0]
+    logits = heldout.logits(candidate.support.candidates)[0]
     return task_loss(calibrated(logits, candidate.calibration, heldout.index))
 
 

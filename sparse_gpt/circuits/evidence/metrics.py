@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit, nodes_of
+from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.paths import path_statistics
 from sparse_gpt.circuits.model_graph import embedding_edges, unembedding_edges
-from sparse_gpt.circuits.nodes import from_vector
-from sparse_gpt.circuits.problem import Candidate, Problem
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import accuracy, agreement, task_loss
+from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, padded
 from sparse_gpt.records import Search
 from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED, WILD, FamilyLosses, TaskLosses
@@ -23,7 +23,7 @@ Metrics = dict[str, float]
 def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskLosses]]:
     """Sizes and losses of a circuit; and the losses of each of several tasks, with its name."""
     heldout, graph, support = problem.heldout, problem.graph, candidate.support
-    logits, full = heldout.logits(support.candidates(graph))[0], heldout.full_logits()
+    logits, full = heldout.logits(support.candidates)[0], heldout.full_logits()
     ablated = heldout.logits(Candidates(1 - support.gates[None, :]))[0]
     calibrated = calibrate(logits, candidate.calibration, heldout.index)
 
@@ -37,12 +37,11 @@ def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskL
             "ablated_task_loss": task_loss(ablated[index]),
         }
 
-    layered = from_vector(support.gates, graph.config)
     sizes = {
         "nodes": support.size,
-        "edges": len(support.kept_edges(graph)),
-        "embedding_edges": embedding_edges(graph.config, graph.params, layered),
-        "unembedding_edges": unembedding_edges(graph.config, graph.params, layered),
+        "edges": len(support.edges),
+        "embedding_edges": embedding_edges(graph.config, graph.params, support.layered),
+        "unembedding_edges": unembedding_edges(graph.config, graph.params, support.layered),
     }
     names = problem.samples.names if len(problem.samples.names) > 1 else ()
     by_task = [TaskLosses(task=name, **losses(heldout.batch.task == i)) for i, name in enumerate(names)]
@@ -54,7 +53,7 @@ def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
     shifted = problem.shifted
     if shifted is None:
         return {}
-    logits = shifted.logits(candidate.support.candidates(problem.graph))[0]
+    logits = shifted.logits(candidate.support.candidates)[0]
     calibrated, full = calibrate(logits, candidate.calibration, shifted.index), shifted.full_logits()
     return {
         "shifted_task_loss": task_loss(calibrated),
@@ -77,7 +76,7 @@ def by_family(problem: Problem, candidate: Candidate) -> list[FamilyLosses]:
     length = max((batch.tokens.shape[1] for _, _, batch in batches), default=0)  # so that one program serves all
     for name, role, batch in batches:
         evaluator = dataclasses.replace(problem.heldout, batch=_in_order(padded(batch, length), role))
-        logits = evaluator.logits(candidate.support.candidates(problem.graph))[0]
+        logits = evaluator.logits(candidate.support.candidates)[0]
         ablated = evaluator.logits(Candidates(1 - candidate.support.gates[None, :]))[0]
         calibrated, full = calibrate(logits, candidate.calibration, evaluator.index), evaluator.full_logits()
         found.append(
@@ -122,7 +121,7 @@ def describe(problem: Problem, candidate: Candidate, search: Search | None = Non
     """The circuit with everything that circuit.json holds; medians of controls where a search is given."""
     metrics, by_task = measure(problem, candidate)
     support, heldout, settings = candidate.support, problem.heldout, problem.settings
-    nodes, edges = nodes_of(from_vector(support.gates, problem.graph.config)), support.kept_edges(problem.graph)
+    nodes, edges = support.nodes, support.edges
     batch = heldout.batch
     prompts = np.unique(batch.tokens[np.arange(batch.tokens.shape[1])[None, :] <= batch.positions[:, None]])
     answers = np.unique(np.concatenate([batch.answer, batch.foil]))
@@ -135,7 +134,7 @@ def describe(problem: Problem, candidate: Candidate, search: Search | None = Non
         target_loss=settings.target_loss,
         scale=float(candidate.calibration.scale),
         shift=tuple((int(token), float(value)) for token, value in shift),
-        edge_pruned=support.edges is not None,
+        edge_pruned=support.pruned_to is not None,
         nodes=nodes,
         edges=edges,
         metrics=metrics if search is None else metrics | medians(search),

@@ -7,11 +7,11 @@ import numpy as np
 
 from sparse_gpt.circuits.evidence import controls, curves
 from sparse_gpt.circuits.evidence.baselines import Baselines
-from sparse_gpt.circuits.evidence.leave_one_out import leave_one_out
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
-from sparse_gpt.circuits.problem import Candidate, Problem
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import LARGEST
+from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.search.mask_search import SearchResult
 from sparse_gpt.circuits.search.populations import Searches
 from sparse_gpt.circuits.search.select import Selected
@@ -53,7 +53,7 @@ def search_record(
 
     drawn = stage("random_circuit", Control, lambda: controls.random_circuits(inside, candidate.support))
     redrawn = stage("redrawn_values", Control, lambda: controls.redrawn_weights(inside, candidate.support))
-    importance = stage("importance", Importance, lambda: leave_one_out(inside, candidate))
+    importance = stage("importance", Importance, lambda: controls.leave_one_out(inside, candidate))
     curve = stage("loss_versus_size", tuple[CurvePoint, ...], lambda: curves.loss_versus_size(problem, order))
     resampled = None
     if (values := problem.further_values) is not None:
@@ -129,9 +129,8 @@ def stage_records(problem: Problem, selected: Selected) -> tuple[Stage, ...]:
     """Size and held-out loss of the circuit after the search and after each minimization, each calibrated anew."""
     entries = []
     for name, support in selected.supports.items():
-        candidate = support.candidates(problem.graph)
+        candidate = support.candidates
         scores = problem.selection(candidate)
         loss = float(problem.heldout.losses(candidate, scores.scale, scores.shift)[0])
-        edges = len(support.kept_edges(problem.graph))
-        entries.append(Stage(stage=name, nodes=support.size, edges=edges, task_loss=loss))
+        entries.append(Stage(stage=name, nodes=support.size, edges=len(support.edges), task_loss=loss))
     return tuple(entries)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_gpt.circuits.nodes import random_gates
+from sparse_gpt.circuits.evidence.controls import random_gates
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.records.search import Overlap
 

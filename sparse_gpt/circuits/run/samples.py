@@ -8,6 +8,8 @@ from typing import NamedTuple
 from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, without_longest
 from sparse_gpt.errors import InputError
 
+MAIN = "main"
+
 
 class FamilySamples(NamedTuple):
     """Samples of one template family of a task."""
@@ -41,6 +43,11 @@ class TaskSamples:
     def parts(self) -> tuple[str, ...]:
         """What `TaskBatch.task` numbers: tasks, or where there is one the families that the search sees."""
         return self.names if len(self.names) > 1 or not self.families else tuple(self.families)
+
+    @property
+    def main_family(self) -> str:
+        """The family that a minimal circuit is for: main, or the first one that was searched; "" without families."""
+        return MAIN if MAIN in self.families else next(iter(self.families), "")
 
     def only(self, family: str) -> "TaskSamples":
         """Samples for a search on one of the families alone; held-out ones of the rest are among the `others`."""

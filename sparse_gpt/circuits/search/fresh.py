@@ -16,11 +16,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from sparse_gpt.circuits.problem import Problem, Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, joined, rows
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.circuits.search.integrated_gradients import path_gradient
@@ -69,13 +70,13 @@ def minimized_until_it_holds(
         minimize: from a support, an evaluator, and how many checks have failed.
         report: for a progress line.
     """
-    graph, target, further, checks = problem.graph, problem.settings.target_loss, [], []
+    target, further, checks = problem.settings.target_loss, [], []
     supports = minimize(start, evaluator, 0)
     for failed, batch in enumerate(problem.fresh(CHECKS), 1):
         (*_, support) = supports.values()
         means = dataclasses.replace(evaluator.on(batch), upper_share=0.0)  # there are enough samples for these
         fresh = problem.allowing(means, target)
-        loss, order = _loss(support.candidates(graph), evaluator, fresh)
+        loss, order = _loss(support.candidates, evaluator, fresh)
         checks.append(FreshCheck(task_loss=loss, accepted=loss <= target))
         if checks[-1].accepted:
             break
@@ -86,10 +87,10 @@ def minimized_until_it_holds(
             report(f"{loss:.3g} nats on fresh samples; no nodes that could come back help")
             break
         checks[-1] = msgspec.structs.replace(checks[-1], given_back=larger.size - support.size)
-        edges = len(larger.kept_edges(graph)) - len(support.kept_edges(graph))
+        edges = len(larger.edges) - len(support.edges)
         report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes and {edges} edges given back")
         further.append(joins)
-        evaluator = evaluator.widened(larger.gates).hardest_first(larger.candidates(graph))
+        evaluator = evaluator.widened(larger.gates).hardest_first(larger.candidates)
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
     return Held(supports, joined(further) if further else None, tuple(checks))
@@ -126,14 +127,24 @@ def give_back(
         further = len(order) - support.size
         options = []
         for size in [0, *(2**i for i in range(further.bit_length())), further]:
-            larger = Support(ranking.first_k(order, support.size + size, tied))
+            larger = Support(graph, ranking.first_k(order, support.size + size, tied))
             if larger.size > problem.settings.refine_most:  # it could not be minimized
                 break
-            options += [larger] if support.edges is None else [support.with_nodes(larger.gates, graph), larger]
-        for each in sorted(options, key=lambda each: each.size + len(each.kept_edges(graph))):
-            if _holds(problem, each.candidates(graph), evaluator, fresh):
+            options += [larger] if support.pruned_to is None else [with_nodes(support, larger.gates), larger]
+        for each in sorted(options, key=lambda each: each.size + len(each.edges)):
+            if _holds(problem, each.candidates, evaluator, fresh):
                 return each
     return None
+
+
+def with_nodes(support: Support, gates: np.ndarray) -> Support:
+    """A support with further nodes, those of gates (nodes,), and all of their edges; edges that it has lost stay
+    pruned."""
+    larger = Support(support.graph, gates)
+    if support.pruned_to is None:
+        return larger
+    pruned = set(support.every).difference(support.edges)
+    return dataclasses.replace(larger, pruned_to=tuple(edge for edge in larger.every if edge not in pruned))
 
 
 def _holds(problem: Problem, one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> bool:

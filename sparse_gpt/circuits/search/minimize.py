@@ -13,10 +13,11 @@ import numpy as np
 from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector
-from sparse_gpt.circuits.problem import Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
+from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
 from sparse_gpt.circuits.search import removal
 from sparse_gpt.circuits.search.removal import Costs, Losses
@@ -49,8 +50,16 @@ def _edges_along(kept: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.concatenate([of_gates, there])
 
 
-def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+def minimized(problem: Problem, start: Support, evaluator: Evaluator, report: Report) -> Support:
+    """A support without what can go at the selection target: nodes and edges together, or if the settings ask for no
+    edges, nodes."""
+    smallest = minimize_edges if problem.settings.edges else minimize_nodes
+    return smallest(start, evaluator, problem.selection_target, report)
+
+
+def minimize_nodes(start: Support, evaluator: Evaluator, target: float, report: Report) -> Support:
     """A support without every node (or tied pair) that can go, see removal.py."""
+    graph = start.graph
 
     def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
@@ -71,7 +80,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     near = predictor(evaluator, left[graph.gate_of])
     if near is None:
         left = removal.minimize(losses, left, target, lambda kept: rises(evaluator, kept), progress)
-        return Support(left[graph.gate_of])
+        return Support(graph, left[graph.gate_of])
 
     def predict(kept: np.ndarray, bound: float) -> tuple[Losses, Costs]:
         held = near.near(Candidates(kept[None, graph.gate_of]))
@@ -84,17 +93,15 @@ def minimize_nodes(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 
     for remove in (removal.remove_many, removal.thin, removal.try_doubtful):
         left = remove(losses, left, target, predict, progress)
-    return Support(left[graph.gate_of])
+    return Support(graph, left[graph.gate_of])
 
 
-def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, target: float, report: Report) -> Support:
+def minimize_edges(start: Support, evaluator: Evaluator, target: float, report: Report) -> Support:
     """A support without every node (or tied pair) and every single edge that can go."""
-    evaluator = evaluator.within_support(start.gates)
-    gates, every = np.flatnonzero(graph.one_per_gate(start.gates)), graph.edges(start.gates)
-    present, layered = set(start.kept_edges(graph)), from_vector(start.gates, graph.config)
-    free = removable(graph.config, every, layered)
-    gone = [edge for edge in every if edge not in present]
-    items = [edge for edge, may_go in zip(every, free, strict=True) if may_go and edge in present]
+    graph, evaluator = start.graph, evaluator.within_support(start.gates)
+    gates = np.flatnonzero(graph.one_per_gate(start.gates))
+    gone = [edge for edge, kept in zip(start.every, start.kept, strict=True) if not kept]
+    items = [edge for edge, can_go in zip(start.every, start.can_go, strict=True) if can_go]
     places, ends = edge_places(graph.config, items + gone), _ends(graph, gates, items)
 
     def expand(sets: np.ndarray) -> Candidates:
@@ -107,7 +114,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
     def support_of(kept: np.ndarray) -> Support:
         opened = expand(kept[None, :]).gates[0]
         dropped = {edge for edge, keep in zip(items, kept[len(gates) :], strict=True) if not keep}.union(gone)
-        return Support(opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
+        return Support(graph, opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
 
     def losses_by(of: Evaluator, bound: float) -> Losses:
         return lambda sets: of.within(expand(sets), bound)
@@ -135,7 +142,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 
         left = removal.remove_many(losses, left, target, predict, progress)
         if (smaller := support_of(left)).size <= start.size / 2:  # in a model restricted to it all is faster
-            return minimize_edges(smaller, evaluator, graph, target, report)
+            return minimize_edges(smaller, evaluator, target, report)
         for remove in (removal.thin, removal.try_doubtful):
             left = remove(losses, left, target, predict, progress)
     return support_of(left)
@@ -144,22 +151,22 @@ def minimize_edges(start: Support, evaluator: Evaluator, graph: ModelGraph, targ
 def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
     """A minimized support, of an earlier call if it began at the same nodes (and edges, where some were pruned)."""
     begun: list[Json] = np.flatnonzero(start.gates).tolist()
-    if start.edges is not None:
-        begun += [[*edge.source, *edge.target] for edge in start.edges]
+    if start.pruned_to is not None:
+        begun += [[*edge.source, *edge.target] for edge in start.pruned_to]
     name = f"{what} {hashlib.sha256(str(begun).encode()).hexdigest()[:16]}"
-    return _from_tree(stages.run(name, begun, lambda: _to_tree(stage())))
+    return _from_tree(start.graph, stages.run(name, begun, lambda: _to_tree(stage())))
 
 
 def _to_tree(support: Support) -> Tree:
-    edges = support.edges
+    edges = support.pruned_to
     return {
         "gates": support.gates,
         "edges": None if edges is None else [[*e.source, *e.target, e.weight] for e in edges],
     }
 
 
-def _from_tree(tree: Tree) -> Support:
+def _from_tree(graph: ModelGraph, tree: Tree) -> Support:
     edges = tree["edges"]
     if edges is None:
-        return Support(tree["gates"])
-    return Support(tree["gates"], tuple(Edge(Node(*row[:3]), Node(*row[3:6]), row[6]) for row in edges))
+        return Support(graph, tree["gates"])
+    return Support(graph, tree["gates"], tuple(Edge(Node(*row[:3]), Node(*row[3:6]), row[6]) for row in edges))

@@ -20,8 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sparse_gpt.arrays import read_npz, refuse_damage
 from sparse_gpt.circuits.nodes import to_vector
-from sparse_gpt.circuits.problem import Problem, Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.evaluator import Scores
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.search import integrated_gradients, mask_search
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
 from sparse_gpt.circuits.search.mask_search import SearchResult
@@ -82,7 +83,7 @@ def within_start(problem: Problem, stages: Stages) -> Problem:
     settings = problem.settings
     if settings.search == "paper" or "integrated_gradients" not in settings.starts:
         return problem
-    return problem.within(Support(to_vector(integrated_gradients.start(problem, stages).searched)))
+    return problem.within(Support(problem.graph, to_vector(integrated_gradients.start(problem, stages).searched)))
 
 
 def tune(prune: PruneConfig, run: RunPopulation, folder: Path | None = None) -> Searches:

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.objective import largest_loss
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.fresh import Held, minimized_until_it_holds
-from sparse_gpt.circuits.search.minimize import Report, keep_support, minimize_edges, minimize_nodes
+from sparse_gpt.circuits.search.minimize import Report, keep_support, minimize_nodes, minimized
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.records.search import FreshCheck
@@ -74,13 +75,13 @@ def select(
     lowest = int(np.argmin(trials.scores.calibrated))
     starts = {name: trials.gates[i] for name, i in indices.items()} | dict(others)
     if not starts:
-        return Selected(lowest, f"trial {lowest}", {"search": Support(trials.gates[lowest])})
+        return Selected(lowest, f"trial {lowest}", {"search": Support(graph, trials.gates[lowest])})
     best = next(iter(indices.values()), lowest)
     by_size = sorted(starts, key=lambda name: graph.count_edges(starts[name]))
     first = [name for name in by_size if starts[name].sum() <= settings.refine_most][: settings.refine_trials]
     if not first:
         name = by_size[0]
-        return Selected(indices.get(name, best), name, {"search": Support(starts[name])})
+        return Selected(indices.get(name, best), name, {"search": Support(graph, starts[name])})
     evaluator = problem.selection.within_support(np.max([starts[name] for name in first], axis=0))
     results: dict[str, Held] = {}
     for name in first:
@@ -91,17 +92,17 @@ def select(
         # All of them together may be too many for a support of their own.
         within = evaluator.within_support(starts[name]).hardest_first(Candidates(starts[name][None, :]))
         minimize = functools.partial(_minimize, problem, stages, report_of)
-        results[name] = minimized_until_it_holds(problem, Support(starts[name]), within, minimize, report_of)
-    smallest = min(results, key=lambda name: (results[name].refused, len(results[name].support.kept_edges(graph))))
+        results[name] = minimized_until_it_holds(problem, Support(graph, starts[name]), within, minimize, report_of)
+    smallest = min(results, key=lambda name: (results[name].refused, len(results[name].support.edges)))
     held = results[smallest]
-    supports = {"search": Support(starts[smallest]), **held.supports}
+    supports = {"search": Support(graph, starts[smallest]), **held.supports}
     return Selected(indices.get(smallest, best), smallest, supports, held.joined, held.checks)
 
 
 def calibrate(problem: Problem, support: Support) -> Candidate:
     """A support with the calibration fitted on selection samples."""
     selection = problem.selection
-    logits = selection.logits(support.candidates(problem.graph))[0]
+    logits = selection.logits(support.candidates)[0]
     fitted = selection.fit(logits)
     calibrated = calibration.calibrate(logits, fitted, selection.index)
     loss = largest_loss(calibrated, selection.batch, allowance=selection.allowance)
@@ -118,19 +119,20 @@ def _minimize(
     alone. So of more than MANY edges, and where some are pruned already, nodes and edges are removed together, and
     there is no "nodes".
     """
-    graph, target, suffix = problem.graph, problem.selection_target, f" {failed}" if failed else ""
-    together = start.edges is not None or (problem.settings.edges and graph.count_edges(start.gates) > MANY)
+    suffix = f" {failed}" if failed else ""
+    many = problem.settings.edges and problem.graph.count_edges(start.gates) > MANY
+    together = many or start.pruned_to is not None
     supports: dict[str, Support] = {}
 
     def nodes() -> Support:
-        return minimize_nodes(start, evaluator, graph, target, report)
+        return minimize_nodes(start, evaluator, problem.selection_target, report)
 
     if not together:
         supports["nodes"] = start = keep_support(f"nodes{suffix}", start, nodes, stages)
     if problem.settings.edges:
 
         def edges() -> Support:
-            return minimize_edges(start, evaluator, graph, target, report)
+            return minimized(problem, start, evaluator, report)
 
         supports["edges"] = keep_support(f"edges{suffix}", start, edges, stages)
     return supports

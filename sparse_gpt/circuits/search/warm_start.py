@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
-from sparse_gpt.circuits.model_graph import ModelGraph
-from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.search import integrated_gradients, ranking
-from sparse_gpt.circuits.search.minimize import Report, minimize_edges, minimize_nodes
+from sparse_gpt.circuits.search.minimize import Report, minimize_nodes, minimized
 from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.records import Node
 
@@ -34,17 +34,17 @@ class Known(NamedTuple):
     removed: frozenset[Ends]
 
     @classmethod
-    def of(cls, support: Support, graph: ModelGraph) -> "Known":
-        """That of a support in the model of a graph."""
-        kept = {ends(edge) for edge in support.kept_edges(graph)}
-        return cls(support.gates, frozenset(ends(edge) for edge in graph.edges(support.gates)) - kept)
+    def of(cls, support: Support) -> "Known":
+        """That of a support in its own model."""
+        kept = {ends(edge) for edge in support.edges}
+        return cls(support.gates, frozenset(ends(edge) for edge in support.every) - kept)
 
     def support(self, problem: Problem) -> Support:
         """The circuit in the model of a problem: nodes that lead anywhere there, and edges that were not removed."""
         graph, gates = problem.graph, self.gates * problem.searchable_nodes
         if not problem.settings.edges:
-            return Support(gates)
-        return Support(gates, tuple(edge for edge in graph.edges(gates) if ends(edge) not in self.removed))
+            return Support(graph, gates)
+        return Support(graph, gates, tuple(edge for edge in graph.edges(gates) if ends(edge) not in self.removed))
 
 
 def search_from(problem: Problem, known: Known, report: Report = lambda line: None) -> Candidate | None:
@@ -57,7 +57,7 @@ def search_from(problem: Problem, known: Known, report: Report = lambda line: No
     """
     start = known.support(problem)
     if not _reaches(problem, start):
-        start = Support(start.gates)
+        start = Support(start.graph, start.gates)
         if not _reaches(problem, start):
             start = grown(problem, start.gates)
             if not _reaches(problem, start):
@@ -81,23 +81,22 @@ def grown(problem: Problem, gates: np.ndarray) -> Support:
     first = np.array([max(2 * opened, integrated_gradients.FIRST_SIZE)])
     limit, low = np.array([len(order)]), np.array([opened])
     sizes, _ = ranking.smallest_sizes(losses, np.minimum(first, limit), limit, problem.selection_target, low)
-    return Support(ranking.first_k(order, int(sizes[0]), graph.tied))
+    return Support(graph, ranking.first_k(order, int(sizes[0]), graph.tied))
 
 
 def _minimal(problem: Problem, start: Support, report: Report) -> Support:
     """`start` without what can go. One that had edges removed already keeps them so."""
-    settings, graph, target = problem.settings, problem.graph, problem.selection_target
-    if start.size > settings.refine_most:
+    if start.size > problem.settings.refine_most:
         return start
     evaluator = problem.selection.within_support(start.gates)
-    if start.edges is None:
-        start = minimize_nodes(start, evaluator, graph, target, report)
-    return minimize_edges(start, evaluator, graph, target, report) if settings.edges else start
+    if start.pruned_to is None:
+        start = minimize_nodes(start, evaluator, problem.selection_target, report)
+    return minimized(problem, start, evaluator, report) if problem.settings.edges else start
 
 
 def _reaches(problem: Problem, support: Support) -> bool:
     target = problem.selection_target
-    return bool(support.size) and bool(problem.selection.within(support.candidates(problem.graph), target)[0] <= target)
+    return bool(support.size) and bool(problem.selection.within(support.candidates, target)[0] <= target)
 
 
 def ends(edge: Edge) -> Ends:

@@ -13,11 +13,12 @@ from sparse_gpt.circuits.evidence.card.subject import (
     not_applicable,
 )
 from sparse_gpt.circuits.nodes import GateArrays
-from sparse_gpt.circuits.problem import Candidate, LoadedModel, Problem
+from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.ablation_values import task_means
 from sparse_gpt.circuits.run.calibration import MAX_SHIFTED, calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.samples import TaskSamples
+from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.config import Config
 from sparse_gpt.io import Json, Tree
@@ -160,13 +161,13 @@ def _rebuilt(
 
 def _judged(problem: Problem, candidate: Candidate) -> Tree:
     """Size and held-out results of a circuit that should not exist."""
-    graph, support, heldout = problem.graph, candidate.support, problem.heldout
-    logits = calibrate(heldout.logits(support.candidates(graph))[0], candidate.calibration, heldout.index)
+    support, heldout = candidate.support, problem.heldout
+    logits = calibrate(heldout.logits(support.candidates)[0], candidate.calibration, heldout.index)
     ablated = heldout.logits(Candidates(1 - support.gates[None]))[0]
     return {
         "reached": candidate.reached,
         "nodes": support.size,
-        "edges": len(support.kept_edges(graph)),
+        "edges": len(support.edges),
         "task_loss": float(losses(logits).mean()),
         "accuracy": float(np.mean(logits[:, 0] > logits[:, 1])),
         "ablated_task_loss": float(losses(ablated).mean()),
@@ -175,7 +176,7 @@ def _judged(problem: Problem, candidate: Candidate) -> Tree:
 
 
 def _ratio(subject: Subject, found: list[Tree], **details: Json) -> Measurement:
-    own = len(subject.candidate.support.kept_edges(subject.problem.graph))
+    own = len(subject.candidate.support.edges)
     sizes = [entry["edges"] for entry in found if entry["reached"]]
     note = "" if sizes else "no such circuit reached the target"
     return Measurement(

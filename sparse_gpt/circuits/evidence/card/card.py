@@ -13,9 +13,10 @@ from sparse_gpt.circuits.evidence.card import adversary, again, closing, curve, 
 from sparse_gpt.circuits.evidence.card.criteria import CRITERIA, Cost, Criterion
 from sparse_gpt.circuits.evidence.card.subject import MAIN, Find, Measurement, Samples, Subject, losses, sample_sets
 from sparse_gpt.circuits.nodes import to_vector
-from sparse_gpt.circuits.problem import Candidate, Problem, Support
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.objective import LARGEST
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json
@@ -149,7 +150,9 @@ def candidate_of(problem: Problem, circuit: Circuit) -> Candidate:
     calibration = Calibration(
         np.float32(circuit.scale), np.array([shift.get(int(token), 0.0) for token in tokens], np.float32)
     )
-    return Candidate(Support(gates, circuit.edges if circuit.edge_pruned else None), calibration, reached=True)
+    return Candidate(
+        Support(problem.graph, gates, circuit.edges if circuit.edge_pruned else None), calibration, reached=True
+    )
 
 
 def _row(criterion: Criterion, subject: Subject, samples: Samples) -> CardRow:

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from sparse_gpt.circuits.evidence.card import words
-from sparse_gpt.circuits.problem import Candidate, Problem
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.statistics import Estimate
+from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, rows
 from sparse_gpt.io import Json, Tree
 
@@ -97,12 +97,11 @@ class Subject:
         """(nodes,) 1 at the circuit's nodes."""
         return self.candidate.support.gates
 
-    @functools.cached_property
+    @property
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Places (E,) of all weights between the circuit's nodes, and 1 where the circuit keeps one (at most E)."""
-        graph, support = self.problem.graph, self.candidate.support
-        every, kept = graph.edges(support.gates), set(support.kept_edges(graph))
-        return edge_places(graph.config, every), np.array([edge in kept for edge in every], np.float32)
+        support = self.candidate.support
+        return support.places, support.kept
 
     def candidates(self, gates: np.ndarray, kept: np.ndarray | None = None) -> Candidates:
         """Candidates with gates (N, nodes) and the circuit's own pruned edges, or other ones (N, edges)."""
