@@ -26,11 +26,12 @@ from sparse_gpt.circuits.evidence.formation import Moment, formation
 from sparse_gpt.circuits.evidence.max_activating import contexts
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.pipeline import search_again
-from sparse_gpt.circuits.problem import LoadedModel, full_task_loss
+from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.run.wild import MOST, in_pairs, natural_samples, one_decision
+from sparse_gpt.circuits.solved import full_task_loss
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError

@@ -162,7 +162,7 @@ def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypat
         return 0.0, np.zeros(0, int)
 
     monkeypatch.setattr(fresh, "_loss", accept)
-    monkeypatch.setattr(Problem, "fresh", lambda *_: iter([_mislabeled(problem.heldout.batch)]))
+    monkeypatch.setattr(fresh, "fresh_samples", lambda *_: iter([_mislabeled(problem.heldout.batch)]))
     fresh.minimized_until_it_holds(problem, whole, problem.selection, lambda *_: {"nodes": whole}, print)
     means = Evaluator(problem.gated, _mislabeled(problem.heldout.batch), NO_TOKENS)
     assert seen == [(means.allowing(0.0, problem.settings.target_loss).allowance, 0.0)]

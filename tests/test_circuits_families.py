@@ -12,7 +12,7 @@ from sparse_gpt.circuits.circuit import load
 from sparse_gpt.circuits.evidence.metrics import by_family, describe
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.pipeline import minimal_circuit
-from sparse_gpt.circuits.problem import LoadedModel, require_each_solved
+from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.candidates import Candidates
@@ -21,6 +21,7 @@ from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import joined, rows, without_longest
 from sparse_gpt.circuits.search.select import calibrate
+from sparse_gpt.circuits.solved import require_each_solved
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data.tokenizer import Tokenizer
@@ -97,6 +98,9 @@ def test_a_family_that_the_model_cannot_do_is_left_out() -> None:
     require_each_solved(Problem.build(MODEL, kept))
     with pytest.raises(InputError, match=r"task toy, family backwards: the model itself has task loss"):
         require_each_solved(Problem.build(MODEL, mixture(plain(), families())))
+    alone = mixture(plain(), {"backwards": families()["backwards"]})
+    with pytest.raises(InputError, match=r"task toy: the model itself has task loss"):
+        require_each_solved(Problem.build(MODEL, alone))
     both = {"x": families()["backwards"], "y": families()["backwards"]}
     with pytest.raises(InputError, match=r"are all it was asked for: x \(the model has .*, y .*train it longer"):
         keep_solved(MODEL, mixture(plain(), both))

@@ -25,7 +25,7 @@ from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, share
 from sparse_gpt.circuits.run.support import Support
-from sparse_gpt.circuits.run.task_batch import by_task, interleave, joined, rows
+from sparse_gpt.circuits.run.task_batch import interleave, joined, rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, minimize, ranking
 from sparse_gpt.circuits.search import select as selection
 from sparse_gpt.circuits.search.minimize import minimize_nodes
@@ -59,6 +59,11 @@ def apart() -> dict[str, TaskSamples]:
 def together() -> TaskSamples:
     """Of both tasks."""
     return share(apart())
+
+
+def _by_task(batch: TaskBatch) -> list[tuple[str, np.ndarray]]:
+    """Rows of each task, by name."""
+    return [(name, np.flatnonzero(batch.task == i)) for i, name in enumerate(together().names)]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +189,7 @@ def test_the_circuit_is_recomputed_from_its_files(result: FoundCircuit, draws: G
 
     metrics = tree["metrics"]
     assert "shifted_task_loss" not in metrics  # one of the tasks has no other templates
-    for entry, (name, own) in zip(tree["tasks"], by_task(together().heldout, together().names), strict=True):
+    for entry, (name, own) in zip(tree["tasks"], _by_task(together().heldout), strict=True):
         assert entry["task"] == name
         assert entry["task_loss"] == pytest.approx(loss(rows(together().heldout, own), values), abs=5e-4)
     assert metrics["task_loss"] == pytest.approx(np.mean([entry["task_loss"] for entry in tree["tasks"]]))
@@ -417,6 +422,6 @@ def test_tasks_take_turns_pair_by_pair() -> None:
     assert not both.tokens[both.task == 1, 6:].any()
     assert isinstance(together(), TaskSamples)
     assert together().shifted is None
-    for name, own in by_task(together().heldout, together().names):
+    for name, own in _by_task(together().heldout):
         batch = rows(together().heldout, own)._replace(task=None)
         jax.tree.map(np.testing.assert_array_equal, batch, apart()[name].heldout)

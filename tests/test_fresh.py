@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits import FoundCircuit, find_circuit, summary
-from sparse_gpt.circuits import problem as problems
 from sparse_gpt.circuits.circuit import Node, gates_of
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
@@ -77,7 +76,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     assert (check.accepted, check.given_back) == (False, supports["given back 1"].size - supports["edges"].size)
     assert check.task_loss > problem.settings.target_loss
     assert joined_samples is not None
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     every_second = [row for pair in range(0, len(batch.positions) // 2, 2) for row in (2 * pair, 2 * pair + 1)]
     np.testing.assert_array_equal(joined_samples.tokens, batch.tokens[every_second])
     last = supports["edges 1"]
@@ -92,7 +91,7 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     (supports, _, _), _ = _found(problem, (*TRUE, *NOISE))
     back = supports["given back 1"]
     evaluator = problem.selection
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     for fewer in (supports["edges"].gates, supports["nodes"].gates):
         assert np.all(back.gates >= fewer)
         loss, order = fresh._loss(Support(problem.graph, fewer).candidates, evaluator, evaluator.on(batch))
@@ -108,7 +107,7 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
 @pytest.mark.slow
 def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = made()
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     monkeypatch.setattr(fresh, "_loss", lambda *args: (0.0, None))  # fresh samples say yes to everything
     start, short = _support(problem, (*TRUE, *NOISE)), _support(problem, SHORTCUT)
     enlarged = problem.selection.and_on(batch)
@@ -148,7 +147,7 @@ def test_as_little_as_holds_comes_back_with_pruned_edges_or_without(monkeypatch:
         return gates.sum() > len(SHORTCUT) + 3 and not pruned
 
     monkeypatch.setattr(fresh, "_holds", holds)
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     back = fresh.give_back(problem, short, start, problem.selection.and_on(batch), problem.selection.on(batch))
     assert back is not None
     assert (back.size, back.pruned_to) == (len(SHORTCUT) + 4, None)
@@ -195,7 +194,7 @@ def test_tied_nodes_come_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
     slopes = -5 * _support(problem, TRUE).gates
     slopes += -9 * _support(problem, pair[:1]).gates + _support(problem, pair[1:]).gates
     monkeypatch.setattr(fresh, "path_gradient", lambda *args: slopes)
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     larger = fresh.give_back(problem, short, start, problem.selection.and_on(batch), problem.selection.on(batch))
     assert larger is not None
     assert larger.size < start.size
@@ -214,7 +213,7 @@ def test_slopes_are_those_of_the_samples_with_the_largest_losses(monkeypatch: py
     held, _ = _found(problem, (*TRUE, *NOISE))
     (worst,) = seen
     assert len(worst.positions) == fresh.WORST
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     one = held.supports["edges"].candidates
     logits = calibrate(
         problem.selection.on(batch).logits(one)[0],
@@ -295,17 +294,17 @@ def test_the_summary_says_what_fresh_samples_say(checks: tuple[FreshCheck, ...],
 def test_fresh_samples_are_in_no_selection_and_in_no_other_check(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, words = made(), set(CLEAN["train"]) | {*ground_truth.MARKS, 0}  # 0 is padding
     assert set(np.unique(problem.selection.batch.tokens)) <= words
-    (every,) = problem.fresh(5)
+    (every,) = fresh.fresh_samples(problem, 5)
     assert len(every.positions) == 2 * 192
     assert not set(np.unique(every.tokens)) <= words
-    monkeypatch.setattr(problems, "FRESH", 100)
-    parts = list(problem.fresh(9))
+    monkeypatch.setattr(fresh, "FRESH", 100)
+    parts = list(fresh.fresh_samples(problem, 9))
     assert [len(part.positions) for part in parts] == [100, 100, 100, 84]
     np.testing.assert_array_equal(np.sort(joined(parts).tokens, axis=0), np.sort(every.tokens, axis=0))
-    assert len(list(problem.fresh(2))) == 2
-    monkeypatch.setattr(problems, "FRESH", 350)
-    assert len(list(problem.fresh(9))) == 1, "34 samples are too few"
-    assert list(made("paper").fresh(9)) == []
+    assert len(list(fresh.fresh_samples(problem, 2))) == 2
+    monkeypatch.setattr(fresh, "FRESH", 350)
+    assert len(list(fresh.fresh_samples(problem, 9))) == 1, "34 samples are too few"
+    assert list(fresh.fresh_samples(made("paper"), 9)) == []
 
 
 def test_stages_of_every_round_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +321,7 @@ def test_stages_of_every_round_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_began_at_the_same_nodes_with_other_samples_is_minimized_again() -> None:
     stages, problem, start = Stages(), made(), _support(made(), (*TRUE, *NOISE))
-    (batch,) = problem.fresh(1)
+    (batch,) = fresh.fresh_samples(problem, 1)
     first, again = (
         select._minimize(problem, stages, lambda line: None, start, evaluator, failed)["edges"]
         for failed, evaluator in enumerate((problem.selection, problem.selection.and_on(batch)))

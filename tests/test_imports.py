@@ -23,8 +23,8 @@ DRAWING = {"sparse_gpt.drawing"}
 MODEL = {*BASE, "sparse_gpt.parameters", "sparse_gpt.sparsity", "sparse_gpt.model"}
 TRAINING = {*MODEL, "sparse_gpt.data", "sparse_gpt.training"}
 GRAPH = {*MODEL, *DRAWING, *(f"sparse_gpt.circuits.{name}" for name in ("circuit", "nodes", "liveness", "model_graph"))}
-PROBLEM = {*GRAPH, "sparse_gpt.circuits.run", "sparse_gpt.circuits.problem", "sparse_gpt.circuits.stages"}
-SEARCH = {*PROBLEM, "sparse_gpt.circuits.search"}
+PROBLEM = {*GRAPH, *(f"sparse_gpt.circuits.{name}" for name in ("run", "problem", "stages"))}
+SEARCH = {*PROBLEM, "sparse_gpt.circuits.solved", "sparse_gpt.circuits.search"}
 PIPELINE = {*SEARCH, "sparse_gpt.circuits.evidence", "sparse_gpt.circuits.pipeline"}
 CIRCUITS = {*PIPELINE, *(f"sparse_gpt.circuits{name}" for name in ("", ".storage", ".summary"))}
 ROOMS: dict[str, set[str]] = {
@@ -57,6 +57,7 @@ ROOMS: dict[str, set[str]] = {
     "sparse_gpt.circuits.stages": {*BASE, "sparse_gpt.compilation_cache"},
     "sparse_gpt.circuits.run": GRAPH,
     "sparse_gpt.circuits.problem": {*PROBLEM, "sparse_gpt.estimate"},
+    "sparse_gpt.circuits.solved": PROBLEM,
     "sparse_gpt.circuits.search": SEARCH,
     "sparse_gpt.circuits.evidence": SEARCH,
     "sparse_gpt.circuits.pipeline": PIPELINE,

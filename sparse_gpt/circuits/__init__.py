@@ -2,11 +2,12 @@
 
 from sparse_gpt.circuits.circuit import Circuit, Edge
 from sparse_gpt.circuits.pipeline import FoundCircuit, find_circuit
-from sparse_gpt.circuits.problem import Problem, full_task_loss, keep_solved, require_solved
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.ablation_values import pretraining_means
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
+from sparse_gpt.circuits.solved import full_task_loss, keep_solved, require_solved
 from sparse_gpt.records import Node
 
 __all__ = [

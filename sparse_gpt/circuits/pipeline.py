@@ -19,11 +19,12 @@ from sparse_gpt.circuits.evidence.card.card import keep_card
 from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.evidence.search_record import search_record
 from sparse_gpt.circuits.evidence.traces import trace
-from sparse_gpt.circuits.problem import Problem, require_each_solved
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.minimize import keep_support, minimized
 from sparse_gpt.circuits.search.select import Selected, calibrate, select
+from sparse_gpt.circuits.solved import require_each_solved
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.records import Card, Contexts, Search, Traces

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -14,15 +13,14 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
 from sparse_gpt.circuits.run.calibration import MAX_SCALE, shift_tokens
-from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
+from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
-from sparse_gpt.circuits.run.objective import foil_shares, task_loss
-from sparse_gpt.circuits.run.samples import TaskSamples, mixture
+from sparse_gpt.circuits.run.objective import foil_shares
+from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import (
     TaskBatch,
     by_length,
-    by_task,
     by_task_and_length,
     joined,
     padded,
@@ -37,9 +35,6 @@ from sparse_gpt.parameters import Params
 
 # Of the prune group, what comes after everything that stages keep.
 AFTERWARDS = ("tune_trials", "refine_trials", "refine_most", "edges", "card")
-
-
-FRESH, FEWEST_FRESH = 8 * ROWS, ROWS // 2  # samples of one check of a minimized circuit
 
 
 class TrainedModel(Protocol):
@@ -159,16 +154,6 @@ class Problem:
         length = max(batch.tokens.shape[1], self.heldout.batch.tokens.shape[1])  # so that the same programs serve it
         return dataclasses.replace(self.heldout, batch=by_length(padded(batch, length)))
 
-    def fresh(self, most: int) -> Iterator[TaskBatch]:
-        """At most so many batches of at most FRESH training samples that neither the selection nor another of them
-        has; of the paper's search, which accepts by the mean on its selection, none."""
-        if self.settings.search != "path":
-            return
-        first, end = _further(self.samples), len(self.train.positions)
-        for start in range(first, min(first + most * FRESH, end - FEWEST_FRESH + 1), FRESH):
-            batch = rows(self.train, slice(start, start + FRESH))
-            yield by_task_and_length(padded(batch, self.selection.batch.tokens.shape[1]))
-
     def selecting_on(self, further: TaskBatch | None) -> "Problem":
         """The same problem with further selection samples, padded as those are."""
         if further is None:
@@ -210,70 +195,6 @@ def depends_on(prune: PruneConfig) -> Tree:
     return {name: value for name, value in group_to_dict(prune).items() if name not in AFTERWARDS}
 
 
-def require_solved(model: TrainedModel, task: str, batch: TaskBatch) -> None:
-    """InputError unless the model itself has at most the target loss on `batch`: what it cannot do has no circuit."""
-    _require_target(full_task_loss(model.config, model.params, batch), task, model.config.prune.target_loss)
-
-
-def _require_target(loss: float, task: str, target: float) -> None:
-    if not loss <= target:
-        raise InputError(
-            f"task {task}: the model itself has task loss {loss:.4g} (chance is {math.log(2):.3f}), above "
-            f"--config.prune.target_loss={target:g}; train it longer or raise the target"
-        )
-
-
-def require_each_solved(problem: Problem) -> None:
-    """`require_solved` on the validation samples of every task (or family of the one task) of a problem."""
-    samples = problem.samples
-    of_families = len(samples.names) == 1 and samples.validation.task is not None
-    batch = by_task_and_length(samples.validation)
-    logits = Evaluator(problem.gated, batch, NO_TOKENS).full_logits()
-    for name, at in by_task(batch, samples.parts):
-        loss = task_loss(logits[at])
-        said = f"{samples.names[0]}, family {name}" if of_families else name
-        _require_target(loss, said, problem.settings.target_loss)
-
-
-def keep_solved(model: TrainedModel, samples: TaskSamples, report: Callable[[str], None] = print) -> TaskSamples:
-    """Samples of one task without the families that the model cannot do: those are named with their loss.
-
-    Raises:
-        InputError: it can do none of them.
-    """
-    if len(samples.families) < 2:
-        require_solved(model, samples.names[0], samples.validation)
-        return samples
-    target = model.config.prune.target_loss
-    losses = _full_task_losses(model, {name: family.validation for name, family in samples.families.items()})
-    found = ", ".join(f"{name} (the model has {loss:.3g})" for name, loss in losses.items() if not loss <= target)
-    kept = {name: samples.families[name] for name, loss in losses.items() if loss <= target}
-    said = f"task {samples.names[0]}: families above --config.prune.target_loss={target:g}"
-    if not kept:
-        raise InputError(f"{said} are all it was asked for: {found}; train it longer or raise the target")
-    if found:
-        report(f"{said} are left out: {found}")
-        others = {name: samples.families[name].heldout for name in losses if name not in kept}
-        samples = dataclasses.replace(samples, others={**others, **samples.others})
-    return mixture(samples, kept)
-
-
-def full_task_loss(config: Config, params: Params, batch: TaskBatch) -> float:
-    """Task loss in nats of the model itself."""
-    gated = gated_model(config, params, empty(config.model))
-    return task_loss(Evaluator(gated, batch, NO_TOKENS).full_logits())
-
-
-def _full_task_losses(model: TrainedModel, batches: Mapping[str, TaskBatch]) -> dict[str, float]:
-    """`full_task_loss` of several batches, of which programs run parts together."""
-    length = max(batch.tokens.shape[1] for batch in batches.values())
-    together = joined([padded(batch, length) for batch in batches.values()])
-    gated = gated_model(model.config, model.params, empty(model.config.model))
-    logits = Evaluator(gated, together, NO_TOKENS).full_logits()
-    ends = np.cumsum([len(batch.positions) for batch in batches.values()])
-    return dict(zip(batches, map(task_loss, np.split(logits, ends[:-1])), strict=True))
-
-
 def _allowing(evaluator: Evaluator, samples: TaskSamples, settings: PruneConfig, target: float) -> Evaluator:
     """See `Problem.allowing`."""
     if settings.search == "paper":
@@ -304,7 +225,7 @@ def _batches(
         length = rounded(max(batch.tokens.shape[1] for batch in batches), context)
         return [padded(batch, length) for batch in batches]
 
-    further = rows(train, slice(_further(samples)))
+    further = rows(train, slice(samples.further))
     chosen = by_task_and_length(joined(widened(validation, further)))
     (heldout,) = widened(samples.heldout)
     tokens, scale = shift_tokens(train), settings.largest_scale
@@ -316,20 +237,6 @@ def _batches(
     selection = Evaluator(gated, chosen, tokens, largest_scale=scale, upper_share=upper)
     selection = _allowing(selection, samples, settings, settings.selection_margin * settings.target_loss)
     return train, selection, Evaluator(one_set, by_length(heldout), tokens, largest_scale=scale)
-
-
-def _selected(samples: TaskSamples) -> int:
-    """Selection samples: twice as many as there are for validation, those too long for a mixture of families included,
-    so that each family fills whole batches of an evaluator."""
-    families = samples.families.values()
-    if len(families) < 2:
-        return 2 * len(samples.validation.positions)
-    return 2 * len(families) * min(len(family.validation.positions) for family in families)
-
-
-def _further(samples: TaskSamples) -> int:
-    """How many of the training samples, the first ones, are selection samples."""
-    return _selected(samples) - len(samples.validation.positions)
 
 
 def _as_wide(evaluator: Evaluator, other: Evaluator) -> Evaluator:

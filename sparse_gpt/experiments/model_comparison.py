@@ -9,8 +9,9 @@ import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits.evidence.curves import loss_versus_size, size_versus_target
-from sparse_gpt.circuits.problem import Problem, full_task_loss
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.search import populations
+from sparse_gpt.circuits.solved import full_task_loss
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import measures

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from sparse_gpt import config as configs
-from sparse_gpt.circuits.problem import Problem, require_solved
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.search.select import Selected, select
+from sparse_gpt.circuits.solved import require_solved
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import measures, plots

@@ -18,13 +18,14 @@ import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.card.card import candidate_of
-from sparse_gpt.circuits.problem import Problem, require_each_solved
+from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate as calibrated
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.search.warm_start import Known, ends, search_from
+from sparse_gpt.circuits.solved import require_each_solved
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import NODE_SITES, group_to_dict
 from sparse_gpt.errors import InputError

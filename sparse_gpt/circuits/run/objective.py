@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.run import statistics
-from sparse_gpt.circuits.run.task_batch import TaskBatch, answer_clusters
+from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.parameters import Leaf
 
 SMALLEST = 1e-6  # share of either side in what is matched
+MANY_ANSWERS = 16  # pairs of answers, from which on what a task asks for is a word
 SPREAD = 0.3  # of the largest loss: by how much a task's may lie below it and still count for a third of it
 
 
@@ -93,6 +94,15 @@ def losses_by_task(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.
         return max(found.value, upper_share * (found.interval or (0.0, 0.0))[1])
 
     return {int(i): loss(task == i) for i in np.unique(task)}
+
+
+def answer_clusters(batch: TaskBatch) -> np.ndarray:
+    """(B,) labels of samples whose losses are not independent: of a task that copies words, those whose pair has the
+    same two answers; else every pair is its own."""
+    answers = np.sort(np.stack([batch.answer, batch.foil], axis=1), axis=1)
+    _, label = np.unique(answers, axis=0, return_inverse=True)
+    label = label.reshape(-1)
+    return label if label.max() + 1 >= MANY_ANSWERS else np.arange(len(label)) // 2
 
 
 def weights_of_worst(

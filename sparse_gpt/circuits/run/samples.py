@@ -49,6 +49,16 @@ class TaskSamples:
         """The family that a minimal circuit is for: main, or the first one that was searched; "" without families."""
         return MAIN if MAIN in self.families else next(iter(self.families), "")
 
+    @property
+    def further(self) -> int:
+        """How many of the training samples, the first ones, are selection samples. With those for validation these are
+        twice as many as there are for validation, those too long for a mixture of families included, so that each
+        family fills whole batches of an evaluator."""
+        validation, families = len(self.validation.positions), self.families.values()
+        if len(families) < 2:
+            return validation
+        return 2 * len(families) * min(len(family.validation.positions) for family in families) - validation
+
     def only(self, family: str) -> "TaskSamples":
         """Samples for a search on one of the families alone; held-out ones of the rest are among the `others`."""
         others = {name: held.heldout for name, held in self.families.items() if name != family}

@@ -1,6 +1,6 @@
 """Samples of a task as arrays, and what is done to a batch of them before it meets a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from sparse_gpt.parameters import Leaf
 
 LEFT_OUT, BUCKET = 0.1, 8  # the longest pairs: their share, and what the tokens of all others are rounded up to
-MANY_ANSWERS = 16  # pairs of answers, from which on what a task asks for is a word
 LENGTHS = 32  # evaluated prompts are padded to a multiple of so many tokens: few programs serve all tasks
 
 
@@ -123,15 +122,6 @@ def _longest(lengths: np.ndarray) -> int:
     return -(-int(np.quantile(lengths, 1 - LEFT_OUT, method="inverted_cdf")) // BUCKET) * BUCKET
 
 
-def answer_clusters(batch: TaskBatch) -> np.ndarray:
-    """(B,) labels of samples whose losses are not independent: of a task that copies words, those whose pair has the
-    same two answers; else every pair is its own."""
-    answers = np.sort(np.stack([batch.answer, batch.foil], axis=1), axis=1)
-    _, label = np.unique(answers, axis=0, return_inverse=True)
-    label = label.reshape(-1)
-    return label if label.max() + 1 >= MANY_ANSWERS else np.arange(len(label)) // 2
-
-
 def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
     """Pairs of the batches, alternating, as far as the shortest one goes; `task` is a sample's batch."""
     pairs = min(len(batch.positions) for batch in batches) // 2
@@ -144,12 +134,3 @@ def interleave(batches: Sequence[TaskBatch]) -> TaskBatch:
         return np.stack(by_pair, axis=1).reshape(-1, *arrays[0].shape[1:])
 
     return TaskBatch(*(None if arrays[0] is None else woven(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def by_task(batch: TaskBatch, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """The rows of each task, by name; of a batch of one task, all."""
-    if batch.task is None:
-        yield names[0], np.arange(len(batch.positions))
-        return
-    for i, name in enumerate(names):
-        yield name, np.flatnonzero(batch.task == i)

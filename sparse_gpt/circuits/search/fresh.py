@@ -10,7 +10,7 @@ it does on samples as they come.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -22,15 +22,16 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.support import Support
-from sparse_gpt.circuits.run.task_batch import TaskBatch, joined, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, joined, padded, rows
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.circuits.search.integrated_gradients import path_gradient
+from sparse_gpt.circuits.search.minimize import Report
 from sparse_gpt.records.search import FreshCheck
 
 CHECKS = 3
+FRESH, FEWEST_FRESH = 8 * ROWS, ROWS // 2  # samples of one check
 POINTS = 8  # between a support and what it was part of
 WORST = ROWS  # samples of a check that failed, whose slopes say what comes back
-Report = Callable[[str], None]  # takes a line about the progress
 Minimize = Callable[[Support, Evaluator, int], dict[str, Support]]  # by stage, of the given round; at least one
 
 
@@ -72,7 +73,7 @@ def minimized_until_it_holds(
     """
     target, further, checks = problem.settings.target_loss, [], []
     supports = minimize(start, evaluator, 0)
-    for failed, batch in enumerate(problem.fresh(CHECKS), 1):
+    for failed, batch in enumerate(fresh_samples(problem, CHECKS), 1):
         (*_, support) = supports.values()
         means = dataclasses.replace(evaluator.on(batch), upper_share=0.0)  # there are enough samples for these
         fresh = problem.allowing(means, target)
@@ -94,6 +95,17 @@ def minimized_until_it_holds(
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
     return Held(supports, joined(further) if further else None, tuple(checks))
+
+
+def fresh_samples(problem: Problem, most: int) -> Iterator[TaskBatch]:
+    """At most so many batches of at most FRESH training samples that neither the selection nor another of them has; of
+    the paper's search, which accepts by the mean on its selection, none."""
+    if problem.settings.search != "path":
+        return
+    first, end = problem.samples.further, len(problem.train.positions)
+    for start in range(first, min(first + most * FRESH, end - FEWEST_FRESH + 1), FRESH):
+        batch = rows(problem.train, slice(start, start + FRESH))
+        yield by_task_and_length(padded(batch, problem.selection.batch.tokens.shape[1]))
 
 
 def give_back(
