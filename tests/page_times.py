@@ -16,8 +16,8 @@ import numpy as np
 
 from sparse_gpt import tasks
 from sparse_gpt.circuits.circuit import Circuit, load, nodes_of
-from sparse_gpt.circuits.model_graph import edges_between
-from sparse_gpt.circuits.nodes import from_vector
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.page.page import render
 from sparse_gpt.page.samples import offered_samples
@@ -47,7 +47,7 @@ def random_nodes(run: Workdir, count: int) -> Circuit:
         shift=(),
         edge_pruned=False,
         nodes=nodes_of(gates),
-        edges=edges_between(model, run.params, gates),
+        edges=ModelGraph(model, run.params).edges(to_vector(gates)),
         metrics={},
         values=random_vectors(run.config),
     )

@@ -11,8 +11,8 @@ import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
-from sparse_gpt.circuits.model_graph import edges_between
-from sparse_gpt.circuits.nodes import GateArrays
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import GateArrays, to_vector
 from sparse_gpt.circuits.run.edge_ablation import removable, without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.config import NODE_SITES, Config
@@ -49,7 +49,7 @@ def random_circuit(config: Config, params: Params, values: GateArrays, pruned: b
     """Half of all nodes and, where edges are pruned, half of those between them that can be removed."""
     rng = np.random.default_rng(5)
     gates = toy.random_gates(config, 3)
-    every = edges_between(config.model, params, gates)
+    every = ModelGraph(config.model, params).edges(to_vector(gates))
     stays = ~removable(config.model, every, gates) | (rng.random(len(every)) < 0.5) | (not pruned)
     return Circuit(
         task=task,

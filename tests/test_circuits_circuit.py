@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits import circuit as circuits
-from sparse_gpt.circuits import model_graph
 from sparse_gpt.circuits.circuit import Circuit, Edge
-from sparse_gpt.circuits.nodes import GateArrays
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import GateArrays, to_vector
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable, without_pruned_edges
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import Params
@@ -55,15 +56,15 @@ def test_edges_and_vocabulary_entries_against_a_slow_count(seed: int) -> None:
     config = circuits_model.config(position="concat", d_position=4)
     params = circuits_model.params(config, seed)
     gates = circuits_model.random_gates(config, seed, share=0.4)
-    edges = model_graph.edges_between(config.model, params, gates)
-    assert set(edges) == _slow_edges(config, params, gates)
-    assert len(edges) == len(set(edges)) == model_graph.count_edges(config.model, params, gates) > 20
+    support = Support(ModelGraph(config.model, params), to_vector(gates))
+    assert set(support.edges) == _slow_edges(config, params, gates)
+    assert len(support.edges) == len(set(support.edges)) == support.graph.count_edges(support.gates) > 20
     read = {n.channel for n in circuits.nodes_of(gates) if n.site in ("attn_in", "mlp_in") and n.channel < 16}
     written = {n.channel for n in circuits.nodes_of(gates) if n.site in ("attn_out", "mlp_out")}
     embedding = sum(params["wte"][token, channel] != 0 for token in range(24) for channel in read)
     unembedding = sum(params["lm_head"][channel, token] != 0 for token in range(24) for channel in written)
-    assert model_graph.embedding_edges(config.model, params, gates) == embedding
-    assert model_graph.unembedding_edges(config.model, params, gates) == unembedding
+    assert support.embedding_edges == embedding
+    assert support.unembedding_edges == unembedding
 
 
 def test_nodes_round_trip() -> None:
@@ -78,7 +79,7 @@ def _circuit(config: Config, params: Params, seed: int, kept_share: float = 1.0)
     gates = circuits_model.random_gates(config, seed, share=0.6)
     for head in (0, 4):  # a closed channel in every head, so that every edge can be removed
         gates["attn_v"][:, head] = 0
-    every = model_graph.edges_between(config.model, params, gates)
+    every = ModelGraph(config.model, params).edges(to_vector(gates))
     assert removable(config.model, every, gates).all()
     keep = np.random.default_rng(seed).random(len(every)) < kept_share
     return Circuit(
@@ -171,7 +172,7 @@ def test_removed_edges_matter_and_no_removed_edge_changes_nothing() -> None:
     params, batch = circuits_model.params(config), circuits_model.batch(16, seed=5)
     gates = _circuit(config, params, seed=4).gates(config.model)
     model = gated_model(config, params, circuits_model.random_vectors(config, 5))
-    every = model_graph.edges_between(config.model, params, gates)
+    every = ModelGraph(config.model, params).edges(to_vector(gates))
     places = edge_places(config.model, every)
     run = jax.jit(lambda model, gates, kept: ablate_edges(model, gates, places, kept).answer_logits(gates, batch))
     kept = np.ones(len(places), np.float32)
@@ -187,7 +188,7 @@ def test_a_head_without_a_closed_channel_keeps_its_edges() -> None:
     gates = circuits_model.random_gates(config, seed=1)
     gates["attn_v"][:] = 1
     gates["attn_v"][0, 1] = 0  # layer 0, head 0 has a closed channel
-    every = model_graph.edges_between(config.model, params, gates)
+    every = ModelGraph(config.model, params).edges(to_vector(gates))
     may_go = {(e.source.layer, e.source.channel // 4) for e in every if e.target.site == "attn_out"}
     free = removable(config.model, every, gates)
     assert {(0, 0), (0, 1), (1, 0), (1, 1)} == may_go

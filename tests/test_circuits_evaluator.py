@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.model_graph import edges_between
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.run import calibration, packed_batch
 from sparse_gpt.circuits.run import evaluator as evaluation
@@ -256,9 +256,7 @@ def test_each_candidate_runs_in_the_fastest_model_that_holds_it(monkeypatch: pyt
     monkeypatch.setattr(Evaluator, "_pieces", counted)
     np.testing.assert_allclose(within.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-4)
     assert sorted(ran) == [(False, 3)] * 2 + [(True, 4)] * 2
-    places = edge_places(
-        CONFIG.model, edges_between(CONFIG.model, circuits_model.params(CONFIG), from_vector(sets[0], CONFIG.model))[:9]
-    )
+    places = edge_places(CONFIG.model, ModelGraph(CONFIG.model, circuits_model.params(CONFIG)).edges(sets[0])[:9])
     kept = (np.random.default_rng(0).random((7, 9)) < 0.5).astype(np.float32)
     cut = Candidates(sets, places, kept)
     np.testing.assert_allclose(within.logits(cut), whole.logits(cut), rtol=1e-4, atol=1e-4)
@@ -285,7 +283,7 @@ def test_slopes_foretell_the_removal_of_one_item() -> None:
     evaluator = Evaluator(model, batch, NO_TOKENS)
     gates = circuits_model.random_gates(CONFIG, seed=7)
     gates["attn_v"][:, [0, 4]] = 0
-    every = edges_between(CONFIG.model, circuits_model.params(CONFIG), gates)
+    every = ModelGraph(CONFIG.model, circuits_model.params(CONFIG)).edges(to_vector(gates))
     places, vector = edge_places(CONFIG.model, every), to_vector(gates)
     nodes, edges = evaluator.slopes(Candidates(vector[None], places))
     own = calibration.Calibration(

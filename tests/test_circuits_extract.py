@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
-from sparse_gpt.circuits.model_graph import edges_between
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.packed_batch import packed
 from sparse_gpt.circuits.run.standalone.build import extract
@@ -30,7 +31,7 @@ def _circuit(config: Config, share: float, kept_share: float, seed: int = 4) -> 
     for site in ("attn_q", "attn_k", "attn_v"):
         gates[site][1, 4:] = 0
     gates["attn_q"][: 2 if kept_share < 1 else 1, :4] = 0
-    every = edges_between(config.model, params, gates)
+    every = ModelGraph(config.model, params).edges(to_vector(gates))
     keep = np.random.default_rng(seed).random(len(every)) < kept_share
     return Circuit(
         task="toy",

@@ -26,7 +26,7 @@ from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.evidence import baselines, controls
 from sparse_gpt.circuits.evidence.controls import leave_one_out
 from sparse_gpt.circuits.evidence.curves import loss_versus_size
-from sparse_gpt.circuits.model_graph import ModelGraph, matrix
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
 from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run import calibration, evaluator
@@ -322,7 +322,7 @@ def test_redrawn_values(result: FoundCircuit) -> None:
         if edge not in support.edges:
             assert (new == 0).all()
             continue
-        pool = matrix(CONFIG.model, PARAMS, edge.target.site, edge.target.layer)
+        pool = graph.matrix(edge.target.site, edge.target.layer)
         assert np.isclose(new[:, None], pool[pool != 0][None], rtol=1e-5).any(axis=1).all()
         changed += not np.allclose(new, edge.weight)
     assert changed > len(support.edges) / 2

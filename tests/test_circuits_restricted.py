@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.model_graph import edges_between
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.run import evaluator
 from sparse_gpt.circuits.run.candidates import Candidates
@@ -47,7 +47,7 @@ def _parts(config: Config, support: np.ndarray, count: int = 11) -> Candidates:
     rng = np.random.default_rng(0)
     gates = support * (rng.random((count, len(support))) < np.linspace(1, 0.3, count)[:, None])
     layered = from_vector(support, config.model)
-    every = edges_between(config.model, circuits_model.params(config), layered)
+    every = ModelGraph(config.model, circuits_model.params(config)).edges(to_vector(layered))
     some = [edge for edge, free in zip(every, removable(config.model, every, layered), strict=True) if free]
     kept = (rng.random((count, len(some))) < 0.7) * rng.choice([1, 1, -0.5, 2], (count, len(some)))
     return Candidates(gates.astype(np.float32), edge_places(config.model, some), kept.astype(np.float32))

@@ -11,7 +11,8 @@ import pytest
 
 from sparse_gpt import stored
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.circuits.model_graph import edges_between
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.model import build
 from sparse_gpt.page.gallery import _name_of
 from sparse_gpt.workdir import Workdir
@@ -29,7 +30,7 @@ def half_of(run: Workdir, circuit: Circuit) -> Circuit:
     """A circuit of every second node of another, louder."""
     nodes = circuit.nodes[::2]
     gates = dataclasses.replace(circuit, nodes=nodes).gates(run.config.model)
-    edges = edges_between(run.config.model, run.params, gates)
+    edges = ModelGraph(run.config.model, run.params).edges(to_vector(gates))
     return dataclasses.replace(circuit, nodes=nodes, edges=edges, edge_pruned=False, scale=2.5)
 
 

@@ -10,7 +10,6 @@ import pytest
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.page.formation import formation_of
 from sparse_gpt.records import Edge, Formation, NodeEntry
-from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.formation import Checkpoint, FormingCircuit, FormingNode
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -43,7 +42,7 @@ def formation(folder: Path) -> Formation:
     circuits = {10: forming((other,), "later", 0), 20: forming(half, "earlier", 0.5), 30: forming(nodes, "final", 1)}
     return Formation(
         task=TASK,
-        circuit_sha256=circuit_sha256(circuit.to_dict()),
+        circuit_sha256=circuit.sha256,
         target_loss=0.15,
         checkpoints=tuple(
             Checkpoint(

@@ -11,7 +11,7 @@ from sparse_gpt import tasks
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.records import Card
-from sparse_gpt.records.card import CardRow, SampleLosses, circuit_sha256
+from sparse_gpt.records.card import CardRow, SampleLosses
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
 from tests.inprocess import launch_here
@@ -49,7 +49,7 @@ ROWS = (
 def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     folder = write_workdir(tmp_path_factory.mktemp("sceptic") / "run")
     place = folder / "circuits" / TASK
-    sha = circuit_sha256(load(place).to_dict())
+    sha = load(place).sha256
     losses = {"text": SampleLosses(role="wild", words=("a", "b"), circuit=(0.0, 0.0), model=(0.0, 0.0))}
     Card(task=TASK, circuit_sha256=sha, rows=ROWS, losses=losses).write(place / "card.json")
     done = launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl")

@@ -113,6 +113,11 @@ class Circuit:
         tree: Tree = json.loads(json.dumps(self.record().tree()))
         return tree
 
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of what circuit.json holds, as cards and formations name the circuit they are of."""
+        return records.card.circuit_sha256(self.to_dict())
+
     def draw(self, traces: records.Traces | None = None) -> str:
         """The circuit as SVG; with its traces also tokens, logits and what nodes respond to.
 

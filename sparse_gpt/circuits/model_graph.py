@@ -1,23 +1,18 @@
 """The model as a graph: nodes, the gates that open them, and the edges between them.
 
-Counted beside the edges, over the whole vocabulary:
-  * embedding edges: nonzero entries (token, channel) of the token embedding on residual channels that some node at
-    attn_in or mlp_in reads;
-  * unembedding edges: nonzero entries (channel, token) of the unembedding on residual channels that some node at
-    attn_out or mlp_out writes.
-
 With tied gates (`prune.tie_qk`) the q and the k channel of one index share a gate. A vector over gates is then kept at
 its full length (nodes,), with zeros at the second node of every tied pair.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_vector
-from sparse_gpt.config import READS, WRITES, ModelConfig
+from sparse_gpt.circuits.nodes import GateArrays, empty, from_vector, tied_nodes, to_vector
+from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Node
 
@@ -58,57 +53,61 @@ class ModelGraph:
         """A gate vector with one entry per gate; `vector[gate_of]` expands it to nodes again."""
         return gates * (self.gate_of == np.arange(len(self.gate_of)))
 
+    def matrix(self, site: str, layer: int) -> np.ndarray:
+        """The weights (source width, site width) that lead to `site`."""
+        _, (part, name) = SOURCES[site]
+        kernel = np.asarray(self.params[f"h_{layer}"][part][name]["kernel"])
+        if name != "c_attn":
+            return kernel
+        return np.split(kernel, 3, axis=1)[("attn_q", "attn_k", "attn_v").index(site)]
+
+    def matrices(self) -> Iterator[tuple[str, str, int, np.ndarray]]:
+        """(source, site, layer, weights) of every matrix, in the order of SOURCES."""
+        for site, (source, _) in SOURCES.items():
+            for layer in range(self.config.n_layer):
+                yield source, site, layer, self.matrix(site, layer)
+
+    def sums_of_each(self, value: Callable[[np.ndarray], np.ndarray]) -> GateArrays:
+        """site -> (n_layer, width) float32: sums, over the weights into and out of each node, of what `value` makes of
+        a matrix of weights."""
+        found = empty(self.config)
+        for source, site, layer, weights in self.matrices():
+            entries = value(weights)
+            found[source][layer] += entries.sum(axis=1)
+            found[site][layer] += entries.sum(axis=0)
+        return found
+
     def edges(self, gates: np.ndarray) -> tuple[Edge, ...]:
-        """Every edge between the open nodes of a gate vector (nodes,)."""
-        return edges_between(self.config, self.params, from_vector(gates, self.config))
+        """Every edge, a nonzero weight, between two open nodes of a gate vector (nodes,)."""
+        layered, edges = from_vector(gates, self.config), []
+        for source, site, layer, weights in self.matrices():
+            joined = (weights != 0) & (layered[source][layer] > 0)[:, None] & (layered[site][layer] > 0)[None, :]
+            for i, j in np.argwhere(joined):
+                ends = Node(layer, source, int(i)), Node(layer, site, int(j))
+                edges.append(Edge(*ends, float(weights[i, j])))
+        return tuple(edges)
 
     def edges_of_each(self, gates: np.ndarray) -> np.ndarray:
         """(nodes,) how many edges between the open nodes of a gate vector (nodes,) begin or end at each of them."""
         layered = from_vector(gates, self.config)
         found = {site: np.zeros(value.shape, np.int64) for site, value in layered.items()}
-        for site, (source, _) in SOURCES.items():
-            for layer in range(self.config.n_layer):
-                joined = matrix(self.config, self.params, site, layer) != 0
-                joined &= (layered[source][layer] > 0)[:, None] & (layered[site][layer] > 0)[None, :]
-                found[source][layer] += joined.sum(axis=1)
-                found[site][layer] += joined.sum(axis=0)
+        for source, site, layer, weights in self.matrices():
+            joined = (weights != 0) & (layered[source][layer] > 0)[:, None] & (layered[site][layer] > 0)[None, :]
+            found[source][layer] += joined.sum(axis=1)
+            found[site][layer] += joined.sum(axis=0)
         return to_vector(found)
 
     def count_edges(self, gates: np.ndarray) -> int:
-        """len(edges(gates))."""
-        return count_edges(self.config, self.params, from_vector(gates, self.config))
+        """len(edges(gates)), without making them."""
+        layered, total = from_vector(gates, self.config), 0
+        for source, site, layer, weights in self.matrices():
+            total += int(np.count_nonzero(weights[np.ix_(layered[source][layer] > 0, layered[site][layer] > 0)]))
+        return total
 
-
-def matrix(model: ModelConfig, params: Params, site: str, layer: int) -> np.ndarray:
-    """The weights (source width, site width) that lead to `site`."""
-    _, (part, name) = SOURCES[site]
-    kernel = np.asarray(params[f"h_{layer}"][part][name]["kernel"])
-    if name != "c_attn":
-        return kernel
-    return np.split(kernel, 3, axis=1)[("attn_q", "attn_k", "attn_v").index(site)]
-
-
-def edges_between(model: ModelConfig, params: Params, gates: GateArrays) -> tuple[Edge, ...]:
-    """Every nonzero weight between two open nodes."""
-    edges = []
-    for site, (source, _) in SOURCES.items():
-        for layer in range(model.n_layer):
-            weights = matrix(model, params, site, layer)
-            joined = (weights != 0) & (gates[source][layer] > 0)[:, None] & (gates[site][layer] > 0)[None, :]
-            for i, j in np.argwhere(joined):
-                ends = Node(layer, source, int(i)), Node(layer, site, int(j))
-                edges.append(Edge(*ends, float(weights[i, j])))
-    return tuple(edges)
-
-
-def count_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
-    """len(edges_between(...)), without making them."""
-    total = 0
-    for site, (source, _) in SOURCES.items():
-        for layer in range(model.n_layer):
-            joined = matrix(model, params, site, layer)[np.ix_(gates[source][layer] > 0, gates[site][layer] > 0)]
-            total += int(np.count_nonzero(joined))
-    return total
+    @property
+    def unembedding(self) -> np.ndarray:
+        """(d_model, vocabulary)."""
+        return np.asarray(self.params["wte"]).T if self.config.tied else np.asarray(self.params["lm_head"])
 
 
 def residual_channels(gates: GateArrays, sites: tuple[str, ...], d_model: int) -> np.ndarray:
@@ -117,20 +116,3 @@ def residual_channels(gates: GateArrays, sites: tuple[str, ...], d_model: int) -
     for site in sites:
         used |= np.any(gates[site][:, :d_model] > 0, axis=0)
     return np.flatnonzero(used)
-
-
-def unembedding(model: ModelConfig, params: Params) -> np.ndarray:
-    """(d_model, vocabulary)."""
-    return np.asarray(params["wte"]).T if model.tied else np.asarray(params["lm_head"])
-
-
-def embedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
-    """Number of embedding edges, see the top of this file."""
-    read = residual_channels(gates, READS, model.d_model)
-    return int(np.count_nonzero(np.asarray(params["wte"])[:, read]))
-
-
-def unembedding_edges(model: ModelConfig, params: Params, gates: GateArrays) -> int:
-    """Number of unembedding edges, see the top of this file."""
-    written = residual_channels(gates, WRITES, model.d_model)
-    return int(np.count_nonzero(unembedding(model, params)[written]))

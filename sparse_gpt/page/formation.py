@@ -5,13 +5,12 @@ from sparse_gpt.config import NODE_SITES
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.io import Tree
 from sparse_gpt.records import Edge, Formation, Node, NodeEntry
-from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.circuit import Circuit as CircuitRecord
 
 
 def formation_of(circuit: Circuit, found: Formation | None) -> Formation | None:
     """A formation as it was read, if it is of this circuit and not of an older one."""
-    same = found is not None and found.circuit_sha256 == circuit_sha256(circuit.to_dict())
+    same = found is not None and found.circuit_sha256 == circuit.sha256
     return found if same else None
 
 

@@ -21,7 +21,6 @@ from sparse_gpt.page.modules import FOLDER, join_modules
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.page.weights import as_text, pack_model
 from sparse_gpt.records import Card, Contexts, Formation, Traces
-from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.files import read_labels
 from sparse_gpt.report.rendering import TEMPLATES
 from sparse_gpt.report.verdicts import count, samples, sentence
@@ -231,7 +230,7 @@ def shown_contexts(entry: Tree) -> Tree:
 def _card(folder: Path, circuit: Circuit) -> Card | None:
     """The report card, if there is one of this circuit."""
     card = Card.read_if_any(folder / "card.json")
-    same = card is not None and card.circuit_sha256 in ("", circuit_sha256(circuit.to_dict()))
+    same = card is not None and card.circuit_sha256 in ("", circuit.sha256)
     return card if same else None
 
 

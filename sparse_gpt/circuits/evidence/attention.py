@@ -1,23 +1,32 @@
-"""Attention weights of one head from its recorded queries and keys."""
+"""Attention weights of one head from recorded queries and keys."""
 
 import numpy as np
 
+from sparse_gpt.config import ModelConfig
+from sparse_gpt.parameters import Params
 
-def attention_weights(q: np.ndarray, k: np.ndarray, sink: float | None) -> np.ndarray:
+
+def head_attention(
+    model: ModelConfig, params: Params, q: np.ndarray, k: np.ndarray, layer: int, head: int
+) -> np.ndarray:
     """Causal attention of one head.
 
     Args:
-      q: (..., T, d_head) queries.
-      k: (..., T, d_head) keys.
-      sink: the head's learned logit of looking nowhere; None without one.
+      model: sizes.
+      params: of the model, for the head's sink if it has one.
+      q: (..., T, n_head * d_head) queries of the layer.
+      k: (..., T, n_head * d_head) keys of the layer.
+      layer: of the head.
+      head: its index.
 
     Returns:
       (..., T, T + 1) float64: a row of weights per query, the sink's share last; rows sum to 1.
     """
-    q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
-    scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+    channels = slice(head * model.d_head, (head + 1) * model.d_head)
+    q, k = (np.asarray(each[..., channels], np.float64) for each in (q, k))
+    scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(model.d_head)
     scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
-    last = np.full((*scores.shape[:-1], 1), -np.inf if sink is None else sink)
-    scores = np.concatenate([scores, last], axis=-1)
+    sink = float(np.asarray(params[f"h_{layer}"]["attn"]["sink"])[head]) if model.attention_sink else -np.inf
+    scores = np.concatenate([scores, np.full((*scores.shape[:-1], 1), sink)], axis=-1)
     weights: np.ndarray = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)

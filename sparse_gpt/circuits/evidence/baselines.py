@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 
 from sparse_gpt.circuits.evidence import curves
-from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph, matrix
-from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import GateArrays, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
@@ -129,10 +129,4 @@ def importances(
 
 def weight_magnitudes(graph: ModelGraph) -> GateArrays:
     """site -> (n_layer, width): Euclidean norm of a node's block weights, those that lead to it and those it feeds."""
-    squares = empty(graph.config)
-    for site, (source, _) in SOURCES.items():
-        for layer in range(graph.config.n_layer):
-            square = np.square(matrix(graph.config, graph.params, site, layer))
-            squares[source][layer] += square.sum(axis=1)
-            squares[site][layer] += square.sum(axis=0)
-    return {site: np.sqrt(value) for site, value in squares.items()}
+    return {site: np.sqrt(value) for site, value in graph.sums_of_each(np.square).items()}

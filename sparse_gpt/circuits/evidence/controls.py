@@ -5,7 +5,6 @@ import dataclasses
 
 import numpy as np
 
-from sparse_gpt.circuits.model_graph import matrix
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
@@ -48,7 +47,7 @@ def redraw_weights(support: Support, draws: int, seed: int) -> Candidates:
         matrices.setdefault((target.site, target.layer), []).append(i)
     rng = np.random.default_rng(seed)
     for (site, layer), index in matrices.items():
-        entries = matrix(graph.config, graph.params, site, layer)
+        entries = graph.matrix(site, layer)
         weights = np.array([support.every[i].weight for i in index])
         for draw in range(draws):
             factors[draw, index] = rng.choice(entries[entries != 0], len(index), replace=False) / weights

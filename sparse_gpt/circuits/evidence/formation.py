@@ -33,7 +33,6 @@ from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.progress import ProgressBar
 from sparse_gpt.records import Calibration, Edge, Formation, Node, NodeEntry, converted
-from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.formation import Checkpoint, FormingCircuit, FormingNode
 
 TINY = 1e-20  # product of two deviations below which values count as constant
@@ -57,7 +56,7 @@ class Moment(NamedTuple):
 def made_for(problem: Problem, final: Circuit, steps: Sequence[int]) -> dict[str, Any]:
     """What every stage of `formation` depends on."""
     return {
-        "circuit_sha256": circuit_sha256(final.to_dict()),
+        "circuit_sha256": final.sha256,
         "params_sha256": final.params_sha256,
         "checkpoints": list(steps),  # "steps" is a setting of searches
         **group_to_dict(problem.settings),
@@ -85,7 +84,7 @@ def formation(
         circuits = walk.forwards(solved, walk.backwards(solved))
     return Formation(
         task=final.task,
-        circuit_sha256=circuit_sha256(final.to_dict()),
+        circuit_sha256=final.sha256,
         target_loss=last.settings.target_loss,
         checkpoints=tuple(
             Checkpoint(

@@ -7,7 +7,6 @@ import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.paths import path_statistics
-from sparse_gpt.circuits.model_graph import embedding_edges, unembedding_edges
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
@@ -22,7 +21,7 @@ Metrics = dict[str, float]
 
 def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskLosses]]:
     """Sizes and losses of a circuit; and the losses of each of several tasks, with its name."""
-    heldout, graph, support = problem.heldout, problem.graph, candidate.support
+    heldout, support = problem.heldout, candidate.support
     logits, full = heldout.logits(support.candidates)[0], heldout.full_logits()
     ablated = heldout.logits(Candidates(1 - support.gates[None, :]))[0]
     calibrated = calibrate(logits, candidate.calibration, heldout.index)
@@ -40,8 +39,8 @@ def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskL
     sizes = {
         "nodes": support.size,
         "edges": len(support.edges),
-        "embedding_edges": embedding_edges(graph.config, graph.params, support.layered),
-        "unembedding_edges": unembedding_edges(graph.config, graph.params, support.layered),
+        "embedding_edges": support.embedding_edges,
+        "unembedding_edges": support.unembedding_edges,
     }
     names = problem.samples.names if len(problem.samples.names) > 1 else ()
     by_task = [TaskLosses(task=name, **losses(heldout.batch.task == i)) for i, name in enumerate(names)]

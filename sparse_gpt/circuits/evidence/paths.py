@@ -16,8 +16,7 @@ import msgspec
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
-from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph, matrix, unembedding
-from sparse_gpt.circuits.nodes import empty
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.config import NODE_SITES, READS, WRITES
 from sparse_gpt.records import Node
 from sparse_gpt.records.circuit import NodeEdges, Paths, PathStatistics, TokenPath
@@ -72,12 +71,7 @@ def path_statistics(
 
 def used_edges(nodes: Sequence[Node], edges: Sequence[Edge], graph: ModelGraph) -> tuple[NodeEdges, ...]:
     """Per node: how many of the nonzero block weights into and out of it are edges of the circuit."""
-    total = empty(graph.config)
-    for site, (source, _) in SOURCES.items():
-        for layer in range(graph.config.n_layer):
-            present = matrix(graph.config, graph.params, site, layer) != 0
-            total[source][layer] += present.sum(axis=1)
-            total[site][layer] += present.sum(axis=0)
+    total = graph.sums_of_each(lambda weights: weights != 0)
     used = dict.fromkeys(nodes, 0)
     for edge in edges:
         used[edge.source] += 1
@@ -97,7 +91,7 @@ def paths(
     token and logit."""
     onward = _hops(nodes, edges, graph.config.d_head)
     embedding = np.asarray(graph.params["wte"]).T
-    head = unembedding(graph.config, graph.params)
+    head = graph.unembedding
     from_tokens, chains = dict.fromkeys(nodes, 0), dict.fromkeys(nodes, 0)
     best: dict[Node, list[Path]] = {node: [] for node in nodes}
     count = total_chains = 0

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit
-from sparse_gpt.circuits.evidence.attention import attention_weights
-from sparse_gpt.circuits.model_graph import residual_channels, unembedding
+from sparse_gpt.circuits.evidence.attention import head_attention
+from sparse_gpt.circuits.model_graph import ModelGraph, residual_channels
 from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
@@ -27,26 +27,12 @@ TRACED_SAMPLES = 6
 
 
 def trace(problem: Problem, circuit: Circuit) -> Traces | None:
-    """What the circuit does on the first held-out samples; None when the model has no `token_text`."""
-    token_text = problem.model.token_text
+    """Activations, attention and logits of a circuit on the first held-out samples; its calibration enters
+    `logit_difference_circuit`. None when the model has no `token_text`."""
+    token_text, gated = problem.model.token_text, problem.heldout.gated
     if token_text is None:
         return None
-    some = rows(problem.samples.heldout, slice(TRACED_SAMPLES))
-    return traces(problem.heldout.gated, circuit, some, "heldout", token_text)
-
-
-def traces(
-    gated: GatedModel, circuit: Circuit, samples: TaskBatch, split: str, token_text: Callable[[int], str]
-) -> Traces:
-    """Activations, attention and logits of a circuit on a few prompts.
-
-    Args:
-      gated: the model the circuit lives in.
-      circuit: whose nodes are traced; its calibration enters `logit_difference_circuit`.
-      samples: a few prompts.
-      split: where they come from, as the file says.
-      token_text: text of a token id.
-    """
+    samples = rows(problem.samples.heldout, slice(TRACED_SAMPLES))
     gates = circuit.gates(gated.model.config)
     full = Evaluator(gated, samples, NO_TOKENS).full_logits()
     gated_logits, seen = jax.device_get(_record(without_pruned_edges(gated, circuit), gates, samples))
@@ -60,7 +46,7 @@ def traces(
         )
         entries.append(
             Sample(
-                split=split,
+                split="heldout",
                 tokens=tuple(token_text(int(token)) for token in samples.tokens[row, :length]),
                 answer=token_text(answer),
                 foil=token_text(foil),
@@ -70,7 +56,7 @@ def traces(
                 attention=_attention(gated, circuit, seen, row, length),
             )
         )
-    of_prompts, of_answers = _vocabulary_entries(gated, gates, samples, token_text)
+    of_prompts, of_answers = _vocabulary_entries(problem.graph, gates, samples, token_text)
     return Traces(
         task=circuit.task,
         site_widths=site_widths(gated.model.config),
@@ -115,25 +101,20 @@ def _attention(
     )
     found = {}
     for layer, head in heads:
-        channels = slice(head * m.d_head, (head + 1) * m.d_head)
-        q, k = (seen[site][layer][row, :length, channels] for site in ("attn_q", "attn_k"))
-        sink = None
-        if m.attention_sink:
-            sink = float(np.asarray(gated.params[f"h_{layer}"]["attn"]["sink"])[head])
-        found[f"{layer}.{head}"] = tuple(_rounded(weights) for weights in attention_weights(q, k, sink)[:, :-1])
+        q, k = (seen[site][layer][row, :length] for site in ("attn_q", "attn_k"))
+        weights = head_attention(m, gated.params, q, k, layer, head)
+        found[f"{layer}.{head}"] = tuple(_rounded(each) for each in weights[:, :-1])
     return found
 
 
 def _vocabulary_entries(
-    gated: GatedModel, gates: dict[str, np.ndarray], samples: TaskBatch, token_text: Callable[[int], str]
+    graph: ModelGraph, gates: dict[str, np.ndarray], samples: TaskBatch, token_text: Callable[[int], str]
 ) -> tuple[tuple[VocabularyEntry, ...], tuple[VocabularyEntry, ...]]:
     """Embedding entries of the samples' tokens on channels the circuit reads, unembedding entries of answers and foils
     on channels it writes or reads."""
-    m = gated.model.config
-    read = residual_channels(gates, READS, m.d_model)
-    written = residual_channels(gates, WRITES, m.d_model)
+    read, written = (residual_channels(gates, sites, graph.config.d_model) for sites in (READS, WRITES))
     seen = np.arange(samples.tokens.shape[1])[None, :] <= samples.positions[:, None]
-    wte, head = np.asarray(gated.params["wte"]), unembedding(m, gated.params).T
+    wte, head = np.asarray(graph.params["wte"]), graph.unembedding.T
 
     def entries(table: np.ndarray, tokens: np.ndarray, channels: np.ndarray) -> tuple[VocabularyEntry, ...]:
         return tuple(

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, Edge
-from sparse_gpt.circuits.model_graph import SOURCES, edges_between
-from sparse_gpt.circuits.nodes import GateArrays, Gates
+from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph
+from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.model.taps import site_widths
@@ -111,7 +111,7 @@ def without_pruned_edges(gated: GatedModel, circuit: Circuit) -> GatedModel:
         return gated
     m = gated.model.config
     gates, kept = circuit.gates(m), {(edge.source, edge.target) for edge in circuit.edges}
-    every = edges_between(m, gated.params, gates)
+    every = ModelGraph(m, gated.params).edges(to_vector(gates))
     places = edge_places(m, every)
     stays = np.zeros(len(places), np.float32)
     stays[: len(every)] = [(edge.source, edge.target) in kept for edge in every]

@@ -6,11 +6,12 @@ import functools
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge, nodes_of
-from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.model_graph import ModelGraph, residual_channels
 from sparse_gpt.circuits.nodes import GateArrays, from_vector
 from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
+from sparse_gpt.config import READS, WRITES
 from sparse_gpt.records import Node
 
 
@@ -68,6 +69,20 @@ class Support:
     def nodes(self) -> tuple[Node, ...]:
         """Its nodes, in the order of the gates."""
         return nodes_of(self.layered)
+
+    @property
+    def embedding_edges(self) -> int:
+        """Nonzero entries (token, channel) of the token embedding on residual channels that one of its nodes at attn_in
+        or mlp_in reads."""
+        read = residual_channels(self.layered, READS, self.graph.config.d_model)
+        return int(np.count_nonzero(np.asarray(self.graph.params["wte"])[:, read]))
+
+    @property
+    def unembedding_edges(self) -> int:
+        """Nonzero entries (channel, token) of the unembedding on residual channels that one of its nodes at attn_out or
+        mlp_out writes."""
+        written = residual_channels(self.layered, WRITES, self.graph.config.d_model)
+        return int(np.count_nonzero(self.graph.unembedding[written]))
 
     @property
     def candidates(self) -> Candidates:

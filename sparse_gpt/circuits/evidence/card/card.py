@@ -21,7 +21,7 @@ from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json
 from sparse_gpt.records import Card
-from sparse_gpt.records.card import CardRow, SampleLosses, Verdict, circuit_sha256
+from sparse_gpt.records.card import CardRow, SampleLosses, Verdict
 
 Row = Callable[[Subject, Samples], Measurement]
 ROWS: Mapping[str, Row] = {
@@ -102,7 +102,7 @@ def judge(
     return Card(
         task=circuit.task,
         params_sha256=circuit.params_sha256,
-        circuit_sha256=circuit_sha256(circuit.to_dict()),
+        circuit_sha256=circuit.sha256,
         rows=tuple(found),
         losses={name: _losses(subject, each) for name, each in subject.samples.items()},
         seconds=round(time.perf_counter() - started, 2),
@@ -120,7 +120,7 @@ def keep_card(problem: Problem, circuit: Circuit, stages: Stages, find: Find, pr
         with tqdm(desc="card", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
             return judge(problem, circuit, names, find=find, report=bar.set_postfix_str)
 
-    return stages.run_record("card", [asked, circuit_sha256(circuit.to_dict())], Card, make)
+    return stages.run_record("card", [asked, circuit.sha256], Card, make)
 
 
 def read(path: Path) -> Card | None:

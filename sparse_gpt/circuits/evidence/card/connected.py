@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_gpt.circuits.model_graph import SOURCES, matrix
+from sparse_gpt.circuits.model_graph import SOURCES
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.config import ModelConfig
@@ -40,8 +40,8 @@ class _Walk:
     """Draws paths backwards: from a node that writes into the stream, through its sublayer, to what wrote before."""
 
     def __init__(self, problem: Problem, rng: np.random.Generator):
+        self.graph, self.rng = problem.graph, rng
         self.config: ModelConfig = problem.graph.config
-        self.params, self.rng = problem.graph.params, rng
         self.open: GateArrays = from_vector(problem.searchable_nodes, self.config)
 
     def path(self) -> list[tuple[str, int, int]]:
@@ -87,6 +87,6 @@ class _Walk:
         if not self.open[site][layer, channel]:
             return None
         source = SOURCES[site][0]
-        joined = (matrix(self.config, self.params, site, layer)[:, channel] != 0) & (self.open[source][layer] > 0)
+        joined = (self.graph.matrix(site, layer)[:, channel] != 0) & (self.open[source][layer] > 0)
         at = np.flatnonzero(joined)
         return int(self.rng.choice(at)) if len(at) else None

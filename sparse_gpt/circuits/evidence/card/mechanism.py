@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_gpt.circuits.evidence.attention import attention_weights
+from sparse_gpt.circuits.evidence.attention import head_attention
 from sparse_gpt.circuits.evidence.card.closing import recalibrated
 from sparse_gpt.circuits.evidence.card.inside import Inside, Place, Recording, run_within
 from sparse_gpt.circuits.evidence.card.subject import (
@@ -86,13 +86,9 @@ def attention(subject: Subject, samples: Samples) -> Measurement:
 
 def _pattern(subject: Subject, recording: Recording, layer: int, head: int) -> np.ndarray:
     """(B, T, T + 1) attention of one head, the sink's share last."""
-    config = subject.problem.graph.config
-    channels = slice(head * config.d_head, (head + 1) * config.d_head)
-    q, k = (np.asarray(recording[site, layer])[:, :, channels] for site in ("attn_q", "attn_k"))
-    sink = None
-    if config.attention_sink:
-        sink = float(np.asarray(subject.problem.graph.params[f"h_{layer}"]["attn"]["sink"])[head])
-    return attention_weights(q, k, sink)
+    graph = subject.problem.graph
+    q, k = (np.asarray(recording[site, layer]) for site in ("attn_q", "attn_k"))
+    return head_attention(graph.config, graph.params, q, k, layer, head)
 
 
 def _entropy(weights: np.ndarray) -> np.ndarray:

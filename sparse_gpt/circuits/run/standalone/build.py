@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit
-from sparse_gpt.circuits.model_graph import unembedding
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel
@@ -99,7 +99,7 @@ class _Builder:
             squares=np.sum(self.rest**2, axis=1),
             scale=scale[order],
             shift=shift[order],
-            head=unembedding(m, p)[order],
+            head=ModelGraph(m, p).unembedding[order],
             bias=p["final_logits_bias"] if m.final_bias else np.zeros(m.vocab_size),
             bigram=p["bigram"] if m.bigram else np.zeros((1, 1)),
             layer_norm=m.norm != "rms",
