@@ -17,7 +17,6 @@ from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch
-from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.config import Config, ModelConfig, PruneConfig, SparsityConfig, TrainConfig
 from sparse_gpt.parameters import Params, parameter_table, unflatten
 
@@ -180,7 +179,7 @@ def problem(
 
 def candidate(problem: Problem, nodes: Iterable[Node], scale: float | None = None) -> Candidate:
     """The circuit of some nodes with all edges between them, calibrated on selection samples; or with another scale."""
-    found = calibrate(problem, Support(problem.graph, to_vector(gates_of(tuple(nodes), problem.graph.config))))
+    found = problem.candidate(Support(problem.graph, to_vector(gates_of(tuple(nodes), problem.graph.config))))
     if scale is None:
         return found
     return dataclasses.replace(found, calibration=found.calibration._replace(scale=np.float32(scale)))

@@ -14,7 +14,7 @@ from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.search import fresh, mask_search, select
+from sparse_gpt.circuits.search import fresh, mask_search
 from tests import circuits_model, ground_truth
 
 CONFIG = circuits_model.config()
@@ -54,16 +54,16 @@ def test_losses_are_less_the_allowance_and_bounds_are_kept(tasks: int, upper_sha
     allowance = (0.3,) if tasks == 1 else (0.6, 0.3, 0.5)
     allowing = dataclasses.replace(plain, allowance=allowance)
     some = Candidates(np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)]))
-    exact, found = plain(some), allowing(some).calibrated
+    exact, found = plain(some), allowing(some).loss
     for i, logits in enumerate(exact.logits):
-        calibrated = exact.scale[i] * logits
+        calibrated = exact.calibration.scale[i] * logits
         each = objective.losses_by_task(calibrated, plain.batch, upper_share)
         assert found[i] == pytest.approx(max(each[task] - allowance[task] for task in each), abs=1e-6)
     bound = float(np.median(found))
     within = allowing.within(some, bound)
     np.testing.assert_array_equal(within <= bound, found <= bound)
     np.testing.assert_allclose(within[found <= bound], found[found <= bound], atol=1e-6)
-    few, fewer = allowing.on_few(64)(some).calibrated, plain.on_few(64)(some).calibrated
+    few, fewer = allowing.on_few(64)(some).loss, plain.on_few(64)(some).loss
     assert np.all(few <= fewer + 1e-6)
     assert np.all(few >= fewer - max(allowance) - 1e-6)
 
@@ -144,9 +144,9 @@ def test_the_target_is_reached_where_the_allowance_says_so() -> None:
     whole = Support(problem.graph, problem.searchable_nodes)
     losses = objective.losses_by_task(problem.selection.full_logits(), problem.selection.batch)
     assert losses[0] < 0.2 < losses[1]
-    assert select.calibrate(strict, whole).reached
+    assert strict.candidate(whole).reached
     none = dataclasses.replace(strict, selection=dataclasses.replace(strict.selection, allowance=()))
-    assert not select.calibrate(none, whole).reached
+    assert not none.candidate(whole).reached
 
 
 def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
     # Random answers: a circuit can hardly beat chance, ln 2; some of these come below it by more than others.
     evaluator = Evaluator(model, batch, NO_TOKENS)
-    exact = evaluator(Candidates(sets)).calibrated
+    exact = evaluator(Candidates(sets)).loss
     each = np.where(np.arange(20) % 2, float(np.median(exact)), np.inf)  # a bound for every candidate
     for bound in (float(np.median(exact)), 0.4 * float(np.min(exact)), 10.0, each):
         found = evaluator.within(Candidates(sets), bound)
@@ -111,15 +111,15 @@ def test_candidates_whose_upper_end_is_above_the_bound_are_rejected() -> None:
     for task in (None, np.repeat(np.arange(3), ROWS).astype(np.int32)):
         means = Evaluator(model, batch._replace(task=task), NO_TOKENS)
         upper = dataclasses.replace(means, upper_share=0.95)
-        exact, mean = upper(Candidates(sets)).calibrated, means(Candidates(sets)).calibrated
+        exact, mean = upper(Candidates(sets)).loss, means(Candidates(sets)).loss
         bound = float(np.median(exact))
         assert np.all(exact >= mean - 1e-6)
         assert np.any((mean <= bound) & (exact > bound))
         found = upper.within(Candidates(sets), bound)
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
-        few = upper.on_few(64)(Candidates(sets)).calibrated
-        np.testing.assert_array_equal(few, means.on_few(64)(Candidates(sets)).calibrated)
+        few = upper.on_few(64)(Candidates(sets)).loss
+        np.testing.assert_array_equal(few, means.on_few(64)(Candidates(sets)).loss)
 
 
 def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> None:
@@ -133,7 +133,7 @@ def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> N
     answer, foil = (np.where(task == 1, *pair) for pair in ((batch.foil, batch.answer), (batch.answer, batch.foil)))
     hard = Evaluator(model, batch._replace(answer=answer, foil=foil, task=task), NO_TOKENS)  # task 1 is all wrong
     sets = np.stack([np.ones(hard.nodes, np.float32), to_vector(circuits_model.random_gates(CONFIG, 1))])
-    exact, pieces = hard(Candidates(sets)).calibrated, []
+    exact, pieces = hard(Candidates(sets)).loss, []
     logits = Evaluator.logits
 
     def counted(self: Evaluator, candidates: Candidates) -> np.ndarray:
@@ -169,7 +169,7 @@ def test_hardest_samples_come_first_and_change_no_loss() -> None:
     np.testing.assert_array_equal(ordered.batch.tokens[:ROWS], batch.tokens[2 * ROWS : 3 * ROWS])
     np.testing.assert_array_equal(ordered.batch.tokens[2 * ROWS : 3 * ROWS], batch.tokens[:ROWS])
     np.testing.assert_array_equal(ordered.batch.tokens[3 * ROWS :], batch.tokens[3 * ROWS :])
-    np.testing.assert_allclose(ordered(one).calibrated, evaluator(one).calibrated, rtol=1e-5)
+    np.testing.assert_allclose(ordered(one).loss, evaluator(one).loss, rtol=1e-5)
     sets_of_values = {site: value[None] for site, value in model.ablation.items()}
     turning = dataclasses.replace(evaluator, gated=dataclasses.replace(model, draws=sets_of_values))
     assert turning.hardest_first(one) is turning
@@ -286,9 +286,8 @@ def test_slopes_foretell_the_removal_of_one_item() -> None:
     every = ModelGraph(CONFIG.model, circuits_model.params(CONFIG)).edges(to_vector(gates))
     places, vector = edge_places(CONFIG.model, every), to_vector(gates)
     nodes, edges = evaluator.slopes(Candidates(vector[None], places))
-    own = calibration.Calibration(
-        *(np.float32(x) for x in evaluator(Candidates(vector[None])).scale), np.zeros(0, np.float32)
-    )
+    (scale,) = evaluator(Candidates(vector[None])).calibration.scale
+    own = calibration.Calibration(np.float32(scale), np.zeros(0, np.float32))
 
     @jax.jit
     def loss(gates: dict[str, jax.Array], kept: jax.Array) -> jax.Array:

@@ -20,7 +20,6 @@ from sparse_gpt.circuits.run.objective import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import joined, rows, without_longest
-from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.solved import require_each_solved
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import PruneConfig
@@ -66,7 +65,7 @@ def test_families_have_equal_shares_and_the_calibration_of_one_task() -> None:
     assert (mixed.names, mixed.parts) == (("toy",), ("main", "other"))
     problem = Problem.build(MODEL, mixed)
     assert problem.task == "toy"
-    candidate = calibrate(problem, Support(problem.graph, np.ones(problem.selection.nodes, np.float32)))
+    candidate = problem.candidate(Support(problem.graph, np.ones(problem.selection.nodes, np.float32)))
     assert len(problem.selection.shift_tokens) == np.asarray(candidate.calibration.shift).size == 2
     assert np.asarray(candidate.calibration.scale).shape == ()
     with pytest.raises(InputError, match="task a: several tasks can share one circuit on one family each, not on main"):
@@ -141,7 +140,7 @@ def test_the_minimal_circuit_lies_inside_the_complete_one(tmp_path: Path) -> Non
     samples = mixture(plain(), {name: families()[name] for name in ("main", "other")})
     nodes_only = dataclasses.replace(CONFIG, prune=dataclasses.replace(CONFIG.prune, edges=False))
     problem = Problem.build(LoadedModel(nodes_only, PARAMS, "ab" * 32), samples)
-    complete = calibrate(problem, Support(problem.graph, problem.searchable_nodes.astype(np.float32)))
+    complete = problem.candidate(Support(problem.graph, problem.searchable_nodes.astype(np.float32)))
     assert complete.reached
     inner = minimal_circuit(problem, complete, Stages(), progress=False)
     assert inner is not None
@@ -186,11 +185,11 @@ def test_the_minimal_circuit_is_on_the_papers_terms() -> None:
     assert loose.selection.allowance == (max(0.0, model + 0.1 - loose.selection_target),)
     every = Candidates(np.ones((1, alone.selection.nodes), np.float32))
     by_means, strictly = loose.selection(every), alone.selection(every)
-    assert by_means.scale[0] > 1.01 > strictly.scale[0]
-    fitted = Calibration(by_means.scale[0], by_means.shift[0])
-    mean = task_loss(calibration.calibrate(by_means.logits[0], fitted, loose.selection.index))
-    assert by_means.calibrated[0] == pytest.approx(mean - loose.selection.allowance[0], rel=1e-3)
-    complete = calibrate(problem, Support(problem.graph, problem.searchable_nodes.astype(np.float32)))
+    assert by_means.calibration.scale[0] > 1.01 > strictly.calibration.scale[0]
+    (calibrated,) = calibration.calibrate(by_means.logits, by_means.calibration, loose.selection.index)
+    mean = task_loss(calibrated)
+    assert by_means.loss[0] == pytest.approx(mean - loose.selection.allowance[0], rel=1e-3)
+    complete = problem.candidate(Support(problem.graph, problem.searchable_nodes.astype(np.float32)))
     assert complete.reached
     inner = minimal_circuit(problem, complete, Stages(), progress=False)
     assert inner is not None

@@ -254,7 +254,7 @@ def test_the_searches_alone(
     assert (cut["task"], cut["reached"]) == ("copy", True)
     gates = ranking.truncate([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.graph.tied)
     assert cut["edges"] == ready.graph.count_edges(gates[0])
-    enough, fewer = ready.selection(Candidates(gates)).calibrated
+    enough, fewer = ready.selection(Candidates(gates)).loss
     assert enough <= 0.3 < fewer
     trials = populations.search(problem(means), progress=False).trials
     assert trials.edges.tolist() == [trial["edges"] for trial in as_json(result.search)["trials"]]

@@ -12,6 +12,7 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt.circuits.problem import depends_on
+from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters, population
@@ -44,7 +45,7 @@ class Runner:
         sizes = (10 + 50 * off).astype(int)
         row = np.arange(len(sizes))[:, None] + h.learning_rate[:, None]
         gates = dict.fromkeys(NODE_SITES, row)
-        scores = Scores(row[:, :, None], sizes * 1.0, row, off)
+        scores = Scores(row[:, :, None], Calibration(sizes * 1.0, row), off)
         trials = Trials(row, sizes, sizes, np.zeros((len(sizes), NODES)), off < 3, scores)
         return SearchResult(gates, gates, row, row, off < 3), trials
 

@@ -19,6 +19,7 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_vector
 from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
+from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores
 from sparse_gpt.circuits.run.gated_model import gated_model
@@ -151,7 +152,7 @@ def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> Non
     ]
     np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-3, atol=1e-3)
     scores = evaluator(Candidates(sets))
-    np.testing.assert_allclose(evaluator.within(Candidates(sets), 100.0), scores.calibrated, atol=1e-6)
+    np.testing.assert_allclose(evaluator.within(Candidates(sets), 100.0), scores.loss, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -161,16 +162,16 @@ def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(4)])
     scores = evaluator(Candidates(sets))
     for i, logits in enumerate(scores.logits):
-        shift = {3: scores.shift[i, 0], 5: scores.shift[i, 1]}
-        own = scores.scale[i] * logits
+        shift = {3: scores.calibration.shift[i, 0], 5: scores.calibration.shift[i, 1]}
+        own = scores.calibration.scale[i] * logits
         own[:, 0] += [shift.get(token, 0.0) for token in batch.answer]
         own[:, 1] += [shift.get(token, 0.0) for token in batch.foil]
         each = [task_loss(own[batch.task == task]) for task in (0, 1)]
         assert abs(each[0] - each[1]) > 1e-2
-        assert scores.calibrated[i] == pytest.approx(max(each), abs=1e-5)
-    bound = float(np.median(scores.calibrated))
+        assert scores.loss[i] == pytest.approx(max(each), abs=1e-5)
+    bound = float(np.median(scores.loss))
     found = evaluator.within(Candidates(sets), bound)
-    np.testing.assert_array_equal(found <= bound, scores.calibrated <= bound)
+    np.testing.assert_array_equal(found <= bound, scores.loss <= bound)
 
 
 @pytest.mark.slow
@@ -339,7 +340,7 @@ def _nodes_and_problem(needed: int, **settings: Any) -> tuple[np.ndarray, Any]:
 def _trials(graph: ModelGraph, gates: np.ndarray) -> Trials:
     count, sizes = len(gates), gates.sum(axis=1).astype(int)
     edges = np.array([graph.count_edges(row) for row in gates])
-    scores = Scores(np.zeros((count, 1, 2)), np.ones(count), np.zeros((count, 0)), np.zeros(count))
+    scores = Scores(np.zeros((count, 1, 2)), Calibration(np.ones(count), np.zeros((count, 0))), np.zeros(count))
     return Trials(np.zeros((count, 1)), sizes, edges, gates, np.ones(count, bool), scores)
 
 

@@ -80,7 +80,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     every_second = [row for pair in range(0, len(batch.positions) // 2, 2) for row in (2 * pair, 2 * pair + 1)]
     np.testing.assert_array_equal(joined_samples.tokens, batch.tokens[every_second])
     last = supports["edges 1"]
-    calibration = select.calibrate(problem.selecting_on(joined_samples), last).calibration
+    calibration = problem.selecting_on(joined_samples).candidate(last).calibration
     logits = calibrate(problem.heldout.logits(last.candidates)[0], calibration, problem.heldout.index)
     assert objective.largest_loss(logits, problem.heldout.batch) < problem.settings.target_loss
 
@@ -98,8 +98,8 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
         assert loss > problem.settings.target_loss
     enlarged = evaluator.and_on(rows(batch, np.arange(len(order)) // 2 % 2 == 0))
     assert fresh._loss(back.candidates, enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
-    assert enlarged(back.candidates).calibrated[0] <= problem.selection_target
-    assert enlarged(supports["edges 1"].candidates).calibrated[0] <= problem.selection_target
+    assert enlarged(back.candidates).loss[0] <= problem.selection_target
+    assert enlarged(supports["edges 1"].candidates).loss[0] <= problem.selection_target
     assert sorted(order) == list(range(len(batch.positions)))
     np.testing.assert_array_equal(order[::2] + 1, order[1::2])
 
@@ -113,8 +113,8 @@ def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeyp
     enlarged = problem.selection.and_on(batch)
     larger = fresh.give_back(problem, short, start, enlarged, problem.selection.on(batch))
     assert larger is not None
-    assert enlarged(larger.candidates).calibrated[0] <= problem.selection_target
-    assert enlarged(short.candidates).calibrated[0] > problem.selection_target
+    assert enlarged(larger.candidates).loss[0] <= problem.selection_target
+    assert enlarged(short.candidates).loss[0] > problem.selection_target
 
 
 def _pruned(problem: Problem, nodes: tuple[Node, ...]) -> Support:
@@ -238,7 +238,7 @@ def test_an_accepted_circuit_is_taken_before_a_smaller_refused_one(monkeypatch: 
         return Held({"nodes": start}, None, (verdicts[start.gates.sum()],))
 
     monkeypatch.setattr(select, "minimized_until_it_holds", held)
-    trials = SimpleNamespace(edges=np.zeros(0), reached=[], gates=[], scores=SimpleNamespace(calibrated=np.ones(1)))
+    trials = SimpleNamespace(edges=np.zeros(0), reached=[], gates=[], scores=SimpleNamespace(loss=np.ones(1)))
     assert select.select(problem, cast(Trials, trials), gates).start == "large"
     verdicts = {size: FreshCheck(task_loss=0.1, accepted=True) for size in verdicts}
     assert select.select(problem, cast(Trials, trials), gates).start == "small"

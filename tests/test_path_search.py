@@ -549,7 +549,7 @@ def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.Mon
     searches = populations.search(problem, progress=False)
     assert searches.found.feasible.tolist() == [True, False]
     masks = np.stack([to_vector({site: v[i] for site, v in searches.found.tau.items()}) > 0 for i in range(2)])
-    losses = problem.selection(Candidates(masks.astype(np.float32))).calibrated
+    losses = problem.selection(Candidates(masks.astype(np.float32))).loss
     np.testing.assert_array_equal(losses <= problem.selection_target, searches.found.feasible)
     assert searches.trials.reached.all()
     assert (searches.found.open_nodes[:, -1] < searches.found.open_nodes[:, 0]).all()

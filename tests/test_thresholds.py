@@ -121,7 +121,7 @@ def test_losses_of_rows_are_those_of_all_and_each_circuit_has_its_own_thresholds
     held, other = near.near(first), near.near(last)
     order = np.random.default_rng(5).permutation(len(whole.batch.positions))
     np.testing.assert_allclose(held.on_rows(order).logits(parts), held.logits(parts)[:, order], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(held.within(parts, np.inf), held(parts).calibrated, rtol=1e-5)
+    np.testing.assert_allclose(held.within(parts, np.inf), held(parts).loss, rtol=1e-5)
     # What was asked of one set of thresholds is not given as an answer for another.
     np.testing.assert_allclose(other.logits(last), whole.logits(last), rtol=1e-4, atol=1e-4)
     assert np.abs(held.logits(last) - other.logits(last)).max() > 1e-2
@@ -233,7 +233,7 @@ def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.M
     start = Support(graph, np.ones(whole.nodes, np.float32))
 
     def loss(support: Support) -> float:
-        return float(whole(support.candidates).calibrated[0])
+        return float(whole(support.candidates).loss[0])
 
     def without_one_node(gates: np.ndarray) -> list[np.ndarray]:
         return [gates * (graph.gate_of != i) for i in np.flatnonzero(graph.one_per_gate(gates))]
@@ -265,7 +265,7 @@ def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.
     whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
     graph = ModelGraph(config.model, circuits_model.params(config))
     start = Support(graph, np.ones(whole.nodes, np.float32))
-    target, starts = float(whole(start.candidates).calibrated[0]) + 0.6, []
+    target, starts = float(whole(start.candidates).loss[0]) + 0.6, []
     once = minimize.minimize_edges
 
     def counted(start: Support, *others: Any) -> Support:
@@ -279,7 +279,7 @@ def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.
         assert set(after.edges) < set(before.edges), "edges that are gone stay gone"
     assert all(2 * after.size <= before.size for before, after in itertools.pairwise(starts))
     assert len(starts[1].edges) < graph.count_edges(starts[1].gates)
-    assert whole(found.candidates).calibrated[0] <= target
+    assert whole(found.candidates).loss[0] <= target
 
 
 def test_edges_of_each_node_are_counted() -> None:

@@ -23,7 +23,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.minimize import keep_support, minimized
-from sparse_gpt.circuits.search.select import Selected, calibrate, select
+from sparse_gpt.circuits.search.select import Selected, select
 from sparse_gpt.circuits.solved import require_each_solved
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.drawing.notebook import circuit_html
@@ -88,9 +88,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     started = time.perf_counter()
     require_each_solved(problem)
     stages = Stages(unfinished, problem.fingerprint)
-    problem = populations.within_start(problem, stages)
-    searches, baselines, selected, candidate = search_stages(problem, stages, progress)
-    problem = problem.selecting_on(selected.joined)
+    problem, searches, baselines, selected, candidate = search_stages(problem, stages, progress)
     search = search_record(problem, searches, baselines, selected, candidate, stages)
     problem = problem.within(candidate.support)
     circuit = describe(problem, candidate, search)
@@ -101,8 +99,10 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
 
 
 class Searched(NamedTuple):
-    """What the stages up to the circuit have found."""
+    """What the stages up to the circuit have found; `problem` is evaluated faster than the one they were given, and
+    selects on the samples that joined."""
 
+    problem: Problem
     searches: populations.Searches
     baselines: Baselines
     selected: Selected
@@ -110,15 +110,15 @@ class Searched(NamedTuple):
 
 
 def search_stages(problem: Problem, stages: Stages | None = None, progress: bool = False) -> Searched:
-    """Masks, sizes, minimality, calibration; whether the model can do the task is not asked. Faster for a problem that
-    is `populations.within_start`."""
+    """Masks, sizes, minimality, calibration; whether the model can do the task is not asked."""
     stages = stages or Stages()
+    problem = populations.within_start(problem, stages)
     searches = populations.search(problem, stages, progress)
     with tqdm(desc="refine", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         baselines = keep_baselines(problem, stages)
         selected = select(problem, searches.trials, baselines.gates, stages, bar.set_postfix_str)
-    candidate = calibrate(problem.selecting_on(selected.joined), selected.support)
-    return Searched(searches, baselines, selected, candidate)
+    problem = problem.selecting_on(selected.joined)
+    return Searched(problem, searches, baselines, selected, problem.candidate(selected.support))
 
 
 def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:
@@ -136,10 +136,9 @@ def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progr
     evaluator = alone.selection.within_support(support.gates)
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         smallest = functools.partial(minimized, alone, support, evaluator, bar.set_postfix_str)
-        return describe(alone, calibrate(alone, keep_support(f"minimal, {family}", support, smallest, stages)))
+        return describe(alone, alone.candidate(keep_support(f"minimal, {family}", support, smallest, stages)))
 
 
 def search_again(problem: Problem) -> Candidate:
     """The circuit of a problem, for rows of the card that search again."""
-    stages = Stages()
-    return search_stages(populations.within_start(problem, stages), stages).candidate
+    return search_stages(problem).candidate

@@ -12,12 +12,12 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, empty, to_vector
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, task_means
-from sparse_gpt.circuits.run.calibration import MAX_SCALE, shift_tokens
+from sparse_gpt.circuits.run.calibration import MAX_SCALE, calibrate, shift_tokens
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
-from sparse_gpt.circuits.run.objective import foil_shares
+from sparse_gpt.circuits.run.objective import foil_shares, largest_loss
 from sparse_gpt.circuits.run.samples import TaskSamples
-from sparse_gpt.circuits.run.support import Support
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import (
     TaskBatch,
     by_length,
@@ -179,6 +179,15 @@ class Problem:
         selection = dataclasses.replace(self.selection, largest_scale=MAX_SCALE, upper_share=0.0, allowance=())
         heldout = dataclasses.replace(self.heldout, largest_scale=MAX_SCALE)
         return dataclasses.replace(self, selection=self.allowing(selection), heldout=heldout)
+
+    def candidate(self, support: Support) -> Candidate:
+        """A support with the calibration fitted on selection samples."""
+        selection = self.selection
+        logits = selection.logits(support.candidates)[0]
+        fitted = selection.fit(logits)
+        calibrated = calibrate(logits, fitted, selection.index)
+        loss = largest_loss(calibrated, selection.batch, allowance=selection.allowance)
+        return Candidate(support, fitted, loss <= self.settings.target_loss)
 
     def within(self, support: Support) -> "Problem":
         """The same problem for candidates within a support, evaluated faster where that pays."""

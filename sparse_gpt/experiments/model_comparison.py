@@ -57,7 +57,7 @@ def searched_sizes(workdir: Path, tasks: Sequence[str], settings: Mapping[str, J
         problem = Problem.build(run, samples, activations)
         trials = populations.search(problem).trials
         badness = np.where(trials.reached, trials.edges, np.inf)  # without any that reaches it, the lowest loss
-        order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.calibrated)]
+        order = trials.orders[np.argmin(badness if trials.reached.any() else trials.scores.loss)]
         sizes = size_versus_target(problem, order, loss_versus_size(problem, order))
         Sizes(made_for=made_for, **msgspec.structs.asdict(sizes)).write(path)
     found = {task: Sizes.read(path).points for task, path in paths.items()}

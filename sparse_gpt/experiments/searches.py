@@ -131,9 +131,9 @@ def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
     return {
         "cut_nodes": int(trials.sizes[best]),
         "cut_edges": int(trials.edges[best]),
-        "cut_loss": float(problem.heldout.losses(cut, scores.scale, scores.shift)[0]),
+        "cut_loss": float(problem.heldout.losses(cut, scores.calibration)[0]),
         "nodes": support.size,
         "edges": len(support.edges),
-        "loss": float(problem.heldout.losses(candidate, end.scale, end.shift)[0]),
-        "scale": float(end.scale[0]),
+        "loss": float(problem.heldout.losses(candidate, end.calibration)[0]),
+        "scale": float(end.calibration.scale[0]),
     }

@@ -63,7 +63,7 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
     sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low)
     candidates = first(np.arange(len(orders)), sizes)
     scores = selection(candidates)
-    losses = problem.heldout.on_few().losses(candidates, scores.scale, scores.shift)
+    losses = problem.heldout.on_few().losses(candidates, scores.calibration)
     rows = zip(ranked, sizes, candidates.gates, losses, reached, loss_curves, strict=True)
     records = [
         Baseline(

@@ -82,15 +82,11 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
     gates, kept = (np.repeat(each[None, :], count, axis=0) for each in (support.gates, support.kept))
     gates[np.arange(len(nodes)), nodes] = 0
     kept[np.arange(len(nodes), count), edges] = 0
-    losses = (
-        problem.heldout.on_few()
-        .losses(
-            Candidates(gates, support.places, kept),
-            np.repeat(np.asarray(calibration.scale)[None], count),
-            np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),
-        )
-        .tolist()
+    of_each = Calibration(
+        np.repeat(np.asarray(calibration.scale)[None], count),
+        np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),
     )
+    losses = problem.heldout.on_few().losses(Candidates(gates, support.places, kept), of_each).tolist()
     of_nodes, of_edges = losses[: len(nodes)], losses[len(nodes) :]
     ends = (support.every[i] for i in edges)
     return Importance(
@@ -118,9 +114,8 @@ def _losses(problem: Problem, drawn: Candidates) -> Control:
     """Held-out losses of drawn circuits, their QUANTILES beside them. There are many, so at most ROWS samples do."""
     heldout = problem.heldout.on_few()
     scores, logits = problem.selection.on_few()(drawn), heldout.logits(drawn)
-    pairs = zip(logits, map(Calibration, scores.scale, scores.shift), strict=True)
     plain = [task_loss(each) for each in logits]
-    calibrated = [task_loss(calibrate(each, fitted, heldout.index)) for each, fitted in pairs]
+    calibrated = [task_loss(each) for each in calibrate(logits, scores.calibration, heldout.index)]
     return Control(
         draws=len(drawn.gates),
         task_loss=tuple(plain),

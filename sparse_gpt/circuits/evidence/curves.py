@@ -23,7 +23,7 @@ def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_PO
     sizes, graph, heldout = ranking.size_grid(len(order), points), problem.graph, problem.heldout.on_few()
     gates = ranking.truncate([order] * len(sizes), sizes, graph.tied)
     scores = problem.selection.on_few()(Candidates(gates))
-    losses = heldout.losses(Candidates(gates), scores.scale, scores.shift)
+    losses = heldout.losses(Candidates(gates), scores.calibration)
     ablated_losses = [task_loss(logits) for logits in heldout.logits(Candidates(1 - gates))]
     return tuple(
         CurvePoint(
@@ -33,7 +33,7 @@ def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_PO
             selection_task_loss=float(chosen),
             ablated_task_loss=ablated,
         )
-        for g, loss, chosen, ablated in zip(gates, losses, scores.calibrated, ablated_losses, strict=True)
+        for g, loss, chosen, ablated in zip(gates, losses, scores.loss, ablated_losses, strict=True)
     )
 
 
@@ -61,7 +61,7 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[Curv
 
     sizes, reached = ranking.smallest_sizes(losses, high, np.full(len(targets), len(order)), targets, low)
     scores = selection(first(sizes))
-    reported = problem.heldout.on_few().losses(first(sizes), scores.scale, scores.shift)
+    reported = problem.heldout.on_few().losses(first(sizes), scores.calibration)
     points = [
         TargetPoint(
             target_loss=float(target),

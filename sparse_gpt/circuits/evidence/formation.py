@@ -23,7 +23,6 @@ from sparse_gpt.circuits.run.calibration import calibrate as calibrated
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.support import Candidate
-from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.circuits.search.warm_start import Known, ends, search_from
 from sparse_gpt.circuits.solved import require_each_solved
 from sparse_gpt.circuits.stages import Stages
@@ -128,7 +127,7 @@ class _Walk:
                 "params_sha256": problem.model.params_sha256,
                 "solved": _solves(problem),
                 "model_task_loss": task_loss(problem.heldout.full_logits()),
-                "final_circuit_task_loss": heldout_loss(problem, calibrate(problem, self.final.known.support(problem))),
+                "final_circuit_task_loss": heldout_loss(problem, problem.candidate(self.final.known.support(problem))),
                 "values": node_values(problem, self.nodes),
             }
 

@@ -94,7 +94,7 @@ def allowed_losses(problem: Problem) -> dict[str, float]:
 def trial_records(problem: Problem, searches: Searches) -> tuple[Trial, ...]:
     """One entry per search: hyperparameters, size at the target before minimization, held-out loss."""
     trials, scores = searches.trials, searches.trials.scores
-    losses = problem.heldout.losses(Candidates(trials.gates), scores.scale, scores.shift)
+    losses = problem.heldout.losses(Candidates(trials.gates), scores.calibration)
     numbers = {name: values for name, values in searches.h._asdict().items() if name not in ("concrete", "ranked")}
     opened = sum(np.sum(searches.found.tau[site] > 0, axis=(1, 2)) for site in NODE_SITES)
     return tuple(
@@ -131,6 +131,6 @@ def stage_records(problem: Problem, selected: Selected) -> tuple[Stage, ...]:
     for name, support in selected.supports.items():
         candidate = support.candidates
         scores = problem.selection(candidate)
-        loss = float(problem.heldout.losses(candidate, scores.scale, scores.shift)[0])
+        loss = float(problem.heldout.losses(candidate, scores.calibration)[0])
         entries.append(Stage(stage=name, nodes=support.size, edges=len(support.edges), task_loss=loss))
     return tuple(entries)

@@ -51,9 +51,11 @@ def apply(calibration: Calibration, logits: jax.Array, index: jax.Array) -> jax.
 
 
 def calibrate(logits: np.ndarray, calibration: Calibration, index: np.ndarray) -> np.ndarray:
-    """`apply` in numpy, for (B, 2) logits."""
-    shift = np.append(np.asarray(calibration.shift), np.float32(0))
-    return np.asarray(calibration.scale) * logits + shift[index]
+    """`apply` in numpy: of logits (..., B, 2), with as many leading axes of scale (...) and shift (..., K)."""
+    scale, shift = np.asarray(calibration.scale), np.asarray(calibration.shift)
+    shift = np.concatenate([shift, np.zeros((*shift.shape[:-1], 1), np.float32)], axis=-1)
+    calibrated: np.ndarray = scale[..., None, None] * logits + shift[..., index]
+    return calibrated
 
 
 def fit(

@@ -50,9 +50,8 @@ class Scores:
     """Of N candidate circuits on one batch, each with the calibration that fits this batch best."""
 
     logits: np.ndarray  # (N, B, 2)
-    scale: np.ndarray  # (N,)
-    shift: np.ndarray  # (N, K)
-    calibrated: np.ndarray  # (N,) task loss after calibration; of several, the largest (`objective.largest_loss`)
+    calibration: Calibration  # scale (N,), shift (N, K)
+    loss: np.ndarray  # (N,) calibrated task loss; of several, the largest (`objective.largest_loss`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,16 +224,15 @@ class Evaluator:
     def __call__(self, candidates: Candidates) -> Scores:
         """Scores of candidates, each calibrated on this batch."""
         logits = self.logits(candidates)
-        scale, shift, loss = self._fit_many(logits)
-        return Scores(logits, scale, shift, self._largest(logits, scale, shift, loss))
+        fitted, loss = self._fit_many(logits)
+        return Scores(logits, fitted, self._largest(logits, fitted, loss))
 
-    def _largest(self, logits: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    def _largest(self, logits: np.ndarray, fitted: Calibration, mean: np.ndarray) -> np.ndarray:
         """(N,) what counts of N candidates under their calibrations, see `objective.largest_loss`; `mean` (N,) when
         that is all but the allowance."""
         if self.batch.task is None and not self.upper_share:
             return mean - self._allowed(0)
-        pairs = zip(logits, map(Calibration, scale, shift), strict=True)
-        calibrated = (calibrate(each, c, self.index) for each, c in pairs)
+        calibrated = calibrate(logits, fitted, self.index)
         return np.array([largest_loss(each, self.batch, self.upper_share, self.allowance) for each in calibrated])
 
     def _allowed(self, task: int) -> float:
@@ -259,10 +257,10 @@ class Evaluator:
             if seen < total and self.batch.task is not None:
                 losses[left] = self._least_of_tasks(logits, self.batch.task, len(piece.batch.positions))
             else:
-                scale, shift, loss = self._fit_many(logits)
+                fitted, loss = self._fit_many(logits)
                 losses[left] = seen / total * loss - self._allowed(0)
             if seen == total:
-                losses[left] = self._largest(logits, scale, shift, loss)
+                losses[left] = self._largest(logits, fitted, loss)
             stays = losses[left] <= bounds[left]
             left, logits = left[stays], logits[stays]
             if not len(left):
@@ -287,21 +285,16 @@ class Evaluator:
         whole = len(self.batch.positions) // ROWS
         if self.gated.draws is not None or whole < 2:  # sets of values belong to places in the order
             return self
-        loss = losses(self._margins_of(candidate), self.batch.foil_share)
+        logits = calibrate(self.logits(candidate)[0], self.calibration(candidate), self.index)
+        loss = losses(logits[:, 0] - logits[:, 1], self.batch.foil_share)
         order = np.argsort(-loss[: whole * ROWS].reshape(whole, ROWS).mean(axis=1), kind="stable")
         places = np.arange(len(loss))
         places[: whole * ROWS] = places[: whole * ROWS].reshape(whole, ROWS)[order].reshape(-1)
         return self.on_rows(places)
 
-    def _margins_of(self, candidate: Candidates) -> np.ndarray:
-        """(B,) calibrated margins, answer - foil, of one candidate."""
-        logits = calibrate(self.logits(candidate)[0], self.calibration(candidate), self.index)
-        return logits[:, 0] - logits[:, 1]
-
-    def losses(self, candidates: Candidates, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def losses(self, candidates: Candidates, fitted: Calibration) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
-        pairs = zip(self.logits(candidates), map(Calibration, scale, shift), strict=True)
-        return np.array([task_loss(calibrate(logits, c, self.index)) for logits, c in pairs])
+        return np.array([task_loss(each) for each in calibrate(self.logits(candidates), fitted, self.index)])
 
     def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
@@ -335,17 +328,18 @@ class Evaluator:
 
     def calibration(self, candidate: Candidates) -> Calibration:
         """The best one of one candidate on this batch."""
-        scores = self(candidate)
-        return Calibration(scores.scale[0], scores.shift[0])
+        scale, shift = self(candidate).calibration
+        return Calibration(scale[0], shift[0])
 
     def fit(self, logits: np.ndarray) -> Calibration:
         """The calibration of (B, 2) logits on this batch."""
         return fit(logits, self.index, len(self.shift_tokens), self.batch.foil_share, self.largest_scale)
 
-    def _fit_many(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Calibrations of candidates from their logits (N, B, 2) on the first B samples."""
+    def _fit_many(self, logits: np.ndarray) -> tuple[Calibration, np.ndarray]:
+        """Calibrations of candidates, and mean losses (N,), from their logits (N, B, 2) on the first B samples."""
         seen, tokens = slice(logits.shape[1]), len(self.shift_tokens)
-        return fit_many(logits, self.index[seen], tokens, self._foil_share(seen), self.largest_scale)
+        *fitted, loss = fit_many(logits, self.index[seen], tokens, self._foil_share(seen), self.largest_scale)
+        return Calibration(*fitted), loss
 
     def _foil_share(self, some: slice | np.ndarray) -> np.ndarray | None:
         """What the given samples are to match."""
@@ -360,8 +354,8 @@ class Evaluator:
         batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None, foil_share=None))
         one = {site: value[0] for site, value in given.items()}
         _, found = jax.device_get(programs.margin_slopes(self.gated.with_ablation_set(self.first_set), one, batch))
-        calibrated = calibrate(scores.logits[0], Calibration(scores.scale[0], scores.shift[0]), self.index)[some]
-        slopes = np.nan_to_num(scores.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
+        calibrated = calibrate(scores.logits, scores.calibration, self.index)[0, some]
+        slopes = np.nan_to_num(scores.calibration.scale[0] * to_vector(found), posinf=LARGEST, neginf=-LARGEST)
         return calibrated[:, 0] - calibrated[:, 1], slopes, self._foil_share(some)
 
     @property
@@ -372,15 +366,6 @@ class Evaluator:
         """At most ROWS samples of all lengths, none of them twice."""
         count = len(self.batch.positions)
         return np.linspace(0, count - 1, min(ROWS, count)).astype(int)
-
-    def gate_slopes(self, gates: np.ndarray) -> np.ndarray:
-        """(nodes,) gradient of the uncalibrated task loss of at most ROWS samples, with respect to gates (nodes,) of
-        any size. Where it is not a number, 0."""
-        some = few(self.batch, ROWS)
-        batch = packed_batch.together(rows(self.batch, some), self._config.context)
-        layered = {site: jnp.asarray(value, jnp.float32) for site, value in from_vector(gates, self._config).items()}
-        slopes = jax.device_get(programs.gate_slopes(self.gated.with_ablation_set(self.first_set), layered, batch))
-        return np.nan_to_num(to_vector(slopes), posinf=LARGEST, neginf=-LARGEST)
 
     def on_few(self, most: int = ROWS) -> "Evaluator":
         """This evaluator on at most `most` of its samples, see `task_batch.few`: too few for an interval, so means

@@ -6,12 +6,18 @@ the loss is smooth along it, the sum over nodes is the change of the loss from e
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.nodes import GateArrays, from_vector
+from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import CANDIDATES, Candidates
-from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.objective import LARGEST
+from sparse_gpt.circuits.run.packed_batch import together
+from sparse_gpt.circuits.run.programs import gate_slopes
+from sparse_gpt.circuits.run.task_batch import few, rows
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.circuits.stages import Stages
 
@@ -38,17 +44,24 @@ def scores(evaluator: Evaluator) -> np.ndarray:
 def path_gradient(
     evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray, ends: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """(nodes,) gradient of the uncalibrated task loss with respect to the gates, summed over a straight path.
+    """(nodes,) gradient of the uncalibrated task loss with respect to the gates, summed over a straight path; where it
+    is not a number, 0.
 
     Args:
-      evaluator: with at most ROWS samples.
+      evaluator: of its samples at most ROWS, of its sets of ablation values the first.
       levels: (P,) where the points are: 0 at the first end of the path, 1 at the last.
       shares: (P,) weights of the points in the sum.
       ends: gates (nodes,) there; None: all nodes ablated, and the full model.
     """
     first, last = ends or (np.zeros(evaluator.nodes), np.ones(evaluator.nodes))
-    gates = ((first + level * (last - first)).astype(np.float32) for level in levels)
-    return np.sum([share * evaluator.gate_slopes(each) for each, share in zip(gates, shares, strict=True)], axis=0)
+    model, config = evaluator.gated.with_ablation_set(evaluator.first_set), evaluator.gated.model.config
+    batch = together(rows(evaluator.batch, few(evaluator.batch, ROWS)), config.context)
+    found = []
+    for level, share in zip(levels, shares, strict=True):
+        gates = from_vector((first + level * (last - first)).astype(np.float32), config)
+        slopes = to_vector(jax.device_get(gate_slopes(model, jax.tree.map(jnp.asarray, gates), batch)))
+        found.append(share * np.nan_to_num(slopes, posinf=LARGEST, neginf=-LARGEST))
+    return np.sum(found, axis=0)
 
 
 def stored_scores(problem: Problem, stages: Stages) -> np.ndarray:

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sparse_gpt.arrays import read_npz, refuse_damage
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.evaluator import Scores
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.search import integrated_gradients, mask_search
@@ -172,7 +173,7 @@ def hyperparameters(prune: PruneConfig, proposed: list[Tree]) -> Hyperparameters
 
 def values(trials: Trials) -> np.ndarray:
     """(S,) what is minimized: nodes at the target; where that was not reached, more than all, growing with the loss."""
-    return np.where(trials.reached, trials.sizes, trials.gates.shape[1] * (1 + trials.scores.calibrated))
+    return np.where(trials.reached, trials.sizes, trials.gates.shape[1] * (1 + trials.scores.loss))
 
 
 def _study(folder: Path | None) -> optuna.Study:
@@ -218,7 +219,7 @@ def _load(path: Path) -> Searches:
     leaf = np.zeros(0)
     sites = dict.fromkeys(NODE_SITES, leaf)
     h, found = Hyperparameters(*Hyperparameters._fields), SearchResult(sites, sites, leaf, leaf, leaf)
-    trials = Trials(leaf, leaf, leaf, leaf, leaf, Scores(leaf, leaf, leaf, leaf))
+    trials = Trials(leaf, leaf, leaf, leaf, leaf, Scores(leaf, Calibration(leaf, leaf), leaf))
     structure = jax.tree.structure(Searches(leaf, h, found, trials))
     names = tuple(f"arr_{i}" for i in range(len(jax.tree.leaves(Searches(leaf, h, found, trials)))))
     way_out = f"remove {path.parent} to do its searches again"

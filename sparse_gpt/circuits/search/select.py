@@ -10,11 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
-from sparse_gpt.circuits.run.objective import largest_loss
-from sparse_gpt.circuits.run.support import Candidate, Support
+from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.fresh import Held, minimized_until_it_holds
 from sparse_gpt.circuits.search.minimize import Report, keep_support, minimize_nodes, minimized
@@ -72,7 +70,7 @@ def select(
     """
     stages, graph, settings = stages or Stages(), problem.graph, problem.settings
     indices = {f"trial {i}": i for i in np.argsort(trials.edges, kind="stable").tolist() if trials.reached[i]}
-    lowest = int(np.argmin(trials.scores.calibrated))
+    lowest = int(np.argmin(trials.scores.loss))
     starts = {name: trials.gates[i] for name, i in indices.items()} | dict(others)
     if not starts:
         return Selected(lowest, f"trial {lowest}", {"search": Support(graph, trials.gates[lowest])})
@@ -97,16 +95,6 @@ def select(
     held = results[smallest]
     supports = {"search": Support(graph, starts[smallest]), **held.supports}
     return Selected(indices.get(smallest, best), smallest, supports, held.joined, held.checks)
-
-
-def calibrate(problem: Problem, support: Support) -> Candidate:
-    """A support with the calibration fitted on selection samples."""
-    selection = problem.selection
-    logits = selection.logits(support.candidates)[0]
-    fitted = selection.fit(logits)
-    calibrated = calibration.calibrate(logits, fitted, selection.index)
-    loss = largest_loss(calibrated, selection.batch, allowance=selection.allowance)
-    return Candidate(support, fitted, loss <= problem.settings.target_loss)
 
 
 def _minimize(

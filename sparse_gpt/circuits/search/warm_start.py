@@ -16,7 +16,6 @@ from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.search import integrated_gradients, ranking
 from sparse_gpt.circuits.search.minimize import Report, minimize_nodes, minimized
-from sparse_gpt.circuits.search.select import calibrate
 from sparse_gpt.records import Node
 
 Ends = tuple[Node, Node]
@@ -62,7 +61,7 @@ def search_from(problem: Problem, known: Known, report: Report = lambda line: No
             start = grown(problem, start.gates)
             if not _reaches(problem, start):
                 return None
-    candidate = calibrate(problem, _minimal(problem, start, report))
+    candidate = problem.candidate(_minimal(problem, start, report))
     return candidate if candidate.reached else None
 
 
