@@ -158,7 +158,7 @@ def test_ranking_breaks_ties_by_attribution_then_by_order() -> None:
     tau = np.array([1.0, 1.0, -1.0, 1.0, 0.5, 1.0])
     attribution = np.array([-0.1, -0.3, -9.0, -0.1, -9.0, -9.0])
     may_open = np.array([1, 1, 1, 1, 1, 0])
-    np.testing.assert_array_equal(ranking.rank(tau, attribution, may_open), [1, 0, 3, 4, 2])
+    np.testing.assert_array_equal(ranking.rank(tau, attribution, may_open, np.arange(6)), [1, 0, 3, 4, 2])
 
 
 @pytest.mark.parametrize("seed", range(5))

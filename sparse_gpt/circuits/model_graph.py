@@ -49,6 +49,10 @@ class ModelGraph:
         """(nodes,) sums of values (nodes,) over the nodes of each gate, at the gate's index; zeros elsewhere."""
         return np.bincount(self.gate_of, values, minlength=len(self.gate_of))
 
+    def shared(self, values: np.ndarray) -> np.ndarray:
+        """(nodes,) values (nodes,) summed over the nodes of each gate, at all of them."""
+        return self.sum_over_gates(values)[self.gate_of]
+
     def one_per_gate(self, gates: np.ndarray) -> np.ndarray:
         """A gate vector with one entry per gate; `vector[gate_of]` expands it to nodes again."""
         return gates * (self.gate_of == np.arange(len(self.gate_of)))

@@ -20,7 +20,6 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.search import integrated_gradients, ranking
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.io import Tree
@@ -104,26 +103,24 @@ def at_targets(problem: Problem) -> list[RankingSizes]:
 
 def rankings(problem: Problem, stages: Stages | None = None) -> dict[str, np.ndarray]:
     """Name -> node indices, most important first, of those that may open. Tied nodes have the sum of their scores."""
-    integrated = integrated_gradients.stored_scores(problem, stages or Stages())
     graph, may_open = problem.graph, problem.searchable_nodes
-    zeros, found = np.zeros(len(may_open)), {}
-    for name, score in importances(problem.selection, graph, problem.settings.seed, integrated).items():
-        together = graph.sum_over_gates(score)[graph.gate_of]
-        found[name] = ranking.rank(together, zeros, may_open, graph.tied)
-    return found
+    zeros = np.zeros(len(may_open))
+    return {
+        name: ranking.rank(graph.shared(score), zeros, may_open, graph.tied)
+        for name, score in importances(problem, stages or Stages()).items()
+    }
 
 
-def importances(
-    evaluator: Evaluator, graph: ModelGraph, seed: int, integrated: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Ranking -> (nodes,), the larger the more important; `integrated` (nodes,) are integrated gradients at hand."""
+def importances(problem: Problem, stages: Stages) -> dict[str, np.ndarray]:
+    """Ranking -> (nodes,), the larger the more important."""
+    evaluator = problem.selection
     return {
         "attribution": -integrated_gradients.path_gradient(
             evaluator.on_few(integrated_gradients.SAMPLES), np.ones(1), np.ones(1)
         ),
-        "integrated_gradients": integrated_gradients.scores(evaluator) if integrated is None else integrated,
-        "weight_magnitude": to_vector(weight_magnitudes(graph)),
-        "random": np.random.default_rng(seed).random(evaluator.nodes),
+        "integrated_gradients": integrated_gradients.stored_scores(problem, stages),
+        "weight_magnitude": to_vector(weight_magnitudes(problem.graph)),
+        "random": np.random.default_rng(problem.settings.seed).random(evaluator.nodes),
     }
 
 

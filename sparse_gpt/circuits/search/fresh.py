@@ -134,7 +134,7 @@ def give_back(
     levels, shares = (np.arange(POINTS) + 0.5) / POINTS, np.full(POINTS, 1 / POINTS)
     for most in (start.gates, np.maximum(opened, problem.searchable_nodes)):
         slopes = path_gradient(worst, levels, shares, (opened, most))
-        together = graph.sum_over_gates(slopes)[graph.gate_of]
+        together = graph.shared(slopes)
         order = ranking.rank(opened, together, most, tied)
         further = len(order) - support.size
         options = []

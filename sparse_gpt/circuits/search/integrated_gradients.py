@@ -80,7 +80,7 @@ def start(problem: Problem, stages: Stages) -> Start:
     target, all nodes are searched, none nearer to closing than FLAT.
     """
     graph = problem.graph
-    together = graph.sum_over_gates(stored_scores(problem, stages))[graph.gate_of]
+    together = graph.shared(stored_scores(problem, stages))
     order = ranking.rank(together, np.zeros(len(together)), problem.searchable_nodes, graph.tied)
     size = stages.run("integrated gradients size", None, lambda: {"size": _start_size(problem, order)})["size"]
     opened = ranking.first_k(order, size, graph.tied)

@@ -22,24 +22,21 @@ Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 sizes; where a loss is above its bound, any number above it will do."""
 
 
-def rank(
-    tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray, tied: np.ndarray | None = None
-) -> np.ndarray:
+def rank(tau: np.ndarray, attribution: np.ndarray, searchable: np.ndarray, tied: np.ndarray) -> np.ndarray:
     """Node indices, most important first; only nodes that are searched. Tied nodes, equal in all, are neighbors.
 
     Args:
       tau: (nodes,) final values in [-1, 1].
       attribution: (nodes,) mean gradient of the task loss with respect to the gate; the more negative, the better.
       searchable: (nodes,) whether the node was searched.
-      tied: (nodes,) from `nodes.tied_nodes`; None: every node has a gate of its own.
+      tied: (nodes,) from `nodes.tied_nodes`.
     """
     nodes = np.arange(len(tau))
-    gate = nodes if tied is None else np.minimum(nodes, tied)
-    order = np.lexsort((nodes, gate, attribution, -tau))  # the last key is the first criterion
+    order = np.lexsort((nodes, np.minimum(nodes, tied), attribution, -tau))  # the last key is the first criterion
     return order[searchable[order] > 0]
 
 
-def rank_open(tau: np.ndarray, slope: np.ndarray, searchable: np.ndarray, tied: np.ndarray | None = None) -> np.ndarray:
+def rank_open(tau: np.ndarray, slope: np.ndarray, searchable: np.ndarray, tied: np.ndarray) -> np.ndarray:
     """As `rank`, but open nodes (tau above 0) stand in order of their slope (nodes,), before the closed ones."""
     opened = tau > 0
     return rank(np.where(opened, 2 * LIMIT, tau), np.where(opened, slope, 0), searchable, tied)

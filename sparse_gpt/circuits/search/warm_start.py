@@ -69,7 +69,7 @@ def grown(problem: Problem, gates: np.ndarray) -> Support:
     """Open nodes of gates (nodes,) and as few others as reach the target, or come nearest to it, in the order of
     integrated gradients."""
     graph, selection = problem.graph, problem.selection
-    scores = graph.sum_over_gates(integrated_gradients.scores(selection))[graph.gate_of]
+    scores = graph.shared(integrated_gradients.scores(selection))
     order = ranking.rank(gates, -scores, problem.searchable_nodes, graph.tied)
     opened = int(gates.sum())
 

@@ -43,7 +43,7 @@ def mib_cmd(subject: Subject, samples: Samples) -> Measurement:
 
 def _order(subject: Subject, may_open: np.ndarray) -> np.ndarray:
     graph, scores = subject.problem.graph, integrated_gradients.scores(subject.problem.selection)
-    together = graph.sum_over_gates(scores)[graph.gate_of]
+    together = graph.shared(scores)
     first = np.where(subject.gates > 0, together.max() - together.min() + 1, 0.0)
     return ranking.rank(together + first, np.zeros(len(scores)), may_open, graph.tied)
 
