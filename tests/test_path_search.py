@@ -420,7 +420,7 @@ def test_a_search_on_families_follows_the_worst_of_them() -> None:
 
 def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:
     tau, slope = np.array([0.5, 0.1, -0.1, -0.9, 0.3]), np.array([-1.0, -3.0, -9.0, -9.0, -2.0])
-    np.testing.assert_array_equal(ranking.rank_open(tau, slope, np.ones(5)), [1, 4, 0, 2, 3])
+    np.testing.assert_array_equal(ranking.rank_open(tau, slope, np.ones(5), np.arange(5)), [1, 4, 0, 2, 3])
 
 
 def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.MonkeyPatch) -> None:
