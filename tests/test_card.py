@@ -19,6 +19,7 @@ from sparse_gpt.circuits.evidence.metrics import describe
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.pipeline import search_again
 from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import rows
@@ -170,6 +171,28 @@ def test_rows_that_search_again_compare_sizes_and_nodes() -> None:
     assert np.array_equal(np.sort(weights.ravel()), np.sort(before.ravel()))
     assert passes("stability", measured("stability", "main", made, true, lambda p: true))
     assert not passes("stability", measured("stability", "main", made, true, lambda p: other))
+
+
+@pytest.mark.slow
+def test_what_ought_to_fail_is_not_allowed_the_models_own_loss() -> None:
+    """A path search allows a family the model's own loss. Of a model that cannot do a task, a circuit of nothing would
+    then be at the target."""
+    made, seen = problem(prune=dataclasses.replace(ground_truth.PRUNE, search="path", above_model=0.1)), []
+    true = ground_truth.candidate(made, TRUE)
+    assert any(made.selection.allowance)
+
+    def searched(other: Problem) -> Candidate:
+        seen.append(other)
+        return true
+
+    for row in ("nonsense", "permuted_weights", "stability"):
+        measured(row, "main", made, true, searched)
+    one, two, permuted, *halves = seen
+    for null in (one, two, permuted):
+        assert task_loss(null.selection.full_logits()) > null.settings.target_loss
+        assert not any(null.selection.allowance)
+        assert not any(null.allowing(null.selection, null.settings.target_loss).allowance)
+    assert all(any(half.selection.allowance) for half in halves)
 
 
 def test_the_card_of_a_stored_circuit() -> None:

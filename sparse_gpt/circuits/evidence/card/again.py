@@ -2,6 +2,7 @@
 knows nothing, on other samples."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -135,10 +136,11 @@ def _impossible(subject: Subject) -> str | None:
 
 
 def _on_the_task(problem: Problem) -> Config:
-    """The configuration for searches that ought to fail: they have to do the task. To match what this model answers,
-    whatever that is, would be no null."""
+    """The configuration for searches that ought to fail: they have to do the task, at the target itself. To match what
+    this model answers, or to be allowed its own loss, would be no null: it knows nothing, and nothing would do."""
     config = problem.model.config
-    return dataclasses.replace(config, prune=dataclasses.replace(config.prune, objective="task"))
+    alone = dataclasses.replace(config.prune, objective="task", above_model=-math.inf, above_natural=0.0)
+    return dataclasses.replace(config, prune=alone)
 
 
 def _find(subject: Subject, problem: Problem) -> Candidate:
