@@ -135,6 +135,8 @@ QUESTIONS = {
     "a kind of ablation value": ("sparse_gpt/circuits/problem.py", "_ablation_values"),
     "a reason to leave a document out of a corpus": ("sparse_gpt/data/cleaning.py", "clean"),
     "an error message": ("launch/cli.py", "run"),
+    "which axis of a tensor is sharded": ("sparse_gpt/training/sharding.py", "RULES"),
+    "an edge, or when one can be removed": ("sparse_gpt/circuits/run/edge_ablation.py", "removable"),
     "a schedule of training": ("sparse_gpt/training/schedules.py", "annealing"),
     "a field of a JSON file": ("sparse_gpt/circuits/evidence/metrics.py", "describe"),
     "a stage of the pipeline": ("sparse_gpt/circuits/pipeline.py", "find_circuit"),
