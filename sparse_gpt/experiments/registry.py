@@ -90,13 +90,13 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         _later("quickstart", "quickstart"),
     ),
     "recipes": Experiment(
-        "recipe fast reaches openai_reference's loss at quickstart's size in half the time; recipes that lose, too",
-        "3 h on 2 cores",
+        "a recipe reaches openai_reference's loss at quickstart's size in half the time; recipes that lose, too",
+        "90 min on 2 cores",
         _later("recipes", "recipes", size="quickstart"),
     ),
     "recipes-laptop": Experiment(
         "the same at the size of preset laptop",
-        "50 h on 2 cores",
+        "25 h on 2 cores",
         _later("recipes", "recipes", size="laptop"),
     ),
     "recipes-tiny": Experiment(
