@@ -54,7 +54,7 @@ def test_searched_and_selected_samples_have_the_models_answers(families: bool) -
     assert made.selection.within(whole, 1.0)[0] < 1e-5, "the model matches itself"
     nothing = made.selection.logits(Candidates(np.zeros((1, made.selection.nodes), np.float32)))[0]
     assert largest_loss(nothing, made.selection.batch) > 0.1
-    assert made.selection(whole).scale[0] <= 3
+    assert made.selection(whole).calibration.scale[0] <= 3
 
 
 def test_divergences_are_kl_between_two_way_answers() -> None:
