@@ -19,7 +19,7 @@ from sparse_gpt.parameters import PyTree
 
 _ROWS_ABREAST = 32
 _CHAIN = 16  # additions in a row before a partial count is stored; with 32, widths of 256 to 480 are four times slower
-_ENTRIES_AT_ONCE = 2**19  # keys worked on at a time, so that they stay in cache
+_ENTRIES_AT_ONCE = 2**18  # keys worked on at a time, so that they stay in cache
 _WORTH_ARRANGING = 2**16  # keys; below, the plain way is fast enough and compiles in a fraction of the time
 _LOWEST16, _HIGHEST16 = -(2**15), 2**15 - 1
 
@@ -104,17 +104,22 @@ def _thresholds(keys: Array, k: int, half: bool) -> tuple[Array, Array]:
     # (groups, width, rows abreast); barriers keep XLA from recomputing the rearranged keys in every round
     abreast = lax.optimization_barrier(keys.reshape(-1, _ROWS_ABREAST, width).transpose(0, 2, 1))
 
-    def looked_at(phase: Array, threshold: Array) -> Array:
-        """Int16: upper halves; lower halves among equal upper ones; what falls with the index among equals."""
-        upper = abreast >> 16
-        lower = jnp.where(upper == (threshold >> 16)[:, None], (abreast & 0xFFFF) + _LOWEST16, _LOWEST16)
+    def upper_halves(_: Array) -> Array:
+        return (abreast >> 16).astype(jnp.int16)
+
+    def lower_halves(threshold: Array) -> Array:
+        candidate = (abreast >> 16) == (threshold >> 16)[:, None]
+        return jnp.where(candidate, (abreast & 0xFFFF) + _LOWEST16, _LOWEST16).astype(jnp.int16)
+
+    def falling_index(threshold: Array) -> Array:
         falling = width - lax.broadcasted_iota(jnp.int32, abreast.shape, 1)
-        falling = jnp.where(abreast == threshold[:, None], falling, 0)
-        return jnp.where(phase == 0, upper, jnp.where(phase == 1, lower, falling)).astype(jnp.int16)
+        return jnp.where(abreast == threshold[:, None], falling, 0).astype(jnp.int16)
 
     def search(state: PyTree) -> PyTree:
         phase, threshold, bound, need, _ = state
-        values = lax.optimization_barrier(looked_at(phase, threshold))
+        # A switch, because making these numbers costs more than counting among them.
+        looked_at = lax.switch(phase, (upper_halves, lower_halves, falling_index), threshold)
+        values = lax.optimization_barrier(looked_at)
         bits = jnp.where(phase == 2, width.bit_length(), 15 + phase)
         start = jnp.where(phase == 1, _LOWEST16, 0).astype(jnp.int16)
         found, above, reached = _largest16(values, need, bits, start)
