@@ -86,6 +86,21 @@ def test_searches_side_by_side_are_the_searches_alone() -> None:
 
 
 @pytest.mark.slow
+def test_a_step_that_overflows_moves_no_tau_beyond_the_clamp_and_leaves_no_trace() -> None:
+    gated, batch = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
+    broken = dataclasses.replace(gated, params={**gated.params, "lm_head": gated.params["lm_head"] * np.inf})
+    h = hyperparameters.population(PRUNE)
+    states = paper_search.initial_states(h, _may_open())
+    one, state = (jax.tree.map(lambda x: jnp.asarray(x[0]), each) for each in (h, states))
+    mask = {site: jnp.asarray(value, jnp.float32) for site, value in _may_open().items()}
+    update = jax.jit(paper_search.update, static_argnames="steps")
+    for step, model in enumerate((broken, gated)):
+        state, _ = update(model, mask, one, state, jnp.int32(step), batch, steps=4)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert np.any(to_vector(jax.device_get(state.attribution)))
+
+
+@pytest.mark.slow
 def test_taus_stay_within_the_clamp_and_unsearched_nodes_closed() -> None:
     h = hyperparameters.population(dataclasses.replace(PRUNE, learning_rate=0.5))
     found = to_vector(_find(h).tau)

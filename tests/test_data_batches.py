@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt.config import DataConfig
-from sparse_gpt.data import Corpus, bigrams, idioms, prepare_corpus
+from sparse_gpt.data import Corpus, idioms, prepare_corpus
 from sparse_gpt.data.corpus import Work
 from sparse_gpt.errors import InputError
 
@@ -137,25 +137,3 @@ def test_bad_input(corpus: Corpus, tmp_path: Path) -> None:
         corpus.loader("train", 0, 16, CONTEXT, part=(0, 3))
     with pytest.raises(InputError, match="no corpus there"):
         Corpus.open(tmp_path)
-
-
-def test_log_probabilities_of_pairs_against_counting_one_by_one(
-    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bigrams, "_AT_ONCE", 1000)  # pairs across the parts of a shard count too
-    size = corpus.tokenizer.vocab_size
-    pairs = np.zeros((size, size))
-    for number, weight in enumerate((0.75, 0.25)):
-        own, tokens = np.zeros((size, size)), 0
-        for shard in corpus.manifest["shards"]:
-            if (shard["source"], shard["split"]) == (number, "train"):
-                ids = np.fromfile(corpus.folder / "shards" / shard["name"], corpus.manifest["dtype"]).tolist()
-                tokens += len(ids)
-                for here, after in itertools.pairwise(ids):
-                    own[here, after] += 1
-        pairs += weight * own / tokens * corpus.tokens()
-    unigram = (pairs.sum(0) + 1 / size) / (pairs.sum() + 1)
-    expected = np.log((pairs + bigrams.PRIOR * unigram[None]) / (pairs.sum(1) + bigrams.PRIOR)[:, None])
-    found = bigrams.log_probabilities(corpus)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-5)

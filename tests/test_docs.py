@@ -129,7 +129,7 @@ QUESTIONS = {
     "an optimizer recipe": ("sparse_gpt/training/optimizer.py", "RECIPES"),
     "a metric of a circuit": ("sparse_gpt/records/circuit.py", "CircuitMetrics"),
     "a preset": ("sparse_gpt/presets.py", "PRESETS"),
-    "a checkpoint format": ("sparse_gpt/interop/workdirs.py", "export_openai"),
+    "another checkpoint format": ("sparse_gpt/interop/workdirs.py", "import_openai"),
     "a circuit export": ("sparse_gpt/exports/files.py", "export_circuit"),
     "a change of a mask search's step": ("sparse_gpt/circuits/search/path_search.py", "update"),
     "a kind of ablation value": ("sparse_gpt/circuits/problem.py", "_ablation_values"),

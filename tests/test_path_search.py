@@ -281,6 +281,27 @@ def test_a_task_without_samples_in_a_batch_keeps_its_running_loss() -> None:
     assert float(after.running[0]) == pytest.approx(0.9 * 0.1 + 0.1 * (float(loss) - 0.05), rel=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_that_overflows_spoils_nothing_that_lasts(value: float) -> None:
+    """Its loss counts as a large one, its slopes as none, and the search goes on."""
+    gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
+    h = Hyperparameters(*(value[:1] for value in hyperparameters.population(PRUNE)))
+    state = jax.tree.map(lambda x: x[0], path_search.initial_states(h, _searchable(), None, 2, 1))
+    numbers = jnp.float32(16), jnp.float32(0), jnp.zeros(1)
+    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS), *numbers)
+    one = Hyperparameters(*(value[0] for value in h))
+    head = gated.params["lm_head"] * jnp.float32(value)
+    broken = dataclasses.replace(gated, params={**gated.params, "lm_head": head})
+    after, (loss, _) = _update(broken, aim, one, state, jnp.int32(0), train, steps=5)
+    assert float(loss) > 1e6
+    assert float(after.running[0]) > float(aim.target)
+    for model in (broken, gated):
+        after, _ = _update(model, aim, one, after, jnp.int32(1), train, steps=5)
+        jax.tree.map(lambda x: np.testing.assert_array_equal(np.isfinite(x), True), after._replace(cap=0.0, best=0.0))
+    assert np.any(to_vector(jax.device_get(after.slope)))
+
+
 class _Reference:
     """One search in float64, written out step by step."""
 
@@ -490,7 +511,7 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     assert 0 < to_vector(alive).sum() < 0.6 * to_vector(_searchable()).sum()
     if tie_qk:
         np.testing.assert_array_equal(alive["attn_q"], alive["attn_k"])
-    whole = mask_search._compacted(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
+    whole = mask_search._closed_dropped(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
     part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
     batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
     numbers = jnp.float32(16), jnp.float32(0), jnp.zeros(1)
@@ -517,7 +538,7 @@ def test_compacted_states_are_where_the_others_are(devices: int) -> None:
     mesh = mask_search._mesh(2, jax.devices()[:devices])
     if mesh is not None:
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-    after = mask_search._compacted(h, states, tie_qk=False)
+    after = mask_search._closed_dropped(h, states, tie_qk=False)
     for site, value in states.searched.items():
         assert (after.searched[site].sharding, after.searched[site].committed) == (value.sharding, devices > 1)
 
@@ -567,4 +588,4 @@ def test_only_models_that_can_be_restricted_are_compacted(norm: str, compacts: b
     """Elsewhere it would close nodes for good and save nothing."""
     config = dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, norm=norm, steps=8))
     made = circuits_model.search_problem(config, _searchable(), circuits_model.batch(8, seed=1))
-    assert [mask_search._compacts(made, first, 2) for first in (0, 2, 4, 6)] == [False, compacts, compacts, False]
+    assert [mask_search._drops_closed(made, first, 2) for first in (0, 2, 4, 6)] == [False, compacts, compacts, False]

@@ -180,16 +180,19 @@ def test_one_update_against_numpy(recipe: str) -> None:
     moved_along, _ = made.direction.update(grads, made.direction.init(params))
     new, rms = made.apply(params, moved_along, jnp.float32(lr), project), made.rms(grads)
     flat = {path: np.array(g, np.float64) for path, g in flatten(grads).items()}
-    counted = dict(flat)
+    counted = {path: g.copy() for path, g in flat.items()}
     if recipe == "openai_reference":  # its final bias is a constant, and the last bigram row gets no gradient
-        flat["final_logits_bias",] = 0 * counted.pop(("final_logits_bias",))
-        flat["bigram",][-1] = counted["bigram",][-1] = 0
+        del counted["final_logits_bias",]
+        counted["bigram",][-1] = 0
+    if recipe in ("openai_reference", "fast"):
+        flat["final_logits_bias",], flat["bigram",] = 0 * flat["final_logits_bias",], flat["bigram",].copy()
+        flat["bigram",][-1] = 0
     expected_rms = math.sqrt(sum((g**2).sum() for g in counted.values()) / sum(g.size for g in counted.values()))
     assert float(rms) == pytest.approx(expected_rms, rel=1e-5)
     scale = 1 / expected_rms if recipe == "paper" else 1 / (expected_rms + 1e-5)
     table = parameter_table(config.model)
     for path, g in flat.items():
-        g = g * scale
+        g = g / (math.sqrt((g**2).mean()) + 1e-7) if recipe == "fast" else g * scale
         direction = g / (np.sqrt(g * g) + o.eps)  # first step: both moments are exactly the gradient and its square
         if recipe == "muon" and table[path].kind == MATRIX:
             direction = _muon(o.beta1 * g * (1 - o.beta1) / (1 - o.beta1**2) + (1 - o.beta1) * g / (1 - o.beta1))
@@ -231,8 +234,9 @@ def test_the_moments_of_muon_over_several_steps_against_numpy() -> None:
 
 
 @pytest.mark.slow
-def test_a_gradient_of_zeros_moves_nothing() -> None:
-    config = small(optimizer__recipe="muon")
+@pytest.mark.parametrize("recipe", ["fast", "muon"])
+def test_a_gradient_of_zeros_moves_nothing(recipe: str) -> None:
+    config = small(optimizer__recipe=recipe)
     params, made = step.make_state(config).params, optimizer.make(config)
     zeros = jax.tree.map(jnp.zeros_like, params)
     direction, _ = made.direction.update(zeros, made.direction.init(zeros))
@@ -244,6 +248,16 @@ def test_fast_spares_biases_and_wastes_no_step() -> None:
     assert schedules.iterations(config) == 400
     assert schedules.learning_rate(config, 0) > 0
     assert {path[-1] for path in schedules.projected_tensors(config)} == {"wte", "kernel", "lm_head"}
+
+
+@pytest.mark.slow
+def test_fast_starts_as_the_reference_does() -> None:
+    reference, fast = (
+        step.make_state(small(optimizer__recipe=recipe, model__position="additive")).params
+        for recipe in ("openai_reference", "fast")
+    )
+    jax.tree.map(np.testing.assert_array_equal, reference, fast)
+    assert fast["bigram"].min() >= 0 < fast["bigram"].max() <= 0.02
 
 
 @pytest.mark.slow
@@ -354,23 +368,6 @@ def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
     assert finished == held["step"] == result.step == 12
     assert held["params_sha256"] == manifest.params_sha256(params) == manifest.params_sha256(result.params)
     assert configs.load(workdir) == config
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 8])
-def test_a_fresh_model_starts_with_the_bigram_table_that_batches_give(workdir: Path, devices: int) -> None:
-    config = small(optimizer__recipe="fast", optimizer__learning_rate=1e-30, train__batch_size=8, train__steps=2)
-    mesh = sharding.make_mesh(config, jax.devices()[:devices])
-    table = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
-    given = dataclasses.replace(batches(config), bigram=lambda: table)
-    result = loop.train(config, workdir / "fresh", given, mesh=mesh, progress=False)
-    np.testing.assert_allclose(result.params["bigram"], table, atol=1e-20)
-    if devices == 1:  # given parameters, and a checkpoint, come before it
-        own = step.make_state(config).params
-        result = loop.train(config, workdir / "given", given, init_from=own, mesh=mesh, progress=False)
-        np.testing.assert_allclose(result.params["bigram"], own["bigram"], atol=1e-20)
-        again = loop.train(config, workdir / "fresh", batches(config), mesh=mesh, progress=False)
-        np.testing.assert_allclose(again.params["bigram"], table, atol=1e-20)
 
 
 @pytest.mark.slow

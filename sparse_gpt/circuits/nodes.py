@@ -13,7 +13,7 @@ import numpy as np
 
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.model.taps import site_widths
-from sparse_gpt.parameters import Leaf
+from sparse_gpt.parameters import Leaf, PyTree
 
 Gates = Mapping[str, Leaf]  # site -> array (n_layer, width), on a device or the host
 GateArrays = dict[str, np.ndarray]  # the same on the host
@@ -40,6 +40,12 @@ def _heaviside_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 
 
 heaviside.defvjp(_heaviside_forward, _heaviside_backward)
+
+
+def finite(slopes: PyTree) -> PyTree:
+    """Slopes with 0 for what is not finite: what overflowed tells nothing, and running means and moments would keep it
+    for good."""
+    return jax.tree.map(lambda d: jnp.where(jnp.isfinite(d), d, 0.0), slopes)
 
 
 def hard_concrete(log_alpha: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -74,7 +74,7 @@ class OptimizerConfig:
     recipe: str = choice(
         "paper",
         ("paper", "openai_reference", "fast", "muon"),
-        "order of operations in a step, direction, and where the bigram table starts",
+        "order of operations in a step, and direction",
     )
     learning_rate: float = real(1e-2, "highest learning rate of the paper's search", above=0, at_most=LARGE)
     warmup: float = real(0.01, "fraction of training in which the learning rate rises", at_least=0, below=1)

@@ -22,7 +22,6 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
 from sparse_gpt.costs import benchmark
-from sparse_gpt.data import Corpus, bigrams
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_most, finish, finish_each, metrics_rows, reported
@@ -88,8 +87,7 @@ def recipes(folder: Path, size: str) -> list[Check]:
         "validation loss (nats per token)",
         lambda axes: _lines(rows, axes),
     )
-    counted = reported("validation loss of the counted bigram table alone", counted_loss(Corpus.open(corpus), what))
-    return [counted, *_reached(rows, what), *_time_to_baseline(rows, chosen)]
+    return [*_reached(rows, what), *_time_to_baseline(rows, chosen)]
 
 
 def finalists(losses: Mapping[str, float], most: int) -> list[str]:
@@ -152,15 +150,6 @@ def _corpus(what: Size, folder: Path) -> Path:
     flags = [f"--config.{name}={value}" for name, value in what.fields.items()]
     finish("data", f"--preset={what.preset}", f"--workdir={folder}", *flags)
     return folder / "corpus"
-
-
-def counted_loss(corpus: Corpus, what: Size) -> float:
-    """What recipe `fast` starts from: validation loss where counting pairs of tokens is all that predicts."""
-    c = configs.replace(presets.preset(what.preset), what.fields)
-    shape = c.train.batch_size, c.model.context
-    rows = [corpus.batch("validation", c.data.seed, step, *shape) for step in range(c.train.eval_batches)]
-    tokens = np.concatenate(rows)
-    return -float(np.mean(bigrams.log_probabilities(corpus)[tokens[:, :-1], tokens[:, 1:]]))
 
 
 def _train(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> list[tuple[_Run, str]]:
@@ -302,8 +291,6 @@ def _candidates(*rates: float) -> dict[str, Candidate]:
         BASELINE: Candidate(REFERENCE, rates),
         "paper": Candidate({"optimizer.recipe": "paper"}, tuple(100 * rate for rate in rates)),
         "fast": Candidate(FAST, rates),
-        "fast, annealed early": Candidate({**FAST, "sparsity.anneal_stop": 0.25}, rates),
-        "fast, rate not lowered while dense": Candidate({**FAST, "optimizer.sharkfin": False}, rates),
         "fast, eps 0.03": Candidate({**FAST, "optimizer.eps": 0.03}, rates),
         "muon, momentum 0.95": Candidate({"optimizer.recipe": "muon", "optimizer.beta1": 0.95}, rates),
     }

@@ -75,7 +75,7 @@ class Projection:
         ]
         index = [shard.index(weight) for shard, weight in zip(shards, weights, strict=True)]
         found = self._thresholds(shards, keys, index, keep)
-        masks = [keep_mask(k, found.key[i], found.bound[i], index[i]) for i, k in enumerate(keys)]
+        masks = [keep_mask(own, found.key[i], found.bound[i], index[i]) for i, own in enumerate(keys)]
         return [jnp.where(mask, weight, 0) for mask, weight in zip(masks, weights, strict=True)]
 
     def _thresholds(self, shards: "list[_Shard]", keys: list[Array], index: list[Array], keep: Array) -> Thresholds:
@@ -85,7 +85,7 @@ class Projection:
             # A kernel counts for 15 thresholds in one pass over memory.
             bits = 1 if accelerators.target() is None else 4
             return joint_thresholds(keys, keep, index=index, sizes=sizes, bits_per_round=bits)
-        cutting = {name for shard in shards for axes in shard.axes for name in axes}
+        cutting = {name for shard in shards for names in shard.axes for name in names}
         axes = tuple(name for name in self.mesh.axis_names if name in cutting)
         counts_it = jnp.stack([shard.is_first_copy(axes) for shard in shards]).astype(jnp.int32)
         return joint_thresholds(
@@ -109,7 +109,7 @@ class _Shard:
 
     def is_first_copy(self, axes: Sequence[str]) -> Array:
         """Whether this device is the one to count, among those that hold the same part along mesh axes `axes`."""
-        own = {name for axes in self.axes for name in axes}
+        own = {name for names in self.axes for name in names}
         return jnp.all(jnp.array([jax.lax.axis_index(name) == 0 for name in axes if name not in own], bool))
 
     def offset(self, axis: int, length: int) -> Array | int:

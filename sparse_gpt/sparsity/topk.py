@@ -152,7 +152,8 @@ def joint_thresholds(
       sizes: number of entries of every whole tensor; without it, and with `index`, any index is searched.
       reduce_counts: sums counts over shards; default: there is one shard.
       bits_per_round: 1, 2 or 4. More bits mean fewer rounds and more counting in each: 1 is fastest where a round
-        costs little (one CPU), 4 where it is an all-reduce over many devices.
+        costs little (one CPU; there `topk_tensors` does the same, with all tensors side by side), 4 where it is an
+        all-reduce over many devices.
 
     Returns:
       The cuts; `keep_mask` applies one.

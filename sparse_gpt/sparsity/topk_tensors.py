@@ -70,7 +70,7 @@ def thresholds(
     falling = largest - jnp.minimum(places.arrange(index, largest), largest)
 
     def search(state: PyTree) -> PyTree:
-        phase, key, bound, need, _ = state
+        phase, key, bound, need, _ = state  # phase 0 searches keys, 1 the indices of equal ones
         equal = jnp.where(arranged == places.spread(key)[None], falling, 0)
         values = lax.optimization_barrier(jnp.where(phase == 0, arranged, equal))
         bits = jnp.where(phase == 0, _KEY_BITS, (largest + 1).bit_length())
@@ -90,11 +90,13 @@ def _largest(count: Callable[[Array], Array], need: Array, bits: Array) -> tuple
     t + 1 and of t. `count` falls, and reaches `need` at 0; it is called bits + 2 times.
 
     What follows from a count is drawn in the next round: XLA would fuse the counting into everything that reads it in
-    the same round, and do it again for each.
+    the same round, and do it again for each. With 3 bits, values 1, 4, 6, 6 and need 3, counted are
+    0 + 4 = 4 (3 values: t becomes 4), 4 + 2 = 6 (2: stays), 4 + 1 = 5 (2: stays), 5 again, how many are above 4, and 4,
+    how many reach it.
     """
 
     def count_next(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        t, above, counted = state
+        t, above, counted = state  # counted: of what the round before asked for
         step = jnp.where(i < bits, jnp.int32(1) << jnp.maximum(bits - 1 - i, 0), jnp.where(i == bits, 1, 0))
         last_step = jnp.int32(1) << jnp.clip(bits - i, 0, 30)
         t = jnp.where((i > 0) & (i <= bits) & (counted >= need), t + last_step, t)

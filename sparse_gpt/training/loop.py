@@ -3,7 +3,7 @@
 Where the starting point comes from, in this order:
   1. resume: the newest readable checkpoint of the workdir;
   2. init_from: given parameters, fresh moments, step 0;
-  3. scratch: config.train.seed, for recipe `fast` with the bigram table that counting the training text gives.
+  3. scratch: config.train.seed.
 Batch s is a pure function of the corpus, the data seed and s, so resuming needs nothing but the step.
 
 The same loop runs on one device, on a mesh of them, and as one of several processes, where process 0 writes the files.
@@ -47,7 +47,6 @@ class Batches:
 
     train: Callable[[int], Iterator[np.ndarray]]  # batches from a given step on
     validation: list[np.ndarray]  # fixed batches
-    bigram: Callable[[], np.ndarray] | None = None  # the bigram table that a fresh model starts with; None: its own
 
 
 AtStep = Callable[[int, Params], None]
@@ -173,10 +172,6 @@ def _fresh_state(config: Config, batches: Batches, init_from: Params | None, obj
             lambda new, old: jax.device_put(np.asarray(new, np.float32), old.sharding), init_from, state.params
         )
         return TrainState(params, state.optimizer)
-    if batches.bigram is not None:
-        table, own = batches.bigram(), state.params["bigram"]
-        counted = jax.make_array_from_callback(own.shape, own.sharding, lambda index: table[index])
-        return TrainState({**state.params, "bigram": counted}, state.optimizer)
     return state
 
 

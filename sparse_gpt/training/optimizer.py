@@ -1,13 +1,15 @@
 """The optimizer recipes as optax chains (paper, section 2 and appendix; reference train.py).
 
-paper:             gradients clipped to an RMS of 1 -> Adam; weights decay -> move -> are projected
-openai_reference:  gradients divided by (RMS + 1e-5) -> Adam; weights move -> are projected -> decay
-fast:              the same, but nothing is held constant, and the bigram table starts from counts
-muon:              the same with Muon's direction for the block matrices, and nothing is held constant
+                  gradients are                         held constant    direction           order of a step
+paper             clipped to an RMS of 1                nothing          Adam                decay, move, project
+openai_reference  divided by (RMS + 1e-5)               see below        Adam                move, project, decay
+fast              divided, each tensor's by its own     see below        Adam                move, project, decay
+muon              divided by (RMS + 1e-5)               nothing          Muon for matrices   move, project, decay
 
-The RMS is one number over all parameters together. Moments and gradients stay dense. The projection follows
-`optax.apply_updates`, as in optax.projections. Decay multiplies the weights by 1 - lr * decay, as PyTorch's AdamW does;
-`optax.add_decayed_weights` comes to the same apart from last bits, but cannot follow the projection.
+The RMS is one number over all parameters together but in `fast`; what the reference holds constant, `without_constants`
+says. Moments and gradients stay dense. The projection follows `optax.apply_updates`, as in optax.projections. Decay
+multiplies the weights by 1 - lr * decay, as PyTorch's AdamW does; `optax.add_decayed_weights` comes to the same apart
+from last bits, but cannot follow the projection.
 """
 
 import functools
@@ -71,26 +73,24 @@ def openai_reference(o: OptimizerConfig, table: Table) -> Recipe:
         gradients = without_constants(gradients)
         return gradient_rms({name: leaf for name, leaf in gradients.items() if name != FINAL_BIAS})
 
-    constants = optax.stateless(lambda gradients, _: without_constants(gradients))
-    direction = chain(constants, divide_by(lambda gradients: rms(gradients) + 1e-5), adam(o))
+    direction = chain(hold_constants(), divide_by(lambda gradients: rms(gradients) + 1e-5), adam(o))
     return Recipe(rms, direction, functools.partial(_project_then_decay, o, decayed(table)))
 
 
 def fast(o: OptimizerConfig, table: Table) -> Recipe:
-    """The reference's order of operations with nothing held constant, for a model whose bigram table starts from the
-    counts of the training text (see data/bigrams.py)."""
-    return _unclipped(o, table, adam(o))
+    """The reference's order of operations with every tensor's gradients scaled to an RMS of 1, one by one.
+
+    Of one RMS for all, most is the unembedding's, and Adam's eps is next to it: attention and neurons, whose gradients
+    are a tenth as large, hardly move, and neurons die (docs/results/recipes.md).
+    """
+    scaled = chain(hold_constants(), optax.stateless(lambda gradients, _: each_by_its_rms(gradients)), adam(o))
+    return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, decayed(table)))
 
 
 def muon(o: OptimizerConfig, table: Table) -> Recipe:
     """The reference's order of operations with Muon's direction for the block matrices, and nothing held constant."""
     matrices = unflatten({path: spec.kind == MATRIX for path, spec in table.items()})
-    return _unclipped(o, table, adam_and_muon(o, matrices))
-
-
-def _unclipped(o: OptimizerConfig, table: Table, direction: optax.GradientTransformation) -> Recipe:
-    """All gradients scaled to an RMS of 1, then a direction; decay after the projection."""
-    scaled = chain(divide_by(lambda gradients: gradient_rms(gradients) + 1e-5), direction)
+    scaled = chain(divide_by(lambda gradients: gradient_rms(gradients) + 1e-5), adam_and_muon(o, matrices))
     return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, decayed(table)))
 
 
@@ -138,10 +138,20 @@ def divide_by(divisor: Callable[[Params], jax.Array]) -> optax.GradientTransform
     return optax.stateless(update)
 
 
+def each_by_its_rms(gradients: Params) -> Params:
+    """Every tensor's gradients divided by their own RMS; zeros stay zeros."""
+    return jax.tree.map(lambda g: g / (jnp.sqrt(jnp.mean(jnp.square(g))) + 1e-7), gradients)
+
+
 def clip_by_rms(limit: float) -> optax.GradientTransformation:
     """Gradients with an RMS of at most `limit`: over N entries, `optax.clip_by_global_norm(limit * sqrt(N))`, which
     need not know N."""
     return divide_by(lambda gradients: jnp.maximum(gradient_rms(gradients) / limit, 1.0))
+
+
+def hold_constants() -> optax.GradientTransformation:
+    """`without_constants` as a transformation."""
+    return optax.stateless(lambda gradients, _: without_constants(gradients))
 
 
 def without_constants(gradients: Params) -> Params:

@@ -1,7 +1,6 @@
 """A whole training run as one call: corpus, tokenizer, batches, loop."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import estimate
 from sparse_gpt.arrays import npy_shape, read_npy
 from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus, bigrams, corpus_from_config
+from sparse_gpt.data import Corpus, corpus_from_config
 from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
@@ -96,9 +95,7 @@ def corpus_batches(config: Config, corpus: Corpus, mesh: Mesh) -> loop.Batches:
         return corpus.loader("train", seed, rows, context, start, part)
 
     validation = [corpus.batch("validation", seed, s, rows, context) for s in range(config.train.eval_batches)]
-    counted = config.optimizer.recipe == "fast" and config.model.bigram
-    bigram = functools.partial(bigrams.log_probabilities, corpus) if counted else None
-    return loop.Batches(train, [np.split(batch, count)[index] for batch in validation], bigram)
+    return loop.Batches(train, [np.split(batch, count)[index] for batch in validation])
 
 
 def read_batches(path: Path, config: Config) -> np.ndarray:

@@ -40,7 +40,7 @@ def init_state(config: Config) -> TrainState:
     model = build(config)
     tokens = jnp.zeros((1, 1), jnp.int32)
     params = model.init(jax.random.key(config.train.seed), tokens)["params"]
-    if config.optimizer.recipe == "openai_reference":
+    if config.optimizer.recipe in ("openai_reference", "fast"):
         params = _reference_init(config, params)
     return TrainState(params, optimizer.make(config).direction.init(params))
 
@@ -95,7 +95,7 @@ def train_step(
     mesh: Mesh | None = None,
     project: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step: loss and gradients, Adam's direction, and the weights moved along it and projected.
+    """One step: loss and gradients, the recipe's direction, and the weights moved against it and projected.
 
     Args:
       state: parameters and moments before the step.
@@ -171,7 +171,7 @@ def abstract_inputs(config: Config) -> tuple[jax.ShapeDtypeStruct, ...]:
 def make_state(config: Config, mesh: Mesh | None = None) -> TrainState:
     """Fresh state from config.train.seed, made where it will be: no device ever holds more than its part."""
     seed = dataclasses.replace(TrainConfig(), seed=config.train.seed)
-    state: TrainState = _maker(dataclasses.replace(_computed_by(config), train=seed), mesh)()
+    state: TrainState = _maker(dataclasses.replace(_only_what_a_step_reads(config), train=seed), mesh)()
     return state
 
 
@@ -189,11 +189,14 @@ def compile_step(config: Config, mesh: Mesh | None = None, project: bool = True)
     keep and the metrics are replicated. It can be lowered without devices: `compile_step(config, mesh).lower(
     abstract_state(config, mesh), *abstract_inputs(config))`.
     """
-    return _compiled(_computed_by(config), mesh, project)
+    return _compiled(_only_what_a_step_reads(config), mesh, project)
 
 
-def _computed_by(config: Config) -> Config:
-    """`config` with everything at its default that decides nothing within one step: schedules, data, searches."""
+def _only_what_a_step_reads(config: Config) -> Config:
+    """`config` with everything at its default that decides nothing within one step: schedules, data, searches.
+
+    A new field of TrainConfig that a step reads must be listed here, or the step gets its default.
+    """
     t, o, s, default = config.train, config.optimizer, config.sparsity, Config()
     return dataclasses.replace(
         default,

@@ -145,7 +145,7 @@ def search(
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
-    model = _restricted(problem, states, problem.gated) if isinstance(states, PathState) else problem.gated
+    model = _model_for(problem, states, problem.gated) if isinstance(states, PathState) else problem.gated
     room = _room(problem, h)
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
@@ -155,15 +155,15 @@ def search(
         ) as bar,
     ):
         for first in range(done, settings.steps, chunk):
-            if isinstance(states, PathState) and _compacts(problem, first, chunk):
-                states = _compacted(h, states, settings.tie_qk)
-                model = _restricted(problem, states, model)
+            if isinstance(states, PathState) and _drops_closed(problem, first, chunk):
+                states = _closed_dropped(h, states, settings.tie_qk)
+                model = _model_for(problem, states, model)
             batches = _batches_of(problem, h, first, chunk, room)
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
                 if isinstance(states, PathState):
-                    states = _checked(problem, states)
+                    states = _best_kept(problem, states)
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:
@@ -176,7 +176,7 @@ def search(
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
 
 
-def _checked(problem: Problem, states: PathState) -> PathState:
+def _best_kept(problem: Problem, states: PathState) -> PathState:
     """States of searches whose masks selection samples have judged, see `path_search.checked`."""
     masks = path_search.open_masks(states, problem.settings.tie_qk)
     count = len(states.trust)
@@ -190,7 +190,7 @@ def _checked(problem: Problem, states: PathState) -> PathState:
     )
 
 
-def _compacts(problem: Problem, first: int, chunk: int) -> bool:
+def _drops_closed(problem: Problem, first: int, chunk: int) -> bool:
     """Whether a path search is compacted before the chunk that begins at step `first`."""
     return _may_restrict(problem.gated) and any(
         first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT
@@ -202,7 +202,7 @@ def _may_restrict(gated: GatedModel) -> bool:
     return not gated.frozen and gated.draws is None
 
 
-def _compacted(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
+def _closed_dropped(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
     """States of searches that go on with the nodes that are not closed for good in all of them."""
     tau = {site: np.asarray(value) for site, value in jax.device_get(states.tau).items()}
     alive = path_search.not_closed(h, tau, tie_qk)
@@ -215,7 +215,7 @@ def _in_place_of(before: jax.Array, value: np.ndarray) -> jax.Array:
     return jax.device_put(value, before.sharding) if before.committed else jnp.asarray(value)
 
 
-def _restricted(problem: Problem, states: PathState, model: GatedModel | Subcircuits) -> GatedModel | Subcircuits:
+def _model_for(problem: Problem, states: PathState, model: GatedModel | Subcircuits) -> GatedModel | Subcircuits:
     """The model for the nodes that some search still searches: restricted to them where that is worth compiling another
     program, else `model`, which has them all."""
     gated = problem.gated

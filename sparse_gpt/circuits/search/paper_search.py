@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_gpt.circuits.nodes import LIMIT, Gates, clamp, heaviside
+from sparse_gpt.circuits.nodes import LIMIT, Gates, clamp, finite, heaviside
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
@@ -79,6 +79,7 @@ def update(
 
     gates, through = jax.vjp(open_gates, state.tau)
     loss, slope = jax.value_and_grad(task_loss)(gates)
+    slope = finite(slope)
     (gradient,) = through(jax.tree.map(lambda d: d + h.k_coef, slope))
     clipped, _ = optax.clip_by_global_norm(h.grad_clip).update(gradient, optax.EmptyState())
     direction, optimizer = optax.scale_by_adam(b2=h.beta2).update(clipped, state.optimizer)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_gpt.circuits.nodes import LIMIT, GateArrays, Gates, hard_concrete, heaviside, open_probability
+from sparse_gpt.circuits.nodes import LIMIT, GateArrays, Gates, finite, hard_concrete, heaviside, open_probability
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.objective import traced_losses
+from sparse_gpt.circuits.run.objective import LARGEST, traced_losses
 from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.circuits.run.subcircuits import Subcircuits
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
@@ -131,12 +131,12 @@ def not_closed(h: Hyperparameters, tau: GateArrays, tie_qk: bool) -> GateArrays:
     return alive | {"attn_k": alive["attn_q"]} if tie_qk else alive
 
 
-def next_penalty(penalty: jax.Array, first: jax.Array, cap: jax.Array, loss: jax.Array, target: jax.Array) -> jax.Array:
-    """The penalty after a step, between the `first` one and `cap`: it rises while the loss is below the target, more
-    slowly the nearer it is, and falls above it. Without the lower bound a search that begins above the target would
-    take long to come back to a penalty that closes anything."""
+def next_penalty(penalty: jax.Array, least: jax.Array, cap: jax.Array, loss: jax.Array, target: jax.Array) -> jax.Array:
+    """The penalty after a step, between `least`, with which the search began, and `cap`: it rises while the loss is
+    below the target, more slowly the nearer it is, and falls above it. Without the lower bound a search that begins
+    above the target would take long to come back to a penalty that closes anything."""
     change = jnp.clip(PENALTY_RATE * (target - loss) / target, SLOWEST, FASTEST)
-    return jnp.minimum(jnp.maximum(penalty * jnp.exp(change), first), jnp.maximum(cap, first))
+    return jnp.minimum(jnp.maximum(penalty * jnp.exp(change), least), jnp.maximum(cap, least))
 
 
 def learning_rate(step: jax.Array, steps: int) -> jax.Array:
@@ -223,16 +223,17 @@ def update(
         logits = model.answer_logits(gates, batch)
         margin = logits[:, 0] - logits[:, 1]
         each = traced_losses(jnp.exp(log_scale) * margin + (answer - foil) @ shift, batch.foil_share)
-        return jnp.mean(each), (each, jnp.mean(margin))
+        known = jnp.where(jnp.isfinite(each), each, LARGEST)
+        return jnp.mean(each), (known, jnp.nan_to_num(jnp.mean(margin)))
 
     gates, through = jax.vjp(lambda tau: drawn_gates(tau, state.searched, h, step, aim.restored, tie_qk), state.tau)
     (_, (each, margin)), slopes = jax.value_and_grad(mean_loss, argnums=(0, 1, 2), has_aux=True)(
         gates, state.log_scale, state.shift
     )
-    slope, by_scale, by_shift = slopes
+    slope, by_scale, by_shift = finite(slopes)
     price = jax.grad(expected_open)(state.tau, state.searched, h, tie_qk)
     most = STRONGEST * state.penalty
-    limited = jax.tree.map(lambda d: jnp.clip(jnp.nan_to_num(d), -most, most), slope)
+    limited = jax.tree.map(lambda d: jnp.clip(d, -most, most), slope)
     gradient = jax.tree.map(lambda d, p: d + state.penalty * p, through(limited)[0], price)
     wanted = jnp.log(jnp.clip(aim.margin / jnp.maximum(margin, 1e-6), 1.0, aim.largest_scale))
     by_scale = by_scale + 2 * RIDGE * (state.log_scale - wanted)
@@ -267,12 +268,12 @@ def _follow(
     slope: Gates,
 ) -> PathState:
     """What follows the losses of a step: running means, and the penalty with its cap."""
-    first, losses = step == 0, jnp.minimum(losses - aim.allowance, LARGEST_LOSS * aim.target)
-    running = jnp.where(first, losses, LOSS_DECAY * state.running + (1 - LOSS_DECAY) * losses)
+    is_first, losses = step == 0, jnp.minimum(losses - aim.allowance, LARGEST_LOSS * aim.target)
+    running = jnp.where(is_first, losses, LOSS_DECAY * state.running + (1 - LOSS_DECAY) * losses)
     worst = jnp.max(running)
     averaged = jax.tree.map(lambda a, d: SLOPE_DECAY * a + (1 - SLOPE_DECAY) * d, state.slope, slope)
     # Half way from nothing, or from where the whole model is already: or a task that it hardly does would never begin.
-    half = jnp.where(first, (jnp.minimum(worst, aim.target) + aim.target) / 2, state.half)
+    half = jnp.where(is_first, (jnp.minimum(worst, aim.target) + aim.target) / 2, state.half)
     cap = jnp.where(worst < half, jnp.inf, jnp.minimum(state.cap, OVERSHOOT * state.penalty))
     loss = jnp.maximum(worst, jnp.max(losses))
     return state._replace(
