@@ -60,7 +60,7 @@ def test_losses_are_less_the_allowance_and_bounds_are_kept(tasks: int, upper_sha
         each = objective.losses_by_task(calibrated, plain.batch, upper_share)
         assert found[i] == pytest.approx(max(each[task] - allowance[task] for task in each), abs=1e-6)
     bound = float(np.median(found))
-    within = allowing.within(some, bound)
+    within = allowing.losses_up_to(some, bound)
     np.testing.assert_array_equal(within <= bound, found <= bound)
     np.testing.assert_allclose(within[found <= bound], found[found <= bound], atol=1e-6)
     few, fewer = allowing.on_few(64)(some).loss, plain.on_few(64)(some).loss

@@ -95,10 +95,12 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
     exact = evaluator(Candidates(sets)).loss
     each = np.where(np.arange(20) % 2, float(np.median(exact)), np.inf)  # a bound for every candidate
     for bound in (float(np.median(exact)), 0.4 * float(np.min(exact)), 10.0, each):
-        found = evaluator.within(Candidates(sets), bound)
+        found = evaluator.losses_up_to(Candidates(sets), bound)
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
-    assert np.all(evaluator.within(Candidates(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
+    assert np.all(
+        evaluator.losses_up_to(Candidates(sets), 0.1) < 0.6 * exact
+    )  # half of the samples: no more was computed
 
 
 @pytest.mark.slow
@@ -115,7 +117,7 @@ def test_candidates_whose_upper_end_is_above_the_bound_are_rejected() -> None:
         bound = float(np.median(exact))
         assert np.all(exact >= mean - 1e-6)
         assert np.any((mean <= bound) & (exact > bound))
-        found = upper.within(Candidates(sets), bound)
+        found = upper.losses_up_to(Candidates(sets), bound)
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
         few = upper.on_few(64)(Candidates(sets)).loss
@@ -142,9 +144,9 @@ def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Evaluator, "logits", counted)
-        assert np.all(hard.within(Candidates(sets), 0.6) > 0.6)
+        assert np.all(hard.losses_up_to(Candidates(sets), 0.6) > 0.6)
         assert pieces == [ROWS]
-        np.testing.assert_allclose(hard.within(Candidates(sets), np.max(exact) + 1e-3), exact, atol=1e-6)
+        np.testing.assert_allclose(hard.losses_up_to(Candidates(sets), np.max(exact) + 1e-3), exact, atol=1e-6)
     ordered = by_task_and_length(rows(hard.batch, np.random.default_rng(0).permutation(2 * ROWS).repeat(2)))
     assert np.all(np.diff(ordered.task) >= 0)
     assert all(

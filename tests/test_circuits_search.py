@@ -443,12 +443,12 @@ def test_a_ranking_is_not_cut_behind_open_nodes_that_all_samples_accept(
         def on_few(self) -> "Selection":
             return Selection(10, by_few)
 
-        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+        def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
             assert (candidates.gates[:, :12].sum(axis=1) == candidates.gates.sum(axis=1).clip(max=12)).all()
             return np.where(candidates.gates.sum(axis=1) >= self.needed, 0.0, 1.0)
 
         def __call__(self, candidates: Candidates) -> np.ndarray:
-            return self.within(candidates, 0)
+            return self.losses_up_to(candidates, 0)
 
     graph = SimpleNamespace(tied=np.arange(40), count_edges=np.sum)
     problem: Any = SimpleNamespace(

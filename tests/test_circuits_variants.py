@@ -152,7 +152,7 @@ def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> Non
     ]
     np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-3, atol=1e-3)
     scores = evaluator(Candidates(sets))
-    np.testing.assert_allclose(evaluator.within(Candidates(sets), 100.0), scores.loss, atol=1e-6)
+    np.testing.assert_allclose(evaluator.losses_up_to(Candidates(sets), 100.0), scores.loss, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
         assert abs(each[0] - each[1]) > 1e-2
         assert scores.loss[i] == pytest.approx(max(each), abs=1e-5)
     bound = float(np.median(scores.loss))
-    found = evaluator.within(Candidates(sets), bound)
+    found = evaluator.losses_up_to(Candidates(sets), bound)
     np.testing.assert_array_equal(found <= bound, scores.loss <= bound)
 
 
@@ -255,7 +255,7 @@ def test_minimizing_removes_tied_nodes_together() -> None:
     needed = int(np.flatnonzero(to_vector({s: np.full((2, w), s == "attn_k") for s, w in _widths().items()}))[3])
 
     class Needs:
-        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+        def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
             np.testing.assert_array_equal(candidates.gates, candidates.gates[:, graph.tied])
             return 1 - candidates.gates[:, needed]
 
@@ -291,7 +291,7 @@ class Needs:
     def hardest_first(self, candidate: Candidates) -> "Needs":
         return self
 
-    def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+    def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
         self.edge_sets += candidates.kept is not None
         edges = 0.0 if candidates.kept is None else np.sum(candidates.kept == 0, axis=1)
         return np.sum(candidates.gates[:, self.needed] == 0, axis=1) + edges
@@ -315,9 +315,9 @@ def test_the_model_that_runs_candidates_follows_what_is_gone_not_what_was_tried(
                 supports.append(gates)
             return self
 
-        def within(self, candidates: Candidates, bound: float) -> np.ndarray:
+        def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
             assert not np.any(candidates.gates[:, supports[-1] == 0]), "candidates of another support"
-            return super().within(candidates, bound)
+            return super().losses_up_to(candidates, bound)
 
     # The last ones are needed, so that trying to remove all that are left fails.
     evaluator: Any = Follows(np.arange(len(every) - 60, len(every)))

@@ -51,7 +51,7 @@ def test_searched_and_selected_samples_have_the_models_answers(families: bool) -
         assert each.heldout.batch.foil_share is None, "what is reported is the task loss"
         assert each.selection.largest_scale == each.heldout.largest_scale == 3
     whole = Candidates(np.ones((1, made.selection.nodes), np.float32))
-    assert made.selection.within(whole, 1.0)[0] < 1e-5, "the model matches itself"
+    assert made.selection.losses_up_to(whole, 1.0)[0] < 1e-5, "the model matches itself"
     nothing = made.selection.logits(Candidates(np.zeros((1, made.selection.nodes), np.float32)))[0]
     assert largest_loss(nothing, made.selection.batch) > 0.1
     assert made.selection(whole).calibration.scale[0] <= 3

@@ -452,11 +452,11 @@ def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.Monk
     monkeypatch.setattr(integrated_gradients, "LARGEST_SHARE", 0.5)
     tried: list[int] = []
 
-    def within(self: Evaluator, candidates: Candidates, bound: float) -> np.ndarray:
+    def losses_up_to(self: Evaluator, candidates: Candidates, bound: float) -> np.ndarray:
         tried.extend(candidates.gates.sum(axis=1).astype(int).tolist())
         return np.where(candidates.gates.sum(axis=1) < 80, 0.5, 3.0) * bound
 
-    monkeypatch.setattr(Evaluator, "within", within)
+    monkeypatch.setattr(Evaluator, "losses_up_to", losses_up_to)
     start = integrated_gradients.start(problem, Stages())
     size = max(n for n in tried if n < 80)
     assert min(tried) == 32 < size < max(tried) == len(may_open) // 2
@@ -579,8 +579,8 @@ def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.Mon
     nodes = np.flatnonzero(chosen.gates)
     without = np.repeat(chosen.gates[None], len(nodes), axis=0)
     without[np.arange(len(nodes)), nodes] = 0
-    at = problem.selection.within(Candidates(chosen.gates[None]), np.inf)
-    assert at[0] <= problem.selection_target < problem.selection.within(Candidates(without), np.inf).min()
+    at = problem.selection.losses_up_to(Candidates(chosen.gates[None]), np.inf)
+    assert at[0] <= problem.selection_target < problem.selection.losses_up_to(Candidates(without), np.inf).min()
 
 
 @pytest.mark.parametrize(("norm", "compacts"), [("live", True), ("frozen", False)])

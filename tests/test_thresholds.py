@@ -121,7 +121,7 @@ def test_losses_of_rows_are_those_of_all_and_each_circuit_has_its_own_thresholds
     held, other = near.near(first), near.near(last)
     order = np.random.default_rng(5).permutation(len(whole.batch.positions))
     np.testing.assert_allclose(held.on_rows(order).logits(parts), held.logits(parts)[:, order], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(held.within(parts, np.inf), held(parts).loss, rtol=1e-5)
+    np.testing.assert_allclose(held.losses_up_to(parts, np.inf), held(parts).loss, rtol=1e-5)
     # What was asked of one set of thresholds is not given as an answer for another.
     np.testing.assert_allclose(other.logits(last), whole.logits(last), rtol=1e-4, atol=1e-4)
     assert np.abs(held.logits(last) - other.logits(last)).max() > 1e-2

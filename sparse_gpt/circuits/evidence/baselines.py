@@ -56,7 +56,7 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
         return Candidates(ranking.truncate([orders[i] for i in which], sizes, graph.tied))
 
     def losses_at(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        return selection.within(first(which, sizes), bounds)
+        return selection.losses_up_to(first(which, sizes), bounds)
 
     limit = np.array([len(order) for order in orders])
     sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low)
@@ -75,7 +75,7 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
         )
         for name, size, gates, loss, enough, curve in rows
     ]
-    enough = reached & (problem.selection.within(candidates, target) <= target)
+    enough = reached & (problem.selection.losses_up_to(candidates, target) <= target)
     at_target = {name: gates for name, gates, at in zip(ranked, candidates.gates, enough, strict=True) if at}
     return Baselines(records, at_target)
 

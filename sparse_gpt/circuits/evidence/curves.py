@@ -57,7 +57,7 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[Curv
         different, place = np.unique(sizes, return_inverse=True)
         highest = np.full(len(different), -np.inf)
         np.maximum.at(highest, place, bounds)
-        return selection.within(first(different), highest)[place]
+        return selection.losses_up_to(first(different), highest)[place]
 
     sizes, reached = ranking.smallest_sizes(losses, high, np.full(len(targets), len(order)), targets, low)
     scores = selection(first(sizes))

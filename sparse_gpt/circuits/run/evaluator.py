@@ -238,7 +238,7 @@ class Evaluator:
     def _allowed(self, task: int) -> float:
         return self.allowance[task] if self.allowance else 0.0
 
-    def within(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
+    def losses_up_to(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
         """(N,) calibrated task losses: exact where at most `bound` (one for all, or (N,)), otherwise any lower bound
         that already exceeds it.
 

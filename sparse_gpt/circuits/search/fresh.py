@@ -160,7 +160,7 @@ def with_nodes(support: Support, gates: np.ndarray) -> Support:
 
 
 def _holds(problem: Problem, one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> bool:
-    if evaluator.within(one, problem.selection_target)[0] > problem.selection_target:
+    if evaluator.losses_up_to(one, problem.selection_target)[0] > problem.selection_target:
         return False
     return _loss(one, evaluator, fresh)[0] <= problem.settings.target_loss
 

@@ -97,5 +97,5 @@ def _start_size(problem: Problem, order: np.ndarray) -> int:
     largest = min(len(order), max(FIRST_SIZE, int(LARGEST_SHARE * limit)))
     sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, CANDIDATES).astype(int))
     first = Candidates(ranking.truncate([order] * len(sizes), sizes, tied))
-    enough = np.flatnonzero(problem.selection.on_few().within(first, target) <= target)
+    enough = np.flatnonzero(problem.selection.on_few().losses_up_to(first, target) <= target)
     return int(sizes[enough[-1]]) if len(enough) else len(order)

@@ -182,7 +182,7 @@ def _best_kept(problem: Problem, states: PathState) -> PathState:
     count = len(states.trust)
     gates = np.stack([to_vector({site: np.asarray(value)[i] for site, value in masks.items()}) for i in range(count)])
     target = problem.selection_target
-    at_target = problem.selection.within(Candidates(gates), target) <= target
+    at_target = problem.selection.losses_up_to(Candidates(gates), target) <= target
     after = path_search.checked(states, masks, at_target, target)
     # Placed as they were, or `advance` would be compiled anew.
     return states._replace(

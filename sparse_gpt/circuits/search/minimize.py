@@ -71,7 +71,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, target: float, report: 
         evaluator = evaluator.within_support(kept[graph.gate_of])  # what is gone stays gone
 
     def losses(sets: np.ndarray) -> np.ndarray:
-        return evaluator.within(Candidates(sets[:, graph.gate_of]), target)
+        return evaluator.losses_up_to(Candidates(sets[:, graph.gate_of]), target)
 
     def rises(of: Evaluator, kept: np.ndarray) -> np.ndarray:
         return graph.sum_over_gates(-of.slopes(Candidates(kept[None, graph.gate_of]))[0])
@@ -89,7 +89,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, target: float, report: 
             edges = graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
             return _for_each_edge(rises(held, kept), edges)
 
-        return lambda sets: held.within(Candidates(sets[:, graph.gate_of]), bound), costs
+        return lambda sets: held.losses_up_to(Candidates(sets[:, graph.gate_of]), bound), costs
 
     for remove in (removal.remove_many, removal.thin, removal.try_doubtful):
         left = remove(losses, left, target, predict, progress)
@@ -117,7 +117,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, target: float, report: 
         return Support(graph, opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
 
     def losses_by(of: Evaluator, bound: float) -> Losses:
-        return lambda sets: of.within(expand(sets), bound)
+        return lambda sets: of.losses_up_to(expand(sets), bound)
 
     def costs_by(of: Evaluator) -> Costs:
         def costs(kept: np.ndarray) -> np.ndarray:

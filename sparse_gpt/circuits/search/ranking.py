@@ -181,10 +181,10 @@ def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -
         return Candidates(truncate(orders[which], sizes, graph.tied))
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        return few.within(first(which, sizes), bounds)
+        return few.losses_up_to(first(which, sizes), bounds)
 
     def enough(which: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        found: np.ndarray = selection.within(first(which, sizes), target) <= target
+        found: np.ndarray = selection.losses_up_to(first(which, sizes), target) <= target
         return found
 
     opened = np.sum((taus > 0) & (may_open > 0), axis=1)
