@@ -7,8 +7,8 @@ from jax import lax
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``jnp.dot(x, kernel)`` for x (rows, in) and kernel (in, out); on the processors tried so far its gradients have the
-    same bits, too.
+    """``jnp.dot(x, kernel)`` for x (rows, in) and kernel (in, out); on the processors tried its gradients have the same
+    bits, too.
 
     The kernel's gradient sums over rows, along which neither factor is contiguous. XLA on a CPU takes twice as long for
     that where the result is narrower than it is high, so there the transposed result is computed.
