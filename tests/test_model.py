@@ -14,7 +14,6 @@ from sparse_gpt import presets
 from sparse_gpt.config.fields import Choice
 from sparse_gpt.model import Transformer, abstract_params, build, parameter_table
 from sparse_gpt.model.activations import ACTIVATIONS, gelu
-from sparse_gpt.model.product import product
 from sparse_gpt.model.taps import gate, recorder, site_widths
 from sparse_gpt.model.transformer import sinusoids
 
@@ -111,39 +110,6 @@ def test_parameter_table_is_what_the_model_creates(options: dict[str, Any]) -> N
     assert jax.tree.map(lambda x: x.shape, params) == jax.tree.map(lambda x: x.shape, abstract_params(model.config))
     for path, spec in parameter_table(model.config).items():
         assert len(spec.axes) == len(spec.shape), path
-
-
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("shape", [(33, 24, 8), (33, 8, 24), (1, 7, 7), (64, 3, 1), (16, 1, 5)])
-def test_products_and_their_gradients_are_those_of_float64(
-    shape: tuple[int, int, int], devices: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jax.device_count", lambda: devices)
-    rows, inputs, outputs = shape
-    rng = np.random.default_rng(rows)
-    x, kernel, gradient = (rng.normal(size=s) for s in ((rows, inputs), (inputs, outputs), (rows, outputs)))
-
-    def pulled(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
-        y, pull = jax.vjp(product, x, kernel)
-        return y, *pull(gradient)
-
-    found = jax.jit(pulled)(*(jnp.asarray(each, jnp.float32) for each in (x, kernel, gradient)))
-    expected = (x @ kernel, gradient @ kernel.T, x.T @ gradient)
-    for got, want in zip(found, expected, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-
-
-def test_a_products_gradient_is_laid_out_the_faster_way_where_the_kernel_is_high(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("jax.device_count", lambda: 1)
-
-    def results(inputs: int, outputs: int) -> str:
-        x, kernel = jnp.ones((33, inputs)), jnp.ones((inputs, outputs))
-        return jax.jit(jax.grad(lambda w: jnp.sum(product(x, w) ** 2))).lower(kernel).compile().as_text()
-
-    assert "f32[8,24]" in results(24, 8)
-    assert "f32[24,8]" not in results(8, 24)
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ from sparse_gpt.model.activations import ACTIVATIONS
 from sparse_gpt.model.attention import attend, causal_attention
 from sparse_gpt.model.packing import Packing
 from sparse_gpt.model.placement import gather_channels, replicate_channels
-from sparse_gpt.model.product import product
 from sparse_gpt.model.taps import Tap, identity
 from sparse_gpt.parameters import Params, parameter_table
 from sparse_gpt.sparsity.topk import abs_topk
@@ -95,7 +94,7 @@ class Linear(_Part):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.tensor("kernel", x.dtype)
-        y = product(x.reshape(-1, x.shape[-1]), kernel)
+        y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
         if self.config.bias:
             y = y + self.tensor("bias", x.dtype)[None, :]
         return y.reshape(*x.shape[:-1], kernel.shape[1])
