@@ -511,7 +511,7 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     assert 0 < to_vector(alive).sum() < 0.6 * to_vector(_searchable()).sum()
     if tie_qk:
         np.testing.assert_array_equal(alive["attn_q"], alive["attn_k"])
-    whole = mask_search._closed_dropped(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
+    whole = mask_search._drop_closed_nodes(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
     part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
     batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
     numbers = jnp.float32(16), jnp.float32(0), jnp.zeros(1)
@@ -538,7 +538,7 @@ def test_compacted_states_are_where_the_others_are(devices: int) -> None:
     mesh = mask_search._mesh(2, jax.devices()[:devices])
     if mesh is not None:
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-    after = mask_search._closed_dropped(h, states, tie_qk=False)
+    after = mask_search._drop_closed_nodes(h, states, tie_qk=False)
     for site, value in states.searched.items():
         assert (after.searched[site].sharding, after.searched[site].committed) == (value.sharding, devices > 1)
 
@@ -588,4 +588,9 @@ def test_only_models_that_can_be_restricted_are_compacted(norm: str, compacts: b
     """Elsewhere it would close nodes for good and save nothing."""
     config = dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, norm=norm, steps=8))
     made = circuits_model.search_problem(config, _searchable(), circuits_model.batch(8, seed=1))
-    assert [mask_search._drops_closed(made, first, 2) for first in (0, 2, 4, 6)] == [False, compacts, compacts, False]
+    assert [mask_search._compacts_before(made, first, 2) for first in (0, 2, 4, 6)] == [
+        False,
+        compacts,
+        compacts,
+        False,
+    ]

@@ -155,15 +155,15 @@ def search(
         ) as bar,
     ):
         for first in range(done, settings.steps, chunk):
-            if isinstance(states, PathState) and _drops_closed(problem, first, chunk):
-                states = _closed_dropped(h, states, settings.tie_qk)
+            if isinstance(states, PathState) and _compacts_before(problem, first, chunk):
+                states = _drop_closed_nodes(h, states, settings.tie_qk)
                 model = _model_for(problem, states, model)
             batches = _batches_of(problem, h, first, chunk, room)
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
                 if isinstance(states, PathState):
-                    states = _best_kept(problem, states)
+                    states = _keep_best(problem, states)
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:
@@ -176,7 +176,7 @@ def search(
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
 
 
-def _best_kept(problem: Problem, states: PathState) -> PathState:
+def _keep_best(problem: Problem, states: PathState) -> PathState:
     """States of searches whose masks selection samples have judged, see `path_search.checked`."""
     masks = path_search.open_masks(states, problem.settings.tie_qk)
     count = len(states.trust)
@@ -190,7 +190,7 @@ def _best_kept(problem: Problem, states: PathState) -> PathState:
     )
 
 
-def _drops_closed(problem: Problem, first: int, chunk: int) -> bool:
+def _compacts_before(problem: Problem, first: int, chunk: int) -> bool:
     """Whether a path search is compacted before the chunk that begins at step `first`."""
     return _may_restrict(problem.gated) and any(
         first - chunk < share * problem.settings.steps <= first for share in COMPACT_AT
@@ -202,7 +202,7 @@ def _may_restrict(gated: GatedModel) -> bool:
     return not gated.frozen and gated.draws is None
 
 
-def _closed_dropped(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
+def _drop_closed_nodes(h: Hyperparameters, states: PathState, tie_qk: bool) -> PathState:
     """States of searches that go on with the nodes that are not closed for good in all of them."""
     tau = {site: np.asarray(value) for site, value in jax.device_get(states.tau).items()}
     alive = path_search.not_closed(h, tau, tie_qk)
