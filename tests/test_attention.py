@@ -33,7 +33,7 @@ def test_every_length_is_as_the_textbook_has_it(time: int) -> None:
     np.testing.assert_allclose(found, textbook(q, k, v, sink), atol=2e-6)
 
 
-@pytest.mark.parametrize(("time", "keys"), [(16, 16), (40, 64), (64, 64)])
+@pytest.mark.parametrize(("time", "keys"), [(16, 16), (17, 40), (32, 40), (40, 40), (64, 64)])
 def test_no_row_of_scores_has_a_length_that_is_unrolled(time: int, keys: int) -> None:
     x, v = (jax.ShapeDtypeStruct((2, 3, time, width), jnp.float32) for width in (4, 5))
     text = jax.jit(causal_attention).lower(x, x, v, jax.ShapeDtypeStruct((3,), jnp.float32)).as_text()

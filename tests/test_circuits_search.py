@@ -21,6 +21,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import binary_loss
+from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_search, pause, ranking, removal
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.costs.collectives import find_collectives
@@ -53,7 +54,7 @@ def _problem(steps: int) -> Problem:
 def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
     """Three searches over two devices: one is done twice, and left out of the result."""
     h = hyperparameters.Hyperparameters(*(value[:3] for value in hyperparameters.population(PRUNE)))
-    model, batch = circuits_model.gated(CONFIG), circuits_model.batch(24, seed=1)
+    model = circuits_model.gated(CONFIG)
 
     def find(devices: int) -> mask_search.SearchResult:
         return mask_search.search(_problem(4), h, progress=False, devices=jax.devices()[:devices])
@@ -64,7 +65,8 @@ def test_devices_share_the_searches_out_and_do_not_communicate() -> None:
 
     mesh = mask_search._mesh(4, jax.devices()[:2])
     states = paper_search.initial_states(hyperparameters.population(PRUNE), _may_open())
-    batches = mask_search._batches(batch, 0, 2, PRUNE.batch_pairs)
+    problem, h = _problem(4), hyperparameters.population(PRUNE)
+    batches = mask_search._batches_of(problem, h, 0, 2, mask_search._room(problem, h))
     mask = {site: value.astype(np.float32) for site, value in _may_open().items()}
     given = (model, mask, hyperparameters.population(PRUNE), states, jnp.int32(0), batches)
     text = mask_search.advance.lower(*given, steps=4, mesh=mesh).compile().as_text()
@@ -162,11 +164,40 @@ def test_learning_rate_rises_then_falls_to_nothing() -> None:
     np.testing.assert_allclose(rates[20:], 0.5 * np.arange(80, 0, -1) / 80, rtol=1e-5)
 
 
-def test_batches_go_around_the_pairs() -> None:
-    batch = circuits_model.batch(10, seed=2)
-    stacked = mask_search._batches(batch, first=3, count=2, batch_pairs=2)
-    np.testing.assert_array_equal(stacked.tokens[0], batch.tokens[[2, 3, 4, 5]])  # pairs 6, 7 of 5: 1, 2
-    np.testing.assert_array_equal(stacked.answer[1], batch.answer[[6, 7, 8, 9]])
+def test_batches_go_around_the_pairs_and_lie_side_by_side() -> None:
+    problem, h = _problem(40), hyperparameters.population(PRUNE)
+    train, pairs = problem.train, PRUNE.batch_pairs
+    room = mask_search._room(problem, h)
+    stacked = mask_search._batches_of(problem, h, 3, 2, room)
+    for step, tokens, answer in zip((3, 4), stacked.tokens, stacked.answer, strict=True):
+        own = [
+            2 * (pair % (len(train.answer) // 2)) + i
+            for pair in range(step * pairs, (step + 1) * pairs)
+            for i in (0, 1)
+        ]
+        prompts = np.concatenate([train.tokens[row, : train.positions[row] + 1] for row in own])
+        assert tokens.shape == (1, room)
+        assert len(prompts) <= room
+        np.testing.assert_array_equal(tokens[0, : len(prompts)], prompts)
+        np.testing.assert_array_equal(answer, train.answer[own])
+
+
+def test_prompts_side_by_side_give_the_gradients_of_padded_ones() -> None:
+    problem, h = _problem(4), hyperparameters.population(PRUNE)
+    states = paper_search.initial_states(h, _may_open())
+    one, state = (jax.tree.map(lambda x: jnp.asarray(x[0]), each) for each in (h, states))
+    mask = {site: jnp.asarray(value, jnp.float32) for site, value in _may_open().items()}
+    side_by_side = jax.tree.map(
+        lambda x: x[0], mask_search._batches_of(problem, h, 0, 1, mask_search._room(problem, h))
+    )
+    padded = rows(problem.train, np.arange(2 * PRUNE.batch_pairs))
+    update = jax.jit(paper_search.update, static_argnames="steps")
+    (found, metrics), (wanted, wanted_metrics) = (
+        update(problem.gated, mask, one, state, jnp.int32(0), batch, steps=4) for batch in (side_by_side, padded)
+    )
+    np.testing.assert_allclose(metrics, wanted_metrics, rtol=1e-5)
+    # Of the gradients alone: what Adam makes of a tiny one is its sign, which rounding may turn.
+    np.testing.assert_allclose(to_vector(found.attribution), to_vector(wanted.attribution), rtol=1e-4, atol=1e-7)
 
 
 def test_ranking_breaks_ties_by_attribution_then_by_order() -> None:

@@ -151,8 +151,12 @@ class Problem:
         batch = self.samples.shifted
         if batch is None:
             return None
-        length = max(batch.tokens.shape[1], self.heldout.batch.tokens.shape[1])  # so that the same programs serve it
-        return dataclasses.replace(self.heldout, batch=by_length(padded(batch, length)))
+        return self.on_heldout(by_length(batch))
+
+    def on_heldout(self, batch: TaskBatch) -> Evaluator:
+        """Evaluates other held-out samples than `heldout` does: in the whole model, whose few programs serve samples of
+        all lengths. A support's own would be compiled anew for each of a few evaluations."""
+        return dataclasses.replace(self.heldout, batch=batch, subcircuits=None)
 
     def selecting_on(self, further: TaskBatch | None) -> "Problem":
         """The same problem with further selection samples, padded as those are."""

@@ -21,7 +21,7 @@ from sparse_gpt.parameters import PyTree
 MASKED = -1e30  # finite, so that arithmetic on hidden scores stays finite
 _BLOCKS = 4
 _SHORTEST_BLOCK = 64
-_UNROLLED = range(17, 64)  # numbers of keys for which LLVM unrolls whole rows of exponentials: six seconds to compile
+_UNROLLED = range(17, 40)  # numbers of keys for which LLVM unrolls whole rows of exponentials: seconds to compile
 _SCORES_AT_ONCE = 2**19  # score entries worked on at a time on a CPU: two megabytes
 
 

@@ -1,6 +1,5 @@
 """What circuit.json reports of a circuit: its sizes, and losses on held-out samples."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.objective import accuracy, agreement, task_loss
 from sparse_gpt.circuits.run.support import Candidate
-from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, padded
+from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length
 from sparse_gpt.records import Search
 from sparse_gpt.records.circuit import LEFT_ASIDE, NOVEL, SEARCHED, WILD, FamilyLosses, TaskLosses
 
@@ -72,9 +71,8 @@ def by_family(problem: Problem, candidate: Candidate) -> list[FamilyLosses]:
     batches += [(name, NOVEL, batch) for name, batch in samples.novel.items()]
     batches += [] if samples.wild is None else [("text", WILD, samples.wild)]
     found = []
-    length = max((batch.tokens.shape[1] for _, _, batch in batches), default=0)  # so that one program serves all
     for name, role, batch in batches:
-        evaluator = dataclasses.replace(problem.heldout, batch=_in_order(padded(batch, length), role))
+        evaluator = problem.on_heldout(_in_order(batch, role))
         logits = evaluator.logits(candidate.support.candidates)[0]
         ablated = evaluator.logits(Candidates(1 - candidate.support.gates[None, :]))[0]
         calibrated, full = calibrate(logits, candidate.calibration, evaluator.index), evaluator.full_logits()

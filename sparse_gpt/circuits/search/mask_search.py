@@ -23,7 +23,7 @@ from sparse_gpt.circuits.nodes import Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import GatedModel
-from sparse_gpt.circuits.run.packed_batch import AnyBatch, PackedBatch, packed
+from sparse_gpt.circuits.run.packed_batch import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.search import paper_search, path_search, pause
@@ -36,7 +36,7 @@ from sparse_gpt.progress import ProgressBar
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
 COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have closed for good is not computed any more
 WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
-TOKENS = 64  # of a path search's batch, a multiple
+TOKENS = 64  # of a search's batch, a multiple
 WORTH_AGAIN = 4  # times fewer nodes than a restricted model has, for which another is worth compiling
 States = paper_search.SearchState | PathState
 
@@ -59,7 +59,7 @@ def advance(
     h: Hyperparameters,
     states: States,
     first: jax.Array,
-    batches: AnyBatch,
+    batches: PackedBatch,
     steps: int,
     mesh: Mesh | None = None,
     tie_qk: bool = False,
@@ -90,7 +90,7 @@ def _advance(
     h: Hyperparameters,
     states: States,
     first: jax.Array,
-    batches: AnyBatch,
+    batches: PackedBatch,
     aim: Aim | None,
     steps: int,
     tie_qk: bool,
@@ -105,7 +105,7 @@ def _advance(
         raise TypeError("the paper's search runs in the whole model")
     together = jax.vmap(one, in_axes=(0, 0, None, None if aim is None else 0))
 
-    def body(states: States, at: tuple[jax.Array, AnyBatch]) -> tuple[States, tuple[jax.Array, jax.Array]]:
+    def body(states: States, at: tuple[jax.Array, PackedBatch]) -> tuple[States, tuple[jax.Array, jax.Array]]:
         return together(h, states, *at)
 
     length = len(batches.answer)
@@ -273,41 +273,36 @@ def _mesh(searches: int, devices: Sequence[jax.Device]) -> Mesh | None:
     return jax.make_mesh((count,), ("searches",), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
-def _batches(train: TaskBatch, first: int, count: int, batch_pairs: int) -> TaskBatch:
-    """Batches first .. first + count - 1, stacked on a leading axis."""
-    pairs = len(train.positions) // 2
-    pair = (np.arange(first * batch_pairs, (first + count) * batch_pairs) % pairs).reshape(count, batch_pairs)
-    return rows(train, np.stack([2 * pair, 2 * pair + 1], axis=2).reshape(count, 2 * batch_pairs))
-
-
-def _batches_of(problem: Problem, h: Hyperparameters, first: int, count: int, room: int) -> AnyBatch:
+def _batches_of(problem: Problem, h: Hyperparameters, first: int, count: int, room: int) -> PackedBatch:
     """Batches first .. first + count - 1 of all searches: leading axes (count,), or (count, S) where each has its own,
-    whose prompts lie side by side, filled up to `room` tokens.
-
-    A search's own order of the pairs is drawn anew for every time around them; pairs of several tasks alternate.
-    """
-    if problem.settings.search == "paper":
-        return _batches(problem.train, first, count, problem.settings.batch_pairs)
-    of_steps = _own_rows(problem, h, first, count)
-    each = [[packed(rows(problem.train, one), room) for one in of_searches] for of_searches in of_steps]
-    stacked: PackedBatch = jax.tree.map(lambda *leaves: np.stack(leaves), *(one for step in each for one in step))
-    return jax.tree.map(lambda leaf: leaf.reshape(*of_steps.shape[:2], *leaf.shape[1:]), stacked)
+    whose prompts lie side by side, filled up to `room` tokens."""
+    wanted = _rows_of(problem, h, first, count)
+    each = [packed(rows(problem.train, one), room) for one in wanted.reshape(-1, wanted.shape[-1])]
+    stacked: PackedBatch = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    return jax.tree.map(lambda leaf: leaf.reshape(*wanted.shape[:-1], *leaf.shape[1:]), stacked)
 
 
 def _room(problem: Problem, h: Hyperparameters) -> int:
-    """Tokens of the largest batch of all path searches, a multiple of TOKENS."""
+    """Tokens of the largest batch of all searches, a multiple of TOKENS."""
+    lengths = problem.train.positions[_rows_of(problem, h, 0, problem.settings.steps)] + 1
+    return int(-(-np.max(np.sum(lengths, axis=-1)) // TOKENS) * TOKENS)
+
+
+def _rows_of(problem: Problem, h: Hyperparameters, first: int, count: int) -> np.ndarray:
+    """(count, B) training samples of batches first .. first + count - 1; (count, S, B) where each search has its own.
+
+    In the paper's search all take the pairs in turn. A path search's order of the pairs is drawn anew for every time
+    around them; pairs of several tasks alternate.
+    """
+    train, pairs = problem.train, problem.settings.batch_pairs
+    begin, number = first * pairs, count * pairs
     if problem.settings.search == "paper":
-        return 0
-    lengths = problem.train.positions[_own_rows(problem, h, 0, problem.settings.steps)] + 1
-    return int(-(-np.max(np.sum(lengths, axis=2)) // TOKENS) * TOKENS)
-
-
-def _own_rows(problem: Problem, h: Hyperparameters, first: int, count: int) -> np.ndarray:
-    """(count, S, B) training samples of batches first .. first + count - 1."""
-    train, pairs, tasks = problem.train, problem.settings.batch_pairs, len(problem.samples.parts)
-    orders = np.stack([_own_pairs(int(seed), train, first * pairs, count * pairs, tasks) for seed in h.seed])
-    pair = orders.reshape(len(orders), count, pairs).swapaxes(0, 1)
-    return np.stack([2 * pair, 2 * pair + 1], axis=3).reshape(count, len(orders), 2 * pairs)
+        pair = np.arange(begin, begin + number).reshape(count, pairs) % (len(train.positions) // 2)
+    else:
+        orders = [_own_pairs(int(seed), train, begin, number, len(problem.samples.parts)) for seed in h.seed]
+        pair = np.stack(orders).reshape(len(orders), count, pairs).swapaxes(0, 1)
+    both = np.stack([2 * pair, 2 * pair + 1], axis=-1)
+    return both.reshape(*pair.shape[:-1], 2 * pairs)
 
 
 def _own_pairs(seed: int, train: TaskBatch, first: int, count: int, tasks: int) -> np.ndarray:

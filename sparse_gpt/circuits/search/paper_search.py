@@ -12,7 +12,7 @@ import optax
 
 from sparse_gpt.circuits.nodes import LIMIT, Gates, clamp, finite, heaviside
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
 from sparse_gpt.config import NODE_SITES
 from sparse_gpt.parameters import PyTree
@@ -60,7 +60,7 @@ def update(
     h: Hyperparameters,
     state: SearchState,
     step: jax.Array,
-    batch: TaskBatch,
+    batch: AnyBatch,
     steps: int,
     tie_qk: bool = False,
 ) -> tuple[SearchState, tuple[jax.Array, jax.Array]]:

@@ -152,10 +152,9 @@ def sample_sets(problem: Problem) -> dict[str, Samples]:
     free = frozenset[str]() if token_text is None else words.free_words(samples.train, heldout.batch, token_text)
 
     def of(name: str, role: Role, batch: TaskBatch) -> Samples:
-        evaluator = dataclasses.replace(heldout, batch=batch)
-        return Samples(name, role, evaluator, words.clusters(batch, free, token_text))
+        return Samples(name, role, problem.on_heldout(batch), words.clusters(batch, free, token_text))
 
-    found = [of(MAIN, "selection", heldout.batch)]
+    found = [Samples(MAIN, "selection", heldout, words.clusters(heldout.batch, free, token_text))]
     if len(samples.families) > 1:
         found += [of(f"family {name}", "selection", by_length(each.heldout)) for name, each in samples.families.items()]
     if (shifted := problem.shifted) is not None:
@@ -164,8 +163,8 @@ def sample_sets(problem: Problem) -> dict[str, Samples]:
         found.append(of(f"family {name}", "heldout", by_length(batch)))
     sets = {each.name: each for each in found}
     if samples.wild is not None:  # each its own cluster
-        evaluator = dataclasses.replace(heldout, batch=samples.wild)
-        sets["text"] = Samples("text", "wild", evaluator, np.arange(len(samples.wild.positions)).astype(str))
+        each = np.arange(len(samples.wild.positions)).astype(str)
+        sets["text"] = Samples("text", "wild", problem.on_heldout(samples.wild), each)
     return sets
 
 
