@@ -296,6 +296,7 @@ def _rows_of(problem: Problem, h: Hyperparameters, first: int, count: int) -> np
     """
     train, pairs = problem.train, problem.settings.batch_pairs
     begin, number = first * pairs, count * pairs
+    pair: np.ndarray
     if problem.settings.search == "paper":
         pair = np.arange(begin, begin + number).reshape(count, pairs) % (len(train.positions) // 2)
     else:
