@@ -18,10 +18,11 @@ from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, op
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.samples import FamilySamples
-from sparse_gpt.circuits.run.subcircuits import build_subcircuits
+from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, padded, rows
 from sparse_gpt.circuits.search import (
     hyperparameters,
@@ -411,7 +412,7 @@ def test_batches_are_filled_up_to_the_largest_of_the_whole_search(monkeypatch: p
     assert np.max(tokens) == room
     assert np.max(tokens[0]) < room, "the first batches are not the largest, or this shows nothing"
     for step, (first, search) in enumerate([(0, 0), (4, 1)]):
-        own = mask_search._own_rows(problem, h, first, 1)[0, search]
+        own = mask_search._rows_of(problem, h, first, 1)[0, search]
         one = jax.tree.map(lambda leaf, s=search: leaf[0, s], batches[step])
         np.testing.assert_array_equal(one.answer, problem.train.answer[own])
         np.testing.assert_array_equal(one.positions, problem.train.positions[own])
@@ -528,6 +529,38 @@ def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
     kept = to_vector(alive) > 0
     np.testing.assert_allclose(to_vector(one.slope)[:, kept], to_vector(other.slope)[:, kept], atol=1e-4)
     assert (to_vector(one.tau)[:, ~kept] < 0).all()
+
+
+@pytest.mark.slow
+def test_a_search_goes_over_to_a_restricted_model_where_enough_steps_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And ends as one in the whole model."""
+    monkeypatch.setattr(mask_search, "CHUNK", 2)
+    monkeypatch.setattr(mask_search, "WORTH_RESTRICTING", 1.0)
+    monkeypatch.setattr(mask_search, "WORTH_AGAIN", 1)
+    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in _searchable().items()}
+    prune = dataclasses.replace(PRUNE, steps=8, starts=("integrated_gradients",), gates=("heaviside",), seeds=2)
+    problem, h = _problem(prune), hyperparameters.population(prune)
+    models: list[type] = []
+    advance = mask_search.advance
+
+    def counted(model: object, *args: object, **options: object) -> object:
+        models.append(type(model))
+        return advance(model, *args, **options)
+
+    monkeypatch.setattr(mask_search, "advance", counted)
+    found = []
+    tokens = mask_search._room(problem, h) * 2  # of one step of both searches
+    weights = 2 * weight_count(CONFIG.model) * tokens
+    for worth in (np.inf, 0):
+        monkeypatch.setattr(mask_search, "WORTH_COMPILING", worth)
+        found.append(mask_search.search(problem, h, start=_start(searched), progress=False, devices=jax.devices()[:1]))
+    assert models == [GatedModel] * 4 + [Subcircuits] * 4
+    np.testing.assert_allclose(found[0].loss, found[1].loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found[0].open_nodes, found[1].open_nodes)
+    monkeypatch.setattr(mask_search, "WORTH_COMPILING", 6.5 * weights)
+    states = path_search.initial_states(h, _searchable(), _start(searched), 0, 1)
+    assert mask_search._model_for(problem, states, problem.gated, 6 * tokens) is problem.gated
+    assert isinstance(mask_search._model_for(problem, states, problem.gated, 7 * tokens), Subcircuits)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -75,7 +75,8 @@ def minimized_until_it_holds(
     supports = minimize(start, evaluator, 0)
     for failed, batch in enumerate(fresh_samples(problem, CHECKS), 1):
         (*_, support) = supports.values()
-        means = dataclasses.replace(evaluator.on(batch), upper_share=0.0)  # there are enough samples for these
+        # Means, for which there are enough samples; in the whole model, whose programs are there for any length.
+        means = dataclasses.replace(evaluator.on(batch), upper_share=0.0, subcircuits=None)
         fresh = problem.allowing(means, target)
         loss, order = _loss(support.candidates, evaluator, fresh)
         checks.append(FreshCheck(task_loss=loss, accepted=loss <= target))

@@ -22,6 +22,7 @@ from sparse_gpt import interruption
 from sparse_gpt.circuits.nodes import Gates, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.packed_batch import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
@@ -38,6 +39,7 @@ COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have cl
 WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
 TOKENS = 64  # of a search's batch, a multiple
 WORTH_AGAIN = 4  # times fewer nodes than a restricted model has, for which another is worth compiling
+WORTH_COMPILING = 1.5e12  # multiplications that the remaining steps take in the whole model; half a minute of two cores
 States = paper_search.SearchState | PathState
 
 
@@ -145,8 +147,10 @@ def search(
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
-    model = _model_for(problem, states, problem.gated) if isinstance(states, PathState) else problem.gated
+    model: GatedModel | Subcircuits = problem.gated
     room = _room(problem, h)
+    if isinstance(states, PathState):
+        model = _model_for(problem, states, model, (settings.steps - done) * size * room)
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
@@ -157,7 +161,7 @@ def search(
         for first in range(done, settings.steps, chunk):
             if isinstance(states, PathState) and _compacts_before(problem, first, chunk):
                 states = _drop_closed_nodes(h, states, settings.tie_qk)
-                model = _model_for(problem, states, model)
+                model = _model_for(problem, states, model, (settings.steps - first) * size * room)
             batches = _batches_of(problem, h, first, chunk, room)
             with bar.compiling(worked_since is None):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
@@ -215,10 +219,21 @@ def _in_place_of(before: jax.Array, value: np.ndarray) -> jax.Array:
     return jax.device_put(value, before.sharding) if before.committed else jnp.asarray(value)
 
 
-def _model_for(problem: Problem, states: PathState, model: GatedModel | Subcircuits) -> GatedModel | Subcircuits:
+def _model_for(
+    problem: Problem, states: PathState, model: GatedModel | Subcircuits, tokens: int
+) -> GatedModel | Subcircuits:
     """The model for the nodes that some search still searches: restricted to them where that is worth compiling another
-    program, else `model`, which has them all."""
+    program, else `model`, which has them all.
+
+    Args:
+        problem: that is searched.
+        states: of all searches.
+        model: that has run until now.
+        tokens: of all searches in all steps that are left.
+    """
     gated = problem.gated
+    if 2 * weight_count(gated.model.config) * tokens < WORTH_COMPILING:  # once forward, once for the gates' gradients
+        return model
     alive = {site: np.any(np.asarray(value), axis=0) for site, value in jax.device_get(states.searched).items()}
     count, nodes = to_vector(alive).sum(), to_vector(problem.searchable).size
     present = model.nodes / WORTH_AGAIN if isinstance(model, Subcircuits) else WORTH_RESTRICTING * nodes
