@@ -300,9 +300,11 @@ def test_edges_that_go_along_are_counted(tied: bool) -> None:
     graph = ModelGraph(config.model, circuits_model.params(config), tied)
     gates = to_vector(circuits_model.random_gates(config, 4, 0.5))
     gates = gates * gates[graph.tied]
-    opened, edges = np.flatnonzero(graph.one_per_gate(gates)), graph.edges(gates)
+    support = Support(graph, gates)
+    opened = np.flatnonzero(graph.one_per_gate(gates))
+    edges = [edge for edge, can_go in zip(support.every, support.can_go, strict=True) if can_go]
     kept = (np.random.default_rng(0).random(len(opened) + len(edges)) < 0.7).astype(np.float32)
-    found = minimize._edges_along(kept, minimize._ends(graph, opened, edges))
+    found = minimize.NodesAndEdges(support).edges_along(kept)
     numbers = {node: i for i, node in enumerate(nodes_of(from_vector(np.ones(len(gates)), config.model)))}
     of_gate = {int(gate): kept[i] for i, gate in enumerate(opened)}
     expected = np.zeros(len(kept))

@@ -5,8 +5,11 @@ The search keeps nodes that no longer affect the loss (the paper calls them left
 between them. The circuit's loss stays at or below the target.
 """
 
+import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -20,7 +23,7 @@ from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
 from sparse_gpt.circuits.search import removal
-from sparse_gpt.circuits.search.removal import Costs, Losses
+from sparse_gpt.circuits.search.removal import Costs, Losses, Predict
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.io import Json, Tree
 from sparse_gpt.records import Node
@@ -28,26 +31,112 @@ from sparse_gpt.records import Node
 Report = Callable[[str], None]  # takes a line about the progress
 
 
-def _for_each_edge(rises: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(items,) costs of removing items, for every edge that goes along: the aim is few edges."""
-    return np.where(rises > 0, rises / np.maximum(1, edges), rises)
+class Items(Protocol):
+    """Items of a support; a set of them is a vector (items,) of 0 and 1."""
+
+    def candidates(self, sets: np.ndarray) -> Candidates:
+        """The N circuits that sets (N, items) leave."""
+        ...
+
+    def of_items(self, of_nodes: np.ndarray, of_edges: np.ndarray) -> np.ndarray:
+        """(items,) from a value for each node (nodes,) and for each edge of `candidates` (E,)."""
+        ...
+
+    def edges_along(self, kept: np.ndarray) -> np.ndarray:
+        """(items,) how many of a set's edges go when an item goes."""
+        ...
+
+    def support(self, kept: np.ndarray) -> Support:
+        """What a set leaves."""
+        ...
 
 
-def _ends(graph: ModelGraph, gates: np.ndarray, edges: Sequence[Edge]) -> np.ndarray:
-    """(2, E) where the gates of edges' sources and targets stand among `gates`, indices of a gate vector."""
-    nodes = np.arange(len(graph.gate_of))
-    number, place = from_vector(nodes, graph.config), np.zeros(len(nodes), int)
-    place[gates] = np.arange(len(gates))
-    both = [[number[end.site][end.layer, end.channel] for end in (edge.source, edge.target)] for edge in edges]
-    return place[graph.gate_of[np.array(both, int).reshape(-1, 2).T]]
+@dataclasses.dataclass(frozen=True)
+class Nodes:
+    """All nodes of a model, with every edge between them. An item is a gate: a node, or a tied pair."""
+
+    graph: ModelGraph
+
+    def candidates(self, sets: np.ndarray) -> Candidates:
+        """See `Items`."""
+        return Candidates(sets[:, self.graph.gate_of])
+
+    def of_items(self, of_nodes: np.ndarray, of_edges: np.ndarray) -> np.ndarray:
+        """See `Items`."""
+        del of_edges
+        return self.graph.sum_over_gates(of_nodes)
+
+    def edges_along(self, kept: np.ndarray) -> np.ndarray:
+        """See `Items`."""
+        return self.graph.sum_over_gates(self.graph.edges_of_each(kept[self.graph.gate_of]))
+
+    def support(self, kept: np.ndarray) -> Support:
+        """See `Items`."""
+        return Support(self.graph, kept[self.graph.gate_of])
 
 
-def _edges_along(kept: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(gates + E,) how many of E edges go when an item of `kept`, gates and edges, does: `ends` is of these edges."""
-    count = len(kept) - ends.shape[1]
-    there = kept[count:] * kept[ends[0]] * kept[ends[1]]
-    of_gates = np.bincount(np.concatenate(ends), np.concatenate([there, there]), minlength=count)
-    return np.concatenate([of_gates, there])
+@dataclasses.dataclass(frozen=True)
+class NodesAndEdges:
+    """The gates that are open in a support, then those of its edges that can go. Edges that it has lost stay lost."""
+
+    start: Support
+
+    def candidates(self, sets: np.ndarray) -> Candidates:
+        """See `Items`."""
+        opened = np.zeros((len(sets), len(self.start.gates)), np.float32)
+        opened[:, self._gates] = sets[:, : len(self._gates)]
+        kept = np.concatenate([sets[:, len(self._gates) :], np.zeros((len(sets), len(self._lost)), np.float32)], axis=1)
+        return Candidates(opened[:, self.start.graph.gate_of], self._places, kept)
+
+    def of_items(self, of_nodes: np.ndarray, of_edges: np.ndarray) -> np.ndarray:
+        """See `Items`."""
+        of_gates = self.start.graph.sum_over_gates(of_nodes)[self._gates]
+        return np.concatenate([of_gates, of_edges[: len(self._edges)]])
+
+    def edges_along(self, kept: np.ndarray) -> np.ndarray:
+        """See `Items`."""
+        count, ends = len(self._gates), self._ends
+        there = kept[count:] * kept[ends[0]] * kept[ends[1]]
+        of_gates = np.bincount(np.concatenate(ends), np.concatenate([there, there]), minlength=count)
+        return np.concatenate([of_gates, there])
+
+    def support(self, kept: np.ndarray) -> Support:
+        """See `Items`."""
+        graph, opened = self.start.graph, self.candidates(kept[None, :]).gates[0]
+        of_edges = zip(self._edges, kept[len(self._gates) :], strict=True)
+        dropped = {edge for edge, keep in of_edges if not keep}.union(self._lost)
+        return Support(graph, opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
+
+    @property
+    def everything(self) -> np.ndarray:
+        """(items,) the support itself."""
+        return np.ones(len(self._gates) + len(self._edges), np.float32)
+
+    @functools.cached_property
+    def _gates(self) -> np.ndarray:
+        return np.flatnonzero(self.start.graph.one_per_gate(self.start.gates))
+
+    @functools.cached_property
+    def _edges(self) -> list[Edge]:
+        return [edge for edge, can_go in zip(self.start.every, self.start.can_go, strict=True) if can_go]
+
+    @functools.cached_property
+    def _lost(self) -> list[Edge]:
+        return [edge for edge, kept in zip(self.start.every, self.start.kept, strict=True) if not kept]
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        return edge_places(self.start.graph.config, self._edges + self._lost)
+
+    @functools.cached_property
+    def _ends(self) -> np.ndarray:
+        """(2, edges) where the gates of the edges' sources and targets stand among the items."""
+        graph = self.start.graph
+        number = from_vector(np.arange(len(graph.gate_of)), graph.config)
+        place = np.zeros(len(graph.gate_of), int)
+        place[self._gates] = np.arange(len(self._gates))
+        ends = [[number[end.site][end.layer, end.channel] for end in (e.source, e.target)] for e in self._edges]
+        return place[graph.gate_of[np.array(ends, int).reshape(-1, 2).T]]
 
 
 def minimized(problem: Problem, start: Support, evaluator: Evaluator, report: Report) -> Support:
@@ -59,93 +148,70 @@ def minimized(problem: Problem, start: Support, evaluator: Evaluator, report: Re
 
 def minimize_nodes(start: Support, evaluator: Evaluator, target: float, report: Report) -> Support:
     """A support without every node (or tied pair) that can go, see removal.py."""
-    graph = start.graph
-
-    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        margin, slopes, foil_share = evaluator.margins(kept[graph.gate_of])
-        return margin, np.stack([graph.sum_over_gates(each) for each in slopes]), foil_share
+    items = Nodes(start.graph)
 
     def progress(kept: np.ndarray) -> None:
         nonlocal evaluator
         report(f"{int(kept.sum())} nodes left")
-        evaluator = evaluator.within_support(kept[graph.gate_of])  # what is gone stays gone
+        evaluator = evaluator.within_support(items.support(kept).gates)  # what is gone stays gone
 
     def losses(sets: np.ndarray) -> np.ndarray:
-        return evaluator.losses_up_to(Candidates(sets[:, graph.gate_of]), target)
+        return evaluator.losses_up_to(items.candidates(sets), target)
 
-    def rises(of: Evaluator, kept: np.ndarray) -> np.ndarray:
-        return graph.sum_over_gates(-of.slopes(Candidates(kept[None, graph.gate_of]))[0])
+    def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        margin, slopes, foil_share = evaluator.margins(items.support(kept).gates)
+        return margin, np.stack([start.graph.sum_over_gates(each) for each in slopes]), foil_share
 
-    left = removal.screen(losses, graph.one_per_gate(start.gates), target, margins, progress)
-    near = predictor(evaluator, left[graph.gate_of])
+    left = removal.screen(losses, start.graph.one_per_gate(start.gates), target, margins, progress)
+    near = predictor(evaluator, items.support(left).gates)
     if near is None:
-        left = removal.minimize(losses, left, target, lambda kept: rises(evaluator, kept), progress)
-        return Support(graph, left[graph.gate_of])
-
-    def predict(kept: np.ndarray, bound: float) -> tuple[Losses, Costs]:
-        held = near.near(Candidates(kept[None, graph.gate_of]))
-
-        def costs(kept: np.ndarray) -> np.ndarray:
-            edges = graph.sum_over_gates(graph.edges_of_each(kept[graph.gate_of]))
-            return _for_each_edge(rises(held, kept), edges)
-
-        return lambda sets: held.losses_up_to(Candidates(sets[:, graph.gate_of]), bound), costs
-
-    for remove in (removal.remove_many, removal.thin, removal.try_doubtful):
-        left = remove(losses, left, target, predict, progress)
-    return Support(graph, left[graph.gate_of])
+        left = removal.minimize(losses, left, target, lambda kept: _rises(items, evaluator, kept), progress)
+    else:
+        for remove in (removal.remove_many, removal.thin, removal.try_doubtful):
+            left = remove(losses, left, target, _predict(items, near), progress)
+    return items.support(left)
 
 
 def minimize_edges(start: Support, evaluator: Evaluator, target: float, report: Report) -> Support:
     """A support without every node (or tied pair) and every single edge that can go."""
-    graph, evaluator = start.graph, evaluator.within_support(start.gates)
-    gates = np.flatnonzero(graph.one_per_gate(start.gates))
-    gone = [edge for edge, kept in zip(start.every, start.kept, strict=True) if not kept]
-    items = [edge for edge, can_go in zip(start.every, start.can_go, strict=True) if can_go]
-    places, ends = edge_places(graph.config, items + gone), _ends(graph, gates, items)
-
-    def expand(sets: np.ndarray) -> Candidates:
-        """Candidates from sets (N, open gates + items); edges that are gone stay so."""
-        opened = np.zeros((len(sets), len(start.gates)), np.float32)
-        opened[:, gates] = sets[:, : len(gates)]
-        kept = np.concatenate([sets[:, len(gates) :], np.zeros((len(sets), len(gone)), np.float32)], axis=1)
-        return Candidates(opened[:, graph.gate_of], places, kept)
-
-    def support_of(kept: np.ndarray) -> Support:
-        opened = expand(kept[None, :]).gates[0]
-        dropped = {edge for edge, keep in zip(items, kept[len(gates) :], strict=True) if not keep}.union(gone)
-        return Support(graph, opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
-
-    def losses_by(of: Evaluator, bound: float) -> Losses:
-        return lambda sets: of.losses_up_to(expand(sets), bound)
-
-    def costs_by(of: Evaluator) -> Costs:
-        def costs(kept: np.ndarray) -> np.ndarray:
-            of_nodes, of_edges = of.slopes(expand(kept[None, :]))
-            rises = -np.concatenate([graph.sum_over_gates(of_nodes)[gates], of_edges[: len(items)]])
-            return rises if near is None else _for_each_edge(rises, _edges_along(kept, ends))
-
-        return costs
+    items, evaluator = NodesAndEdges(start), evaluator.within_support(start.gates)
 
     def progress(kept: np.ndarray) -> None:
         report(f"{int(kept.sum())} nodes and edges left")
 
-    losses, left = losses_by(evaluator, target), np.ones(len(gates) + len(items), np.float32)
-    near = predictor(evaluator, start.gates)
+    def losses(sets: np.ndarray) -> np.ndarray:
+        return evaluator.losses_up_to(items.candidates(sets), target)
+
+    left, near = items.everything, predictor(evaluator, start.gates)
     if near is None:
-        left = removal.minimize(losses, left, target, costs_by(evaluator), progress)
-    else:
+        left = removal.minimize(losses, left, target, lambda kept: _rises(items, evaluator, kept), progress)
+        return items.support(left)
+    left = removal.remove_many(losses, left, target, _predict(items, near), progress)
+    if (smaller := items.support(left)).size <= start.size / 2:  # in a model restricted to it all is faster
+        return minimize_edges(smaller, evaluator, target, report)
+    for remove in (removal.thin, removal.try_doubtful):
+        left = remove(losses, left, target, _predict(items, near), progress)
+    return items.support(left)
 
-        def predict(kept: np.ndarray, bound: float, near: Predictor = near) -> tuple[Losses, Costs]:
-            held = near.near(expand(kept[None, :]))
-            return losses_by(held, bound), costs_by(held)
 
-        left = removal.remove_many(losses, left, target, predict, progress)
-        if (smaller := support_of(left)).size <= start.size / 2:  # in a model restricted to it all is faster
-            return minimize_edges(smaller, evaluator, target, report)
-        for remove in (removal.thin, removal.try_doubtful):
-            left = remove(losses, left, target, predict, progress)
-    return support_of(left)
+def _rises(items: Items, evaluator: Evaluator, kept: np.ndarray) -> np.ndarray:
+    """(items,) what removing each of a set would add to the loss, by its slope."""
+    return -items.of_items(*evaluator.slopes(items.candidates(kept[None, :])))
+
+
+def _predict(items: Items, near: Predictor) -> Predict:
+    """What predicts losses near a set; costs are rises for every edge that goes along, because the aim is few edges."""
+
+    def predict(kept: np.ndarray, bound: float) -> tuple[Losses, Costs]:
+        held = near.near(items.candidates(kept[None, :]))
+
+        def costs(kept: np.ndarray) -> np.ndarray:
+            rises = _rises(items, held, kept)
+            return np.where(rises > 0, rises / np.maximum(1, items.edges_along(kept)), rises)
+
+        return lambda sets: held.losses_up_to(items.candidates(sets), bound), costs
+
+    return predict
 
 
 def keep_support(what: str, start: Support, stage: Callable[[], Support], stages: Stages) -> Support:
