@@ -124,7 +124,7 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
             reported.setattr(interruption, "check", _interrupt)
             with pytest.raises(Interrupted):
                 _find(h, paused=paused)
-        assert pause.read(paused, h, paper_search.initial_states(h, _may_open()))[0] == done
+        assert pause.read(paused, h, _begun(h))[0] == done
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
     whole = tmp_path / "whole.npz"
     _find(h, paused=whole)
@@ -132,9 +132,13 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
         finished.setattr(mask_search, "advance", None)
         jax.tree.map(np.testing.assert_array_equal, _find(h, paused=whole), straight)
     other = h._replace(k_coef=2 * h.k_coef)
-    assert pause.read(paused, other, paper_search.initial_states(other, _may_open()))[0] == 0
+    assert pause.read(paused, other, _begun(other))[0] == 0
     paused.write_bytes(paused.read_bytes()[:100])
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
+
+
+def _begun(h: hyperparameters.Hyperparameters) -> tuple[paper_search.SearchState, np.ndarray]:
+    return paper_search.initial_states(h, _may_open()), np.zeros(to_vector(_may_open()).size, np.float32)
 
 
 def _interrupt() -> None:

@@ -563,6 +563,39 @@ def test_a_search_goes_over_to_a_restricted_model_where_enough_steps_are_left(mo
     assert isinstance(mask_search._model_for(problem, states, problem.gated, 7 * tokens), Subcircuits)
 
 
+@pytest.mark.slow
+def test_a_stopped_search_goes_on_in_the_model_that_it_was_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where no other search would go over to it with so few steps left."""
+    monkeypatch.setattr(mask_search, "CHUNK", 2)
+    monkeypatch.setattr(mask_search, "WORTH_RESTRICTING", 1.0)
+    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in _searchable().items()}
+    prune = dataclasses.replace(PRUNE, steps=8, starts=("integrated_gradients",), gates=("heaviside",), seeds=2)
+    problem, h = _problem(prune), hyperparameters.population(prune)
+    per_step = 2 * weight_count(CONFIG.model) * mask_search._room(problem, h) * 2
+    monkeypatch.setattr(mask_search, "WORTH_COMPILING", 6.5 * per_step)
+    models: list[type] = []
+    advance = mask_search.advance
+
+    def counted(model: object, *args: object, **options: object) -> object:
+        models.append(type(model))
+        return advance(model, *args, **options)
+
+    def find(paused: Path | None = None) -> mask_search.SearchResult:
+        one, start = jax.devices()[:1], _start(searched)
+        return mask_search.search(problem, h, start=start, progress=False, devices=one, paused=paused)
+
+    monkeypatch.setattr(mask_search, "advance", counted)
+    straight = find()
+    with monkeypatch.context() as reported:
+        reported.setattr(interruption, "requested", lambda: True)
+        reported.setattr(interruption, "check", _interrupt)
+        with pytest.raises(Interrupted):
+            find(tmp_path / "paused.npz")
+    again = find(tmp_path / "paused.npz")
+    assert models == [Subcircuits] * (4 + 1 + 3)
+    jax.tree.map(np.testing.assert_array_equal, again, straight)
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_compacted_states_are_where_the_others_are(devices: int) -> None:
     """Else the next chunk of steps would be another program."""

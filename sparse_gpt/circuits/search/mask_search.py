@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sparse_gpt import interruption
-from sparse_gpt.circuits.nodes import Gates, to_vector
+from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import weight_count
@@ -142,15 +142,15 @@ def search(
         h = Hyperparameters(*(np.asarray(value)[repeated] for value in h))
     mask = {site: jnp.asarray(value, jnp.float32) for site, value in problem.searchable.items()}
     aim = _aim(problem) if settings.search == "path" else None
-    done, states, history = pause.read(paused, h, _initial_states(problem, h, start))
+    nowhere = np.zeros(to_vector(problem.searchable).size, np.float32)
+    done, (states, within), history = pause.read(paused, h, (_initial_states(problem, h, start), nowhere))
     if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
     chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
-    model: GatedModel | Subcircuits = problem.gated
-    room = _room(problem, h)
-    if isinstance(states, PathState):
-        model = _model_for(problem, states, model, (settings.steps - done) * size * room)
+    room, model = _room(problem, h), _restricted_to(problem.gated, np.asarray(within))
+    if isinstance(states, PathState) and not done:
+        model = _model_for(problem, states, model, settings.steps * size * room)
     worked_since: float | None = None  # time.monotonic() after the first chunk, which compiles
     with (
         interruption.deferred(lambda at: at - worked_since if worked_since else 0.0),
@@ -171,12 +171,12 @@ def search(
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:
-                    pause.write(paused, first + chunk, h, states, history)
+                    pause.write(paused, first + chunk, h, (states, _support_of(model, nowhere)), history)
                 interruption.check()
             bar.update(chunk)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
     if paused is not None:  # what follows the search takes long too
-        pause.write(paused, settings.steps, h, states, history)
+        pause.write(paused, settings.steps, h, (states, _support_of(model, nowhere)), history)
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
 
 
@@ -239,8 +239,21 @@ def _model_for(
     present = model.nodes / WORTH_AGAIN if isinstance(model, Subcircuits) else WORTH_RESTRICTING * nodes
     if not _may_restrict(gated) or not 0 < count <= present:
         return model
-    within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
+    return _restricted_to(gated, to_vector(alive))
+
+
+def _restricted_to(gated: GatedModel, support: np.ndarray) -> GatedModel | Subcircuits:
+    """The model for the nodes of `support` (nodes,), see `_support_of`."""
+    if not support.any():
+        return gated
+    within: Subcircuits = jax.tree.map(jnp.asarray, build_subcircuits(gated, from_vector(support, gated.model.config)))
     return within
+
+
+def _support_of(model: GatedModel | Subcircuits, nowhere: np.ndarray) -> np.ndarray:
+    """(nodes,) 1 at the nodes that a model is restricted to, `nowhere` for the whole one: a search that is stopped has
+    to go on in the same model, or it would round in another way."""
+    return np.asarray(model.support) if isinstance(model, Subcircuits) else nowhere
 
 
 def _aim(problem: Problem) -> Aim:
