@@ -81,7 +81,7 @@ def fast(o: OptimizerConfig, table: Table) -> Recipe:
     """The reference's order of operations with every tensor's gradients scaled to an RMS of 1, one by one.
 
     Of one RMS for all, most is the unembedding's, and Adam's eps is next to it: attention and neurons, whose gradients
-    are a tenth as large, hardly move, and neurons die. Whether it pays differs by size (docs/results/recipes.md).
+    are a tenth as large, hardly move. Where it was tried it ends above the reference (docs/results/recipes.md).
     """
     scaled = chain(hold_constants(), optax.stateless(lambda gradients, _: each_by_its_rms(gradients)), adam(o))
     return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, decayed(table)))
