@@ -1,7 +1,6 @@
 """The path search: its gates, its penalty, the mask it keeps, and a step of it, against slow references in float64."""
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 
@@ -9,20 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 from scipy.special import expit, xlogy
 
 from sparse_gpt import interruption
-from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run.candidates import Candidates
-from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.samples import FamilySamples
-from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, padded, rows
 from sparse_gpt.circuits.search import (
     hyperparameters,
@@ -33,20 +28,18 @@ from sparse_gpt.circuits.search import (
     ranking,
 )
 from sparse_gpt.circuits.search.hyperparameters import Hyperparameters
-from sparse_gpt.circuits.search.integrated_gradients import Start
 from sparse_gpt.circuits.search.path_search import Aim, Best, PathState
 from sparse_gpt.circuits.search.select import select
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.circuits.summary import search_problems
-from sparse_gpt.config import NODE_SITES, PruneConfig
+from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interruption import Interrupted
 from sparse_gpt.model.packing import NOWHERE
 from sparse_gpt.records import Search
 from sparse_gpt.records.search import Trial
 from tests import circuits_model
+from tests.path_problem import CONFIG, PRUNE, problem_of, searchable_nodes, start_of
 
-CONFIG = circuits_model.config()
-PRUNE = PruneConfig(search="path", steps=6, seeds=1, batch_pairs=4, target_loss=2.0, selection_margin=1.0)
 TOKENS = np.array([3, 7], np.int32)
 
 
@@ -63,23 +56,6 @@ def _jacobian(gated: GatedModel, gates: GateArrays, batch: TaskBatch) -> GateArr
 
 def _margins(logits: jax.Array) -> jax.Array:
     return logits[:, 0] - logits[:, 1]
-
-
-@functools.cache
-def _searchable() -> GateArrays:
-    found = searchable(CONFIG.model, circuits_model.params(CONFIG))
-    return {site: np.asarray(value, np.float32) for site, value in found.items()}
-
-
-def _problem(prune: PruneConfig = PRUNE) -> Problem:
-    config = dataclasses.replace(CONFIG, prune=prune)
-    return circuits_model.search_problem(config, _searchable(), circuits_model.batch(24, seed=1))
-
-
-def _start(searched: GateArrays | None = None) -> Start:
-    rng = np.random.default_rng(5)
-    tau = {site: rng.uniform(-0.3, 0.3, value.shape) for site, value in _searchable().items()}
-    return Start(tau, searched or _searchable())
 
 
 def test_hard_concrete_gates_and_how_often_they_are_open() -> None:
@@ -194,14 +170,14 @@ def _state(tau: dict[str, jax.Array], tasks: int) -> PathState:
 def _search(problem: Problem, h: Hyperparameters, paused: Path | None = None) -> mask_search.SearchResult:
     """On one device, as all tests here that need no more of them: one program."""
     one = jax.devices()[:1]
-    return mask_search.search(problem, h, start=_start(), progress=False, devices=one, paused=paused)
+    return mask_search.search(problem, h, start=start_of(), progress=False, devices=one, paused=paused)
 
 
 @pytest.mark.slow
 def test_a_search_that_is_never_at_the_target_keeps_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     prune = dataclasses.replace(PRUNE, target_loss=1e-6)
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
-    found = _search(_problem(prune), hyperparameters.population(prune))
+    found = _search(problem_of(prune), hyperparameters.population(prune))
     assert not found.feasible.any()
     assert (to_vector(found.tau) > 0).any(axis=1).all()
 
@@ -209,12 +185,12 @@ def test_a_search_that_is_never_at_the_target_keeps_no_mask(monkeypatch: pytest.
 @pytest.mark.slow
 def test_restored_nodes_are_as_in_the_model() -> None:
     """In no step, in every one; open nodes stay open, what is not searched stays closed; tied nodes agree."""
-    searched = {site: jnp.asarray(value) for site, value in _searchable().items()}
+    searched = {site: jnp.asarray(value) for site, value in searchable_nodes().items()}
     tau = {site: jnp.where(value > 0, -0.5, -1.0).at[:, 0].set(0.5) for site, value in searched.items()}
     h = Hyperparameters(*(value[0] for value in hyperparameters.population(PRUNE)))
     drawn = jax.jit(path_search.drawn_gates, static_argnames="tie_qk")
-    opened = to_vector({site: np.where(tau[site] > 0, value, 0) for site, value in _searchable().items()})
-    may_open = to_vector(_searchable()) > 0
+    opened = to_vector({site: np.where(tau[site] > 0, value, 0) for site, value in searchable_nodes().items()})
+    may_open = to_vector(searchable_nodes()) > 0
     shares = []
     for step in range(40):
         none = to_vector(jax.device_get(drawn(tau, searched, h, step, jnp.float32(0), tie_qk=False)))
@@ -245,7 +221,7 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool, all
         train = train._replace(foil_share=np.random.default_rng(6).uniform(0.05, 0.6, 8).astype(np.float32))
     h = Hyperparameters(*(np.array([x], np.float32) for x in (3, 1e-3, 0.02, 0, 0.95, 0, 0.01, 0.1, 1, 1, concrete, 0)))
     h = h._replace(seed=np.array([3], np.uint32))
-    states = path_search.initial_states(h, _searchable(), None, 2, 1)
+    states = path_search.initial_states(h, searchable_nodes(), None, 2, 1)
     one = Hyperparameters(*(value[0] for value in h))
     state = jax.tree.map(lambda x: x[0], states)
     numbers = jnp.float32(16), jnp.float32(0), jnp.full(1, allowed, jnp.float32)
@@ -271,7 +247,7 @@ def test_steps_are_those_of_a_slow_reference(concrete: float, matched: bool, all
 def test_a_task_without_samples_in_a_batch_keeps_its_running_loss() -> None:
     gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
     h = Hyperparameters(*(value[:1] for value in hyperparameters.population(PRUNE)))
-    state = jax.tree.map(lambda x: x[0], path_search.initial_states(h, _searchable(), None, 0, 2))
+    state = jax.tree.map(lambda x: x[0], path_search.initial_states(h, searchable_nodes(), None, 0, 2))
     state = state._replace(running=jnp.array([0.1, 0.2]))
     numbers = jnp.float32(16), jnp.float32(0), jnp.array([0.05, 0.3])
     aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32), *numbers)
@@ -288,7 +264,7 @@ def test_a_step_that_overflows_spoils_nothing_that_lasts(value: float) -> None:
     """Its loss counts as a large one, its slopes as none, and the search goes on."""
     gated, train = circuits_model.gated(CONFIG), circuits_model.batch(8, seed=4)
     h = Hyperparameters(*(value[:1] for value in hyperparameters.population(PRUNE)))
-    state = jax.tree.map(lambda x: x[0], path_search.initial_states(h, _searchable(), None, 2, 1))
+    state = jax.tree.map(lambda x: x[0], path_search.initial_states(h, searchable_nodes(), None, 2, 1))
     numbers = jnp.float32(16), jnp.float32(0), jnp.zeros(1)
     aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.asarray(TOKENS), *numbers)
     one = Hyperparameters(*(value[0] for value in h))
@@ -308,7 +284,7 @@ class _Reference:
 
     def __init__(self, state: PathState, concrete: float, gated: GatedModel, batch: TaskBatch, allowed: float):
         self.tau = to_vector(jax.device_get(state.tau)).astype(np.float64)
-        self.may_open = to_vector(_searchable()) > 0
+        self.may_open = to_vector(searchable_nodes()) > 0
         self.concrete, self.gated, self.batch, self.allowed = concrete > 0, gated, batch, allowed
         self.calibration, self.penalty = np.zeros(3), 1e-3
         self.slope, self.loss, self.opened = np.zeros_like(self.tau), 0.0, 0
@@ -365,7 +341,7 @@ class _Reference:
 
 @pytest.mark.slow
 def test_a_stopped_path_search_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    h, paused, problem = hyperparameters.population(PRUNE), tmp_path / "paused.npz", _problem()
+    h, paused, problem = hyperparameters.population(PRUNE), tmp_path / "paused.npz", problem_of()
     monkeypatch.setattr(mask_search, "CHUNK", PRUNE.steps // 2)
     straight = _search(problem, h)
     with monkeypatch.context() as reported:
@@ -404,7 +380,7 @@ def test_every_search_has_its_own_batches_with_as_many_pairs_of_each_task() -> N
 
 def test_batches_are_filled_up_to_the_largest_of_the_whole_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_search, "TOKENS", 1)
-    problem, h = _problem(dataclasses.replace(PRUNE, steps=12, batch_pairs=5)), hyperparameters.population(PRUNE)
+    problem, h = problem_of(dataclasses.replace(PRUNE, steps=12, batch_pairs=5)), hyperparameters.population(PRUNE)
     room = mask_search._room(problem, h)
     batches = [mask_search._batches_of(problem, h, first, 4, room) for first in (0, 4, 8)]
     tokens = np.concatenate([np.sum(np.asarray(each.packing.place) != NOWHERE, axis=2) for each in batches])
@@ -427,13 +403,13 @@ def test_a_search_on_families_follows_the_worst_of_them() -> None:
     worst = []
     for names in (("a", "b"), ("b", "a")):
         train = interleave([families[name] for name in names])
-        made = circuits_model.search_problem(dataclasses.replace(CONFIG, prune=prune), _searchable(), train)
+        made = circuits_model.search_problem(dataclasses.replace(CONFIG, prune=prune), searchable_nodes(), train)
         chosen = {name: FamilySamples(*[families[name]] * 3) for name in names}
         made = dataclasses.replace(made, samples=dataclasses.replace(made.samples, families=chosen))
         h = hyperparameters.population(prune)
         assert mask_search._initial_states(made, h, None).running.shape == (1, 2)
         worst.append(float(mask_search.search(made, h, progress=False).loss[0, 0]))
-        gates = {site: jnp.asarray(value) for site, value in _searchable().items()}
+        gates = {site: jnp.asarray(value) for site, value in searchable_nodes().items()}
         logits = {name: np.asarray(made.gated.answer_logits(gates, batch)) for name, batch in families.items()}
         own = {name: np.mean(_softplus(each[:, 1] - each[:, 0])) for name, each in logits.items()}
         assert worst[-1] == pytest.approx(max(own.values()), rel=1e-4)
@@ -447,7 +423,7 @@ def test_open_nodes_are_ranked_by_slope_and_stand_first() -> None:
 
 def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """More nodes of a ranking can do worse. Those after them are neither open nor searched, in ranked searches only."""
-    problem, may_open = _problem(), to_vector(_searchable())
+    problem, may_open = problem_of(), to_vector(searchable_nodes())
     scores = np.random.default_rng(7).permutation(len(may_open)).astype(float)
     monkeypatch.setattr(integrated_gradients, "stored_scores", lambda problem, stages: scores)
     monkeypatch.setattr(integrated_gradients, "LARGEST_SHARE", 0.5)
@@ -467,7 +443,7 @@ def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.Monk
     np.testing.assert_array_equal(to_vector(start.tau) > 0, first)
     assert (np.diff(to_vector(start.tau)[order]) <= 0).all()
     h = hyperparameters.population(PRUNE)
-    states = path_search.initial_states(h, _searchable(), start, 0, 1)
+    states = path_search.initial_states(h, searchable_nodes(), start, 0, 1)
     for i, ranked in enumerate(h.ranked):
         searched = {site: np.asarray(value[i]) for site, value in states.searched.items()}
         np.testing.assert_array_equal(to_vector(searched), first if ranked else may_open)
@@ -477,11 +453,11 @@ def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.Monk
 def test_losses_are_those_of_a_model_restricted_to_what_searches_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "WORTH_COMPILING", 0)
     monkeypatch.setattr(evaluation, "FEW", 1.0)
-    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in _searchable().items()}
-    monkeypatch.setattr(integrated_gradients, "start", lambda *_: _start(searched))
+    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in searchable_nodes().items()}
+    monkeypatch.setattr(integrated_gradients, "start", lambda *_: start_of(searched))
     longer = padded(circuits_model.batch(evaluation.ROWS, seed=2), 16)
     longer = longer._replace(positions=np.full(evaluation.ROWS, 15, np.int32))
-    problem = dataclasses.replace(_problem(), heldout=_problem().heldout.on(longer))
+    problem = dataclasses.replace(problem_of(), heldout=problem_of().heldout.on(longer))
     within = populations.within_start(problem, Stages())
     for evaluator in (within.selection, within.heldout):
         assert evaluator.subcircuits is not None
@@ -492,121 +468,8 @@ def test_losses_are_those_of_a_model_restricted_to_what_searches_start_with(monk
         dataclasses.replace(PRUNE, search="paper"),
         dataclasses.replace(PRUNE, starts=("flat",)),
     ):
-        other = _problem(prune)
+        other = problem_of(prune)
         assert populations.within_start(other, Stages()) is other
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tie_qk", [False, True])
-def test_a_compacted_search_steps_as_the_whole_one(tie_qk: bool) -> None:
-    """What every search has closed for good is left out: losses, slopes of what is left and taus are those of the whole
-    model, with those nodes closed."""
-    gated = circuits_model.gated(CONFIG)
-    h = hyperparameters.population(dataclasses.replace(PRUNE, starts=("integrated_gradients",)))
-    train = circuits_model.batch(8, seed=4)
-    states = path_search.initial_states(h, _searchable(), _start(), 0, 1)
-    rng = np.random.default_rng(0)
-    shut = {site: rng.random(value.shape[1:]) < 0.6 for site, value in states.tau.items()}
-    tau = {site: np.where(shut[site], -0.5, np.asarray(value)) for site, value in states.tau.items()}
-    alive = path_search.not_closed(h, tau, tie_qk)
-    assert 0 < to_vector(alive).sum() < 0.6 * to_vector(_searchable()).sum()
-    if tie_qk:
-        np.testing.assert_array_equal(alive["attn_q"], alive["attn_k"])
-    whole = mask_search._drop_closed_nodes(h, states._replace(tau=jax.tree.map(jnp.asarray, tau)), tie_qk)
-    part = jax.tree.map(jnp.asarray, build_subcircuits(gated, alive))
-    batches = jax.tree.map(lambda x: np.stack([np.stack([x] * 2)] * 3), train)
-    numbers = jnp.float32(16), jnp.float32(0), jnp.zeros(1)
-    aim = Aim(jnp.float32(2.0), jnp.float32(1.5), jnp.zeros(0, jnp.int32), *numbers)
-
-    def run(model: object) -> object:
-        given = jax.tree.map(jnp.array, whole)  # donated
-        return mask_search.advance(model, _searchable(), h, given, jnp.int32(0), batches, 5, tie_qk=tie_qk, aim=aim)
-
-    (one, (loss, opened)), (other, (other_loss, other_opened)) = run(gated), run(part)
-    np.testing.assert_allclose(loss, other_loss, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(opened, other_opened)
-    np.testing.assert_allclose(to_vector(one.tau), to_vector(other.tau), atol=1e-3)
-    kept = to_vector(alive) > 0
-    np.testing.assert_allclose(to_vector(one.slope)[:, kept], to_vector(other.slope)[:, kept], atol=1e-4)
-    assert (to_vector(one.tau)[:, ~kept] < 0).all()
-
-
-@pytest.mark.slow
-def test_a_search_goes_over_to_a_restricted_model_where_enough_steps_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And ends as one in the whole model."""
-    monkeypatch.setattr(mask_search, "CHUNK", 2)
-    monkeypatch.setattr(mask_search, "WORTH_RESTRICTING", 1.0)
-    monkeypatch.setattr(mask_search, "WORTH_AGAIN", 1)
-    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in _searchable().items()}
-    prune = dataclasses.replace(PRUNE, steps=8, starts=("integrated_gradients",), gates=("heaviside",), seeds=2)
-    problem, h = _problem(prune), hyperparameters.population(prune)
-    models: list[type] = []
-    advance = mask_search.advance
-
-    def counted(model: object, *args: object, **options: object) -> object:
-        models.append(type(model))
-        return advance(model, *args, **options)
-
-    monkeypatch.setattr(mask_search, "advance", counted)
-    found = []
-    tokens = mask_search._room(problem, h) * 2  # of one step of both searches
-    weights = 2 * weight_count(CONFIG.model) * tokens
-    for worth in (np.inf, 0):
-        monkeypatch.setattr(mask_search, "WORTH_COMPILING", worth)
-        found.append(mask_search.search(problem, h, start=_start(searched), progress=False, devices=jax.devices()[:1]))
-    assert models == [GatedModel] * 4 + [Subcircuits] * 4
-    np.testing.assert_allclose(found[0].loss, found[1].loss, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found[0].open_nodes, found[1].open_nodes)
-    monkeypatch.setattr(mask_search, "WORTH_COMPILING", 6.5 * weights)
-    states = path_search.initial_states(h, _searchable(), _start(searched), 0, 1)
-    assert mask_search._model_for(problem, states, problem.gated, 6 * tokens) is problem.gated
-    assert isinstance(mask_search._model_for(problem, states, problem.gated, 7 * tokens), Subcircuits)
-
-
-@pytest.mark.slow
-def test_a_stopped_search_goes_on_in_the_model_that_it_was_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where no other search would go over to it with so few steps left."""
-    monkeypatch.setattr(mask_search, "CHUNK", 2)
-    monkeypatch.setattr(mask_search, "WORTH_RESTRICTING", 1.0)
-    searched = {site: value * (np.arange(value.shape[1]) % 2) for site, value in _searchable().items()}
-    prune = dataclasses.replace(PRUNE, steps=8, starts=("integrated_gradients",), gates=("heaviside",), seeds=2)
-    problem, h = _problem(prune), hyperparameters.population(prune)
-    per_step = 2 * weight_count(CONFIG.model) * mask_search._room(problem, h) * 2
-    monkeypatch.setattr(mask_search, "WORTH_COMPILING", 6.5 * per_step)
-    models: list[type] = []
-    advance = mask_search.advance
-
-    def counted(model: object, *args: object, **options: object) -> object:
-        models.append(type(model))
-        return advance(model, *args, **options)
-
-    def find(paused: Path | None = None) -> mask_search.SearchResult:
-        one, start = jax.devices()[:1], _start(searched)
-        return mask_search.search(problem, h, start=start, progress=False, devices=one, paused=paused)
-
-    monkeypatch.setattr(mask_search, "advance", counted)
-    straight = find()
-    with monkeypatch.context() as reported:
-        reported.setattr(interruption, "requested", lambda: True)
-        reported.setattr(interruption, "check", _interrupt)
-        with pytest.raises(Interrupted):
-            find(tmp_path / "paused.npz")
-    again = find(tmp_path / "paused.npz")
-    assert models == [Subcircuits] * (4 + 1 + 3)
-    jax.tree.map(np.testing.assert_array_equal, again, straight)
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-def test_compacted_states_are_where_the_others_are(devices: int) -> None:
-    """Else the next chunk of steps would be another program."""
-    h = hyperparameters.population(dataclasses.replace(PRUNE, gates=("heaviside",)))
-    states = path_search.initial_states(h, _searchable(), _start(), 0, 1)
-    mesh = mask_search._mesh(2, jax.devices()[:devices])
-    if mesh is not None:
-        states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-    after = mask_search._drop_closed_nodes(h, states, tie_qk=False)
-    for site, value in states.searched.items():
-        assert (after.searched[site].sharding, after.searched[site].committed) == (value.sharding, devices > 1)
 
 
 def test_penalties_that_close_everything_and_searches_that_find_nothing_are_said() -> None:
@@ -647,16 +510,3 @@ def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.Mon
     without[np.arange(len(nodes)), nodes] = 0
     at = problem.selection.losses_up_to(Candidates(chosen.gates[None]), np.inf)
     assert at[0] <= problem.selection_target < problem.selection.losses_up_to(Candidates(without), np.inf).min()
-
-
-@pytest.mark.parametrize(("norm", "compacts"), [("live", True), ("frozen", False)])
-def test_only_models_that_can_be_restricted_are_compacted(norm: str, compacts: bool) -> None:
-    """Elsewhere it would close nodes for good and save nothing."""
-    config = dataclasses.replace(CONFIG, prune=dataclasses.replace(PRUNE, norm=norm, steps=8))
-    made = circuits_model.search_problem(config, _searchable(), circuits_model.batch(8, seed=1))
-    assert [mask_search._compacts_before(made, first, 2) for first in (0, 2, 4, 6)] == [
-        False,
-        compacts,
-        compacts,
-        False,
-    ]
