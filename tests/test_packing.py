@@ -114,29 +114,6 @@ def test_gathers_are_undone_by_gathers() -> None:
     assert not np.any(np.asarray(laid)[~inside])
 
 
-@pytest.mark.parametrize("x_axis", [0, None])
-@pytest.mark.parametrize("packing_axis", [0, None])
-def test_searches_side_by_side_gather_what_each_would(x_axis: int | None, packing_axis: int | None) -> None:
-    """Several streams, several packings, or both; their gradients, too."""
-    packings = [packed(batch_of(lengths), 30, 5, TIME).packing for lengths in ([5, 1, 3], [2, TIME, 4, 1, 6])]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *packings)
-    rng = np.random.default_rng(4)
-    x, up = rng.standard_normal((2, 30, 3)).astype(np.float32), rng.standard_normal((2, 5, TIME, 3)).astype(np.float32)
-
-    def both(x: jax.Array, packing: Packing, up: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        laid, back = jax.vjp(packing.by_sequence, x)
-        return laid, back(up)[0], packing.side_by_side(up)
-
-    def one(values: PyTree, axis: int | None, i: int) -> PyTree:
-        return values if axis is None else jax.tree.map(lambda leaf: leaf[i], values)
-
-    streams, where = x if x_axis == 0 else x[0], stacked if packing_axis == 0 else packings[0]
-    found = jax.jit(jax.vmap(both, in_axes=(x_axis, packing_axis, 0)))(streams, where, up)
-    for i in range(2):
-        expected = both(one(streams, x_axis, i), one(where, packing_axis, i), up[i])
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), found, expected)
-
-
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
         packed(BATCH, tokens_of(BATCH, 1) - 1)
