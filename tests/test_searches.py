@@ -1,0 +1,101 @@
+"""The experiment that sets the path search beside the paper's and beside rankings: its table, and what it asks."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sparse_gpt.config import Config
+from sparse_gpt.experiments import searches
+from sparse_gpt.tasks import TASKS, AnyTask
+from tests import report_workdirs
+
+
+def _rows(paper: int = 40, path: int = 20, ranking: int = 30, refined: tuple[int, int] = (20, 15)) -> list[Any]:
+    """Of one task and seed."""
+    place = {"task": "single_double_quote", "seed": 0, "cut_nodes": 9, "cut_loss": 0.05, "reached": 1}
+    ran = {"nodes": 8, "loss": 0.1, "search_seconds": 10.0, "refine_seconds": 5.0, "searches": 4}
+    return [
+        place | ran | {"search": "paper", "cut_edges": paper, "edges": refined[0]},
+        place | ran | {"search": "path", "cut_edges": path, "edges": refined[1], "search_seconds": 5.0},
+        place | {"search": searches.RANKINGS, "ranking": "integrated_gradients", "cut_edges": ranking},
+    ]
+
+
+def test_half_of_the_edges_and_no_ranking_ahead() -> None:
+    halved, ahead, refined, seconds = searches.checks(_rows())
+    assert (halved.measured, halved.holds) == (pytest.approx(2), True)
+    assert (ahead.measured, ahead.holds) == (1, True)
+    assert (refined.measured, refined.holds) == (pytest.approx(20 / 15), True)
+    assert seconds.measured == pytest.approx(1.5)
+    assert not searches.checks(_rows(paper=39))[0].holds
+    assert searches.checks(_rows(ranking=20))[1].holds, "as many edges are not more"
+    assert not searches.checks(_rows(refined=(15, 20)))[2].holds
+
+
+def test_nine_of_ten_may_not_be_eight() -> None:
+    most = [row for _ in range(9) for row in _rows()]
+    assert searches.checks(most + _rows(ranking=19))[1].holds
+    assert not searches.checks(most[3:] + _rows(ranking=19) + _rows(ranking=19))[1].holds
+
+
+def test_the_table_has_a_line_for_every_task_seed_and_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def kept(folder: Path, workdir: Path, task: AnyTask, name: str, seed: int) -> Any:
+        asked.append((task.name, seed, name))
+        (row,) = (row for row in _rows() if row["search"] == name)
+        return row | {"task": task.name, "seed": seed}
+
+    monkeypatch.setattr(searches, "_kept", kept)
+    model = report_workdirs.write_workdir(tmp_path / "model")
+    tasks: list[AnyTask] = [TASKS["single_double_quote"], TASKS["while_return_true"]]
+    searches.path_vs_paper(tmp_path / "out", str(model), tasks)
+    assert len(set(asked)) == len(asked) == 2 * 3 * 3
+    with (tmp_path / "out" / searches.TABLE).open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["task"], int(line["seed"]), line["search"]) for line in lines] == asked
+    ranking = next(line for line in lines if line["search"] == searches.RANKINGS)
+    assert (ranking["ranking"], ranking["edges"]) == ("integrated_gradients", "")  # rankings are not refined
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == len(asked)
+    assert "(integrated_gradients)" in shown[2]
+
+
+def test_rows_are_kept_for_the_same_weights_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What measures them is replaced."""
+    model, task = report_workdirs.write_workdir(tmp_path / "model"), TASKS["single_double_quote"]
+    weights, searched = ["ab" * 32], []
+
+    def workdir(folder: Path, config: Config) -> SimpleNamespace:
+        return SimpleNamespace(
+            config=config, params_sha256=weights[0], tokenizer=None, pretraining_activations=lambda: None
+        )
+
+    def build(run: SimpleNamespace, *rest: object) -> SimpleNamespace:
+        return SimpleNamespace(settings=run.config.prune)
+
+    def found(problem: SimpleNamespace) -> dict[str, int]:
+        searched.append((problem.settings.search, problem.settings.seed))
+        return {"cut_edges": len(searched)}
+
+    monkeypatch.setattr(searches, "Workdir", workdir)
+    monkeypatch.setattr(searches, "Problem", SimpleNamespace(build=build))
+    monkeypatch.setattr(searches, "task_samples", lambda *rest: SimpleNamespace(validation=None))
+    monkeypatch.setattr(searches, "require_solved", lambda *rest: None)
+    monkeypatch.setattr(searches, "measured", found)
+    monkeypatch.setattr(searches, "smallest_ranking", found)
+
+    def kept(name: str, seed: int) -> Any:
+        return searches._kept(tmp_path / "out", model, task, name, seed)["cut_edges"]
+
+    asked = [(name, seed) for seed in (0, 1) for name in (*searches.SEARCHES, searches.RANKINGS)]
+    assert [kept(*each) for each in asked] == [1, 2, 3, 4, 5, 6]
+    assert [kept(*each) for each in asked] == [1, 2, 3, 4, 5, 6], "read from files"
+    assert searched == [("paper", 0), ("path", 0), ("path", 0), ("paper", 1), ("path", 1), ("path", 1)]
+    weights[0] = "cd" * 32
+    assert kept("path", 0) == 7, "of another model"
