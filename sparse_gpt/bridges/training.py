@@ -248,6 +248,10 @@ class BridgeObjective:
         compiled = self.program.compile_step().lower(self.abstract_state(), dense, *inputs).compile()
         return lambda state, tokens, lr, keep: compiled(state, self.placed, tokens, lr, keep)
 
+    def revive(self, state: step.TrainState, s: int) -> step.TrainState:
+        """The state as it is: bridges lead to neurons, so that none may change its meaning."""
+        return state
+
     def evaluate(self, state: step.TrainState, batches: list[np.ndarray]) -> Tree:
         return self._evaluation(state, batches)
 

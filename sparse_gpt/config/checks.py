@@ -40,6 +40,12 @@ def check_rules(config: Config, prefix: str) -> None:
     )
     check_model(config.model, prefix)
     _check_annealing(config.sparsity, prefix)
+    _require(
+        config.sparsity.revive_every == 0 or config.optimizer.beta2 > 0,
+        f"{prefix}sparsity.revive_every",
+        config.sparsity.revive_every,
+        f"tells dead neurons by Adam's second moments, so {prefix}optimizer.beta2 must be above 0",
+    )
     _check_tensors(config, prefix)
     t, p = config.train, config.prune
     _require(

@@ -28,7 +28,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
 from sparse_gpt.parameters import Params, abstract_params, flatten
 from sparse_gpt.progress import ProgressBar, compiling
-from sparse_gpt.training import distributed, manifest, schedules, sharding, step
+from sparse_gpt.training import distributed, manifest, revival, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
 from sparse_gpt.training.claim import claim_workdir, has_begun, leave_as_found
 from sparse_gpt.training.metrics_log import MetricsLog
@@ -226,6 +226,8 @@ def _steps(run: Run, start: int, state: TrainState, log: MetricsLog, bar: Progre
     stream = run.batches.train(start)
     for s in range(start, total):
         settings = schedules.settings(run.config, s)
+        if revival.is_due(run.config, s):
+            state = run.objective.revive(state, s)
         tokens = sharding.put_batch(run.mesh, t.batch_size, next(stream))
         state, metrics = run.advance(state, tokens, np.float32(settings.learning_rate), settings.keep)
         run.unsaved_since = run.unsaved_since or time.monotonic()

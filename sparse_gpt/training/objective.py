@@ -1,4 +1,4 @@
-"""What the loop trains: a language model, or anything with the same four methods (bridges/training.py)."""
+"""What the loop trains: a language model, or anything with the same five methods (bridges/training.py)."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import Transformer, apply, build
 from sparse_gpt.parameters import Params
-from sparse_gpt.training import sharding, step
+from sparse_gpt.training import revival, sharding, step
 from sparse_gpt.training.step import Jitted, TrainState
 
 Advance = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -33,6 +33,9 @@ class Objective(Protocol):
     def compile_step(self) -> Advance:
         """``advance(state, tokens, lr, keep) -> (state, metrics)`` as step.train_step, compiled for such states.
         Metrics beside loss and grad_rms (numbers or vectors) are logged under their own names."""
+
+    def revive(self, state: TrainState, s: int) -> TrainState:
+        """The state before step s with dead neurons begun again, see revival.py; the one given is donated."""
 
     def evaluate(self, state: TrainState, batches: list[np.ndarray]) -> Tree:
         """Entries for metrics.jsonl from validation batches: val_loss, dead_neurons, …"""
@@ -58,6 +61,9 @@ class LanguageModel:
         )
         compiled: Advance = lowered.compile()
         return compiled
+
+    def revive(self, state: TrainState, s: int) -> TrainState:
+        return revival.revive(self.config, state, s)
 
     def evaluate(self, state: TrainState, batches: list[np.ndarray]) -> Tree:
         return evaluate_model(self.config, self.mesh, state.params, batches)

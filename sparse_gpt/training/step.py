@@ -202,7 +202,12 @@ def _only_what_a_step_reads(config: Config) -> Config:
         default,
         model=config.model,
         sparsity=dataclasses.replace(
-            s, density=1.0, embedding_density=0.0, anneal_start=default.sparsity.anneal_start, anneal_stop=1.0
+            s,
+            revive_every=0,
+            density=1.0,
+            embedding_density=0.0,
+            anneal_start=default.sparsity.anneal_start,
+            anneal_stop=1.0,
         ),
         optimizer=dataclasses.replace(o, learning_rate=1.0, warmup=0.0, sharkfin=False),
         train=dataclasses.replace(default.train, microbatches=t.microbatches, dtype=t.dtype, remat=t.remat),
