@@ -62,7 +62,8 @@ def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check
     edges of any ranking, for every task and seed."""
     workdir = open_workdir(folder, model)
     names = (*SEARCHES, RANKINGS)
-    rows = [_kept(folder, workdir, task, name, seed) for task in chosen for seed in SEEDS for name in names]
+    # Every task before another seed: what is stopped early says something of all of them.
+    rows = [_kept(folder, workdir, task, name, seed) for seed in SEEDS for task in chosen for name in names]
     columns = dict.fromkeys(column for row in rows for column in row)
     plots.write_csv(folder / TABLE, [{column: row.get(column) for column in columns} for row in rows])
     for row in rows:
@@ -156,7 +157,7 @@ def _elapsed(what: str, since: tuple[float, float], until: tuple[float, float]) 
 
 
 def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
-    """Sizes and held-out losses: of the best search of the truncated ranking, and at the end."""
+    """Sizes and held-out losses: of the best search of the truncated ranking, and at the end; edges of every search."""
     best, support = selected.best_trial, selected.support
     candidate = support.candidates
     cut, end = Candidates(trials.gates[[best]]), problem.selecting_on(selected.joined).selection(candidate)
@@ -165,6 +166,7 @@ def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
         "cut_nodes": int(trials.sizes[best]),
         "cut_edges": int(trials.edges[best]),
         "cut_loss": float(problem.heldout.losses(cut, scores.calibration)[0]),
+        "each_cut_edges": " ".join(map(str, trials.edges)),
         "nodes": support.size,
         "edges": len(support.edges),
         "loss": float(problem.heldout.losses(candidate, end.calibration)[0]),
