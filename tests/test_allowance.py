@@ -9,8 +9,8 @@ from sparse_gpt.circuits import find_circuit
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
@@ -53,7 +53,7 @@ def test_losses_are_less_the_allowance_and_bounds_are_kept(tasks: int, upper_sha
     plain = _evaluator(tasks, upper_share)
     allowance = (0.3,) if tasks == 1 else (0.6, 0.3, 0.5)
     allowing = dataclasses.replace(plain, allowance=allowance)
-    some = Candidates(np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)]))
+    some = Masks(np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)]))
     exact, found = plain(some), allowing(some).loss
     for i, logits in enumerate(exact.logits):
         calibrated = exact.calibration.scale[i] * logits
@@ -157,7 +157,7 @@ def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypat
     assert larger.allowance[1] > problem.selection.allowance[1]
     whole, seen = Support(problem.graph, np.ones(problem.searchable_nodes.size, np.float32)), []
 
-    def accept(one: Candidates, evaluator: Evaluator, checked: Evaluator) -> tuple[float, np.ndarray]:
+    def accept(one: Masks, evaluator: Evaluator, checked: Evaluator) -> tuple[float, np.ndarray]:
         seen.append((checked.allowance, checked.upper_share))
         return 0.0, np.zeros(0, int)
 

@@ -13,10 +13,10 @@ from sparse_gpt.circuits import circuit as circuits
 from sparse_gpt.circuits.circuit import Circuit, Edge
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, to_vector
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable, without_pruned_edges
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -200,8 +200,8 @@ def test_a_head_without_a_closed_channel_keeps_its_edges() -> None:
     vector = circuits.gates_of(circuits.nodes_of(gates), config.model)
     stuck = np.array([[e.target.site != "attn_out" or e.source[0:3:2] < (0, 4) for e in every]], np.float32)
     flat = np.concatenate([vector[site].reshape(-1) for site in vector])[None]
-    found = evaluator.logits(Candidates(flat, edge_places(config.model, every), stuck))
-    np.testing.assert_allclose(found, evaluator.logits(Candidates(flat)), rtol=1e-4, atol=1e-4)
+    found = evaluator.logits(Masks(flat, edge_places(config.model, every), stuck))
+    np.testing.assert_allclose(found, evaluator.logits(Masks(flat)), rtol=1e-4, atol=1e-4)
 
 
 def test_node_is_a_plain_triple() -> None:

@@ -1,4 +1,4 @@
-"""Losses of candidates: in chunks, side by side, within bounds, looked up, and how they change."""
+"""Losses of masks: in chunks, side by side, within bounds, looked up, and how they change."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.run import calibration, packed_batch
 from sparse_gpt.circuits.run import evaluator as evaluation
-from sparse_gpt.circuits.run.candidates import AT_A_TIME, CANDIDATES, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import binary_loss
+from sparse_gpt.circuits.run.masks import AT_A_TIME, PER_CALL, Masks
 from sparse_gpt.circuits.run.subcircuits import build_subcircuits
 from sparse_gpt.circuits.run.task_batch import by_task_and_length, padded, rounded, rows, trimmed
 from tests import circuits_model
@@ -29,7 +29,7 @@ def test_evaluation_in_chunks_is_evaluation_one_by_one() -> None:
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(11)])
     run = jax.jit(lambda model, gates: model.answer_logits(gates, batch))
     expected = [run(model, from_vector(vector, CONFIG.model)) for vector in sets]
-    np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(evaluator.logits(Masks(sets)), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         evaluator.full_logits(), jax.jit(lambda m: m.answer_logits(None, batch))(model), atol=1e-4
     )
@@ -42,10 +42,8 @@ def test_short_samples_are_not_computed_at_full_width() -> None:
     assert trimmed(batch._replace(positions=batch.positions + 24)).tokens.shape == (12, 32)
     assert trimmed(batch._replace(positions=batch.positions + 30)).tokens.shape == (12, 40)
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(3)])
-    shorter = Evaluator(model, circuits_model.batch(12, seed=4), NO_TOKENS).logits(Candidates(sets))
-    np.testing.assert_allclose(
-        Evaluator(model, batch, NO_TOKENS).logits(Candidates(sets)), shorter, rtol=1e-4, atol=1e-4
-    )
+    shorter = Evaluator(model, circuits_model.batch(12, seed=4), NO_TOKENS).logits(Masks(sets))
+    np.testing.assert_allclose(Evaluator(model, batch, NO_TOKENS).logits(Masks(sets)), shorter, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -70,7 +68,7 @@ def test_the_whole_model_takes_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPa
     assert pieces[0].samples == 14, "as many as the grid has"
     assert sum(piece.samples for piece in pieces[:3]) >= 25, "long prompts are few at a time"
     run = jax.jit(lambda model, gates, batch: model.answer_logits(gates, batch))
-    for i, found in enumerate(evaluator.logits(Candidates(sets))):
+    for i, found in enumerate(evaluator.logits(Masks(sets))):
         own = [model.with_ablation_set(number) for number in range(3)]
         expected = [
             run(own[n], from_vector(sets[i], CONFIG.model), rows(batch, slice(30 * n, 30 * n + 30))) for n in range(3)
@@ -92,15 +90,13 @@ def test_rejection_by_the_first_samples_rejects_what_all_samples_would() -> None
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(20)])
     # Random answers: a circuit can hardly beat chance, ln 2; some of these come below it by more than others.
     evaluator = Evaluator(model, batch, NO_TOKENS)
-    exact = evaluator(Candidates(sets)).loss
+    exact = evaluator(Masks(sets)).loss
     each = np.where(np.arange(20) % 2, float(np.median(exact)), np.inf)  # a bound for every candidate
     for bound in (float(np.median(exact)), 0.4 * float(np.min(exact)), 10.0, each):
-        found = evaluator.losses_up_to(Candidates(sets), bound)
+        found = evaluator.losses_up_to(Masks(sets), bound)
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
-    assert np.all(
-        evaluator.losses_up_to(Candidates(sets), 0.1) < 0.6 * exact
-    )  # half of the samples: no more was computed
+    assert np.all(evaluator.losses_up_to(Masks(sets), 0.1) < 0.6 * exact)  # half of the samples: no more was computed
 
 
 @pytest.mark.slow
@@ -113,15 +109,15 @@ def test_candidates_whose_upper_end_is_above_the_bound_are_rejected() -> None:
     for task in (None, np.repeat(np.arange(3), ROWS).astype(np.int32)):
         means = Evaluator(model, batch._replace(task=task), NO_TOKENS)
         upper = dataclasses.replace(means, upper_share=0.95)
-        exact, mean = upper(Candidates(sets)).loss, means(Candidates(sets)).loss
+        exact, mean = upper(Masks(sets)).loss, means(Masks(sets)).loss
         bound = float(np.median(exact))
         assert np.all(exact >= mean - 1e-6)
         assert np.any((mean <= bound) & (exact > bound))
-        found = upper.losses_up_to(Candidates(sets), bound)
+        found = upper.losses_up_to(Masks(sets), bound)
         np.testing.assert_array_equal(found <= bound, exact <= bound)
         np.testing.assert_allclose(found[exact <= bound], exact[exact <= bound], atol=1e-6)
-        few = upper.on_few(64)(Candidates(sets)).loss
-        np.testing.assert_array_equal(few, means.on_few(64)(Candidates(sets)).loss)
+        few = upper.on_few(64)(Masks(sets)).loss
+        np.testing.assert_array_equal(few, means.on_few(64)(Masks(sets)).loss)
 
 
 def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> None:
@@ -135,18 +131,18 @@ def test_one_task_that_is_too_hard_rejects_a_candidate_at_its_own_samples() -> N
     answer, foil = (np.where(task == 1, *pair) for pair in ((batch.foil, batch.answer), (batch.answer, batch.foil)))
     hard = Evaluator(model, batch._replace(answer=answer, foil=foil, task=task), NO_TOKENS)  # task 1 is all wrong
     sets = np.stack([np.ones(hard.nodes, np.float32), to_vector(circuits_model.random_gates(CONFIG, 1))])
-    exact, pieces = hard(Candidates(sets)).loss, []
+    exact, pieces = hard(Masks(sets)).loss, []
     logits = Evaluator.logits
 
-    def counted(self: Evaluator, candidates: Candidates) -> np.ndarray:
+    def counted(self: Evaluator, masks: Masks) -> np.ndarray:
         pieces.append(len(self.batch.positions))
-        return logits(self, candidates)
+        return logits(self, masks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Evaluator, "logits", counted)
-        assert np.all(hard.losses_up_to(Candidates(sets), 0.6) > 0.6)
+        assert np.all(hard.losses_up_to(Masks(sets), 0.6) > 0.6)
         assert pieces == [ROWS]
-        np.testing.assert_allclose(hard.losses_up_to(Candidates(sets), np.max(exact) + 1e-3), exact, atol=1e-6)
+        np.testing.assert_allclose(hard.losses_up_to(Masks(sets), np.max(exact) + 1e-3), exact, atol=1e-6)
     ordered = by_task_and_length(rows(hard.batch, np.random.default_rng(0).permutation(2 * ROWS).repeat(2)))
     assert np.all(np.diff(ordered.task) >= 0)
     assert all(
@@ -165,7 +161,7 @@ def test_hardest_samples_come_first_and_change_no_loss() -> None:
     batch = rows(batch, np.append(order, np.arange(3 * ROWS, 3 * ROWS + 10)))
     evaluator, one = (
         Evaluator(model, batch, NO_TOKENS),
-        Candidates(np.ones((1, to_vector(model.ablation).size), np.float32)),
+        Masks(np.ones((1, to_vector(model.ablation).size), np.float32)),
     )
     ordered = evaluator.hardest_first(one)
     np.testing.assert_array_equal(ordered.batch.tokens[:ROWS], batch.tokens[2 * ROWS : 3 * ROWS])
@@ -181,10 +177,10 @@ def test_hardest_samples_come_first_and_change_no_loss() -> None:
 def test_what_is_known_is_of_the_same_samples_model_and_program() -> None:
     model, batch = circuits_model.gated(CONFIG), circuits_model.batch(20, seed=4)
     gates = to_vector(circuits_model.random_gates(CONFIG, 1))
-    evaluator, one = Evaluator(model, batch, NO_TOKENS), Candidates(gates[None])
+    evaluator, one = Evaluator(model, batch, NO_TOKENS), Masks(gates[None])
     first = evaluator.logits(one)
     first[:] = 7  # a caller's copy
-    expected = evaluator.logits(Candidates(np.stack([gates, gates])))[:1]  # several are not looked up
+    expected = evaluator.logits(Masks(np.stack([gates, gates])))[:1]  # several are not looked up
     np.testing.assert_array_equal(evaluator.logits(one), expected)
     fewer = dataclasses.replace(evaluator, batch=rows(batch, slice(10)))
     np.testing.assert_allclose(fewer.logits(one), expected[:, :10], rtol=1e-5)
@@ -206,7 +202,7 @@ def test_longer_samples_have_room_within_a_support() -> None:
     within = Evaluator(
         model, padded(short, 16), NO_TOKENS, subcircuits=build_subcircuits(model, from_vector(gates, CONFIG.model))
     )
-    one = Candidates(gates[None])
+    one = Masks(gates[None])
     for other in (within.on(long), within.on(long).on(padded(short, 16))):
         expected = Evaluator(model, other.batch, NO_TOKENS).logits(one)
         np.testing.assert_allclose(other.logits(one), expected, rtol=1e-4, atol=1e-4)
@@ -232,8 +228,8 @@ def test_a_support_is_widened_for_what_it_does_not_hold(monkeypatch: pytest.Monk
     for evaluator, holds in ((within, False), (widened, True)):
         assert evaluator.subcircuits is not None
         assert evaluator.subcircuits.holds(larger[None]).all() == holds
-    expected = whole.logits(Candidates(larger[None]))
-    np.testing.assert_allclose(widened.logits(Candidates(larger[None])), expected, rtol=1e-4, atol=1e-4)
+    expected = whole.logits(Masks(larger[None]))
+    np.testing.assert_allclose(widened.logits(Masks(larger[None])), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -254,24 +250,24 @@ def test_each_candidate_runs_in_the_fastest_model_that_holds_it(monkeypatch: pyt
         ran.extend((piece.model is self.subcircuits, len(gates)) for piece in found)
         return found
 
-    expected = whole.logits(Candidates(sets))
+    expected = whole.logits(Masks(sets))
     monkeypatch.setattr(Evaluator, "_pieces", counted)
-    np.testing.assert_allclose(within.logits(Candidates(sets)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(within.logits(Masks(sets)), expected, rtol=1e-4, atol=1e-4)
     assert sorted(ran) == [(False, 3)] * 2 + [(True, 4)] * 2
     places = edge_places(CONFIG.model, ModelGraph(CONFIG.model, circuits_model.params(CONFIG)).edges(sets[0])[:9])
     kept = (np.random.default_rng(0).random((7, 9)) < 0.5).astype(np.float32)
-    cut = Candidates(sets, places, kept)
+    cut = Masks(sets, places, kept)
     np.testing.assert_allclose(within.logits(cut), whole.logits(cut), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])
 def test_candidates_are_shared_out_evenly(count: int) -> None:
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(count)])
-    chunks = list(Candidates(sets).chunks(CONFIG.model))
+    chunks = list(Masks(sets).chunks(CONFIG.model))
     counts = [each for _, _, each in chunks]
     assert sum(counts) == count
     assert max(counts) - min(counts) <= 1
-    assert max(counts) <= CANDIDATES
+    assert max(counts) <= PER_CALL
     assert len(chunks) % AT_A_TIME == 0 or len(chunks) == count
     gates = np.concatenate([to_vector(gates)[:each] for gates, _, each in chunks])
     np.testing.assert_array_equal(gates, sets)
@@ -287,8 +283,8 @@ def test_slopes_foretell_the_removal_of_one_item() -> None:
     gates["attn_v"][:, [0, 4]] = 0
     every = ModelGraph(CONFIG.model, circuits_model.params(CONFIG)).edges(to_vector(gates))
     places, vector = edge_places(CONFIG.model, every), to_vector(gates)
-    nodes, edges = evaluator.slopes(Candidates(vector[None], places))
-    (scale,) = evaluator(Candidates(vector[None])).calibration.scale
+    nodes, edges = evaluator.slopes(Masks(vector[None], places))
+    (scale,) = evaluator(Masks(vector[None])).calibration.scale
     own = calibration.Calibration(np.float32(scale), np.zeros(0, np.float32))
 
     @jax.jit

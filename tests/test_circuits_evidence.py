@@ -8,8 +8,8 @@ from sparse_gpt.circuits.evidence.baselines import weight_magnitudes
 from sparse_gpt.circuits.evidence.paths import paths
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
 from sparse_gpt.circuits.model_graph import ModelGraph
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.search.integrated_gradients import path_gradient
 from sparse_gpt.model.taps import site_widths
@@ -27,7 +27,7 @@ def test_gradients_along_the_path_add_up_to_the_change_of_the_loss() -> None:
     """Without AbsTopK, so that the path is smooth; random weights are large, so attention turns sharply along it and
     the integral needs many points (16 are off by a quarter). The number of samples fills no whole batch."""
     evaluator = Evaluator(circuits_model.gated(CONFIG), circuits_model.batch(18, seed=8), NO_TOKENS)
-    ends = evaluator.logits(Candidates(np.stack([np.zeros(evaluator.nodes), np.ones(evaluator.nodes)])))
+    ends = evaluator.logits(Masks(np.stack([np.zeros(evaluator.nodes), np.ones(evaluator.nodes)])))
     change = task_loss(ends[1]) - task_loss(ends[0])
     points, shares = np.polynomial.legendre.leggauss(128)
     assert abs(change) > 0.1

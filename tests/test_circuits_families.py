@@ -15,7 +15,7 @@ from sparse_gpt.circuits.pipeline import minimal_circuit
 from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run import calibration
 from sparse_gpt.circuits.run.calibration import Calibration
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import accuracy, task_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture, share
 from sparse_gpt.circuits.run.support import Candidate, Support
@@ -183,7 +183,7 @@ def test_the_minimal_circuit_is_on_the_papers_terms() -> None:
     assert (loose.selection.largest_scale, loose.selection.upper_share, loose.heldout.largest_scale) == (16, 0, 16)
     model = task_loss(loose.selection.full_logits())
     assert loose.selection.allowance == (max(0.0, model + 0.1 - loose.selection_target),)
-    every = Candidates(np.ones((1, alone.selection.nodes), np.float32))
+    every = Masks(np.ones((1, alone.selection.nodes), np.float32))
     by_means, strictly = loose.selection(every), alone.selection(every)
     assert by_means.calibration.scale[0] > 1.01 > strictly.calibration.scale[0]
     (calibrated,) = calibration.calibrate(by_means.logits, by_means.calibration, loose.selection.index)

@@ -31,7 +31,7 @@ from sparse_gpt.circuits.nodes import empty, from_vector, to_vector
 from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run import calibration, evaluator
 from sparse_gpt.circuits.run.calibration import calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import agreement, task_loss
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, joined, rows, without_longest
@@ -254,7 +254,7 @@ def test_the_searches_alone(
     assert (cut["task"], cut["reached"]) == ("copy", True)
     gates = ranking.truncate([order] * 2, np.array([cut["nodes"], cut["nodes"] - 1]), ready.graph.tied)
     assert cut["edges"] == ready.graph.count_edges(gates[0])
-    enough, fewer = ready.selection(Candidates(gates)).loss
+    enough, fewer = ready.selection(Masks(gates)).loss
     assert enough <= 0.3 < fewer
     trials = populations.search(problem(means), progress=False).trials
     assert trials.edges.tolist() == [trial["edges"] for trial in as_json(result.search)["trials"]]

@@ -1,4 +1,4 @@
-"""Candidates within a support, against the same candidates in the whole model."""
+"""Masks within a support, against the same masks in the whole model."""
 
 import dataclasses
 from typing import Any
@@ -11,10 +11,10 @@ import pytest
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.run import evaluator
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.config import Config
 from tests import circuits_model
@@ -42,7 +42,7 @@ def _support(config: Config, share: float, seed: int = 4) -> np.ndarray:
     return to_vector(gates)
 
 
-def _parts(config: Config, support: np.ndarray, count: int = 11) -> Candidates:
+def _parts(config: Config, support: np.ndarray, count: int = 11) -> Masks:
     """Random parts of a support, the first of them all of its nodes, each without some edges and with other weights."""
     rng = np.random.default_rng(0)
     gates = support * (rng.random((count, len(support))) < np.linspace(1, 0.3, count)[:, None])
@@ -50,10 +50,10 @@ def _parts(config: Config, support: np.ndarray, count: int = 11) -> Candidates:
     every = ModelGraph(config.model, circuits_model.params(config)).edges(to_vector(layered))
     some = [edge for edge, free in zip(every, removable(config.model, every, layered), strict=True) if free]
     kept = (rng.random((count, len(some))) < 0.7) * rng.choice([1, 1, -0.5, 2], (count, len(some)))
-    return Candidates(gates.astype(np.float32), edge_places(config.model, some), kept.astype(np.float32))
+    return Masks(gates.astype(np.float32), edge_places(config.model, some), kept.astype(np.float32))
 
 
-def _both(config: Config, share: float) -> tuple[Evaluator, Evaluator, Candidates]:
+def _both(config: Config, share: float) -> tuple[Evaluator, Evaluator, Masks]:
     """Evaluators on the whole model and within a support, and parts of that."""
     whole = Evaluator(circuits_model.gated(config), circuits_model.batch(ROWS, seed=3), NO_TOKENS)
     support = _support(config, share)
@@ -96,8 +96,8 @@ def test_an_empty_support_is_constant() -> None:
     whole = Evaluator(circuits_model.gated(config), circuits_model.batch(ROWS, seed=3), NO_TOKENS)
     closed = np.zeros(whole.nodes, np.float32)
     within = dataclasses.replace(whole, subcircuits=build_subcircuits(whole.gated, from_vector(closed, config.model)))
-    expected = whole.logits(Candidates(closed[None]))
-    np.testing.assert_allclose(within.logits(Candidates(closed[None])), expected, rtol=1e-4, atol=1e-4)
+    expected = whole.logits(Masks(closed[None]))
+    np.testing.assert_allclose(within.logits(Masks(closed[None])), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_support_is_set_apart_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_support_is_set_apart_where_it_can_be_and_pays(monkeypatch: pytest.Mon
     def apart(model: GatedModel, share: float = 0.05) -> bool:
         return Evaluator(model, batch, NO_TOKENS).within_support(_support(config, share)).subcircuits is not None
 
-    assert not apart(gated)  # compiling would take far longer than all candidates of this small model
+    assert not apart(gated)  # compiling would take far longer than all masks of this small model
     monkeypatch.setattr(evaluator, "WORTH_COMPILING", 0)
     assert [apart(model) for model in (gated, frozen, turning)] == [True, False, False]
     assert not apart(gated, share=0.3)  # nearly the whole model

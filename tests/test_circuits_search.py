@@ -19,8 +19,8 @@ from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import calibration, objective
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.gated_model import binary_loss
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.circuits.search import hyperparameters, mask_search, paper_search, pause, ranking, removal
 from sparse_gpt.config import PruneConfig
@@ -478,12 +478,12 @@ def test_a_ranking_is_not_cut_behind_open_nodes_that_all_samples_accept(
         def on_few(self) -> "Selection":
             return Selection(10, by_few)
 
-        def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
-            assert (candidates.gates[:, :12].sum(axis=1) == candidates.gates.sum(axis=1).clip(max=12)).all()
-            return np.where(candidates.gates.sum(axis=1) >= self.needed, 0.0, 1.0)
+        def losses_up_to(self, masks: Masks, bound: float) -> np.ndarray:
+            assert (masks.gates[:, :12].sum(axis=1) == masks.gates.sum(axis=1).clip(max=12)).all()
+            return np.where(masks.gates.sum(axis=1) >= self.needed, 0.0, 1.0)
 
-        def __call__(self, candidates: Candidates) -> np.ndarray:
-            return self.losses_up_to(candidates, 0)
+        def __call__(self, masks: Masks) -> np.ndarray:
+            return self.losses_up_to(masks, 0)
 
     graph = SimpleNamespace(tied=np.arange(40), count_edges=np.sum)
     problem: Any = SimpleNamespace(

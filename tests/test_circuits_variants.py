@@ -20,9 +20,9 @@ from sparse_gpt.circuits.nodes import GateArrays, from_vector, tied_nodes, to_ve
 from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.run.calibration import Calibration
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Scores
 from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.samples import TaskSamples, share
 from sparse_gpt.circuits.run.support import Support
@@ -150,9 +150,9 @@ def test_samples_in_turn_have_the_values_of_their_draw(draws: GateArrays) -> Non
         np.concatenate([_reference(p, from_vector(g, CONFIG.model), _draw(draws, i)) for i, p in enumerate(pieces)])
         for g in sets
     ]
-    np.testing.assert_allclose(evaluator.logits(Candidates(sets)), expected, rtol=1e-3, atol=1e-3)
-    scores = evaluator(Candidates(sets))
-    np.testing.assert_allclose(evaluator.losses_up_to(Candidates(sets), 100.0), scores.loss, atol=1e-6)
+    np.testing.assert_allclose(evaluator.logits(Masks(sets)), expected, rtol=1e-3, atol=1e-3)
+    scores = evaluator(Masks(sets))
+    np.testing.assert_allclose(evaluator.losses_up_to(Masks(sets), 100.0), scores.loss, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
     batch = together().heldout
     evaluator = Evaluator(gated_model(CONFIG, PARAMS, _draw(draws, 0)), batch, np.array([3, 5], np.int32))
     sets = np.stack([to_vector(circuits_model.random_gates(CONFIG, seed)) for seed in range(4)])
-    scores = evaluator(Candidates(sets))
+    scores = evaluator(Masks(sets))
     for i, logits in enumerate(scores.logits):
         shift = {3: scores.calibration.shift[i, 0], 5: scores.calibration.shift[i, 1]}
         own = scores.calibration.scale[i] * logits
@@ -170,7 +170,7 @@ def test_the_loss_of_several_tasks_is_the_largest(draws: GateArrays) -> None:
         assert abs(each[0] - each[1]) > 1e-2
         assert scores.loss[i] == pytest.approx(max(each), abs=1e-5)
     bound = float(np.median(scores.loss))
-    found = evaluator.losses_up_to(Candidates(sets), bound)
+    found = evaluator.losses_up_to(Masks(sets), bound)
     np.testing.assert_array_equal(found <= bound, scores.loss <= bound)
 
 
@@ -255,15 +255,15 @@ def test_minimizing_removes_tied_nodes_together() -> None:
     needed = int(np.flatnonzero(to_vector({s: np.full((2, w), s == "attn_k") for s, w in _widths().items()}))[3])
 
     class Needs:
-        def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
-            np.testing.assert_array_equal(candidates.gates, candidates.gates[:, graph.tied])
-            return 1 - candidates.gates[:, needed]
+        def losses_up_to(self, masks: Masks, bound: float) -> np.ndarray:
+            np.testing.assert_array_equal(masks.gates, masks.gates[:, graph.tied])
+            return 1 - masks.gates[:, needed]
 
         def within_support(self, gates: np.ndarray) -> "Needs":
             return self
 
-        def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros(candidate.gates.shape[1]), np.zeros(0)
+        def slopes(self, mask: Masks) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros(mask.gates.shape[1]), np.zeros(0)
 
         def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
             return np.zeros(2), np.zeros((2, len(gates))), None
@@ -288,16 +288,16 @@ class Needs:
     def within_support(self, gates: np.ndarray) -> "Needs":
         return self
 
-    def hardest_first(self, candidate: Candidates) -> "Needs":
+    def hardest_first(self, mask: Masks) -> "Needs":
         return self
 
-    def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
-        self.edge_sets += candidates.kept is not None
-        edges = 0.0 if candidates.kept is None else np.sum(candidates.kept == 0, axis=1)
-        return np.sum(candidates.gates[:, self.needed] == 0, axis=1) + edges
+    def losses_up_to(self, masks: Masks, bound: float) -> np.ndarray:
+        self.edge_sets += masks.kept is not None
+        edges = 0.0 if masks.kept is None else np.sum(masks.kept == 0, axis=1)
+        return np.sum(masks.gates[:, self.needed] == 0, axis=1) + edges
 
-    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros(candidate.gates.shape[1]), np.zeros(len(candidate.places))
+    def slopes(self, mask: Masks) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(mask.gates.shape[1]), np.zeros(len(mask.places))
 
     def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
         return np.zeros(2), np.zeros((2, len(gates))), None
@@ -315,9 +315,9 @@ def test_the_model_that_runs_candidates_follows_what_is_gone_not_what_was_tried(
                 supports.append(gates)
             return self
 
-        def losses_up_to(self, candidates: Candidates, bound: float) -> np.ndarray:
-            assert not np.any(candidates.gates[:, supports[-1] == 0]), "candidates of another support"
-            return super().losses_up_to(candidates, bound)
+        def losses_up_to(self, masks: Masks, bound: float) -> np.ndarray:
+            assert not np.any(masks.gates[:, supports[-1] == 0]), "masks of another support"
+            return super().losses_up_to(masks, bound)
 
     # The last ones are needed, so that trying to remove all that are left fails.
     evaluator: Any = Follows(np.arange(len(every) - 60, len(every)))

@@ -16,8 +16,8 @@ from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import joined, rows
@@ -81,7 +81,7 @@ def test_a_shortcut_gets_back_what_it_lacks_on_fresh_samples() -> None:
     np.testing.assert_array_equal(joined_samples.tokens, batch.tokens[every_second])
     last = supports["edges 1"]
     calibration = problem.selecting_on(joined_samples).candidate(last).calibration
-    logits = calibrate(problem.heldout.logits(last.candidates)[0], calibration, problem.heldout.index)
+    logits = calibrate(problem.heldout.logits(last.masks)[0], calibration, problem.heldout.index)
     assert objective.largest_loss(logits, problem.heldout.batch) < problem.settings.target_loss
 
 
@@ -94,12 +94,12 @@ def test_what_is_given_back_holds_and_without_it_nothing_does() -> None:
     (batch,) = fresh.fresh_samples(problem, 1)
     for fewer in (supports["edges"].gates, supports["nodes"].gates):
         assert np.all(back.gates >= fewer)
-        loss, order = fresh._loss(Support(problem.graph, fewer).candidates, evaluator, evaluator.on(batch))
+        loss, order = fresh._loss(Support(problem.graph, fewer).masks, evaluator, evaluator.on(batch))
         assert loss > problem.settings.target_loss
     enlarged = evaluator.and_on(rows(batch, np.arange(len(order)) // 2 % 2 == 0))
-    assert fresh._loss(back.candidates, enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
-    assert enlarged(back.candidates).loss[0] <= problem.selection_target
-    assert enlarged(supports["edges 1"].candidates).loss[0] <= problem.selection_target
+    assert fresh._loss(back.masks, enlarged, evaluator.on(batch))[0] <= problem.settings.target_loss
+    assert enlarged(back.masks).loss[0] <= problem.selection_target
+    assert enlarged(supports["edges 1"].masks).loss[0] <= problem.selection_target
     assert sorted(order) == list(range(len(batch.positions)))
     np.testing.assert_array_equal(order[::2] + 1, order[1::2])
 
@@ -113,8 +113,8 @@ def test_what_is_given_back_is_at_the_target_of_the_larger_selection_too(monkeyp
     enlarged = problem.selection.and_on(batch)
     larger = fresh.give_back(problem, short, start, enlarged, problem.selection.on(batch))
     assert larger is not None
-    assert enlarged(larger.candidates).loss[0] <= problem.selection_target
-    assert enlarged(short.candidates).loss[0] > problem.selection_target
+    assert enlarged(larger.masks).loss[0] <= problem.selection_target
+    assert enlarged(short.masks).loss[0] > problem.selection_target
 
 
 def _pruned(problem: Problem, nodes: tuple[Node, ...]) -> Support:
@@ -140,7 +140,7 @@ def test_as_little_as_holds_comes_back_with_pruned_edges_or_without(monkeypatch:
     start, short, graph = _support(problem, (*TRUE, *NOISE)), _pruned(problem, SHORTCUT), problem.graph
     every = len(short.edges) + 2
 
-    def holds(problem: Problem, one: Candidates, *rest: object) -> bool:
+    def holds(problem: Problem, one: Masks, *rest: object) -> bool:
         gates = one.gates[0]
         pruned = 0 if one.kept is None else int((one.kept == 0).sum())
         tried.append((int(gates.sum()), graph.count_edges(gates) - pruned, pruned))
@@ -214,7 +214,7 @@ def test_slopes_are_those_of_the_samples_with_the_largest_losses(monkeypatch: py
     (worst,) = seen
     assert len(worst.positions) == fresh.WORST
     (batch,) = fresh.fresh_samples(problem, 1)
-    one = held.supports["edges"].candidates
+    one = held.supports["edges"].masks
     logits = calibrate(
         problem.selection.on(batch).logits(one)[0],
         problem.selection.calibration(one),

@@ -11,7 +11,7 @@ import scipy.stats
 from sparse_gpt.circuits import FoundCircuit, summary
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import objective
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import largest_loss
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture
 from sparse_gpt.circuits.run.support import Candidate
@@ -50,9 +50,9 @@ def test_searched_and_selected_samples_have_the_models_answers(families: bool) -
             np.testing.assert_allclose(batch.foil_share, _own_shares(made, batch), rtol=1e-3, atol=2e-6)
         assert each.heldout.batch.foil_share is None, "what is reported is the task loss"
         assert each.selection.largest_scale == each.heldout.largest_scale == 3
-    whole = Candidates(np.ones((1, made.selection.nodes), np.float32))
+    whole = Masks(np.ones((1, made.selection.nodes), np.float32))
     assert made.selection.losses_up_to(whole, 1.0)[0] < 1e-5, "the model matches itself"
-    nothing = made.selection.logits(Candidates(np.zeros((1, made.selection.nodes), np.float32)))[0]
+    nothing = made.selection.logits(Masks(np.zeros((1, made.selection.nodes), np.float32)))[0]
     assert largest_loss(nothing, made.selection.batch) > 0.1
     assert made.selection(whole).calibration.scale[0] <= 3
 

@@ -14,9 +14,9 @@ from sparse_gpt import interruption
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, hard_concrete, open_probability, to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run import evaluator as evaluation
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.samples import FamilySamples
 from sparse_gpt.circuits.run.task_batch import TaskBatch, interleave, padded, rows
 from sparse_gpt.circuits.search import (
@@ -429,9 +429,9 @@ def test_a_start_has_as_many_nodes_as_the_target_allows(monkeypatch: pytest.Monk
     monkeypatch.setattr(integrated_gradients, "LARGEST_SHARE", 0.5)
     tried: list[int] = []
 
-    def losses_up_to(self: Evaluator, candidates: Candidates, bound: float) -> np.ndarray:
-        tried.extend(candidates.gates.sum(axis=1).astype(int).tolist())
-        return np.where(candidates.gates.sum(axis=1) < 80, 0.5, 3.0) * bound
+    def losses_up_to(self: Evaluator, masks: Masks, bound: float) -> np.ndarray:
+        tried.extend(masks.gates.sum(axis=1).astype(int).tolist())
+        return np.where(masks.gates.sum(axis=1) < 80, 0.5, 3.0) * bound
 
     monkeypatch.setattr(Evaluator, "losses_up_to", losses_up_to)
     start = integrated_gradients.start(problem, Stages())
@@ -499,7 +499,7 @@ def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.Mon
     searches = populations.search(problem, progress=False)
     assert searches.found.feasible.tolist() == [True, False]
     masks = np.stack([to_vector({site: v[i] for site, v in searches.found.tau.items()}) > 0 for i in range(2)])
-    losses = problem.selection(Candidates(masks.astype(np.float32))).loss
+    losses = problem.selection(Masks(masks.astype(np.float32))).loss
     np.testing.assert_array_equal(losses <= problem.selection_target, searches.found.feasible)
     assert searches.trials.reached.all()
     assert (searches.found.open_nodes[:, -1] < searches.found.open_nodes[:, 0]).all()
@@ -508,5 +508,5 @@ def test_from_samples_to_a_minimal_circuit_at_the_target(monkeypatch: pytest.Mon
     nodes = np.flatnonzero(chosen.gates)
     without = np.repeat(chosen.gates[None], len(nodes), axis=0)
     without[np.arange(len(nodes)), nodes] = 0
-    at = problem.selection.losses_up_to(Candidates(chosen.gates[None]), np.inf)
-    assert at[0] <= problem.selection_target < problem.selection.losses_up_to(Candidates(without), np.inf).min()
+    at = problem.selection.losses_up_to(Masks(chosen.gates[None]), np.inf)
+    assert at[0] <= problem.selection_target < problem.selection.losses_up_to(Masks(without), np.inf).min()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.search import removal
 from tests import circuits_model
 
@@ -81,6 +81,6 @@ def test_slopes_of_margins_are_those_of_the_loss() -> None:
     margin, slopes, foil_share = evaluator.margins(gates)
     assert foil_share is None
     assert slopes.shape == (18, evaluator.nodes)
-    expected = evaluator.slopes(Candidates(gates[None]))[0]
+    expected = evaluator.slopes(Masks(gates[None]))[0]
     found = -np.mean(slopes / (1 + np.exp(margin))[:, None], axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)

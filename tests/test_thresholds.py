@@ -1,4 +1,4 @@
-"""Candidates whose AbsTopK is held at one circuit's thresholds, and nodes and edges that go by what is predicted so."""
+"""Masks whose AbsTopK is held at one circuit's thresholds, and nodes and edges that go by what is predicted so."""
 
 import dataclasses
 import itertools
@@ -15,10 +15,10 @@ from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.run import evaluator as evaluation
 from sparse_gpt.circuits.run import objective, thresholds
 from sparse_gpt.circuits.run.calibration import calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges, edge_places, removable
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, ROWS, Evaluator
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
 from sparse_gpt.circuits.search import minimize
@@ -42,7 +42,7 @@ def _any_support(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thresholds, "MOST", 1.0)
 
 
-def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Evaluator, Predictor, Candidates]:
+def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Evaluator, Predictor, Masks]:
     """An evaluator, a predictor for a random support, and parts of that, the first of them all of it but some edges."""
     whole = Evaluator(circuits_model.gated(config), circuits_model.batch(samples, seed=3), NO_TOKENS)
     support = to_vector(circuits_model.random_gates(config, 4, share))
@@ -57,11 +57,11 @@ def _setting(config: Config, share: float, samples: int = ROWS + 22) -> tuple[Ev
     free = removable(config.model, every, from_vector(support, config.model))
     some = [edge for edge, may_go in zip(every, free, strict=True) if may_go]
     kept = (rng.random((5, len(some))) < 0.8).astype(np.float32)
-    return whole, near, Candidates(gates.astype(np.float32), edge_places(config.model, some), kept)
+    return whole, near, Masks(gates.astype(np.float32), edge_places(config.model, some), kept)
 
 
-def _reference(gated: GatedModel, part: Candidates, held: Predictor) -> np.ndarray:
-    """(B, 2) logits of one candidate in the whole model, each value compared with its threshold."""
+def _reference(gated: GatedModel, part: Masks, held: Predictor) -> np.ndarray:
+    """(B, 2) logits of one mask in the whole model, each value compared with its threshold."""
     model, batch = gated.model, held.batch
     gates = _on_device(from_vector(part.gates[0], model.config))
     assert part.kept is not None
@@ -172,7 +172,7 @@ def test_candidates_outside_the_support_are_refused() -> None:
     _, near, parts = _setting(circuits_model.config(0.5), 0.3)
     held = near.near(parts.only(np.array([0])))
     with pytest.raises(ValueError, match="within its own support"):
-        held.logits(Candidates(np.ones((1, held.nodes), np.float32)))
+        held.logits(Masks(np.ones((1, held.nodes), np.float32)))
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_thresholds_stand_in_the_middle() -> None:
     """Against sorting in NumPy, site by site."""
     config = circuits_model.config(0.5)
     whole, near, _ = _setting(config, 1.0)
-    held = near.near(Candidates(np.ones((1, whole.nodes), np.float32)))
+    held = near.near(Masks(np.ones((1, whole.nodes), np.float32)))
     model, expected = whole.gated.model, {}
 
     def sort(site: str, layer: int, x: jax.Array) -> jax.Array:
@@ -233,14 +233,14 @@ def test_minimal_nodes_and_edges_by_prediction_are_minimal(monkeypatch: pytest.M
     start = Support(graph, np.ones(whole.nodes, np.float32))
 
     def loss(support: Support) -> float:
-        return float(whole(support.candidates).loss[0])
+        return float(whole(support.masks).loss[0])
 
     def without_one_node(gates: np.ndarray) -> list[np.ndarray]:
         return [gates * (graph.gate_of != i) for i in np.flatnonzero(graph.one_per_gate(gates))]
 
     target, rounds = loss(start) + 0.2, []
     near = Predictor.near
-    monkeypatch.setattr(Predictor, "near", lambda self, candidate: rounds.append(1) or near(self, candidate))
+    monkeypatch.setattr(Predictor, "near", lambda self, mask: rounds.append(1) or near(self, mask))
     nodes = minimize.minimize_nodes(start, whole, target, lambda _: None)
     assert rounds
     assert nodes.gates.sum() < start.gates.sum()
@@ -265,7 +265,7 @@ def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.
     whole = Evaluator(circuits_model.gated(config), samples.train, NO_TOKENS)
     graph = ModelGraph(config.model, circuits_model.params(config))
     start = Support(graph, np.ones(whole.nodes, np.float32))
-    target, starts = float(whole(start.candidates).loss[0]) + 0.6, []
+    target, starts = float(whole(start.masks).loss[0]) + 0.6, []
     once = minimize.minimize_edges
 
     def counted(start: Support, *others: Any) -> Support:
@@ -279,7 +279,7 @@ def test_what_has_halved_is_minimized_in_a_model_of_its_own(monkeypatch: pytest.
         assert set(after.edges) < set(before.edges), "edges that are gone stay gone"
     assert all(2 * after.size <= before.size for before, after in itertools.pairwise(starts))
     assert len(starts[1].edges) < graph.count_edges(starts[1].gates)
-    assert whole(found.candidates).loss[0] <= target
+    assert whole(found.masks).loss[0] <= target
 
 
 def test_edges_of_each_node_are_counted() -> None:

@@ -51,7 +51,7 @@ def measure(config: Config, params: Params, batch: TaskBatch, circuit: Circuit |
         graph = ModelGraph(config.model, params)
         support = Support(graph, to_vector(circuit.gates(config.model)), edges)
         calibration = Calibration(np.float32(circuit.scale), np.array([v for _, v in circuit.shift], np.float32))
-        plain = evaluator.logits(support.candidates)[0]
+        plain = evaluator.logits(support.masks)[0]
         logits = calibrate(plain, calibration, evaluator.index)
     return Losses(logits, task_loss(logits), accuracy(logits))
 

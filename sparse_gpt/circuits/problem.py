@@ -187,14 +187,14 @@ class Problem:
     def candidate(self, support: Support) -> Candidate:
         """A support with the calibration fitted on selection samples."""
         selection = self.selection
-        logits = selection.logits(support.candidates)[0]
+        logits = selection.logits(support.masks)[0]
         fitted = selection.fit(logits)
         calibrated = calibrate(logits, fitted, selection.index)
         loss = largest_loss(calibrated, selection.batch, allowance=selection.allowance)
         return Candidate(support, fitted, loss <= self.settings.target_loss)
 
     def within(self, support: Support) -> "Problem":
-        """The same problem for candidates within a support, evaluated faster where that pays."""
+        """The same problem for masks within a support, evaluated faster where that pays."""
         gates = support.gates
         both = self.selection.within_support(gates), self.heldout.within_support(gates)
         tokens, longest = (max(sizes) for sizes in zip(*(each.room for each in both), strict=True))

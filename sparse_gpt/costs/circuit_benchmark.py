@@ -14,9 +14,9 @@ from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.liveness import searchable
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.circuits.problem import LoadedModel, Problem
-from sparse_gpt.circuits.run.candidates import CANDIDATES, Candidates
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.gated_model import gated_model
+from sparse_gpt.circuits.run.masks import PER_CALL, Masks
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.standalone.build import extract
 from sparse_gpt.circuits.run.standalone.model import StandaloneCircuit
@@ -99,7 +99,7 @@ def first_chunk(time_steps: int = 32) -> None:
 
 
 def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps: int = 32) -> Tree:
-    """Answer logits of a random circuit: the gated model against the circuit on its own. And of candidates that are
+    """Answer logits of a random circuit: the gated model against the circuit on its own. And of masks that are
     parts of it, as refinement tries them: in the whole model against within the circuit's nodes."""
     config = configs.replace(configs.Config(), dict(SIZES["small"]))
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def circuit_alone(rounds: int, nodes_per_site: int, pairs: int = 64, time_steps:
     expected, found = in_model(gated, gates, batch), alone(standalone, batch)
     anywhere = Evaluator(gated, batch, NO_TOKENS)
     within = dataclasses.replace(anywhere, subcircuits=build_subcircuits(gated, gates))
-    parts = Candidates(to_vector(gates) * (rng.random((CANDIDATES, anywhere.nodes)) < 0.9).astype(np.float32))
+    parts = Masks(to_vector(gates) * (rng.random((PER_CALL, anywhere.nodes)) < 0.9).astype(np.float32))
     runs = {
         "gated": lambda: in_model(gated, gates, batch),
         "alone": lambda: alone(standalone, batch),

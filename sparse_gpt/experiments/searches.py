@@ -10,7 +10,7 @@ import numpy as np
 from sparse_gpt import config as configs
 from sparse_gpt.circuits.evidence.baselines import truncate_baselines
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.search import populations
 from sparse_gpt.circuits.search.ranking import Trials
 from sparse_gpt.circuits.search.select import Selected, select
@@ -159,8 +159,8 @@ def _elapsed(what: str, since: tuple[float, float], until: tuple[float, float]) 
 def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
     """Sizes and held-out losses: of the best search of the truncated ranking, and at the end; edges of every search."""
     best, support = selected.best_trial, selected.support
-    candidate = support.candidates
-    cut, end = Candidates(trials.gates[[best]]), problem.selecting_on(selected.joined).selection(candidate)
+    mask = support.masks
+    cut, end = Masks(trials.gates[[best]]), problem.selecting_on(selected.joined).selection(mask)
     scores = problem.selection(cut)
     return {
         "cut_nodes": int(trials.sizes[best]),
@@ -169,6 +169,6 @@ def _sizes(problem: Problem, trials: Trials, selected: Selected) -> Tree:
         "each_cut_edges": " ".join(map(str, trials.edges)),
         "nodes": support.size,
         "edges": len(support.edges),
-        "loss": float(problem.heldout.losses(candidate, end.calibration)[0]),
+        "loss": float(problem.heldout.losses(mask, end.calibration)[0]),
         "scale": float(end.calibration.scale[0]),
     }

@@ -19,7 +19,7 @@ from sparse_gpt.circuits.evidence import curves
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, to_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.search import integrated_gradients, ranking
 from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.io import Tree
@@ -52,18 +52,18 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
     loss_curves = [curves.loss_versus_size(problem, order, CURVE_POINTS) for order in orders]
     low, high = np.array([curves.bracket(curve, target) for curve in loss_curves]).T
 
-    def first(which: np.ndarray, sizes: np.ndarray) -> Candidates:
-        return Candidates(ranking.truncate([orders[i] for i in which], sizes, graph.tied))
+    def first(which: np.ndarray, sizes: np.ndarray) -> Masks:
+        return Masks(ranking.truncate([orders[i] for i in which], sizes, graph.tied))
 
     def losses_at(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         return selection.losses_up_to(first(which, sizes), bounds)
 
     limit = np.array([len(order) for order in orders])
     sizes, reached = ranking.smallest_sizes(losses_at, high, limit, target, low)
-    candidates = first(np.arange(len(orders)), sizes)
-    scores = selection(candidates)
-    losses = problem.heldout.on_few().losses(candidates, scores.calibration)
-    rows = zip(ranked, sizes, candidates.gates, losses, reached, loss_curves, strict=True)
+    masks = first(np.arange(len(orders)), sizes)
+    scores = selection(masks)
+    losses = problem.heldout.on_few().losses(masks, scores.calibration)
+    rows = zip(ranked, sizes, masks.gates, losses, reached, loss_curves, strict=True)
     records = [
         Baseline(
             ranking=name,
@@ -75,8 +75,8 @@ def truncate_baselines(problem: Problem, stages: Stages | None = None) -> Baseli
         )
         for name, size, gates, loss, enough, curve in rows
     ]
-    enough = reached & (problem.selection.losses_up_to(candidates, target) <= target)
-    at_target = {name: gates for name, gates, at in zip(ranked, candidates.gates, enough, strict=True) if at}
+    enough = reached & (problem.selection.losses_up_to(masks, target) <= target)
+    at_target = {name: gates for name, gates, at in zip(ranked, masks.gates, enough, strict=True) if at}
     return Baselines(records, at_target)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.config import ModelConfig
@@ -22,7 +22,7 @@ def random_circuits(problem: Problem, support: Support) -> Control:
     """Losses of random circuits with as many nodes at every site and layer: as they are, and each calibrated."""
     graph, settings = problem.graph, problem.settings
     gates = random_gates(support.gates, graph.config, settings.random_draws, settings.seed, graph.tie_qk)
-    return _losses(problem, Candidates(gates))
+    return _losses(problem, Masks(gates))
 
 
 def redrawn_weights(problem: Problem, support: Support) -> Control:
@@ -32,7 +32,7 @@ def redrawn_weights(problem: Problem, support: Support) -> Control:
     return _losses(problem, drawn)
 
 
-def redraw_weights(support: Support, draws: int, seed: int) -> Candidates:
+def redraw_weights(support: Support, draws: int, seed: int) -> Masks:
     """The circuit `draws` times, each edge with a weight drawn from all nonzero ones of the same matrix without
     repetition.
 
@@ -51,16 +51,16 @@ def redraw_weights(support: Support, draws: int, seed: int) -> Candidates:
         weights = np.array([support.every[i].weight for i in index])
         for draw in range(draws):
             factors[draw, index] = rng.choice(entries[entries != 0], len(index), replace=False) / weights
-    return Candidates(np.repeat(support.gates[None, :], draws, axis=0), support.places, factors)
+    return Masks(np.repeat(support.gates[None, :], draws, axis=0), support.places, factors)
 
 
 def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays) -> Control:
     """Losses of the circuit with other ablation values (draws, n_layer, width), its calibration unchanged."""
-    candidates, losses, heldout = candidate.support.candidates, [], problem.heldout
+    masks, losses, heldout = candidate.support.masks, [], problem.heldout
     several = dataclasses.replace(heldout.gated, draws=values)
     for index in range(len(values["attn_in"])):
         other = heldout.of(several.with_ablation_set(index))
-        losses.append(task_loss(calibrate(other.logits(candidates)[0], candidate.calibration, heldout.index)))
+        losses.append(task_loss(calibrate(other.logits(masks)[0], candidate.calibration, heldout.index)))
     return Control(
         draws=len(losses), task_loss=tuple(losses), quantiles=Quantiles(levels=QUANTILES, task_loss=_quantiles(losses))
     )
@@ -86,7 +86,7 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
         np.repeat(np.asarray(calibration.scale)[None], count),
         np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),
     )
-    losses = problem.heldout.on_few().losses(Candidates(gates, support.places, kept), of_each).tolist()
+    losses = problem.heldout.on_few().losses(Masks(gates, support.places, kept), of_each).tolist()
     of_nodes, of_edges = losses[: len(nodes)], losses[len(nodes) :]
     ends = (support.every[i] for i in edges)
     return Importance(
@@ -110,7 +110,7 @@ def random_gates(gates: np.ndarray, config: ModelConfig, draws: int, seed: int, 
     return to_vector(drawn | {"attn_k": drawn["attn_q"]} if tie_qk else drawn)
 
 
-def _losses(problem: Problem, drawn: Candidates) -> Control:
+def _losses(problem: Problem, drawn: Masks) -> Control:
     """Held-out losses of drawn circuits, their QUANTILES beside them. There are many, so at most ROWS samples do."""
     heldout = problem.heldout.on_few()
     scores, logits = problem.selection.on_few()(drawn), heldout.logits(drawn)

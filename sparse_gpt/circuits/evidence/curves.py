@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import task_loss
 from sparse_gpt.circuits.search import ranking
 from sparse_gpt.records.search import CurvePoint, SizeVersusTarget, TargetPoint
@@ -22,9 +22,9 @@ def loss_versus_size(problem: Problem, order: np.ndarray, points: int = CURVE_PO
     of each kind are enough for a curve."""
     sizes, graph, heldout = ranking.size_grid(len(order), points), problem.graph, problem.heldout.on_few()
     gates = ranking.truncate([order] * len(sizes), sizes, graph.tied)
-    scores = problem.selection.on_few()(Candidates(gates))
-    losses = heldout.losses(Candidates(gates), scores.calibration)
-    ablated_losses = [task_loss(logits) for logits in heldout.logits(Candidates(1 - gates))]
+    scores = problem.selection.on_few()(Masks(gates))
+    losses = heldout.losses(Masks(gates), scores.calibration)
+    ablated_losses = [task_loss(logits) for logits in heldout.logits(Masks(1 - gates))]
     return tuple(
         CurvePoint(
             nodes=int(g.sum()),
@@ -48,8 +48,8 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[Curv
     targets, graph, selection = np.array(TARGETS), problem.graph, problem.selection.on_few()
     low, high = np.array([bracket(curve, target) for target in TARGETS]).T
 
-    def first(sizes: np.ndarray) -> Candidates:
-        return Candidates(ranking.truncate([order] * len(sizes), sizes, graph.tied))
+    def first(sizes: np.ndarray) -> Masks:
+        return Masks(ranking.truncate([order] * len(sizes), sizes, graph.tied))
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         """Each size once, whichever targets ask for it."""

@@ -189,7 +189,7 @@ class _Walk:
 def heldout_loss(problem: Problem, candidate: Candidate) -> float:
     """Task loss of a calibrated circuit on held-out samples."""
     heldout = problem.heldout
-    logits = heldout.logits(candidate.support.candidates)[0]
+    logits = heldout.logits(candidate.support.masks)[0]
     return task_loss(calibrated(logits, candidate.calibration, heldout.index))
 
 

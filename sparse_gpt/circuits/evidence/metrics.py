@@ -8,7 +8,7 @@ from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.circuits.evidence.paths import path_statistics
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import accuracy, agreement, task_loss
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length
@@ -21,8 +21,8 @@ Metrics = dict[str, float]
 def measure(problem: Problem, candidate: Candidate) -> tuple[Metrics, list[TaskLosses]]:
     """Sizes and losses of a circuit; and the losses of each of several tasks, with its name."""
     heldout, support = problem.heldout, candidate.support
-    logits, full = heldout.logits(support.candidates)[0], heldout.full_logits()
-    ablated = heldout.logits(Candidates(1 - support.gates[None, :]))[0]
+    logits, full = heldout.logits(support.masks)[0], heldout.full_logits()
+    ablated = heldout.logits(Masks(1 - support.gates[None, :]))[0]
     calibrated = calibrate(logits, candidate.calibration, heldout.index)
 
     def losses(index: np.ndarray | slice) -> Metrics:
@@ -51,7 +51,7 @@ def _shifted(problem: Problem, candidate: Candidate) -> Metrics:
     shifted = problem.shifted
     if shifted is None:
         return {}
-    logits = shifted.logits(candidate.support.candidates)[0]
+    logits = shifted.logits(candidate.support.masks)[0]
     calibrated, full = calibrate(logits, candidate.calibration, shifted.index), shifted.full_logits()
     return {
         "shifted_task_loss": task_loss(calibrated),
@@ -73,8 +73,8 @@ def by_family(problem: Problem, candidate: Candidate) -> list[FamilyLosses]:
     found = []
     for name, role, batch in batches:
         evaluator = problem.on_heldout(_in_order(batch, role))
-        logits = evaluator.logits(candidate.support.candidates)[0]
-        ablated = evaluator.logits(Candidates(1 - candidate.support.gates[None, :]))[0]
+        logits = evaluator.logits(candidate.support.masks)[0]
+        ablated = evaluator.logits(Masks(1 - candidate.support.gates[None, :]))[0]
         calibrated, full = calibrate(logits, candidate.calibration, evaluator.index), evaluator.full_logits()
         found.append(
             FamilyLosses(

@@ -9,7 +9,7 @@ from sparse_gpt.circuits.evidence import controls, curves
 from sparse_gpt.circuits.evidence.baselines import Baselines
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import LARGEST
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.search.mask_search import SearchResult
@@ -94,7 +94,7 @@ def allowed_losses(problem: Problem) -> dict[str, float]:
 def trial_records(problem: Problem, searches: Searches) -> tuple[Trial, ...]:
     """One entry per search: hyperparameters, size at the target before minimization, held-out loss."""
     trials, scores = searches.trials, searches.trials.scores
-    losses = problem.heldout.losses(Candidates(trials.gates), scores.calibration)
+    losses = problem.heldout.losses(Masks(trials.gates), scores.calibration)
     numbers = {name: values for name, values in searches.h._asdict().items() if name not in ("concrete", "ranked")}
     opened = sum(np.sum(searches.found.tau[site] > 0, axis=(1, 2)) for site in NODE_SITES)
     return tuple(
@@ -129,8 +129,8 @@ def stage_records(problem: Problem, selected: Selected) -> tuple[Stage, ...]:
     """Size and held-out loss of the circuit after the search and after each minimization, each calibrated anew."""
     entries = []
     for name, support in selected.supports.items():
-        candidate = support.candidates
-        scores = problem.selection(candidate)
-        loss = float(problem.heldout.losses(candidate, scores.calibration)[0])
+        mask = support.masks
+        scores = problem.selection(mask)
+        loss = float(problem.heldout.losses(mask, scores.calibration)[0])
         entries.append(Stage(stage=name, nodes=support.size, edges=len(support.edges), task_loss=loss))
     return tuple(entries)

@@ -17,7 +17,7 @@ from sparse_gpt.circuits.run.objective import losses
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.parameters import Leaf
 
-STEPS, MOST_STEPS = 12, 100  # of Newton: to choose among candidates; to convergence
+STEPS, MOST_STEPS = 12, 100  # of Newton: to choose among masks; to convergence
 MAX_SCALE = 16.0
 MAX_SHIFTED = 16  # distinct answers; with more, only the scale is fitted
 
@@ -78,7 +78,7 @@ def fit_many(
     largest_scale: float = MAX_SCALE,
     steps: int = STEPS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Calibrations of N candidates at once, by damped Newton steps in float64.
+    """Calibrations of N masks at once, by damped Newton steps in float64.
 
     The problem is a logistic regression, so Newton's method finds the optimum that L-BFGS would find. With STEPS steps
     the loss was within 1e-4 of it on a test's random logits.

@@ -1,6 +1,6 @@
-"""Losses of many candidate circuits: a few compiled programs serve every number of candidates and samples.
+"""Losses of many candidate circuits: a few compiled programs serve every number of masks and samples.
 
-Candidates are run at most CANDIDATES at a time and samples in pieces of few sizes, so that shapes seldom change.
+Masks are run PER_CALL at a time and samples in pieces of few sizes, so that shapes seldom change.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ import numpy as np
 from sparse_gpt.circuits.nodes import GateArrays, Gates, empty, from_vector, to_vector
 from sparse_gpt.circuits.run import packed_batch, programs
 from sparse_gpt.circuits.run.calibration import MAX_SCALE, Calibration, calibrate, choice_index, fit, fit_many
-from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel, Candidates, WholeModel
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import AT_A_TIME, MaskedModel, Masks, WholeModel
 from sparse_gpt.circuits.run.objective import LARGEST, bounded, largest_loss, losses, losses_by_task, task_loss
 from sparse_gpt.circuits.run.packed_batch import PackedBatch, alike, packed, tokens_of
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
@@ -33,14 +33,14 @@ FEW = 0.1  # share of all nodes up to which a support of its own runs faster tha
 UNFITTED = 1e-3  # nats that a calibration of few steps may be above the best one
 NO_TOKENS = np.zeros(0, np.int32)  # for evaluations without a calibrated shift
 
-# Of the model, the restricted model, the ablation set; SHA-256 of samples and candidate.
+# Of the model, the restricted model, the ablation set; SHA-256 of samples and mask.
 Key = tuple[int, int, int, str]
 
 
 class Piece(NamedTuple):
-    """A part of a batch, and what runs candidates on it."""
+    """A part of a batch, and what runs masks on it."""
 
-    model: CandidateModel
+    model: MaskedModel
     batch: PackedBatch
     samples: int  # in it; what comes after them fills it up
 
@@ -68,10 +68,10 @@ class Evaluator:
         upper_share: of the upper end of a loss's interval that counts beside its mean, see `objective.losses_by_task`.
         allowance: nats by which each task's loss may be above whatever it has to reach, see `allowing`; losses here are
             less that. Empty: none.
-        subcircuits: runs candidates within one set of nodes, see `within_support`; None: the whole model runs all.
+        subcircuits: runs masks within one set of nodes, see `within_support`; None: the whole model runs all.
         room: within a support, tokens that ROWS prompts are filled up to, and the length that one prompt is: of the
             batch that it was made for, so that one program serves all of its pieces.
-        known: logits of single candidates that were evaluated before, here or by an evaluator made from this one.
+        known: logits of single masks that were evaluated before, here or by an evaluator made from this one.
     """
 
     gated: GatedModel
@@ -88,7 +88,7 @@ class Evaluator:
     )
 
     def within_support(self, gates: np.ndarray) -> "Evaluator":
-        """The same evaluator, up to rounding; several times faster for candidates without any node that is closed in
+        """The same evaluator, up to rounding; several times faster for masks without any node that is closed in
         `gates` (nodes,), where few are open, once its own programs are compiled.
 
         Returns `self` if (a) norms are frozen or there are several sets of ablation values, (b) it is limited to at
@@ -142,8 +142,8 @@ class Evaluator:
         """The same of another model, or of other ablation values."""
         return dataclasses.replace(self, gated=gated, subcircuits=None, known={})
 
-    def _model(self, ablation_set: int, gates: np.ndarray) -> CandidateModel:
-        """The fastest that can run candidates (N, nodes)."""
+    def _model(self, ablation_set: int, gates: np.ndarray) -> MaskedModel:
+        """The fastest that can run masks (N, nodes)."""
         within = self.subcircuits
         return within if within is not None and within.holds(gates).all() else self._whole(ablation_set)
 
@@ -161,32 +161,32 @@ class Evaluator:
         """Length of a gate vector."""
         return to_vector(empty(self.gated.model.config)).size
 
-    def logits(self, candidates: Candidates) -> np.ndarray:
+    def logits(self, masks: Masks) -> np.ndarray:
         """(N, B, 2) answer and foil logits, `bounded`."""
-        if len(candidates.gates) > 1:
-            return self._logits(candidates)
+        if len(masks.gates) > 1:
+            return self._logits(masks)
         # What was computed before is looked up under all that it depends on, the program too: it rounds in its own way.
-        model = self._model(0, candidates.gates)
+        model = self._model(0, masks.gates)
         within = self.subcircuits if model is self.subcircuits else None
-        arrays = trimmed(self.batch)._replace(task=None, foil_share=None), dataclasses.astuple(candidates)
+        arrays = trimmed(self.batch)._replace(task=None, foil_share=None), dataclasses.astuple(masks)
         key = id(self.gated), id(within), self.first_set, _sha256(arrays)
         if key not in self.known:
-            self.known[key] = self._logits(candidates), self.gated, within  # kept, so that no other has their ids
+            self.known[key] = self._logits(masks), self.gated, within  # kept, so that no other has their ids
         return self.known[key][0].copy()
 
-    def _logits(self, candidates: Candidates) -> np.ndarray:
-        inside = np.ones(len(candidates.gates), bool)
+    def _logits(self, masks: Masks) -> np.ndarray:
+        inside = np.ones(len(masks.gates), bool)
         if self.subcircuits is not None:
-            inside = self.subcircuits.holds(candidates.gates)
+            inside = self.subcircuits.holds(masks.gates)
         if inside.any() and not inside.all():  # each in the fastest model that holds it
             logits = np.zeros((len(inside), len(self.batch.positions), 2), np.float32)
-            logits[inside] = self._logits(candidates.only(inside))
-            logits[~inside] = self._logits(candidates.only(~inside))
+            logits[inside] = self._logits(masks.only(inside))
+            logits[~inside] = self._logits(masks.only(~inside))
             return logits
-        pieces = self._pieces(candidates.gates)
-        chunks = list(candidates.chunks(self._config))
+        pieces = self._pieces(masks.gates)
+        chunks = list(masks.chunks(self._config))
         calls = [
-            (piece.model, gates, candidates.places, kept, piece.batch, np.int32(count))
+            (piece.model, gates, masks.places, kept, piece.batch, np.int32(count))
             for gates, kept, count in chunks
             for piece in pieces
         ]
@@ -197,7 +197,7 @@ class Evaluator:
         return bounded(np.concatenate(found))
 
     def _pieces(self, gates: np.ndarray) -> list[Piece]:
-        """The batch in pieces, in order, and what runs candidates (N, nodes) on each. ROWS of it have one set of
+        """The batch in pieces, in order, and what runs masks (N, nodes) on each. ROWS of it have one set of
         ablation values; within a support they are one piece."""
         starts = range(0, len(self.batch.positions), ROWS)
         models = [self._model(self.first_set + i // ROWS, gates) for i in starts]
@@ -219,16 +219,16 @@ class Evaluator:
 
     def full_logits(self) -> np.ndarray:
         """(B, 2) answer and foil logits of the model itself."""
-        return self.logits(Candidates(np.ones((1, self.nodes), np.float32)))[0]
+        return self.logits(Masks(np.ones((1, self.nodes), np.float32)))[0]
 
-    def __call__(self, candidates: Candidates) -> Scores:
-        """Scores of candidates, each calibrated on this batch."""
-        logits = self.logits(candidates)
+    def __call__(self, masks: Masks) -> Scores:
+        """Scores of masks, each calibrated on this batch."""
+        logits = self.logits(masks)
         fitted, loss = self._fit_many(logits)
         return Scores(logits, fitted, self._largest(logits, fitted, loss))
 
     def _largest(self, logits: np.ndarray, fitted: Calibration, mean: np.ndarray) -> np.ndarray:
-        """(N,) what counts of N candidates under their calibrations, see `objective.largest_loss`; `mean` (N,) when
+        """(N,) what counts of N masks under their calibrations, see `objective.largest_loss`; `mean` (N,) when
         that is all but the allowance."""
         if self.batch.task is None and not self.upper_share:
             return mean - self._allowed(0)
@@ -238,21 +238,21 @@ class Evaluator:
     def _allowed(self, task: int) -> float:
         return self.allowance[task] if self.allowance else 0.0
 
-    def losses_up_to(self, candidates: Candidates, bound: float | np.ndarray) -> np.ndarray:
+    def losses_up_to(self, masks: Masks, bound: float | np.ndarray) -> np.ndarray:
         """(N,) calibrated task losses: exact where at most `bound` (one for all, or (N,)), otherwise any lower bound
         that already exceeds it.
 
-        Samples are taken ROWS at a time (of a single candidate several times as many), and a candidate is given up as
+        Samples are taken ROWS at a time (of a single mask several times as many), and a mask is given up as
         soon as the samples so far rule it out. Of several tasks' losses it is the largest: at least what each task has
         with the best calibration of its own. Where the upper end of its interval counts, that is of all samples.
         """
-        total, left = len(self.batch.positions), np.arange(len(candidates.gates))
+        total, left = len(self.batch.positions), np.arange(len(masks.gates))
         bounds, seen = np.broadcast_to(bound, left.shape), 0
         losses, logits = np.zeros(len(left)), np.zeros((len(left), 0, 2), np.float32)
         while seen < total:
             count = ROWS if len(left) > 1 else ROWS * AT_A_TIME
             piece = self.on_rows(slice(seen, seen + count), self.first_set + seen // ROWS)
-            logits = np.concatenate([logits, piece.logits(candidates.only(left))], axis=1)
+            logits = np.concatenate([logits, piece.logits(masks.only(left))], axis=1)
             seen = logits.shape[1]
             if seen < total and self.batch.task is not None:
                 losses[left] = self._least_of_tasks(logits, self.batch.task, len(piece.batch.positions))
@@ -279,56 +279,54 @@ class Evaluator:
             least = np.maximum(least, share * (fitted[2] - UNFITTED) - self._allowed(each))
         return least
 
-    def hardest_first(self, candidate: Candidates) -> "Evaluator":
-        """An evaluator on the same samples, those ROWS first on which one candidate has the largest loss: there, what
+    def hardest_first(self, mask: Masks) -> "Evaluator":
+        """An evaluator on the same samples, those ROWS first on which one mask has the largest loss: there, what
         is like it is soon ruled out."""
         whole = len(self.batch.positions) // ROWS
         if self.gated.draws is not None or whole < 2:  # sets of values belong to places in the order
             return self
-        logits = calibrate(self.logits(candidate)[0], self.calibration(candidate), self.index)
+        logits = calibrate(self.logits(mask)[0], self.calibration(mask), self.index)
         loss = losses(logits[:, 0] - logits[:, 1], self.batch.foil_share)
         order = np.argsort(-loss[: whole * ROWS].reshape(whole, ROWS).mean(axis=1), kind="stable")
         places = np.arange(len(loss))
         places[: whole * ROWS] = places[: whole * ROWS].reshape(whole, ROWS)[order].reshape(-1)
         return self.on_rows(places)
 
-    def losses(self, candidates: Candidates, fitted: Calibration) -> np.ndarray:
+    def losses(self, masks: Masks, fitted: Calibration) -> np.ndarray:
         """(N,) task losses on this batch under calibrations fitted elsewhere: scale (N,), shift (N, K)."""
-        return np.array([task_loss(each) for each in calibrate(self.logits(candidates), fitted, self.index)])
+        return np.array([task_loss(each) for each in calibrate(self.logits(masks), fitted, self.index)])
 
-    def slopes(self, candidate: Candidates) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient of one candidate's calibrated task loss: over gates (nodes,) and over edges (E,).
+    def slopes(self, mask: Masks) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient of one mask's calibrated task loss: over gates (nodes,) and over edges (E,).
 
         What removal of an item would add to the loss is, to first order, minus its slope. The calibration is held at
         its optimum, where its own gradient is zero. Of more than ROWS samples, ROWS of all lengths are taken.
         """
-        scale, shift = self.calibration(candidate)
+        scale, shift = self.calibration(mask)
         calibration = Calibration(jnp.float32(scale), jnp.asarray(shift, jnp.float32))
-        gates, kept, _ = next(candidate.chunks(self._config))
+        gates, kept, _ = next(mask.chunks(self._config))
         one = {site: value[0] for site, value in gates.items()}
-        slopes = self._slopes(candidate, calibration, one, kept[0])
+        slopes = self._slopes(mask, calibration, one, kept[0])
         of_gates, of_edges = (
             np.nan_to_num(each, posinf=LARGEST, neginf=-LARGEST) for each in (to_vector(slopes[0]), slopes[1])
         )
         return of_gates, of_edges
 
-    def _slopes(
-        self, candidate: Candidates, given: Calibration, gates: Gates, kept: np.ndarray
-    ) -> tuple[GateArrays, np.ndarray]:
-        """`slopes` of the one candidate with these gates and edges, under a calibration."""
+    def _slopes(self, mask: Masks, given: Calibration, gates: Gates, kept: np.ndarray) -> tuple[GateArrays, np.ndarray]:
+        """`slopes` of the one mask with these gates and edges, under a calibration."""
         some = self._some()
         batch = packed_batch.together(rows(self.batch, some), self._config.context)
         equal = np.full(len(some), 1 / len(some), np.float32)
         wanted = programs.Wanted(self.index[some], self._foil_share(some), equal)
-        whole, places = self._whole(self.first_set), candidate.places
+        whole, places = self._whole(self.first_set), mask.places
         found: tuple[GateArrays, np.ndarray] = jax.device_get(
             programs.slopes(whole, gates, places, kept, batch, wanted, given)
         )
         return found
 
-    def calibration(self, candidate: Candidates) -> Calibration:
-        """The best one of one candidate on this batch."""
-        scale, shift = self(candidate).calibration
+    def calibration(self, mask: Masks) -> Calibration:
+        """The best one of one mask on this batch."""
+        scale, shift = self(mask).calibration
         return Calibration(scale[0], shift[0])
 
     def fit(self, logits: np.ndarray) -> Calibration:
@@ -336,7 +334,7 @@ class Evaluator:
         return fit(logits, self.index, len(self.shift_tokens), self.batch.foil_share, self.largest_scale)
 
     def _fit_many(self, logits: np.ndarray) -> tuple[Calibration, np.ndarray]:
-        """Calibrations of candidates, and mean losses (N,), from their logits (N, B, 2) on the first B samples."""
+        """Calibrations of masks, and mean losses (N,), from their logits (N, B, 2) on the first B samples."""
         seen, tokens = slice(logits.shape[1]), len(self.shift_tokens)
         *fitted, loss = fit_many(logits, self.index[seen], tokens, self._foil_share(seen), self.largest_scale)
         return Calibration(*fitted), loss
@@ -349,7 +347,7 @@ class Evaluator:
     def margins(self, gates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Calibrated margins (B,), answer - foil, of one gate vector (nodes,), their gradients (B, nodes), and what
         `objective.losses` takes beside them. Of more than ROWS samples, ROWS of all lengths are taken."""
-        scores, (given, _, _) = self(Candidates(gates[None, :])), next(Candidates(gates[None, :]).chunks(self._config))
+        scores, (given, _, _) = self(Masks(gates[None, :])), next(Masks(gates[None, :]).chunks(self._config))
         some = self._some()
         batch = jax.tree.map(jnp.asarray, rows(self.batch, some)._replace(task=None, foil_share=None))
         one = {site: value[0] for site, value in given.items()}

@@ -1,4 +1,4 @@
-"""The programs that an evaluator runs, each compiled once for all samples and candidates of a shape."""
+"""The programs that an evaluator runs, each compiled once for all samples and masks of a shape."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,8 +10,8 @@ import numpy as np
 
 from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.calibration import Calibration, apply
-from sparse_gpt.circuits.run.candidates import AT_A_TIME, CandidateModel
 from sparse_gpt.circuits.run.gated_model import GatedModel, binary_loss
+from sparse_gpt.circuits.run.masks import AT_A_TIME, MaskedModel
 from sparse_gpt.circuits.run.objective import traced_losses
 from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.circuits.run.task_batch import TaskBatch
@@ -20,28 +20,28 @@ from sparse_gpt.parameters import Leaf
 SAMPLES_AT_A_TIME = 16  # whose own gradients are taken
 Program = tuple[jax.tree_util.PyTreeDef, tuple[tuple[int, ...], ...]]
 _COMPILED: set[Program] = set()  # what `_logits` was called with
-Call = tuple[CandidateModel, Gates, np.ndarray, np.ndarray, AnyBatch, np.int32]  # arguments of `_logits`
+Call = tuple[MaskedModel, Gates, np.ndarray, np.ndarray, AnyBatch, np.int32]  # arguments of `_logits`
 
 
 @jax.jit
 def _logits(
-    model: CandidateModel,
+    model: MaskedModel,
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
     batch: AnyBatch,
     count: jax.Array,
 ) -> jax.Array:
-    """(N, B, 2) answer and foil logits of N candidates, one by one: side by side they would leave the cache.
+    """(N, B, 2) answer and foil logits of N masks, one by one: side by side they would leave the cache.
 
     Those from `count` on only fill up the shape: they are skipped, and get zeros.
     """
 
-    def one(candidate: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
-        gates, kept, index = candidate
+    def one(mask: tuple[Gates, jax.Array, jax.Array]) -> jax.Array:
+        gates, kept, index = mask
 
         def run() -> jax.Array:
-            return model.candidate_logits(gates, places, kept, batch, differentiable=False)
+            return model.masked_logits(gates, places, kept, batch, differentiable=False)
 
         return jax.lax.cond(index < count, run, lambda: jnp.zeros((len(batch.answer), 2)))
 
@@ -86,7 +86,7 @@ class Wanted(NamedTuple):
 
 @jax.jit  # which is why it takes the evaluator apart: its arrays are traced, and it has more than six of them
 def slopes(
-    model: CandidateModel,
+    model: MaskedModel,
     gates: Gates,
     places: jax.Array,
     kept: jax.Array,
@@ -94,10 +94,10 @@ def slopes(
     wanted: Wanted,
     calibration: Calibration,
 ) -> tuple[Gates, jax.Array]:
-    """Gradient of one candidate's calibrated loss with respect to its gates and its edges."""
+    """Gradient of one mask's calibrated loss with respect to its gates and its edges."""
 
     def loss(gates: Gates, kept: jax.Array) -> jax.Array:
-        logits = model.candidate_logits(gates, places, kept, batch, differentiable=True)
+        logits = model.masked_logits(gates, places, kept, batch, differentiable=True)
         logits = apply(calibration, logits, wanted.index)
         return jnp.sum(wanted.weight * traced_losses(logits[:, 0] - logits[:, 1], wanted.foil_share))
 
@@ -113,7 +113,7 @@ def gate_slopes(model: GatedModel, gates: Gates, batch: AnyBatch) -> Gates:
 
 @jax.jit
 def margin_slopes(model: GatedModel, gates: Gates, batch: TaskBatch) -> tuple[jax.Array, Gates]:
-    """(B,) margins, answer - foil, of one candidate with all its edges, and their gradients (B, ...) by its gates."""
+    """(B,) margins, answer - foil, of one mask with all its edges, and their gradients (B, ...) by its gates."""
 
     def margin(gates: Gates, sample: TaskBatch) -> jax.Array:
         one = jax.tree.map(lambda x: x[None], sample)

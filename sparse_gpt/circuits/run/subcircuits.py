@@ -1,6 +1,6 @@
 """Many circuits within one support: its stand-alone form, with gates and edges as arguments.
 
-Minimization asks for the losses of thousands of candidates that are all parts of one support. Whatever is outside of it
+Minimization asks for the losses of thousands of masks that are all parts of one support. Whatever is outside of it
 is the same constant in all of them, so they run much faster in this form than in the whole model.
 """
 
@@ -52,13 +52,13 @@ class Subcircuits:
     nodes: int = flax.struct.field(pytree_node=False)
 
     def holds(self, gates: np.ndarray) -> np.ndarray:
-        """(N,) which of the candidates (N, nodes) have no node open outside the support."""
+        """(N,) which of the masks (N, nodes) have no node open outside the support."""
         return ~np.any(gates[:, np.asarray(self.support) == 0], axis=1)
 
-    def candidate_logits(
+    def masked_logits(
         self, gates: Gates, places: jax.Array, kept: jax.Array, batch: AnyBatch, *, differentiable: bool
     ) -> jax.Array:
-        """See `candidates.CandidateModel`; nodes outside the support count as closed, and have no gradients."""
+        """See `masks.MaskedModel`; nodes outside the support count as closed, and have no gradients."""
         del differentiable
         at = jnp.minimum(jnp.searchsorted(self.places, places), len(self.places) - 1)
         weight = jnp.where(self.places[at] == places, self.order[at], len(self.places))

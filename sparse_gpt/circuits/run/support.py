@@ -9,8 +9,8 @@ from sparse_gpt.circuits.circuit import Edge, nodes_of
 from sparse_gpt.circuits.model_graph import ModelGraph, residual_channels
 from sparse_gpt.circuits.nodes import GateArrays, from_vector
 from sparse_gpt.circuits.run.calibration import Calibration
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places, removable
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.config import READS, WRITES
 from sparse_gpt.records import Node
 
@@ -85,11 +85,11 @@ class Support:
         return int(np.count_nonzero(self.graph.unembedding[written]))
 
     @property
-    def candidates(self) -> Candidates:
-        """This support as one candidate."""
+    def masks(self) -> Masks:
+        """This support as one mask."""
         if self.pruned_to is None:
-            return Candidates(self.gates[None, :])
-        return Candidates(self.gates[None, :], self.places, self.kept[None, :])
+            return Masks(self.gates[None, :])
+        return Masks(self.gates[None, :], self.places, self.kept[None, :])
 
 
 @dataclasses.dataclass(frozen=True)

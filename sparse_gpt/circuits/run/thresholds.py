@@ -1,8 +1,8 @@
-"""Losses of candidates near one circuit, predicted: what AbsTopK lets through is decided by that circuit's thresholds.
+"""Losses of masks near one circuit, predicted: what AbsTopK lets through is decided by that circuit's thresholds.
 
 Nearly all that an exact evaluation computes are values of closed nodes, for they compete with the open ones. Of one
-circuit it is known, token by token, between which two magnitudes selection draws the line. Candidates that lack little
-of it move this line little: with the line held, no competitor needs a value, and a candidate takes a tenth of the time.
+circuit it is known, token by token, between which two magnitudes selection draws the line. Masks that lack little
+of it move this line little: with the line held, no competitor needs a value, and a mask takes a tenth of the time.
 Nothing is decided by such losses alone; `removal.thin` verifies what it removes by them.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
-from sparse_gpt.circuits.run.candidates import AT_A_TIME, Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator, Piece, room_of
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import AT_A_TIME, Masks
 from sparse_gpt.circuits.run.objective import weights_of_worst
 from sparse_gpt.circuits.run.packed_batch import packed_values
 from sparse_gpt.circuits.run.programs import Wanted, slopes
@@ -72,7 +72,7 @@ def _without_selection(gated: GatedModel) -> GatedModel:
 
 @dataclasses.dataclass(frozen=True)
 class Predictor(Evaluator):
-    """An evaluator of candidates within one support, by the thresholds of a circuit that they are near to.
+    """An evaluator of masks within one support, by the thresholds of a circuit that they are near to.
 
     Attributes:
         thresholds: of the circuit on each sample.
@@ -85,11 +85,11 @@ class Predictor(Evaluator):
         some = super().on_rows(index, first_set)
         return dataclasses.replace(some, thresholds={site: each[index] for site, each in self.thresholds.items()})
 
-    def near(self, candidate: Candidates) -> Self:
-        """The same with the thresholds of one candidate."""
-        given, kept, _ = next(candidate.chunks(self.gated.model.config))
+    def near(self, mask: Masks) -> Self:
+        """The same with the thresholds of one mask."""
+        given, kept, _ = next(mask.chunks(self.gated.model.config))
         gates = {site: jnp.asarray(value[0]) for site, value in given.items()}
-        places, stays = jnp.asarray(candidate.places), jnp.asarray(kept[0])
+        places, stays = jnp.asarray(mask.places), jnp.asarray(kept[0])
 
         def of(start: int) -> Thresholds:
             own = np.minimum(np.arange(start, start + ROWS), len(self.batch.positions) - 1)  # ROWS, whatever is left
@@ -104,14 +104,12 @@ class Predictor(Evaluator):
         found = {site: np.concatenate([part[site] for part in parts])[:count] for site in first}
         return dataclasses.replace(self, thresholds=found, known={})
 
-    def _slopes(
-        self, candidate: Candidates, given: Calibration, gates: Gates, kept: np.ndarray
-    ) -> tuple[GateArrays, np.ndarray]:
+    def _slopes(self, mask: Masks, given: Calibration, gates: Gates, kept: np.ndarray) -> tuple[GateArrays, np.ndarray]:
         """Of all samples, weighted so that the worst tasks count most (`objective.weights_of_worst`): here they take a
         tenth of the time that ROWS samples take in the whole model."""
-        logits = calibrate(self.logits(candidate)[0], given, self.index)
+        logits = calibrate(self.logits(mask)[0], given, self.index)
         weight = weights_of_worst(logits, self.batch, self.upper_share, self.allowance)
-        pieces = self._pieces(candidate.gates)
+        pieces = self._pieces(mask.gates)
 
         def of(number: int) -> tuple[GateArrays, np.ndarray]:
             """Of a piece; what fills it up has no weight."""
@@ -119,7 +117,7 @@ class Predictor(Evaluator):
             wanted = jax.tree.map(_filled_up, Wanted(self.index[own], self._foil_share(own), weight[own]))
             model, batch, _ = pieces[number]
             found: tuple[GateArrays, np.ndarray] = jax.device_get(
-                slopes(model, gates, candidate.places, kept, batch, wanted, given)
+                slopes(model, gates, mask.places, kept, batch, wanted, given)
             )
             return found
 
@@ -140,12 +138,12 @@ class Predictor(Evaluator):
 
     def _within(self, gates: np.ndarray) -> Subcircuits:
         if self.subcircuits is None or not self.subcircuits.holds(gates).all():
-            raise ValueError("a predictor takes candidates within its own support")
+            raise ValueError("a predictor takes masks within its own support")
         return self.subcircuits
 
 
 def predictor(evaluator: Evaluator, gates: np.ndarray) -> Predictor | None:
-    """What predicts losses on an evaluator's samples, for candidates without any node that is closed in `gates`
+    """What predicts losses on an evaluator's samples, for masks without any node that is closed in `gates`
     (nodes,), once it has the thresholds of one. None where an evaluation is not worth predicting, or cannot be: without
     AbsTopK, with AbsTopK on the stream itself, with frozen norms or several sets of ablation values, for many nodes."""
     gated, opened = evaluator.gated, int(np.sum(gates))

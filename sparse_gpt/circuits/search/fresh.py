@@ -19,8 +19,8 @@ import numpy as np
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_task_and_length, joined, padded, rows
 from sparse_gpt.circuits.search import ranking
@@ -78,7 +78,7 @@ def minimized_until_it_holds(
         # Means, for which there are enough samples; in the whole model, whose programs are there for any length.
         means = dataclasses.replace(evaluator.on(batch), upper_share=0.0, subcircuits=None)
         fresh = problem.allowing(means, target)
-        loss, order = _loss(support.candidates, evaluator, fresh)
+        loss, order = _loss(support.masks, evaluator, fresh)
         checks.append(FreshCheck(task_loss=loss, accepted=loss <= target))
         if checks[-1].accepted:
             break
@@ -92,7 +92,7 @@ def minimized_until_it_holds(
         edges = len(larger.edges) - len(support.edges)
         report(f"{loss:.3g} nats on fresh samples; {checks[-1].given_back} nodes and {edges} edges given back")
         further.append(joins)
-        evaluator = evaluator.widened(larger.gates).hardest_first(larger.candidates)
+        evaluator = evaluator.widened(larger.gates).hardest_first(larger.masks)
         supports |= {f"given back {failed}": larger}
         supports |= {f"{name} {failed}": each for name, each in minimize(larger, evaluator, failed).items()}
     return Held(supports, joined(further) if further else None, tuple(checks))
@@ -145,7 +145,7 @@ def give_back(
                 break
             options += [larger] if support.pruned_to is None else [with_nodes(support, larger.gates), larger]
         for each in sorted(options, key=lambda each: each.size + len(each.edges)):
-            if _holds(problem, each.candidates, evaluator, fresh):
+            if _holds(problem, each.masks, evaluator, fresh):
                 return each
     return None
 
@@ -160,13 +160,13 @@ def with_nodes(support: Support, gates: np.ndarray) -> Support:
     return dataclasses.replace(larger, pruned_to=tuple(edge for edge in larger.every if edge not in pruned))
 
 
-def _holds(problem: Problem, one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> bool:
+def _holds(problem: Problem, one: Masks, evaluator: Evaluator, fresh: Evaluator) -> bool:
     if evaluator.losses_up_to(one, problem.selection_target)[0] > problem.selection_target:
         return False
     return _loss(one, evaluator, fresh)[0] <= problem.settings.target_loss
 
 
-def _loss(one: Candidates, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
+def _loss(one: Masks, evaluator: Evaluator, fresh: Evaluator) -> tuple[float, np.ndarray]:
     """One candidate's loss on fresh samples (of several tasks the largest, each less its allowance), calibrated on
     those of the selection; the rows of the fresh ones, pairs together, the largest losses first."""
     logits = calibrate(fresh.logits(one)[0], evaluator.calibration(one), fresh.index)

@@ -12,8 +12,8 @@ import numpy as np
 
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import CANDIDATES, Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.masks import PER_CALL, Masks
 from sparse_gpt.circuits.run.objective import LARGEST
 from sparse_gpt.circuits.run.packed_batch import together
 from sparse_gpt.circuits.run.programs import gate_slopes
@@ -95,7 +95,7 @@ def _start_size(problem: Problem, order: np.ndarray) -> int:
     """See `start`; where no size up to the largest reaches the target on at most ROWS samples, all."""
     tied, target, limit = problem.graph.tied, problem.selection_target, problem.searchable_nodes.size
     largest = min(len(order), max(FIRST_SIZE, int(LARGEST_SHARE * limit)))
-    sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, CANDIDATES).astype(int))
-    first = Candidates(ranking.truncate([order] * len(sizes), sizes, tied))
+    sizes = np.unique(np.geomspace(min(FIRST_SIZE, largest), largest, PER_CALL).astype(int))
+    first = Masks(ranking.truncate([order] * len(sizes), sizes, tied))
     enough = np.flatnonzero(problem.selection.on_few().losses_up_to(first, target) <= target)
     return int(sizes[enough[-1]]) if len(enough) else len(order)

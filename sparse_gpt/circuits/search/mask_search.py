@@ -21,9 +21,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from sparse_gpt import interruption
 from sparse_gpt.circuits.nodes import Gates, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import weight_count
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.packed_batch import PackedBatch, packed
 from sparse_gpt.circuits.run.subcircuits import Subcircuits, build_subcircuits
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
@@ -186,7 +186,7 @@ def _keep_best(problem: Problem, states: PathState) -> PathState:
     count = len(states.trust)
     gates = np.stack([to_vector({site: np.asarray(value)[i] for site, value in masks.items()}) for i in range(count)])
     target = problem.selection_target
-    at_target = problem.selection.losses_up_to(Candidates(gates), target) <= target
+    at_target = problem.selection.losses_up_to(Masks(gates), target) <= target
     after = path_search.checked(states, masks, at_target, target)
     # Placed as they were, or `advance` would be compiled anew.
     return states._replace(

@@ -17,9 +17,9 @@ from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import edge_places
 from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.thresholds import Predictor, predictor
 from sparse_gpt.circuits.search import removal
@@ -34,12 +34,12 @@ Report = Callable[[str], None]  # takes a line about the progress
 class Items(Protocol):
     """Items of a support; a set of them is a vector (items,) of 0 and 1."""
 
-    def candidates(self, sets: np.ndarray) -> Candidates:
+    def masks(self, sets: np.ndarray) -> Masks:
         """The N circuits that sets (N, items) leave."""
         ...
 
     def of_items(self, of_nodes: np.ndarray, of_edges: np.ndarray) -> np.ndarray:
-        """(items,) from a value for each node (nodes,) and for each edge of `candidates` (E,)."""
+        """(items,) from a value for each node (nodes,) and for each edge of `masks` (E,)."""
         ...
 
     def edges_along(self, kept: np.ndarray) -> np.ndarray:
@@ -57,9 +57,9 @@ class Nodes:
 
     graph: ModelGraph
 
-    def candidates(self, sets: np.ndarray) -> Candidates:
+    def masks(self, sets: np.ndarray) -> Masks:
         """See `Items`."""
-        return Candidates(sets[:, self.graph.gate_of])
+        return Masks(sets[:, self.graph.gate_of])
 
     def of_items(self, of_nodes: np.ndarray, of_edges: np.ndarray) -> np.ndarray:
         """See `Items`."""
@@ -81,12 +81,12 @@ class NodesAndEdges:
 
     start: Support
 
-    def candidates(self, sets: np.ndarray) -> Candidates:
+    def masks(self, sets: np.ndarray) -> Masks:
         """See `Items`."""
         opened = np.zeros((len(sets), len(self.start.gates)), np.float32)
         opened[:, self._gates] = sets[:, : len(self._gates)]
         kept = np.concatenate([sets[:, len(self._gates) :], np.zeros((len(sets), len(self._lost)), np.float32)], axis=1)
-        return Candidates(opened[:, self.start.graph.gate_of], self._places, kept)
+        return Masks(opened[:, self.start.graph.gate_of], self._places, kept)
 
     def of_items(self, of_nodes: np.ndarray, of_edges: np.ndarray) -> np.ndarray:
         """See `Items`."""
@@ -102,7 +102,7 @@ class NodesAndEdges:
 
     def support(self, kept: np.ndarray) -> Support:
         """See `Items`."""
-        graph, opened = self.start.graph, self.candidates(kept[None, :]).gates[0]
+        graph, opened = self.start.graph, self.masks(kept[None, :]).gates[0]
         of_edges = zip(self._edges, kept[len(self._gates) :], strict=True)
         dropped = {edge for edge, keep in of_edges if not keep}.union(self._lost)
         return Support(graph, opened, tuple(edge for edge in graph.edges(opened) if edge not in dropped))
@@ -156,7 +156,7 @@ def minimize_nodes(start: Support, evaluator: Evaluator, target: float, report: 
         evaluator = evaluator.within_support(items.support(kept).gates)  # what is gone stays gone
 
     def losses(sets: np.ndarray) -> np.ndarray:
-        return evaluator.losses_up_to(items.candidates(sets), target)
+        return evaluator.losses_up_to(items.masks(sets), target)
 
     def margins(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         margin, slopes, foil_share = evaluator.margins(items.support(kept).gates)
@@ -180,7 +180,7 @@ def minimize_edges(start: Support, evaluator: Evaluator, target: float, report: 
         report(f"{int(kept.sum())} nodes and edges left")
 
     def losses(sets: np.ndarray) -> np.ndarray:
-        return evaluator.losses_up_to(items.candidates(sets), target)
+        return evaluator.losses_up_to(items.masks(sets), target)
 
     left, near = items.everything, predictor(evaluator, start.gates)
     if near is None:
@@ -196,20 +196,20 @@ def minimize_edges(start: Support, evaluator: Evaluator, target: float, report: 
 
 def _rises(items: Items, evaluator: Evaluator, kept: np.ndarray) -> np.ndarray:
     """(items,) what removing each of a set would add to the loss, by its slope."""
-    return -items.of_items(*evaluator.slopes(items.candidates(kept[None, :])))
+    return -items.of_items(*evaluator.slopes(items.masks(kept[None, :])))
 
 
 def _predict(items: Items, near: Predictor) -> Predict:
     """What predicts losses near a set; costs are rises for every edge that goes along, because the aim is few edges."""
 
     def predict(kept: np.ndarray, bound: float) -> tuple[Losses, Costs]:
-        held = near.near(items.candidates(kept[None, :]))
+        held = near.near(items.masks(kept[None, :]))
 
         def costs(kept: np.ndarray) -> np.ndarray:
             rises = _rises(items, held, kept)
             return np.where(rises > 0, rises / np.maximum(1, items.edges_along(kept)), rises)
 
-        return lambda sets: held.losses_up_to(items.candidates(sets), bound), costs
+        return lambda sets: held.losses_up_to(items.masks(sets), bound), costs
 
     return predict
 

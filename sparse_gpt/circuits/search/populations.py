@@ -79,7 +79,7 @@ def search(problem: Problem, stages: Stages | None = None, progress: bool = True
 
 
 def within_start(problem: Problem, stages: Stages) -> Problem:
-    """The same problem, evaluated faster for candidates among the nodes that searches start with, where these are a
+    """The same problem, evaluated faster for masks among the nodes that searches start with, where these are a
     ranking's first ones."""
     settings = problem.settings
     if settings.search == "paper" or "integrated_gradients" not in settings.starts:

@@ -12,8 +12,8 @@ import numpy as np
 
 from sparse_gpt.circuits.nodes import LIMIT, GateArrays, to_vector
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Scores
+from sparse_gpt.circuits.run.masks import Masks
 
 STEP = 1.1  # by which a size grows that was found on few samples and is too small for all
 
@@ -177,8 +177,8 @@ def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -
     may_open, selection, graph = problem.searchable_nodes, problem.selection, problem.graph
     orders, target, few = np.stack(rankings), problem.selection_target, selection.on_few()
 
-    def first(which: np.ndarray, sizes: np.ndarray) -> Candidates:
-        return Candidates(truncate(orders[which], sizes, graph.tied))
+    def first(which: np.ndarray, sizes: np.ndarray) -> Masks:
+        return Masks(truncate(orders[which], sizes, graph.tied))
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         return few.losses_up_to(first(which, sizes), bounds)
@@ -200,4 +200,4 @@ def _truncated(problem: Problem, rankings: list[np.ndarray], taus: np.ndarray) -
         sizes, reached = smallest_sizes(losses, opened, limit, target)
     gates = first(np.arange(len(orders)), sizes).gates
     edges = np.array([graph.count_edges(g) for g in gates])
-    return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Candidates(gates)))
+    return Trials(orders, gates.sum(axis=1).astype(int), edges, gates, reached, selection(Masks(gates)))

@@ -16,7 +16,7 @@ Margins = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None
 `objective.losses` takes beside margins."""
 Predict = Callable[[np.ndarray, float], tuple[Losses, Costs]]
 """(items,) of 0 and 1, and a bound -> losses of its parts, roughly, where they are at most the bound; costs."""
-WIDTH = 8  # candidates tried at a time
+WIDTH = 8  # masks tried at a time
 FEW, PROSPECTS = 200, 50  # items: few enough for each to be tried; how many of more are
 DOUBT = 4  # times the slack: an item is tried whose predicted rise is at most so much
 WORTH_PREDICTING = 0.05  # of what is left, what a round of predictions should have removed for another one

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Support
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 from sparse_gpt.circuits.search.fresh import Held, minimized_until_it_holds
@@ -88,7 +88,7 @@ def select(
             report(f"{name}: {line}")
 
         # All of them together may be too many for a support of their own.
-        within = evaluator.within_support(starts[name]).hardest_first(Candidates(starts[name][None, :]))
+        within = evaluator.within_support(starts[name]).hardest_first(Masks(starts[name][None, :]))
         minimize = functools.partial(_minimize, problem, stages, report_of)
         results[name] = minimized_until_it_holds(problem, Support(graph, starts[name]), within, minimize, report_of)
     smallest = min(results, key=lambda name: (results[name].refused, len(results[name].support.edges)))

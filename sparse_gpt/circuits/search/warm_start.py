@@ -12,7 +12,7 @@ import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.search import integrated_gradients, ranking
 from sparse_gpt.circuits.search.minimize import Report, minimize_nodes, minimized
@@ -75,7 +75,7 @@ def grown(problem: Problem, gates: np.ndarray) -> Support:
 
     def losses(which: np.ndarray, sizes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         del which  # there is one ranking
-        return selection.losses_up_to(Candidates(ranking.truncate([order] * len(sizes), sizes, graph.tied)), bounds)
+        return selection.losses_up_to(Masks(ranking.truncate([order] * len(sizes), sizes, graph.tied)), bounds)
 
     first = np.array([max(2 * opened, integrated_gradients.FIRST_SIZE)])
     limit, low = np.array([len(order)]), np.array([opened])
@@ -95,7 +95,7 @@ def _minimal(problem: Problem, start: Support, report: Report) -> Support:
 
 def _reaches(problem: Problem, support: Support) -> bool:
     target = problem.selection_target
-    return bool(support.size) and bool(problem.selection.losses_up_to(support.candidates, target)[0] <= target)
+    return bool(support.size) and bool(problem.selection.losses_up_to(support.masks, target)[0] <= target)
 
 
 def ends(edge: Edge) -> Ends:

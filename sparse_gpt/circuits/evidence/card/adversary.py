@@ -40,7 +40,7 @@ def first_order(subject: Subject, samples: Samples) -> Measurement:
     opened = np.repeat(subject.gates[None], len(OPENED), axis=0)
     for row, count in zip(opened, OPENED, strict=True):
         row[order[:count]] = 1
-    found = contrasts(samples.evaluator.logits(subject.candidates(opened)))
+    found = contrasts(samples.evaluator.logits(subject.masks(opened)))
     table = [
         {"opened": count, "contrast": float(each.mean()), "pairs_right": float(np.mean(each > 0))}
         for count, each in zip(OPENED, found, strict=True)
@@ -56,7 +56,7 @@ def adversary(subject: Subject, samples: Samples) -> Measurement:
     closed node and removed edge, gates g + (1 - g) r, the same for all samples."""
     masks = [mask for start in (0.0, 0.5) for mask in _descent(subject, samples, start)]
     gates, kept = (np.array(each, np.float32) for each in zip(*masks, strict=True))
-    found = contrasts(samples.evaluator.logits(subject.candidates(gates, kept)))
+    found = contrasts(samples.evaluator.logits(subject.masks(gates, kept)))
     right = (found > 0).mean(axis=1)
     worst = int(np.lexsort((found.mean(axis=1), right))[0])
     own = contrasts(subject.plain(samples))
@@ -87,9 +87,9 @@ def _gradient(subject: Subject, samples: Samples, gates: np.ndarray, kept: np.nd
     """Slopes of the mean contrast over up to ROWS samples, over gates (nodes,) and edges (at most E,)."""
     evaluator, problem = samples.evaluator, subject.problem
     batch = evaluator.on_few().batch._replace(task=None)
-    candidate = subject.candidates(gates[None].astype(np.float32), kept[None].astype(np.float32))
-    _, edges, _ = next(candidate.chunks(problem.graph.config))
+    mask = subject.masks(gates[None].astype(np.float32), kept[None].astype(np.float32))
+    _, edges, _ = next(mask.chunks(problem.graph.config))
     layered = from_vector(gates.astype(np.float32), problem.graph.config)
-    found = jax.device_get(_slopes(evaluator.gated, layered, candidate.places, edges[0], batch))
+    found = jax.device_get(_slopes(evaluator.gated, layered, mask.places, edges[0], batch))
     of_nodes, of_edges = (np.nan_to_num(each, posinf=1.0, neginf=-1.0) for each in (to_vector(found[0]), found[1]))
     return of_nodes, of_edges[: len(kept)]

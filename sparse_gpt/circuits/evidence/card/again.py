@@ -17,7 +17,7 @@ from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.ablation_values import task_means
 from sparse_gpt.circuits.run.calibration import MAX_SHIFTED, calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
@@ -164,8 +164,8 @@ def _rebuilt(
 def _judged(problem: Problem, candidate: Candidate) -> Tree:
     """Size and held-out results of a circuit that should not exist."""
     support, heldout = candidate.support, problem.heldout
-    logits = calibrate(heldout.logits(support.candidates)[0], candidate.calibration, heldout.index)
-    ablated = heldout.logits(Candidates(1 - support.gates[None]))[0]
+    logits = calibrate(heldout.logits(support.masks)[0], candidate.calibration, heldout.index)
+    ablated = heldout.logits(Masks(1 - support.gates[None]))[0]
     return {
         "reached": candidate.reached,
         "nodes": support.size,

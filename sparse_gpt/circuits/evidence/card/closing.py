@@ -19,7 +19,7 @@ from sparse_gpt.circuits.evidence.card.subject import (
 from sparse_gpt.circuits.nodes import empty
 from sparse_gpt.circuits.run import statistics
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate, choice_index, fit_many
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.task_batch import TaskBatch
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of closed nodes and edges that are restored
@@ -36,7 +36,7 @@ def restoration(subject: Subject, samples: Samples) -> Measurement:
     shares = np.repeat(SHARES, RESTORATIONS)
     opened = [np.maximum(gates, rng.random(len(gates)) < share) for share in shares]
     kept = [np.maximum(own, rng.random(len(own)) < share) for share in shares]
-    logits = samples.evaluator.logits(subject.candidates(np.array(opened, np.float32), np.array(kept, np.float32)))
+    logits = samples.evaluator.logits(subject.masks(np.array(opened, np.float32), np.array(kept, np.float32)))
     each = losses(subject.calibrated(logits, samples)).reshape(len(SHARES), RESTORATIONS, -1)
     means = each.mean(axis=(1, 2))
     worst = int(np.argmax(means))
@@ -57,8 +57,8 @@ def completeness(subject: Subject, samples: Samples) -> Measurement:
     without = np.ones((PARTS, len(subject.gates)), np.float32)
     for row in without:
         row[rng.choice(nodes, int(rng.integers(1, max(2, len(nodes) // 2 + 1))), replace=False)] = 0
-    circuit = subject.calibrated(samples.evaluator.logits(subject.candidates(subject.gates * without)), samples)
-    difference = np.abs(probabilities(circuit) - probabilities(samples.evaluator.logits(Candidates(without))))
+    circuit = subject.calibrated(samples.evaluator.logits(subject.masks(subject.gates * without)), samples)
+    difference = np.abs(probabilities(circuit) - probabilities(samples.evaluator.logits(Masks(without))))
     found = statistics.nonnegative_mean(difference.mean(axis=0), samples.words)
     return measured(found, parts=PARTS, worst_part=float(difference.mean(axis=1).max()))
 
@@ -71,7 +71,7 @@ def random_connected(subject: Subject, samples: Samples) -> Measurement:
         return not_applicable("the model has no connected pieces of this size")
     fewer_samples, index = fewer(samples)
     evaluator = fewer_samples.evaluator
-    logits = evaluator.logits(Candidates(drawn))
+    logits = evaluator.logits(Masks(drawn))
     _, _, calibrated = fit_many(
         logits, evaluator.index, len(evaluator.shift_tokens), largest_scale=evaluator.largest_scale
     )
@@ -95,7 +95,7 @@ def ablation_values(subject: Subject, samples: Samples) -> Measurement:
     found = {"its own": losses(subject.circuit(samples))}
     for name, other in values.items():
         gated = dataclasses.replace(evaluator.gated, ablation=other)
-        logits = evaluator.of(gated).logits(subject.circuit_candidates)[0]
+        logits = evaluator.of(gated).logits(subject.circuit_masks)[0]
         found[name] = losses(subject.calibrated(logits, samples))
     means = {name: float(each.mean()) for name, each in found.items()}
     means["resample"] = float(losses(inner.resampled(np.random.default_rng(subject.seed))).mean())

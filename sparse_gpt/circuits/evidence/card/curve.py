@@ -4,7 +4,7 @@
 import numpy as np
 
 from sparse_gpt.circuits.evidence.card.subject import Measurement, Samples, Subject, not_applicable
-from sparse_gpt.circuits.run.candidates import Candidates
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.search import integrated_gradients, ranking
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of edges
@@ -23,7 +23,7 @@ def mib_cmd(subject: Subject, samples: Samples) -> Measurement:
     sizes = np.array([_size(subject, order, share * total) for share in SHARES[:-1]] + [len(order)])
     gates = ranking.truncate([order] * len(sizes), sizes, graph.tied)
     closed, full = np.zeros((1, len(may_open)), np.float32), np.ones((1, len(may_open)), np.float32)
-    logits = samples.evaluator.logits(Candidates(np.concatenate([closed, full, gates])))
+    logits = samples.evaluator.logits(Masks(np.concatenate([closed, full, gates])))
     margins = (logits[..., 0] - logits[..., 1]).mean(axis=1, dtype=np.float64)
     nothing, everything, points = margins[0], margins[1], margins[2:]
     if abs(everything - nothing) < 1e-6:

@@ -13,10 +13,10 @@ from sparse_gpt.circuits.circuit import nodes_of
 from sparse_gpt.circuits.evidence.card.subject import Samples, Subject
 from sparse_gpt.circuits.nodes import GateArrays, Gates, from_vector
 from sparse_gpt.circuits.run.calibration import calibrate, choice_index
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
 from sparse_gpt.circuits.run.evaluator import ROWS
 from sparse_gpt.circuits.run.gated_model import GatedModel
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows
 from sparse_gpt.config import NODE_SITES
@@ -86,7 +86,7 @@ class Inside:
     @functools.cached_property
     def circuit(self) -> tuple[np.ndarray, Recording]:
         """Uncalibrated logits (B, 2) and activations of the circuit."""
-        return self.run(self.subject.circuit_candidates, {}, {})
+        return self.run(self.subject.circuit_masks, {}, {})
 
     @functools.cached_property
     def model(self) -> tuple[np.ndarray, Recording]:
@@ -94,10 +94,10 @@ class Inside:
         return self.run(self.whole, {}, {})
 
     @property
-    def whole(self) -> Candidates:
-        """The model as a candidate, with as many edge places as the circuit has: one program serves both."""
+    def whole(self) -> Masks:
+        """The model as a mask, with as many edge places as the circuit has: one program serves both."""
         places, own = self.subject.edges
-        return Candidates(np.ones((1, len(self.subject.gates)), np.float32), places, np.ones((1, len(own)), np.float32))
+        return Masks(np.ones((1, len(self.subject.gates)), np.float32), places, np.ones((1, len(own)), np.float32))
 
     @functools.cached_property
     def counted(self) -> np.ndarray:
@@ -115,12 +115,12 @@ class Inside:
         return self.at_end if last and site not in ("attn_in", "attn_k", "attn_v") else self.counted
 
     def run(
-        self, candidate: Candidates, values: Mapping[Place, Leaf], where: Mapping[Place, np.ndarray]
+        self, mask: Masks, values: Mapping[Place, Leaf], where: Mapping[Place, np.ndarray]
     ) -> tuple[np.ndarray, Recording]:
-        """Logits (B, 2) and activations of the first candidate, with some of them replaced.
+        """Logits (B, 2) and activations of the first mask, with some of them replaced.
 
         Args:
-            candidate: from `Subject.candidates` or `whole`.
+            mask: from `Subject.masks` or `whole`.
             values: (site, layer) -> what broadcasts to (B, T, width).
             where: (site, layer) -> (width,), 1 for the channels that take them.
         """
@@ -129,10 +129,10 @@ class Inside:
             name = f"{place[0]} {place[1]}"
             given[name] = jnp.broadcast_to(jnp.asarray(values[place]), nothing.shape) if place in values else nothing
             at[name] = np.asarray(where.get(place, np.zeros(nothing.shape[-1])), np.float32)
-        gates, kept, _ = next(candidate.chunks(self.subject.problem.graph.config))
+        gates, kept, _ = next(mask.chunks(self.subject.problem.graph.config))
         one = {site: value[0] for site, value in gates.items()}
         gated = self.subject.problem.heldout.gated
-        logits, seen = _run(gated, one, candidate.places, kept[0], self.batch, given, at)
+        logits, seen = _run(gated, one, mask.places, kept[0], self.batch, given, at)
         return bounded(np.asarray(logits)), {(n.split()[0], int(n.split()[1])): x for n, x in seen.items()}
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ class Inside:
         recorded = self.model[1]
         values = {place: np.asarray(recorded[place])[other, ends][:, None, :] for place in self._node_places}
         closed = {(site, layer): 1 - self.layered[site][layer] for site, layer in self._node_places}
-        return self.calibrated(self.run(self.subject.circuit_candidates, values, closed)[0])
+        return self.calibrated(self.run(self.subject.circuit_masks, values, closed)[0])
 
     def means(self) -> GateArrays:
         """Mean of every node in the model over the positions that count: site -> (n_layer, width)."""

@@ -116,7 +116,7 @@ def frozen_norms(subject: Subject, samples: Samples) -> Measurement:
         return not_applicable("the circuit was searched under the model's frozen norms")
     inner = run_within(subject, samples)
     values = {place: inner.model[1][place] for place in _norm_places(subject)}
-    logits, _ = inner.run(subject.circuit_candidates, values, {place: np.ones(1) for place in values})
+    logits, _ = inner.run(subject.circuit_masks, values, {place: np.ones(1) for place in values})
     own = inner.calibrated(logits)
     found = statistics.nonnegative_mean(losses(recalibrated(logits, inner.batch, samples)), inner.words)
     return measured(found, with_its_own_calibration=float(losses(own).mean()))
@@ -154,8 +154,8 @@ def _exchanged(inner: Inside, some: np.ndarray, into_circuit: bool) -> np.ndarra
     where = {place: np.zeros(other[place].shape[-1]) for place in {(n.site, n.layer) for n in inner.nodes}}
     for node in (inner.nodes[i] for i in some):
         where[node.site, node.layer][node.channel] = 1
-    candidate = inner.subject.circuit_candidates if into_circuit else inner.whole
-    return inner.run(candidate, {place: other[place] for place in where}, where)[0]
+    mask = inner.subject.circuit_masks if into_circuit else inner.whole
+    return inner.run(mask, {place: other[place] for place in where}, where)[0]
 
 
 def scrubbing(subject: Subject, samples: Samples) -> Measurement:
@@ -180,7 +180,7 @@ def scrubbing(subject: Subject, samples: Samples) -> Measurement:
         chosen = np.array([rng.choice(each, width) if len(each) else [i] * width for i, each in enumerate(donors)])
         values = {(site, layer): np.take_along_axis(own, chosen[:, None, :], axis=0)}
         where = {(site, layer): inner.layered[site][layer]}
-        logits = inner.calibrated(inner.run(subject.circuit_candidates, values, where)[0])
+        logits = inner.calibrated(inner.run(subject.circuit_masks, values, where)[0])
         found[f"{layer}.{site}"] = losses(logits)[some]
     means = {name: float(each.mean()) for name, each in found.items()}
     worst = max(means, key=means.__getitem__)

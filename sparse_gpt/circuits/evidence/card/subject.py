@@ -10,8 +10,8 @@ import numpy as np
 from sparse_gpt.circuits.evidence.card import words
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate
-from sparse_gpt.circuits.run.candidates import Candidates
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
+from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.statistics import Estimate
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, rows
@@ -103,15 +103,15 @@ class Subject:
         support = self.candidate.support
         return support.places, support.kept
 
-    def candidates(self, gates: np.ndarray, kept: np.ndarray | None = None) -> Candidates:
-        """Candidates with gates (N, nodes) and the circuit's own pruned edges, or other ones (N, edges)."""
+    def masks(self, gates: np.ndarray, kept: np.ndarray | None = None) -> Masks:
+        """Masks with gates (N, nodes) and the circuit's own pruned edges, or other ones (N, edges)."""
         places, own = self.edges
-        return Candidates(gates, places, np.repeat(own[None], len(gates), axis=0) if kept is None else kept)
+        return Masks(gates, places, np.repeat(own[None], len(gates), axis=0) if kept is None else kept)
 
     @functools.cached_property
-    def circuit_candidates(self) -> Candidates:
-        """The circuit as one candidate."""
-        return self.candidates(self.gates[None])
+    def circuit_masks(self) -> Masks:
+        """The circuit as one mask."""
+        return self.masks(self.gates[None])
 
     @functools.cached_property
     def _logits(self) -> dict[tuple[str, str], np.ndarray]:
@@ -125,7 +125,7 @@ class Subject:
 
     def plain(self, samples: Samples) -> np.ndarray:
         """(B, 2) uncalibrated logits of the circuit."""
-        return self._cached("circuit", samples, lambda: samples.evaluator.logits(self.circuit_candidates)[0])
+        return self._cached("circuit", samples, lambda: samples.evaluator.logits(self.circuit_masks)[0])
 
     def circuit(self, samples: Samples) -> np.ndarray:
         """(B, 2) calibrated logits of the circuit."""
@@ -137,7 +137,7 @@ class Subject:
 
     def ablated(self, samples: Samples) -> np.ndarray:
         """(B, 2) logits of the model with the circuit's nodes ablated."""
-        without = Candidates(1 - self.gates[None])
+        without = Masks(1 - self.gates[None])
         return self._cached("ablated", samples, lambda: samples.evaluator.logits(without)[0])
 
     def calibrated(self, logits: np.ndarray, samples: Samples) -> np.ndarray:
@@ -185,7 +185,7 @@ def contrasts(logits: np.ndarray) -> np.ndarray:
 
 
 def fewer(samples: Samples) -> tuple[Samples, np.ndarray]:
-    """The `few` of a set, for rows that run many candidates; and which of its rows they are."""
+    """The `few` of a set, for rows that run many masks; and which of its rows they are."""
     index = few(samples.evaluator.batch, ROWS)
     evaluator = dataclasses.replace(samples.evaluator, batch=rows(samples.evaluator.batch, index))
     return dataclasses.replace(samples, evaluator=evaluator, words=samples.words[index]), index
