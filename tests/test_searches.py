@@ -32,6 +32,9 @@ def test_half_of_the_edges_and_no_ranking_ahead() -> None:
     assert seconds.measured == pytest.approx(1.5)
     assert not searches.checks(_rows(paper=39))[0].holds
     assert searches.checks(_rows(ranking=20))[1].holds, "as many edges are not more"
+    *both, ranking = _rows(ranking=5)
+    assert searches.checks([*both, ranking | {"reached": 0}])[1].holds, "a ranking that does not reach the target"
+    assert not searches.checks([*both, ranking])[1].holds
     assert not searches.checks(_rows(refined=(15, 20)))[2].holds
 
 
@@ -51,10 +54,19 @@ def test_the_table_has_a_line_for_every_task_seed_and_search(
         (row,) = (row for row in _rows() if row["search"] == name)
         return row | {"task": task.name, "seed": seed}
 
+    def solved(run: object, task: str, batch: object) -> None:
+        assert not asked
+        checked.append(task)
+
+    checked: list[str] = []
+    monkeypatch.setattr(searches, "Workdir", lambda folder, config: SimpleNamespace(config=config, tokenizer=None))
+    monkeypatch.setattr(searches, "task_samples", lambda *rest: SimpleNamespace(validation=None))
+    monkeypatch.setattr(searches, "require_solved", solved)
     monkeypatch.setattr(searches, "_kept", kept)
     model = report_workdirs.write_workdir(tmp_path / "model")
     tasks: list[AnyTask] = [TASKS["single_double_quote"], TASKS["while_return_true"]]
     searches.path_vs_paper(tmp_path / "out", str(model), tasks)
+    assert checked == [task.name for task in tasks]
     assert len(set(asked)) == len(asked) == 2 * 3 * 3
     with (tmp_path / "out" / searches.TABLE).open() as file:
         lines = list(csv.DictReader(file))
@@ -85,8 +97,7 @@ def test_rows_are_kept_for_the_same_weights_and_settings(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(searches, "Workdir", workdir)
     monkeypatch.setattr(searches, "Problem", SimpleNamespace(build=build))
-    monkeypatch.setattr(searches, "task_samples", lambda *rest: SimpleNamespace(validation=None))
-    monkeypatch.setattr(searches, "require_solved", lambda *rest: None)
+    monkeypatch.setattr(searches, "task_samples", lambda *rest: None)
     monkeypatch.setattr(searches, "measured", found)
     monkeypatch.setattr(searches, "smallest_ranking", found)
 

@@ -62,8 +62,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         of_a_model=True,
     ),
     "path-vs-paper": Experiment(
-        "the path search leaves smaller circuits of one model than the paper's search, in less time",
-        "10 min a task",
+        "the path search leaves half the edges of the paper's search, and no more than any ranking; three seeds",
+        "15 min a task",
         _later("searches", "path_vs_paper"),
         of_a_model=True,
     ),

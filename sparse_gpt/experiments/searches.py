@@ -1,6 +1,7 @@
 """The path search beside the paper's search and rankings that nobody searched, on one model, task by task and seed by
 seed in one process."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,9 @@ def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check
     """Edges of the truncated ranking and after refinement, held-out loss and seconds of both searches, and the fewest
     edges of any ranking, for every task and seed."""
     workdir = open_workdir(folder, model)
-    names = (*SEARCHES, RANKINGS)
+    run, names = _with_settings(workdir, PATH), (*SEARCHES, RANKINGS)
+    for task in chosen:  # what cannot be searched is said before hours are spent on the others
+        require_solved(run, task.name, task_samples(task, run.tokenizer, run.config).validation)
     # Every task before another seed: what is stopped early says something of all of them.
     rows = [_kept(folder, workdir, task, name, seed) for seed in SEEDS for task in chosen for name in names]
     columns = dict.fromkeys(column for row in rows for column in row)
@@ -75,7 +78,8 @@ def checks(rows: list[Tree]) -> list[Check]:
     """Geometric means of the searches' edges, and how often the path search leaves at most what a ranking does."""
     by_search = {name: [row for row in rows if row["search"] == name] for name in (*SEARCHES, RANKINGS)}
     edges = {name: [row["cut_edges"] for row in found] for name, found in by_search.items()}
-    ahead = sum(path <= ranking for path, ranking in zip(edges["path"], edges[RANKINGS], strict=True))
+    others = [row["cut_edges"] if row["reached"] else math.inf for row in by_search[RANKINGS]]
+    ahead = sum(path <= ranking for path, ranking in zip(edges["path"], others, strict=True))
     mean = measures.geometric_mean
     refined = {name: mean([row["edges"] for row in by_search[name]]) for name in SEARCHES}
     seconds = {name: sum(row["search_seconds"] + row["refine_seconds"] for row in by_search[name]) for name in SEARCHES}
@@ -99,19 +103,22 @@ def _line(row: Tree) -> str:
 
 def _kept(folder: Path, workdir: Path, task: AnyTask, name: str, seed: int) -> Tree:
     """A row, of an earlier call if it was for the same weights and settings."""
-    settings = {**SEARCHES.get(name, PATH), "prune.seed": seed}
-    run = Workdir(workdir, configs.replace(configs.load(workdir), settings))
+    run = _with_settings(workdir, {**SEARCHES.get(name, PATH), "prune.seed": seed})
     made_for = {"params_sha256": run.params_sha256, **configs.group_to_dict(run.config.prune)}
     path = folder / "rows" / f"{task.name} {name} {seed}.json"
     kept = Row.read_if_any(path)
     if kept is None or kept.made_for != made_for:
         samples = task_samples(task, run.tokenizer, run.config)
-        require_solved(run, task.name, samples.validation)
         problem = Problem.build(run, samples, run.pretraining_activations())
         found = smallest_ranking(problem) if name == RANKINGS else measured(problem)
         kept = Row(made_for=made_for, row={"task": task.name, "search": name, "seed": seed, **found})
         kept.write(path)
     return dict(kept.row)
+
+
+def _with_settings(workdir: Path, settings: Mapping[str, object]) -> Workdir:
+    """The model under other settings than its own."""
+    return Workdir(workdir, configs.replace(configs.load(workdir), settings))
 
 
 def smallest_ranking(problem: Problem) -> Tree:
