@@ -129,6 +129,8 @@ QUESTIONS = {
     "an optimizer recipe": ("sparse_gpt/training/optimizer.py", "RECIPES"),
     "a metric of a circuit": ("sparse_gpt/records/circuit.py", "CircuitMetrics"),
     "a preset": ("sparse_gpt/presets.py", "PRESETS"),
+    "what happens to dead neurons": ("sparse_gpt/training/revival.py", "begin_again"),
+    "how much is done by one call of a program": ("sparse_gpt/circuits/run/masks.py", "PER_CALL"),
     "another checkpoint format": ("sparse_gpt/interop/workdirs.py", "import_openai"),
     "a circuit export": ("sparse_gpt/exports/files.py", "export_circuit"),
     "a change of a mask search's step": ("sparse_gpt/circuits/search/path_search.py", "update"),
