@@ -20,28 +20,30 @@ def _rows(paper: int = 40, path: int = 20, ranking: int = 30, refined: tuple[int
     return [
         place | ran | {"search": "paper", "cut_edges": paper, "edges": refined[0]},
         place | ran | {"search": "path", "cut_edges": path, "edges": refined[1], "search_seconds": 5.0},
+        place | ran | {"search": "ranked", "cut_edges": path, "edges": refined[1], "search_seconds": 2.5},
         place | {"search": searches.RANKINGS, "ranking": "integrated_gradients", "cut_edges": ranking},
     ]
 
 
 def test_half_of_the_edges_and_no_ranking_ahead() -> None:
-    halved, ahead, refined, seconds = searches.checks(_rows())
+    halved, ahead, refined, seconds, *ranked = searches.checks(_rows())
     assert (halved.measured, halved.holds) == (pytest.approx(2), True)
     assert (ahead.measured, ahead.holds) == (1, True)
     assert (refined.measured, refined.holds) == (pytest.approx(20 / 15), True)
     assert seconds.measured == pytest.approx(1.5)
+    assert [check.measured for check in ranked] == [halved.measured, ahead.measured, refined.measured, pytest.approx(2)]
     assert not searches.checks(_rows(paper=39))[0].holds
     assert searches.checks(_rows(ranking=20))[1].holds, "as many edges are not more"
-    *both, ranking = _rows(ranking=5)
-    assert searches.checks([*both, ranking | {"reached": 0}])[1].holds, "a ranking that does not reach the target"
-    assert not searches.checks([*both, ranking])[1].holds
+    *found, ranking = _rows(ranking=5)
+    assert searches.checks([*found, ranking | {"reached": 0}])[1].holds, "a ranking that does not reach the target"
+    assert not searches.checks([*found, ranking])[1].holds
     assert not searches.checks(_rows(refined=(15, 20)))[2].holds
 
 
 def test_nine_of_ten_may_not_be_eight() -> None:
     most = [row for _ in range(9) for row in _rows()]
     assert searches.checks(most + _rows(ranking=19))[1].holds
-    assert not searches.checks(most[3:] + _rows(ranking=19) + _rows(ranking=19))[1].holds
+    assert not searches.checks(most[4:] + _rows(ranking=19) + _rows(ranking=19))[1].holds
 
 
 def test_the_table_has_a_line_for_every_task_seed_and_search(
@@ -67,7 +69,7 @@ def test_the_table_has_a_line_for_every_task_seed_and_search(
     tasks: list[AnyTask] = [TASKS["single_double_quote"], TASKS["while_return_true"]]
     searches.path_vs_paper(tmp_path / "out", str(model), tasks)
     assert checked == [task.name for task in tasks]
-    assert len(set(asked)) == len(asked) == 2 * 3 * 3
+    assert len(set(asked)) == len(asked) == 2 * 3 * 4
     with (tmp_path / "out" / searches.TABLE).open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["task"], int(line["seed"]), line["search"]) for line in lines] == asked
@@ -75,7 +77,7 @@ def test_the_table_has_a_line_for_every_task_seed_and_search(
     assert (ranking["ranking"], ranking["edges"]) == ("integrated_gradients", "")  # rankings are not refined
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == len(asked)
-    assert "(integrated_gradients)" in shown[2]
+    assert "(integrated_gradients)" in shown[3]
 
 
 def test_rows_are_kept_for_the_same_weights_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +107,8 @@ def test_rows_are_kept_for_the_same_weights_and_settings(tmp_path: Path, monkeyp
         return searches._kept(tmp_path / "out", model, task, name, seed)["cut_edges"]
 
     asked = [(name, seed) for seed in (0, 1) for name in (*searches.SEARCHES, searches.RANKINGS)]
-    assert [kept(*each) for each in asked] == [1, 2, 3, 4, 5, 6]
-    assert [kept(*each) for each in asked] == [1, 2, 3, 4, 5, 6], "read from files"
-    assert searched == [("paper", 0), ("path", 0), ("path", 0), ("paper", 1), ("path", 1), ("path", 1)]
+    assert [kept(*each) for each in asked] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [kept(*each) for each in asked] == [1, 2, 3, 4, 5, 6, 7, 8], "read from files"
+    assert searched == [(name, seed) for seed in (0, 1) for name in ("paper", "path", "path", "path")]
     weights[0] = "cd" * 32
-    assert kept("path", 0) == 7, "of another model"
+    assert kept("path", 0) == 9, "of another model"

@@ -60,7 +60,10 @@ class SparsityConfig:
     )
     min_alive: int = whole(4, 0, 1 << 22, "nonzeros every neuron and attention channel keeps on each side")
     revive_every: int = whole(
-        0, 0, MOST, "steps after which neurons without a gradient get new weights (training/revival.py), but in bridged runs; 0: never"
+        0,
+        0,
+        MOST,
+        "steps after which neurons without a gradient begin again (training/revival.py; no bridged run); 0: never",
     )
     activation_fraction: float = real(
         0.25, "AbsTopK keeps int(fraction * width) channels; 0 turns it off", at_least=0, at_most=1

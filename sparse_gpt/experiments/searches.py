@@ -35,6 +35,12 @@ PATH: Mapping[str, object] = {
     "prune.seeds": 1,
     "prune.refine_trials": 1,
 }
+RANKED: Mapping[str, object] = {
+    **PATH,
+    "prune.starts": "integrated_gradients",
+    "prune.gates": "heaviside",
+    "prune.seeds": 2,
+}
 PAPER: Mapping[str, object] = {
     "prune.search": "paper",
     "prune.steps": 200,
@@ -44,7 +50,7 @@ PAPER: Mapping[str, object] = {
     "prune.k_coefs": "1e-3,3e-3",
     "prune.refine_trials": 1,
 }
-SEARCHES = {"paper": PAPER, "path": PATH}
+SEARCHES = {"paper": PAPER, "path": PATH, "ranked": RANKED}  # ranked: all path searches start from integrated gradients
 RANKINGS = "rankings"  # of a row that has the smallest circuit that a ranking makes, on the path search's samples
 SEEDS = range(3)
 
@@ -75,20 +81,27 @@ def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check
 
 
 def checks(rows: list[Tree]) -> list[Check]:
-    """Geometric means of the searches' edges, and how often the path search leaves at most what a ranking does."""
+    """Of each kind of path search: geometric means of edges beside the paper's search, how often it leaves at most what
+    a ranking does, and seconds."""
     by_search = {name: [row for row in rows if row["search"] == name] for name in (*SEARCHES, RANKINGS)}
-    edges = {name: [row["cut_edges"] for row in found] for name, found in by_search.items()}
-    others = [row["cut_edges"] if row["reached"] else math.inf for row in by_search[RANKINGS]]
-    ahead = sum(path <= ranking for path, ranking in zip(edges["path"], others, strict=True))
-    mean = measures.geometric_mean
-    refined = {name: mean([row["edges"] for row in by_search[name]]) for name in SEARCHES}
+    straight, refined = (
+        {name: measures.geometric_mean([row[key] for row in by_search[name]]) for name in SEARCHES}
+        for key in ("cut_edges", "edges")
+    )
     seconds = {name: sum(row["search_seconds"] + row["refine_seconds"] for row in by_search[name]) for name in SEARCHES}
-    return [
-        at_least("edges straight from the search, paper's over path's", mean(edges["paper"]) / mean(edges["path"]), 2),
-        at_least("share of searches with at most the edges of any ranking", ahead / len(edges["path"]), 0.9),
-        at_least("edges after refinement, paper's over path's", refined["paper"] / refined["path"], 1),
-        reported("seconds of all tasks, paper's over path's", seconds["paper"] / seconds["path"]),
-    ]
+    others = [row["cut_edges"] if row["reached"] else math.inf for row in by_search[RANKINGS]]
+    found = []
+    for name in SEARCHES:
+        if name == "paper":
+            continue
+        ahead = sum(row["cut_edges"] <= other for row, other in zip(by_search[name], others, strict=True))
+        found += [
+            at_least(f"{name}: edges straight from the search, times fewer", straight["paper"] / straight[name], 2),
+            at_least(f"{name}: share with at most the edges of any ranking", ahead / len(others), 0.9),
+            at_least(f"{name}: edges after refinement, times fewer", refined["paper"] / refined[name], 1),
+            reported(f"{name}: seconds of all tasks, times fewer", seconds["paper"] / seconds[name]),
+        ]
+    return found
 
 
 def _line(row: Tree) -> str:
