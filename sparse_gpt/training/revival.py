@@ -20,6 +20,7 @@ from sparse_gpt.parameters import Params
 from sparse_gpt.training import schedules
 from sparse_gpt.training.step import Jitted, TrainState
 
+SMALL = 0.01  # of a matrix's mean second moment: what the largest one of a living neuron is above
 STREAM = 4  # of config.train.seed, beside those of training/step.py and bridges/training.py
 LAST = 0.9  # of the steps: what begins later has no time to learn
 
@@ -38,12 +39,10 @@ def revive(config: Config, state: TrainState, s: int) -> TrainState:
       state: of a language model, on its devices; its optimizer's state has Adam's `mu` and `nu`.
       s: number of the step; the new weights are drawn from it and config.train.seed.
     """
-    o, every = config.optimizer, config.sparsity.revive_every
-    # After n steps without a gradient a second moment is beta2**n of what it was.
-    least = o.eps**2 * o.beta2**every
+    faded = np.float32(config.optimizer.beta2**config.sparsity.revive_every)
     leaves, tree = jax.tree.flatten(state)
     program = _compiled(tree, tuple(leaf.sharding for leaf in leaves))
-    revived: TrainState = program(state, np.uint32(config.train.seed), np.uint32(s), np.float32(least), o.eps**2)
+    revived: TrainState = program(state, np.uint32(config.train.seed), np.uint32(s), faded)
     return revived
 
 
@@ -53,27 +52,33 @@ def _compiled(tree: jax.tree_util.PyTreeDef, shardings: tuple[jax.sharding.Shard
     return jax.jit(begin_again, donate_argnums=0, out_shardings=jax.tree.unflatten(tree, shardings))
 
 
-def begin_again(state: TrainState, seed: jax.Array, s: jax.Array, least: jax.Array, moment: jax.Array) -> TrainState:
-    """The state with every neuron begun again of whose input weights no second moment is above `least`.
+def begin_again(state: TrainState, seed: jax.Array, s: jax.Array, faded: jax.Array) -> TrainState:
+    """The state with dead neurons begun again.
+
+    A neuron is dead if no second moment of its input weights is above `faded` times SMALL times the mean of the matrix:
+    for as many steps none of its gradients was a tenth of what they are there. Recipes scale gradients differently, or
+    not at all, so nothing else is asked of their size.
 
     Args:
       state: see `revive`.
       seed, s: uint32 scalars, what the new weights are drawn from.
-      least: float32 scalar.
-      moment: float32 scalar, the second moments of a neuron that begins: with it, it is not dead for a while.
+      faded: float32 scalar, what is left of a second moment after sparsity.revive_every steps without a gradient.
 
     Returns:
-      The state, in which such a neuron's bias, output weights and first moments are 0.
+      The state, in which such a neuron's bias, output weights and first moments are 0, and its second moments such that
+      it does not count as dead before it has had as many steps.
     """
     params, mu, nu = (dict(tree) for tree in (state.params, state.optimizer.mu, state.optimizer.nu))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAM), s)
     for layer in range(sum(name.startswith("h_") for name in params)):
         name = f"h_{layer}"
-        dead = jnp.max(nu[name]["mlp"]["c_fc"]["kernel"], axis=0) <= least
+        moments = nu[name]["mlp"]["c_fc"]["kernel"]
+        small = SMALL * jnp.mean(moments)
+        dead = jnp.max(moments, axis=0) <= faded * small
         inputs = draw_like(jax.random.fold_in(key, layer), params[name]["mlp"]["c_fc"]["kernel"])
         params[name] = _where_dead(dead, params[name], inputs, 0.0)
         mu[name] = _where_dead(dead, mu[name], 0.0, 0.0)
-        nu[name] = _where_dead(dead, nu[name], moment, moment)
+        nu[name] = _where_dead(dead, nu[name], small, small)
     return TrainState(params, state.optimizer._replace(mu=mu, nu=nu))
 
 
