@@ -33,6 +33,7 @@ from sparse_gpt.records import Bridge, read_workdir
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256
+from tests.broken_off import BrokenOffError, after
 from tests.inprocess import launch_here
 
 SLOW_FIXTURES = {"finished", "recorded"}  # a bridged run: tests/budget.py
@@ -45,6 +46,7 @@ def config(**overrides: Any) -> Config:
         "model.vocab_size": 32, "model.context": 8, "model.d_model": 16, "model.d_mlp": 32, "model.n_head": 2,
         "model.n_layer": 1, "train.steps": STEPS, "train.batch_size": 8, "train.log_every": 1, "train.eval_every": 1,
         "train.checkpoint_every": 4, "sparsity.density": 0.5, "bridge.dense_d_model": 8, "bridge.sampled": 2,
+        "sparsity.revive_every": 2,  # which bridged runs pass over
     }  # fmt: skip
     names = {name.replace("__", "."): value for name, value in overrides.items()}
     return configs.validate(configs.replace(presets.tiny(), base | names))
@@ -69,19 +71,10 @@ def objective(dense: DenseModel) -> training.BridgeObjective:
 
 def train(workdir: Path, objective: training.BridgeObjective, stop_after: int = 0) -> None:
     """The loop on one device; an error ends it after `stop_after` steps."""
-
-    class StopError(Exception):
-        pass
-
-    def stop(done: int, params: Any) -> None:
-        del params
-        if done == stop_after:
-            raise StopError
-
     mesh = sharding.make_mesh(config(), jax.devices()[:1])
     batches = run.given_batches(TOKENS, mesh)
-    options: dict[str, Any] = {"mesh": mesh, "progress": False, "objective": objective, "at_step": stop}
-    with pytest.raises(StopError) if stop_after else contextlib.nullcontext():
+    options: dict[str, Any] = {"mesh": mesh, "progress": False, "objective": objective, "at_step": after(stop_after)}
+    with pytest.raises(BrokenOffError) if stop_after else contextlib.nullcontext():
         loop.train(config(), workdir, batches, **options)
 
 

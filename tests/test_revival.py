@@ -15,6 +15,7 @@ from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import Params, flatten, unflatten
 from sparse_gpt.training import loop, manifest, optimizer, revival, run, sharding, step
 from sparse_gpt.training.step import TrainState
+from tests.broken_off import BrokenOffError, after
 
 EVERY = 4
 
@@ -22,7 +23,7 @@ EVERY = 4
 def small(**overrides: Any) -> Config:
     base = {
         "model.n_layer": 2, "model.d_model": 16, "model.d_mlp": 32, "model.vocab_size": 32, "model.context": 8,
-        "sparsity.density": 0.5, "train.steps": 12, "train.checkpoint_every": 3, "train.log_every": 2,
+        "sparsity.density": 0.5, "train.steps": 12, "train.checkpoint_every": EVERY, "train.log_every": 2,
         "sparsity.revive_every": EVERY,
     }  # fmt: skip
     named = {name.replace("__", "."): value for name, value in overrides.items()}
@@ -155,7 +156,7 @@ def test_eight_devices_revive_as_one_does() -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_revives_the_same(workdir: Path) -> None:
-    """Neurons without weights have no gradient."""
+    """Neurons without weights have no gradient. The run goes on at a step before which they begin again."""
     config = small()
     shape = (config.train.steps, config.train.batch_size, config.model.context + 1)
     tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape).astype(np.int32)
@@ -164,22 +165,14 @@ def test_a_killed_run_revives_the_same(workdir: Path) -> None:
         fc = start[layer]["mlp"]["c_fc"]
         fc["kernel"] = fc["kernel"].at[:, [3, 9]].set(0)
 
-    class StopError(Exception):
-        pass
-
-    def stop(finished: int, params: object) -> None:
-        del params
-        if finished == 8:
-            raise StopError
-
     def train(folder: Path, **options: Any) -> str:
         given = run.given_batches(tokens, mesh)
         result = loop.train(config, folder, given, init_from=start, mesh=mesh, progress=False, **options)
         return manifest.params_sha256(result.params)
 
     straight = train(workdir / "straight")
-    with pytest.raises(StopError):
-        train(workdir / "killed", at_step=stop)
+    with pytest.raises(BrokenOffError):
+        train(workdir / "killed", at_step=after(EVERY + 3))
     assert train(workdir / "killed") == straight
     config = small(sparsity__revive_every=0)
     assert train(workdir / "never") != straight

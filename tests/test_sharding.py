@@ -18,6 +18,7 @@ from sparse_gpt.sparsity import topk
 from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
+from tests.broken_off import BrokenOffError, after
 
 pytestmark = pytest.mark.optimized
 
@@ -125,18 +126,10 @@ def test_a_run_goes_on_on_another_mesh(workdir: Path, first: bool, then: bool) -
     config = small(MESH)
     given = tokens(config)
 
-    class StopError(Exception):
-        pass
-
-    def stop(finished: int, params: object) -> None:
-        del params
-        if finished == 3:
-            raise StopError
-
     meshes = {True: sharding.make_mesh(config), False: one_device()}
     feeds = {many: run.given_batches(given, mesh) for many, mesh in meshes.items()}
-    with pytest.raises(StopError):
-        loop.train(config, workdir, feeds[first], at_step=stop, progress=False, mesh=meshes[first])
+    with pytest.raises(BrokenOffError):
+        loop.train(config, workdir, feeds[first], at_step=after(3), progress=False, mesh=meshes[first])
     result = loop.train(config, workdir, feeds[then], progress=False, mesh=meshes[then])
     assert result.step == 4
     params, finished = load_params(workdir, config.model)

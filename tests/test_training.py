@@ -24,6 +24,7 @@ from sparse_gpt.parameters import BIGRAM, MATRIX, ParameterSpec, flatten, parame
 from sparse_gpt.sparsity.projection import Projection
 from sparse_gpt.training import claim, loop, manifest, optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
+from tests.broken_off import BrokenOffError, after
 
 pytestmark = pytest.mark.optimized
 
@@ -374,16 +375,8 @@ def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
     config = small()
     straight = train(config, workdir / "straight", batches(config))
 
-    class StopError(Exception):
-        pass
-
-    def stop(finished: int, params: Any) -> None:
-        del params
-        if finished == 7:
-            raise StopError
-
-    with pytest.raises(StopError):
-        train(config, workdir / "killed", batches(config), at_step=stop)
+    with pytest.raises(BrokenOffError):
+        train(config, workdir / "killed", batches(config), at_step=after(7))
     resumed = train(config, workdir / "killed", batches(config))
     assert manifest.params_sha256(resumed.params) == manifest.params_sha256(straight.params)
 

@@ -63,7 +63,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "path-vs-paper": Experiment(
         "the path search leaves half the edges of the paper's search, and no more than any ranking; three seeds",
-        "15 min a task",
+        "half an hour a task",
         _later("searches", "path_vs_paper"),
         of_a_model=True,
     ),
