@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -237,7 +237,7 @@ class Workdir:
         if tokens is None:
             return None
         try:
-            windows = self.text(split, batches)
+            windows = self.text(split, batches, once=True)
         except InputError:  # said where contexts are made
             return None
         return natural_samples(self.model, self.params, windows, tokens, most)
@@ -246,19 +246,24 @@ class Workdir:
         """Text in which nodes have their largest and smallest values. None, and said, where
         the workdir has no text."""
         try:
-            windows = self.text("validation", CONTEXT_BATCHES)
+            windows = self.text("validation", CONTEXT_BATCHES, once=True)
         except InputError as error:
             print(f"no contexts of the circuit's nodes: {error}")
             return None
         return contexts(self.model, self.params, nodes, windows, "validation", self.token_text)
 
-    def text(self, split: str, batches: int) -> list[np.ndarray]:
-        """Windows of a split of the corpus, the first `batches` batches of them: int32 (BATCH_SIZE, context) each."""
-        seed, context = self.config.data.seed, self.config.model.context
-        return [
-            self.corpus.batch(split, seed, step, BATCH_SIZE, context)[:, :-1].astype(np.int32)
-            for step in range(batches)
-        ]
+    def text(self, split: str, batches: int, once: bool = False) -> Iterator[np.ndarray]:
+        """Windows of a split of the corpus, the first `batches` batches of them: int32 (BATCH_SIZE, context) each.
+
+        With `once` it ends where every window has come, because what is sought in text is not found by reading it again.
+        InputError at once, not at the first batch, where there is no such text.
+        """
+        seed, context, corpus = self.config.data.seed, self.config.model.context, self.corpus
+        every = -(-corpus.epoch(split, context) // BATCH_SIZE)
+        return (
+            corpus.batch(split, seed, step, BATCH_SIZE, context)[:, :-1].astype(np.int32)
+            for step in range(min(batches, every) if once else batches)
+        )
 
 
 def _as_many(batch: TaskBatch, like: TaskBatch) -> TaskBatch:

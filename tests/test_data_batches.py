@@ -85,6 +85,23 @@ def test_every_window_once_per_epoch(corpus: Corpus) -> None:
             assert set(mine[epoch * len(known) : (epoch + 1) * len(known)]) == known
 
 
+@pytest.mark.parametrize("share", [0.75, 0.9137, 0.1])
+def test_an_epoch_has_every_window_of_every_source_and_little_more(corpus: Corpus, share: float) -> None:
+    weights = (share, 1 - share)
+    sources = [{**source, "weight": w} for source, w in zip(corpus.manifest["sources"], weights, strict=True)]
+    mixed = Corpus(corpus.folder, {**corpus.manifest, "sources": sources}, corpus.tokenizer, corpus.sha256)
+    known = [windows_of(corpus, "validation", source) for source in (0, 1)]
+    assert min(map(len, known)) > 1
+    count = mixed.epoch("validation", CONTEXT)
+    assert set(rows(mixed, count, "validation")) == known[0] | known[1]
+    assert set(rows(mixed, count * 9 // 10 - 1, "validation")) != known[0] | known[1]
+
+
+def test_an_epoch_of_an_unknown_split(corpus: Corpus) -> None:
+    with pytest.raises(InputError, match="split 'dev': choose one of train"):
+        corpus.epoch("dev", CONTEXT)
+
+
 def test_sources_are_mixed_by_weight(corpus: Corpus) -> None:
     known = windows_of(corpus, "train", 0)
     for start in (0, 400, 100_000):

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,32 +75,49 @@ class Corpus:
         Raises:
             InputError: unknown split, or no source has a whole window in it.
         """
-        if split not in SPLITS:
-            raise InputError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
         key = split, seed, context
         with self._lock:
             if key not in self._datasets:
                 self._datasets[key] = self._build(split, seed, context)
             return self._datasets[key]
 
+    def epoch(self, split: str, context: int) -> int:
+        """How many of the first `windows` are enough to have had each window of the split at least once.
+
+        Raises:
+            InputError: as `windows`.
+        """
+        streams = self._streams(split, context)
+        weights = sum(weight for _, _, weight in streams)
+        return max(math.ceil(len(stream) * weights / weight) for _, stream, weight in streams) + len(streams) - 1
+
     def _build(self, split: str, seed: int, context: int) -> "grain.MapDataset":
         import grain
 
-        parts, weights = [], []
+        streams = self._streams(split, context)
+        parts = [
+            grain.MapDataset.source(stream).shuffle(seed=_named_seed(seed, split, number)).repeat()
+            for number, stream, _ in streams
+        ]
+        return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, [weight for _, _, weight in streams])
+
+    def _streams(self, split: str, context: int) -> list[tuple[int, TokenStream, float]]:
+        """Number, windows and weight of every source that has a window in a split."""
+        if split not in SPLITS:
+            raise InputError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+        shards = [Shard(**entry) for entry in self.manifest["shards"]]
+        streams = []
         for number, source in enumerate(self.manifest["sources"]):
-            shards = [Shard(**entry) for entry in self.manifest["shards"]]
-            shards = [shard for shard in shards if shard.source == number and shard.split == split]
-            stream = TokenStream(self.folder, shards, self.manifest["dtype"], context)
+            own = [shard for shard in shards if shard.source == number and shard.split == split]
+            stream = TokenStream(self.folder, own, self.manifest["dtype"], context)
             if len(stream):
-                shuffle_seed = _named_seed(seed, split, number)
-                parts.append(grain.MapDataset.source(stream).shuffle(seed=shuffle_seed).repeat())
-                weights.append(source["weight"])
-        if not parts:
+                streams.append((number, stream, source["weight"]))
+        if not streams:
             raise InputError(
                 f"{self.folder}: the {split} split has {self.tokens(split)} tokens, less than one window of "
                 f"{context + 1}; give more data, or a larger data.validation_fraction"
             )
-        return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights)
+        return streams
 
     def batch(self, split: str, seed: int, step: int, batch_size: int, context: int) -> np.ndarray:
         """Global batch number `step`: int32 (batch_size, context + 1); inputs are [:, :-1] and targets [:, 1:]."""

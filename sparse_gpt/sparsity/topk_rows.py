@@ -52,26 +52,25 @@ def keep_rows(k: int, half: bool, sharded: bool) -> Callable[[Array], Array]:
 
 
 def _plain(keys: Array, k: int) -> Array:
-    """Bit by bit, the largest threshold with at least k keys on or above it; then the same for the index."""
+    """Bit by bit, the largest threshold with at least k keys on or above it, then the largest index bound with at most k
+    keys above the threshold or, at it, before the bound. One loop: compiling costs more than anything else here."""
+    rows, width = keys.shape
+    index, digits = lax.broadcasted_iota(jnp.int32, keys.shape, 1), width.bit_length()
 
-    def count(kept: Array) -> Array:
-        return jnp.sum(kept, axis=1, dtype=jnp.int32)
+    def kept(threshold: Array, bound: Array) -> Array:
+        return (keys > threshold[:, None]) | ((keys == threshold[:, None]) & (index < bound[:, None]))
 
-    def lower(i: Array, threshold: Array) -> Array:
-        candidate = threshold + (1 << (30 - i))
-        return jnp.where(count(keys >= candidate[:, None]) >= k, candidate, threshold)
+    def settle(i: Array, found: Array) -> Array:
+        threshold, bound = found
+        first = i < 31
+        threshold = jnp.where(first, threshold + (1 << (30 - jnp.minimum(i, 30))), threshold)
+        bound = jnp.where(first, width, bound + (1 << (digits - 1 - jnp.maximum(i - 31, 0))))
+        count = jnp.sum(kept(threshold, bound), axis=1, dtype=jnp.int32)
+        fits = jnp.where(first, count >= k, count <= k)
+        return jnp.where(fits, jnp.stack([threshold, jnp.where(first, 0, bound)]), found)
 
-    threshold = lax.fori_loop(0, 31, lower, jnp.zeros_like(keys[:, 0]))[:, None]
-    need = k - count(keys > threshold)
-    index = lax.broadcasted_iota(jnp.int32, keys.shape, 1)
-    bits = keys.shape[1].bit_length()
-
-    def raise_bound(i: Array, bound: Array) -> Array:
-        candidate = bound + (1 << (bits - 1 - i))
-        return jnp.where(count((keys == threshold) & (index < candidate[:, None])) <= need, candidate, bound)
-
-    bound = lax.fori_loop(0, bits, raise_bound, jnp.zeros_like(need))
-    return (keys > threshold) | ((keys == threshold) & (index < bound[:, None]))
+    start = jnp.stack([keys[:, 0] * 0] * 2)  # a loop's carry must vary over the mesh as the keys do
+    return kept(*lax.fori_loop(0, 31 + digits, settle, start))
 
 
 def _abreast(keys: Array, k: int, half: bool) -> Array:
