@@ -19,13 +19,14 @@ def random_connected_circuits(problem: Problem, gates: np.ndarray, draws: int, s
     path is cut to the number of nodes.
     """
     rng, wanted = np.random.default_rng(seed), int(gates.sum())
-    found = [_one(problem, wanted, rng) for _ in range(draws)]
+    walk = _Walk(problem, rng)
+    found = [_one(problem, walk, wanted) for _ in range(draws)]
     return None if any(each is None for each in found) else np.array(found, np.float32)
 
 
-def _one(problem: Problem, wanted: int, rng: np.random.Generator) -> np.ndarray | None:
+def _one(problem: Problem, walk: "_Walk", wanted: int) -> np.ndarray | None:
     opened = {site: np.zeros_like(value) for site, value in problem.searchable.items()}
-    walk, count = _Walk(problem, rng), 0
+    count = 0
     for _ in range(_PATIENCE * max(1, wanted)):
         if count >= wanted:
             return to_vector(opened).astype(np.float32)
@@ -43,6 +44,16 @@ class _Walk:
         self.graph, self.rng = problem.graph, rng
         self.config: ModelConfig = problem.graph.config
         self.open: GateArrays = from_vector(problem.searchable_nodes, self.config)
+        self.sources: dict[tuple[str, int, int], np.ndarray] = {}  # found so far, open ones of each node
+        ends = (
+            (index, int(channel))
+            for index in range(2 * self.config.n_layer)
+            for channel in np.flatnonzero(self.open[SUBLAYERS[index % 2][2]][index // 2])
+        )
+        self.writers: dict[int | None, list[tuple[int, int]]] = {None: []}  # into each channel, and into any
+        for writer in ends:
+            self.writers[None].append(writer)
+            self.writers.setdefault(writer[1], []).append(writer)
 
     def path(self) -> list[tuple[str, int, int]]:
         """Nodes (site, layer, channel) of one path, from the end."""
@@ -51,12 +62,7 @@ class _Walk:
         channel: int | None = None
         before = 2 * config.n_layer
         while True:
-            writers = [
-                (index, int(c))
-                for index in range(before)
-                for c in np.flatnonzero(self.open[SUBLAYERS[index % 2][2]][index // 2])
-                if channel is None or c == channel
-            ]
+            writers = [writer for writer in self.writers.get(channel, ()) if writer[0] < before]
             # A channel that the embedding writes, too, may end here.
             if not writers or (channel is not None and self.rng.random() < 1 / (1 + len(writers))):
                 return nodes
@@ -84,9 +90,9 @@ class _Walk:
 
     def _into(self, site: str, layer: int, channel: int) -> int | None:
         """A random open source of a node."""
-        if not self.open[site][layer, channel]:
-            return None
-        source = SOURCES[site][0]
-        joined = (self.graph.matrix(site, layer)[:, channel] != 0) & (self.open[source][layer] > 0)
-        at = np.flatnonzero(joined)
+        key = site, layer, channel
+        if key not in self.sources:
+            joined = (self.graph.matrix(site, layer)[:, channel] != 0) & (self.open[SOURCES[site][0]][layer] > 0)
+            self.sources[key] = np.flatnonzero(joined & bool(self.open[site][layer, channel]))
+        at = self.sources[key]
         return int(self.rng.choice(at)) if len(at) else None
