@@ -52,9 +52,9 @@ def keep_rows(k: int, half: bool, sharded: bool) -> Callable[[Array], Array]:
 
 
 def _plain(keys: Array, k: int) -> Array:
-    """Bit by bit, the largest threshold with at least k keys on or above it, then the largest index bound with at most k
-    keys above the threshold or, at it, before the bound. One loop: compiling costs more than anything else here."""
-    rows, width = keys.shape
+    """Bit by bit, the largest threshold with at least k keys on or above it, then the largest index bound with at most
+    k keys above the threshold or, at it, before the bound. In one loop, because there is less to compile."""
+    width = keys.shape[1]
     index, digits = lax.broadcasted_iota(jnp.int32, keys.shape, 1), width.bit_length()
 
     def kept(threshold: Array, bound: Array) -> Array:
