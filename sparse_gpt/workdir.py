@@ -255,7 +255,7 @@ class Workdir:
     def text(self, split: str, batches: int, once: bool = False) -> Iterator[np.ndarray]:
         """Windows of a split of the corpus, the first `batches` batches of them: int32 (BATCH_SIZE, context) each.
 
-        With `once` it ends where every window has come, because what is sought in text is not found by reading it again.
+        With `once` it ends where every window has come: what is sought in text is not found by reading it again.
         InputError at once, not at the first batch, where there is no such text.
         """
         seed, context, corpus = self.config.data.seed, self.config.model.context, self.corpus
