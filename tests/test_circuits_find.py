@@ -44,6 +44,7 @@ from sparse_gpt.parameters import Params
 from sparse_gpt.records import Record
 from tests import circuits_model
 
+pytestmark = pytest.mark.optimized  # its searches take longer to run than to compile
 SLOW_FIXTURES = {"result"}  # a whole search with its evidence: tests/budget.py
 PRUNE = dataclasses.replace(circuits_model.SEARCH, k_coefs=(1e-3, 1e-2), refine_trials=2, seed=4)
 CONFIG = circuits_model.config(activation_fraction=0.5, prune=PRUNE)
