@@ -22,7 +22,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax" / processor()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # small programs are many
 # XLA's own passes run as ever; only LLVM does less: a third of the time to compile. Set it to 0 to compile all tests'
-# programs as users' are. Those of tests marked `optimized` always are: they are about bits, or run longer than that saves.
+# programs as users' are. Those of tests marked `optimized` always are: they are about bits, or run longer than
+# that saves.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402 (after the variables above)
