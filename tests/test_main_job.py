@@ -211,6 +211,18 @@ def test_a_corpus_without_files_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_text_in_which_something_is_sought_is_read_once(trained: Path) -> None:
+    run = Workdir(trained)
+    once = list(run.text("validation", 1000, once=True))
+    assert len(list(run.text("validation", 1, once=True))) == 1
+    *_, further = run.text("validation", len(once) + 1)
+    read = {row.tobytes() for batch in once for row in batch}
+    assert {row.tobytes() for row in further} <= read
+    without_last = {row.tobytes() for batch in once[:-1] for row in batch}
+    assert without_last < read
+
+
+@pytest.mark.slow
 def test_what_comparisons_measure_of_a_model(trained: Path, tmp_path: Path) -> None:
     """The loss that training logged, and kurtosis by its definition, in float64, of a model with two layers."""
     run = Workdir(trained)
