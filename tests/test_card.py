@@ -3,7 +3,8 @@ that was built to deserve it. Search and rankings find the true one."""
 
 import dataclasses
 import functools
-from typing import Any
+import types
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -95,6 +96,29 @@ def test_a_circuit_that_deserves_it_fails(row: str, on: str, nodes: tuple[Node, 
 def test_every_row_is_shown_to_fail() -> None:
     elsewhere = {"calibration_scale", "nonsense", "permuted_weights", "stability"}
     assert {row for row, *_ in DESERVED} | elsewhere == set(ROWS) == set(CRITERIA)
+
+
+def test_random_connected_circuits_are_paths_through_searchable_nodes() -> None:
+    graph, rng = problem().graph, np.random.default_rng(0)
+    allowed = problem().searchable_nodes * (rng.random(len(problem().searchable_nodes)) < 0.8)
+    some = cast(
+        Problem,
+        types.SimpleNamespace(
+            graph=graph, searchable_nodes=allowed, searchable=from_vector(allowed.astype(np.float32), graph.config)
+        ),
+    )
+    found = random_connected_circuits(some, np.ones(30), 8, 3)
+    assert found is not None
+    assert found.sum(axis=1).tolist() == [30] * 8
+    assert np.all(found <= allowed)
+    assert len(np.unique(found, axis=0)) == 8
+    for gates in found:
+        opened = from_vector(gates, graph.config)
+        joined = {
+            (site, layer): opened[source][layer] @ (weights != 0) for source, site, layer, weights in graph.matrices()
+        }
+        alone = sum(int(np.sum((opened[site][layer] > 0) & (into == 0))) for (site, layer), into in joined.items())
+        assert alone <= 1, "where the last path was cut"
 
 
 @pytest.mark.slow
