@@ -13,7 +13,7 @@ from sparse_gpt.circuits.circuit import Node, gates_of, nodes_of
 from sparse_gpt.circuits.evidence.baselines import rankings
 from sparse_gpt.circuits.evidence.card import again
 from sparse_gpt.circuits.evidence.card.card import ROWS, judge, merged, rows_of
-from sparse_gpt.circuits.evidence.card.connected import random_connected_circuits
+from sparse_gpt.circuits.evidence.card.connected import _Walk, random_connected_circuits
 from sparse_gpt.circuits.evidence.card.criteria import CRITERIA
 from sparse_gpt.circuits.evidence.card.subject import Find, Measurement, Subject, sample_sets
 from sparse_gpt.circuits.evidence.metrics import describe
@@ -119,6 +119,10 @@ def test_random_connected_circuits_are_paths_through_searchable_nodes() -> None:
         }
         alone = sum(int(np.sum((opened[site][layer] > 0) & (into == 0))) for (site, layer), into in joined.items())
         assert alone <= 1, "where the last path was cut"
+    walk = _Walk(some, rng)
+    for _ in range(100):
+        ends = [2 * layer + (site == "mlp_out") for site, layer, _ in walk.path() if site in ("attn_out", "mlp_out")]
+        assert ends == sorted(set(ends), reverse=True), "each sublayer reads what earlier ones wrote"
 
 
 @pytest.mark.slow
