@@ -97,6 +97,25 @@ def test_an_epoch_has_every_window_of_every_source_and_little_more(corpus: Corpu
     assert set(rows(mixed, count * 9 // 10 - 1, "validation")) != known[0] | known[1]
 
 
+@pytest.mark.parametrize(
+    ("windows", "weights"),
+    [
+        ([95, 124, 178], [0.37, 0.51, 0.15]),
+        ([199, 144, 16, 192], [0.231, 0.6754, 0.0446, 0.049]),
+        ([88, 9, 65], [82, 8, 13]),
+    ],
+)
+def test_an_epoch_is_enough_where_weights_are_no_round_numbers(
+    monkeypatch: pytest.MonkeyPatch, corpus: Corpus, windows: list[int], weights: list[float]
+) -> None:
+    """Sources which their weights alone would leave unfinished."""
+    streams = [(i, [(i, w) for w in range(count)], weights[i]) for i, count in enumerate(windows)]
+    mixed = Corpus(corpus.folder, corpus.manifest, corpus.tokenizer, corpus.sha256)
+    monkeypatch.setattr(mixed, "_streams", lambda split, context: streams)
+    count, given = mixed.epoch("train", CONTEXT), mixed.windows("train", 0, CONTEXT)
+    assert {given[i] for i in range(count)} == {window for _, stream, _ in streams for window in stream}
+
+
 def test_an_epoch_of_an_unknown_split(corpus: Corpus) -> None:
     with pytest.raises(InputError, match="split 'dev': choose one of train"):
         corpus.epoch("dev", CONTEXT)

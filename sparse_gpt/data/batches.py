@@ -84,12 +84,18 @@ class Corpus:
     def epoch(self, split: str, context: int) -> int:
         """How many of the first `windows` are enough to have had each window of the split at least once.
 
+        With several sources a little more than that: grain makes whole numbers of their weights, the least of them 100
+        (so a share is up to a hundredth smaller), and a source may be behind its share by a window for each other one.
+
         Raises:
             InputError: as `windows`.
         """
         streams = self._streams(split, context)
+        if len(streams) == 1:
+            return len(streams[0][1])
         weights = sum(weight for _, _, weight in streams)
-        return max(math.ceil(len(stream) * weights / weight) for _, stream, weight in streams) + len(streams) - 1
+        late = len(streams) - 1
+        return max(math.ceil((len(stream) + late) * weights / weight / 0.99) for _, stream, weight in streams)
 
     def _build(self, split: str, seed: int, context: int) -> "grain.MapDataset":
         import grain
