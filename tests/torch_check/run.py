@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.torch_format import read_tensors, write_tensors
 from tests import reference_model as reference
-from tests.torch_check import training
+from tests.torch_check import mask_search, training
 from tests.torch_check.model import Model
 
 SITES = "attn_in,attn_q,attn_k,attn_v,attn_out,mlp_in,mlp_neuron,mlp_out"
@@ -150,6 +150,29 @@ def check_the_reference_model(folder: Path) -> None:
             np.testing.assert_allclose(x.numpy(), wanted, rtol=0, atol=1e-5, err_msg=f"{case}: {name}")
 
 
+def check_the_gated_model(folder: Path) -> None:
+    """The model that mask_search.py searches, of which only some nodes are kept, against float64 numpy."""
+    del folder
+    for number, case in enumerate(CASES[:3]):
+        rng, config = np.random.default_rng(number), reference.complete(SMALL | case)
+        weights = reference.random_weights(config, number)
+        shapes = {site: (config["n_layer"], width) for site, width in reference.site_widths(config).items()}
+        values = {site: rng.standard_normal(shape).astype(np.float32) for site, shape in shapes.items()}
+        keep = {site: rng.random(shape) < 0.6 for site, shape in shapes.items()}
+        samples = [
+            {"tokens": rng.integers(0, config["vocab_size"], length).tolist(), "answer_id": 3, "foil_id": 7}
+            for length in (5, 1, 17, 9)
+        ]
+        model = mask_search.GatedModel(config, {site: torch.from_numpy(value) for site, value in values.items()})
+        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+        gates = {site: torch.from_numpy(kept).float() for site, kept in keep.items()}
+        margins = model.margins(gates, mask_search.Batch(samples)).numpy()
+        for sample, margin in zip(samples, margins, strict=True):
+            support = reference.Support(keep, values)
+            logits = reference.forward(config, weights, np.array([sample["tokens"]]), support)[0][0, -1]
+            np.testing.assert_allclose(margin, logits[3] - logits[7], rtol=0, atol=1e-5, err_msg=str(case))
+
+
 def check_the_golden_training_run(folder: Path) -> None:
     """The recipe `openai_reference`, in PyTorch, against tests/golden."""
     del folder
@@ -167,6 +190,7 @@ def main() -> None:
         check_we_read_what_pytorch_writes,
         check_refusals,
         check_the_reference_model,
+        check_the_gated_model,
         check_the_golden_training_run,
     ):
         with tempfile.TemporaryDirectory() as folder:

@@ -28,19 +28,31 @@ def run(iterations: int) -> list[Record]:
     records = []
     for i in range(iterations):
         now = reference_run.settings(recipe, i)
-        optimizer.param_groups[0]["lr"] = now.learning_rate
-        optimizer.zero_grad()
-        loss = _loss(model, torch.from_numpy(batches[i]).long())
-        loss.backward()
-        rms = _divide_by_rms(list(parameters.values()))
-        optimizer.step()
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                _project_and_decay(name, parameter, now, recipe)
+        loss, rms = step(model, optimizer, torch.from_numpy(batches[i]).long(), now, recipe)
         counts = {name: int(torch.count_nonzero(parameter)) for name, parameter in parameters.items()}
         densities = now.weight_density, now.embedding_density
-        records.append(Record(i, float(loss.detach()), now.learning_rate, *densities, rms, counts))
+        records.append(Record(i, loss, now.learning_rate, *densities, rms, counts))
     return records
+
+
+def step(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    tokens: Tensor,
+    now: reference_run.Settings,
+    recipe: reference_run.Recipe,
+) -> tuple[float, float]:
+    """One step; returns the loss before it and the RMS of its gradients."""
+    optimizer.param_groups[0]["lr"] = now.learning_rate
+    optimizer.zero_grad()
+    loss = _loss(model, tokens)
+    loss.backward()
+    rms = _divide_by_rms(list(model.parameters()))
+    optimizer.step()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            _project_and_decay(name, parameter, now, recipe)
+    return float(loss.detach()), rms
 
 
 def _loss(model: Model, tokens: Tensor) -> Tensor:
