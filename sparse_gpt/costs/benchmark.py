@@ -23,8 +23,6 @@ from sparse_gpt.training import loop, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.run import corpus_batches, prepared_corpus
 
-PYTORCH = {"small": 19_000, "medium": 2_600}  # tokens/s of a PyTorch implementation on two cores of such a machine
-
 
 def side_by_side(runs: Mapping[str, Callable[[], PyTree]], rounds: int) -> dict[str, float]:
     """Median seconds of each call, after one warm-up, taken in turn so that a drifting machine hits all alike."""
@@ -60,7 +58,6 @@ def train_step(size: str, dtype: str, rounds: int) -> Tree:
         "dtype": dtype,
         "step_ms": 1e3 * whole,
         "tokens_per_second": tokens / whole,
-        "ratio_to_pytorch_float32": tokens / whole / PYTORCH[size],
         "projection_share": max(0.0, 1 - seconds["without projection"] / whole),
         "abs_topk_share": max(0.0, 1 - seconds["without AbsTopK"] / whole),
         "peak_memory_gb": peak_memory_gb(),

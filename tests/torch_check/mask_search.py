@@ -1,7 +1,7 @@
 """The paper's mask search in PyTorch, to hold the speed and the circuits of ours against (docs/results/speed.md).
 
     .venv/bin/python -m launch.export_openai --workdir=RUN --output=exported
-    .venv/bin/python -m launch.tasks --workdir=RUN --task=single_double_quote --pairs=256 --export=samples.jsonl
+    .venv/bin/python -m launch.tasks --workdir=RUN --task=single_double_quote --pairs=1024 --export=samples.jsonl
     .venv-torch/bin/python -m tests.torch_check.mask_search exported samples.jsonl \
         RUN/circuits/single_double_quote/ablation.npz
 
@@ -27,6 +27,7 @@ from torch.nn import functional
 from tests.torch_check.model import Model
 
 CENTER = {"k_coef": 1e-4, "scale": 1e-2, "bias": 0.1, "decay": 1e-3, "rate": 3e-3, "beta2": 0.95, "warm": 0.05}
+EVALUATED = 128  # pairs of each split, as preset quickstart has it
 Gates = dict[str, Tensor]  # site -> (n_layer, width)
 
 
@@ -196,7 +197,8 @@ def main() -> None:
     started = time.perf_counter()
     tau, slopes = search(model, pairs, options.steps, options.pairs, options.k_coef, options.seed)
     searched = time.perf_counter() - started
-    selection, heldout = Batch(split["validation"] + split["train"]), Batch(split["heldout"])
+    few = {name: found[: 2 * EVALUATED] for name, found in split.items()}
+    selection, heldout = Batch(few["validation"] + few["train"]), Batch(few["heldout"])
 
     def loss_of(count: int, batch: Batch = selection) -> float:
         with torch.no_grad():
