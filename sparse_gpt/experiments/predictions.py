@@ -1,10 +1,12 @@
-"""Experiment: what the readings of six circuits of the laptop model say about unusual inputs, and whether it holds."""
+"""Experiment: what the readings of six complete circuits of the laptop model say about unusual inputs, and whether it
+holds for the whole model. The readings are in docs/readings.md; rules and expectations were written before any run."""
 
 import dataclasses
 import functools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -16,8 +18,9 @@ from sparse_gpt.circuits import task_batch
 from sparse_gpt.circuits.run.edge_ablation import without_pruned_edges
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.experiments import plots
-from sparse_gpt.experiments.harness import Check, prune, reported
-from sparse_gpt.experiments.laptop_circuits import MODEL, QUOTE, SHORTER
+from sparse_gpt.experiments.complete_circuits import FLAGS
+from sparse_gpt.experiments.harness import Check, at_least, finish, reported
+from sparse_gpt.experiments.laptop_circuits import MODEL
 from sparse_gpt.io import Tree
 from sparse_gpt.tasks.words import VOCABULARY
 from sparse_gpt.workdir import Workdir
@@ -30,20 +33,19 @@ COPIED = (
     "price",
     "color",
     "speed",
-    "right",
     "last",
     "high",
     "step",
     "age",
-    "year",
     "position",
     "count",
     "size",
 )
 """Names that a small tokenizer holds whole."""
-EASED = (*SHORTER, "--config.prune.target_loss=0.3", "--config.prune.selection_margin=1")
-"""For tasks whose loss in the stored model is too near the default target, on some of its samples above it."""
+FALLS, RISES = 2 / 3, 4 / 3  # of the margin at the first level, at the last
+TRUE = 2 / 3  # of the predictions, at least
 Rows = list[Tree]
+Expects = Literal["falls", "holds", "rises"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,169 +54,270 @@ class Prediction:
 
     Attributes:
         task: whose circuit was read.
-        says: the expectation, in a sentence.
+        side: the one of the pair's two prompts that the expectation is about.
+        expects: of the full model's mean logit difference between answer and foil, from the first level to the last:
+            "falls" to at most FALLS of what it was, "rises" to at least RISES, "holds" above FALLS.
+        says: the reading and the expectation, in a sentence.
         axis: what is counted along the levels.
         levels: how often it occurs; the first is the task as it is.
         pair: a pair of samples at a level, from a source of random words.
-        search: further flags of the search.
-        side: the one of the pair's two prompts that the expectation is about; None: both.
     """
 
     task: str
+    side: int
+    expects: Expects
     says: str
     axis: str
     levels: tuple[int, ...]
     pair: Callable[[int, random.Random], tasks.Pair]
-    search: tuple[str, ...] = ()
-    side: int | None = None
+
+    def came_true(self, first: float, last: float) -> bool:
+        """Whether margins at the first and the last level are as expected; never where the first is not positive."""
+        if first <= 0:
+            return False
+        if self.expects == "falls":
+            return last <= FALLS * first
+        return last >= RISES * first if self.expects == "rises" else last > FALLS * first
 
 
 def _words(source: random.Random, count: int) -> list[str]:
     return source.sample(VOCABULARY["heldout"].names, count)
 
 
-def quotes(level: int, source: random.Random) -> tasks.Pair:
-    """A call whose string is still open, after `level` finished strings in the other quotation mark."""
-    names, said = _words(source, level), source.choice(VOCABULARY["heldout"].texts)
-
-    def prompt(mark: str, other: str) -> str:
-        return "".join(f"{name} = {other}{_fixed(name)}{other}\n" for name in names) + f"print({mark}{said}"
-
-    return _pair(prompt("'", '"'), prompt('"', "'"), "')\n", '")\n')
-
-
-def _fixed(name: str) -> str:
-    """A text that depends on a name alone, so that both prompts of a pair have the same."""
-    texts = VOCABULARY["heldout"].texts
-    return texts[VOCABULARY["heldout"].names.index(name) % len(texts)]
-
-
-def brackets(level: int, source: random.Random) -> tasks.Pair:
-    """An open list, flat or nested, of `level` numbers."""
-    (name,) = _words(source, 1)
-    numbers = ", ".join(str(source.randrange(10)) for _ in range(level))
-    return _pair(f"{name} = [{numbers}", f"{name} = [[{numbers}", "]\n", "]]\n")
-
-
-def entries(level: int, source: random.Random) -> tasks.Pair:
-    """An open dict or list of `level` finished entries and a string that has begun."""
-    (name,), texts = _words(source, 1), source.sample(VOCABULARY["heldout"].texts, level + 1)
-    numbers = [source.randrange(10, 100) for _ in range(level)]
-
-    def prompt(opening: str, between: str) -> str:
-        done = (f'"{text}"{between} {number}, ' for text, number in zip(texts[:-1], numbers, strict=True))
-        return f'{name} = {opening}{"".join(done)}"{texts[-1]}'
-
-    return _pair(prompt("{", ":"), prompt("[", ","), '":', '",')
-
-
-def beginnings(level: int, source: random.Random) -> tasks.Pair:
-    """A loop about to use current, which began as a set or a string, after `level` others that began as the other."""
-    loop, items, *names = _words(source, level + 2)
-
-    def prompt(start: str, other: str) -> str:
-        before = "".join(f"{name} = {other}\n" for name in names)
-        return f"{before}current = {start}\nfor {loop} in {items}:\n    current"
-
-    return _pair(prompt("set()", '""'), prompt('""', "set()"), ".add", " +=")
-
-
-def distances(level: int, source: random.Random) -> tasks.Pair:
-    """A loop of two variables, the second a name of `level` + 1 words, or of one variable of all these words."""
-    one, *names = _words(source, level + 2)
-    name = "_".join(names)
-    return _pair(f"for {one}, {name} in", f"for {one}_{name} in", " enumerate", " range")
-
-
-def swaps(level: int, source: random.Random) -> tasks.Pair:
-    """An exchange of two variables that is still to be finished, after `level` finished ones of other variables."""
-    names = source.sample(COPIED, 2 * level + 2)
-    before = "".join(f"{a}, {b} = {b}, {a}\n" for a, b in zip(names[2::2], names[3::2], strict=True))
-    a, b = names[:2]
-    return _pair(f"{before}{a}, {b} = {b},", f"{before}{b}, {a} = {a},", f" {a}", f" {b}")
-
-
 def _pair(first: str, second: str, answer: str, other: str) -> tasks.Pair:
     return tasks.Pair(tasks.Sample(first, answer, other), tasks.Sample(second, other, answer))
 
 
+def loop_variables(level: int, source: random.Random) -> tasks.Pair:
+    """A loop of 2 + `level` variables, or of one."""
+    one, two, *more = _words(source, 2 + level)
+    return _pair(f"for {', '.join([one, two, *more])} in", f"for {one}_{two} in", " enumerate", " range")
+
+
+def listed_before(level: int, source: random.Random) -> tasks.Pair:
+    """A loop, after a line with a list of `level` names."""
+    one, two, table, *members = _words(source, 3 + level)
+    before = f"{table} = [{', '.join(members)}]\n" if members else ""
+    return _pair(f"{before}for {one}, {two} in", f"{before}for {one}_{two} in", " enumerate", " range")
+
+
+def parameters_before(level: int, source: random.Random) -> tasks.Pair:
+    """A lambda with `level` parameters before the last, or a method."""
+    listing, name, last, *more = _words(source, 3 + level)
+    before = "".join(f"{each}, " for each in more)
+    return _pair(f"{listing} = [\n    lambda {before}{last}", f"class {name.title()}:\n    def {last}", ":", "(")
+
+
+def lambda_attributes(level: int, source: random.Random) -> tasks.Pair:
+    """A lambda in a list, or a method of a class that has begun with `level` lambdas."""
+    listing, name, last, *more = _words(source, 3 + 2 * level)
+    lines = "".join(f"    {a} = lambda {b}: {b}\n" for a, b in zip(more[::2], more[1::2], strict=True))
+    return _pair(f"{listing} = [\n    lambda {last}", f"class {name.title()}:\n{lines}    def {last}", ":", "(")
+
+
+def finished_branches(level: int, source: random.Random) -> tasks.Pair:
+    """An else or elif, after `level` if statements of other variables, with else."""
+    action, (copied, *others) = _words(source, 1)[0], source.sample(COPIED, level + 1)
+    before = "".join(f"if {other} > 5:\n    {action}()\nelse:\n    {action}()\n" for other in others)
+    start = f"{before}if {copied} == 3:\n    {action}()\n"
+    return _pair(f"{start}else", f"{start}elif", ":\n", f" {copied}")
+
+
+def unasked_names(level: int, source: random.Random) -> tasks.Pair:
+    """An else or elif; at level 1 the name that is scored was never asked about, or mentioned."""
+    action, names = _words(source, 1)[0], source.sample(COPIED, 2)
+    start = f"if {names[level]} == 3:\n    {action}()\n"
+    return _pair(f"{start}else", f"{start}elif", ":\n", f" {names[0]}")
+
+
+def string_words(level: int, source: random.Random) -> tasks.Pair:
+    """A call whose string has gone on for 1 + `level` texts."""
+    (action,) = _words(source, 1)
+    said = " ".join(source.sample(VOCABULARY["heldout"].texts, 1 + level))
+    return _pair(f"{action}('{said}", f'{action}("{said}', "')\n", '")\n')
+
+
+def finished_arguments(level: int, source: random.Random) -> tasks.Pair:
+    """A call whose last argument is an open string, after `level` finished ones in the other quotation mark."""
+    (action,), texts = _words(source, 1), source.sample(VOCABULARY["heldout"].texts, 1 + level)
+
+    def prompt(mark: str, other: str) -> str:
+        done = "".join(f"{other}{text}{other}, " for text in texts[1:])
+        return f"{action}({done}{mark}{texts[0]}"
+
+    return _pair(prompt("'", '"'), prompt('"', "'"), "')\n", '")\n')
+
+
+def returned_before(level: int, source: random.Random) -> tasks.Pair:
+    """while True or return True, after `level` conditions that returned True."""
+    action, argument, *asked = _words(source, 2 + level)
+    before = "".join(f"    if {name}:\n        return True\n" for name in asked)
+    start = f"def {action}({argument}):\n{before}"
+    return _pair(f"{start}    while True", f"{start}    return True", ":\n", "\n")
+
+
+def joined_conditions(level: int, source: random.Random) -> tasks.Pair:
+    """while or return, then `level` names joined by and, then True."""
+    action, argument, *joined = _words(source, 2 + level)
+    between = "".join(f"{name} and " for name in joined)
+    start = f"def {action}({argument}):\n"
+    return _pair(f"{start}    while {between}True", f"{start}    return {between}True", ":\n", "\n")
+
+
+def assigned_comparisons(level: int, source: random.Random) -> tasks.Pair:
+    """A condition, or an assignment: of True at level 0, of a comparison with True at level 1."""
+    asked, name = _words(source, 2)
+    assigned = f"{name} = {asked} == True" if level else f"{name}.{asked} = True"
+    return _pair(f"if {asked} == True", assigned, ":\n", "\n")
+
+
+def returned_comparisons(level: int, source: random.Random) -> tasks.Pair:
+    """A comparison with True after if, or at level 1 after return; or an assignment."""
+    asked, name = _words(source, 2)
+    return _pair(f"{('if', 'return')[level]} {asked} == True", f"{name}.{asked} = True", ":\n", "\n")
+
+
 PREDICTIONS = (
     Prediction(
-        QUOTE,
-        "Heads collect quotation marks of the whole prompt: finished strings in the other mark pull the answer over.",
-        "finished strings in the other quotation mark before the call",
-        (0, 1, 2, 3, 4, 6),
-        quotes,
-    ),
-    Prediction(
-        "bracket_brace",
-        "A list is known by how it opened, which a longer list averages away; a dict by what follows each of its keys.",
-        "finished entries of the list or dict",
-        (0, 1, 2, 4, 6, 8),
-        entries,
-        SHORTER,
-        side=1,
-    ),
-    Prediction(
-        "set_or_string_fixedvarname",
-        "A head collects whether any set began: other variables that are sets make the string's answer less certain.",
-        "other variables that began as a set, before the string",
-        (0, 1, 2, 3, 4),
-        beginnings,
-        SHORTER,
-        side=1,
+        "enumerate_range",
+        0,
+        "rises",
+        "A head's query at ` in` looks for commas since ` for`: every further variable makes enumerate more certain.",
+        "further loop variables",
+        (0, 1, 2, 4),
+        loop_variables,
     ),
     Prediction(
         "enumerate_range",
-        "A head looks for a comma among the last tokens: the longer the second name, the less certain is enumerate.",
-        "further words in the second name",
-        (0, 1, 2, 3, 4, 6),
-        distances,
-        SHORTER,
-        side=0,
+        1,
+        "falls",
+        "Keys tell commas by how late they are, not by their line: a list in the line before costs range certainty.",
+        "names in a list in the line before",
+        (0, 1, 2, 4),
+        listed_before,
     ),
     Prediction(
-        "bracket_counting",
-        "Depth is an average over the tokens so far: in a longer list the second bracket counts for less.",
-        "numbers in the open list",
-        (1, 2, 4, 8, 12, 16, 24, 32),
-        brackets,
-        EASED,
+        "lambda_func",
+        0,
+        "falls",
+        "Three heads look for lambda or def among late tokens: with more parameters in between the colon falls.",
+        "parameters before the last",
+        (0, 1, 2, 4),
+        parameters_before,
     ),
     Prediction(
-        "var_swap",
-        "What recalls the first name reads names of other lines too: finished exchanges make it less certain.",
-        "finished exchanges of other variables before",
-        (0, 1, 2, 3, 4, 6),
-        swaps,
-        EASED,
+        "lambda_func",
+        1,
+        "falls",
+        "What they carry is how much lambda there was: lambdas in the class make a method's bracket less certain.",
+        "lambdas in the class before the method",
+        (0, 1, 2, 4),
+        lambda_attributes,
+    ),
+    Prediction(
+        "single_double_quote",
+        0,
+        "falls",
+        "One head looks for the mark that opened among late tokens: the longer the string, the less certain its end.",
+        "further texts in the string",
+        (0, 1, 2, 4),
+        string_words,
+    ),
+    Prediction(
+        "single_double_quote",
+        1,
+        "falls",
+        "It tells this call from earlier lines, but not the strings within a call: a finished one costs certainty.",
+        "finished strings in the other mark in the call",
+        (0, 1),
+        finished_arguments,
+    ),
+    Prediction(
+        "while_return_true",
+        0,
+        "falls",
+        "Three heads average how much return and while there was lately: earlier return True make the colon uncertain.",
+        "conditions that returned True before",
+        (0, 1, 2, 4),
+        returned_before,
+    ),
+    Prediction(
+        "while_return_true",
+        0,
+        "falls",
+        "They look for the word and not for what it governs: names joined between while and True dilute the colon.",
+        "names joined by and, between while and True",
+        (0, 1, 2, 4),
+        joined_conditions,
+    ),
+    Prediction(
+        "var_if",
+        1,
+        "falls",
+        "The circuit reads == or = and nothing of the statement: an assigned comparison is taken for a condition.",
+        "0: True is assigned; 1: a comparison with True",
+        (0, 1),
+        assigned_comparisons,
+    ),
+    Prediction(
+        "var_if",
+        0,
+        "holds",
+        "It does not read if: after return a comparison with True goes on with a colon as certainly as after if.",
+        "0: if; 1: return",
+        (0, 1),
+        returned_comparisons,
+    ),
+    Prediction(
+        "else_elif",
+        0,
+        "holds",
+        "No head is in the circuit, only the token itself: nothing before makes a colon after else uncertain.",
+        "finished if statements with else before",
+        (0, 1, 2, 4),
+        finished_branches,
+    ),
+    Prediction(
+        "else_elif",
+        1,
+        "holds",
+        "So after elif a name that was never asked about is as likely as the one that was: nothing is copied.",
+        "0: the name was asked about; 1: another was",
+        (0, 1),
+        unasked_names,
     ),
 )
 
 
 def predictions(folder: Path) -> list[Check]:
-    """Each prediction on the full model and on the circuit: the mean logit difference must fall with the level."""
+    """Each prediction on the full model and on the circuit, by its rule."""
     stored.unpack(MODEL, folder / MODEL)
-    checks, rows = [], []
-    for prediction in PREDICTIONS:
-        prune(folder / MODEL, prediction.task, *prediction.search)
-        measured = measure(prediction, Workdir(folder / MODEL))
+    names = dict.fromkeys(prediction.task for prediction in PREDICTIONS)
+    finish("prune", f"--workdir={folder / MODEL}", f"--task={','.join(names)}", *FLAGS)
+    run, checks, rows, right = Workdir(folder / MODEL), [], [], 0
+    for number, prediction in enumerate(PREDICTIONS, start=1):
+        measured = measure(prediction, run)
         plots.draw(
-            folder / f"prediction-{prediction.task}.png",
+            folder / f"prediction-{number}-{prediction.task}.png",
             prediction.says,
             prediction.axis,
             "logit difference, answer over foil",
             functools.partial(_plot, measured),
             logarithmic=False,
         )
-        first, last = (
-            mean_margin(measured, level, prediction.side) for level in (prediction.levels[0], prediction.levels[-1])
+        ends = prediction.levels[0], prediction.levels[-1]
+        model, circuit = (
+            [margin(measured, kind, level, prediction.side) for level in ends] for kind in ("full model", "circuit")
         )
-        verdict = f"{'right' if last < first else 'wrong'}: margin {first:.2f} at first, {last:.2f} at last"
-        checks.append(reported(f"{prediction.task}: {prediction.says}", verdict))
-        rows += measured
+        true = prediction.came_true(*model)
+        right += true
+        shown = f"{prediction.expects}: {'right' if true else 'wrong'}, {model[0]:.2f} to {model[1]:.2f}"
+        checks.append(
+            reported(f"{prediction.task}: {prediction.says}", f"{shown} (circuit {circuit[0]:.2f} to {circuit[1]:.2f})")
+        )
+        rows += [{"prediction": number, **row} for row in measured]
     plots.write_csv(folder / "predictions.csv", rows)
-    return checks
+    return [at_least("predictions that came true", right, TRUE * len(PREDICTIONS)), *checks]
 
 
 def measure(prediction: Prediction, run: Workdir) -> Rows:
@@ -224,7 +327,7 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
     pruned, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
     rows: Rows = []
     for level in prediction.levels:
-        source = random.Random(f"{prediction.task} {level}")
+        source = random.Random(f"{prediction.pair.__name__} {level}")
         pairs = [prediction.pair(level, source) for _ in range(PAIRS)]
         batch = task_batch(tasks.encode(pairs, run.tokenizer))
         shifts = np.vectorize(lambda token: shift.get(token, 0.0))(np.stack([batch.answer, batch.foil], axis=1))
@@ -233,15 +336,14 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
             "circuit": circuit.scale * np.asarray(_logits(pruned, gates, batch)) + shifts,
         }
         for model, values in logits.items():
-            margin = values[:, 0] - values[:, 1]
-            for side, answer in enumerate((pairs[0].first.answer, pairs[0].second.answer)):
-                differences = margin[side::2]
+            for side in (0, 1):
+                differences = (values[:, 0] - values[:, 1])[side::2]
                 rows.append(
                     {
                         "task": prediction.task,
                         "level": level,
                         "model": model,
-                        "answer": answer,
+                        "side": side,
                         "logit_difference": float(differences.mean()),
                         "accuracy": float(np.mean(differences > 0)),
                     }
@@ -252,15 +354,17 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
 _logits = jax.jit(GatedModel.answer_logits)
 
 
-def mean_margin(rows: Rows, level: int, side: int | None) -> float:
-    differences = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == "full model"]
-    return float(np.mean(differences) if side is None else differences[side])
+def margin(rows: Rows, model: str, level: int, side: int) -> float:
+    """Mean logit difference of one side's prompts."""
+    differences = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == model]
+    return float(differences[side])
 
 
 def _plot(rows: Sequence[Tree], axes: Axes) -> None:
     for model, style in (("full model", "-"), ("circuit", ":")):
-        for answer, color in zip(dict.fromkeys(row["answer"] for row in rows), ("#1f6feb", "#b3541e"), strict=True):
-            shown = [row for row in rows if row["model"] == model and row["answer"] == answer]
+        for side, color in enumerate(("#1f6feb", "#b3541e")):
+            shown = [row for row in rows if row["model"] == model and row["side"] == side]
             points = [(row["level"], row["logit_difference"]) for row in shown]
-            axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=f"{model}, answer {answer!r}")
+            label = f"{model}, {('first', 'second')[side]} prompts of the pairs"
+            axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=label)
     axes.axhline(0, color="#888888", linewidth=0.8)

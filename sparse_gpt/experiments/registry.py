@@ -51,8 +51,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         _later("laptop_circuits", "laptop_circuits"),
     ),
     "predictions": Experiment(
-        "what the readings of six circuits of the laptop model say about unusual inputs, against the full model",
-        "40 min on 2 cores",
+        "what the readings of six complete circuits of the laptop model say of unusual inputs, against the full model",
+        "100 min on 2 cores",
         _later("predictions", "predictions"),
     ),
     "attribution-vs-learned": Experiment(
