@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -65,6 +66,21 @@ def test_a_damaged_paused_search_begins_again(damage: Damage, tmp_path: Path) ->
     assert pause.read(path, np.ones(2), np.zeros(4))[0] == 3
     path.write_bytes(damage.of(path.read_bytes()))
     assert pause.read(path, np.ones(2), np.zeros(4))[0] == 0
+
+
+def test_a_paused_search_goes_by_names(tmp_path: Path) -> None:
+    """A state of other names, of as many arrays and the same shapes, is another program's."""
+    path, h = tmp_path / "paused.npz", {"seed": np.arange(2)}
+    states, history = {"slope": np.zeros(4), "tau": np.ones(4)}, [(np.ones(3), np.full(3, 2.0))]
+    pause.write(path, 3, h, states, history)
+    done, found, kept = pause.read(path, h, jax.tree.map(np.zeros_like, states))
+    assert done == 3
+    jax.tree.map(np.testing.assert_array_equal, found, states)
+    np.testing.assert_array_equal(kept, history)
+    assert pause.read(path, h, {"tau": np.ones(4), "theta": np.ones(4)})[0] == 0
+    assert pause.read(path, h, {"slope": np.zeros(4), "tau": np.ones(4, np.float32)})[0] == 0
+    assert pause.read(path, {"k_coef": np.arange(2)}, states)[0] == 0
+    assert pause.read(path, {"seed": np.arange(1, 3)}, states)[0] == 0
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -1,6 +1,7 @@
 """A search that a signal stops between two chunks of steps: a file keeps what it has done, until it goes on."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,8 +23,12 @@ def write(path: Path, done: int, h: PyTree, states: PyTree, history: list[tuple[
       history: chunk by chunk, a tuple of arrays with the leading axis steps.
     """
     joined = [np.concatenate(parts) for parts in zip(*history, strict=True)]
+    parts = {"searches": h, "states": jax.device_get(states), "history": joined}
+    arrays: dict[str, Any] = {"done": np.asarray(done)}
+    for part, tree in parts.items():
+        arrays |= _named(part, tree)
     with replacing(path) as temporary:
-        np.savez(temporary, *jax.tree.leaves((np.asarray(done), h, jax.device_get(states), joined)))
+        np.savez(temporary, **arrays)
 
 
 def read(path: Path | None, h: PyTree, states: PyTree) -> tuple[int, PyTree, list[tuple[Leaf, ...]]]:
@@ -36,14 +41,28 @@ def read(path: Path | None, h: PyTree, states: PyTree) -> tuple[int, PyTree, lis
         arrays = read_npz(path)
     except InputError:
         return fresh
-    leaves = [arrays[name] for name in (f"arr_{i}" for i in range(len(arrays))) if name in arrays]
-    ours, like = jax.tree.leaves(h), jax.tree.leaves(states)
-    if len(leaves) <= 1 + len(ours) + len(like) or leaves[0].size != 1 or leaves[0].dtype.kind not in "iu":
+    ours, like = _named("searches", h), _named("states", states)
+    theirs, found, history = (
+        {name: array for name, array in arrays.items() if name.startswith(f"{part}/")}
+        for part in ("searches", "states", "history")
+    )
+    done = arrays.get("done", np.zeros(0))
+    if (
+        done.size != 1
+        or done.dtype.kind not in "iu"
+        or not history
+        or (theirs.keys(), found.keys()) != (ours.keys(), like.keys())
+    ):
         return fresh
-    done, theirs, rest = int(leaves[0]), leaves[1 : 1 + len(ours)], leaves[1 + len(ours) :]
-    found, history = rest[: len(like)], rest[len(like) :]
-    same = all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
-    if not same or any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(found, like, strict=True)):
+    if any(not np.array_equal(theirs[name], ours[name]) for name in ours):
         return fresh
-    there = jax.tree.map(jax.numpy.array, jax.tree.unflatten(jax.tree.structure(states), found))
-    return done, there, [tuple(history)]
+    if any((found[name].shape, found[name].dtype) != (like[name].shape, like[name].dtype) for name in like):
+        return fresh
+    there = jax.tree.unflatten(jax.tree.structure(states), [jax.numpy.array(found[name]) for name in like])
+    return int(done), there, [tuple(history.values())]
+
+
+def _named(part: str, tree: PyTree) -> dict[str, Leaf]:
+    """Every array of a tree by its path, such as states/0/tau/attn_q, in the tree's order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {f"{part}/{jax.tree_util.keystr(path, simple=True, separator='/')}": leaf for path, leaf in leaves}
