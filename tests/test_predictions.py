@@ -3,11 +3,12 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparse_gpt import stored, tasks
 from sparse_gpt.experiments.laptop_circuits import MODEL
-from sparse_gpt.experiments.predictions import PREDICTIONS, Prediction, loop_variables, margin
+from sparse_gpt.experiments.predictions import PREDICTIONS, Prediction, _row, loop_variables
 from sparse_gpt.workdir import Workdir
 
 
@@ -52,12 +53,10 @@ def test_every_prompt_can_be_asked(prediction: Prediction, run: Workdir) -> None
     assert prediction.levels[0] == 0
 
 
-def test_a_margin_is_of_one_model_level_and_side() -> None:
-    rows = [
-        {"model": model, "level": level, "side": side, "logit_difference": 100.0 * number + 10 * level + side}
-        for number, model in enumerate(("full model", "circuit"))
-        for level in (0, 1)
-        for side in (0, 1)
-    ]
-    assert margin(rows, "circuit", 1, 0) == 110
-    assert margin(rows, "full model", 1, 1) == 11
+def test_a_row_is_of_one_side() -> None:
+    """Prompts 2 i and 2 i + 1 are a pair; the prediction is about one of the two."""
+    differences = {"model": np.array([3.0, -1.0, 5.0, -2.0]), "circuit": np.array([1.0, 2.0, -1.0, 4.0])}
+    first = {"model": 4.0, "circuit": 0.0, "model_right": 1.0, "circuit_right": 0.5}
+    second = {"model": -1.5, "circuit": 3.0, "model_right": 0.0, "circuit_right": 1.0}
+    assert _row(0, differences) == first | {"model_other": -1.5, "circuit_other": 3.0}
+    assert _row(1, differences) == second | {"model_other": 4.0, "circuit_other": 0.0}

@@ -4,7 +4,7 @@ holds for the whole model. The readings are in docs/readings.md; rules and expec
 import dataclasses
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -305,23 +305,20 @@ def predictions(folder: Path) -> list[Check]:
             functools.partial(_plot, measured),
             logarithmic=False,
         )
-        ends = prediction.levels[0], prediction.levels[-1]
-        model, circuit = (
-            [margin(measured, kind, level, prediction.side) for level in ends] for kind in ("full model", "circuit")
-        )
-        true = prediction.came_true(*model)
+        first, last = measured[0], measured[-1]
+        true = prediction.came_true(first["model"], last["model"])
         right += true
-        shown = f"{prediction.expects}: {'right' if true else 'wrong'}, {model[0]:.2f} to {model[1]:.2f}"
-        checks.append(
-            reported(f"{prediction.task}: {prediction.says}", f"{shown} (circuit {circuit[0]:.2f} to {circuit[1]:.2f})")
-        )
-        rows += [{"prediction": number, **row} for row in measured]
+        verdict = f"{'right' if true else 'wrong'}: {first['model']:.2f} to {last['model']:.2f}"
+        shown = f"{verdict} (circuit {first['circuit']:.2f} to {last['circuit']:.2f})"
+        checks.append(reported(f"{number}, {prediction.task} {prediction.expects}: {prediction.says}", shown))
+        rows += [{"prediction": number, "task": prediction.task, **row} for row in measured]
     plots.write_csv(folder / "predictions.csv", rows)
     return [at_least("predictions that came true", right, TRUE * len(PREDICTIONS)), *checks]
 
 
 def measure(prediction: Prediction, run: Workdir) -> Rows:
-    """A row per level, model and side of the pair: mean logit difference of answer and foil, and accuracy."""
+    """A row per level: mean logit difference of answer and foil, and share of right answers, of the model and of the
+    circuit, on the prompts that the prediction is about; logit differences on the others of the pairs."""
     circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256)
     gated = gated_model(run.config, run.params, circuit.values)
     pruned, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
@@ -332,39 +329,29 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
         batch = task_batch(tasks.encode(pairs, run.tokenizer))
         shifts = np.vectorize(lambda token: shift.get(token, 0.0))(np.stack([batch.answer, batch.foil], axis=1))
         logits = {
-            "full model": np.asarray(_logits(gated, None, batch)),
+            "model": np.asarray(_logits(gated, None, batch)),
             "circuit": circuit.scale * np.asarray(_logits(pruned, gates, batch)) + shifts,
         }
-        for model, values in logits.items():
-            for side in (0, 1):
-                differences = (values[:, 0] - values[:, 1])[side::2]
-                rows.append(
-                    {
-                        "task": prediction.task,
-                        "level": level,
-                        "model": model,
-                        "side": side,
-                        "logit_difference": float(differences.mean()),
-                        "accuracy": float(np.mean(differences > 0)),
-                    }
-                )
+        rows.append({"level": level} | _row(prediction.side, {key: x[:, 0] - x[:, 1] for key, x in logits.items()}))
     return rows
 
 
 _logits = jax.jit(GatedModel.answer_logits)
 
 
-def margin(rows: Rows, model: str, level: int, side: int) -> float:
-    """Mean logit difference of one side's prompts."""
-    differences = [row["logit_difference"] for row in rows if row["level"] == level and row["model"] == model]
-    return float(differences[side])
+def _row(side: int, differences: Mapping[str, np.ndarray]) -> Tree:
+    """Columns of a row, from logit differences (B,) by what they are of; prompts 2 i and 2 i + 1 are a pair."""
+    asked = {name: values[side::2] for name, values in differences.items()}
+    return {
+        **{name: float(values.mean()) for name, values in asked.items()},
+        **{f"{name}_right": float(np.mean(values > 0)) for name, values in asked.items()},
+        **{f"{name}_other": float(values[1 - side :: 2].mean()) for name, values in differences.items()},
+    }
 
 
 def _plot(rows: Sequence[Tree], axes: Axes) -> None:
-    for model, style in (("full model", "-"), ("circuit", ":")):
-        for side, color in enumerate(("#1f6feb", "#b3541e")):
-            shown = [row for row in rows if row["model"] == model and row["side"] == side]
-            points = [(row["level"], row["logit_difference"]) for row in shown]
-            label = f"{model}, {('first', 'second')[side]} prompts of the pairs"
-            axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=label)
+    for prompts, column, color in (("predicted", "", "#1f6feb"), ("the others", "_other", "#b3541e")):
+        for name, style in (("model", "-"), ("circuit", ":")):
+            points = [(row["level"], row[f"{name}{column}"]) for row in rows]
+            axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=f"{name}, {prompts}")
     axes.axhline(0, color="#888888", linewidth=0.8)
