@@ -43,7 +43,7 @@ COPIED = (
 )
 """Names that a small tokenizer holds whole."""
 FALLS, RISES = 2 / 3, 4 / 3  # of the margin at the first level, at the last
-TRUE = 2 / 3  # of the predictions, at least
+SHARE = 2 / 3  # of the predictions that are to come true
 Rows = list[Tree]
 Expects = Literal["falls", "holds", "rises"]
 
@@ -54,7 +54,7 @@ class Prediction:
 
     Attributes:
         task: whose circuit was read.
-        side: the one of the pair's two prompts that the expectation is about.
+        side: of the pair's two prompts that the expectation is about: 0 or 1.
         expects: of the full model's mean logit difference between answer and foil, from the first level to the last:
             "falls" to at most FALLS of what it was, "rises" to at least RISES, "holds" above FALLS.
         says: the reading and the expectation, in a sentence.
@@ -313,7 +313,7 @@ def predictions(folder: Path) -> list[Check]:
         checks.append(reported(f"{number}, {prediction.task} {prediction.expects}: {prediction.says}", shown))
         rows += [{"prediction": number, "task": prediction.task, **row} for row in measured]
     plots.write_csv(folder / "predictions.csv", rows)
-    return [at_least("predictions that came true", right, TRUE * len(PREDICTIONS)), *checks]
+    return [at_least("predictions that came true", right, SHARE * len(PREDICTIONS)), *checks]
 
 
 def measure(prediction: Prediction, run: Workdir) -> Rows:
