@@ -69,7 +69,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "complete-circuits": Experiment(
         "circuits of one model, searched on four template families, hold on novel ones and on natural text",
-        "8 min a task",
+        "5 to 30 min a task",
         _later("complete_circuits", "complete_circuits"),
         of_a_model=True,
     ),

@@ -171,6 +171,23 @@ def check_the_gated_model(folder: Path) -> None:
             support = reference.Support(keep, values)
             logits = reference.forward(config, weights, np.array([sample["tokens"]]), support)[0][0, -1]
             np.testing.assert_allclose(margin, logits[3] - logits[7], rtol=0, atol=1e-5, err_msg=str(case))
+        assert model.count_edges(gates) == _edges(weights, keep, config["n_layer"])
+
+
+def _edges(weights: reference.Weights, keep: dict[str, np.ndarray], layers: int) -> int:
+    """Nonzero weights of the blocks between kept nodes, one after the other."""
+    found = 0
+    for layer in range(layers):
+        attention, project, up, down = (
+            weights[f"transformer.h.{layer}.{name}.weight"]
+            for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        )
+        heads = len(attention) // 3
+        parts = [(attention[i * heads : (i + 1) * heads], "attn_in", f"attn_{name}") for i, name in enumerate("qkv")]
+        parts += [(project, "attn_v", "attn_out"), (up, "mlp_in", "mlp_neuron"), (down, "mlp_neuron", "mlp_out")]
+        for matrix, source, target in parts:
+            found += sum(keep[target][layer][i] and keep[source][layer][j] for i, j in np.argwhere(matrix))
+    return found
 
 
 def check_the_golden_training_run(folder: Path) -> None:
