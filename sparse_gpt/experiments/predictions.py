@@ -79,6 +79,11 @@ class Prediction:
             return last <= FALLS * first
         return last >= RISES * first if self.expects == "rises" else last > FALLS * first
 
+    def pairs(self, level: int) -> list[tasks.Pair]:
+        """The pairs of a level, always the same."""
+        source = random.Random(f"{self.pair.__name__} {level}")
+        return [self.pair(level, source) for _ in range(PAIRS)]
+
 
 def _words(source: random.Random, count: int) -> list[str]:
     return source.sample(VOCABULARY["heldout"].names, count)
@@ -324,9 +329,7 @@ def measure(prediction: Prediction, run: Workdir) -> Rows:
     pruned, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
     rows: Rows = []
     for level in prediction.levels:
-        source = random.Random(f"{prediction.pair.__name__} {level}")
-        pairs = [prediction.pair(level, source) for _ in range(PAIRS)]
-        batch = task_batch(tasks.encode(pairs, run.tokenizer))
+        batch = task_batch(tasks.encode(prediction.pairs(level), run.tokenizer))
         shifts = np.vectorize(lambda token: shift.get(token, 0.0))(np.stack([batch.answer, batch.foil], axis=1))
         logits = {
             "model": np.asarray(_logits(gated, None, batch)),
@@ -350,7 +353,7 @@ def _row(side: int, differences: Mapping[str, np.ndarray]) -> Tree:
 
 
 def _plot(rows: Sequence[Tree], axes: Axes) -> None:
-    for prompts, column, color in (("predicted", "", "#1f6feb"), ("the others", "_other", "#b3541e")):
+    for prompts, column, color in (("predicted about", "", "#1f6feb"), ("the others", "_other", "#b3541e")):
         for name, style in (("model", "-"), ("circuit", ":")):
             points = [(row["level"], row[f"{name}{column}"]) for row in rows]
             axes.plot(*zip(*points, strict=True), style, color=color, marker="o", label=f"{name}, {prompts}")

@@ -42,9 +42,8 @@ def measure(size: str) -> float:
         training.step(model, optimizer, tokens, now, recipe)
         times.append(time.perf_counter() - started)
     seconds = statistics.median(times[1:])
-    print(
-        f"{size}: {1000 * seconds:.0f} ms, {sequences * steps / seconds:,.0f} tokens/s, {torch.get_num_threads()} threads"
-    )
+    rate = sequences * steps / seconds
+    print(f"{size}: {1000 * seconds:.0f} ms, {rate:,.0f} tokens/s, {torch.get_num_threads()} threads")
     return seconds
 
 
