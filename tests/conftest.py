@@ -1,5 +1,6 @@
 """Settings of every test: CPU only, eight devices, no silent promotion of ranks or dtypes, a compilation cache."""
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -22,13 +23,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax" / processor()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # small programs are many
 # XLA's own passes run as ever; only LLVM does less: a third of the time to compile. Set it to 0 to compile all tests'
-# programs as users' are. Those of tests marked `optimized` always are: they are about bits, or run longer than
-# that saves.
+# programs as users' are. Those of tests and modules marked `optimized` always are: they are about bits, or run longer
+# than that saves.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402 (after the variables above)
 import optax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 from tests.budget import (  # noqa: E402
     pytest_collection_modifyitems,
@@ -61,14 +63,35 @@ def _allow_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+# Without LLVM's optimization two more of XLA's choices only cost time: its newer emitters of fusions (with it they are
+# the faster ones, to compile too), and modules in parts to be compiled side by side. JAX passes options to a compiler
+# from `jax.jit` alone, so its own function is wrapped; where it has another form, programs are compiled as before.
+QUICKER = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+_get_compile_options = compiler.get_compile_options
+
+
+@functools.wraps(_get_compile_options)
+def _quick_compile_options(*args: Any, **kwargs: Any) -> Any:
+    """JAX's options, and QUICKER's unless programs are compiled as for users."""
+    if jax.config.read("jax_disable_most_optimizations") and "env_options_overrides" in kwargs:
+        kwargs["env_options_overrides"] = {**QUICKER, **(kwargs["env_options_overrides"] or {})}
+    return _get_compile_options(*args, **kwargs)
+
+
+compiler.get_compile_options = _quick_compile_options
+
+
 # Adam raises a float decay to an integer step count.
 optax.tree.bias_correction = _allow_promotion(optax.tree.bias_correction)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _optimization(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Full optimization for modules with the mark `optimized`, in this process and in those they start."""
-    if request.node.get_closest_marker("optimized") is None:
+@contextlib.contextmanager
+def _optimized(node: pytest.Item | pytest.Collector) -> Iterator[None]:
+    """Full optimization for what has the mark `optimized`, in this process and in those it starts."""
+    if node.get_closest_marker("optimized") is None:
         yield
         return
     before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
@@ -77,6 +100,19 @@ def _optimization(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = before
     jax.config.update("jax_disable_most_optimizations", before.lower() not in ("0", "false", ""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimized_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So that fixtures of a marked module are optimized, too."""
+    with _optimized(request.node):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _optimized_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    with _optimized(request.node):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,8 +22,6 @@ from sparse_gpt.sparsity import accelerators, pallas_counts, pallas_rows, topk
 from sparse_gpt.sparsity.topk_rows import _plain
 from tests.test_topk import KINDS, draw, reference_mask, reference_rows, same_bits
 
-pytestmark = pytest.mark.optimized
-
 ROWS = {"tpu": pallas_rows.keep_rows_tpu, "cuda": pallas_rows.keep_rows_gpu}
 COUNTS = {"tpu": pallas_counts.at_least_tpu, "cuda": pallas_counts.at_least_gpu}
 PLATFORMS = tuple(ROWS)

@@ -20,8 +20,6 @@ from sparse_gpt.training import loop, run, schedules, sharding, step
 from sparse_gpt.training.checkpoint import load_params
 from tests.broken_off import BrokenOffError, after
 
-pytestmark = pytest.mark.optimized
-
 MESH = "data=2,fsdp=2,tensor=2"
 
 
@@ -102,6 +100,7 @@ def test_tensors_below_2_to_the_28_need_16_all_reduces_at_most() -> None:
     }
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh_text", [MESH, "data=8"])
 def test_sharded_projection_keeps_the_bits_of_one_device_ties_included(mesh_text: str) -> None:

@@ -26,8 +26,6 @@ from sparse_gpt.training import claim, loop, manifest, optimizer, schedules, sha
 from sparse_gpt.training.checkpoint import load_params
 from tests.broken_off import BrokenOffError, after
 
-pytestmark = pytest.mark.optimized
-
 
 def small(**overrides: Any) -> Config:
     """A configuration that trains in about a second once compiled."""
@@ -105,6 +103,7 @@ def nasty_tensors() -> tuple[dict[Any, ParameterSpec], dict[Any, np.ndarray]]:
     return specs, {path: array.astype(np.float32) for path, array in arrays.items()}
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [(96, 110, 30, 10, 7), (384, 384, 256, 64, 40), (97, 96, 3, 0, 0)], ids=str)
 @pytest.mark.parametrize("devices", [1, 8])
@@ -352,6 +351,7 @@ def test_microbatches_give_the_gradients_of_the_whole_batch() -> None:
 # The loop
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
     config = small()
@@ -370,6 +370,7 @@ def test_loop_logs_evaluates_and_leaves_a_manifest(workdir: Path) -> None:
     assert configs.load(workdir) == config
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_stopping_and_resuming_gives_the_same_bits(workdir: Path) -> None:
     config = small()
