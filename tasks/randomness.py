@@ -1,12 +1,13 @@
 """Random choices that are the same on every platform and Python version: a counter, hashed."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_WORDS_PER_BLOCK = 8  # BLAKE2b gives 64 bytes
+_WORDS = struct.Struct("<8Q")  # of a block: BLAKE2b gives 64 bytes
 
 
 class Randomness:
@@ -16,15 +17,15 @@ class Randomness:
         """key: anything that names the stream; different keys give unrelated streams."""
         self._key = hashlib.blake2b(repr(key).encode()).digest()
         self._count = 0
-        self._block = b""
+        self._block: tuple[int, ...] = ()
 
     def below(self, n: int) -> int:
         """A whole number in [0, n). The bias, n / 2^64, is nothing to us."""
-        place = self._count % _WORDS_PER_BLOCK
+        place = self._count % 8
         if place == 0:
-            self._block = hashlib.blake2b(self._count.to_bytes(8, "little"), key=self._key).digest()
+            self._block = _WORDS.unpack(hashlib.blake2b(self._count.to_bytes(8, "little"), key=self._key).digest())
         self._count += 1
-        return int.from_bytes(self._block[8 * place : 8 * place + 8], "little") * n >> 64
+        return self._block[place] * n >> 64
 
     def between(self, low: int, high: int) -> int:
         """A whole number in [low, high]."""

@@ -286,9 +286,10 @@ def searched_families(task: AnyTask, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _fill(template: Template, answers: tuple[str, str], filler: Filler, family: str) -> Pair:
-    prompt, rest, *answer = filler.fill(template.prompt, template.rest, *answers)
-    prompts, rests = sides(prompt), sides(rest)
-    samples = [Sample(prompts[i], answer[i], answer[1 - i], rests[i], family) for i in (0, 1)]
+    filler.draw(template.prompt, template.rest, *answers)
+    texts = zip(sides(template.prompt), sides(template.rest), answers, reversed(answers), strict=True)
+    filled = [[filler.filled(text) for text in side] for side in texts]
+    samples = [Sample(prompt, answer, foil, rest, family) for prompt, rest, answer, foil in filled]
     if filler.random.below(2):  # so that the place in the pair tells nothing
         samples.reverse()
     return Pair(*samples)

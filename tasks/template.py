@@ -8,6 +8,7 @@ A template is Python source with two kinds of marks:
   side in the other.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 from .randomness import Randomness
 from .words import Vocabulary
 
-_SLOT = re.compile(r"\{([A-Za-z]+)(\d*)\}")
+_SLOT = re.compile(r"\{([A-Za-z]+)\d*\}")
+_PARTS = re.compile(r"(\{[A-Za-z]+\d*\})")
 _CONTRAST = re.compile(r"<<(.*?)\|(.*?)>>", re.DOTALL)
 
 _CONTEXT_LINES: dict[str, tuple[str, ...]] = {
@@ -76,13 +78,15 @@ class Filler:
     values: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
-    def fill(self, *texts: str) -> list[str]:
-        """`texts` with every slot filled. Context comes last, so that it cannot take a name the templates need."""
-        slots = {match.group(0): match.group(1) for text in texts for match in _SLOT.finditer(text)}
-        for slot, kind in sorted(slots.items(), key=lambda entry: entry[1] in _CONTEXT):
+    def draw(self, *texts: str) -> None:
+        """Values for the slots of `texts`. Context comes last, so that it cannot take a name the templates need."""
+        for slot, kind in _slots(texts):
             if slot not in self.values:
                 self.values[slot] = SLOTS[kind](self)
-        return [_SLOT.sub(lambda match: self.values[match.group(0)], text) for text in texts]
+
+    def filled(self, text: str) -> str:
+        """`text` with the values that were drawn for its slots."""
+        return "".join([self.values.get(part, part) for part in _parts(text)])
 
     def fresh(self, draw: Callable[[], str]) -> str:
         """The first value of `draw` that is not taken yet."""
@@ -130,7 +134,7 @@ def _class(filler: Filler) -> str:
 
 
 def _number(filler: Filler) -> str:
-    return filler.random.choice(filler.words.numbers())
+    return filler.random.choice(filler.words.numbers)
 
 
 def _suffix(filler: Filler) -> str:
@@ -176,8 +180,9 @@ def _context(indent: str, most: int) -> Callable[[Filler], str]:
         for _ in range(filler.random.between(0, most)):
             line = filler.random.choice(_CONTEXT_LINES[filler.lines])
             # A nested filler gives the line values of its own, but none of the names that are taken.
-            (text,) = Filler(filler.random, filler.words, filler.lines, used=filler.used).fill(line)
-            drawn.append(f"{indent}{text}\n")
+            nested = Filler(filler.random, filler.words, filler.lines, used=filler.used)
+            nested.draw(line)
+            drawn.append(f"{indent}{nested.filled(line)}\n")
         return "".join(drawn)
 
     return draw
@@ -214,11 +219,28 @@ and lines of context: short (0-1, not indented), top (0-2, not indented), body (
 _CONTEXT = ("short", "top", "body", "deep")
 
 
+# Thousands of pairs are drawn from a few dozen templates, so what a template says is read once.
+
+
+@functools.cache
+def _slots(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(slot, kind) of each slot in `texts`, in the order in which they get their values."""
+    slots = {match.group(0): match.group(1) for text in texts for match in _SLOT.finditer(text)}
+    return tuple(sorted(slots.items(), key=lambda entry: entry[1] in _CONTEXT))
+
+
+@functools.cache
+def _parts(text: str) -> tuple[str, ...]:
+    """`text` in pieces: slots, and what is between them."""
+    return tuple(_PARTS.split(text))
+
+
 def kinds(*texts: str) -> set[str]:
     """The kinds of slots in `texts`."""
     return {match.group(1) for text in texts for match in _SLOT.finditer(text)}
 
 
+@functools.cache
 def sides(text: str) -> tuple[str, str]:
     """The two texts that a text with contrasts stands for."""
     return _CONTRAST.sub(lambda match: match.group(1), text), _CONTRAST.sub(lambda match: match.group(2), text)

@@ -13,6 +13,7 @@ Held-out words are rare in code, so a tokenizer spells them in several pieces. A
 splits are of that kind too: a circuit that was chosen on words of one token alone need not work on others.
 """
 
+import functools
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "heldout")
@@ -30,6 +31,7 @@ class Vocabulary:
     letters: tuple[str, ...]
     digits: tuple[int, ...]
 
+    @functools.cached_property
     def numbers(self) -> tuple[str, ...]:
         """Whole numbers below 100 with the split's last digits."""
         return tuple(str(10 * tens + digit) for tens in range(10) for digit in self.digits)
