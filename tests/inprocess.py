@@ -9,6 +9,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
+
+import jax
 
 from launch import cli
 
@@ -20,9 +23,9 @@ def launch_here(
 ) -> "subprocess.CompletedProcess[str]":
     """What the fixture `launch` returns, for a script that is called here.
 
-    It sees the arguments, folder and environment it is given, and leaves the process's as they were. What is set when
-    JAX is imported (JAX_PLATFORMS, the number of devices) stays that of the tests; `launch` is for scripts that need
-    others, for signals and for `--help`.
+    It sees the arguments, folder and environment it is given, and one device, and leaves the process's as they were.
+    What is set when JAX is imported (JAX_PLATFORMS) stays that of the tests; `launch` is for scripts that need others,
+    for signals and for `--help`.
     """
     script = importlib.import_module(f"launch.{name}")
     out, err = _Stream(), _Stream()
@@ -56,9 +59,12 @@ class _Stream(io.TextIOWrapper):
 
 @contextlib.contextmanager
 def _process(argv: list[str], cwd: Path, env: dict[str, str] | None) -> Iterator[None]:
-    """Arguments, folder and environment of a process of its own."""
-    before = sys.argv, Path.cwd(), dict(os.environ)
+    """Arguments, folder, environment and devices of a process of its own."""
+    before, one = (sys.argv, Path.cwd(), dict(os.environ)), jax.local_devices()[:1]
+    see_one = [mock.patch.object(jax, name, return_value=one) for name in ("devices", "local_devices")]
     try:
+        for patch in see_one:
+            patch.start()
         sys.argv = argv
         os.chdir(cwd)
         if env is not None:
@@ -66,6 +72,8 @@ def _process(argv: list[str], cwd: Path, env: dict[str, str] | None) -> Iterator
             os.environ.update(env)
         yield
     finally:
+        for patch in see_one:
+            patch.stop()
         sys.argv = before[0]
         os.chdir(before[1])
         os.environ.clear()

@@ -12,8 +12,6 @@ from sparse_gpt import presets
 from sparse_gpt.costs import benchmark
 from sparse_gpt.data import Corpus
 
-pytestmark = pytest.mark.optimized
-
 
 @pytest.mark.slow
 def test_data_wait_is_what_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> None:

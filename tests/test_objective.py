@@ -138,6 +138,7 @@ def test_too_few_clusters_have_no_interval() -> None:
     assert largest_loss(logits[:8], few, 1.0) == largest_loss(logits[:8], few)
 
 
+@pytest.mark.slow
 def test_nulls_have_to_do_the_task() -> None:
     """To match what the model answers with two unrelated tokens would be no null; halves of the samples match."""
     made = problem()
