@@ -217,10 +217,10 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The stored model and a dense one in its tokens: losses on the same text, one search for both, and its figures."""
-    done: list[tuple[str, ...]] = []
-    losses = {"sparse": 1.5, "dense_48_rate_0.03": 1.6, "dense_96_rate_0.03": 1.4, "dense_68_rate_0.03": 1.51}
-    unreached = {"sparse": 0.02, "dense_68_rate_0.03": 0.15}  # the target that task b misses
+    """The two stored models: losses on the same text, one search for both, and its figures."""
+    done: list[tuple[str, str]] = []
+    losses = {"sparse": 1.5, "dense": 1.51}
+    unreached = {"sparse": 0.02, "dense": 0.15}  # the target that task b misses
 
     def sizes(workdir: Path, tasks: list[str], settings: dict[str, object]) -> list[dict[str, object]]:
         assert settings["prune.k_coefs"] == "3e-4,1e-3,3e-3,1e-2"
@@ -232,12 +232,17 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
             for reached in [task != "b" or unreached[workdir.name] != target]
         ]
 
+    def run(workdir: Path) -> SimpleNamespace:
+        config = SimpleNamespace(model=SimpleNamespace(d_model=48))
+        return SimpleNamespace(name=workdir.name, corpus=f"corpus of {workdir.name}", config=config)
+
+    def loss(run: SimpleNamespace, corpus: str) -> float:
+        assert corpus == "corpus of sparse"
+        return losses[run.name]
+
     monkeypatch.setattr(sparse_vs_dense.stored, "unpack", lambda name, folder: done.append((name, folder.name)))
-    monkeypatch.setattr(sparse_vs_dense, "finish", lambda name, *flags: done.append((name, *flags)))
-    monkeypatch.setattr(sparse_vs_dense, "Corpus", SimpleNamespace(open=lambda folder: folder))
-    monkeypatch.setattr(sparse_vs_dense, "Workdir", lambda workdir: workdir)
-    monkeypatch.setattr(sparse_vs_dense, "measure_loss", lambda run, corpus: losses[run.name])
-    monkeypatch.setattr(measures, "validation_loss", lambda workdir: losses[workdir.name])
+    monkeypatch.setattr(sparse_vs_dense, "Workdir", run)
+    monkeypatch.setattr(sparse_vs_dense, "measure_loss", loss)
     monkeypatch.setattr(sparse_vs_dense, "find_common_tasks", lambda workdirs: ["a", "b", "c"])
     monkeypatch.setattr(sparse_vs_dense, "searched_sizes", sizes)
     found = {check.name.split(" of edges")[0]: check for check in sparse_vs_dense.sparse_vs_dense_laptop(tmp_path)}
@@ -245,14 +250,7 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert found["pretraining losses apart by"].measured == pytest.approx(1 / 150)
     assert found["ratio"].measured == pytest.approx(20)
     assert found["searches that reached 0.15"].measured == 5
-    assert done[:2] == [
-        ("laptop", "sparse"),
-        ("data", "--preset=laptop", f"--workdir={tmp_path}", f"--config.data.tokenizer={tmp_path}/sparse/tokenizer"),
-    ]
-    trained = [dict(flag.split("=", 1) for flag in flags) for name, *flags in done[2:]]
-    assert [flags["--config.model.d_model"] for flags in trained] == ["48", "96", "68"]
-    assert {flags["--config.data.corpus"] for flags in trained} == {str(tmp_path / "corpus")}
-    assert {flags["--config.sparsity.density"] for flags in trained} == {"1"}
+    assert done == [("laptop", "sparse"), ("laptop_dense", "dense")]
     lines = (tmp_path / "sparse-vs-dense.csv").read_text().splitlines()
     assert lines[:2] == ["model,task,target_loss,nodes,edges,reached", "sparse,a,0.15,9,10,True"]
     assert len(lines) == 13

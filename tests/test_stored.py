@@ -15,6 +15,7 @@ from sparse_gpt import presets, stored, tasks
 from sparse_gpt.circuits import full_task_loss, task_batch
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
+from sparse_gpt.experiments import sparse_vs_dense
 from sparse_gpt.io import write_json
 from sparse_gpt.model import Params
 from sparse_gpt.parameters import abstract_params, flatten
@@ -165,13 +166,33 @@ def test_scripts_refuse_a_model_that_is_not_stored(workdir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_laptop_model_is_here_and_closes_quotes(workdir: Path) -> None:
-    assert stored.find("laptop").stat().st_size < 4e6
-    stored.unpack("laptop", workdir)
+@pytest.mark.parametrize(("name", "density"), [("laptop", 1 / 16), ("laptop_dense", 1)])
+def test_the_stored_models_are_here_and_close_quotes(workdir: Path, name: str, density: float) -> None:
+    assert stored.find(name).stat().st_size < 3e6
+    stored.unpack(name, workdir)
     run = Workdir(workdir)
-    assert run.params_sha256 == stored.fingerprint("laptop")
-    kept = sum(np.count_nonzero(flatten(run.params)[path]) for path in SPARSE)
-    assert kept <= sum(flatten(run.params)[path].size for path in SPARSE) / 16
+    assert run.params_sha256 == stored.fingerprint(name)
+    config = presets.preset(name)
+    assert (run.config.model, run.config.sparsity) == (config.model, config.sparsity)
+    kept, size = (sum(f(flatten(run.params)[path]) for path in SPARSE) for f in (np.count_nonzero, np.size))
+    assert density * size * 0.99 <= kept <= density * size
     assert len(run.corpus.batch("train", 0, 0, 2, run.config.model.context)) == 2
     heldout = task_batch(tasks.sample(tasks.TASKS["single_double_quote"], run.tokenizer, "heldout", 16))
     assert full_task_loss(run.config, run.params, heldout) < 0.05
+
+
+@pytest.mark.slow
+def test_the_stored_models_are_one_pair(tmp_path: Path) -> None:
+    """Equal tokenizers, as many block weights that are not zero, and on the same text losses within 2%."""
+    assert stored.names() == ["laptop", "laptop_dense"]
+    for name in stored.names():
+        stored.unpack(name, tmp_path / name)
+    runs = [Workdir(tmp_path / name) for name in stored.names()]
+    assert runs[0].tokenizer.sha256 == runs[1].tokenizer.sha256
+    blocks = [
+        sum(np.count_nonzero(leaf) for path, leaf in flatten(run.params).items() if path[-1] == "kernel")
+        for run in runs
+    ]
+    assert blocks[0] == blocks[1]
+    sparse, dense = (sparse_vs_dense.measure_loss(run, runs[0].corpus) for run in runs)
+    assert dense == pytest.approx(sparse, rel=0.02)

@@ -69,7 +69,7 @@ def stored_models() -> list[str]:
     Examples:
         >>> import sparse_gpt as sg
         >>> sg.stored_models()
-        ['laptop']
+        ['laptop', 'laptop_dense']
     """
     return stored.names()
 

@@ -18,7 +18,7 @@ from sparse_gpt.parameters import Params
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
 
-PRESET, LAPTOP = "quickstart", "laptop"
+PRESET, STORED = "quickstart", ("laptop", "laptop_dense")
 RATES = (0.1, 0.03, 0.01)  # learning rates for the dense models; the sparse one's was chosen among as many
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 FOUR_PENALTIES = {**AT_TARGET, "prune.seeds": 1, "prune.k_coefs": "3e-4,1e-3,3e-3,1e-2"}  # either side takes its best
@@ -44,24 +44,23 @@ def sparse_vs_dense(folder: Path) -> list[Check]:
 
 
 def sparse_vs_dense_laptop(folder: Path) -> list[Check]:
-    """The same for the stored laptop model and a dense one that was trained for as many steps: only the search, for
+    """The same for the two stored models, which have as many block weights that are not zero: only the search, for
     dense circuits of this size take hours to refine."""
-    sparse, corpus = folder / "sparse", folder / "corpus"
-    stored.unpack(LAPTOP, sparse)
-    finish("data", f"--preset={LAPTOP}", f"--workdir={folder}", f"--config.data.tokenizer={sparse / 'tokenizer'}")
-    wanted = measure_loss(Workdir(sparse), Corpus.open(corpus))
-    dense, width = match_dense(folder, wanted, LAPTOP, 48, (0.03,), corpus)  # the rate: quickstart's dense models' best
-    tasks = find_common_tasks([sparse, dense])
+    workdirs = {"sparse": folder / "sparse", "dense": folder / "dense"}
+    for name, workdir in zip(STORED, workdirs.values(), strict=True):
+        stored.unpack(name, workdir)
+    tasks = find_common_tasks(list(workdirs.values()))
     rows = [
         {**row, "model": model}
-        for model, workdir in (("sparse", sparse), ("dense", dense))
+        for model, workdir in workdirs.items()
         for row in searched_sizes(workdir, tasks, FOUR_PENALTIES)
     ]
     reached = [row["reached"] for row in rows if row["target_loss"] == TARGET]
-    apart = abs(measure_loss(Workdir(dense), Corpus.open(corpus)) / wanted - 1)
+    runs = [Workdir(workdir) for workdir in workdirs.values()]
+    wanted, found = (measure_loss(run, runs[0].corpus) for run in runs)
     return [
-        at_most("pretraining losses apart by", apart, 0.02),
-        *_compare(folder, rows, tasks, width),
+        at_most("pretraining losses apart by", abs(found / wanted - 1), 0.02),
+        *_compare(folder, rows, tasks, runs[1].config.model.d_model),
         equal(f"searches that reached {TARGET}", sum(reached), len(reached)),
     ]
 
