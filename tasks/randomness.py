@@ -7,7 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_WORDS = struct.Struct("<8Q")  # of a block: BLAKE2b gives 64 bytes
+_WORDS_PER_BLOCK = 8  # BLAKE2b gives 64 bytes
+_BLOCK = struct.Struct(f"<{_WORDS_PER_BLOCK}Q")
 
 
 class Randomness:
@@ -21,9 +22,9 @@ class Randomness:
 
     def below(self, n: int) -> int:
         """A whole number in [0, n). The bias, n / 2^64, is nothing to us."""
-        place = self._count % 8
+        place = self._count % _WORDS_PER_BLOCK
         if place == 0:
-            self._block = _WORDS.unpack(hashlib.blake2b(self._count.to_bytes(8, "little"), key=self._key).digest())
+            self._block = _BLOCK.unpack(hashlib.blake2b(self._count.to_bytes(8, "little"), key=self._key).digest())
         self._count += 1
         return self._block[place] * n >> 64
 

@@ -62,19 +62,16 @@ def _process(argv: list[str], cwd: Path, env: dict[str, str] | None) -> Iterator
     """Arguments, folder, environment and devices of a process of its own."""
     before, one = (sys.argv, Path.cwd(), dict(os.environ)), jax.local_devices()[:1]
     functions = [name for name in ("devices", "local_devices") if getattr(jax, name).__module__.startswith("jax.")]
-    see_one = [mock.patch.object(jax, name, return_value=one) for name in functions]  # not what a test has replaced
     try:
-        for patch in see_one:
-            patch.start()
         sys.argv = argv
         os.chdir(cwd)
         if env is not None:
             os.environ.clear()
             os.environ.update(env)
-        yield
+        # A test may have put functions of its own in the place of JAX's: those stay.
+        with mock.patch.multiple(jax, **{name: mock.Mock(return_value=one) for name in functions}):
+            yield
     finally:
-        for patch in see_one:
-            patch.stop()
         sys.argv = before[0]
         os.chdir(before[1])
         os.environ.clear()

@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from launch import reproduce
-from sparse_gpt import interruption
+from sparse_gpt import config as configs
+from sparse_gpt import interruption, presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import (
     bridge_plots,
@@ -187,6 +188,21 @@ def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.M
     assert found == sparse_vs_dense.dense_folder(tmp_path, width, 0.03)
     assert len(trained) == len(set(trained))
     assert {width for width, rate in trained if rate != 0.03} == {64}
+
+
+def test_a_dense_model_is_dense_and_as_wide_as_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is trained is checked as a configuration, so that a flag cannot be misspelled."""
+    ran = []
+    monkeypatch.setattr(sparse_vs_dense, "finish", lambda *command: ran.append(command))
+    monkeypatch.setattr(measures, "validation_loss", lambda workdir: 1.5)
+    assert sparse_vs_dense.train_dense(tmp_path, "laptop", 48, 0.03, tmp_path / "corpus") == 1.5
+    ((script, preset, workdir, *flags),) = ran
+    folder = sparse_vs_dense.dense_folder(tmp_path, 48, 0.03)
+    assert (script, preset, workdir) == ("train", "--preset=laptop", f"--workdir={folder}")
+    given = dict(flag.removeprefix("--config.").split("=", 1) for flag in flags)
+    assert given.pop("data.corpus") == str(tmp_path / "corpus")
+    numbers = {name: json.loads(value) for name, value in given.items()}
+    assert configs.replace(presets.preset("laptop"), numbers) == presets.preset("laptop_dense")
 
 
 def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "sparse-vs-dense-laptop": Experiment(
         "the same for the stored laptop model and the stored dense one",
-        "75 min on 2 cores",
+        "1 to 2 h on 2 cores",
         _later("sparse_vs_dense", "sparse_vs_dense_laptop"),
     ),
     "frontier": Experiment(
