@@ -182,6 +182,7 @@ def test_the_stored_models_are_here_and_close_quotes(workdir: Path, name: str, d
 
 
 @pytest.mark.slow
+@pytest.mark.optimized  # it takes longer to run than to compile
 def test_the_stored_models_are_one_pair(tmp_path: Path) -> None:
     """Equal tokenizers, as many block weights that are not zero, and on the same text losses within 2%."""
     assert stored.names() == ["laptop", "laptop_dense"]
