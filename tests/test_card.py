@@ -3,7 +3,7 @@ that was built to deserve it. Search and rankings find the true one."""
 
 import dataclasses
 import functools
-import types
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -17,15 +17,17 @@ from sparse_gpt.circuits.evidence.card.connected import _Walk, random_connected_
 from sparse_gpt.circuits.evidence.card.criteria import CRITERIA
 from sparse_gpt.circuits.evidence.card.subject import Find, Measurement, Subject, sample_sets
 from sparse_gpt.circuits.evidence.metrics import describe
+from sparse_gpt.circuits.liveness import searchable
+from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import from_vector, to_vector
 from sparse_gpt.circuits.pipeline import search_again
-from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.objective import task_loss
-from sparse_gpt.circuits.run.samples import FamilySamples
+from sparse_gpt.circuits.run.samples import FamilySamples, mixture
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.run.task_batch import rows
 from sparse_gpt.errors import InputError
-from tests import ground_truth
+from tests import circuits_model, ground_truth
 from tests.ground_truth import OTHER_ROLE, SHORTCUT, TRUE
 
 
@@ -103,8 +105,11 @@ def test_random_connected_circuits_are_paths_through_searchable_nodes() -> None:
     allowed = problem().searchable_nodes * (rng.random(len(problem().searchable_nodes)) < 0.8)
     some = cast(
         Problem,
-        types.SimpleNamespace(
-            graph=graph, searchable_nodes=allowed, searchable=from_vector(allowed.astype(np.float32), graph.config)
+        SimpleNamespace(
+            graph=graph,
+            searchable_nodes=allowed,
+            searchable=from_vector(allowed.astype(np.float32), graph.config),
+            model=problem().model,
         ),
     )
     found = random_connected_circuits(some, np.ones(30), 8, 3)
@@ -123,6 +128,23 @@ def test_random_connected_circuits_are_paths_through_searchable_nodes() -> None:
     for _ in range(100):
         ends = [2 * layer + (site == "mlp_out") for site, layer, _ in walk.path() if site in ("attn_out", "mlp_out")]
         assert ends == sorted(set(ends), reverse=True), "each sublayer reads what earlier ones wrote"
+
+
+def test_paths_begin_at_channels_that_the_embedding_writes() -> None:
+    config = circuits_model.config()
+    params = circuits_model.params(config)
+    embedding = np.array(params["wte"])
+    embedding[:, 8:] = 0
+    params = {**params, "wte": embedding}
+    some = SimpleNamespace(
+        graph=ModelGraph(config.model, params),
+        searchable_nodes=to_vector({s: v.astype(np.float32) for s, v in searchable(config.model, params).items()}),
+        model=LoadedModel(config, params),
+    )
+    walk = _Walk(cast(Problem, some), np.random.default_rng(0))
+    for _ in range(500):
+        reads = [(2 * layer + (site == "mlp_in"), channel) for site, layer, channel in walk.path() if "_in" in site]
+        assert not reads or any(channel < 8 for index, channel in reads if index == min(reads)[0])
 
 
 @pytest.mark.slow
@@ -308,4 +330,29 @@ def test_unrelated_tokens_occur_nowhere() -> None:
     made = problem()
     tokens = again.unrelated_tokens(made, 2)
     assert len(set(tokens.tolist())) == 2
-    assert not np.isin(made.train.tokens, tokens).any()
+    for batch in (made.samples.train, made.samples.validation, made.samples.heldout):
+        assert not np.isin(batch.tokens, tokens).any()
+
+
+def test_tokens_of_validation_prompts_are_not_unrelated() -> None:
+    """Nonsense circuits are selected on them."""
+    made = problem()
+    before = again.unrelated_tokens(made, 2)
+    tokens = np.resize(before, made.samples.validation.tokens.shape)
+    samples = dataclasses.replace(made.samples, validation=made.samples.validation._replace(tokens=tokens))
+    assert not np.isin(again.unrelated_tokens(dataclasses.replace(made, samples=samples), 2), before).any()
+
+
+def test_halves_have_as_many_pairs_of_every_family() -> None:
+    """And selection takes as many training samples as it did, halved: none of the other half's."""
+    sizes = (("train", 48), ("train", 16), ("heldout", 8))
+    families = {
+        name: FamilySamples(*(ground_truth.batch(split, pairs, seed) for split, pairs in sizes))
+        for seed, name in enumerate(("main", "elsewhere", "nested"))
+    }
+    whole = mixture(problem().samples, families)
+    half = again._halved(whole, np.random.default_rng(0))
+    for batch, all_of_it in ((half.train, whole.train), (half.validation, whole.validation)):
+        assert np.array_equal(batch.task[::2], np.resize(np.arange(3), len(batch.task) // 2))
+        assert len(batch.task) == len(all_of_it.task) // 2
+    assert half.further == whole.further // 2

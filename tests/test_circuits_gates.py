@@ -11,6 +11,7 @@ import pytest
 
 from sparse_gpt.circuits import nodes
 from sparse_gpt.circuits.liveness import searchable
+from sparse_gpt.circuits.problem import _ablation_values
 from sparse_gpt.circuits.run.ablation_values import pretraining_means, task_means
 from sparse_gpt.circuits.run.gated_model import GatedModel, gated_model
 from sparse_gpt.circuits.run.task_batch import TaskBatch
@@ -18,6 +19,7 @@ from sparse_gpt.config import NODE_SITES
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
 from sparse_gpt.model.transformer import Sequences, build
+from sparse_gpt.parameters import flatten, parameter_table, unflatten
 from tests import circuits_model, reference_model
 
 
@@ -184,6 +186,20 @@ def test_task_means_leave_padding_out(chunk: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_task_means_without_biases_are_those_with_zero_biases() -> None:
+    found = []
+    for bias in (False, True):
+        prune = dataclasses.replace(circuits_model.SEARCH, ablation="task_mean")
+        config = circuits_model.config(bias=bias, n_layer=1, prune=prune)
+        weights = circuits_model.params(circuits_model.config(bias=False, n_layer=1))
+        leaves = {path: np.zeros(spec.shape, np.float32) for path, spec in parameter_table(config.model).items()}
+        params = unflatten(leaves | flatten(weights))
+        found.append(_ablation_values(config, params, circuits_model.batch(6, 1), None)[0])
+    for site in NODE_SITES:
+        np.testing.assert_allclose(found[0][site], found[1][site], atol=1e-6)
+
+
 def test_no_tokens_no_means() -> None:
     config = circuits_model.config()
     nothing = TaskBatch(

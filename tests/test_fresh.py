@@ -177,6 +177,27 @@ def test_where_all_of_the_start_fails_other_nodes_come_back() -> None:
     assert _nodes(made(), supports["edges 1"]) >= ATTENTION
 
 
+@pytest.mark.parametrize("start", [range(20), range(3)], ids=["larger", "smaller"])
+def test_what_an_earlier_round_gave_back_stays(start: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes from outside the start of the search; of all that is tried, the second set holds."""
+    graph, opened = made().graph, (0, 1, 2, 30, 31, 32, 33)
+    everything = np.arange(len(graph.tied))
+    supports = [Support(graph, np.isin(everything, some).astype(np.float32)) for some in (opened, start)]
+    tried: list[np.ndarray] = []
+
+    def holds(problem: Problem, one: Masks, evaluator: Evaluator, fresh: Evaluator) -> bool:
+        tried.append(one.gates[0])
+        return len(tried) == 2
+
+    monkeypatch.setattr(fresh, "_holds", holds)
+    slopes = np.random.default_rng(0).standard_normal(len(graph.tied))
+    monkeypatch.setattr(fresh, "path_gradient", lambda *arguments: slopes)
+    found = fresh.give_back(made(), supports[0], supports[1], made().selection, made().selection)
+    assert found is not None
+    assert np.all(found.gates[list(opened)] == 1)
+    assert found.size >= len(opened)
+
+
 def test_no_more_come_back_than_can_be_minimized() -> None:
     problem = made()
     prune = dataclasses.replace(problem.settings, refine_most=len(SHORTCUT))

@@ -82,6 +82,26 @@ class Circuit:
         """1 at the circuit's nodes: site -> (n_layer, width) float32."""
         return gates_of(self.nodes, model)
 
+    def require_fit(self, model: ModelConfig) -> None:
+        """InputError if nodes, values or calibration are not of a model of these sizes. Other weights may have them."""
+        shapes = {site: value.shape for site, value in empty(model).items()}
+        found = {site: np.shape(value) for site, value in self.values.items()}
+        wrong = [
+            f"its values of {site} are {found.get(site)}, the model's {shape}"
+            for site, shape in shapes.items()
+            if found.get(site) != shape
+        ]
+        for node in self.nodes:
+            layers, width = shapes.get(node.site, (0, 0))
+            if not (0 <= node.layer < layers and 0 <= node.channel < width):
+                wrong.append(f"the model has no node {node.key}")
+        wrong += [f"the model has no token {token}" for token, _ in self.shift if not 0 <= token < model.vocab_size]
+        if wrong:
+            raise InputError(
+                f"circuit {self.task} of weights {self.params_sha256[:12]} does not fit this model: {wrong[0]}; "
+                "use the model it was found in, or find_circuit on this one"
+            )
+
     def record(self) -> records.Circuit:
         """What circuit.json holds."""
         entries = tuple(records.NodeEntry.of(*node) for node in self.nodes)

@@ -19,6 +19,14 @@ def searchable(model: ModelConfig, params: Params) -> GateArrays:
     return {site: nonzero[site] & useful[site] for site in NODE_SITES}
 
 
+def embedded(model: ModelConfig, params: Params) -> np.ndarray:
+    """(d_model,) bool: which channels of the residual stream the embedding writes."""
+    written = np.any(np.asarray(params["wte"]) != 0, axis=0)
+    if model.position == "additive":
+        written |= np.any(np.asarray(params["wpe"]) != 0, axis=0)
+    return written
+
+
 def _weights(model: ModelConfig, params: Params, layer: int) -> dict[str, np.ndarray]:
     """Nonzero pattern of a block: matrices (in, out) named by where they lead, and biases as "site bias"."""
     block, heads = params[f"h_{layer}"], model.n_head * model.d_head
@@ -39,9 +47,7 @@ def _weights(model: ModelConfig, params: Params, layer: int) -> dict[str, np.nda
 
 def _can_be_nonzero(model: ModelConfig, params: Params) -> GateArrays:
     found = {site: value.astype(bool) for site, value in empty(model).items()}
-    stream = np.any(np.asarray(params["wte"]) != 0, axis=0)
-    if model.position == "additive":
-        stream |= np.any(np.asarray(params["wpe"]) != 0, axis=0)
+    stream = embedded(model, params)
     # LayerNorm subtracts the mean and norms can have biases: then every channel of a read can be nonzero.
     everywhere = model.norm != "rms" or model.norm_bias
     own = np.ones(model.d_position, bool)

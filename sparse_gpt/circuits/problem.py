@@ -266,8 +266,8 @@ def _ablation_values(
     if ablation == "zero":
         return empty(config.model), None, None
     if ablation == "task_mean":
-        model = gated_model(config, params, empty(config.model)).model
-        return task_means(model, params, train), None, None
+        gated = gated_model(config, params, empty(config.model))
+        return task_means(gated.model, gated.params, train), None, None
     if activations is None:
         kind = "mean activations over" if ablation == "mean" else "draws of activations at random positions of"
         raise InputError(f"--config.prune.ablation={ablation}: needs {kind} pretraining tokens; give `activations`")

@@ -100,8 +100,9 @@ def attribution_graph(
     """
     shown = traces.samples[sample]
     prompt = _Prompt(graph, traces, shown, labels)
-    nodes, links = prompt.nodes(), [link for link in prompt.links() if link.weight]
+    links = [link for link in prompt.links() if link.weight]
     joined = {end for link in links for end in (link.source, link.target)}
+    nodes = [node for node in prompt.nodes() if node.node_id in joined or node.feature_type == "logit"]
     info = {"generator": {"name": "sparse_gpt"}, "description": _description(circuit, labels)}
     metadata = Metadata(
         slug=f"{circuit.task}-{sample}",
@@ -116,7 +117,7 @@ def attribution_graph(
     file = AttributionGraph(
         metadata=metadata,
         qParams=Parameters(pinnedIds=pinned, supernodes=supernodes, linkType="both", clickedId=""),
-        nodes=[node for node in nodes if node.node_id in joined or node.feature_type == "logit"],
+        nodes=nodes,
         links=links,
     )
     tree: Tree = msgspec.to_builtins(file)

@@ -6,9 +6,9 @@ can be removed edges; a closed source is constant anyway. Weights into closed no
 channels AbsTopK selects.
 
 For v -> attn_out the constant passes through attention and, with a sink, comes out scaled by the share of attention
-that the sink leaves. A closed v channel of the same head takes exactly that path: it is set to 1, and its row of the
-output matrix then carries the constants of the whole head. A head whose channels are all open has no such carrier, so
-its v -> attn_out edges cannot be removed (`removable`).
+that the sink leaves. A closed v channel of the same head takes exactly that path: its row of the output matrix carries
+the constants of the whole head beside its own. A head whose channels are all open has no such carrier, so its
+v -> attn_out edges cannot be removed (`removable`).
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ from sparse_gpt.config import ModelConfig
 from sparse_gpt.model.taps import site_widths
 
 PADDING = 1024  # the number of edges is padded to a multiple, so that one program serves nearly every circuit
+SMALLEST = 1e-12  # ablation value by which a carrier's row is divided
 NOWHERE = np.iinfo(np.int32).max  # the place of such padding; writes there are dropped
 
 
@@ -128,15 +129,20 @@ def _carried(
     m: ModelConfig, kernel: jax.Array, removed: jax.Array, ablation: jax.Array, gates: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Output matrix (channels, d_model) and ablation values (channels,) of v with removed edges carried by one closed
-    channel per head. Heads without a closed channel are left as they are."""
+    channel per head. Heads without a closed channel are left as they are.
+
+    The carrier is the one with the largest ablation value and keeps it, unless that is as good as zero; its row of the
+    matrix gets what the removed edges bring, divided by the value. So where none are removed all is as it was, also the
+    slopes of the gates.
+    """
     heads = gates.reshape(m.n_head, m.d_head)
-    channels = jnp.arange(m.n_head * m.d_head)
-    carrier = jnp.argmin(heads, axis=1) + jnp.arange(m.n_head) * m.d_head
-    has_carrier = jnp.repeat(jnp.min(heads, axis=1) == 0, m.d_head)
-    constant = jnp.where(gates[:, None] > 0, kernel * removed, kernel) * ablation[:, None]
-    per_head = jnp.sum(constant.reshape(m.n_head, m.d_head, -1), axis=1)
-    is_carrier = channels == jnp.repeat(carrier, m.d_head)
-    carried = jnp.where(gates[:, None] > 0, kernel * (1 - removed), 0)
-    carried = jnp.where(is_carrier[:, None], jnp.repeat(per_head, m.d_head, axis=0), carried)
-    values = jnp.where(is_carrier, jnp.ones_like(ablation), ablation)
-    return jnp.where(has_carrier[:, None], carried, kernel), jnp.where(has_carrier, values, ablation)
+    sizes = jnp.where(heads == 0, jnp.abs(ablation).reshape(heads.shape), -1)
+    carrier = jnp.argmax(sizes, axis=1) + jnp.arange(m.n_head) * m.d_head
+    closed_in_head = jnp.repeat(jnp.min(heads, axis=1) == 0, m.d_head)
+    is_carrier = (jnp.arange(m.n_head * m.d_head) == jnp.repeat(carrier, m.d_head)) & closed_in_head
+    values = jnp.where(is_carrier & (jnp.abs(ablation) < SMALLEST), 1, ablation)
+    constants = (kernel * removed * ablation[:, None]).reshape(m.n_head, m.d_head, -1)
+    brought = jnp.repeat(jnp.sum(constants, axis=1), m.d_head, axis=0)
+    by_carrier = (kernel * ablation[:, None] + brought) / jnp.where(is_carrier, values, 1)[:, None]
+    carried = jnp.where(is_carrier[:, None], by_carrier, kernel * (1 - removed))
+    return jnp.where(closed_in_head[:, None], carried, kernel), values

@@ -114,7 +114,8 @@ def give_back(
 ) -> Support | None:
     """A support with as few further nodes and edges as hold.
 
-    Further nodes, a power of two of them, are of `start`, or where all of it fails of all that can be searched; they
+    Further nodes, a power of two of them, are of `start`, or where all of it fails of all that can be searched (from
+    where an earlier round may have given back some: what is open stays open); they
     come with all of their edges, and the edges that the support has lost stay pruned or come back, all of them.
 
     Those with the steepest slopes come back: of the loss on what the support does worst on, between it and everything
@@ -133,7 +134,7 @@ def give_back(
     graph, worst, opened = problem.graph, fresh.on_rows(slice(WORST)), support.gates
     tied = graph.tied
     levels, shares = (np.arange(POINTS) + 0.5) / POINTS, np.full(POINTS, 1 / POINTS)
-    for most in (start.gates, np.maximum(opened, problem.searchable_nodes)):
+    for most in (np.maximum(opened, start.gates), np.maximum(opened, problem.searchable_nodes)):
         slopes = path_gradient(worst, levels, shares, (opened, most))
         together = graph.shared(slopes)
         order = ranking.rank(opened, together, most, tied)

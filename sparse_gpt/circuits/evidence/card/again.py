@@ -17,6 +17,7 @@ from sparse_gpt.circuits.nodes import GateArrays
 from sparse_gpt.circuits.problem import LoadedModel, Problem
 from sparse_gpt.circuits.run.ablation_values import task_means
 from sparse_gpt.circuits.run.calibration import MAX_SHIFTED, calibrate
+from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.support import Candidate
@@ -77,9 +78,7 @@ def stability(subject: Subject, samples: Samples) -> Measurement:
     for i in range(HALVES):
         prune = dataclasses.replace(problem.settings, seed=problem.settings.seed + 1 + i)
         config = dataclasses.replace(problem.model.config, prune=prune)
-        some = dataclasses.replace(
-            problem.samples, train=_half(problem.samples.train, rng), validation=_half(problem.samples.validation, rng)
-        )
+        some = _halved(problem.samples, rng)
         found.append(_find(subject, _rebuilt(problem, config, problem.model.params, some)).support.gates)
     again = np.array(found)[:, nodes] > 0
     union = np.maximum(np.array(found), subject.gates).sum(axis=1)
@@ -108,7 +107,7 @@ def relabeled(samples: TaskSamples, renamed: dict[int, int]) -> TaskSamples:
 
 def unrelated_tokens(problem: Problem, count: int) -> np.ndarray:
     """(count,) tokens that occur in no prompt, answer or foil; words where tokens have texts."""
-    batches = (problem.train, problem.heldout.batch)
+    batches = (problem.samples.train, problem.samples.validation, problem.samples.heldout)
     used = np.unique(np.concatenate([np.ravel(part) for b in batches for part in (b.tokens, b.answer, b.foil)]))
     free = np.setdiff1d(np.arange(problem.graph.config.vocab_size), used)
     if (text := problem.model.token_text) is not None:
@@ -155,7 +154,8 @@ def _rebuilt(
     model = LoadedModel(config, params, token_text=problem.model.token_text)
     values: GateArrays = {site: np.asarray(value) for site, value in problem.gated.ablation.items()}
     if own_means:
-        values = task_means(problem.gated.model, params, problem.train)
+        gated = gated_model(config, params, values)
+        values = task_means(gated.model, gated.params, problem.train)
     if problem.settings.ablation != "mean":
         return Problem.build(model, samples)
     return Problem.build(model, samples, values)
@@ -186,10 +186,20 @@ def _ratio(subject: Subject, found: list[Tree], **details: Json) -> Measurement:
     )
 
 
-def _half(batch: TaskBatch, rng: np.random.Generator) -> TaskBatch:
-    pairs = len(batch.positions) // 2
-    some = np.sort(rng.choice(pairs, max(1, pairs // 2), replace=False))
-    return rows(batch, np.stack([2 * some, 2 * some + 1], axis=1).reshape(-1))
+def _halved(samples: TaskSamples, rng: np.random.Generator) -> TaskSamples:
+    """A random half of the pairs for training and of those for validation, the same number of every task or family."""
+    families = {
+        name: family._replace(validation=_half(family.validation, rng, 1)) for name, family in samples.families.items()
+    }
+    train, validation = (_half(batch, rng, len(samples.parts)) for batch in (samples.train, samples.validation))
+    return dataclasses.replace(samples, train=train, validation=validation, families=families)
+
+
+def _half(batch: TaskBatch, rng: np.random.Generator, parts: int) -> TaskBatch:
+    """Half of the pairs of a batch that has those of its parts in turn."""
+    turns = len(batch.positions) // 2 // parts
+    some = np.sort(rng.choice(turns, max(1, turns // 2), replace=False))
+    return rows(batch, (2 * parts * some[:, None] + np.arange(2 * parts)).reshape(-1))
 
 
 def _texts(problem: Problem, tokens: np.ndarray) -> list[int | str]:

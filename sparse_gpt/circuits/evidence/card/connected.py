@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sparse_gpt.circuits.liveness import embedded
 from sparse_gpt.circuits.model_graph import SOURCES
 from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
@@ -43,6 +44,7 @@ class _Walk:
     def __init__(self, problem: Problem, rng: np.random.Generator):
         self.graph, self.rng = problem.graph, rng
         self.config: ModelConfig = problem.graph.config
+        self.embedded = embedded(self.config, problem.model.params)
         self.open: GateArrays = from_vector(problem.searchable_nodes, self.config)
         self.sources: dict[tuple[str, int, int], np.ndarray] = {}  # found so far, open ones of each node
         ends = (
@@ -56,19 +58,23 @@ class _Walk:
             self.writers.setdefault(writer[1], []).append(writer)
 
     def path(self) -> list[tuple[str, int, int]]:
-        """Nodes (site, layer, channel) of one path, from the end."""
+        """Nodes (site, layer, channel) of one path, from the end; none where it comes from a bias alone."""
         config = self.config
         nodes: list[tuple[str, int, int]] = []
         channel: int | None = None
         before = 2 * config.n_layer
         while True:
             writers = [writer for writer in self.writers.get(channel, ()) if writer[0] < before]
-            # A channel that the embedding writes, too, may end here.
-            if not writers or (channel is not None and self.rng.random() < 1 / (1 + len(writers))):
+            starts = channel is not None and bool(self.embedded[channel])
+            if starts and self.rng.random() < 1 / (1 + len(writers)):
                 return nodes
+            if not writers:
+                return []
             before, out = writers[self.rng.integers(len(writers))]
             channel = self._sublayer(before, out, nodes)
-            if channel is None or channel >= config.d_model:
+            if channel is None:
+                return []
+            if channel >= config.d_model:  # a position
                 return nodes
 
     def _sublayer(self, index: int, out: int, nodes: list[tuple[str, int, int]]) -> int | None:

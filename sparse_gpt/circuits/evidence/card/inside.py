@@ -59,6 +59,20 @@ def _run(
     return chosen, {f"{site} {layer}": x for (site, layer), x in seen.items()}
 
 
+@jax.jit
+def _with_values(
+    gated: GatedModel, gates: Gates, places: jax.Array, kept: jax.Array, batch: TaskBatch, values: Gates
+) -> jax.Array:
+    """Logits (B, 2), each sample's with its own ablation values (B, n_layer, width)."""
+
+    def of_one(given: tuple[TaskBatch, Gates]) -> jax.Array:
+        sample, ablation = given
+        model = ablate_edges(dataclasses.replace(gated, ablation=ablation), gates, places, kept)
+        return model.answer_logits(gates, jax.tree.map(lambda x: x[None], sample))[0]
+
+    return jax.lax.map(of_one, (batch, values))  # one by one, for each has weights of its own
+
+
 @dataclasses.dataclass(frozen=True)
 class Inside:
     """A circuit and its model on at most ROWS samples, with every activation of both.
@@ -141,14 +155,19 @@ class Inside:
         return calibrate(logits, self.subject.candidate.calibration, index)
 
     def resampled(self, rng: np.random.Generator) -> np.ndarray:
-        """Calibrated logits (B, 2) of the circuit where closed nodes have, in every sample, the values that they all
-        have in the model at the end of another sample's prompt."""
+        """Calibrated logits (B, 2) of the circuit with other ablation values in every sample: those that all nodes have
+        in the model at the end of another sample's prompt."""
         other = rng.permutation(len(self.batch.positions))
         ends = np.asarray(self.batch.positions)[other]
-        recorded = self.model[1]
-        values = {place: np.asarray(recorded[place])[other, ends][:, None, :] for place in self._node_places}
-        closed = {(site, layer): 1 - self.layered[site][layer] for site, layer in self._node_places}
-        return self.calibrated(self.run(self.subject.circuit_masks, values, closed)[0])
+        recorded, config = self.model[1], self.subject.problem.graph.config
+        values = {
+            site: np.stack([np.asarray(recorded[site, layer])[other, ends] for layer in range(config.n_layer)], axis=1)
+            for site in NODE_SITES
+        }
+        gates, kept, _ = next(self.subject.circuit_masks.chunks(config))
+        one = {site: value[0] for site, value in gates.items()}
+        gated, places = self.subject.problem.heldout.gated, self.subject.circuit_masks.places
+        return self.calibrated(bounded(np.asarray(_with_values(gated, one, places, kept[0], self.batch, values))))
 
     def means(self) -> GateArrays:
         """Mean of every node in the model over the positions that count: site -> (n_layer, width)."""
