@@ -1,5 +1,6 @@
 """The front door: every public name has an example, and every example runs."""
 
+import dataclasses
 import doctest
 import inspect
 import json
@@ -228,3 +229,88 @@ def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:
 def test_bad_input_gets_one_line(laptop: sg.Model, call: Any, message: str) -> None:
     with pytest.raises(sg.InputError, match=message):
         call(laptop)
+
+
+def foreign(model: sg.Model, **fields: Any) -> sg.Circuit:
+    """A circuit of no nodes, found in a model of other sizes; with none given, in one of the same."""
+    values = empty(dataclasses.replace(model.config.model, **fields))
+    return sg.Circuit("t", "", "zero", "live", None, 1.0, (), False, (), (), {}, values)
+
+
+PAIR = ("x = 'hello", "'", '"')
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: sg.ablate([(0, "mlp_ot", 3)]), "'mlp_ot', 3.: unknown site 'mlp_ot'; choose from attn_in"),
+        (lambda m: sg.steer([("mlp_out", 0, 3)], 1.0), r"node \('mlp_out', 0, 3\): not \(layer, site, channel\)"),
+        (lambda m: sg.ablate([(-1, "mlp_out", 3)]), r"node \(-1, 'mlp_out', 3\): .* counted from 0"),
+        (lambda m: sg.ablate([(0, "mlp_out", -3)]), r"node \(0, 'mlp_out', -3\): .* counted from 0"),
+        (lambda m: sg.ablate([(0, "mlp_out", 1.5)]), r"node \(0, 'mlp_out', 1.5\): not \(layer"),
+        (lambda m: sg.ablate((0, "mlp_out", 3)), "node 0: not .* give a list"),
+        (lambda m: sg.ablate("0.mlp_out.3"), "nodes '0.mlp_out.3': give a circuit, or a list"),
+        (lambda m: sg.ablate(["0.mlp_out"]), "node '0.mlp_out': not"),
+        (lambda m: sg.ablate(3), "nodes 3: give a circuit, or a list"),
+        (lambda m: sg.keep([(0, "mlp_out", 3)]), "keep .*: give a circuit"),
+        (lambda m: m.run("x", sg.ablate([(99, "mlp_out", 3)])), r"node \(99, 'mlp_out', 3\): layers .* are 0 to"),
+        (lambda m: m.run("x", sg.steer([(0, "resid_final", 3)], 1.0)), r"node \(0, 'resid_final', 3\): layers"),
+        (lambda m: m.run("x", sg.steer([(0, "mlp_out", 99999)], 1.0)), "'mlp_out', 99999.: channels there are 0 to"),
+        (lambda m: m.run("x", sg.ablate([(0, "mlp_out", 3)], {})), "values of mlp_out are missing"),
+        (lambda m: m.run("x", sg.ablate([(0, "mlp_out", 3)], {"mlp_out": np.zeros(9)})), r"mlp_out are \(9,\); give"),
+        (lambda m: m.run("x = 1", sg.patch([(0, "mlp_out", 3)], m.run("x", record=["mlp_out"]))), "as many tokens"),
+        (lambda m: m.run("x", foreign(m)), "not a tap; sg.ablate"),
+        (
+            lambda m: m.run("x", sg.ablate(foreign(m, n_layer=99))),
+            "circuit t .* does not fit this model: its values of",
+        ),
+        (lambda m: m.run("x", sg.keep(foreign(m, d_mlp=7))), "does not fit this model: its values of mlp_neuron are"),
+        (lambda m: m.evaluate([PAIR], foreign(m, d_model=7)), "does not fit this model: its values of"),
+        (
+            lambda m: m.evaluate([PAIR], dataclasses.replace(foreign(m), nodes=(sg.Node(0, "mlp_out", 99999),))),
+            "the model has no node 0.mlp_out.99999",
+        ),
+        (lambda m: m.evaluate([PAIR], dataclasses.replace(foreign(m), shift=((99999, 0.5),))), "no token 99999"),
+        (lambda m: m.evaluate([PAIR[:2]]), "not a .prompt, answer, foil.; give a list"),
+        (lambda m: m.evaluate(PAIR), '"x = \'hello": not a .prompt, answer, foil.; give a list'),
+        (lambda m: m.evaluate([(*PAIR, "rest")]), "each of three texts"),
+        (lambda m: m.evaluate([{"prompt": "x", "answer": "y"}]), "each of three texts"),
+        (lambda m: m.evaluate(5), "no prompts to evaluate"),
+        (lambda m: m.evaluate(Path("nowhere.jsonl")), "nowhere.jsonl"),
+        (lambda m: m.run(np.zeros((1, 2, 3), int)), r"prompts: int64 of shape \(1, 2, 3\); give"),
+        (lambda m: m.run(np.array([1.7, 2.2])), "prompts: float64 .* whole token ids"),
+        (lambda m: m.run(np.array([2**32 + 5])), "token ids 4294967301 to"),
+        (lambda m: m.run(b"x"), "prompts: b'x': give a text"),
+        (lambda m: m.run([[1, 2]]), "prompts: ..1, 2..: give a text"),
+        (lambda m: m.run(5), "prompts: 5: give a text"),
+        (lambda m: m.run("x").most_likely(5), "prompt 5: the run has 1, counted from 0; .* `count`"),
+        (lambda m: sg.open(5), "open=5: give a folder, or a name from laptop"),
+        (lambda m: sg.open(None), "open=None: give a folder"),
+    ],
+)
+def test_what_does_not_fit_the_model_gets_one_line(laptop: sg.Model, call: Any, message: str) -> None:
+    with pytest.raises(sg.InputError, match=message) as caught:
+        call(laptop)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_forms_of_the_same_input(laptop: sg.Model, tmp_path: Path) -> None:
+    """Nodes by their keys, one site, rows as a file has them, the path of a file."""
+    by_key = laptop.run("x = 1", sg.ablate(["0.mlp_out.3"]), record="mlp_out")
+    as_tuple = laptop.run("x = 1", sg.ablate([(0, "mlp_out", np.int64(3))]), record=["mlp_out"])
+    np.testing.assert_array_equal(by_key.logits, as_tuple.logits)
+    assert set(by_key.activations) == set(as_tuple.activations)
+    rows = [{"prompt": f"x{i} = {q}hello", "answer": q, "foil": f} for i in range(32) for q, f in ("'\"", "\"'")]
+    as_rows = laptop.evaluate(rows[:2])
+    expected = laptop.evaluate([(row["prompt"], row["answer"], row["foil"]) for row in rows[:2]])
+    np.testing.assert_array_equal(as_rows.logits, expected.logits)
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    of_path, of_name = laptop.evaluate(tmp_path / "pairs.jsonl"), laptop.evaluate(str(tmp_path / "pairs.jsonl"))
+    np.testing.assert_array_equal(of_path.logits, of_name.logits)
+
+
+def test_a_circuit_of_the_same_sizes_runs(laptop: sg.Model) -> None:
+    """Whichever weights it was found in."""
+    circuit = foreign(laptop)
+    assert np.isfinite(laptop.run("x", sg.keep(circuit), sg.ablate(circuit)).logits).all()
+    assert np.isfinite(laptop.evaluate([PAIR], circuit).task_loss)

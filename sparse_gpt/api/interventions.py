@@ -1,6 +1,9 @@
 """Taps that change what nodes do: ablate them, keep only a circuit, patch in another run, steer."""
 
+import dataclasses
+import operator
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +11,51 @@ import numpy as np
 
 from sparse_gpt.api.runs import Run
 from sparse_gpt.circuits.circuit import Circuit
-from sparse_gpt.model.taps import Tap
+from sparse_gpt.config import NODE_SITES, ModelConfig
+from sparse_gpt.errors import InputError
+from sparse_gpt.model.taps import OBSERVED, Tap
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.records import Node
 
-Nodes = Iterable[Node | tuple[int, str, int]]  # (layer, site, channel)
+Nodes = Iterable[Node | tuple[int, str, int] | str]  # (layer, site, channel), or "layer.site.channel"
+
+FINAL = ("resid_final", "final_norm")  # after the last block: the model calls them with the number of layers
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeTap:
+    """A tap that knows what it changes: a tap is not called for a layer that the model does not have, so that a run
+    must compare its nodes with the model.
+
+    Attributes:
+        tap: what it does.
+        nodes: that it changes, or that its circuit holds.
+        circuit: that they were given as.
+    """
+
+    tap: Tap
+    nodes: tuple[Node, ...]
+    circuit: Circuit | None = None
+
+    def __call__(self, site: str, layer: int, x: jax.Array) -> jax.Array:
+        return self.tap(site, layer, x)
+
+    def require_fit(self, model: ModelConfig) -> None:
+        """InputError if the circuit does not fit, or a node is in a layer that the model does not have."""
+        if self.circuit is not None:
+            self.circuit.require_fit(model)
+        for node in self.nodes:
+            last = node.site in FINAL
+            if (node.layer != model.n_layer) if last else (node.layer >= model.n_layer):
+                layers = str(model.n_layer) if last else f"0 to {model.n_layer - 1}"
+                raise InputError(f"node {tuple(node)}: layers of {node.site} in this model are {layers}")
 
 
 def ablate(nodes: "Nodes | Circuit", values: Mapping[str, np.ndarray] | None = None) -> Tap:
     """A tap that replaces nodes by constants at every token.
 
     Args:
-        nodes: (layer, site, channel) each; or a circuit, for its nodes and its ablation values.
+        nodes: (layer, site, channel) or "layer.site.channel" each; or a circuit, for its nodes and its ablation values.
         values: site -> (n_layer, width), such as `Model.node_means()`; default: the circuit's, else zeros.
 
     Examples:
@@ -32,20 +68,28 @@ def ablate(nodes: "Nodes | Circuit", values: Mapping[str, np.ndarray] | None = N
         values = nodes.values
 
     def constant(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
-        return 0.0 if values is None else jnp.asarray(values[site][layer][channels], x.dtype)
+        if values is None:
+            return 0.0
+        shape = np.shape(values[site]) if site in values else ()
+        if len(shape) != 2 or layer >= shape[0] or shape[1] != x.shape[-1]:
+            found = f"are {shape}" if shape else "are missing"
+            raise InputError(f"values of {site} {found}; give (layers, {x.shape[-1]}), as Model.node_means() does")
+        return jnp.asarray(values[site][layer][channels], x.dtype)
 
     return _at(nodes, constant)
 
 
 def keep(circuit: Circuit) -> Tap:
-    """A tap that replaces every node outside a circuit by its ablation value. Edges that were pruned still act: for
-    losses of the circuit as it is, see `Model.evaluate`.
+    """A tap that replaces every node outside a circuit by its ablation value. Edges that were pruned still act, and
+    norms are live where the circuit's are frozen: for losses of the circuit as it is, see `Model.evaluate`.
 
     Examples:
         >>> circuit = model.circuit("single_double_quote")
         >>> model.run("x = 'hello", sg.keep(circuit)).logits.shape[0]
         1
     """
+    if not isinstance(circuit, Circuit):
+        raise InputError(f"keep {circuit!r:.80}: give a circuit, such as model.circuit(TASK)")
     inside: dict[tuple[str, int], set[int]] = {}
     for node in circuit.nodes:
         inside.setdefault((node.site, node.layer), set()).add(node.channel)
@@ -57,7 +101,7 @@ def keep(circuit: Circuit) -> Tap:
         opened[sorted(inside.get((site, layer), ()))] = True
         return jnp.where(opened, x, jnp.asarray(circuit.values[site][layer], x.dtype))
 
-    return tap
+    return NodeTap(tap, circuit.nodes, circuit)
 
 
 def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
@@ -75,7 +119,13 @@ def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
     """
 
     def other(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
-        return jnp.asarray(source[site, layer][..., channels], x.dtype)
+        found = source[site, layer]
+        if found.shape != x.shape:
+            raise InputError(
+                f"patch: {site} of layer {layer} is {found.shape} in the source run, {x.shape} in this one; "
+                "run both on as many prompts of as many tokens"
+            )
+        return jnp.asarray(found[..., channels], x.dtype)
 
     return _at(nodes, other)
 
@@ -92,16 +142,47 @@ def steer(nodes: "Nodes | Circuit", amount: float) -> Tap:
     return _at(nodes, lambda site, layer, channels, x: x[..., channels] + amount)
 
 
-def _at(nodes: "Nodes | Circuit", value: Callable[[str, int, np.ndarray, jax.Array], Leaf]) -> Tap:
+def _at(nodes: "Nodes | Circuit", value: Callable[[str, int, np.ndarray, jax.Array], Leaf]) -> NodeTap:
     """A tap that puts ``value(site, layer, channels, x)`` in the place of nodes."""
+    circuit = nodes if isinstance(nodes, Circuit) else None
+    found = _nodes(nodes)
     places: dict[tuple[str, int], list[int]] = {}
-    for layer, site, channel in nodes.nodes if isinstance(nodes, Circuit) else nodes:
+    for layer, site, channel in found:
         places.setdefault((site, layer), []).append(channel)
 
     def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
         if (site, layer) not in places:
             return x
         channels = np.array(places[site, layer])
+        if channels.max() >= x.shape[-1]:  # JAX would write nothing, and say nothing
+            raise InputError(f"node {(layer, site, int(channels.max()))}: channels there are 0 to {x.shape[-1] - 1}")
         return x.at[..., channels].set(value(site, layer, channels, x))
 
-    return tap
+    return NodeTap(tap, found, circuit)
+
+
+def _nodes(given: "Nodes | Circuit") -> tuple[Node, ...]:
+    """InputError for what is no node of any model."""
+    if isinstance(given, Circuit):
+        return given.nodes
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"nodes {given!r:.80}: give a circuit, or a list of (layer, site, channel)")
+    return tuple(map(_node, given))
+
+
+def _node(given: Node | tuple[int, str, int] | str) -> Node:
+    number: Callable[[Any], int] = int if isinstance(given, str) else operator.index
+    try:
+        layer, site, channel = given.split(".") if isinstance(given, str) else given
+        node = Node(number(layer), site, number(channel))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"node {given!r:.80}: not (layer, site, channel), such as (0, 'mlp_out', 3); give a list of these"
+        ) from None
+    if node.site not in (*NODE_SITES, *OBSERVED):
+        raise InputError(
+            f"node {tuple(node)}: unknown site {site!r}; choose from {', '.join((*NODE_SITES, *OBSERVED))}"
+        )
+    if node.layer < 0 or node.channel < 0:
+        raise InputError(f"node {tuple(node)}: layers and channels are counted from 0")
+    return node

@@ -43,6 +43,7 @@ def measure(config: Config, params: Params, batch: TaskBatch, circuit: Circuit |
     if circuit is None:
         logits = bounded(np.asarray(_answer_logits(gated_model(config, params, empty(config.model)), batch)))
     else:
+        circuit.require_fit(config.model)
         prune = dataclasses.replace(config.prune, norm=circuit.norm)
         gated = gated_model(dataclasses.replace(config, prune=prune), params, circuit.values)
         tokens = np.array([token for token, _ in circuit.shift], np.int32)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored, tasks
+from sparse_gpt.api.interventions import NodeTap
 from sparse_gpt.api.losses import Losses, measure
 from sparse_gpt.api.runs import Run, run_model
 from sparse_gpt.circuits import keep_solved, storage
@@ -33,7 +34,7 @@ from sparse_gpt.training.run import train_on_corpus
 from sparse_gpt.workdir import Workdir
 
 Prompts = str | Sequence[str] | np.ndarray
-Pair = tuple[str, str, str]  # prompt, answer, foil
+Pair = tuple[str, str, str] | Mapping[str, str]  # prompt, answer, foil
 
 
 def open_model(name: str | Path, workdir: str | Path | None = None) -> "Model":
@@ -52,6 +53,8 @@ def open_model(name: str | Path, workdir: str | Path | None = None) -> "Model":
         >>> model.config.model.d_model
         192
     """
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"open={name!r}: give a folder, or a name from {', '.join(stored.names())}")
     path = Path(name).expanduser()
     if path.is_dir():
         return Model(path)
@@ -129,10 +132,11 @@ class Model(Workdir):
         Args:
             prompts: a text, several texts, or token ids (B, T).
             taps: what happens at the node sites, in this order: `ablate`, `keep`, `patch`, `steer`, or any tap.
-            record: node sites whose activations are kept, after the taps.
+            record: a node site, or several, whose activations are kept, after the taps.
 
         Raises:
-            InputError: an empty prompt, one longer than the model's context, or an unknown site.
+            InputError: an empty prompt, one longer than the model's context, an unknown site, or a tap for nodes that
+                the model does not have.
 
         Examples:
             >>> run = model.run("x = 'hello", record=["mlp_out"])
@@ -141,9 +145,14 @@ class Model(Workdir):
             >>> run["mlp_out", 0].shape[-1]
             192
         """
+        for tap in taps:
+            if not callable(tap):
+                raise InputError(f"{tap!r:.80}: not a tap; sg.ablate, sg.keep, sg.patch and sg.steer make one")
+            if isinstance(tap, NodeTap):
+                tap.require_fit(self.config.model)
         return run_model(self.model, self.params, self.tokenizer, prompts, chain(*taps) if taps else identity, record)
 
-    def sample(self, task: str, split: str = "heldout", pairs: int = 64, seed: int = 0) -> TaskBatch:
+    def sample(self, task: str | Path, split: str = "heldout", pairs: int = 64, seed: int = 0) -> TaskBatch:
         """Samples of a task in this model's tokens; rows 2 i and 2 i + 1 are a pair.
 
         Examples:
@@ -153,26 +162,27 @@ class Model(Workdir):
         """
         context = self.config.model.context
         with _input_errors():
-            return task_batch(tasks.sample(tasks.find(task), self.tokenizer, split, pairs, seed, context=context))
+            return task_batch(tasks.sample(tasks.find(str(task)), self.tokenizer, split, pairs, seed, context=context))
 
-    def evaluate(self, what: str | Sequence[Pair], circuit: Circuit | None = None) -> Losses:
+    def evaluate(self, what: str | Path | Sequence[Pair], circuit: Circuit | None = None) -> Losses:
         """Task loss, accuracy and the loss of every prompt, of the model or of a circuit in it.
 
         Args:
-            what: name of a task, or a file of pairs: its held-out samples, or prompts with answer and foil.
+            what: name of a task, or a file of pairs: its held-out samples; or a list of (prompt, answer, foil), or of
+                dicts with these keys.
             circuit: with it, the circuit's losses; else the model's.
 
         Raises:
-            InputError: an answer or a foil is not one token after its prompt.
+            InputError: an answer or a foil is not one token after its prompt; the circuit does not fit this model.
 
         Examples:
             >>> model.evaluate([("x = 'hello", "'", '"'), ('x = "hello', '"', "'")]).accuracy
             1.0
         """
-        batch = self.sample(what) if isinstance(what, str) else self._pairs(what)
+        batch = self.sample(what) if isinstance(what, str | Path) else self._pairs(what)
         return measure(self.config, self.params, batch, circuit)
 
-    def problem(self, task: str | Sequence[str], **settings: object) -> Problem:
+    def problem(self, task: str | Path | Sequence[str | Path], **settings: object) -> Problem:
         """What a circuit is searched on; its stages can be called one by one, see circuits/pipeline.py.
 
         Args:
@@ -187,7 +197,9 @@ class Model(Workdir):
         searched = self._with(settings)
         return Problem.build(searched, _samples(searched, _find_tasks(task)), searched.pretraining_activations())
 
-    def find_circuit(self, task: str | Sequence[str], *, progress: bool = True, **settings: object) -> FoundCircuit:
+    def find_circuit(
+        self, task: str | Path | Sequence[str | Path], *, progress: bool = True, **settings: object
+    ) -> FoundCircuit:
         """Searches the circuit of a task, saves it in the workdir's circuits/TASK/, and returns it; one that is there
         for the same weights and settings is returned at once.
 
@@ -252,14 +264,23 @@ class Model(Workdir):
 
     def _pairs(self, pairs: Sequence[Pair]) -> TaskBatch:
         """Prompts of one's own as a batch."""
-        if not pairs:
+        samples = [_sample(pair) for pair in pairs] if isinstance(pairs, Iterable) else []
+        if not samples:
             raise InputError("no prompts to evaluate; give (prompt, answer, foil) at least once")
         with _input_errors():
-            encoded = tasks.encode_samples([tasks.Sample(*pair) for pair in pairs], self.tokenizer)
+            encoded = tasks.encode_samples(samples, self.tokenizer)
         shortest, longest, context = encoded.lengths.min(), encoded.lengths.max(), self.config.model.context
         if shortest < 1 or longest > context:
             raise InputError(f"prompts of {shortest} to {longest} tokens; the model takes 1 to its context, {context}")
         return task_batch(encoded)
+
+
+def _sample(pair: object) -> tasks.Sample:
+    """A prompt of one's own. InputError unless it is three texts."""
+    texts = [pair.get(name) for name in ("prompt", "answer", "foil")] if isinstance(pair, Mapping) else pair
+    if isinstance(texts, str) or not isinstance(texts, Iterable) or [isinstance(t, str) for t in texts] != [True] * 3:
+        raise InputError(f"{pair!r:.80}: not a (prompt, answer, foil); give a list of such, each of three texts")
+    return tasks.Sample(*texts)
 
 
 def _samples(model: Model, chosen: Sequence[tasks.AnyTask]) -> TaskSamples:
@@ -273,10 +294,10 @@ def _samples(model: Model, chosen: Sequence[tasks.AnyTask]) -> TaskSamples:
     return share(found) if len(found) > 1 else next(iter(found.values()))
 
 
-def _find_tasks(names: str | Sequence[str]) -> list[tasks.AnyTask]:
+def _find_tasks(names: str | Path | Sequence[str | Path]) -> list[tasks.AnyTask]:
     """Tasks by name, or files of pairs. InputError for what is neither, or for none."""
     with _input_errors():
-        return tasks.select(names if isinstance(names, str) else ",".join(names))
+        return tasks.select(str(names) if isinstance(names, str | Path) else ",".join(map(str, names)))
 
 
 @contextlib.contextmanager

@@ -43,6 +43,9 @@ class Run:
 
     def probabilities(self, prompt: int = 0) -> np.ndarray:
         """(V,) of the token that follows a prompt."""
+        count = len(self.lengths)
+        if prompt not in range(-count, count):
+            raise InputError(f"prompt {prompt!r}: the run has {count}, counted from 0; how many tokens is `count`")
         logits = self.logits[prompt, self.lengths[prompt] - 1].astype(np.float64)
         shares = np.exp(logits - logits.max())
         return shares / shares.sum()
@@ -63,7 +66,7 @@ def run_model(
     record: Iterable[str],
 ) -> Run:
     """See `Model.run`."""
-    sites, context = tuple(record), model.config.context
+    sites, context = (record,) if isinstance(record, str) else tuple(record), model.config.context
     unknown = [site for site in sites if site not in (*NODE_SITES, *OBSERVED)]
     if unknown:
         raise InputError(f"record: unknown site {unknown[0]!r}; choose from {', '.join((*NODE_SITES, *OBSERVED))}")
@@ -75,7 +78,7 @@ def run_model(
         raise InputError(f"{found}; the model takes 1 to its context, {context}")
     if tokens.min() < 0 or tokens.max() >= model.config.vocab_size:
         raise InputError(f"token ids {tokens.min()} to {tokens.max()}; the vocabulary has {model.config.vocab_size}")
-    time = tokens.shape[1]
+    tokens, time = tokens.astype(np.int32), tokens.shape[1]
     padded = np.pad(tokens, ((0, 0), (0, min(context, -(-time // BUCKET) * BUCKET) - time)))
     store: dict[tuple[str, int], jax.Array] = {}
     logits = apply(model, params, padded, tap=chain(_first(time, tap), recorder(store, sites)))
@@ -93,11 +96,18 @@ def _first(time: int, tap: Tap) -> Tap:
 
 
 def _tokens(prompts: str | Sequence[str] | np.ndarray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """(B, T) ids and (B,) lengths."""
-    if isinstance(prompts, np.ndarray):
-        ids = np.atleast_2d(prompts).astype(np.int32)
+    """(B, T) ids, of any whole type, and (B,) lengths."""
+    if isinstance(prompts, np.ndarray | jax.Array):
+        ids = np.atleast_2d(prompts)
+        if ids.ndim != 2 or ids.dtype.kind not in "iu":
+            raise InputError(
+                f"prompts: {ids.dtype} of shape {ids.shape}; give whole token ids (T,) or (B, T), or texts"
+            )
         return ids, np.full(len(ids), ids.shape[1], np.int32)
-    rows = [tokenizer.encode(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+    texts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"prompts: {prompts!r:.80}: give a text, a list of texts, or token ids in an array (B, T)")
+    rows = [tokenizer.encode(text) for text in texts]
     lengths = np.array([len(row) for row in rows], np.int32)
     tokens = np.zeros((len(rows), lengths.max(initial=0)), np.int32)
     for target, row in zip(tokens, rows, strict=True):
