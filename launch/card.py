@@ -20,7 +20,11 @@ def define_flags() -> None:
     cli.define_workdir()
     stored.define_init_from()
     flags.DEFINE_string(
-        "task", None, "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit.", required=True
+        "task",
+        None,
+        "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit; all: every circuit of the "
+        "twenty tasks that is there.",
+        required=True,
     )
     flags.DEFINE_list("rows", [], "Rows to measure; others that are in the card already stay (default: see above).")
     flags.DEFINE_bool("full", False, "All rows, also those that search again.")

@@ -18,7 +18,11 @@ def define_flags() -> None:
     """The flags of this script."""
     cli.define_workdir()
     flags.DEFINE_string(
-        "task", None, "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit.", required=True
+        "task",
+        None,
+        "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit; all: every circuit of the "
+        "twenty tasks that is there.",
+        required=True,
     )
 
 

@@ -18,7 +18,10 @@ def define_flags() -> None:
     cli.define_workdir()
     stored.define_init_from()
     flags.DEFINE_string(
-        "task", "", "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit. All without."
+        "task",
+        "",
+        "Task, file of own pairs, or comma list of these; TASK+TASK for a shared circuit. Without, or as all: every "
+        "circuit of the twenty tasks that is there.",
     )
     flags.DEFINE_bool(
         "gallery", False, "One file with all these circuits and the minimal ones inside them: circuits/gallery.html."

@@ -62,9 +62,18 @@ def select(names: str, every: str = "all") -> list[AnyTask]:
 
 
 def select_circuits(names: str) -> list[list[AnyTask]]:
-    """The tasks of each circuit in a comma-separated list; those that share one stand as TASK+TASK. TaskError as of
-    `select`."""
-    return [[task for name in circuit.split("+") for task in select(name)] for circuit in names.split(",")]
+    """The tasks of each circuit in a comma-separated list; those that share one stand as TASK+TASK. None for the word
+    `all`: which circuits there are, the workdir knows.
+
+    Raises:
+        TaskError: a name that is not a task, a file that is none, or an empty list.
+    """
+    if names.strip() == "all":
+        return []
+    circuits = [circuit.split("+") for circuit in map(str.strip, names.split(",")) if circuit]
+    if not circuits or not all(name.strip() for circuit in circuits for name in circuit):
+        raise TaskError(f"no task named in {names!r}; {_choice('all')}")
+    return [[find(name.strip()) for name in circuit] for circuit in circuits]
 
 
 def require_variant(chosen: list[AnyTask], variant: str) -> None:
@@ -79,6 +88,8 @@ def find(name: str, every: str = "all") -> AnyTask:
     """One task: an entry of the table, or a file of pairs, known by its dot or slash. TaskError if it is neither."""
     if name in TASKS:
         return TASKS[name]
+    if name == every:
+        raise TaskError(f"{every} stands alone, not beside other tasks; {_choice(every)}")
     if "." in name or os.sep in name:
         return own.load(name, tuple(TASKS))
     raise TaskError(f"unknown task {name!r}; {_choice(every)}")

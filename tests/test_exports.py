@@ -10,9 +10,10 @@ import jsonschema
 import pytest
 
 from sparse_gpt.circuits import storage
+from sparse_gpt.drawing.graph import build_graph
 from sparse_gpt.errors import InputError
 from sparse_gpt.exports import export_circuit
-from sparse_gpt.exports.attribution_graph import AttributionGraph
+from sparse_gpt.exports.attribution_graph import AttributionGraph, attribution_graph
 from sparse_gpt.records import Labels, converted, read_circuit
 from sparse_gpt.report import CircuitDrawing, build_report
 from tests import report_workdirs as workdirs
@@ -116,11 +117,24 @@ ATTRIBUTION_GRAPHS = jsonschema.Draft7Validator(
 )
 
 
+def test_groups_of_attribution_graphs_hold_nodes_of_the_file(folder: Path) -> None:
+    """Of a node that nothing is linked to at a position nothing is written, also not as a member of a group."""
+    place = folder / "circuits" / TASK
+    circuit = read_circuit(place).circuit
+    labels(folder, nodes=[], groups=[{"name": "all", "nodes": [list(entry.node) for entry in circuit.nodes]}])
+    files = read_circuit(place)
+    assert files.traces is not None
+    graph = build_graph(files.circuit, files.traces, D_HEAD)
+    for sample in range(len(files.traces.samples)):
+        found = attribution_graph(graph, files.circuit, files.traces, files.labels, "run", sample)
+        assert set(found["qParams"]["pinnedIds"]) <= {node["node_id"] for node in found["nodes"]}
+
+
 def test_attribution_graphs_are_as_other_programs_read_them(folder: Path, tmp_path: Path) -> None:
     labels(folder)
     files = read_circuit(folder / "circuits" / TASK)
-    export_circuit(files, D_HEAD, "run", tmp_path)
-    tree = json.loads((tmp_path / "attribution_graph.json").read_text(encoding="utf-8"))
+    export_circuit(files, D_HEAD, "run", tmp_path / "out")
+    tree = json.loads((tmp_path / "out" / "attribution_graph.json").read_text(encoding="utf-8"))
     assert not list(ATTRIBUTION_GRAPHS.iter_errors(tree))
     unnamed = {**tree, "nodes": [{**tree["nodes"][0], "clerp": None}], "links": [{"source": "a", "target": "b"}]}
     assert len(list(ATTRIBUTION_GRAPHS.iter_errors(unnamed))) == 2
@@ -185,10 +199,57 @@ def test_the_script_and_what_it_refuses(folder: Path, tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert "no such circuit; there are: bracket_counting, single_double_quote" in wrong.stderr
     assert not (tmp_path / "b").exists()
+    for several in ("bracket_counting,single_double_quote", "all", ","):
+        one = launch_here("export", f"--workdir={folder}", f"--task={several}", f"--output={tmp_path / 'b'}")
+        assert (one.returncode, one.stderr.count("\n")) == (2, 1)
+        assert f"--task={several}: name one circuit" in one.stderr
     (folder / "circuits" / TASK / "labels.json").write_text('{"format": "sparse_gpt.labels/1"}')
     broken = launch_here("export", f"--workdir={folder}", f"--task={TASK}", f"--output={tmp_path / 'c'}")
     assert broken.returncode == 2
     assert len(broken.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("pairs", "my/pairs.jsonl"),
+        ("pairs", "pairs.CSV,"),
+        ("pairs+bracket_counting", "b/pairs.csv+bracket_counting"),
+        ("a.csv", "a.csv"),
+        ("a.csv", "my+own/a.csv.jsonl"),
+    ],
+)
+def test_a_circuit_of_a_file_is_found_by_the_file(folder: Path, tmp_path: Path, name: str, task: str) -> None:
+    (folder / "circuits" / TASK).rename(folder / "circuits" / name)
+    done = launch_here("export", f"--workdir={folder}", f"--task={task}", f"--output={tmp_path / 'a'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a/nodes.csv").exists()
+
+
+def test_a_folder_that_holds_anything_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    place = folder / "circuits" / TASK
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    done = launch_here("export", f"--workdir={folder}", f"--task={TASK}", f"--output={place}")
+    assert done.returncode == 2
+    assert f"--output={place}: is there already and not empty; choose a new folder" in done.stderr
+    with pytest.raises(InputError, match="not empty"):
+        export_circuit(read_circuit(place), D_HEAD, "run", place)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    done = launch_here("export", f"--workdir={folder}", f"--task={TASK}", f"--output={tmp_path / 'empty'}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_export_that_fails_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "circuit.svg":
+            raise OSError(28, "No space left on device")
+        path.write_bytes(data)
+
+    monkeypatch.setattr("sparse_gpt.exports.files.write_atomic", full)
+    with pytest.raises(InputError, match=r"circuit\.svg: cannot be written"):
+        export_circuit(read_circuit(folder / "circuits" / TASK), D_HEAD, "run", tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
 
 
 def test_names_outlive_a_new_search(tmp_path: Path) -> None:

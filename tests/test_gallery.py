@@ -14,6 +14,7 @@ from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.model import build
+from sparse_gpt.page import every_circuit
 from sparse_gpt.page.gallery import _name_of
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
@@ -147,6 +148,26 @@ def test_the_gallery_has_no_twin(run: Workdir) -> None:
 def test_a_gallery_needs_circuits(run: Workdir, tmp_path: Path) -> None:
     folder = tmp_path / "none"
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("circuits"))
-    done = launch_here("page", f"--workdir={folder}", "--gallery")
-    assert done.returncode == 2
-    assert "launch.prune" in done.stderr
+    for flag in ("--gallery", "--gallery=false", "--task=all"):
+        done = launch_here("page", f"--workdir={folder}", flag)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"{folder}: has no circuits; find some with python -m launch.prune --workdir={folder}" in done.stderr
+    assert not (folder / "circuits").exists()
+
+
+@pytest.mark.parametrize("script", ["page", "card", "formation"])
+def test_all_circuits_are_those_that_are_there(run: Workdir, tmp_path: Path, script: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    flags = ["--gallery"] if script == "page" else []
+    done = launch_here(script, f"--workdir={folder}", "--task=all", *flags)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "are of files of pairs; name the files, as --task=FILE.jsonl" in done.stderr
+    for name in ("for_while", "else_elif+var_if"):
+        (folder / "circuits" / name).mkdir()
+        (folder / "circuits" / name / "circuit.json").write_text("{}")
+    found = [[task.name for task in members] for members in every_circuit(folder)]
+    assert found == [["else_elif", "var_if"], ["for_while"]]
+    done = launch_here(script, f"--workdir={folder}", "--task=all", *flags)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{folder / 'circuits/else_elif+var_if'}/" in done.stderr, "the first of them is read"

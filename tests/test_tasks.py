@@ -15,10 +15,14 @@ import pytest
 from sparse_gpt import tasks
 from sparse_gpt.data import idioms
 from sparse_gpt.data.tokenizer import Tokenizer, train_tokenizer
+from sparse_gpt.evaluation import tasks_solved
+from sparse_gpt.records import Evaluation
+from sparse_gpt.records.run import TaskRow
 from sparse_gpt.tasks import SPLITS, TASKS, VARIANTS, Pair, Sample, Task, TaskError, Template
 from sparse_gpt.tasks.randomness import Randomness
 from sparse_gpt.tasks.template import _CONTEXT_LINES, sides
 from sparse_gpt.tasks.words import VOCABULARY
+from tests import circuits_model as toy
 
 NAMES = """
 single_double_quote bracket_counting set_or_string set_or_string_fixedvarname final_kwarg class_init with_as
@@ -415,6 +419,46 @@ def test_select() -> None:
         tasks.select("for_while,for")
     with pytest.raises(TaskError, match="no task named"):
         tasks.select(" ,")
+    with pytest.raises(TaskError, match=r"^all stands alone, not beside other tasks; choose all, or some of"):
+        tasks.select("all,for_while")
+
+
+def test_select_circuits() -> None:
+    def names(text: str) -> list[list[str]]:
+        return [[task.name for task in circuit] for circuit in tasks.select_circuits(text)]
+
+    assert names("for_while") == names(" for_while, ,") == [["for_while"]]
+    assert names("for_while+var_if, class_init") == [["for_while", "var_if"], ["class_init"]]
+    assert names("all") == []
+    for none in ("", ",", "for_while+", "a,+"):
+        with pytest.raises(TaskError, match="no task named in"):
+            names(none)
+    for several in ("all,for_while", "for_while+all"):
+        with pytest.raises(TaskError, match=r"^all stands alone, not beside other tasks; choose all, or some of"):
+            names(several)
+
+
+def test_a_shifted_variant_that_is_too_long_costs_no_main_loss(
+    tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def evaluated(context: int) -> TaskRow:
+        config = toy.config(0.25, vocab_size=tokenizer.vocab_size, context=context)
+        (row,) = tasks_solved.evaluate(config, toy.params(config, 1), tokenizer, ["for_while"]).tasks
+        return row
+
+    task = TASKS["for_while"]
+    main, shifted = (
+        int(tasks.sample(task, tokenizer, "heldout", tasks_solved.PAIRS, 0, variant).lengths.max())
+        for variant in ("main", "shifted")
+    )
+    assert main < shifted
+    row = evaluated(main)
+    assert row.task_loss is not None
+    assert (row.reason, row.shifted_task_loss, row.shifted_accuracy) == (None, None, None)
+    assert "shifted samples left out: task for_while: " in capsys.readouterr().out
+    assert "of 1 tasks" in tasks_solved.summary(Evaluation(tasks=(row,)))
+    assert evaluated(shifted).shifted_task_loss is not None
+    assert "exceed the model's context" in (evaluated(main - 1).reason or "")
 
 
 def test_prompts_longer_than_the_context_are_refused(tokenizer: Tokenizer) -> None:

@@ -102,6 +102,7 @@ def test_tasks_that_the_tokenizer_cannot_express(folder: Path, tmp_path: Path) -
     ("arguments", "message"),
     [
         (["--tokenizer={}/tokenizer", "--task=fur_while"], "error: unknown task 'fur_while'; choose all"),
+        (["--tokenizer={}/tokenizer", "--task=all,pairs.jsonl"], "error: all stands alone, not beside other tasks"),
         (["--task=for_while"], "error: give either --tokenizer=DIR"),
         (["--tokenizer={}/nothing"], "no tokenizer there"),
         (["--workdir={}", "--task=for_while", "--export={}/no/folder.jsonl"], "not a file in an existing folder"),

@@ -6,6 +6,7 @@ from sparse_gpt.circuits.evidence.card.card import ROWS, rows_of, select_rows
 from sparse_gpt.circuits.summary import describe_card
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import searched_samples
+from sparse_gpt.page import every_circuit
 from sparse_gpt.tasks import AnyTask
 from sparse_gpt.workdir import Workdir
 
@@ -13,11 +14,12 @@ from .. import stored
 
 
 def main(chosen: list[list[AnyTask]]) -> None:
-    """Judges the circuit of each task, or of several that share one, prints its card and writes it."""
+    """Judges the circuit of each task, or of several that share one (all that are there, if none is `chosen`), prints
+    its card and writes it."""
     rows = rows_asked()
     with stored.workdir() as folder:
         run = Workdir(folder)
-        for members in chosen:
+        for members in chosen or every_circuit(folder):
             workdir, samples, place = searched_samples(run, members)
             card = workdir.judge_circuit(samples, rows)
             print("\n".join([f"{card.task}:", *describe_card(card), f"  -> {place / 'card.json'}"]))

@@ -8,6 +8,7 @@ from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.errors import InputError
 from sparse_gpt.exports.attribution_graph import attribution_graph
 from sparse_gpt.exports.tables import edge_table, graphml, node_table
+from sparse_gpt.folders import Snapshot
 from sparse_gpt.io import write_atomic
 from sparse_gpt.records import CircuitFiles
 
@@ -19,10 +20,11 @@ def export_circuit(files: CircuitFiles, d_head: int, model: str, output: Path) -
       files: of the circuit.
       d_head: channels per head.
       model: the name that the attribution graph gives to the model.
-      output: the folder, which is made.
+      output: the folder, which is made; it may be there if it is empty.
 
-    Returns the paths. InputError if they cannot be written.
+    Returns the paths. InputError if they cannot be written, or the folder holds anything; it is as before then.
     """
+    require_new(output)
     graph = build_graph(files.circuit, files.traces, d_head)
     texts = {
         "nodes.csv": node_table(graph, files.labels),
@@ -33,13 +35,24 @@ def export_circuit(files: CircuitFiles, d_head: int, model: str, output: Path) -
     if files.traces and files.traces.samples:
         tree = attribution_graph(graph, files.circuit, files.traces, files.labels, model)
         texts["attribution_graph.json"] = json.dumps(tree, indent=1) + "\n"
-    paths = []
-    for name, text in texts.items():
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            write_atomic(output / name, text.encode("utf-8", "replace"))
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror}); give a folder that can"
-            raise InputError(f"{output / name}: {reason}") from error
-        paths.append(output / name)
-    return paths
+    before = Snapshot(output)
+    try:
+        return [_write(output / name, text) for name, text in texts.items()]
+    except BaseException:
+        before.restore()  # or the next attempt would find a folder that is not empty
+        raise
+
+
+def require_new(output: Path) -> None:
+    """InputError if a folder to export to holds anything, for that might be replaced."""
+    if output.is_dir() and any(output.iterdir()):
+        raise InputError(f"--output={output}: is there already and not empty; choose a new folder")
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give a folder that can") from error
+    return path
