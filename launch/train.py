@@ -22,7 +22,9 @@ def define_flags() -> None:
     cli.define_path("batches", "An .npy of token ids (steps, batch, time + 1) to train on instead of a corpus.")
     flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Short for --config.train.dtype.")
     cli.define_path("params_out", "Write the parameters, under the reference's names, to this .npz file ...")
-    flags.DEFINE_integer("params_at", None, "... after this many steps (default: at the end).", lower_bound=0)
+    flags.DEFINE_integer(
+        "params_at", None, "... after this many steps; 0: the initial ones (default: at the end).", lower_bound=0
+    )
     cli.define_distributed()
 
 

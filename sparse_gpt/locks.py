@@ -126,7 +126,9 @@ def _take(folder: Path) -> int | None:
             os.close(file)  # the holder before us has just removed it
         except BlockingIOError as error:
             os.close(file)
-            if _holder(folder).get("pid") == str(os.getppid()):
+            holder = _holder(folder)
+            # On shared storage, a process of another host may have the number of this one's parent.
+            if (holder.get("pid"), holder.get("host")) == (str(os.getppid()), socket.gethostname()):
                 return None
             if attempt > 2:  # a reader holds it for a moment, see `refuse_while_written`
                 raise InputError(_refusal(folder)) from error

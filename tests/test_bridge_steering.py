@@ -137,6 +137,12 @@ def test_candidates_are_ranked_by_difference_times_importance(models: Models, sa
         steering.steer(own, "x", nodes[2], 0)
 
 
+def test_a_place_is_of_a_channel_that_is_there(models: Models) -> None:
+    assert steering.place(models.bridged, (0, "attn_in", WIDTH - 1)) == Place(0, 0, "attn_in")
+    for node in ((0, "attn_in", -1), (0, "mlp_in", WIDTH), (-1, "attn_in", 0), (1, "attn_in", 0), (0, "attn_q", 0)):
+        assert steering.place(models.bridged, node) is None, node
+
+
 def test_pairs_of_different_length_are_left_out(samples: TaskBatch) -> None:
     uneven = samples._replace(positions=np.array([7, 6, 5, 5, 6, 7], np.int32))
     np.testing.assert_array_equal(steering.comparable(uneven, "x").tokens, samples.tokens[2:4])

@@ -73,7 +73,12 @@ def train(workdir: Path, objective: training.BridgeObjective, stop_after: int = 
     """The loop on one device; an error ends it after `stop_after` steps."""
     mesh = sharding.make_mesh(config(), jax.devices()[:1])
     batches = run.given_batches(TOKENS, mesh)
-    options: dict[str, Any] = {"mesh": mesh, "progress": False, "objective": objective, "at_step": after(stop_after)}
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "progress": False,
+        "objective": objective,
+        "at_step": after(stop_after or None),
+    }
     with pytest.raises(BrokenOffError) if stop_after else contextlib.nullcontext():
         loop.train(config(), workdir, batches, **options)
 

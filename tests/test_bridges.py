@@ -11,9 +11,10 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
-from sparse_gpt.bridges import boundaries, mixtures, objective
+from sparse_gpt.bridges import boundaries, mixtures, models, objective
 from sparse_gpt.bridges.boundaries import Groups, Pair, boundary_map
 from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction
+from sparse_gpt.bridges.dense import check_pair
 from sparse_gpt.bridges.objective import Bridged, Terms
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
@@ -208,3 +209,33 @@ def test_boundaries_are_joined_one_to_one_by_default() -> None:
     assert boundary_map((), 2, 2) == tuple(Pair(i, i) for i in range(5))
     with pytest.raises(InputError, match=r"bridge\.sampled=6: there are only 5"):
         boundaries.groups(5, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, (0.0, 0.001)),
+        ({"anneal_start": 0.2}, (0.2, 0.5)),
+        ({"anneal_start": 0.0005}, (0.0005, 0.001)),
+        ({"anneal_stop": 0.3}, (0.0, 0.3)),
+        ({"anneal_start": 0.2, "anneal_stop": 0.3}, (0.2, 0.3)),
+    ],
+    ids=str,
+)
+def test_a_sparse_model_does_not_anneal_unless_the_user_says_when(
+    given: dict[str, float], wanted: tuple[float, float]
+) -> None:
+    chosen = {f"sparsity.{name}": value for name, value in given.items()}
+    config = configs.replace(presets.preset("bridge_laptop"), {"sparsity.anneal_stop": 0.5} | chosen)
+    found = configs.validate(models.start_at_target_density(config, chosen))
+    assert (found.sparsity.anneal_start, found.sparsity.anneal_stop) == wanted
+
+
+@pytest.mark.parametrize("field", ["bridge.encoder_fraction", "sparsity.activation_fraction"])
+def test_an_encoder_that_keeps_no_channel_is_refused(field: str) -> None:
+    wide = {"model.d_mlp": 64, "sparsity.activation_sites": "mlp_neuron"}
+    config = model_config(2, 32, **wide, **{field: 1 / 33})
+    dense = model_config(2, 16, **{"sparsity.activation_fraction": 0.0})
+    with pytest.raises(InputError, match=rf"--config\.{field}=.*a bridge's encoder, which has 32; .* is 0\.03125"):
+        check_pair(dense, config)
+    check_pair(dense, model_config(2, 32, **wide, **{field: 1 / 32}))

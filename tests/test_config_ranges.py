@@ -15,6 +15,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config, fields
 from sparse_gpt.errors import InputError
+from sparse_gpt.training import schedules
 from tests import hostile
 
 FIELDS = [(group, field) for group, rules in configs.RULES.items() for field in rules]
@@ -199,6 +200,66 @@ def test_what_is_no_list_of_numbers_is_named(value: Any) -> None:
 def test_presets_are_valid_and_survive_a_file(name: str) -> None:
     config = configs.validate(presets.preset(name))
     assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("density", [0.1, 0.3, 0.07, 1 / 3, 0.55, 0.6123])
+@pytest.mark.parametrize("sizes", [(10, 40), (49, 98), (16, 32), (7, 50)], ids=str)
+def test_min_alive_is_judged_by_what_the_schedule_keeps(sizes: tuple[int, int], density: float) -> None:
+    """Only what the last step keeps counts, and the message's ways out are ways out."""
+    d_model, d_mlp = sizes
+    shape = {"model.d_model": d_model, "model.d_mlp": d_mlp, "model.n_head": 1, "model.d_head": d_model}
+    outcomes = set()
+    for min_alive in range(0, d_model + 1, math.ceil(d_model / 10)):
+        wanted = {**shape, "sparsity.density": density, "sparsity.min_alive": min_alive}
+        config = configs.replace(presets.tiny(), wanted)
+        m, specs = config.model, schedules.projected_tensors(config)
+        kept = dict(zip(specs, schedules.keep_counts(config, config.train.steps), strict=True))
+        reached = all(
+            min(min_alive, size // neurons) * neurons <= kept["h_0", *path, "kernel"]
+            for *path, size, neurons in (
+                ("attn", "c_attn", m.d_model * 3 * m.d_model, 3 * m.d_model),
+                ("attn", "c_proj", m.d_model * m.d_model, m.d_model),
+                ("mlp", "c_fc", m.d_model * m.d_mlp, m.d_mlp),
+                ("mlp", "c_proj", m.d_mlp * m.d_model, m.d_mlp),
+            )
+        )
+        outcomes.add(reached)
+        if reached:
+            configs.validate(config)
+            continue
+        with pytest.raises(InputError, match="lower min_alive to") as error:
+            configs.validate(config)
+        found = re.search(r"lower min_alive to (\d+) or raise density to (\S+)$", str(error.value))
+        assert found
+        configs.validate(configs.replace(config, {"sparsity.min_alive": int(found[1])}))
+        configs.validate(configs.replace(config, {"sparsity.density": float(found[2])}))
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("site", "shape", "width"),
+    [
+        ("attn_out", {"model.d_model": 49}, 49),
+        ("attn_in", {"model.d_model": 40, "model.position": "concat", "model.d_position": 9}, 49),
+        ("resid_post_mlp", {"model.d_model": 24}, 24),
+        ("attn_k", {"model.n_head": 3, "model.d_head": 5}, 15),
+        ("mlp_neuron", {"model.d_mlp": 98}, 98),
+    ],
+)
+def test_a_fraction_that_keeps_no_channel_names_the_smallest_that_does(
+    site: str, shape: dict[str, Any], width: int
+) -> None:
+    few = {"sparsity.activation_sites": site, "sparsity.min_alive": 0}
+    config = configs.replace(presets.tiny(), {**shape, **few, "sparsity.activation_fraction": 0.9 / width})
+    with pytest.raises(InputError, match=f"keeps no channel of {site}, which has {width};") as error:
+        configs.validate(config)
+    one_line(error, "--config.sparsity.activation_fraction=")
+    smallest = float(str(error.value).rpartition(" ")[2])
+    configs.validate(configs.replace(config, {"sparsity.activation_fraction": smallest}))
+    with pytest.raises(InputError, match="keeps no channel"):
+        configs.validate(configs.replace(config, {"sparsity.activation_fraction": math.nextafter(smallest, 0)}))
+    configs.validate(configs.replace(config, {"sparsity.activation_fraction": 0.0}))
+    configs.validate(configs.replace(config, {"sparsity.activation_sites": ""}))
 
 
 def test_every_field_says_what_it_is_for_and_what_it_takes() -> None:

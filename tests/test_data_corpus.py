@@ -19,6 +19,7 @@ from sparse_gpt.config import DataConfig
 from sparse_gpt.data import Corpus, Tokenizer, idioms, prepare_corpus, shards
 from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.data.corpus import Work
+from sparse_gpt.data.ingest import Seen
 from sparse_gpt.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -189,6 +190,19 @@ while True:
     assert deaths < 200
 print(deaths)
 """
+
+
+@pytest.mark.parametrize("size", [None, 0, 12])
+def test_a_short_log_of_duplicates_is_named(tmp_path: Path, size: int | None) -> None:
+    log = tmp_path / "seen.bin"
+    if size is not None:
+        log.write_bytes(bytes(size))
+    with pytest.raises(InputError, match=rf"seen\.bin: {size or 0} bytes where 16 were written; delete {tmp_path}$"):
+        Seen(log, 2).close()
+    log.write_bytes(bytes(20))  # what came after the last flush goes
+    seen = Seen(log, 2)
+    seen.close()
+    assert (seen.keys, log.stat().st_size) == (2, 16)
 
 
 @pytest.mark.slow

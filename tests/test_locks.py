@@ -1,8 +1,10 @@
 """A folder has one writer, which a second one names; a refusal leaves the folder as it was."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +95,18 @@ def test_the_scripts_that_a_script_starts_work_in_its_folder(workdir: Path) -> N
         process.communicate(timeout=60)
         assert process.returncode == 0
         assert holds(workdir)
+
+
+def test_a_holder_on_another_host_is_not_the_parent_of_the_same_number(workdir: Path) -> None:
+    workdir.mkdir(parents=True)
+    with (workdir / locks.NAME).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for host, allowed in ((socket.gethostname(), True), ("elsewhere", False)):
+            who = f"pid={os.getppid()}\nhost={host}\ncommand=launch.train\nsince=2026-01-01 00:00:00\n"
+            (workdir / locks.NAME).write_text(who)
+            refused = pytest.raises(InputError, match=f"by process {os.getppid()} on elsewhere")
+            with contextlib.nullcontext() if allowed else refused, locks.writing(workdir):
+                pass
 
 
 def test_a_folder_made_for_the_lock_alone_goes_again(workdir: Path, tmp_path: Path) -> None:

@@ -20,18 +20,28 @@ import pytest
 from sparse_gpt import config as configs
 from sparse_gpt import presets
 from sparse_gpt.config import Config
+from sparse_gpt.data import Corpus, prepare_corpus
 from sparse_gpt.errors import InputError
+from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.interop.params_file import ParamsFile
 from sparse_gpt.parameters import Params
-from sparse_gpt.training import checkpoint, loop, run, sharding, step
+from sparse_gpt.training import checkpoint, loop, manifest, run, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk, load_params
 from sparse_gpt.training.objective import LanguageModel
 from sparse_gpt.training.step import TrainState
+from tests.inprocess import launch_here
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERRIDES = {
     "model.n_layer": 1, "model.d_model": 16, "model.d_mlp": 32, "model.vocab_size": 32, "model.context": 8,
     "sparsity.density": 0.5, "train.batch_size": 4, "train.checkpoint_every": 20, "train.log_every": 20,
 }  # fmt: skip
+ON_CORPUS = configs.replace(
+    presets.tiny(),
+    OVERRIDES
+    | {"model.vocab_size": 320, "train.batch_size": 8, "train.steps": 5}
+    | {"data.sources": "idioms:1", "data.tokens": 8_000, "data.validation_fraction": 0.2},
+)
 
 
 def small(steps: int) -> Config:
@@ -110,6 +120,65 @@ def test_a_newer_format_is_refused(workdir: Path, monkeypatch: pytest.MonkeyPatc
         checkpoints.restore_newest(params, None)
 
 
+@pytest.mark.parametrize("steps", [(4,), (3, 4)], ids=str)
+def test_a_damaged_checkpoint_is_replaced_when_training_comes_to_its_step_again(
+    workdir: Path, steps: tuple[int, ...]
+) -> None:
+    for step_saved in (2, 4):
+        params = save(workdir, step_saved, a=(2,))
+    for file in (workdir / "checkpoints" / "4" / "params").glob("**/d/*"):
+        file.write_bytes(bytes(8))
+    for again in steps:
+        with Checkpoints(workdir) as checkpoints:
+            found = checkpoints.restore_newest(params, None)
+            assert found is not None
+            assert found[0] == (2 if again == steps[0] else steps[0])
+            checkpoints.save(again, {"a": again * params["a"]})
+    with Checkpoints(workdir) as checkpoints:
+        found = checkpoints.restore_newest(params, None)
+    assert found is not None
+    assert (found[0], found[3]) == (4, [])
+    np.testing.assert_array_equal(found[1]["a"], 4 * params["a"])
+
+
+def made_corpus(folder: Path, seed: int) -> Corpus:
+    return prepare_corpus(folder, configs.replace(ON_CORPUS, {"data.seed": seed}).data, 320, progress=False)
+
+
+def on_corpus(workdir: Path, folder: Path | str) -> None:
+    run.train_on_corpus(configs.replace(ON_CORPUS, {"data.corpus": str(folder)}), workdir, progress=False)
+
+
+def test_a_run_that_has_begun_keeps_its_corpus_wherever_that_is(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, other = (made_corpus(tmp_path / f"corpus {seed}", seed) for seed in (0, 1))
+    trained: list[dict[str, Any]] = []
+    monkeypatch.setattr(loop, "train", lambda *_, facts, **__: trained.append(facts))
+    on_corpus(workdir, corpus.folder)
+    manifest.update(workdir, trained[0])
+    (workdir / "metrics.jsonl").write_text('{"step": 0}\n')
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    differs = rf"data\.corpus=.*{other.sha256[:12]}.*{corpus.sha256[:12]}.*choose a new --workdir"
+    with pytest.raises(InputError, match=differs):
+        on_corpus(workdir, other.folder)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+    on_corpus(workdir, corpus.folder.rename(tmp_path / "moved"))
+    assert trained[1] == trained[0]
+    (workdir / "manifest.json").write_text("{}")  # as of older runs and imports
+    on_corpus(workdir, other.folder)
+    assert trained[2]["corpus_sha256"] == other.sha256
+
+
+def test_a_corpus_that_was_prepared_for_a_refused_run_goes_again(workdir: Path) -> None:
+    workdir.mkdir(parents=True)
+    (workdir / "metrics.jsonl").write_text('{"step": 0}\n')
+    manifest.update(workdir, {"corpus_sha256": "ab" * 32})
+    with pytest.raises(InputError, match=r"data\.corpus=.*abababababab.*choose a new --workdir"):
+        on_corpus(workdir, "")
+    assert sorted(os.listdir(workdir)) == ["manifest.json", "metrics.jsonl"]
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
@@ -149,6 +218,72 @@ def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:
         raise ValueError("wrapped") from OSError(errno.ENOSPC, "as a library would")
     with pytest.raises(ValueError, match="something else"), full_disk(tmp_path):
         raise ValueError("something else")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters written on the way, and rows shorter than the context
+
+
+def test_parameters_are_written_under_any_name_and_nothing_else(tmp_path: Path) -> None:
+    config, path = small(5), tmp_path / "weights.bin"
+    params = step.make_state(config).params
+    write = ParamsFile(config, path, 2)
+    for finished in range(6):
+        write(finished, jax.tree.map(lambda x, n=finished: np.full(x.shape, n, np.float32), params))
+        assert path.exists() == (finished >= 2)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with np.load(path) as tensors:
+        assert (tensors["transformer.wte.weight"] == 2).all()
+
+
+def test_parameters_of_a_step_that_does_not_come_are_refused(tmp_path: Path) -> None:
+    config, path = small(5), tmp_path / "at.npz"
+    params = step.make_state(config).params
+    with pytest.raises(InputError, match="--params_at=6: the run has 5 steps"):
+        ParamsFile(config, path, 6)
+    ParamsFile(config, path, 5)
+    ParamsFile(configs.replace(config, {"optimizer.recipe": "openai_reference"}), path, 6)
+    with pytest.raises(InputError, match="--params_at=2: the run resumes after 3 steps; give 3 or more"):
+        ParamsFile(config, path, 2)(3, params)
+    ParamsFile(config, None, None)(3, params)
+    ParamsFile(config, path, None)(3, params)
+    assert not path.exists()
+    ParamsFile(config, path, 3)(3, params)
+    assert path.exists(), "what a run resumes after is at hand"
+    ParamsFile(config, path, 2)(3, params)  # written before the run was interrupted: the same command resumes
+
+
+@pytest.mark.slow
+def test_rows_may_be_shorter_than_the_context_and_initial_parameters_can_be_had(workdir: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "short.npy", tokens(3).astype(np.int64))
+    overrides = {name: value for name, value in OVERRIDES.items() if name != "train.batch_size"} | {"model.context": 16}
+    flags = [f"--config.{name}={value}" for name, value in overrides.items()]
+    flags += ["--preset=tiny", f"--workdir={workdir}", f"--batches={tmp_path / 'short.npy'}"]
+
+    def launched(out: str, at: int) -> "subprocess.CompletedProcess[str]":
+        return launch_here("train", *flags, f"--params_out={tmp_path / out}", f"--params_at={at}")
+
+    late = launched("late.npz", 4)
+    assert (late.returncode, workdir.exists()) == (2, False)
+    assert "--params_at=4: the run has 3 steps" in late.stderr
+    done = launched("initial", 0)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["tokens"]) for row in rows] == [(0, 4 * 8), (2, 3 * 4 * 8)]
+    config = configs.load(workdir)
+    wanted = to_tensors(config.model, step.make_state(config).params)
+    with np.load(tmp_path / "initial") as found:
+        assert set(found.files) == set(wanted)
+        for name, tensor in wanted.items():
+            np.testing.assert_array_equal(found[name], tensor)
+    before = (workdir / "metrics.jsonl").read_bytes()
+    passed = launched("passed", 0)
+    assert passed.returncode == 2
+    assert "--params_at=0: the run resumes after 3 steps" in passed.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert launched("initial", 0).returncode == 0
+    assert launched("last", 3).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"short.npy", "initial", "last", workdir.parent.name}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from sparse_gpt.config import Config
+from sparse_gpt.config import Config, check_fraction
 from sparse_gpt.parameters import ParameterSpec, Params, Path, unflatten
 from sparse_gpt.sparsity.topk import abs_topk
 
@@ -38,8 +38,11 @@ def init_bridges(key: jax.Array, table: Mapping[Path, ParameterSpec]) -> Params:
 
 
 def encoder_fraction(config: Config) -> float:
-    """Fraction of channels that AbsTopK keeps after an encoder; 1 when it is off."""
-    return config.bridge.encoder_fraction or config.sparsity.activation_fraction or 1.0
+    """Fraction of channels that AbsTopK keeps after an encoder; 1 when it is off. InputError if that is no channel."""
+    field = "bridge.encoder_fraction" if config.bridge.encoder_fraction else "sparsity.activation_fraction"
+    fraction = config.bridge.encoder_fraction or config.sparsity.activation_fraction or 1.0
+    check_fraction(fraction, config.model.d_model, "a bridge's encoder", f"--config.{field}")
+    return fraction
 
 
 def encode(bridges: Params, i: int, h_dense: jax.Array, fraction: float) -> jax.Array:

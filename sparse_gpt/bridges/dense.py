@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sparse_gpt import config as configs
 from sparse_gpt.bridges.boundaries import boundary_map, groups
+from sparse_gpt.bridges.bridge import encoder_fraction
 from sparse_gpt.config import Config, SparsityConfig
 from sparse_gpt.errors import InputError
 from sparse_gpt.parameters import Params
@@ -34,7 +35,8 @@ def load_dense(folder: Path, config: Config) -> DenseModel:
 
 
 def check_pair(dense: Config, config: Config) -> None:
-    """InputError unless bridges can join the two models: vocabulary, context, boundary map, number of hybrids."""
+    """InputError unless bridges can join the two models: vocabulary, context, boundary map, number of hybrids, and
+    encoders that keep a channel."""
     d, m = dense.model, config.model
     if d.vocab_size != m.vocab_size:
         raise InputError(
@@ -45,6 +47,7 @@ def check_pair(dense: Config, config: Config) -> None:
         raise InputError(f"--config.model.context={m.context}: the dense model reads at most {d.context}; lower it")
     pairs = boundary_map(config.bridge.boundaries, d.n_layer, m.n_layer)
     groups(len(pairs), config.bridge.sampled)
+    encoder_fraction(config)
 
 
 def dense_config(config: Config) -> Config:

@@ -38,8 +38,15 @@ def unpack_initial(config: Config, workdir: Path) -> Path | None:
 
 
 def start_at_target_density(config: Config, chosen_fields: Collection[str]) -> Config:
-    """The configuration with its target density from the first steps on, except for fields that the user has set."""
-    return configs.replace(config, {name: value for name, value in _NO_ANNEALING.items() if name not in chosen_fields})
+    """The configuration with its target density from the first steps on, except for fields that the user has set.
+
+    Where the user lets the annealing begin after those steps, its end stays the configured one too.
+    """
+    changed = configs.replace(config, {name: to for name, to in _NO_ANNEALING.items() if name not in chosen_fields})
+    try:
+        return configs.validate(changed)
+    except InputError:  # an end before the beginning, with which the model would stay dense
+        return config
 
 
 def use_tokenizer(config: Config, folder: Path, model: str) -> Config:

@@ -78,8 +78,8 @@ class Place(NamedTuple):
 def place(bridged: Bridged, node: Node) -> Place | None:
     """None for a node that is no residual channel of a read, or at a boundary without a bridge to a dense read."""
     layer, site, channel = node
-    if site not in READS or channel >= bridged.sparse.config.d_model:
-        return None
+    if site not in READS or layer < 0 or not 0 <= channel < bridged.sparse.config.d_model:
+        return None  # a negative index would count from the end
     for i, pair in enumerate(bridged.pairs):
         if pair.sparse == 2 * layer + READS.index(site) and pair.dense < 2 * bridged.dense.config.n_layer:
             return Place(i, pair.dense // 2, READS[pair.dense % 2])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sparse_gpt.config import fields
 from sparse_gpt.config.checks import (
     activation_sites,
+    check_fraction,
     check_model,
     check_rules,
     embedding_density,
@@ -60,6 +61,7 @@ __all__ = [
     "TrainConfig",
     "activation_sites",
     "as_flag",
+    "check_fraction",
     "embedding_density",
     "from_dict",
     "group_to_dict",

@@ -128,7 +128,7 @@ def data_wait(rounds: int, config: Config | None = None) -> Tree:
             yield batch
 
     def at_step(step: int, params: Params) -> None:
-        if step % 20 == 0:
+        if step and step % 20 == 0:
             jax.block_until_ready(params)
             finished.append(time.perf_counter())
 

@@ -15,6 +15,7 @@ from sparse_gpt.data.cleaning import SPLITS, Cleaned, Reject, SeenTable, clean, 
 from sparse_gpt.data.shards import Shard, ShardWriter, token_dtype
 from sparse_gpt.data.sources import START, Document, Position, Source
 from sparse_gpt.data.tokenizer import Tokenizer
+from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree, disk_errors
 
 _GROUP_BYTES, _GROUP_DOCUMENTS = 2**18, 256  # what a thread is given at a time
@@ -111,8 +112,16 @@ class Seen:
     """The duplicates table with a log of its keys on disk, from which a later start rebuilds it."""
 
     def __init__(self, path: Path, keys: int):
+        """Args: `path` is the log, in the folder of the corpus; `keys` are how many an earlier start has put there.
+
+        Raises:
+            InputError: the log is shorter than that.
+        """
         self._path, self.keys, self._table = path, keys, SeenTable()
         with disk_errors(path):
+            size = path.stat().st_size if path.exists() else 0
+            if size < 8 * keys:
+                raise InputError(f"{path}: {size} bytes where {8 * keys} were written; delete {path.parent}")
             self._file = path.open("r+b" if path.exists() else "w+b")
         while keys > 0:
             block = np.frombuffer(self._file.read(8 * min(keys, 64)), "<u8")

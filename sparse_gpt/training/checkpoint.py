@@ -29,6 +29,7 @@ class Checkpoints:
         self.folder = workdir / "checkpoints"
         _refuse_pipes(self.folder)
         self._saving = False
+        self._damaged: set[int] = set()  # steps that restore_newest could not read
         self._metadata: Tree = {"sparse_gpt_format": FORMAT}
         if config is not None:
             self._metadata["config"] = to_dict(config)
@@ -52,7 +53,14 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, params: Params, optimizer: PyTree = None) -> None:
-        """Starts writing; the arrays may be donated as soon as this returns. A step that exists is left alone."""
+        """Starts writing; the arrays may be donated as soon as this returns.
+
+        A step that exists is left alone, unless `restore_newest` found it damaged: then it is replaced.
+        """
+        # Later ones go too: orbax saves no step before the newest that it has, and says nothing of that.
+        for damaged in sorted(at for at in self._damaged if at >= step):
+            self._manager.delete(damaged)
+            self._damaged.remove(damaged)
         if step in self._manager.all_steps():
             return
         items: dict[str, object] = {"params": ocp.args.StandardSave(params)}
@@ -110,7 +118,7 @@ class Checkpoints:
     def restore_newest(self, params: Params, optimizer: PyTree) -> tuple[int, Params, PyTree, list[str]] | None:
         """(step, params, optimizer, notes) of the newest checkpoint that can be read, or None when there is none.
 
-        A damaged one is named in the notes and the one before it is tried.
+        A damaged one is named in the notes and the one before it is tried; `save` replaces it.
 
         Raises:
           InputError: all are damaged; or one holds another model, or was written in a newer format.
@@ -122,6 +130,7 @@ class Checkpoints:
                 return step, *self.restore(step, params, optimizer), notes
             except Exception as error:  # orbax raises many types for damaged files; each is reported below
                 notes.append(f"{self.folder / str(step)}: damaged ({_first_line(error)}); trying the one before")
+                self._damaged.add(step)
         if notes:
             raise InputError(f"{self.folder}: no readable checkpoint; {'; '.join(notes)}")
         return None

@@ -10,10 +10,12 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
 from sparse_gpt.io import Tree, write_json
+from sparse_gpt.records import Manifest
 from sparse_gpt.training import distributed
 
 UNBOUND_FIELDS = {  # may differ between a run and its resumption: they do not change what is computed
-    "train.checkpoint_every", "train.keep_last", "train.keep_every", "data.corpus",
+    "train.checkpoint_every", "train.keep_last", "train.keep_every",
+    "data.corpus",  # may have moved; `check_corpus` sees to it that it is the same one
     "train.mesh",  # changes the order of sums, so the last bits, but any mesh can take over
 }  # fmt: skip
 
@@ -37,6 +39,22 @@ def check_workdir(config: Config, workdir: Path) -> None:
     if differing:
         raise InputError(
             f"{workdir}: holds a run of another configuration ({'; '.join(differing)}); choose a new --workdir"
+        )
+
+
+def check_corpus(workdir: Path, folder: Path, sha256: str) -> None:
+    """InputError if the workdir holds a run that has begun on another corpus than the one of this hash in `folder`."""
+    if not has_begun(workdir):
+        return
+    try:
+        manifest = Manifest.read_if_any(workdir / Manifest.FILE)
+    except InputError:  # damaged: what writes it next says so, and goes on without it
+        return
+    held = manifest.corpus_sha256 if manifest else None  # older runs, and given batches, have none
+    if held is not None and held != sha256:
+        raise InputError(
+            f"data.corpus={folder}: SHA-256 {sha256[:12]}… is not the corpus of the run in {workdir} ({held[:12]}…); "
+            "name that one, or choose a new --workdir"
         )
 
 

@@ -43,10 +43,15 @@ class NonFiniteLossError(InputError):
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Where tokens come from: int32 arrays (rows, context + 1), the rows of the batch that this process holds (all of
-    them when it is the only one, see sharding.row_block)."""
+    them when it is the only one, see sharding.row_block). All have the same shape; given rows may be shorter."""
 
     train: Callable[[int], Iterator[np.ndarray]]  # batches from a given step on
-    validation: list[np.ndarray]  # fixed batches
+    validation: list[np.ndarray]  # fixed batches, at least one
+
+    @property
+    def row(self) -> int:
+        """Tokens of a row, the last of which is only a target."""
+        return self.validation[0].shape[1]
 
 
 AtStep = Callable[[int, Params], None]
@@ -85,7 +90,8 @@ def train(
       batches: training and validation tokens.
       init_from: initial parameters; used only when there is nothing to resume.
       facts: further entries of the manifest (corpus and tokenizer hashes).
-      at_step: called with (finished steps, params) after every step; must not keep the params (they are donated).
+      at_step: called with (finished steps, params) at the start, which is 0 or what the run resumes after, and after
+        every step; must not keep the params (they are donated).
       progress: whether to show a bar.
       mesh: devices to run on, with the axes of sharding.AXES; default: config.train.mesh over all of them.
       objective: what is trained; default: a language model.
@@ -98,7 +104,7 @@ def train(
     """
     mesh = sharding.make_mesh(config) if mesh is None else mesh
     estimate.check_here(config)
-    objective = LanguageModel(config, sharding.spread(mesh)) if objective is None else objective
+    objective = LanguageModel(config, sharding.spread(mesh), batches.row) if objective is None else objective
     progress = progress and distributed.is_first()
     with distributed.writing(workdir), leave_as_found(workdir), full_disk(workdir):
         distributed.first_does(lambda: _claim(config, workdir, facts or {}))
@@ -212,8 +218,11 @@ class Run:
 def _run(run: Run, workdir: Path, start: int, state: TrainState, progress: bool) -> Result:
     """The steps from `start` on, with their log and a bar."""
     total = schedules.iterations(run.config)
+    if run.at_step:
+        run.at_step(start, state.params)  # before anything is written, since it may refuse to go on
+    tokens_per_step = run.config.train.batch_size * (run.batches.row - 1)
     with (
-        MetricsLog(workdir, run.config, start) as log,
+        MetricsLog(workdir, tokens_per_step, start) as log,
         ProgressBar(total=total, initial=start, unit="step", desc="train", disable=not progress) as bar,
     ):
         finished, state = _steps(run, start, state, log, bar)

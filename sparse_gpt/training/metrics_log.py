@@ -10,7 +10,6 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Json, Tree, read_bytes, write_atomic
 from sparse_gpt.records import MetricsRow
@@ -21,10 +20,10 @@ from sparse_gpt.training.schedules import StepSettings
 class MetricsLog:
     """Written by process 0; every process may call it. A context manager, which closes TensorBoard's file."""
 
-    def __init__(self, workdir: Path, config: Config, start: int):
+    def __init__(self, workdir: Path, tokens_per_step: int, start: int):
         """Goes on with the log of `workdir` at step `start`; later lines are of steps that will be done again."""
         self._path = workdir / "metrics.jsonl"
-        self._tokens_per_step = config.train.batch_size * config.model.context
+        self._tokens_per_step = tokens_per_step
         self._dead_neurons: int | None = None  # as last measured
         self._tensorboard = None
         if distributed.is_first():

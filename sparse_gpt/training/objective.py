@@ -43,10 +43,12 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
-    """Training of a (sparse) language model; `mesh` is None on a single device."""
+    """Training of a (sparse) language model; `mesh` is None on a single device, `row` the tokens of a batch's row where
+    they are not context + 1."""
 
     config: Config
     mesh: Mesh | None = None
+    row: int | None = None
 
     def abstract_state(self) -> TrainState:
         state = step.abstract_state(self.config, self.mesh)
@@ -57,7 +59,7 @@ class LanguageModel:
 
     def compile_step(self) -> Advance:
         lowered = step.compile_step(self.config, self.mesh).lower(
-            self.abstract_state(), *step.abstract_inputs(self.config)
+            self.abstract_state(), *step.abstract_inputs(self.config, self.row)
         )
         compiled: Advance = lowered.compile()
         return compiled
@@ -75,7 +77,7 @@ def evaluate_model(config: Config, mesh: Mesh | None, params: Params, batches: l
     Args:
       config, mesh: of the run; None for one device.
       params: the model's, where they are placed.
-      batches: int32 (rows, context + 1), this process's rows.
+      batches: int32 (rows, at most context + 1), this process's rows.
     """
     compiled, rows = _compiled(build(config), mesh), config.train.batch_size
     results = [jax.device_get(compiled(params, sharding.put_batch(mesh, rows, tokens))) for tokens in batches]

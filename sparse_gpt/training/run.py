@@ -43,7 +43,7 @@ def train_on_corpus(
 
     Raises:
       InputError: as loop.train and `data.prepare_corpus`; also, before anything is written, if this machine is too
-        small for the run.
+        small for the run; or if the run in the workdir has begun on another corpus (the same one may have moved).
     """
     mesh = sharding.make_mesh(config)  # before anything is written, like the next two
     estimate.check_here(config)
@@ -52,6 +52,12 @@ def train_on_corpus(
         before = Snapshot(workdir)
         corpus = prepared_corpus(config, workdir, rule, progress=progress)
         facts = {**(facts or {}), "corpus_sha256": corpus.sha256, "tokenizer_sha256": corpus.tokenizer.sha256}
+
+        def check() -> None:
+            with before.restore_if_refused():  # takes away a corpus that was prepared for this call alone
+                claim.check_corpus(workdir, corpus.folder, corpus.sha256)
+
+        distributed.first_does(check)
         with claim.leave_as_found(workdir, before):
             batches = corpus_batches(config, corpus, mesh)
             distributed.first_does(lambda: corpus.tokenizer.save(workdir / "tokenizer"))

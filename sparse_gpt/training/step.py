@@ -56,7 +56,7 @@ def _reference_init(config: Config, params: Params) -> Params:
 
 
 def loss_fn(model: Transformer, params: Params, tokens_BxT1: jax.Array) -> jax.Array:
-    """Loss on a batch whose rows hold context + 1 tokens."""
+    """Loss on a batch whose rows hold at most context + 1 tokens."""
     logits = apply(model, params, tokens_BxT1[:, :-1])
     return cross_entropy(logits, tokens_BxT1[:, 1:])
 
@@ -159,10 +159,11 @@ def on_one_device(shapes: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
 
-def abstract_inputs(config: Config) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """What a step takes beside the state: tokens, learning rate and entries to keep."""
+def abstract_inputs(config: Config, row: int | None = None) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """What a step takes beside the state: tokens, learning rate and entries to keep. A row of the batch has context + 1
+    tokens, or `row` of them."""
     return (
-        jax.ShapeDtypeStruct((config.train.batch_size, config.model.context + 1), jnp.int32),
+        jax.ShapeDtypeStruct((config.train.batch_size, row or config.model.context + 1), jnp.int32),
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct((len(schedules.projected_tensors(config)),), jnp.int32),
     )
