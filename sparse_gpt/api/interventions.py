@@ -109,7 +109,7 @@ def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
 
     Args:
         nodes: (layer, site, channel) each, or a circuit.
-        source: a run on as many prompts of as many tokens, with these sites recorded.
+        source: a run on as many prompts, or on one, of as many tokens, with these sites recorded.
 
     Examples:
         >>> other = model.run('x = "hello', record=["attn_out"])
@@ -120,10 +120,10 @@ def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
 
     def other(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
         found = source[site, layer]
-        if found.shape != x.shape:
+        if found.shape[0] not in (1, x.shape[0]) or found.shape[1:] != x.shape[1:]:
             raise InputError(
                 f"patch: {site} of layer {layer} is {found.shape} in the source run, {x.shape} in this one; "
-                "run both on as many prompts of as many tokens"
+                "run both on as many prompts (or the source on one) of as many tokens"
             )
         return jnp.asarray(found[..., channels], x.dtype)
 

@@ -12,6 +12,8 @@ from sparse_gpt.folders import Snapshot
 from sparse_gpt.io import write_atomic
 from sparse_gpt.records import CircuitFiles
 
+NAMES = ("nodes.csv", "edges.csv", "circuit.graphml", "circuit.svg", "attribution_graph.json")
+
 
 def export_circuit(files: CircuitFiles, d_head: int, model: str, output: Path) -> list[Path]:
     """Writes nodes.csv, edges.csv, circuit.graphml, circuit.svg and, of one with traces, attribution_graph.json.
@@ -20,9 +22,9 @@ def export_circuit(files: CircuitFiles, d_head: int, model: str, output: Path) -
       files: of the circuit.
       d_head: channels per head.
       model: the name that the attribution graph gives to the model.
-      output: the folder, which is made; it may be there if it is empty.
+      output: the folder, which is made; one with an earlier export is written over.
 
-    Returns the paths. InputError if they cannot be written, or the folder holds anything; it is as before then.
+    Returns the paths. InputError if they cannot be written, or the folder holds anything else; it is as before then.
     """
     require_new(output)
     graph = build_graph(files.circuit, files.traces, d_head)
@@ -39,14 +41,15 @@ def export_circuit(files: CircuitFiles, d_head: int, model: str, output: Path) -
     try:
         return [_write(output / name, text) for name, text in texts.items()]
     except BaseException:
-        before.restore()  # or the next attempt would find a folder that is not empty
+        before.restore()
         raise
 
 
 def require_new(output: Path) -> None:
-    """InputError if a folder to export to holds anything, for that might be replaced."""
-    if output.is_dir() and any(output.iterdir()):
-        raise InputError(f"--output={output}: is there already and not empty; choose a new folder")
+    """InputError if a folder to export to holds anything but an earlier export, for that might be replaced."""
+    others = [path.name for path in sorted(output.iterdir()) if path.name not in NAMES] if output.is_dir() else []
+    if others:
+        raise InputError(f"--output={output}: is there already and not empty ({others[0]}); choose a new folder")
 
 
 def _write(path: Path, text: str) -> Path:
