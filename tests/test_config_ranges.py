@@ -236,32 +236,6 @@ def test_min_alive_is_judged_by_what_the_schedule_keeps(sizes: tuple[int, int], 
     assert outcomes == {True, False}
 
 
-@pytest.mark.parametrize(
-    ("site", "shape", "width"),
-    [
-        ("attn_out", {"model.d_model": 49}, 49),
-        ("attn_in", {"model.d_model": 40, "model.position": "concat", "model.d_position": 9}, 49),
-        ("resid_post_mlp", {"model.d_model": 24}, 24),
-        ("attn_k", {"model.n_head": 3, "model.d_head": 5}, 15),
-        ("mlp_neuron", {"model.d_mlp": 98}, 98),
-    ],
-)
-def test_a_fraction_that_keeps_no_channel_names_the_smallest_that_does(
-    site: str, shape: dict[str, Any], width: int
-) -> None:
-    few = {"sparsity.activation_sites": site, "sparsity.min_alive": 0}
-    config = configs.replace(presets.tiny(), {**shape, **few, "sparsity.activation_fraction": 0.9 / width})
-    with pytest.raises(InputError, match=f"keeps no channel of {site}, which has {width};") as error:
-        configs.validate(config)
-    one_line(error, "--config.sparsity.activation_fraction=")
-    smallest = float(str(error.value).rpartition(" ")[2])
-    configs.validate(configs.replace(config, {"sparsity.activation_fraction": smallest}))
-    with pytest.raises(InputError, match="keeps no channel"):
-        configs.validate(configs.replace(config, {"sparsity.activation_fraction": math.nextafter(smallest, 0)}))
-    configs.validate(configs.replace(config, {"sparsity.activation_fraction": 0.0}))
-    configs.validate(configs.replace(config, {"sparsity.activation_sites": ""}))
-
-
 def test_every_field_says_what_it_is_for_and_what_it_takes() -> None:
     text = configs.help_text()
     for group, field in FIELDS:

@@ -7,10 +7,7 @@ from collections.abc import Iterable
 from sparse_gpt.config.fields import shown
 from sparse_gpt.config.groups import (
     MOST,
-    READS,
-    RESIDUAL_SITES,
     TUNE_BATCH,
-    WRITES,
     Config,
     ModelConfig,
     PruneConfig,
@@ -58,7 +55,6 @@ def check_rules(config: Config, prefix: str) -> None:
         f"tells dead neurons by Adam's second moments, so {prefix}optimizer.beta2 must be above 0",
     )
     _check_tensors(config, prefix)
-    _check_activations(config, prefix)
     t, p = config.train, config.prune
     _require(
         t.batch_size % t.microbatches == 0,
@@ -146,18 +142,6 @@ def _enough(needs: Iterable[tuple[int, int]]) -> float:
     needs = tuple(needs)
     first = max(math.ceil(1e4 * need / size) for size, need in needs)
     return next(i / 1e4 for i in itertools.count(first) if all(need <= _kept(i / 1e4, size) for size, need in needs))
-
-
-def _check_activations(config: Config, prefix: str) -> None:
-    """AbsTopK keeps at least one channel wherever it acts: what is always zero cannot learn."""
-    s, m = config.sparsity, config.model
-    heads, read = m.n_head * m.d_head, m.d_model + m.d_position
-    widths = dict.fromkeys((*WRITES, *RESIDUAL_SITES), m.d_model) | dict.fromkeys(READS, read)
-    widths |= dict.fromkeys(("attn_q", "attn_k", "attn_v"), heads) | {"mlp_neuron": m.d_mlp}
-    sites = activation_sites(s)
-    if sites:
-        narrowest = min(sites, key=lambda site: widths[site])
-        check_fraction(s.activation_fraction, widths[narrowest], narrowest, f"{prefix}sparsity.activation_fraction")
 
 
 def check_fraction(fraction: float, width: int, where: str, name: str) -> None:
