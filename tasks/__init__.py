@@ -28,6 +28,7 @@ Pairs that somebody has written down are a task too: `find("my/pairs.csv")`, see
 """
 
 import os
+from pathlib import Path
 
 from . import conditions, delimiters, functions, loops, own, variables
 from .copies import Tokenizer
@@ -74,6 +75,32 @@ def select_circuits(names: str) -> list[list[AnyTask]]:
     if not circuits or not all(name.strip() for circuit in circuits for name in circuit):
         raise TaskError(f"no task named in {names!r}; {_choice('all')}")
     return [[find(name.strip()) for name in circuit] for circuit in circuits]
+
+
+def circuit_names(folder: Path) -> list[str]:
+    """Names of all circuits of a workdir, those of its folders. TaskError if it has none."""
+    names = [path.parent.name for path in sorted(folder.glob("circuits/*/circuit.json"))]
+    if not names:
+        raise TaskError(
+            f"{folder}: has no circuits; find some with python -m launch.prune --workdir={folder} --task=TASK"
+        )
+    return names
+
+
+def circuits_in(folder: Path) -> list[list[AnyTask]]:
+    """The tasks of every circuit of a workdir. Those of files are left out."""
+    found = (path.parent.name.split("+") for path in sorted(folder.glob("circuits/*/circuit.json")))
+    return [[TASKS[name] for name in names] for names in found if all(name in TASKS for name in names)]
+
+
+def every_circuit(folder: Path) -> list[list[AnyTask]]:
+    """`circuits_in`. TaskError if that is none."""
+    names, found = circuit_names(folder), circuits_in(folder)
+    if not found:
+        raise TaskError(
+            f"{folder}: its circuits ({', '.join(names)}) are of files of pairs; name the files, as --task=FILE.jsonl"
+        )
+    return found
 
 
 def require_variant(chosen: list[AnyTask], variant: str) -> None:
@@ -127,9 +154,12 @@ __all__ = [
     "Template",
     "Tokenizer",
     "check",
+    "circuit_names",
+    "circuits_in",
     "encode",
     "encode_sample",
     "encode_samples",
+    "every_circuit",
     "find",
     "has_heldout_word",
     "has_made_up_word",

@@ -78,9 +78,12 @@ def test_resampled_values_are_ablation_values(support: Support, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_slopes_of_closed_nodes_are_those_of_the_model_without_carriers() -> None:
-    """Where no edge is removed what carries constants is a node as it was."""
+@pytest.mark.parametrize("zero", [False, True], ids=["values", "zeros"])
+def test_slopes_of_closed_nodes_are_those_of_the_model_without_carriers(zero: bool) -> None:
+    """Where no edge is removed what carries constants is a node as it was, also under zero ablation."""
     gated, support = circuits_model.gated(CONFIG), Support(GRAPH, GATES)
+    if zero:
+        gated = gated.replace(ablation=jax.tree.map(jnp.zeros_like, gated.ablation))
     kept = np.ones(len(support.places), np.float32)
     found, of_edges = jax.device_get(adversary._slopes(gated, support.layered, support.places, kept, BATCH))
 
@@ -96,7 +99,7 @@ def test_slopes_of_closed_nodes_are_those_of_the_model_without_carriers() -> Non
     assert np.count_nonzero(of_edges[to_out]) > len(to_out) / 2, "edges that could be removed have slopes, too"
 
 
-@pytest.mark.parametrize("zeros", ["all closed", "some", "tiny", "none"])
+@pytest.mark.parametrize("zeros", ["everything", "all closed", "some", "tiny", "none"])
 def test_removed_edges_bring_their_constants_whatever_the_carriers_value(zeros: str) -> None:
     """One head's weighted sum, float64: attention that adds up to 0.6, values at two positions."""
     support = without_some()
@@ -104,9 +107,15 @@ def test_removed_edges_bring_their_constants_whatever_the_carriers_value(zeros: 
     gates, heads = support.layered["attn_v"][0], (CONFIG.model.n_head, CONFIG.model.d_head)
     values = rng.standard_normal(len(gates))
     closed = np.flatnonzero(gates == 0)
-    values[{"all closed": closed, "some": closed[::2], "tiny": closed, "none": closed[:0]}[zeros]] *= (
-        1e-20 if zeros == "tiny" else 0.0
-    )
+    values[
+        {
+            "everything": np.arange(len(gates)),
+            "all closed": closed,
+            "some": closed[::2],
+            "tiny": closed,
+            "none": closed[:0],
+        }[zeros]
+    ] *= 1e-20 if zeros == "tiny" else 0.0
     ablation = {**gated.ablation, "attn_v": jnp.asarray(values[None], jnp.float32)}
     kept = np.zeros(len(support.places), np.float32)
     kept[: len(support.kept)] = support.kept

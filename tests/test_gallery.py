@@ -9,12 +9,11 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from sparse_gpt import stored
+from sparse_gpt import stored, tasks
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import to_vector
 from sparse_gpt.model import build
-from sparse_gpt.page import every_circuit
 from sparse_gpt.page.gallery import _name_of
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page, open_page
@@ -166,7 +165,7 @@ def test_all_circuits_are_those_that_are_there(run: Workdir, tmp_path: Path, scr
     for name in ("for_while", "else_elif+var_if"):
         (folder / "circuits" / name).mkdir()
         (folder / "circuits" / name / "circuit.json").write_text("{}")
-    found = [[task.name for task in members] for members in every_circuit(folder)]
+    found = [[task.name for task in members] for members in tasks.every_circuit(folder)]
     assert found == [["else_elif", "var_if"], ["for_while"]]
     done = launch_here(script, f"--workdir={folder}", "--task=all", *flags)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -6,8 +6,7 @@ from sparse_gpt.circuits.evidence.card.card import ROWS, rows_of, select_rows
 from sparse_gpt.circuits.summary import describe_card
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import searched_samples
-from sparse_gpt.page import every_circuit
-from sparse_gpt.tasks import AnyTask
+from sparse_gpt.tasks import AnyTask, every_circuit
 from sparse_gpt.workdir import Workdir
 
 from .. import stored

@@ -5,8 +5,7 @@ from pathlib import Path
 from sparse_gpt.circuits.summary import describe_formation
 from sparse_gpt.evaluation.samples import searched_samples
 from sparse_gpt.experiments import formation_plot
-from sparse_gpt.page import every_circuit
-from sparse_gpt.tasks import AnyTask
+from sparse_gpt.tasks import AnyTask, every_circuit
 from sparse_gpt.workdir import Workdir
 
 

@@ -4,7 +4,7 @@ from absl import flags
 
 from sparse_gpt import tasks
 from sparse_gpt.errors import InputError
-from sparse_gpt.page import build_gallery, build_site, every_circuit
+from sparse_gpt.page import build_gallery, build_site
 from sparse_gpt.workdir import Workdir
 
 from .. import stored
@@ -21,7 +21,7 @@ def main() -> None:
     with stored.workdir() as folder:
         run, other = Workdir(folder), Workdir(twin) if twin else None
         if flags.FLAGS.gallery:
-            path = build_gallery(run, chosen or every_circuit(folder))
+            path = build_gallery(run, chosen or tasks.every_circuit(folder))
             print(f"gallery: {path} ({path.stat().st_size / 1e6:.1f} MB)")
             return
         for line in build_site(run, chosen, other):

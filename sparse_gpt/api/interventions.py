@@ -13,13 +13,11 @@ from sparse_gpt.api.runs import Run
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.errors import InputError
-from sparse_gpt.model.taps import OBSERVED, Tap
+from sparse_gpt.model.taps import AFTER_LAYERS, OBSERVED, Tap
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.records import Node
 
 Nodes = Iterable[Node | tuple[int, str, int] | str]  # (layer, site, channel), or "layer.site.channel"
-
-FINAL = ("resid_final", "final_norm")  # after the last block: the model calls them with the number of layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +43,7 @@ class NodeTap:
         if self.circuit is not None:
             self.circuit.require_fit(model)
         for node in self.nodes:
-            last = node.site in FINAL
+            last = node.site in AFTER_LAYERS
             if (node.layer != model.n_layer) if last else (node.layer >= model.n_layer):
                 layers = str(model.n_layer) if last else f"0 to {model.n_layer - 1}"
                 raise InputError(f"node {tuple(node)}: layers of {node.site} in this model are {layers}")

@@ -55,14 +55,13 @@ def transfer_circuits(folder: Path, chosen: list[AnyTask], node: Node | None) ->
 
 def find_tasks(folder: Path) -> list[AnyTask]:
     """The tasks that have a circuit of their own in the workdir; InputError when there are none."""
-    names = sorted(path.parent.name for path in (folder / "circuits").glob("*/circuit.json"))
-    names = [name for name in names if name in tasks.TASKS]  # not those of several tasks, nor of files
-    if not names:
+    found = [members[0] for members in tasks.circuits_in(folder) if len(members) == 1]
+    if not found:
         raise InputError(
             f"--workdir={folder}: no circuits; python -m launch.prune --workdir={folder} --task=single_double_quote "
             "finds one"
         )
-    return [tasks.find(name) for name in names]
+    return found
 
 
 def load_circuit(folder: Path, task: AnyTask, params_sha256: str) -> Circuit:

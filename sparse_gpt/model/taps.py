@@ -19,6 +19,7 @@ Tap = Callable[[str, int, jax.Array], jax.Array]
 
 NORM_TAPS = ("attn_norm", "mlp_norm", "final_norm")
 OBSERVED = ("resid_in", "attn_y", "resid_mid", "resid_final", *NORM_TAPS)
+AFTER_LAYERS = ("resid_final", NORM_TAPS[2])  # of these, seen once, with the number of layers in the place of a layer
 
 
 def identity(site: str, layer: int, x: jax.Array) -> jax.Array:

@@ -2,6 +2,6 @@
 
 from sparse_gpt.page.gallery import build_gallery
 from sparse_gpt.page.page import build_pages
-from sparse_gpt.page.site import build_site, circuits_in, every_circuit
+from sparse_gpt.page.site import build_site
 
-__all__ = ["build_gallery", "build_pages", "build_site", "circuits_in", "every_circuit"]
+__all__ = ["build_gallery", "build_pages", "build_site"]

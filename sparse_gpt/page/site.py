@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sparse_gpt import tasks
-from sparse_gpt.errors import InputError
 from sparse_gpt.page.page import build_pages
 from sparse_gpt.page.twin import shared_prompts
 from sparse_gpt.records import read_workdir
@@ -25,11 +24,13 @@ def build_site(run: Workdir, circuits: Sequence[Sequence[AnyTask]], twin: Workdi
       A line for each page that is made.
 
     Raises:
-      InputError, TaskError: as `build_pages`; InputError also where there is no circuit at all.
+      InputError, TaskError: as `build_pages`; TaskError also where there is no circuit at all.
     """
     if not circuits:
-        _circuit_names(run.folder)  # a table of files' circuits is made, though they have no page without their files
-    every = circuits_in(run.folder)
+        tasks.circuit_names(
+            run.folder
+        )  # a table of files' circuits is made, though they have no page without their files
+    every = tasks.circuits_in(run.folder)
     for path in build_pages(run, circuits or every, indexed=not circuits):
         yield f"{path.parent.name}: {path} ({path.stat().st_size / 1e6:.1f} MB)"
     if not circuits:
@@ -38,32 +39,6 @@ def build_site(run: Workdir, circuits: Sequence[Sequence[AnyTask]], twin: Workdi
         yield f"all circuits: {build_overview(read_workdir(run.folder), beside, prompts)}"
     if not _leads_to_all(run.folder):
         yield f"report, which leads to it now: {build_report(run.folder)}"
-
-
-def circuits_in(folder: Path) -> list[list[AnyTask]]:
-    """Tasks of every circuit of a workdir. Those of files of one's own are left out."""
-    found = (path.parent.name.split("+") for path in sorted(folder.glob("circuits/*/circuit.json")))
-    return [[tasks.TASKS[name] for name in names] for names in found if all(name in tasks.TASKS for name in names)]
-
-
-def every_circuit(folder: Path) -> list[list[AnyTask]]:
-    """`circuits_in`; InputError where that is none."""
-    names, found = _circuit_names(folder), circuits_in(folder)
-    if not found:
-        raise InputError(
-            f"{folder}: its circuits ({', '.join(names)}) are of files of pairs; name the files, as --task=FILE.jsonl"
-        )
-    return found
-
-
-def _circuit_names(folder: Path) -> list[str]:
-    """Folders of all circuits of a workdir; InputError if it has none."""
-    names = [path.parent.name for path in sorted(folder.glob("circuits/*/circuit.json"))]
-    if not names:
-        raise InputError(
-            f"{folder}: has no circuits; find some with python -m launch.prune --workdir={folder} --task=TASK"
-        )
-    return names
 
 
 def _leads_to_all(folder: Path) -> bool:

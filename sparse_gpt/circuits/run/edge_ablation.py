@@ -131,18 +131,23 @@ def _carried(
     """Output matrix (channels, d_model) and ablation values (channels,) of v with removed edges carried by one closed
     channel per head. Heads without a closed channel are left as they are.
 
-    The carrier is the one with the largest ablation value and keeps it, unless that is as good as zero; its row of the
-    matrix gets what the removed edges bring, divided by the value. So where none are removed all is as it was, also the
-    slopes of the gates.
+    The carrier is the one with the largest ablation value, and its row of the matrix gets what the removed edges bring,
+    divided by that value. So where none are removed all is as it was, also the slopes of the gates. Only where it is as
+    good as zero and others of the head are not (open ones), it is set to 1.
     """
-    heads = gates.reshape(m.n_head, m.d_head)
-    sizes = jnp.where(heads == 0, jnp.abs(ablation).reshape(heads.shape), -1)
-    carrier = jnp.argmax(sizes, axis=1) + jnp.arange(m.n_head) * m.d_head
-    closed_in_head = jnp.repeat(jnp.min(heads, axis=1) == 0, m.d_head)
-    is_carrier = (jnp.arange(m.n_head * m.d_head) == jnp.repeat(carrier, m.d_head)) & closed_in_head
-    values = jnp.where(is_carrier & (jnp.abs(ablation) < SMALLEST), 1, ablation)
+    heads, per_head = gates.reshape(m.n_head, m.d_head), jnp.abs(ablation).reshape(m.n_head, m.d_head)
+
+    def of_each(head: jax.Array) -> jax.Array:
+        """(channels, ...) from (heads, ...)."""
+        return jnp.repeat(head, m.d_head, axis=0)
+
+    carrier = jnp.argmax(jnp.where(heads == 0, per_head, -1), axis=1)
+    is_carrier = (jnp.arange(m.d_head)[None, :] == carrier[:, None]).reshape(-1) & of_each(jnp.any(heads == 0, axis=1))
+    tiny = is_carrier & (jnp.abs(ablation) < SMALLEST)
+    replaced = tiny & of_each(jnp.any(per_head >= SMALLEST, axis=1))
     constants = (kernel * removed * ablation[:, None]).reshape(m.n_head, m.d_head, -1)
-    brought = jnp.repeat(jnp.sum(constants, axis=1), m.d_head, axis=0)
-    by_carrier = (kernel * ablation[:, None] + brought) / jnp.where(is_carrier, values, 1)[:, None]
-    carried = jnp.where(is_carrier[:, None], by_carrier, kernel * (1 - removed))
-    return jnp.where(closed_in_head[:, None], carried, kernel), values
+    brought = of_each(jnp.sum(constants, axis=1)) / jnp.where(is_carrier & ~tiny, ablation, 1)[:, None]
+    own = jnp.where(replaced[:, None], kernel * ablation[:, None], kernel * (1 - removed))
+    carried = own + jnp.where(is_carrier[:, None], brought, 0)
+    has_carrier = of_each(jnp.any(heads == 0, axis=1))
+    return jnp.where(has_carrier[:, None], carried, kernel), jnp.where(replaced, 1, ablation)

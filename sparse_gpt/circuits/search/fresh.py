@@ -114,9 +114,9 @@ def give_back(
 ) -> Support | None:
     """A support with as few further nodes and edges as hold.
 
-    Further nodes, a power of two of them, are of `start`, or where all of it fails of all that can be searched (from
-    where an earlier round may have given back some: what is open stays open); they
-    come with all of their edges, and the edges that the support has lost stay pruned or come back, all of them.
+    Further nodes, a power of two of them, are of `start`, or where all of it fails of all that can be searched; they
+    come with all of their edges, and the edges that the support has lost stay pruned or come back, all of them. What is
+    open stays open, also what an earlier round gave back from outside `start`.
 
     Those with the steepest slopes come back: of the loss on what the support does worst on, between it and everything
     that can come back (what leads to a closed node alone has no slope at the support).
