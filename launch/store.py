@@ -2,8 +2,8 @@
 
 python -m launch.store --workdir=runs/laptop --output=laptop.zip
 
-A bigram table is dense and would be most of the file: it is stored to the nearest bfloat16. The stored model then has
-a fingerprint and an evaluation of its own, and its manifest names the fingerprint of the trained one.
+A bigram table is dense and would be most of the file: it is stored to the nearest 1/32 of a nat. The stored model then
+has a fingerprint and an evaluation of its own, and its manifest names the fingerprint of the trained one.
 """
 
 from absl import flags

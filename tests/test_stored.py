@@ -13,12 +13,13 @@ import pytest
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored, tasks
 from sparse_gpt.circuits import full_task_loss, task_batch
-from sparse_gpt.data import train_tokenizer
+from sparse_gpt.data import Tokenizer, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import sparse_vs_dense
 from sparse_gpt.io import write_json
 from sparse_gpt.model import Params
 from sparse_gpt.parameters import abstract_params, flatten
+from sparse_gpt.stored.initial import check_tokenizer
 from sparse_gpt.stored.rounding import copy_with_short_bigrams
 from sparse_gpt.training import manifest
 from sparse_gpt.training.checkpoint import load_params, save_params
@@ -113,7 +114,7 @@ def test_a_workdir_that_holds_the_model_is_kept_and_another_one_refused(file: Pa
         stored.unpack(str(file), workdir)
 
 
-def test_a_bigram_table_is_stored_to_bfloat16(tmp_path: Path, original: tuple[Path, Params]) -> None:
+def test_a_bigram_table_is_stored_to_a_32nd(tmp_path: Path, original: tuple[Path, Params]) -> None:
     """A model of its own: its fingerprint and its evaluation, with the fingerprint of the trained one beside."""
     folder, config = tmp_path / "trained", configs.replace(presets.tiny(), {"model.bigram": True})
     params = sparse_params(config)
@@ -126,16 +127,48 @@ def test_a_bigram_table_is_stored_to_bfloat16(tmp_path: Path, original: tuple[Pa
     rounded = copy_with_short_bigrams(folder, config, short)
     found, step = load_params(short, config.model)
     assert step == 40
-    table = params["bigram"].view(np.uint32).astype(np.uint64)
-    nearest = ((table + 0x7FFF + ((table >> 16) & 1)) >> 16 << 16).astype(np.uint32)  # ties to even
-    assert np.array_equal(np.asarray(found["bigram"]).view(np.uint32), nearest)
-    assert not np.array_equal(nearest, table)
+    table = params["bigram"]
+    multiples = np.array([round(float(value) * 32) / 32 + 0.0 for value in table.ravel()], np.float32)  # ties to even
+    bits = multiples.view(np.uint32).astype(np.uint64)
+    nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).astype(np.uint32)  # bfloat16, ties to even too
+    assert np.array_equal(np.asarray(found["bigram"]).view(np.uint32).ravel(), nearest)
+    inside = np.abs(table) < 8
+    assert 0 < np.abs(np.asarray(found["bigram"]) - table)[inside].max() <= 1 / 64
     assert equal_bits({**found, "bigram": params["bigram"]}, params)
     reported = json.loads((short / "manifest.json").read_text())
     assert reported["params_sha256"] == manifest.params_sha256(found)
     assert reported["trained_params_sha256"] == manifest.params_sha256(params)
     assert equal_bits(rounded, found)
     assert not (short / "evaluation.json").exists(), "it would be that of the trained parameters"
+
+
+@pytest.mark.parametrize("kind", ["stored", "workdir"])
+def test_a_training_goes_on_from_no_model_of_another_tokenizer(
+    original: tuple[Path, Params], file: Path, workdir: Path, kind: str
+) -> None:
+    source = file if kind == "stored" else original[0]
+    flags = ("train", f"--workdir={workdir}", f"--init_from={source}", "--preset=tiny", "--config.data.tokens=30000")
+    done = launch_here(*flags, "--config.train.steps=2")
+    assert done.returncode == 2
+    assert (
+        f"--init_from={source}: its tokenizer is not that of the corpus; give --config.data.tokenizer=" in done.stderr
+    )
+    assert not workdir.exists()
+
+
+def test_the_tokenizer_that_a_stored_model_or_workdir_was_trained_with_is_let_through(
+    original: tuple[Path, Params], file: Path, tmp_path: Path
+) -> None:
+    folder = original[0]
+    own, other = Tokenizer.load(folder / "tokenizer"), train_tokenizer(["while x:\n    pass\n"] * 9, 260)
+    assert stored.tokenizer(str(file)).sha256 == own.sha256
+    (tmp_path / "without").mkdir()
+    for source in (str(file), str(folder)):
+        check_tokenizer(source, own)
+        with pytest.raises(InputError, match="its tokenizer is not that of the corpus"):
+            check_tokenizer(source, other)
+    for source in ("params.npz", str(tmp_path / "without")):  # nothing says what it was trained on
+        check_tokenizer(source, other)
 
 
 def test_damage_is_named(original: tuple[Path, Params], file: Path, workdir: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The work of launch.train."""
 
+import functools
 from pathlib import Path
 
 from absl import flags
@@ -9,7 +10,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.evaluation import tasks_solved
 from sparse_gpt.evaluation.heldout import heldout_rule_for
 from sparse_gpt.interop.params_file import ParamsFile
-from sparse_gpt.stored.initial import load_initial
+from sparse_gpt.stored.initial import check_tokenizer, load_initial
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
 
 from .. import cli
@@ -29,7 +30,10 @@ def main(config: Config, params_out: Path | None) -> int:
     cli.hold(workdir)
     if batches is None:
         rule = heldout_rule_for(config.data)
-        result = run.train_on_corpus(config, workdir, rule=rule, init_from=init_from, at_step=params_file)
+        same = functools.partial(check_tokenizer, f.init_from) if f.init_from else None
+        result = run.train_on_corpus(
+            config, workdir, rule=rule, init_from=init_from, at_step=params_file, check_tokenizer=same
+        )
     else:
         mesh = sharding.make_mesh(config)
         given = run.given_batches(batches, mesh)

@@ -20,6 +20,7 @@ import numpy as np
 
 from sparse_gpt import arrays
 from sparse_gpt import config as configs
+from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
 from sparse_gpt.io import disk_errors, parse_json
@@ -103,6 +104,19 @@ def load(name: str) -> tuple[configs.Config, Params]:
     if params_sha256(params) != wanted:
         raise InputError(f"{find(name)}: damaged; its parameters do not have the fingerprint in its manifest")
     return config, params
+
+
+def tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a stored model.
+
+    Raises:
+      InputError: if there is none of this name, or its file is damaged.
+    """
+    with tempfile.TemporaryDirectory() as scratch, _opened(name) as archive:
+        for entry in archive.namelist():
+            if entry.split("/")[0] == "tokenizer":
+                archive.extract(entry, scratch)
+        return Tokenizer.load(Path(scratch) / "tokenizer")
 
 
 def unpack(name: str, workdir: Path) -> bool:

@@ -8,6 +8,8 @@ from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
 from sparse_gpt.arrays import read_npz
 from sparse_gpt.config import Config
+from sparse_gpt.data import Tokenizer
+from sparse_gpt.errors import InputError
 from sparse_gpt.interop import openai_weights
 from sparse_gpt.parameters import Params
 from sparse_gpt.training import loop
@@ -38,3 +40,20 @@ def load_initial(source: str, config: Config) -> Params:
         params = stored.load(source)[1]
     loop.check_params(config, params)
     return params
+
+
+def check_tokenizer(source: str, found: Tokenizer) -> None:
+    """InputError if the parameters that --init_from names were trained on the tokens of another tokenizer than `found`:
+    their embeddings would be those of other tokens. An .npz file and a workdir trained on given batches do not say."""
+    path = Path(source).expanduser()
+    if path.suffix == ".npz" or (path.is_dir() and not (path / "tokenizer").is_dir()):
+        return
+    if path.is_dir():
+        own, folder = Tokenizer.load(path / "tokenizer"), str(path / "tokenizer")
+    else:
+        own, folder = stored.tokenizer(source), f"RUN/tokenizer (launch.evaluate --init_from={source} makes RUN)"
+    if own.sha256 != found.sha256:
+        raise InputError(
+            f"--init_from={source}: its tokenizer is not that of the corpus; give --config.data.tokenizer={folder}, or "
+            "a corpus that was prepared with it"
+        )

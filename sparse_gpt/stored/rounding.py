@@ -8,13 +8,15 @@ import numpy as np
 
 from sparse_gpt import stored
 from sparse_gpt.config import Config
-from sparse_gpt.parameters import Params
+from sparse_gpt.parameters import Leaf, Params
 from sparse_gpt.training.checkpoint import load_params, save_params
 from sparse_gpt.training.manifest import params_sha256, update
 
+STEPS = 32  # of a bigram table per nat
+
 
 def copy_with_short_bigrams(folder: Path, config: Config, output: Path) -> Params:
-    """Copies a workdir's model to a new folder, its bigram table rounded to the nearest bfloat16.
+    """Copies a workdir's model to a new folder, its bigram table as `rounded` has it.
 
     Args:
       folder: the workdir.
@@ -26,14 +28,24 @@ def copy_with_short_bigrams(folder: Path, config: Config, output: Path) -> Param
       The rounded parameters.
     """
     params, step = load_params(folder, config.model)
-    bigram = np.asarray(jnp.asarray(params["bigram"]).astype(jnp.bfloat16).astype(jnp.float32))
-    rounded = {**params, "bigram": bigram}
+    short = {**params, "bigram": rounded(params["bigram"])}
     output.mkdir()
     for name in stored.FILES:
         if name != "evaluation.json" and (folder / name).is_file():
             shutil.copy(folder / name, output)
     shutil.copytree(folder / "tokenizer", output / "tokenizer")
-    save_params(output, rounded, step)
-    fingerprints = {"params_sha256": params_sha256(rounded), "trained_params_sha256": params_sha256(params)}
+    save_params(output, short, step)
+    fingerprints = {"params_sha256": params_sha256(short), "trained_params_sha256": params_sha256(params)}
     update(output, fingerprints)
-    return rounded
+    return short
+
+
+def rounded(table: Leaf) -> np.ndarray:
+    """The nearest multiples of 1/STEPS, in bfloat16 from eight nats on, where its steps are wider; no negative zeros.
+
+    All of them are bfloat16 numbers, so a page can carry two bytes of each, and few of them are different.
+    """
+    multiples = (
+        np.rint(np.asarray(table, np.float64) * STEPS) / STEPS + 0.0
+    )  # largest of float32 times STEPS are infinite
+    return np.asarray(jnp.asarray(multiples, jnp.float32).astype(jnp.bfloat16).astype(jnp.float32))

@@ -1,7 +1,7 @@
 """A whole training run as one call: corpus, tokenizer, batches, loop."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import estimate
 from sparse_gpt.arrays import npy_shape, read_npy
 from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus, corpus_from_config
+from sparse_gpt.data import Corpus, Tokenizer, corpus_from_config
 from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
@@ -21,7 +21,7 @@ from sparse_gpt.training import claim, distributed, loop, schedules, sharding
 from sparse_gpt.training.objective import Objective
 
 
-# More than six parameters: those of loop.train that a caller may want, and a rule.
+# More than six parameters: those of loop.train that a caller may want, a rule and a check.
 def train_on_corpus(
     config: Config,
     workdir: Path,
@@ -32,6 +32,7 @@ def train_on_corpus(
     progress: bool = True,
     objective: Objective | None = None,
     facts: Mapping[str, object] | None = None,
+    check_tokenizer: Callable[[Tokenizer], None] | None = None,
 ) -> loop.Result:
     """Prepares (or opens) the corpus, writes the tokenizer into the workdir, and trains or resumes.
 
@@ -40,10 +41,13 @@ def train_on_corpus(
       workdir: see loop.train; additionally receives corpus/ (unless config.data.corpus names one) and tokenizer/.
       rule: documents to leave out of the corpus (those with held-out samples of tasks).
       init_from, at_step, progress, objective, facts: see loop.train.
+      check_tokenizer: of a run that begins, called with the corpus's tokenizer; raises InputError if it is not that of
+        `init_from`.
 
     Raises:
-      InputError: as loop.train and `data.prepare_corpus`; also, before anything is written, if this machine is too
-        small for the run; or if the run in the workdir has begun on another corpus (the same one may have moved).
+      InputError: as loop.train, `check_tokenizer` and `data.prepare_corpus`; also, before anything is written, if this
+        machine is too small for the run; or if the run in the workdir has begun on another corpus (the same one may
+        have moved).
     """
     mesh = sharding.make_mesh(config)  # before anything is written, like the next two
     estimate.check_here(config)
@@ -56,6 +60,8 @@ def train_on_corpus(
         def check() -> None:
             with before.restore_if_refused():  # takes away a corpus that was prepared for this call alone
                 claim.check_corpus(workdir, corpus.folder, corpus.sha256)
+                if check_tokenizer and not claim.has_begun(workdir):
+                    check_tokenizer(corpus.tokenizer)
 
         distributed.first_does(check)
         with claim.leave_as_found(workdir, before):
