@@ -193,15 +193,17 @@ class Workdir:
         """Samples with what validation text has of their task's decision, to be judged by; and, where `samples.natural`
         asks for it, with one more family to be searched on: what training text has of it.
 
-        That is left out, and said, where text has fewer than NATURAL_PAIRS pairs of it or the model cannot do them.
+        That is left out, and said why, where samples do not all decide between the same two tokens, where there is no
+        training text, or fewer than NATURAL_PAIRS pairs in it, and where the model cannot do them.
         """
         samples = dataclasses.replace(samples, wild=self.natural_samples(samples.train))
         name = samples.natural
         if not name:
             return samples
-        family = self._natural_family(samples)
-        if family is None:
-            print(f"task {samples.names[0]}: family {name} is left out: text has too few of its decisions")
+        try:
+            family = self._natural_family(samples)
+        except InputError as error:
+            print(f"task {samples.names[0]}: family {name} is left out: {error}")
             return samples
         loss, target = full_task_loss(self.config, self.params, family.validation), self.config.prune.target_loss
         if not loss <= target:
@@ -209,14 +211,14 @@ class Workdir:
             return samples
         return mixture(samples, {**samples.families, name: family})
 
-    def _natural_family(self, samples: TaskSamples) -> FamilySamples | None:
+    def _natural_family(self, samples: TaskSamples) -> FamilySamples:
         """From training text, as many pairs as the other families have, used again where text has fewer; each in one
-        of the three splits."""
+        of the three splits. InputError as `_occurrences`, and where text has too few."""
         (like, *_) = samples.families.values()
-        found = self.natural_samples(samples.train, NATURAL_BATCHES, 2 * MOST, "train")
+        found = self._occurrences(samples.train, NATURAL_BATCHES, 2 * MOST, "train")
         pairs = None if found is None else in_pairs(found, self.config.prune.seed)
         if pairs is None or len(pairs.positions) < 2 * NATURAL_PAIRS:
-            return None
+            raise InputError("text has too few of its decisions")
         part = len(pairs.positions) // 8 * 2  # rows of a quarter of the pairs
         splits = slice(2 * part, None), slice(part), slice(part, 2 * part)
         return FamilySamples(*(_as_many(rows(pairs, rest), of) for rest, of in zip(splits, like, strict=True)))
@@ -233,13 +235,17 @@ class Workdir:
             most: samples.
             split: of the corpus.
         """
+        try:
+            return self._occurrences(train, batches, most, split)
+        except InputError:  # of text it is said where contexts are made
+            return None
+
+    def _occurrences(self, train: TaskBatch, batches: int, most: int, split: str) -> TaskBatch | None:
+        """`natural_samples`, with an InputError that says why they cannot be sought; None where none is found."""
         tokens = one_decision(train)
         if tokens is None:
-            return None
-        try:
-            windows = self.text(split, batches, once=True)
-        except InputError:  # said where contexts are made
-            return None
+            raise InputError("its samples do not all decide between the same two tokens")
+        windows = self.text(split, batches, once=True)
         return natural_samples(self.model, self.params, windows, tokens, most)
 
     def contexts(self, nodes: Sequence[Node]) -> Contexts | None:

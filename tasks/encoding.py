@@ -19,7 +19,7 @@ class EncodedTask:
     """Rows 2i and 2i + 1 are a pair.
 
     Attributes:
-        tokens: int32 (2 * pairs, T), prompts padded with 0 on the right to a multiple of 8.
+        tokens: int32 (2 * pairs, T), prompts padded with 0 on the right to a multiple of 8, or to the model's context.
         lengths: int32 (2 * pairs,); the prediction is read at position lengths - 1.
         answer_id: int32 (2 * pairs,).
         foil_id: int32 (2 * pairs,).
@@ -75,7 +75,8 @@ def sample(
     pairs = task.pairs(split, drawn, seed, variant, tokenizer)
     if drawn > count:
         short = [pair for pair in pairs if _longest(pair, tokenizer) <= (context or 0)]
-        pairs = short[:count] if len(short) >= min(count, len(pairs)) else pairs
+        enough = min(count, len(pairs) - len(pairs) // (FURTHER + 1))  # a file may have fewer than are asked for
+        pairs = short[:count] if len(short) >= enough else pairs
     try:
         encoded = encode(pairs, tokenizer)
     except TaskError as error:
@@ -88,7 +89,8 @@ def sample(
             f"task {task.name}: {where and where + ': '}prompts of {encoded.lengths[row]} tokens exceed the model's "
             f"context {context}"
         )
-    return encoded
+    # Rounded up, rows can be longer than the context.
+    return encoded if context is None else replace(encoded, tokens=encoded.tokens[:, :context])
 
 
 def _longest(pair: Pair, tokenizer: Tokenizer) -> int:

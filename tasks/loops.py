@@ -161,7 +161,7 @@ ENUMERATE_RANGE = Task(
     description="after for ... in: enumerate for two loop variables, range for one",
     answers=(" enumerate", " range"),
     main=(
-        Template("{top}for {word}<<, {word2}|_{word2}_{suffix}>> in", "({name}):\n    pass\n"),
+        Template("{top}for {word}<<, {word2}|_{word2}_{ending}>> in", "({name}):\n    pass\n"),
         Template("{top}for {word}<<, {word2}|_{digit}>> in", "({name}):\n    pass\n"),
         Template(
             "{top}def {function}({name}):\n{body}    for {word}<<, {word2}|_{digit}>> in", "({name}):\n        pass\n"
@@ -173,7 +173,7 @@ ENUMERATE_RANGE = Task(
             "(self):\n            pass\n",
         ),
         Template(
-            "{top}if {condition}:\n{body}    for {word}<<, {word2}|_{word2}_{suffix}>> in", "({name}):\n        pass\n"
+            "{top}if {condition}:\n{body}    for {word}<<, {word2}|_{word2}_{ending}>> in", "({name}):\n        pass\n"
         ),
         Template("{top}{name} = [{word3} for {word}<<, {word2}|_{digit}>> in", "({name2})]\n"),
     ),

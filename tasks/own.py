@@ -8,7 +8,7 @@ Every row names its `split` (train, validation or heldout), or none does; then t
 prompts, and the first quarter is validation, the second is heldout, the rest is train. No prompt may be in two splits.
 
 Where rows name both `split` and `family` (of templates), held-out pairs of a family that no other split has are the
-"shifted" variant, as long as enough pairs of the other families are held out too.
+"shifted" variant, as long as enough other pairs are held out too. Pairs without a family are in the "main" variant.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .copies import Tokenizer
 from .rows import SUFFIXES, Row, read_rows, shown
-from .task import NATURAL, VARIANTS, Pair, Part, Sample, TaskError, check_request
+from .task import VARIANTS, Pair, Part, Sample, TaskError, check_request
 from .words import SPLITS
 
 FEWEST_PAIRS = 8  # of every split
@@ -60,7 +60,7 @@ class OwnTask:
     def families(self) -> tuple[str, ...]:
         """Families with FEWEST_PAIRS pairs in every split, where there are two or more; else `main`, which is all."""
         each = (dict.fromkeys(pair.first.family for pair in self.by_part[split, "main"]) for split in SPLITS)
-        names = [name for name in next(each) if name and name not in (*VARIANTS, "all", NATURAL)]
+        names = [name for name in next(each) if name]
         enough = [name for name in names if min(len(self._of_family(split, name)) for split in SPLITS) >= FEWEST_PAIRS]
         return tuple(enough) if len(enough) > 1 else ("main",)
 
@@ -68,7 +68,7 @@ class OwnTask:
     def novel(self) -> tuple[str, ...]:
         """Families of the shifted variant with FEWEST_PAIRS pairs; where none has so many, the variant itself."""
         pairs = self.by_part.get(("heldout", "shifted"), ())
-        names = [name for name in dict.fromkeys(pair.first.family for pair in pairs) if name]
+        names = dict.fromkeys(pair.first.family for pair in pairs)
         enough = tuple(name for name in names if len(self._of_family("heldout", name)) >= FEWEST_PAIRS)
         return enough or (("shifted",) if pairs else ())
 
@@ -197,7 +197,7 @@ def _divided(pairs: list[tuple[Row, Row]]) -> dict[str, list[Pair]]:
 
 def _by_variant(by_split: dict[str, list[Pair]]) -> dict[Part, list[Pair]]:
     """Held-out pairs by variant; {} where that would leave too few of either."""
-    known = {pair.first.family for split in ("train", "validation") for pair in by_split[split]}
+    known = {"", *(pair.first.family for split in ("train", "validation") for pair in by_split[split])}
     new = [pair for pair in by_split["heldout"] if pair.first.family not in known]
     main = [pair for pair in by_split["heldout"] if pair.first.family in known]
     if min(len(new), len(main)) < FEWEST_PAIRS:

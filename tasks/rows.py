@@ -2,7 +2,7 @@
 
 A row has `prompt`, `answer` and `foil`, and can have `pair`, `family` and `split`. In CSV these names are the first
 line, cells are separated by commas, and a line break in a quoted cell is "\\n" however the file ends its lines. In
-JSONL every line is an object. Blank lines, and a byte order mark, are skipped.
+JSONL every line is an object. Blank lines, of spaces too, and a byte order mark are skipped.
 """
 
 import csv
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .task import TaskError
+from .task import NATURAL, VARIANTS, TaskError
 from .words import SPLITS
 
 SUFFIXES = (".jsonl", ".csv")
@@ -25,6 +25,7 @@ MOST_ROWS = 200_000
 MOST_CHARACTERS = 1 << 16  # of a value
 MOST_LINE = 1 << 20  # characters of a line of JSON
 
+_RESERVED = (*VARIANTS, "all", NATURAL)  # in prune.families and as variants they mean other things
 _SHOWN = 40  # characters of a value in a message
 
 
@@ -137,13 +138,18 @@ def _csv_records(path: str, text: str) -> Iterator[tuple[str, dict[str, object]]
         try:
             cells = next(reader, None)
         except csv.Error as error:
+            if "field limit" in str(error):  # of the module, larger than ours
+                raise TaskError(
+                    f"{where}: a cell has more than the {MOST_CHARACTERS:,} characters of a value; shorten it, or add "
+                    "the quote that should end it"
+                ) from error
             raise TaskError(
                 f'{where}: not CSV ({error}); a cell with commas, quotes or line breaks stands in "quotes", a quote in '
                 "it is doubled"
             ) from error
         if cells is None:
             return
-        if not cells:  # a blank line
+        if len(cells) < 2 and not "".join(cells).strip():  # a blank line
             continue
         if not header:
             header = cells
@@ -186,6 +192,11 @@ def _row(where: str, record: dict[str, object]) -> Row:
         raise TaskError(f"{where}: answer and foil are both {shown(values['answer'])}; give a foil that is wrong")
     if values["split"] not in ("", *SPLITS):
         raise TaskError(f"{where}: split {shown(values['split'])}: unknown; choose {', '.join(SPLITS)}, in every row")
+    if values["family"] in _RESERVED:
+        raise TaskError(
+            f"{where}: a family cannot be named {values['family']}, as {', '.join(_RESERVED)} have meanings of their "
+            "own; rename it in every row"
+        )
     return Row(where, **values)
 
 

@@ -137,8 +137,15 @@ def _number(filler: Filler) -> str:
     return filler.random.choice(filler.words.numbers)
 
 
-def _suffix(filler: Filler) -> str:
+def _ending(filler: Filler) -> str:
     return filler.random.choice(filler.words.suffixes)
+
+
+def _suffix(filler: Filler) -> str:
+    """It follows the slot before it, as in ``{word}_{suffix}``; what the two make is taken."""
+    word = next(reversed(filler.values.values()))
+    compound = filler.fresh(lambda: f"{word}_{_ending(filler)}")
+    return compound.removeprefix(f"{word}_")
 
 
 def _digit(filler: Filler) -> str:
@@ -194,6 +201,7 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "letter": _letter,
     "copy": _copy,
     "suffix": _suffix,
+    "ending": _ending,
     "function": _function,
     "Class": _class,
     "digit": _digit,
@@ -211,9 +219,10 @@ SLOTS: dict[str, Callable[[Filler], str]] = {
     "deep": _context("        ", most=2),
 }
 """The kinds of slots: word (a name without underscore), name, letter (a name of one letter), copy (a name that is one
-token; see tasks.words), suffix (of a compound name), function, Class, digit, number (below 100), text (one word of a
-string), phrase (1-4 of them), numbers (1-4, with commas), names (1-3), items (numbers or names), condition, boolean,
-and lines of context: short (0-1, not indented), top (0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
+token; see tasks.words), suffix (with the name before it it makes one that no other slot is), ending (of any compound
+name), function, Class, digit, number (below 100), text (one word of a string), phrase (1-4 of them), numbers (1-4, with
+commas), names (1-3), items (numbers or names), condition, boolean, and lines of context: short (0-1, not indented), top
+(0-2, not indented), body (0-2, by 4 spaces), deep (0-2, by 8).
 """
 
 _CONTEXT = ("short", "top", "body", "deep")

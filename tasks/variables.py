@@ -88,8 +88,9 @@ SET_OR_STRING = Task(
     ),
 )
 
-# With a name that is always one token, the length of its line tells set() from "": half of the strings have a space
-# (two tokens, as set() has), so that it does not.
+# With a name that is always one token, the line with set() would always be the longer one, as "" has a token less. So
+# half of the strings are " ", which has a token more under the stored tokenizers: longer or shorter tells nothing,
+# though the exact length does.
 _FIXED_MAIN = (
     "{top}def {function}({name}):\n{body}    current = <<set()|{string}>>\n{body2}{body3}"
     "    for {name3} in {name}:\n        current",

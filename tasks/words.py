@@ -114,7 +114,7 @@ VOCABULARY = {
 
 
 def heldout_words() -> frozenset[str]:
-    """Reserved words: free names, functions and texts of the held-out split, none of which training data may contain.
+    """Reserved words: free names, functions and texts of the held-out split. Corpora leave out documents with any.
 
     Words that tasks ask the model to copy are not among them: a name that was never seen cannot be copied.
     """

@@ -54,6 +54,8 @@ READ_ALIKE = {
     "BOM in JSONL": ("pairs.jsonl", lambda values: b"\xef\xbb\xbf" + jsonl(values)),
     "CRLF in JSONL": ("pairs.JSONL", lambda values: jsonl(values).replace(b"\n", b"\r\n")),
     "blank lines": ("pairs.csv", lambda values: b"\n\n" + csv_bytes(values) + b"\n"),
+    "lines of spaces": ("pairs.csv", lambda values: b" \n" + csv_bytes(values).replace(b"\nwhile", b"\n \t\nwhile")),
+    "lines of spaces in JSONL": ("pairs.jsonl", lambda values: b" \n" + jsonl(values).replace(b"\n", b"\n \t\n")),
     "no last line break": ("pairs.jsonl", lambda values: b"\n" + jsonl(values)[:-1]),
     "null for nothing": ("pairs.jsonl", lambda values: jsonl([{**v, "split": None, "pair": ""} for v in values])),
     "whole numbers of pairs": (
@@ -74,7 +76,8 @@ GOOD = jsonl(entries())
 # name of the file, its content, where in it, what is said
 HOSTILE: dict[str, tuple[str, bytes, str, str]] = {
     "empty": ("a.jsonl", b"", "", "no rows; give prompts with prompt, answer, foil"),
-    "empty CSV": ("a.csv", b"\n \n", ":2", "unknown name ' '"),
+    "empty CSV": ("a.csv", b"\n \n", "", "no rows; give prompts with prompt, answer, foil"),
+    "empty cells": ("a.csv", b"prompt,answer,foil\n,,\n", ":2", "prompt is empty; fill it in or remove the row"),
     "header only": ("a.csv", b"prompt,answer,foil\n", "", "no rows"),
     "not UTF-8": ("a.jsonl", GOOD + b'{"prompt": "\xe9"', ":81", "not UTF-8 (byte 0xe9); save the file as UTF-8"),
     "UTF-16": ("a.csv", "prompt,answer,foil\n".encode("utf-16"), ":1", "not UTF-8 (byte 0xff)"),
@@ -97,7 +100,27 @@ HOSTILE: dict[str, tuple[str, bytes, str, str]] = {
     "answer as foil": ("a.jsonl", changed(4, foil=" in"), ":5", "answer and foil are both ' in'; give a foil"),
     "long value": ("a.jsonl", changed(4, prompt="x" * 65_537), ":5", "prompt has 65,537 characters, more than the 65"),
     "long line": ("a.jsonl", GOOD + b" " * (1 << 20) + b"{\n", ":81", "1,048,577 characters, more than the 1,048,576"),
-    "long cell": ("a.csv", b"prompt,answer,foil\n" + b"x" * 200_000 + b",a,b\n", ":2", "field larger than field limit"),
+    "long cell": (
+        "a.csv",
+        b"prompt,answer,foil\n" + b"x" * 70_000 + b",a,b\n",
+        ":2",
+        "prompt has 70,000 characters, more",
+    ),
+    "longer cell": (
+        "a.csv",
+        b"prompt,answer,foil\n" + b"x" * 200_000 + b",a,b\n",
+        ":2",
+        "a cell has more than the 65,536 characters of a value; shorten it, or add the quote that should end it",
+    ),
+    **{
+        f"a family named {name}": (
+            "a.jsonl",
+            changed(4, family=name),
+            ":5",
+            f"a family cannot be named {name}, as main,",
+        )
+        for name in ("main", "shifted", "all", "natural")
+    },
     "header twice": ("a.csv", b"prompt,foil,answer,foil\n", ":1", "the name 'foil' stands there twice; remove one"),
     "no column": ("a.csv", b"prompt,answer\nx,y\n", ":1", "no foil; give prompt"),
     "semicolons": ("a.csv", b"prompt;answer;foil\nx;y;z\n", ":1", "unknown name 'prompt;answer;foil'; give prompt"),

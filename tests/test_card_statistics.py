@@ -51,6 +51,15 @@ def test_a_share_without_mistakes_is_not_certain() -> None:
     assert wide[1] - wide[0] > 1.7 * (narrow[1] - narrow[0])
 
 
+@pytest.mark.parametrize("samples", [2, 3, 5, 7, 10])
+def test_equal_shares_count_words(samples: int) -> None:
+    """Also where rounding leaves the words' shares a little apart: eight words count as eight samples."""
+    found = statistics.share(np.tile(np.arange(samples) < 1, 8), np.repeat(np.arange(8), samples))
+    share, z = 1 / samples, 1.959964
+    middle, half = share + z**2 / 16, z * np.sqrt(share * (1 - share) / 8 + z**2 / 256)  # Wilson
+    assert found.interval == pytest.approx(((middle - half) / (1 + z**2 / 8), (middle + half) / (1 + z**2 / 8)))
+
+
 def test_words_by_mean() -> None:
     found = statistics.by_cluster(np.array([1.0, 3.0, 0.0, 0.0]), np.array(["a", "a", "b", "b"]))
     assert found == [("a", 2.0, 2), ("b", 0.0, 2)]

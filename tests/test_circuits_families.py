@@ -25,7 +25,7 @@ from sparse_gpt.circuits.stages import Stages
 from sparse_gpt.config import PruneConfig
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.evaluation.samples import task_samples
+from sparse_gpt.evaluation.samples import require_shareable, task_samples
 from sparse_gpt.records import Circuit
 from sparse_gpt.tasks import TASKS, TaskError
 from tests import circuits_model
@@ -70,6 +70,16 @@ def test_families_have_equal_shares_and_the_calibration_of_one_task() -> None:
     assert np.asarray(candidate.calibration.scale).shape == ()
     with pytest.raises(InputError, match="task a: several tasks can share one circuit on one family each, not on main"):
         share({"a": mixed, "b": plain()})
+
+
+def test_natural_text_is_refused_for_a_circuit_that_tasks_share() -> None:
+    chosen = [TASKS["for_while"], TASKS["else_elif"]]
+    require_shareable(chosen, circuits_model.config(prune=PruneConfig(families=("main",))))
+    config = circuits_model.config(prune=PruneConfig(families=("main", "natural")))
+    with pytest.raises(
+        InputError, match=r"prune.families=main,natural: several tasks can share .*; leave natural out$"
+    ):
+        require_shareable(chosen, config)
 
 
 def test_training_samples_take_the_place_of_prompts_too_long_for_selection() -> None:

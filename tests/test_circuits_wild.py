@@ -108,7 +108,7 @@ def _asked(target: float, text: int, monkeypatch: pytest.MonkeyPatch, name: str 
     written = written._replace(answer=answer, foil=sum(TOKENS) - answer)
     judged = circuits_model.batch(6, seed=8)
     monkeypatch.setattr(
-        Workdir, "natural_samples", lambda self, train, *_: written if _ and _[-1] == "train" else judged
+        Workdir, "_occurrences", lambda self, train, batches, most, split: written if split == "train" else judged
     )
     main = FamilySamples(*(circuits_model.batch(count, seed=i) for i, count in enumerate((80, 24, 30))))
     return run.with_natural(TaskSamples(*main, families={"main": main}, natural=name))
@@ -139,3 +139,19 @@ def test_natural_text_is_left_out_where_it_is_scarce_or_too_hard(
     assert "family natural is left out: text has too few of its decisions" in capsys.readouterr().out
     assert list(_asked(1e-3, 60, monkeypatch).families) == ["main"]
     assert "family natural is left out: the model has" in capsys.readouterr().out
+
+
+def test_why_there_is_no_natural_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = FamilySamples(*(circuits_model.batch(count, seed=i) for i, count in enumerate((16, 8, 8))))
+    answer = np.tile(np.array(TOKENS, np.int32), 8)
+    decided = main.train._replace(answer=answer, foil=sum(TOKENS) - answer)
+    copied = decided._replace(answer=np.arange(16, dtype=np.int32), foil=np.arange(16, dtype=np.int32)[::-1])
+    run = Workdir(tmp_path, CONFIG)
+    for train, reason in (
+        (copied, "its samples do not all decide between the same two tokens"),
+        (decided, f"{tmp_path / 'corpus'}: "),  # no corpus
+    ):
+        samples = TaskSamples(train, *main[1:], names=("toy",), families={"main": main}, natural="natural")
+        found = run.with_natural(samples)
+        assert (list(found.families), found.wild) == (["main"], None)
+        assert capsys.readouterr().out.startswith(f"task toy: family natural is left out: {reason}")

@@ -78,6 +78,29 @@ def test_steering_and_transport(folder: Path) -> None:
     assert "python -m launch.steer --workdir=run" in bridge_section(read_workdir(folder))
 
 
+def test_files_of_other_weights_are_named(folder: Path) -> None:
+    assert "belongs to" not in bridge_section(read_workdir(folder))
+    for place, name, sha256 in (
+        ("circuits/single_double_quote/steering.json", "params_sha256", "78" * 32),
+        ("circuits/single_double_quote/transport.json", "dense_params_sha256", "9a" * 32),
+    ):
+        workdirs.write_json(folder / place, json.loads((folder / place).read_text()) | {name: sha256})
+    text = bridge_section(read_workdir(folder))
+    warnings = [" ".join(re.sub("<[^>]*>", "", said).split()) for said in re.findall('(?s)"warning">(.*?)</p>', text)]
+    place, remedy = "circuits/single_double_quote", "delete it or make it again, by python -m launch.steer."
+    assert warnings == [
+        f"{place}/steering.json belongs to a sparse model of weights 787878787878, but that of this workdir is "
+        f"efefefefefef: {remedy}",
+        f"{place}/transport.json belongs to a dense model of weights 9a9a9a9a9a9a, but that of this workdir is "
+        f"121212121212: {remedy}",
+    ]
+    manifest = workdirs.manifest() | {"params_sha256": "78" * 32, "dense_params_sha256": "9a" * 32}
+    workdirs.write_json(folder / "manifest.json", manifest)
+    text = bridge_section(read_workdir(folder))
+    assert text.count("<code>bridge.json</code> belongs to a ") == 2
+    assert "single_double_quote/" not in text
+
+
 def test_files_that_do_not_fit_together(folder: Path) -> None:
     place = folder / "circuits/single_double_quote/steering.json"
     held = json.loads(place.read_text())

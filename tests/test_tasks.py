@@ -43,9 +43,9 @@ GOLDEN = {
     "set_or_string_fixedvarname": "a5af9611b182",
     "class_init": "f1770044841b",
     "var_swap": "866d4ce0de23",
-    "final_kwarg": "0b63def3ed75",
+    "final_kwarg": "41935913d031",
     "lambda_func": "0735b2cdb48f",
-    "with_as": "5563b346e21c",
+    "with_as": "e82484e895e9",
     "with_open": "dc419d8b32be",
     "else_elif": "fdd5e65ff9ef",
     "if_ternary": "785575e43c98",
@@ -138,7 +138,15 @@ def test_answers_are_balanced(task: Task) -> None:
 @EVERY
 def test_prompt_answer_and_rest_are_python(task: Task) -> None:
     for sample in _all_samples(task):
-        ast.parse(sample.prompt + sample.answer + sample.rest)
+        compile(sample.prompt + sample.answer + sample.rest, "sample", "exec")
+
+
+@pytest.mark.parametrize("variant", ["main", "shifted", "finished", "assigned"])
+def test_no_parameter_has_the_compound_name_of_another(variant: str) -> None:
+    """Two words of the split made by two slots, and one name of two words made by one."""
+    for pair in _pairs("final_kwarg", "heldout" if variant in ("shifted", "assigned") else "train", variant, 300):
+        for sample in (pair.first, pair.second):
+            compile(sample.prompt + sample.answer + sample.rest, "sample", "exec")
 
 
 def test_vocabularies_are_disjoint() -> None:

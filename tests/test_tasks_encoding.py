@@ -1,11 +1,15 @@
 """What a tokenizer makes of samples, and what is refused; which tasks a flag names."""
 
+import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparse_gpt import tasks
-from sparse_gpt.tasks import TASKS, Pair, Sample, Task, TaskError, Template
+from sparse_gpt.data import Tokenizer
+from sparse_gpt.tasks import SPLITS, TASKS, Pair, Sample, Task, TaskError, Template
 from sparse_gpt.tasks.words import VOCABULARY
 
 
@@ -115,3 +119,46 @@ def test_select_circuits() -> None:
     for several in ("all,for_while", "for_while+all"):
         with pytest.raises(TaskError, match=r"^all stands alone, not beside other tasks; choose all, or some of"):
             names(several)
+
+
+@pytest.mark.parametrize("name", ["for_while", "single_double_quote", "bracket_counting"])
+def test_rows_are_no_longer_than_the_context(name: str, tokenizer_of_1024: Tokenizer) -> None:
+    """Prompts are padded to a multiple of 8, and a context may be none."""
+
+    def drawn(context: int) -> tasks.EncodedTask:
+        return tasks.sample(TASKS[name], tokenizer_of_1024, "train", 40, context=context)
+
+    whole = drawn(128)
+    longest = int(whole.lengths.max())
+    for context in range(longest, longest + 9):
+        tokens = drawn(context).tokens
+        assert tokens.shape[1] == min(context, whole.tokens.shape[1])
+        np.testing.assert_array_equal(tokens, whole.tokens[:, :context])
+    with pytest.raises(TaskError, match=f"exceed the model's context {longest - 1}"):
+        drawn(longest - 1)
+
+
+def test_one_long_pair_of_few_is_passed_over(tmp_path: Path, tokenizer_of_1024: Tokenizer) -> None:
+    """Of a family of one's own file with fewer pairs than are asked for; of more than a fifth the longest is named."""
+
+    def pair(split: str, family: str, i: int, before: str = "") -> list[dict[str, str]]:
+        rows = [("for", "while"), ("while", "for")]
+        return [
+            {"prompt": f"{before}{split} = {family} + {i}\n{answer}s\n", "answer": answer, "foil": foil, "split": split,
+             "family": family}
+            for answer, foil in rows
+        ]  # fmt: skip
+
+    pairs = [pair(split, family, i) for split in SPLITS for family in ("alpha", "beta") for i in range(10)]
+    pairs += [pair("heldout", "beta", 10, "x = 1\n" * 60)]
+
+    def drawn(count: int, pairs: list[list[dict[str, str]]]) -> int:
+        path = tmp_path / "own.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for pair in pairs for row in pair))
+        found = tasks.sample(tasks.find(str(path)), tokenizer_of_1024, "heldout", count, 0, "beta", 100)
+        return len(found.lengths) // 2
+
+    assert [drawn(count, pairs) for count in (4, 8, 11, 20)] == [4, 8, 10, 10]
+    several = [pair("heldout", "beta", i, "x = 1\n" * 60) for i in (11, 12)]
+    with pytest.raises(TaskError, match="exceed the model's context 100"):
+        drawn(20, pairs + several)

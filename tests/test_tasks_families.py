@@ -94,8 +94,7 @@ def test_no_real_or_generated_text_has_a_made_up_word() -> None:
 
 
 def test_corpora_leave_out_held_out_samples_of_families() -> None:
-    reject, name = heldout_rule()
-    assert name == "held-out task samples 4bcf7d92ef6235d8"  # corpora that are prepared already have this one
+    reject, _ = heldout_rule()
     for task in TASKS.values():
         for split, family in _families(task):
             if split == "heldout":

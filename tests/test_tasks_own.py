@@ -89,6 +89,18 @@ def test_held_out_families_are_the_shifted_variant(tmp_path: Path) -> None:
         fewer.pairs("test", 1)
 
 
+def test_pairs_without_a_family_are_in_the_main_variant(tmp_path: Path) -> None:
+    parts = {"train": (0, 10), "validation": (10, 9), "heldout": (19, 10)}
+    named = [e for split, (at, n) in parts.items() for e in entries(n, at, split=split, family="plain")]
+    unnamed = entries(9, 29, split="heldout")
+    task = own.load(write(tmp_path / "a.jsonl", jsonl(named + unnamed)))
+    assert (task.novel, task.parts) == ((), tuple((split, "main") for split in tasks.SPLITS))
+    assert len(task.pairs("heldout", 99)) == 19
+    task = own.load(write(tmp_path / "b.jsonl", jsonl(named + unnamed + entries(8, 38, split="heldout", family="new"))))
+    assert (task.novel, len(task.pairs("heldout", 99))) == (("new",), 19)
+    assert len(task.pairs("heldout", 99, variant="shifted")) == 8
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_is_refused(tmp_path: Path, case: str) -> None:
     name, data, line, message = HOSTILE[case]

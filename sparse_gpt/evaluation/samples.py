@@ -59,7 +59,13 @@ def task_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> TaskSam
 
 
 def require_shareable(members: Sequence[AnyTask], config: Config) -> None:
-    """InputError unless tasks can share one circuit: one template family of each, equally many pairs in every batch."""
+    """InputError unless tasks can share one circuit: one template family of each and no natural text, equally many
+    pairs in every batch."""
+    if tasks.NATURAL in config.prune.families:
+        raise InputError(
+            f"prune.families={','.join(config.prune.families)}: several tasks can share one circuit on one family of "
+            f"templates each, not on text; leave {tasks.NATURAL} out"
+        )
     for task in members:
         refuse_mixture(task.name, tasks.searched_families(task, config.prune.families))
     if config.prune.batch_pairs % len(members):

@@ -21,11 +21,11 @@ class CorpusHashes(NamedTuple):
 
 CORPORA: Mapping[str, CorpusHashes] = {
     "tiny": CorpusHashes(
-        corpus="a8421df632976a9bddb9c29920c355c4c3310c52c65e5f6409160533e996b84c",
+        corpus="385fdfc0849babaee76d0c0bfa5de4895e5f484facdf33789be8123947ae6ee2",
         tokenizer="f5aea8914d05d6ce82424788df8030c3bcb20c85004e746ef3f6e99f9846a1ec",
     ),
     "quickstart": CorpusHashes(
-        corpus="9a16c91376d3797de2b1bdac3002209e9c1befd994477742bb1368ab72732518",
+        corpus="c51117adc95799ec5292bd785d6202e47f7165846f36d24c3fd5b6727ff52700",
         tokenizer="905b5fbe43047dcee424273181eb6c916eb71c462b31084d8d0ad498d8241011",
     ),
 }

@@ -1,7 +1,7 @@
 """The part of the report about a bridged pair of models: bridge by bridge, hybrids, steering, circuits' images."""
 
 from sparse_gpt.drawing.text import percent
-from sparse_gpt.records import Bridge, CircuitFiles, Workdir
+from sparse_gpt.records import Bridge, CircuitFiles, Steering, Transport, Workdir
 from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Heat, Line
 from sparse_gpt.report.mixture_grids import Grid, mixture_grids
 from sparse_gpt.report.rendering import fill
@@ -14,11 +14,31 @@ def bridge_section(workdir: Workdir) -> str:
     return fill(
         "bridge.html",
         bridge=workdir.bridge,
+        others=of_other_weights(workdir, workdir.bridge),
         mixtures=mixture_charts(workdir.bridge),
         steered=[chart for files in workdir.circuits if (chart := steering_chart(files))],
         transported=[files.transport for files in workdir.circuits if files.transport],
         folder=workdir.folder.name,
     )
+
+
+def of_other_weights(workdir: Workdir, bridge: Bridge) -> list[tuple[str, str, str, str, str]]:
+    """(file, sparse or dense, its weights, the workdir's, way out) of what this section shows of other weights than the
+    manifest names, or where that names none, bridge.json."""
+    known = workdir.manifest
+    models = (
+        ("sparse", "params_sha256", known.params_sha256 or bridge.params_sha256),
+        ("dense", "dense_params_sha256", known.dense_params_sha256 or bridge.dense_params_sha256),
+    )
+    shown: list[tuple[str, Bridge | Steering | Transport]] = [("", bridge)]
+    for files in workdir.circuits:
+        shown += [(files.folder.name, found) for found in (files.steering, files.transport) if found]
+    return [
+        (found.FILE.replace("TASK", folder), model, theirs, ours, found.REMEDY)
+        for folder, found in shown
+        for model, name, ours in models
+        if (theirs := getattr(found, name)) and ours and theirs != ours
+    ]
 
 
 def mixture_charts(bridge: Bridge) -> list[Chart]:

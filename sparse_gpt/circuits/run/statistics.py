@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 LEAST_CLUSTERS = 5  # for an interval
+_NO_SPREAD = 1e-12  # standard errors below it are rounding: those of a share of B samples are 0 or more than 1 / B^2
 _Z = float(ndtri(0.975))  # of 95 %
 
 
@@ -50,13 +51,14 @@ def nonnegative_mean(values: np.ndarray, clusters: np.ndarray) -> Estimate:
 def share(hits: np.ndarray, clusters: np.ndarray) -> Estimate:
     """Share of hits (B,) with Wilson's interval for as many independent samples as the clusters are worth.
 
-    Where all samples agree, their spread tells nothing, and every cluster counts as one sample: 16 words without a
-    mistake give 0.81 to 1.
+    They are worth as many as would have the share's standard error (see `mean`), at least 1 and at most B. Where every
+    cluster has the same share, without a mistake or with some, that error is 0 and tells nothing, and every cluster
+    counts as one sample: 16 words without a mistake give 0.81 to 1.
     """
     value, error, count = _mean_and_error(np.asarray(hits, np.float64), clusters)
     if error is None:
         return Estimate(value, None, count)
-    worth = float(np.clip(value * (1 - value) / error**2, 1, len(hits))) if error > 0 else float(count)
+    worth = float(np.clip(value * (1 - value) / error**2, 1, len(hits))) if error > _NO_SPREAD else float(count)
     middle = (value + _Z**2 / (2 * worth)) / (1 + _Z**2 / worth)
     half = _Z / (1 + _Z**2 / worth) * np.sqrt(value * (1 - value) / worth + _Z**2 / (4 * worth**2))
     return Estimate(value, (float(max(0.0, middle - half)), float(min(1.0, middle + half))), count)
