@@ -210,6 +210,8 @@ def _refusal(config: Config, sizes: tuple[str, ...], why: str, fits: Callable[[C
     for name in by_excess:
         if fits(_with(config, name, 1)):
             best = _rounded(_largest(config, name, fits))
+            if name == "train.batch_size":  # of equal microbatches
+                best = max(best // config.train.microbatches, 1) * config.train.microbatches
             return InputError(f"--config.{name}={shown(_get(config, name))}: {why}; {best} would fit")
     first, *others = by_excess[:3]
     return InputError(

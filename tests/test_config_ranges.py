@@ -16,6 +16,7 @@ from sparse_gpt import presets
 from sparse_gpt.config import Config, fields
 from sparse_gpt.errors import InputError
 from sparse_gpt.training import schedules
+from sparse_gpt.training.run import train_on_corpus
 from tests import hostile
 
 FIELDS = [(group, field) for group, rules in configs.RULES.items() for field in rules]
@@ -234,6 +235,35 @@ def test_min_alive_is_judged_by_what_the_schedule_keeps(sizes: tuple[int, int], 
         configs.validate(configs.replace(config, {"sparsity.min_alive": int(found[1])}))
         configs.validate(configs.replace(config, {"sparsity.density": float(found[2])}))
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("site", "shape", "width"),
+    [
+        ("attn_out", {"model.d_model": 49}, 49),
+        ("attn_in", {"model.d_model": 40, "model.position": "concat", "model.d_position": 9}, 49),
+        ("resid_post_mlp", {"model.d_model": 24}, 24),
+        ("attn_k", {"model.n_head": 3, "model.d_head": 5}, 15),
+        ("mlp_neuron", {"model.d_mlp": 98}, 98),
+    ],
+)
+def test_what_is_trained_keeps_a_channel_and_the_smallest_fraction_that_does_is_named(
+    site: str, shape: dict[str, Any], width: int, tmp_path: Path
+) -> None:
+    few = {"sparsity.activation_sites": site, "sparsity.min_alive": 0}
+    config = configs.replace(presets.tiny(), {**shape, **few, "sparsity.activation_fraction": 0.9 / width})
+    configs.validate(config)  # an imported model may be like this
+    for train in (configs.check_trainable, lambda c: train_on_corpus(c, tmp_path / "run")):
+        with pytest.raises(InputError, match=f"keeps no channel of {site}, which has {width};") as error:
+            train(config)
+        one_line(error, "--config.sparsity.activation_fraction=")
+    assert not (tmp_path / "run").exists()
+    smallest = float(str(error.value).rpartition(" ")[2])
+    configs.check_trainable(configs.replace(config, {"sparsity.activation_fraction": smallest}))
+    with pytest.raises(InputError, match="keeps no channel"):
+        configs.check_trainable(configs.replace(config, {"sparsity.activation_fraction": math.nextafter(smallest, 0)}))
+    configs.check_trainable(configs.replace(config, {"sparsity.activation_fraction": 0.0}))
+    configs.check_trainable(configs.replace(config, {"sparsity.activation_sites": ""}))
 
 
 def test_every_field_says_what_it_is_for_and_what_it_takes() -> None:

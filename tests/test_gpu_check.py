@@ -57,10 +57,14 @@ def test_what_does_not_fit_into_the_time_is_skipped_and_named(
     assert "times: skipped, no time was left" in capsys.readouterr().out
 
 
-def test_a_check_that_fails_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for ok, code in ((True, 0), (False, 1)):
+def test_a_check_that_fails_or_was_not_made_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ok, status, code in ((True, "done", 0), (False, "done", 1), (True, "failed", 1), (True, "out of time", 1)):
         told = [{"device": "GPU"}, {"check": "AbsTopK", "ok": ok, "off": 1.0, "limit": 0.0, "of": "bits"}]
-        monkeypatch.setattr(kit, "run_part", lambda name, *args, told=told: kit.Part(name, "done", 1.0, told, ""))
+
+        def part(name: str, *_: object, told: list[dict[str, object]] = told, status: str = status) -> kit.Part:
+            return kit.Part(name, status if name == "parity" else "done", 1.0, told, "")
+
+        monkeypatch.setattr(kit, "run_part", part)
         assert run.main([f"--out={tmp_path}"]) == code
 
 

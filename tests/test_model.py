@@ -125,6 +125,18 @@ def test_gradients_do_not_depend_on_rematerialization(remat: bool) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), plain, kept)
 
 
+def test_taps_see_the_same_with_rematerialization() -> None:
+    """What one keeps must outlive the forward pass: evaluations record, and a run with it could not end."""
+    model, params, tokens = make({})
+    for each in (jax.jit(lambda p, m=m: record(m, p, tokens)) for m in (model, dataclasses.replace(model, remat=True))):
+        logits, seen = each(params)
+        plain, expected = record(model, params, tokens)
+        np.testing.assert_allclose(logits, plain, atol=1e-5)
+        assert seen.keys() == expected.keys()
+        for place, x in seen.items():
+            np.testing.assert_allclose(x, expected[place], atol=1e-5, err_msg=str(place))
+
+
 @pytest.mark.slow
 def test_every_node_site_has_exactly_k_active_channels() -> None:
     model, params, tokens = make({}, fraction=0.25)

@@ -1,5 +1,6 @@
 """Stages: what is kept of one, when it is run again, and that what cannot be read is as none."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def test_a_stage_is_run_once_for_the_same_inputs(kept: bool, tmp_path: Path) -> 
     assert stage.runs == 3
     assert_kept(Stages(stages.folder, {"weights": "ab"}).run("name", [1, 3], stage))
     assert stage.runs == (3 if kept else 4)
+
+
+def test_the_seconds_of_stages_that_an_earlier_process_finished_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([10.0, 13.0, 20.0, 24.5])  # before and after each of two stages
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    first = Stages(tmp_path, {})
+    for name in ("one", "two", "one"):
+        first.run(name, None, Stage())
+    assert first.seconds_before == 0
+    later = Stages(tmp_path, {})
+    for name in ("one", "two", "one"):
+        later.run(name, None, Stage())
+    assert later.seconds_before == 7.5
 
 
 def test_a_folder_for_something_else_is_emptied(tmp_path: Path) -> None:

@@ -164,3 +164,20 @@ def test_checkpoints_hold_the_state_of_adam_and_nothing_else(recipe: str) -> Non
     _, after = made.direction.update(gradients, made.direction.init(gradients))
     assert jax.tree.structure(after) == jax.tree.structure(state.optimizer)
     assert int(after.count) == 1
+
+
+@pytest.mark.parametrize("recipe", ["openai_reference", "fast", "muon"])
+def test_divided_gradients_have_the_rms_that_is_asked_for(recipe: str) -> None:
+    """Adam's direction of gradients three times as large, at an epsilon three times as large, is the same."""
+    one = small(optimizer__recipe=recipe)
+    three = small(optimizer__recipe=recipe, optimizer__grad_rms=3.0, optimizer__eps=3 * one.optimizer.eps)
+    rng = np.random.default_rng(0)
+    params = step.make_state(one).params
+    gradients = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), jnp.float32), params)
+    made = [optimizer.make(config).direction for config in (one, three)]
+    found, scaled = (each.update(gradients, each.init(params))[0] for each in made)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, scaled)
+    without = optimizer.make(small(optimizer__recipe=recipe, optimizer__grad_rms=3.0)).direction
+    changed, _ = without.update(gradients, without.init(params))
+    biases = [tree["h_0"]["mlp"]["c_fc"]["bias"] for tree in (found, changed)]
+    assert float(jnp.abs(biases[1] - biases[0]).max()) > 1e-3

@@ -93,7 +93,7 @@ def find_circuit(problem: Problem, *, unfinished: Path | None = None, progress: 
     problem = problem.within(candidate.support)
     circuit = describe(problem, candidate, search)
     circuit = dataclasses.replace(circuit, minimal=minimal_circuit(problem, candidate, stages, progress))
-    search = msgspec.structs.replace(search, seconds=time.perf_counter() - started)
+    search = msgspec.structs.replace(search, seconds=stages.seconds_before + time.perf_counter() - started)
     found = FoundCircuit(circuit, candidate.reached, search, trace(problem, circuit))
     return dataclasses.replace(found, card=keep_card(problem, circuit, stages, search_again, progress))
 

@@ -3,9 +3,10 @@ inputs, is not run again."""
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ class Stages:
             made_for: what every stage depends on, as plain JSON values.
         """
         self.folder = folder
+        self.seconds_before = 0.0  # that stages took which an earlier process has finished
         self._results: dict[str, tuple[Json, Result]] = {}  # name -> inputs, result of this process
         if folder is None:
             return
@@ -60,17 +62,23 @@ class Stages:
             inputs: what it depends on beside `made_for`, as plain JSON values.
             stage: is not called when its result for these inputs is there.
         """
-        path = self.path(f"stage {name}.npz")
-        known = self._results.get(name) or (None if path is None else _read(path))
-        if known is not None and known[0] == json.loads(json.dumps(inputs)):
-            return known[1]
+        path, plain = self.path(f"stage {name}.npz"), json.loads(json.dumps(inputs))
+        if name in self._results and self._results[name][0] == plain:
+            return self._results[name][1]
+        kept = None if path is None else _read(path)
+        if kept is not None and kept.inputs == plain:
+            self.seconds_before += kept.seconds
+            self._results[name] = plain, kept.result
+            return kept.result
         release_programs()  # each stage brings some of its own, and one process may search circuit after circuit
+        started = time.perf_counter()
         result = stage()
-        self._results[name] = json.loads(json.dumps(inputs)), result
+        self._results[name] = plain, result
         if path is None:
             return result
         arrays: list[np.ndarray] = []
-        tree = json.dumps({"inputs": inputs, "result": _without_arrays(result, arrays)})
+        seconds = time.perf_counter() - started
+        tree = json.dumps({"inputs": inputs, "seconds": seconds, "result": _without_arrays(result, arrays)})
         with replacing(path) as temporary:
             named: dict[str, np.ndarray] = {
                 TREE: np.frombuffer(tree.encode(), np.uint8),
@@ -103,13 +111,21 @@ def _with_arrays(value: Json, arrays: Mapping[str, np.ndarray]) -> Result:
     return value
 
 
-def _read(path: Path) -> tuple[Json, Result] | None:
-    """Inputs and result of a finished stage; None where there is none that can be read."""
+class _Kept(NamedTuple):
+    """A finished stage."""
+
+    inputs: Json
+    seconds: float  # 0 of an older version, which did not keep them
+    result: Result
+
+
+def _read(path: Path) -> _Kept | None:
+    """None where there is none that can be read."""
     if not path.is_file():
         return None
     try:
         arrays = read_npz(path)
         tree = _with_arrays(parse_json(arrays[TREE].tobytes(), str(path)), arrays)
-        return tree["inputs"], tree["result"]
+        return _Kept(tree["inputs"], tree.get("seconds", 0.0), tree["result"])
     except (InputError, KeyError):
         return None

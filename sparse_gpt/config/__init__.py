@@ -15,6 +15,7 @@ from sparse_gpt.config import fields
 from sparse_gpt.config.checks import (
     activation_sites,
     check_fraction,
+    check_trainable,
     check_model,
     check_rules,
     embedding_density,
@@ -62,6 +63,7 @@ __all__ = [
     "activation_sites",
     "as_flag",
     "check_fraction",
+    "check_trainable",
     "embedding_density",
     "from_dict",
     "group_to_dict",

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from sparse_gpt.config.fields import shown
 from sparse_gpt.config.groups import (
     MOST,
+    READS,
+    RESIDUAL_SITES,
     TUNE_BATCH,
+    WRITES,
     Config,
     ModelConfig,
     PruneConfig,
@@ -142,6 +145,19 @@ def _enough(needs: Iterable[tuple[int, int]]) -> float:
     needs = tuple(needs)
     first = max(math.ceil(1e4 * need / size) for size, need in needs)
     return next(i / 1e4 for i in itertools.count(first) if all(need <= _kept(i / 1e4, size) for size, need in needs))
+
+
+def check_trainable(config: Config) -> None:
+    """InputError unless AbsTopK keeps at least one channel wherever it acts: what is always zero cannot learn. Imported
+    models may have such fractions, so `validate` does not ask."""
+    s, m = config.sparsity, config.model
+    heads, read = m.n_head * m.d_head, m.d_model + m.d_position
+    widths = dict.fromkeys((*WRITES, *RESIDUAL_SITES), m.d_model) | dict.fromkeys(READS, read)
+    widths |= dict.fromkeys(("attn_q", "attn_k", "attn_v"), heads) | {"mlp_neuron": m.d_mlp}
+    sites = activation_sites(s)
+    if sites:
+        narrowest = min(sites, key=lambda site: widths[site])
+        check_fraction(s.activation_fraction, widths[narrowest], narrowest, "--config.sparsity.activation_fraction")
 
 
 def check_fraction(fraction: float, width: int, where: str, name: str) -> None:

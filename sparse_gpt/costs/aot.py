@@ -59,7 +59,15 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
       mesh: devices.
       searches: size of the population; a multiple of the number of devices.
       time_steps: tokens per sample.
+
+    Raises:
+      InputError: prune.search is not the paper's.
     """
+    if config.prune.search != "paper":
+        raise InputError(
+            f"--config.prune.search={config.prune.search}: only the paper's search is compiled for chips; "
+            "give --config.prune.search=paper"
+        )
     replicated = sharding.replicated(mesh)
     sharded = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
@@ -84,7 +92,8 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
         first,
         place(replicated, batch),
     )
-    return mask_search.advance.lower(*arguments, steps=config.prune.steps, mesh=mesh).compile()
+    static = {"steps": config.prune.steps, "mesh": mesh, "tie_qk": config.prune.tie_qk}
+    return mask_search.advance.lower(*arguments, **static).compile()
 
 
 def _searches(config: Config, gates: Gates, searches: int) -> tuple[PyTree, PyTree]:

@@ -200,7 +200,7 @@ class Transformer(_Part):
       activation_fraction: AbsTopK keeps int(fraction * width) channels; 0 turns it off.
       activation_sites: where AbsTopK acts (node sites, resid_post_attn, resid_post_mlp).
       dtype: of activations and of the matrix products; parameters stay float32.
-      remat: recompute each sublayer in the backward pass.
+      remat: recompute each sublayer in the backward pass, unless there is a tap: what one keeps would be gone.
     """
 
     activation_fraction: float = 0.0
@@ -213,8 +213,7 @@ class Transformer(_Part):
         self.wte = self.tensor("wte", compute)
         if m.position in ("additive", "concat"):
             self.wpe = self.tensor("wpe", compute)
-        block = nn.remat(Block, static_argnums=(3, 4, 5)) if self.remat else Block
-        self.h = [block(m) for _ in range(m.n_layer)]
+        self.h = [Block(m) for _ in range(m.n_layer)]
         self.ln_f = Norm(m)
         if not m.tied:
             self.lm_head = self.tensor("lm_head", compute)
@@ -272,9 +271,12 @@ class Transformer(_Part):
         nodes = Nodes(self.activation_fraction, self.activation_sites, tap)
         last_attention = 2 * self.config.n_layer - 2
         position = self._concatenated(h.shape[1], sequences.packing)
+        sublayer = Block.__call__
+        if self.remat and tap is identity:
+            sublayer = nn.remat(sublayer, static_argnums=(3, 4, 5))
         for index in range(start, stop):
             here = sequences if index >= last_attention else sequences._replace(positions=None)
-            h = self.h[index // 2](h, position, index % 2, index // 2, nodes, here)
+            h = sublayer(self.h[index // 2], h, position, index % 2, index // 2, nodes, here)
         return h
 
     def unembed(self, h: jax.Array, tokens: jax.Array, tap: Tap = identity) -> jax.Array:

@@ -272,7 +272,7 @@ class Search(Record):
     resampled: Control | None = None
     """The circuit with other draws of its ablation values, with resample ablation."""
     seconds: Seconds | None = older(None)
-    """Time that all of it took."""
+    """Time that all of it took, over all processes, but for what they lost when they were interrupted."""
 
     def __post_init__(self) -> None:
         """InputError unless every record of the history has one loss and one count per trial."""

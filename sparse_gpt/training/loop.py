@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sparse_gpt import estimate, interruption
-from sparse_gpt.config import Config
+from sparse_gpt.config import Config, check_trainable
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
 from sparse_gpt.parameters import Params, abstract_params, flatten
@@ -97,11 +97,12 @@ def train(
       objective: what is trained; default: a language model.
 
     Raises:
-      InputError: the workdir belongs to another configuration or another process is writing to it, the mesh does not
+      InputError: AbsTopK would keep no channel, the workdir belongs to another configuration or another process is writing to it, the mesh does not
         fit, this machine is too small, the disk is full, the checkpoints are all damaged or of another model.
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
       interruption.Interrupted: a signal came when there was nothing to save.
     """
+    check_trainable(config)
     mesh = sharding.make_mesh(config) if mesh is None else mesh
     estimate.check_here(config)
     objective = LanguageModel(config, sharding.spread(mesh), batches.row) if objective is None else objective

@@ -49,7 +49,8 @@ def train_on_corpus(
         machine is too small for the run; or if the run in the workdir has begun on another corpus (the same one may
         have moved).
     """
-    mesh = sharding.make_mesh(config)  # before anything is written, like the next two
+    configs.check_trainable(config)  # before anything is written, like the next three
+    mesh = sharding.make_mesh(config)
     estimate.check_here(config)
     estimate.check_corpus(config, workdir)
     with distributed.writing(workdir):
