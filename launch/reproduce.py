@@ -12,7 +12,7 @@ from sparse_gpt import paths, tasks
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments.harness import Experiment
 from sparse_gpt.experiments.registry import EXPERIMENTS
-from sparse_gpt.experiments.results import settle
+from sparse_gpt.experiments.results import check_page, settle
 
 from . import cli
 
@@ -46,6 +46,8 @@ def main() -> int:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
     subject = _subject(EXPERIMENTS[f.experiment])
     page = paths.output_file("page", f.page) if f.page else None
+    if page is not None:
+        check_page(page)  # before hours of work
     checks = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)
     given = "".join(f" --{name}={f[name].value}" for name in ("model", "task") if f[name].value is not None)
     command = f"python -m launch.reproduce --experiment={f.experiment} --workdir=DIR{given}"

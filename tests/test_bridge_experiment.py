@@ -1,12 +1,15 @@
 """The experiment on bridges: its figures and pictures, and going on without a circuit."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import (
     bridge_plots,
@@ -46,6 +49,18 @@ def test_the_figures_of_bridges(tmp_path: Path) -> None:
     assert lines == {"bridges.csv": 9, "mixtures.csv": 16, "steering.csv": 209, "transport.csv": 4}
 
 
+def test_a_hybrid_without_a_loss_is_a_miss() -> None:
+    """Whatever is not known of the untrained bridges: infinity by infinity is no number."""
+    held = report_workdirs.bridge()
+    for each in held["bridges"]:
+        each["untrained"] |= {"loss_to_sparse": None, "loss_to_dense": 4.0}
+        each["trained"] |= {"loss_to_sparse": 2.0, "loss_to_dense": 2.0}
+    held["bridges"][-1]["trained"]["loss_to_sparse"] = None
+    furthest, closer = bridges.check_hybrids(Bridge.from_tree(held))
+    assert (furthest.measured, furthest.holds) == (math.inf, False)
+    assert (closer.measured, closer.holds) == (0, False)
+
+
 @pytest.mark.slow
 def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Scripts in their order, all with the preset; one of the two tasks is not solved."""
@@ -63,12 +78,18 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
             report_workdirs.write_json(place / "transport.json", report_workdirs.transport("single_double_quote"))
 
     def prune(workdir: Path, task: str) -> None:
+        assert (workdir, task) == (bridged, "single_double_quote")
+
+    def solves(workdir: Path, task: str) -> bool:
         assert workdir == bridged
-        if task != "single_double_quote":
-            raise InputError("the model does not solve it")
+        return task == "single_double_quote"
+
+    def fail(*_: object) -> None:
+        raise InputError("launch.prune ended with exit code -9")
 
     monkeypatch.setattr(bridges, "finish", finish)
     monkeypatch.setattr(bridges, "prune", prune)
+    monkeypatch.setattr(bridges, "_solves", solves)
     found = EXPERIMENTS["bridge-quickstart"].run(tmp_path)
     assert [name for name, _ in ran] == ["train", "bridge", "steer", "report"]
     assert [flags[0] for _, flags in ran[:2]] == ["--preset=quickstart", "--preset=bridge_quickstart"]
@@ -79,6 +100,20 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
     assert [x.holds for x in found if x.name.startswith("while_return_true")] == [False]
     written = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"nmse.png", "mixtures.png", "steering_single_double_quote.png", "transport.png", "steering.csv"} <= written
+    monkeypatch.setattr(bridges, "prune", fail)
+    with pytest.raises(InputError, match="exit code -9"):  # a search that was killed is no task without a circuit
+        EXPERIMENTS["bridge"].run(tmp_path)
+
+
+@pytest.mark.parametrize(("loss", "solves"), [(0.15, True), (0.16, False), (math.nan, False)])
+def test_a_task_that_the_sparse_model_does_not_solve_has_no_circuit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float, solves: bool
+) -> None:
+    run = SimpleNamespace(config=presets.preset("bridge_laptop"), params=None, tokenizer=None)
+    monkeypatch.setattr(bridges, "Workdir", lambda folder: run)
+    monkeypatch.setattr(bridges, "task_samples", lambda *_: SimpleNamespace(validation=None))
+    monkeypatch.setattr(bridges, "full_task_loss", lambda *_: loss)
+    assert bridges._solves(tmp_path, "while_return_true") == solves
 
 
 @pytest.mark.slow

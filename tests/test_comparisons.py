@@ -30,6 +30,8 @@ def test_widths_are_tried_where_the_loss_is_expected() -> None:
     assert measures.next_width({32: loss(32), 64: loss(64), 48: 2.05}, 2.05) in (44, 52)  # never twice the same
     assert measures.next_width({32: loss(32), 64: loss(64)}, 0.0) == 512
     assert measures.next_width({32: 2.0, 64: 2.0}, 1.9) == 28  # a flat line says nothing
+    assert measures.next_width({32: 2.00001, 64: 2.0}, 1.9) == 512  # one that is nearly flat ends nowhere
+    assert measures.next_width({32: 2.00001, 64: 2.0}, 2.1) == 16
 
 
 def test_the_dense_side_has_the_best_of_its_learning_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,18 +94,26 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         model_comparison.find_common_tasks(folders)
 
 
-def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The two stored models: losses on the same text, one search for both, and its figures."""
+def test_the_stored_models_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Losses on the same text, one search for all of them, and its figures."""
     done: list[tuple[str, str]] = []
-    losses = {"sparse": 1.5, "dense": 1.51}
-    unreached = {"sparse": 0.02, "dense": 0.15}  # the target that task b misses
+    losses = {"sparse": 1.5, "sparse_half": 1.65, "dense": 1.51}
+    unreached = {"sparse": 0.02, "sparse_half": 0.02, "dense": 0.15}  # the target that task b misses
+    edges = {"a": 5, "b": 20, "c": 10}
 
     def sizes(workdir: Path, tasks: list[str], settings: dict[str, object]) -> list[dict[str, object]]:
         assert settings["prune.k_coefs"] == "3e-4,1e-3,3e-3,1e-2"
-        times = 1 if workdir.name == "sparse" else 20
+        times = {"sparse": 2, "sparse_half": 1, "dense": 40}[workdir.name]
         return [
-            {"model": "", "task": task, "target_loss": target, "nodes": 9, "edges": times * edges, "reached": reached}
-            for task, edges in zip(tasks, (10, 40, 20), strict=True)
+            {
+                "model": "",
+                "task": task,
+                "target_loss": target,
+                "nodes": 9,
+                "edges": times * edges[task],
+                "reached": reached,
+            }
+            for task in tasks
             for target in (0.15, 0.02)
             for reached in [task != "b" or unreached[workdir.name] != target]
         ]
@@ -119,17 +129,22 @@ def test_the_laptop_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(sparse_vs_dense.stored, "unpack", lambda name, folder: done.append((name, folder.name)))
     monkeypatch.setattr(sparse_vs_dense, "Workdir", run)
     monkeypatch.setattr(sparse_vs_dense, "measure_loss", loss)
-    monkeypatch.setattr(sparse_vs_dense, "find_common_tasks", lambda workdirs: ["a", "b", "c"])
+    common = {("sparse", "dense"): ["a", "b", "c"], ("sparse_half",): ["a", "c", "d"]}
+    monkeypatch.setattr(
+        sparse_vs_dense, "find_common_tasks", lambda folders, most=6: common[tuple(each.name for each in folders)]
+    )
     monkeypatch.setattr(sparse_vs_dense, "searched_sizes", sizes)
     found = {check.name.split(" of edges")[0]: check for check in sparse_vs_dense.sparse_vs_dense_laptop(tmp_path)}
-    assert [check.holds for check in found.values()] == [True, True, True, True, False]
+    assert [check.holds for check in found.values()] == [True, True, True, True, False, True, True, True, True]
     assert found["pretraining losses apart by"].measured == pytest.approx(1 / 150)
     assert found["ratio"].measured == pytest.approx(20)
-    assert found["searches that reached 0.15"].measured == 5
-    assert done == [("laptop", "sparse"), ("laptop_dense", "dense")]
+    assert found["searches that reached 0.15"].measured == 7
+    half = [check.measured for name, check in found.items() if "half" in name]
+    assert half == [pytest.approx(1.1), 2, "2.0 (2.0 to 2.0)", "40.0 (40.0 to 40.0)"]
+    assert done == [("laptop", "sparse"), ("laptop_half", "sparse_half"), ("laptop_dense", "dense")]
     lines = (tmp_path / "sparse-vs-dense.csv").read_text().splitlines()
     assert lines[:2] == ["model,task,target_loss,nodes,edges,reached", "sparse,a,0.15,9,10,True"]
-    assert len(lines) == 13
+    assert len(lines) == 17
 
 
 def test_ratio_of_geometric_means_and_its_interval() -> None:

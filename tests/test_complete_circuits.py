@@ -1,5 +1,6 @@
 """The experiment on complete circuits: its settings, a row of its table from files, and what it asks of the rows."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,27 @@ def test_a_good_table_holds_and_each_fault_is_found() -> None:
     assert len({*map(tuple, missed.values())}) == len(faults), "no two faults are one check"
     worse = complete_circuits.checks([GOOD | {"novel_worst": 0.6}])
     assert [check.holds for check in worse].count(False) == 2
+
+
+def test_shares_are_of_the_tasks_that_have_such_samples() -> None:
+    without = GOOD | {"novel_worst": None, "novel_accuracy": None, "text_agreement": None}
+    assert all(check.holds for check in complete_circuits.checks([GOOD, without, without]))
+    found = {check.name: check for check in complete_circuits.checks([GOOD, GOOD | {"novel_worst": 0.3}, without])}
+    novel = found["tasks at 0.15 on novel families (of 2)"]
+    assert (novel.measured, novel.expected, novel.holds) == (1, "at least 1.5", False)
+    nothing = complete_circuits.checks([without])
+    assert [check.measured for check in nothing if "no task has samples" in check.name] == [None] * 4
+
+
+def test_a_minimal_circuit_may_have_no_edge() -> None:
+    found = complete_circuits.checks([GOOD | {"minimal_edges": edges} for edges in (0, 16, None)])
+    assert found[1].measured == pytest.approx(4)
+
+
+def test_a_loss_that_is_not_finite_is_no_missing_sample() -> None:
+    assert complete_circuits._extreme(max, []) is None
+    assert complete_circuits._extreme(max, [0.1, None]) == math.inf
+    assert complete_circuits._extreme(min, [0.1, None]) == -math.inf
 
 
 def test_flags_are_settings_of_the_prune_group() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -35,12 +36,16 @@ def test_ratios_compare_what_reached_the_target() -> None:
     assert "attribution over the mask search's (2 tasks)" in found[0].name
 
 
+WEIGHTS = "ef" * 32
+
+
 @pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A workdir with circuits of two tasks, as `prune` leaves them."""
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workdir with circuits of two tasks, as `prune` leaves them; its weights are named and not there."""
+    monkeypatch.setattr(rankings, "Workdir", lambda folder: SimpleNamespace(params_sha256=WEIGHTS))
     workdir = report_workdirs.write_workdir(tmp_path / "a model")
     for path in workdir.glob("circuits/*/search.json"):
-        search = json.loads(path.read_text()) | {"task": path.parent.name, "params_sha256": "ef" * 32}
+        search = json.loads(path.read_text()) | {"task": path.parent.name, "params_sha256": WEIGHTS}
         for curve in (search["loss_versus_size"], *(entry["loss_versus_size"] for entry in search["baselines"])):
             for point in curve:
                 point["ablated_task_loss"] = 0.05 * point["nodes"]
@@ -94,6 +99,33 @@ def test_sizes_are_found_once(finished: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(rankings, "finish", lambda *_: None)
     rankings.attribution_vs_learned(tmp_path / "out", str(finished), [TASKS[task]])
     assert len(calls) == 2
+
+
+def test_a_circuit_of_other_weights_is_searched_anew(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, ran = TASKS["bracket_counting"], []
+    path = finished / "circuits" / task.name / "search.json"
+    of_these = path.read_text()
+    path.write_text(of_these.replace(WEIGHTS, "cd" * 32))
+
+    def finish(name: str, *flags: str) -> None:
+        ran.append((name, flags[:2]))
+        path.write_text(of_these)
+
+    monkeypatch.setattr(rankings, "finish", finish)
+    for _ in range(2):
+        assert rankings.find_search(finished, task).params_sha256 == WEIGHTS
+    assert ran == [("prune", (f"--workdir={finished}", f"--task={task.name}"))]
+
+
+def test_a_circuit_that_is_older_than_sizes_at_targets_is_named(finished: Path, tmp_path: Path) -> None:
+    task = TASKS["bracket_counting"]
+    path = finished / "circuits" / task.name / "search.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"size_versus_target": None}))
+    for experiment in (rankings.necessity, rankings.attribution_vs_learned):
+        with pytest.raises(
+            InputError, match=r"bracket_counting/search\.json: size_versus_target is missing; delete it"
+        ):
+            experiment(tmp_path / "out", str(finished), [task])
 
 
 def test_the_report_tells_how_a_circuit_was_searched(finished: Path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import harness, recipes
+from sparse_gpt.training import loop
 from tests.inprocess import launch_here
 
+DIVERGED = "error: loss nan and gradient RMS 1.0 at step 3; lower --config.optimizer.learning_rate"
 MEANS = [(100.0, 3.0), (200.0, 2.8), (400.0, 2.5)]
 
 
@@ -62,8 +65,8 @@ def test_a_rate_that_cannot_be_trained_is_left_out(
     def finish_each(name: str, runs: Mapping[Path, Sequence[str]], what: str) -> dict[Path, int]:
         for log, flags in runs.items():
             rate = float(next(flag for flag in flags if "learning_rate" in flag).split("=")[1])
-            codes[log] = 2 if rate > 1 else 0
-            log.write_text("train: 10%\rtrain: 20%\n\rerror: diverged\n\n")
+            codes[log] = failing if rate > 1 else 0
+            log.write_text(f"train: 10%\rtrain: 20%\n\r{DIVERGED if failing == 2 else ''}\n\n")
         return {log: codes[log] for log in runs}
 
     def loss(workdir: Path) -> float:
@@ -74,14 +77,47 @@ def test_a_rate_that_cannot_be_trained_is_left_out(
         return dataclasses.replace(recipes.SIZES["tiny"], candidates=each)
 
     codes: dict[Path, int] = {}
+    failing = 2
     monkeypatch.setattr(recipes, "finish_each", finish_each)
     monkeypatch.setattr(recipes, "measures", SimpleNamespace(validation_loss=loss))
     best = recipes._best_rates(size(0.1, 0.25, 0.5, 2.0), tmp_path, tmp_path)
     assert best == {"x": 0.25, "of one rate": 0.7}
     assert len(codes) == 4, "each rate has a file of its own, and one rate alone is not tried"
-    assert capsys.readouterr().out == "x: learning rate 2 is left out: error: diverged\n"
+    assert capsys.readouterr().out == f"x: learning rate 2 is left out: exit code 2: {DIVERGED}\n"
     with pytest.raises(InputError, match="none of the learning rates"):
         recipes._best_rates(size(2.0, 3.0), tmp_path, tmp_path)
+    failing = -9  # killed, as by a machine without memory: another call may train it
+    with pytest.raises(InputError, match=r"rate_2_steps_10_seed_0: exit code -9: train: 20%; the same command"):
+        recipes._best_rates(size(0.1, 2.0), tmp_path, tmp_path)
+
+
+def test_a_training_that_diverges_says_what_is_looked_for() -> None:
+    metrics = {"loss": np.float32(np.nan), "grad_rms": np.float32(1)}
+    run: Any = SimpleNamespace(pending=[(3, metrics)], checkpoints=SimpleNamespace(steps=list))
+    with pytest.raises(loop.NonFiniteLossError) as raised:
+        loop._check_finite(run)
+    assert recipes.diverged(f"exit code 2: error: {raised.value}")
+    assert not recipes.diverged("exit code 2: error: train.steps=0: must be at least 1")
+    assert not recipes.diverged("exit code -9: train: 20%")
+
+
+def test_seconds_of_a_step_are_of_these_candidates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of another size, of another candidate by the same name, and of an older file are measured anew."""
+    measured: list[list[str]] = []
+
+    def side_by_side(steps: Mapping[str, object], rounds: int) -> dict[str, float]:
+        measured.append(list(steps))
+        return {name: float(len(measured)) for name in steps}
+
+    bench = SimpleNamespace(compiled_step=lambda config, project: None, side_by_side=side_by_side)
+    monkeypatch.setattr(recipes, "benchmark", bench)
+    path, tiny, other = tmp_path / "step_seconds.json", recipes.SIZES["tiny"], recipes.SIZES["quickstart"]
+    path.write_text('{"openai_reference": 9.0, "fast": 9.0}')
+    changed = dataclasses.replace(tiny.candidates["fast"], fields={"optimizer.recipe": "paper"})
+    another = dataclasses.replace(tiny, candidates={**tiny.candidates, "fast": changed})
+    found = [recipes._step_seconds(size, path)["fast"] for size in (tiny, tiny, other, tiny, another, another)]
+    assert found == [1, 1, 2, 3, 4, 4]
+    assert measured[:2] == [["openai_reference", "fast"], list(other.candidates)]
 
 
 def test_every_candidate_of_a_size_has_as_many_rates() -> None:
@@ -113,7 +149,7 @@ def test_a_tiny_comparison_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch, wor
     ]  # fmt: skip
     assert (workdir / "recipes.png").stat().st_size > 10_000
     assert all(math.isfinite(float(line["val_loss"])) for line in rows)
-    seconds = json.loads((workdir / "step_seconds.json").read_text())
+    seconds = json.loads((workdir / "step_seconds.json").read_text())["seconds"]
     assert float(rows[0]["seconds"]) == pytest.approx(41 * seconds["openai_reference"])
     assert float(rows[2]["seconds"]) == pytest.approx(40 * seconds["fast"])
     before_any_step = checks[0].measured

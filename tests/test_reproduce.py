@@ -1,6 +1,7 @@
 """launch.reproduce: the table, the exit codes, and kills that hit and are counted."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -24,6 +25,7 @@ from sparse_gpt.experiments.harness import at_least, at_most, equal
 from sparse_gpt.experiments.killed_runs import disturb
 from sparse_gpt.experiments.registry import EXPERIMENTS
 from sparse_gpt.interruption import Interrupted
+from tests import report_workdirs
 from tests.inprocess import launch_here
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -100,6 +102,48 @@ def test_a_page_of_results_has_command_numbers_and_tables_and_keeps_what_is_writ
     ]
 
 
+def test_a_page_without_the_marker_is_refused_before_the_experiment_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Path] = []
+
+    def run(folder: Path) -> list[harness.Check]:
+        ran.append(folder)
+        return [equal("bits", 1, 1)]
+
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"fake": harness.Experiment("nothing", "none", run)})
+    page, new = tmp_path / "page.md", tmp_path / "new.md"
+    page.write_text("# By hand\n")
+
+    def reproduced(path: Path) -> "subprocess.CompletedProcess[str]":
+        return launch_here("reproduce", "--experiment=fake", f"--workdir={tmp_path / 'run'}", f"--page={path}")
+
+    done = reproduced(page)
+    assert (done.returncode, ran, page.read_text()) == (2, [], "# By hand\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert f"--page={page}: has no line {results.BY_HAND}; put that line above what is to stay" in done.stderr
+    for _ in range(2):  # what it has made itself, it takes
+        assert reproduced(new).returncode == 0
+    assert new.read_text() == (tmp_path / "run" / "results.md").read_text() + f"\n{results.BY_HAND}\n"
+
+
+def test_an_infinite_number_is_a_miss_and_null_in_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [at_most("high", math.inf, 0.15), at_least("low", math.inf, 5), at_most("none", math.nan, 1)]
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"fake": harness.Experiment("nothing", "none", lambda _: made)})
+    done = launch_here("reproduce", "--experiment=fake", f"--workdir={tmp_path}")
+    assert done.returncode == reproduce.MISSED, done.stderr
+    assert [line.split("  ")[:2] for line in done.stdout.splitlines()[:3]] == [
+        ["MISS", "high: inf (expected at most 0.15)"],
+        ["MISS", "low: inf (expected at least 5)"],
+        ["MISS", "none: nan (expected at most 1)"],
+    ]
+    held = json.loads((tmp_path / "reproduce.json").read_text())
+    assert [row["measured"] for row in held["figures"]] == [None, None, None]
+    assert "| high | inf | at most 0.15 | **miss** |" in (tmp_path / "results.md").read_text()
+
+
 def test_limits_hold_on_their_edge() -> None:
     assert at_most("x", 0.15, 0.15).holds
     assert at_least("x", 50, 50).holds
@@ -136,6 +180,40 @@ def test_kills_that_hit_are_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert hits in (3, 4)
     monkeypatch.setattr(killed_runs, "script", None)  # what is recorded is not done again
     assert disturb(tmp_path, [], signals, random.Random(0)) == hits
+
+
+def test_kills_are_counted_as_they_happen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two kills, then reproduce itself is stopped: the next call sends only the rest."""
+    pretend(monkeypatch, tmp_path, interruption.EXIT_CODE, stops=9)
+    signals, sent = [signal.SIGKILL] * 4, []
+
+    def wait_for(process: "subprocess.Popen[bytes]") -> int:
+        code = harness.wait_for(process)
+        sent.append("kill" if len(sent) != 2 else "stopped")
+        if sent[-1] == "stopped":
+            raise Interrupted("stopped")
+        return code
+
+    monkeypatch.setattr(killed_runs, "wait_for", wait_for)
+    monkeypatch.setattr(killed_runs, "finish", lambda *_: None)
+    with pytest.raises(Interrupted):
+        disturb(tmp_path, [], signals, random.Random(0), early=0.0)
+    assert disturb(tmp_path, [], signals, random.Random(0), early=0.0) == 4
+    assert sent == ["kill", "kill", "stopped", "kill", "kill"]
+
+
+def test_a_run_that_has_ended_uncounted_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = report_workdirs.write_workdir(tmp_path / "disturbed", circuits=False)
+    for step in range(5):  # as many as the process that stands for training has to stop at
+        (workdir / "checkpoints" / str(step)).mkdir(parents=True)
+    pretend(monkeypatch, workdir, interruption.EXIT_CODE, stops=1)
+    assert disturb(workdir, [], [signal.SIGKILL], random.Random(0), early=0.0) == 1
+    assert "begins anew" in capsys.readouterr().out
+    (workdir / "metrics.jsonl").write_text("kept")
+    assert disturb(workdir, [], [signal.SIGKILL], random.Random(0), early=0.0) == 1
+    assert (workdir / "metrics.jsonl").is_file(), "what is counted stays"
 
 
 def test_a_run_that_fails_is_no_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

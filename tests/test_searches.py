@@ -1,6 +1,7 @@
 """The experiment that sets the path search beside the paper's and beside rankings: its table, and what it asks."""
 
 import csv
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 
 from sparse_gpt.config import Config
 from sparse_gpt.experiments import searches
+from sparse_gpt.experiments.harness import Check
 from sparse_gpt.tasks import TASKS, AnyTask
+from sparse_gpt.tasks.own import OwnTask
 from tests import report_workdirs
 
 
@@ -25,25 +28,49 @@ def _rows(paper: int = 40, path: int = 20, ranking: int = 30, refined: tuple[int
     ]
 
 
+def _figures(rows: list[Any]) -> list[Check]:
+    """Without those that count what did not reach the target."""
+    return [check for check in searches.checks(rows) if "did not reach" not in check.name]
+
+
 def test_half_of_the_edges_and_no_ranking_ahead() -> None:
-    halved, ahead, refined, seconds, *ranked = searches.checks(_rows())
+    halved, ahead, refined, seconds, *ranked = _figures(_rows())
     assert (halved.measured, halved.holds) == (pytest.approx(2), True)
     assert (ahead.measured, ahead.holds) == (1, True)
     assert (refined.measured, refined.holds) == (pytest.approx(20 / 15), True)
     assert seconds.measured == pytest.approx(1.5)
     assert [check.measured for check in ranked] == [halved.measured, ahead.measured, refined.measured, pytest.approx(2)]
-    assert not searches.checks(_rows(paper=39))[0].holds
-    assert searches.checks(_rows(ranking=20))[1].holds, "as many edges are not more"
+    assert not _figures(_rows(paper=39))[0].holds
+    assert _figures(_rows(ranking=20))[1].holds, "as many edges are not more"
     *found, ranking = _rows(ranking=5)
-    assert searches.checks([*found, ranking | {"reached": 0}])[1].holds, "a ranking that does not reach the target"
-    assert not searches.checks([*found, ranking])[1].holds
-    assert not searches.checks(_rows(refined=(15, 20)))[2].holds
+    assert _figures([*found, ranking | {"reached": 0}])[1].holds, "a ranking that does not reach the target"
+    assert not _figures([*found, ranking])[1].holds
+    assert not _figures(_rows(refined=(15, 20)))[2].holds
+
+
+def test_a_search_that_does_not_reach_the_target_is_never_ahead() -> None:
+    """It has few edges, and as few after refinement, which had nothing to begin with."""
+    paper, path, ranked, ranking = _rows(path=1, refined=(20, 1))
+    failed = [paper, path | {"reached": 0}, ranked, ranking]
+    for other in (ranking, ranking | {"reached": 0}):
+        assert [check.measured for check in _figures([*failed[:3], other])[:3]] == [None, 0, None]
+    halved, ahead, refined, *_ = _figures([*_rows(), *failed])
+    assert (halved.measured, ahead.measured, refined.measured) == pytest.approx((2, 0.5, 20 / 15))
+    lost = [paper | {"reached": 0, "cut_edges": 900}, *_rows()[1:]]
+    assert [check.measured for check in _figures([*_rows(), *lost])[:3]] == pytest.approx([2, 1, 20 / 15])
+    counts = [check for check in searches.checks([*_rows(), *failed]) if "did not reach" in check.name]
+    assert [(check.name, check.measured) for check in counts] == [
+        (f"{name}: did not reach the target, of 2 tasks and seeds", missed)
+        for name, missed in (("paper", 0), ("path", 1), ("ranked", 0))
+    ]
+    assert "target missed" in searches._line(failed[1])
+    assert "target missed" not in searches._line(paper)
 
 
 def test_nine_of_ten_may_not_be_eight() -> None:
     most = [row for _ in range(9) for row in _rows()]
-    assert searches.checks(most + _rows(ranking=19))[1].holds
-    assert not searches.checks(most[4:] + _rows(ranking=19) + _rows(ranking=19))[1].holds
+    assert _figures(most + _rows(ranking=19))[1].holds
+    assert not _figures(most[4:] + _rows(ranking=19) + _rows(ranking=19))[1].holds
 
 
 def test_the_table_has_a_line_for_every_task_seed_and_search(
@@ -82,7 +109,8 @@ def test_the_table_has_a_line_for_every_task_seed_and_search(
 
 def test_rows_are_kept_for_the_same_weights_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What measures them is replaced."""
-    model, task = report_workdirs.write_workdir(tmp_path / "model"), TASKS["single_double_quote"]
+    model = report_workdirs.write_workdir(tmp_path / "model")
+    task: AnyTask = TASKS["single_double_quote"]
     weights, searched = ["ab" * 32], []
 
     def workdir(folder: Path, config: Config) -> SimpleNamespace:
@@ -112,3 +140,12 @@ def test_rows_are_kept_for_the_same_weights_and_settings(tmp_path: Path, monkeyp
     assert searched == [(name, seed) for seed in (0, 1) for name in ("paper", "path", "path", "path")]
     weights[0] = "cd" * 32
     assert kept("path", 0) == 9, "of another model"
+    older = tmp_path / "out" / "rows" / f"{task.name} path 0.json"
+    row = json.loads(older.read_text())
+    assert row["made_for"].pop("samples_sha256") == ""
+    older.write_text(json.dumps(row))
+    assert kept("path", 0) == 9, "a row that does not say of which file its samples are"
+    task = OwnTask(task.name, "pairs.jsonl", "aa" * 32, {})
+    assert [kept("path", 0), kept("path", 0)] == [10, 10], "of a file"
+    task = OwnTask(task.name, "pairs.jsonl", "bb" * 32, {})
+    assert kept("path", 0) == 11, "the file has changed"

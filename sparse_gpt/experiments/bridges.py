@@ -4,11 +4,14 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from sparse_gpt.errors import InputError
+from sparse_gpt.circuits.solved import full_task_loss
+from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import bridge_plots, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish, prune, reported
 from sparse_gpt.records import Bridge, Steering, Transport
 from sparse_gpt.records.bridge import Curve, Measures, SteeringCurves
+from sparse_gpt.tasks import TaskError, find
+from sparse_gpt.workdir import Workdir
 
 PRESET = "bridge_laptop"
 TASKS = ("single_double_quote", "while_return_true")
@@ -33,15 +36,24 @@ def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[
 
 
 def _transfer(bridged: Path, task: str) -> tuple[Steering, Transport] | None:
-    """steering.json and transport.json of a task; None when the sparse model has no circuit for it."""
-    try:
-        prune(bridged, task)
-    except InputError as error:
-        print(f"left out: {task}: {error}")
+    """steering.json and transport.json of a task; None when the sparse model does not solve it, and has no circuit."""
+    if not _solves(bridged, task):
+        print(f"left out: {task}: the sparse model does not solve it")
         return None
+    prune(bridged, task)
     finish("steer", f"--workdir={bridged}", f"--task={task}")
     place = bridged / "circuits" / task
     return Steering.read(place / "steering.json"), Transport.read(place / "transport.json")
+
+
+def _solves(bridged: Path, task: str) -> bool:
+    """Whether launch.prune would search a circuit, asked here: every failure of it has the same exit code."""
+    run = Workdir(bridged)
+    try:
+        samples = task_samples(find(task), run.tokenizer, run.config)
+    except TaskError:
+        return False
+    return full_task_loss(run.config, run.params, samples.validation) <= run.config.prune.target_loss
 
 
 def above_dense(record: Bridge, bridges: Iterable[Measures]) -> list[float]:
@@ -55,7 +67,10 @@ def check_hybrids(record: Bridge) -> list[Check]:
     """What bridge.json must show: every single-switch hybrid near the dense model, and much nearer than untrained."""
     trained = above_dense(record, (each.trained for each in record.bridges))
     untrained = above_dense(record, (each.untrained for each in record.bridges))
-    closer = min(theirs / max(ours, 1e-9) for ours, theirs in zip(trained, untrained, strict=True))
+    closer = min(  # what is not known of a trained one is no closer, whatever the untrained one is
+        theirs / max(ours, 1e-9) if math.isfinite(ours) else 0.0
+        for ours, theirs in zip(trained, untrained, strict=True)
+    )
     return [
         at_most("furthest single-switch hybrid above the dense model's loss, nats", max(trained), 0.15),
         at_least("times closer than untrained bridges, at the least", closer, 5),

@@ -1,11 +1,12 @@
 """Circuits that are to hold wherever the behavior occurs: searched on template families and on training text, judged
 where they were not chosen (two novel families, validation text), and by the report card. One model, task by task."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparse_gpt.experiments import measures, plots
-from sparse_gpt.experiments.harness import Check, at_least, at_most, finish
+from sparse_gpt.experiments.harness import Check, at_least, at_most, finish, reported
 from sparse_gpt.experiments.rankings import open_workdir
 from sparse_gpt.io import Tree
 from sparse_gpt.records import Card, Circuit, Search
@@ -74,9 +75,9 @@ def read_row(folder: Path) -> Tree:
 
 
 def _extreme(which: Callable[[list[float]], float], values: Sequence[float | None]) -> float | None:
-    """The largest, or smallest, of what is known."""
-    known = [value for value in values if value is not None]
-    return which(known) if known else None
+    """The largest, or smallest, of some values; None where there are none. What was not finite is worse than all."""
+    worst = which([-math.inf, math.inf])
+    return which([worst if value is None else value for value in values]) if values else None
 
 
 def _shown(value: object) -> str:
@@ -84,14 +85,17 @@ def _shown(value: object) -> str:
 
 
 def checks(rows: list[Tree]) -> list[Check]:
-    """Over all tasks of the table."""
-    wanted = SHARE * len(rows)
+    """Over all tasks of the table; of those alone that have them, where samples are judged."""
 
-    def holding(key: str, limit: float, most: bool) -> float:
+    def enough(name: str, key: str, limit: float, most: bool, share: float = SHARE) -> Check:
+        """Whether so large a share of the tasks is within a limit."""
         known = [row[key] for row in rows if row[key] is not None]
-        return float(sum(value <= limit if most else value >= limit for value in known))
+        if not known:
+            return reported(f"{name}: no task has samples for it", None)
+        held = sum(value <= limit if most else value >= limit for value in known)
+        return at_least(f"{name} (of {len(known)})", float(held), share * len(known))
 
-    minimal = [row["minimal_edges"] for row in rows if row["minimal_edges"]]
+    minimal = [row["minimal_edges"] for row in rows if row["minimal_edges"] is not None]
     straight = [(row["cut_edges"], row["integrated_gradients_edges"]) for row in rows]
     smaller = sum(ours is not None and (theirs is None or ours <= theirs) for ours, theirs in straight)
     return [
@@ -99,19 +103,13 @@ def checks(rows: list[Tree]) -> list[Check]:
         at_most("edges of minimal circuits, geometric mean", measures.geometric_mean(minimal) if minimal else None, 45),
         at_least("tasks whose search leaves no more edges than integrated gradients", smaller, 0.9 * len(rows)),
         at_most("largest calibration scale", max(row["scale"] for row in rows), 6),
-        at_least(f"tasks at {LOSS:g} on every searched family", holding("searched_worst", LOSS, True), wanted),
-        at_least(f"tasks at {LOSS:g} on novel families", holding("novel_worst", LOSS, True), wanted),
-        at_least(f"tasks below {WORST:g} on novel families", holding("novel_worst", WORST, True), len(rows)),
-        at_least(f"tasks right in {ACCURACY:g} of novel samples", holding("novel_accuracy", ACCURACY, False), wanted),
-        at_least(
-            f"tasks that agree with the model in {AGREEMENT:g} of natural places",
-            holding("text_agreement", AGREEMENT, False),
-            wanted,
+        enough(f"tasks at {LOSS:g} on every searched family", "searched_worst", LOSS, True),
+        enough(f"tasks at {LOSS:g} on novel families", "novel_worst", LOSS, True),
+        enough(f"tasks below {WORST:g} on novel families", "novel_worst", WORST, True, share=1),
+        enough(f"tasks right in {ACCURACY:g} of novel samples", "novel_accuracy", ACCURACY, False),
+        enough(
+            f"tasks that agree with the model in {AGREEMENT:g} of natural places", "text_agreement", AGREEMENT, False
         ),
-        at_least(
-            "tasks that are gone without the circuit, on every family",
-            holding("ablated_least", CHANCE, False),
-            len(rows),
-        ),
+        enough("tasks that are gone without the circuit, on every family", "ablated_least", CHANCE, False, share=1),
         at_most("seconds a task, mean", sum(row["seconds"] for row in rows) / len(rows), 180),
     ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import msgspec
 import numpy as np
@@ -191,13 +192,17 @@ def params(workdir: Path) -> "Params":
 
 
 def at_most(name: str, measured: float | None, limit: float) -> Check:
-    """None, what was not finite, is above every limit."""
-    return Check(name, measured, f"at most {limit:g}", measured is not None and measured <= limit)
+    """None, or what is not finite, is above every limit."""
+    return Check(name, measured, f"at most {limit:g}", _finite(measured) and measured <= limit)
 
 
 def at_least(name: str, measured: float | None, limit: float) -> Check:
-    """None, what was not finite, is below every limit."""
-    return Check(name, measured, f"at least {limit:g}", measured is not None and measured >= limit)
+    """None, or what is not finite, is below every limit."""
+    return Check(name, measured, f"at least {limit:g}", _finite(measured) and measured >= limit)
+
+
+def _finite(measured: float | None) -> TypeGuard[float]:
+    return measured is not None and math.isfinite(measured)
 
 
 def equal(name: str, measured: Json, wanted: Json) -> Check:

@@ -1,6 +1,7 @@
 """Experiments: a run that is killed and resumed ends with the same bits as one that was not."""
 
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -19,8 +20,8 @@ from sparse_gpt.experiments.harness import (
     script,
     wait_for,
 )
-from sparse_gpt.records import Record
-from sparse_gpt.records.base import Count
+from sparse_gpt.records import Manifest, Record
+from sparse_gpt.records.base import Count, older
 
 KILLS = signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 
@@ -60,11 +61,11 @@ def check_same_run(workdir: Path, straight: Path, prefix: str = "") -> list[Chec
 
 
 class Kills(Record):
-    """kills.json: that a run was disturbed."""
+    """kills.json: how a run was disturbed so far."""
 
-    signals: tuple[str, ...]
-    """Names of the signals, in order."""
-    hits: Count
+    signals: tuple[str, ...] = older(())
+    """Names of the signals that were sent, in order."""
+    hits: Count = older(0)
     """How many hit a running process."""
 
 
@@ -75,13 +76,16 @@ def disturb(
 
     A share `early` of the signals comes within the first seconds, while the process starts or restores. The others come
     a random moment after it has written a new checkpoint, so that the run gets on: while it trains, or writes the next.
-    Done once, it is not done again: the number is kept beside the run.
+    What was counted is kept beside the run, so that what is stopped goes on with the next signal. A run that has ended
+    with signals still to come begins anew: nothing is left to be hit.
     """
     record = workdir / "kills.json"
-    if record.is_file():
-        return Kills.read(record).hits
-    hits = 0
-    for number in signals:
+    kept = Kills.read_if_any(record) or Kills()
+    if len(kept.signals) < len(signals) and _has_ended(workdir):
+        print(f"{workdir}: had ended before all of its kills were counted; it begins anew")
+        shutil.rmtree(workdir)
+        kept = Kills()
+    for number in signals[len(kept.signals) :]:
         process = script("train", f"--workdir={workdir}", *flags)
         try:
             if draw.random() < early:
@@ -93,12 +97,18 @@ def disturb(
             code = wait_for(process)
         finally:  # this process may be asked to end, too
             process.kill()
-        hits += code in (-number, interruption.EXIT_CODE)
         if code not in (-number, interruption.EXIT_CODE, 0):
             raise InputError(f"launch.train ended with exit code {code} after {number.name}; its message stands above")
+        hit = code in (-number, interruption.EXIT_CODE)
+        kept = Kills(signals=(*kept.signals, number.name), hits=kept.hits + hit)
+        kept.write(record)
     finish("train", f"--workdir={workdir}", *flags)
-    Kills(signals=tuple(number.name for number in signals), hits=hits).write(record)
-    return hits
+    return kept.hits
+
+
+def _has_ended(workdir: Path) -> bool:
+    facts = Manifest.read_if_any(workdir / Manifest.FILE)
+    return facts is not None and facts.params_sha256 is not None
 
 
 def _wait_for_checkpoint(process: "subprocess.Popen[bytes]", workdir: Path) -> None:

@@ -72,6 +72,7 @@ def next_width(tried: Mapping[int, float], wanted: float, step: int = 4, limits:
     near = sorted(tried, key=lambda width: abs(tried[width] - wanted))[:2]
     x, y = np.log(near), np.array([tried[width] for width in near])
     slope = (y[1] - y[0]) / (x[1] - x[0])
-    guess = math.exp(x[0] + (wanted - y[0]) / slope) if slope < 0 else near[0]
+    # A line that is nearly flat leads to widths beyond any number.
+    guess = math.exp(np.clip(x[0] + (wanted - y[0]) / slope, *np.log(limits))) if slope < 0 else near[0]
     allowed = [width for width in range(limits[0], limits[1] + 1, step) if width not in tried]
     return min(allowed, key=lambda width: abs(width - guess))

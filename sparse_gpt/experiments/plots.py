@@ -15,7 +15,7 @@ from sparse_gpt.io import Json
 
 mpl.use("agg")
 
-COLORS = {"sparse": "#1f6feb", "dense": "#b3541e"}
+COLORS = {"sparse": "#1f6feb", "sparse_half": "#2e8b57", "dense": "#b3541e"}
 RANKING_COLORS = {
     "mask search": "#1f6feb",
     "attribution": "#b3541e",

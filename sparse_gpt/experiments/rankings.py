@@ -102,8 +102,7 @@ def losses_without(search: Search, task: str) -> list[Row]:
 
 def check_necessity(search: Search, task: str, workdir: Path) -> list[Check]:
     """Whether the task is gone without the circuit, and without the first nodes that reach TARGET by themselves."""
-    points = search.size_versus_target.points if search.size_versus_target else ()
-    enough = next(point.nodes for point in points if point.target_loss == TARGET)
+    enough = next(point.nodes for point in measures.target_points(workdir, task) if point.target_loss == TARGET)
     curve = search.loss_versus_size
     row = next((point for point in curve if point.nodes >= enough), curve[-1])
     found = circuit(workdir, task)
@@ -144,10 +143,13 @@ def open_workdir(folder: Path, model: str) -> Path:
 
 
 def find_search(workdir: Path, task: AnyTask) -> Search:
-    """search.json of a task's circuit, after a search if there is none, or none on the task's file as it is."""
+    """search.json of a task's circuit, after a search if there is none of the model's weights as they are, on the
+    task's file as it is. InputError if the circuit is older than sizes at target losses."""
     path = workdir / "circuits" / task.name / "search.json"
-    if not path.is_file() or Search.read(path).samples_sha256 != task.samples_sha256:
+    kept, wanted = Search.read_if_any(path), (Workdir(workdir).params_sha256, task.samples_sha256)
+    if kept is None or (kept.params_sha256, kept.samples_sha256) != wanted:
         finish("prune", f"--workdir={workdir}", f"--task={task.source}", *QUICK)
+    measures.target_points(workdir, task.name)  # before hours are spent on what compares them
     return Search.read(path)
 
 

@@ -25,7 +25,9 @@ from sparse_gpt.costs import benchmark
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import measures, plots
 from sparse_gpt.experiments.harness import Check, at_most, finish, finish_each, metrics_rows, reported
-from sparse_gpt.io import Json, Tree, read_json, write_json
+from sparse_gpt.io import Json, Tree
+from sparse_gpt.records import Record
+from sparse_gpt.records.base import Seconds, older
 from sparse_gpt.training import schedules
 
 BASELINE = "openai_reference"
@@ -153,20 +155,31 @@ def _corpus(what: Size, folder: Path) -> Path:
 
 
 def _train(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> list[tuple[_Run, str]]:
-    """Trains what is not trained yet. Those that failed, with the last line that they printed, which stands in a file
-    beside the workdir like all others."""
+    """Trains what is not trained yet. Those that failed, with their exit code and the last line that they printed,
+    which stands in a file beside the workdir like all others."""
     logs = [run.workdir(folder).parent / f"{run.workdir(folder).name}.log" for run in runs]
     for log in logs:
         log.parent.mkdir(parents=True, exist_ok=True)
     codes = finish_each("train", {log: run.flags(folder, corpus) for run, log in zip(runs, logs, strict=True)}, what)
-    return [(run, _last_line(log)) for run, log in zip(runs, logs, strict=True) if codes[log]]
+    pairs = zip(runs, logs, strict=True)
+    return [(run, f"exit code {codes[log]}: {_last_line(log)}") for run, log in pairs if codes[log]]
 
 
 def _train_all(runs: Sequence[_Run], folder: Path, corpus: Path, what: str) -> None:
     """Trains what is not trained yet, all of which has to succeed."""
-    if failed := _train(runs, folder, corpus, what):
-        run, line = failed[0]
-        raise InputError(f"{run.workdir(folder)}: {line}; the same command of reproduce goes on from here")
+    _refuse(_train(runs, folder, corpus, what), folder)
+
+
+def _refuse(failed: Sequence[tuple[_Run, str]], folder: Path) -> None:
+    """InputError if there is any."""
+    if failed:
+        run, reason = failed[0]
+        raise InputError(f"{run.workdir(folder)}: {reason}; the same command of reproduce goes on from here")
+
+
+def diverged(reason: str) -> bool:
+    """Whether a training that failed so has come to a loss that is not finite, as NonFiniteLossError says it."""
+    return reason.startswith("exit code 2: error: loss ") and " and gradient RMS " in reason
 
 
 def _last_line(log: Path) -> str:
@@ -184,8 +197,9 @@ def _best_rates(what: Size, folder: Path, corpus: Path) -> dict[str, float]:
         if len(candidate.rates) > 1
     ]
     failed = _train(short, folder, corpus, "short trainings")
-    for run, line in failed:  # too large a rate diverges
-        print(f"{run.name}: learning rate {run.rate:g} is left out: {line}")
+    _refuse([each for each in failed if not diverged(each[1])], folder)  # a process that was killed says nothing
+    for run, reason in failed:  # too large a rate diverges
+        print(f"{run.name}: learning rate {run.rate:g} is left out: {reason}")
     best = {}
     for name, candidate in what.candidates.items():
         left_out = {run.rate for run, _ in failed if run.name == name}
@@ -201,13 +215,25 @@ def _best_rates(what: Size, folder: Path, corpus: Path) -> dict[str, float]:
     return best
 
 
+class StepSeconds(Record):
+    """step_seconds.json: what steps take, measured side by side."""
+
+    configs: dict[str, Tree] = older({})
+    """By candidate, what was measured; other candidates, or others by these names, are measured anew."""
+    seconds: dict[str, Seconds] = older({})
+    """Median of a step, by candidate."""
+
+
 def _step_seconds(what: Size, path: Path, rounds: int = 15) -> Mapping[str, float]:
     """Median seconds of a step of every candidate, taken in turn; measured once."""
-    if not path.exists():
-        steps = {name: benchmark.compiled_step(_config(what, each), True) for name, each in what.candidates.items()}
-        write_json(path, benchmark.side_by_side(steps, rounds))
-    found: Mapping[str, float] = read_json(path)
-    return found
+    wanted = {name: _config(what, each) for name, each in what.candidates.items()}
+    trees = {name: configs.to_dict(config) for name, config in wanted.items()}
+    kept = StepSeconds.read_if_any(path)
+    if kept is None or kept.configs != trees:
+        steps = {name: benchmark.compiled_step(config, True) for name, config in wanted.items()}
+        kept = StepSeconds(configs=trees, seconds=benchmark.side_by_side(steps, rounds))
+        kept.write(path)
+    return kept.seconds
 
 
 def _config(what: Size, candidate: Candidate) -> Config:

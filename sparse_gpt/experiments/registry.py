@@ -26,8 +26,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         _later("sparse_vs_dense", "sparse_vs_dense"),
     ),
     "sparse-vs-dense-laptop": Experiment(
-        "the same for the stored laptop model and the stored dense one",
-        "1 to 2 h on 2 cores",
+        "the same for the stored laptop model, the stored dense one and the one with half of the nonzeros",
+        "1 to 3 h on 2 cores",
         _later("sparse_vs_dense", "sparse_vs_dense_laptop"),
     ),
     "frontier": Experiment(

@@ -3,12 +3,14 @@
 import csv
 import datetime
 import importlib.metadata
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sparse_gpt import machine
+from sparse_gpt.errors import InputError
 from sparse_gpt.experiments.harness import Check
-from sparse_gpt.io import replacing, write_json
+from sparse_gpt.io import Json, replacing, write_json
 
 BY_HAND = "<!-- What follows is written by hand. -->"
 MOST_ROWS = 60  # of a table in a page; the file beside it has all
@@ -23,20 +25,37 @@ def settle(name: str, command: str, checks: Sequence[Check], folder: Path, page:
         command: that made it.
         checks: what it has found.
         folder: of the experiment; its CSV files become tables.
-        page: a further file for what results.md has; what stands there from BY_HAND on stays.
+        page: a further file for what results.md has; what stands there from BY_HAND on stays, see `check_page`.
     """
-    rows = [{"figure": x.name, "measured": x.measured, "expected": x.expected, "holds": x.holds} for x in checks]
+    rows = [
+        {"figure": x.name, "measured": _finite(x.measured), "expected": x.expected, "holds": x.holds} for x in checks
+    ]
     write_json(folder / "reproduce.json", {"format": "sparse_gpt.reproduce/1", "experiment": name, "figures": rows})
     text = "\n".join([*_head(name, command, checks), *_measured(checks), *_tables(folder)]) + "\n"
-    for path in (folder / "results.md", *([] if page is None else [page])):
-        with replacing(path) as temporary:
-            temporary.write_text(text + _by_hand(path))
+    with replacing(folder / "results.md") as temporary:
+        temporary.write_text(text)
+    if page is not None:
+        with replacing(page) as temporary:
+            temporary.write_text(text + (_by_hand(page) or _below("\n")))
     for check in checks:
         print(
             f"{'ok  ' if check.holds else 'MISS'}  {check.name}: {_shown(check.measured)} (expected {check.expected})"
         )
     print(f"-> {folder / 'reproduce.json'}, results.md{'' if page is None else f', {page}'}")
     return all(check.holds for check in checks)
+
+
+def check_page(page: Path) -> None:
+    """InputError if a page that is there has no line BY_HAND: all of it would be lost."""
+    if page.is_file() and not _by_hand(page):
+        raise InputError(
+            f"--page={page}: has no line {BY_HAND}; put that line above what is to stay, at its end if nothing"
+        )
+
+
+def _finite(measured: Json) -> Json:
+    """None, as in records, for what is not finite, since JSON has no such numbers."""
+    return None if isinstance(measured, float) and not math.isfinite(measured) else measured
 
 
 def _head(name: str, command: str, checks: Sequence[Check]) -> list[str]:
@@ -90,4 +109,8 @@ def _shown(value: object) -> str:
 def _by_hand(path: Path) -> str:
     """What somebody has written below the tables of a page."""
     before = path.read_text() if path.is_file() else ""
-    return f"\n{BY_HAND}{before.partition(BY_HAND)[2]}" if BY_HAND in before else ""
+    return _below(before.partition(BY_HAND)[2]) if BY_HAND in before else ""
+
+
+def _below(text: str) -> str:
+    return f"\n{BY_HAND}{text}"

@@ -59,7 +59,7 @@ class Row(Record):
     """One search of one task, kept while the others run."""
 
     made_for: dict[str, Plain | list[Plain]]
-    """Weights, and settings of the search."""
+    """Weights, the file of the samples ("" for a task of the table), and settings of the search."""
     row: dict[str, Plain]
     """Of the table."""
 
@@ -82,32 +82,39 @@ def path_vs_paper(folder: Path, model: str, chosen: list[AnyTask]) -> list[Check
 
 def checks(rows: list[Tree]) -> list[Check]:
     """Of each kind of path search: geometric means of edges beside the paper's search, how often it leaves at most what
-    a ranking does, and seconds."""
+    a ranking does, and seconds. What has not reached the target has no size there: it is ahead of nothing, and sizes
+    are compared where both searches have reached it."""
     by_search = {name: [row for row in rows if row["search"] == name] for name in (*SEARCHES, RANKINGS)}
-    straight, refined = (
-        {name: measures.geometric_mean([row[key] for row in by_search[name]]) for name in SEARCHES}
-        for key in ("cut_edges", "edges")
-    )
     seconds = {name: sum(row["search_seconds"] + row["refine_seconds"] for row in by_search[name]) for name in SEARCHES}
     others = [row["cut_edges"] if row["reached"] else math.inf for row in by_search[RANKINGS]]
     found = []
     for name in SEARCHES:
+        own, paper = by_search[name], by_search["paper"]
+        missed = sum(not row["reached"] for row in own)
+        found.append(reported(f"{name}: did not reach the target, of {len(own)} tasks and seeds", missed))
         if name == "paper":
             continue
-        ahead = sum(row["cut_edges"] <= other for row, other in zip(by_search[name], others, strict=True))
+        ahead = sum(row["reached"] and row["cut_edges"] <= other for row, other in zip(own, others, strict=True))
+        both = [pair for pair in zip(paper, own, strict=True) if all(row["reached"] for row in pair)]
         found += [
-            at_least(f"{name}: edges straight from the search, times fewer", straight["paper"] / straight[name], 2),
+            at_least(f"{name}: edges straight from the search, times fewer", _times_fewer(both, "cut_edges"), 2),
             at_least(f"{name}: share with at most the edges of any ranking", ahead / len(others), 0.9),
-            at_least(f"{name}: edges after refinement, times fewer", refined["paper"] / refined[name], 1),
+            at_least(f"{name}: edges after refinement, times fewer", _times_fewer(both, "edges"), 1),
             reported(f"{name}: seconds of all tasks, times fewer", seconds["paper"] / seconds[name]),
         ]
     return found
 
 
+def _times_fewer(both: list[tuple[Tree, Tree]], key: str) -> float | None:
+    """Geometric mean of the first rows over that of the second; None without any."""
+    first, second = ([pair[i][key] for pair in both] for i in (0, 1))
+    return measures.geometric_mean(first) / measures.geometric_mean(second) if both else None
+
+
 def _line(row: Tree) -> str:
     """A row as a person reads it."""
     cut = f"cut {row['cut_nodes']:4} nodes{row['cut_edges']:6} edges, held-out {row['cut_loss']:.3f}"
-    begin = f"{row['task']:24}seed {row['seed']} {row['search']:9}{cut}"
+    begin = f"{row['task']:24}seed {row['seed']} {row['search']:9}{cut}{'' if row['reached'] else ', target missed'}"
     if row["search"] == RANKINGS:
         return f"{begin} ({row['ranking']})"
     refined = f"refined {row['nodes']:4} nodes{row['edges']:5} edges, {row['loss']:.3f}"
@@ -115,12 +122,14 @@ def _line(row: Tree) -> str:
 
 
 def _kept(folder: Path, workdir: Path, task: AnyTask, name: str, seed: int) -> Tree:
-    """A row, of an earlier call if it was for the same weights and settings."""
+    """A row, of an earlier call if it was for the same weights, samples and settings."""
     run = _with_settings(workdir, {**SEARCHES.get(name, PATH), "prune.seed": seed})
-    made_for = {"params_sha256": run.params_sha256, **configs.group_to_dict(run.config.prune)}
+    hashes = {"params_sha256": run.params_sha256, "samples_sha256": task.samples_sha256}
+    made_for = {**hashes, **configs.group_to_dict(run.config.prune)}
     path = folder / "rows" / f"{task.name} {name} {seed}.json"
     kept = Row.read_if_any(path)
-    if kept is None or kept.made_for != made_for:
+    # Older rows do not say of which file their samples are: those of the table's tasks are of none.
+    if kept is None or {"samples_sha256": "", **kept.made_for} != made_for:
         samples = task_samples(task, run.tokenizer, run.config)
         problem = Problem.build(run, samples, run.pretraining_activations())
         found = smallest_ranking(problem) if name == RANKINGS else measured(problem)

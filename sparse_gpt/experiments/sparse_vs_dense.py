@@ -15,10 +15,12 @@ from sparse_gpt.experiments.model_comparison import AT_TARGET, edges_at_target, 
 from sparse_gpt.io import Tree
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.parameters import Params
+from sparse_gpt.tasks import TASKS
 from sparse_gpt.training.step import cross_entropy
 from sparse_gpt.workdir import Workdir
 
-PRESET, STORED = "quickstart", ("laptop", "laptop_dense")
+PRESET = "quickstart"
+STORED = {"sparse": "laptop", "sparse_half": "laptop_half", "dense": "laptop_dense"}
 RATES = (0.1, 0.03, 0.01)  # learning rates for the dense models; the sparse one's was chosen among as many
 NODES_ONLY = ("--config.prune.edges=false", "--config.prune.selection_margin=1.0")
 FOUR_PENALTIES = {**AT_TARGET, "prune.seeds": 1, "prune.k_coefs": "3e-4,1e-3,3e-3,1e-2"}  # either side takes its best
@@ -44,24 +46,44 @@ def sparse_vs_dense(folder: Path) -> list[Check]:
 
 
 def sparse_vs_dense_laptop(folder: Path) -> list[Check]:
-    """The same for the two stored models, which have as many block weights that are not zero: only the search, for
-    dense circuits of this size take hours to refine."""
-    workdirs = {"sparse": folder / "sparse", "dense": folder / "dense"}
-    for name, workdir in zip(STORED, workdirs.values(), strict=True):
-        stored.unpack(name, workdir)
-    tasks = find_common_tasks(list(workdirs.values()))
+    """The same for the stored models: a sparse and a dense one with as many block weights that are not zero, and, for
+    those of their tasks that it solves, a sparse one with half of them. Only the search, for dense circuits of this
+    size take hours to refine."""
+    workdirs = {model: folder / model for model in STORED}
+    for model, workdir in workdirs.items():
+        stored.unpack(STORED[model], workdir)
+    pair = find_common_tasks([workdirs["sparse"], workdirs["dense"]])
+    few = find_common_tasks([workdirs["sparse_half"]], len(TASKS))
+    tasks = {"sparse": pair, "dense": pair, "sparse_half": [task for task in pair if task in few]}
     rows = [
         {**row, "model": model}
-        for model, workdir in workdirs.items()
-        for row in searched_sizes(workdir, tasks, FOUR_PENALTIES)
+        for model, chosen in tasks.items()
+        for row in searched_sizes(workdirs[model], chosen, FOUR_PENALTIES)
     ]
     reached = [row["reached"] for row in rows if row["target_loss"] == TARGET]
-    runs = [Workdir(workdir) for workdir in workdirs.values()]
-    wanted, found = (measure_loss(run, runs[0].corpus) for run in runs)
+    runs = {model: Workdir(workdir) for model, workdir in workdirs.items()}
+    losses = {model: measure_loss(run, runs["sparse"].corpus) for model, run in runs.items()}
     return [
-        at_most("pretraining losses apart by", abs(found / wanted - 1), 0.02),
-        *_compare(folder, rows, tasks, runs[1].config.model.d_model),
+        at_most("pretraining losses apart by", abs(losses["dense"] / losses["sparse"] - 1), 0.02),
+        *_compare(folder, rows, pair, runs["dense"].config.model.d_model),
         equal(f"searches that reached {TARGET}", sum(reached), len(reached)),
+        *_half(rows, tasks["sparse_half"], losses["sparse_half"] / losses["sparse"]),
+    ]
+
+
+def _half(rows: list[Tree], tasks: Sequence[str], loss: float) -> list[Check]:
+    """What half of the nonzeros change: a loss so many times the sparse model's, and edges of the tasks left."""
+    few, *others = (edges_at_target(rows, model, tasks) for model in ("sparse_half", "sparse", "dense"))
+    ratios = [measures.ratio_with_interval(many, few) for many in others]
+    return [
+        reported("with half of the nonzeros: loss, in times the sparse model's", loss),
+        reported("with half of the nonzeros: tasks compared", len(tasks)),
+        *(
+            reported(
+                f"edges {model} has, in times those with half of the nonzeros", f"{r:.1f} ({low:.1f} to {high:.1f})"
+            )
+            for model, (r, low, high) in zip(("sparse", "dense"), ratios, strict=True)
+        ),
     ]
 
 
@@ -75,10 +97,11 @@ def _compare(folder: Path, rows: list[Tree], tasks: Sequence[str], width: int) -
         "edges of the circuit",
         lambda axes: plots.sizes_against_targets(rows, axes),
     )
+    for task in tasks:
+        edges = {row["model"]: row["edges"] for row in rows if (row["task"], row["target_loss"]) == (task, TARGET)}
+        print(f"{task:28}edges: {', '.join(f'{model} {count}' for model, count in edges.items())}")
     ours, theirs = (edges_at_target(rows, model, tasks) for model in ("sparse", "dense"))
     ratio, low, high = measures.ratio_with_interval(theirs, ours)
-    for task, few, many in zip(tasks, ours, theirs, strict=True):
-        print(f"{task:28}{few:6} edges sparse{many:6} dense")
     print(f"edges at {TARGET}: dense {measures.geometric_mean(theirs):.0f}, sparse {measures.geometric_mean(ours):.0f}")
     print(f"ratio {ratio:.1f}, 95% interval over tasks {low:.1f} to {high:.1f}")
     return [
