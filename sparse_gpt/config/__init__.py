@@ -15,9 +15,9 @@ from sparse_gpt.config import fields
 from sparse_gpt.config.checks import (
     activation_sites,
     check_fraction,
-    check_trainable,
     check_model,
     check_rules,
+    check_trainable,
     embedding_density,
     kinds,
     path_kinds,

@@ -90,7 +90,10 @@ class OptimizerConfig:
     eps: float = real(0.1, "Adam's epsilon", above=0, at_most=LARGE)
     weight_decay: float = real(0.1, "decoupled, times the learning rate", at_least=0, at_most=LARGE)
     grad_rms: float = real(
-        1.0, "limit (paper), or what it is scaled to (all others), of the gradients' root mean square", above=0, at_most=LARGE
+        1.0,
+        "limit (paper), or what it is scaled to (all others), of the gradients' root mean square",
+        above=0,
+        at_most=LARGE,
     )
 
 

@@ -63,11 +63,12 @@ def _head(name: str, command: str, checks: Sequence[Check]) -> list[str]:
     from sparse_gpt.training.manifest import git_revision  # here, so that the table of experiments does without JAX
 
     facts, missed = machine.numerics(), [check.name for check in checks if not check.holds]
+    cores = f"{facts['cores']} core{'s' * (facts['cores'] != 1)}"
     return [
         f"# {name}\n",
         f"- Command: `{command}`",
         f"- Revision: {git_revision()[0][:12] or 'not known'}; what its folder had already was not measured anew",
-        f"- Machine: {facts['cores']} cores of {facts['processor']}; JAX {importlib.metadata.version('jax')}",
+        f"- Machine: {cores} of {facts['processor']}; JAX {importlib.metadata.version('jax')}",
         f"- Date: {datetime.date.today().isoformat()}",
         f"- Result: **misses** {', '.join(missed)}" if missed else f"- Result: all {len(checks)} as expected",
     ]

@@ -97,8 +97,9 @@ def train(
       objective: what is trained; default: a language model.
 
     Raises:
-      InputError: AbsTopK would keep no channel, the workdir belongs to another configuration or another process is writing to it, the mesh does not
-        fit, this machine is too small, the disk is full, the checkpoints are all damaged or of another model.
+      InputError: AbsTopK would keep no channel, the workdir belongs to another configuration or another process is
+        writing to it, the mesh does not fit, this machine is too small, the disk is full, the checkpoints are all
+        damaged or of another model.
       NonFiniteLossError: names the window of steps; the last good checkpoint stays.
       interruption.Interrupted: a signal came when there was nothing to save.
     """

@@ -6,10 +6,10 @@ openai_reference  divided by (RMS + 1e-5)               see below        Adam   
 fast              divided, each tensor's by its own     see below        Adam                move, project, decay
 muon              divided by (RMS + 1e-5)               nothing          Muon for matrices   move, project, decay
 
-The RMS is one number over all parameters together but in `fast`. Where `optimizer.grad_rms` is not 1, it stands for the 1
-that gradients are clipped to, and those that are divided are multiplied by it. What the reference holds constant,
-`without_constants` says. Moments and gradients stay dense. The projection follows `optax.apply_updates`, as in
-optax.projections. Decay multiplies the weights by 1 - lr * decay, as PyTorch's AdamW does; `optax.add_decayed_weights` comes to the same apart
+The RMS is one number over all parameters together but in `fast`. `optimizer.grad_rms` stands for the 1 that gradients
+are clipped to, and those that are divided are multiplied by it. What the reference holds constant, `without_constants`
+says. Moments and gradients stay dense. The projection follows `optax.apply_updates`, as in optax.projections. Decay
+multiplies the weights by 1 - lr * decay, as PyTorch's AdamW does; `optax.add_decayed_weights` comes to the same apart
 from last bits, but cannot follow the projection.
 """
 
@@ -84,14 +84,18 @@ def fast(o: OptimizerConfig, table: Table) -> Recipe:
     Of one RMS for all, most is the unembedding's, and Adam's eps is next to it: attention and neurons, whose gradients
     are a tenth as large, hardly move. Where it was tried it ends above the reference (docs/results/recipes.md).
     """
-    scaled = chain(hold_constants(), optax.stateless(lambda gradients, _: each_by_its_rms(gradients, o.grad_rms)), adam(o))
+    scaled = chain(
+        hold_constants(), optax.stateless(lambda gradients, _: each_by_its_rms(gradients, o.grad_rms)), adam(o)
+    )
     return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, decayed(table)))
 
 
 def muon(o: OptimizerConfig, table: Table) -> Recipe:
     """The reference's order of operations with Muon's direction for the block matrices, and nothing held constant."""
     matrices = unflatten({path: spec.kind == MATRIX for path, spec in table.items()})
-    scaled = chain(divide_by(lambda gradients: (gradient_rms(gradients) + 1e-5) / o.grad_rms), adam_and_muon(o, matrices))
+    scaled = chain(
+        divide_by(lambda gradients: (gradient_rms(gradients) + 1e-5) / o.grad_rms), adam_and_muon(o, matrices)
+    )
     return Recipe(gradient_rms, scaled, functools.partial(_project_then_decay, o, decayed(table)))
 
 
