@@ -35,7 +35,7 @@ from sparse_gpt.circuits.solved import full_task_loss
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
-from sparse_gpt.model import Params, Transformer, build
+from sparse_gpt.model import Params, Transformer, build_exact
 from sparse_gpt.records import Contexts
 from sparse_gpt.training.checkpoint import kept_steps, load_params
 from sparse_gpt.training.manifest import params_sha256
@@ -77,8 +77,8 @@ class Workdir:
 
     @functools.cached_property
     def model(self) -> Transformer:
-        """``model.apply({"params": params}, tokens, tap=...)`` gives logits."""
-        return build(self.config)
+        """``model.apply({"params": params}, tokens, tap=...)`` gives logits; in float32, whatever training used."""
+        return build_exact(self.config)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -284,6 +284,15 @@ PAIR = ("x = 'hello", "'", '"')
         (lambda m: m.run([[1, 2]]), "prompts: ..1, 2..: give a text"),
         (lambda m: m.run(5), "prompts: 5: give a text"),
         (lambda m: m.run("x").most_likely(5), "prompt 5: the run has 1, counted from 0; .* `count`"),
+        (lambda m: m.run("x").most_likely(count=-1), "count -1: give how many tokens"),
+        (lambda m: m.run("x", record=None), "record None: give a node site"),
+        (lambda m: sg.patch([(0, "mlp_out", 3)], None), "patch from None: give a run"),
+        (lambda m: sg.steer([(0, "mlp_out", 3)], None), "steer by None: give a number"),
+        (lambda m: m.circuit(None), "circuit None: give the name of a task"),
+        (lambda m: m.problem(None), "task None: give the name of a task"),
+        (lambda m: m.find_circuit(5), "task 5: give the name of a task"),
+        (lambda m: m.evaluate([PAIR], "for_while"), "evaluate 'for_while': give a circuit"),
+        (lambda m: sg.compare(foreign(m), None), "compare None: give a circuit"),
         (lambda m: sg.open(5), "open=5: give a folder, or a name from laptop"),
         (lambda m: sg.open(None), "open=None: give a folder"),
     ],
@@ -307,6 +316,32 @@ def test_other_forms_of_the_same_input(laptop: sg.Model, tmp_path: Path) -> None
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     of_path, of_name = laptop.evaluate(tmp_path / "pairs.jsonl"), laptop.evaluate(str(tmp_path / "pairs.jsonl"))
     np.testing.assert_array_equal(of_path.logits, of_name.logits)
+
+
+def found_in(model: sg.Model) -> sg.FoundCircuit:
+    """As `find_circuit` returns it."""
+    nodes = tuple(sg.Node(0, "mlp_out", channel) for channel in range(9))
+    return sg.FoundCircuit(dataclasses.replace(foreign(model), nodes=nodes), True, cast(Any, None), None)
+
+
+def test_what_find_circuit_returns_stands_for_its_circuit(laptop: sg.Model) -> None:
+    found = found_in(laptop)
+    circuit = found.circuit
+    assert sg.compare(found, circuit) == sg.compare(found, found) == sg.compare(circuit, circuit)
+    source = laptop.run("y", record="mlp_out")
+    x = jax.numpy.asarray(source["mlp_out", 0]) + 1
+    for tap in (sg.keep, sg.ablate, lambda given: sg.patch(given, source), lambda given: sg.steer(given, 1.0)):
+        changed = tap(found)("mlp_out", 0, x)
+        np.testing.assert_array_equal(changed, tap(circuit)("mlp_out", 0, x))
+        assert (changed != x).any()
+
+
+@pytest.mark.slow
+def test_what_find_circuit_returns_is_evaluated(laptop: sg.Model) -> None:
+    found = found_in(laptop)
+    logits = laptop.evaluate([PAIR], found).logits
+    np.testing.assert_array_equal(logits, laptop.evaluate([PAIR], found.circuit).logits)
+    assert np.abs(logits - laptop.evaluate([PAIR]).logits).max() > 1e-3
 
 
 def test_a_circuit_of_the_same_sizes_runs(laptop: sg.Model) -> None:

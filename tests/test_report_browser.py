@@ -20,6 +20,18 @@ const root = document.querySelector("#circuit-single_double_quote");
 root.querySelector(".next").click();
 root.querySelector('.node[data-node="0.mlp_neuron.333"]').dispatchEvent(new PointerEvent("pointerenter"));
 """
+# What the tip says of every tenth point of a chart's lines, by the name of the line.
+TOLD = """
+Object.fromEntries([...document.querySelectorAll("#training .plot .line")].map((line) => {
+  const svg = line.ownerSVGElement;
+  svg.scrollIntoView({ block: "center", behavior: "instant" });
+  return [line.dataset.name, [...line.points].filter((_, i) => i % 10 === 0).map((point) => {
+    const { x: clientX, y: clientY } = new DOMPoint(point.x, point.y).matrixTransform(svg.getScreenCTM());
+    svg.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY }));
+    return svg.querySelector(".near-text").textContent.replace(`${line.dataset.name}: `, "");
+  })];
+}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +103,31 @@ def test_a_chart_says_what_the_pointer_is_near(page: Page) -> None:
     page.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     page.wait("document.querySelector('.plot .near-text').textContent.startsWith('training: ')")
     told = page.evaluate("document.querySelector('.plot .near-text').textContent").removeprefix("training: ")
-    step, loss = (float(part) for part in told.split(" → "))
     last = workdirs.metrics(1000)[-1]
-    assert step == pytest.approx(last["step"], rel=0.01)
-    assert loss == pytest.approx(last["loss"], abs=0.05)
+    assert told == f"{last['step']} → {last['loss']:.4g}"
+
+
+@pytest.mark.slow
+def test_charts_say_the_numbers_of_the_file(page: Page) -> None:
+    """Every tenth point of every chart of metrics.jsonl: counts and steps whole, all else to four digits."""
+    told: dict[str, list[str]] = page.evaluate(TOLD)
+    metrics = workdirs.metrics(1000)
+    for title, key, whole in (
+        ("training", "loss", False),
+        ("Density", "density", False),
+        ("Learning rate", "lr", False),
+        ("Dead neurons", "dead_neurons", True),
+        ("Gradient RMS", "grad_rms", False),
+        ("Speed", "tokens_per_second", True),
+    ):
+        rows = [row for row in metrics if row[key] is not None][::10]
+        pairs = [[float(part) for part in text.split(" → ")] for text in told[title]]
+        assert pairs == [[row["step"], round(row[key]) if whole else float(f"{row[key]:.4g}")] for row in rows]
+    counts = [row["nonzeros"]["h_0/mlp/c_fc/kernel"] + row["nonzeros"]["wte"] for row in metrics]
+    assert (
+        told["Nonzero weights"]
+        == [f"{row['step']} → {count}" for row, count in zip(metrics, counts, strict=True)][::10]
+    )
 
 
 def test_defects_and_loading_are_seen(browser: Page, report: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sparse_gpt.drawing.text import compact, number, script_json, visible_token,
 from sparse_gpt.records import Circuit, MetricsRow, Search, read_metrics
 from sparse_gpt.report.chart_svg import chart_svg
 from sparse_gpt.report.charts import loss_versus_size, search_history, training_charts
-from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Line, ends, ticks
+from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Heat, Line, ends, plotted, ticks
 from tests import report_workdirs as workdirs
 from tests.inprocess import launch_here
 
@@ -94,6 +94,19 @@ def test_pictures_hold_the_numbers() -> None:
     assert ends(Axis("", from_zero=True), [3.0, 3.0])[0] == 0
     low, high = ends(Axis(""), [3.0, 3.0])
     assert low < 3 < high
+
+
+def test_tips_have_the_values_of_the_points() -> None:
+    """Not what their places, rounded to a tenth of a pixel, come to."""
+    line = Line("n", [600, 12345, 1e6], [0.0625, 93072, 1.23456e-7], LINES[0])
+    assert plotted(Figure(Axis("step"), Axis("n"), lines=[line])) == [
+        [[600, 12345, 1000000], [0.0625, 93072, 1.235e-7]]
+    ]
+    assert plotted(Heat(["a"], ["b"], [[1.0]], [["c"]], "", "", "")) == []
+    assert (
+        script_json(plotted(Figure(Axis(""), Axis(""), lines=[line])))
+        == "[[[600,12345,1000000],[0.0625,93072,1.235e-07]]]"
+    )
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Set
 
-from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.api.given import AnyCircuit, require_circuit
 from sparse_gpt.records import Node
 
 
@@ -23,7 +23,7 @@ class Comparison:
     edge_overlap: float
 
 
-def compare(first: Circuit, second: Circuit) -> Comparison:
+def compare(first: AnyCircuit, second: AnyCircuit) -> Comparison:
     """Shared nodes and overlap of two circuits.
 
     Examples:
@@ -31,12 +31,13 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
         >>> sg.compare(circuit, circuit).node_overlap
         1.0
     """
-    mine, theirs = set(first.nodes), set(second.nodes)
-    edges = [{(edge.source, edge.target) for edge in circuit.edges} for circuit in (first, second)]
+    one, other = require_circuit(first, "compare"), require_circuit(second, "compare")
+    mine, theirs = set(one.nodes), set(other.nodes)
+    edges = [{(edge.source, edge.target) for edge in circuit.edges} for circuit in (one, other)]
     return Comparison(
-        tuple(node for node in first.nodes if node in theirs),
-        tuple(node for node in first.nodes if node not in theirs),
-        tuple(node for node in second.nodes if node not in mine),
+        tuple(node for node in one.nodes if node in theirs),
+        tuple(node for node in one.nodes if node not in theirs),
+        tuple(node for node in other.nodes if node not in mine),
         _jaccard(mine, theirs),
         _jaccard(*edges),
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_gpt.api.given import AnyCircuit, circuit_or, require_circuit
 from sparse_gpt.api.runs import Run
 from sparse_gpt.circuits.circuit import Circuit
 from sparse_gpt.config import NODE_SITES, ModelConfig
@@ -49,7 +50,7 @@ class NodeTap:
                 raise InputError(f"node {tuple(node)}: layers of {node.site} in this model are {layers}")
 
 
-def ablate(nodes: "Nodes | Circuit", values: Mapping[str, np.ndarray] | None = None) -> Tap:
+def ablate(nodes: "Nodes | AnyCircuit", values: Mapping[str, np.ndarray] | None = None) -> Tap:
     """A tap that replaces nodes by constants at every token.
 
     Args:
@@ -62,6 +63,7 @@ def ablate(nodes: "Nodes | Circuit", values: Mapping[str, np.ndarray] | None = N
         >>> float(abs(without["mlp_out", 0][..., 3]).max())
         0.0
     """
+    nodes = circuit_or(nodes)
     if isinstance(nodes, Circuit) and values is None:
         values = nodes.values
 
@@ -77,7 +79,7 @@ def ablate(nodes: "Nodes | Circuit", values: Mapping[str, np.ndarray] | None = N
     return _at(nodes, constant)
 
 
-def keep(circuit: Circuit) -> Tap:
+def keep(circuit: AnyCircuit) -> Tap:
     """A tap that replaces every node outside a circuit by its ablation value. Edges that were pruned still act, and
     norms are live where the circuit's are frozen: for losses of the circuit as it is, see `Model.evaluate`.
 
@@ -86,23 +88,22 @@ def keep(circuit: Circuit) -> Tap:
         >>> model.run("x = 'hello", sg.keep(circuit)).logits.shape[0]
         1
     """
-    if not isinstance(circuit, Circuit):
-        raise InputError(f"keep {circuit!r:.80}: give a circuit, such as model.circuit(TASK)")
+    kept = require_circuit(circuit, "keep")
     inside: dict[tuple[str, int], set[int]] = {}
-    for node in circuit.nodes:
+    for node in kept.nodes:
         inside.setdefault((node.site, node.layer), set()).add(node.channel)
 
     def tap(site: str, layer: int, x: jax.Array) -> jax.Array:
-        if site not in circuit.values:
+        if site not in kept.values:
             return x
         opened = np.zeros(x.shape[-1], bool)
         opened[sorted(inside.get((site, layer), ()))] = True
-        return jnp.where(opened, x, jnp.asarray(circuit.values[site][layer], x.dtype))
+        return jnp.where(opened, x, jnp.asarray(kept.values[site][layer], x.dtype))
 
-    return NodeTap(tap, circuit.nodes, circuit)
+    return NodeTap(tap, kept.nodes, kept)
 
 
-def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
+def patch(nodes: "Nodes | AnyCircuit", source: Run) -> Tap:
     """A tap that puts activations of another run in the place of nodes.
 
     Args:
@@ -115,6 +116,8 @@ def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
         >>> bool((patched["attn_out", 0][..., 5] == other["attn_out", 0][..., 5]).all())
         True
     """
+    if not isinstance(source, Run):
+        raise InputError(f"patch from {source!r:.80}: give a run with these sites, model.run(PROMPT, record=[SITE])")
 
     def other(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
         found = source[site, layer]
@@ -128,7 +131,7 @@ def patch(nodes: "Nodes | Circuit", source: Run) -> Tap:
     return _at(nodes, other)
 
 
-def steer(nodes: "Nodes | Circuit", amount: float) -> Tap:
+def steer(nodes: "Nodes | AnyCircuit", amount: float) -> Tap:
     """A tap that adds `amount` to nodes at every token.
 
     Examples:
@@ -137,13 +140,16 @@ def steer(nodes: "Nodes | Circuit", amount: float) -> Tap:
         >>> float((steered["mlp_out", 2] - plain["mlp_out", 2])[0, 0, 3])
         2.5
     """
+    if not isinstance(amount, int | float | np.number | np.ndarray | jax.Array):
+        raise InputError(f"steer by {amount!r:.80}: give a number")
     return _at(nodes, lambda site, layer, channels, x: x[..., channels] + amount)
 
 
-def _at(nodes: "Nodes | Circuit", value: Callable[[str, int, np.ndarray, jax.Array], Leaf]) -> NodeTap:
+def _at(nodes: "Nodes | AnyCircuit", value: Callable[[str, int, np.ndarray, jax.Array], Leaf]) -> NodeTap:
     """A tap that puts ``value(site, layer, channels, x)`` in the place of nodes."""
-    circuit = nodes if isinstance(nodes, Circuit) else None
-    found = _nodes(nodes)
+    given: Nodes | Circuit = circuit_or(nodes)
+    circuit = given if isinstance(given, Circuit) else None
+    found = _nodes(given)
     places: dict[tuple[str, int], list[int]] = {}
     for layer, site, channel in found:
         places.setdefault((site, layer), []).append(channel)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from sparse_gpt.circuits.circuit import Circuit
+from sparse_gpt.api.given import AnyCircuit, require_circuit
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import empty, to_vector
 from sparse_gpt.circuits.run.calibration import Calibration, calibrate
@@ -38,11 +38,12 @@ class Losses:
         return np.logaddexp(0.0, (self.logits[:, 1] - self.logits[:, 0]).astype(np.float64))
 
 
-def measure(config: Config, params: Params, batch: TaskBatch, circuit: Circuit | None = None) -> Losses:
+def measure(config: Config, params: Params, batch: TaskBatch, given: AnyCircuit | None = None) -> Losses:
     """Losses of the model, or of a circuit with its own ablation values, edges and calibration."""
-    if circuit is None:
+    if given is None:
         logits = bounded(np.asarray(_answer_logits(gated_model(config, params, empty(config.model)), batch)))
     else:
+        circuit = require_circuit(given, "evaluate")
         circuit.require_fit(config.model)
         prune = dataclasses.replace(config.prune, norm=circuit.norm)
         gated = gated_model(dataclasses.replace(config, prune=prune), params, circuit.values)

@@ -11,13 +11,16 @@ import numpy as np
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored, tasks
+from sparse_gpt.api.given import AnyCircuit
 from sparse_gpt.api.interventions import NodeTap
 from sparse_gpt.api.losses import Losses, measure
 from sparse_gpt.api.runs import Run, run_model
 from sparse_gpt.circuits import keep_solved, storage
 from sparse_gpt.circuits.circuit import Circuit, load
+from sparse_gpt.circuits.nodes import empty
 from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.problem import Problem
+from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.samples import TaskSamples, joint_sha256, share
 from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
 from sparse_gpt.config import Config
@@ -72,7 +75,7 @@ def stored_models() -> list[str]:
     Examples:
         >>> import sparse_gpt as sg
         >>> sg.stored_models()
-        ['laptop', 'laptop_dense']
+        ['laptop', 'laptop_dense', 'laptop_half']
     """
     return stored.names()
 
@@ -112,7 +115,8 @@ class Model(Workdir):
     Attributes:
         config: the configuration it was trained with.
         params: nested dict of float32 arrays.
-        model: the Flax module: ``model.apply({"params": params}, tokens, tap=...)`` gives logits.
+        model: the Flax module: ``model.apply({"params": params}, tokens, tap=...)`` gives logits, computed as in
+            training; `run` and `evaluate` compute in float32 after a training in bfloat16 too.
         tokenizer: with `encode` and `decode`.
         folder: of the workdir.
     """
@@ -150,7 +154,8 @@ class Model(Workdir):
                 raise InputError(f"{tap!r:.80}: not a tap; sg.ablate, sg.keep, sg.patch and sg.steer make one")
             if isinstance(tap, NodeTap):
                 tap.require_fit(self.config.model)
-        return run_model(self.model, self.params, self.tokenizer, prompts, chain(*taps) if taps else identity, record)
+        exact = gated_model(self.config, self.params, empty(self.config.model))  # in float32, as `evaluate`
+        return run_model(exact.model, exact.params, self.tokenizer, prompts, chain(*taps) if taps else identity, record)
 
     def sample(self, task: str | Path, split: str = "heldout", pairs: int = 64, seed: int = 0) -> TaskBatch:
         """Samples of a task in this model's tokens; rows 2 i and 2 i + 1 are a pair.
@@ -164,7 +169,7 @@ class Model(Workdir):
         with _input_errors():
             return task_batch(tasks.sample(tasks.find(str(task)), self.tokenizer, split, pairs, seed, context=context))
 
-    def evaluate(self, what: str | Path | Sequence[Pair], circuit: Circuit | None = None) -> Losses:
+    def evaluate(self, what: str | Path | Sequence[Pair], circuit: AnyCircuit | None = None) -> Losses:
         """Task loss, accuracy and the loss of every prompt, of the model or of a circuit in it.
 
         Args:
@@ -237,6 +242,8 @@ class Model(Workdir):
             >>> model.circuit("single_double_quote").task
             'single_double_quote'
         """
+        if not isinstance(task, str):
+            raise InputError(f"circuit {task!r:.80}: give the name of a task")
         return self._with_view(load(self.folder / "circuits" / task, self.params_sha256))
 
     def export_openai(self, folder: str | Path) -> Path:
@@ -296,6 +303,8 @@ def _samples(model: Model, chosen: Sequence[tasks.AnyTask]) -> TaskSamples:
 
 def _find_tasks(names: str | Path | Sequence[str | Path]) -> list[tasks.AnyTask]:
     """Tasks by name, or files of pairs. InputError for what is neither, or for none."""
+    if not isinstance(names, Iterable | Path):
+        raise InputError(f"task {names!r:.80}: give the name of a task, or a file of pairs, or a list of these")
     with _input_errors():
         return tasks.select(str(names) if isinstance(names, str | Path) else ",".join(map(str, names)))
 

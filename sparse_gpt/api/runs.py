@@ -52,6 +52,8 @@ class Run:
 
     def most_likely(self, prompt: int = 0, count: int = 5) -> list[tuple[str, float]]:
         """The likeliest next tokens after a prompt: text and probability."""
+        if not isinstance(count, int | np.integer) or count < 0:
+            raise InputError(f"count {count!r:.80}: give how many tokens, 0 or more")
         shares = self.probabilities(prompt)
         best = np.argsort(-shares, kind="stable")[:count]
         return [(self.tokenizer.token_text(int(token)), float(shares[token])) for token in best]
@@ -66,6 +68,8 @@ def run_model(
     record: Iterable[str],
 ) -> Run:
     """See `Model.run`."""
+    if not isinstance(record, Iterable):
+        raise InputError(f"record {record!r:.80}: give a node site, or a list of them")
     sites, context = (record,) if isinstance(record, str) else tuple(record), model.config.context
     unknown = [site for site in sites if site not in (*NODE_SITES, *OBSERVED)]
     if unknown:

@@ -25,7 +25,7 @@ from sparse_gpt.costs.work import Work, count_work
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import site_widths
-from sparse_gpt.model.transformer import build
+from sparse_gpt.model.transformer import build_exact
 from sparse_gpt.parameters import PyTree, parameter_table
 from sparse_gpt.training import sharding, step
 
@@ -70,19 +70,20 @@ def compile_search(config: Config, mesh: Mesh, searches: int, time_steps: int) -
         )
     replicated = sharding.replicated(mesh)
     sharded = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
     widths = site_widths(config.model)
     gates = {site: Shape((config.model.n_layer, widths[site]), jnp.float32) for site in NODE_SITES}
 
     def place(where: NamedSharding, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=where), tree)
 
-    params = step.abstract_state(exact).params
+    params = step.abstract_state(config).params
     h, states = _searches(config, gates, searches)
     count = 2 * config.prune.batch_pairs
     ids = Shape((1, count), jnp.int32)
     batch = TaskBatch(Shape((1, count, time_steps), jnp.int32), ids, ids, ids)
-    gated = GatedModel(place(replicated, params), place(replicated, gates), build(exact), config.prune.norm == "frozen")
+    gated = GatedModel(
+        place(replicated, params), place(replicated, gates), build_exact(config), config.prune.norm == "frozen"
+    )
     first = Shape((), jnp.int32, sharding=replicated)
     arguments = (
         gated,

@@ -15,7 +15,7 @@ from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
-from sparse_gpt.model import Params, Transformer, build
+from sparse_gpt.model import Params, Transformer, build_exact
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.records import Evaluation, converted
 from sparse_gpt.records.run import FamilyRow, TaskRow
@@ -56,7 +56,7 @@ def evaluate(
     express, or whose prompts are longer than the context, has a reason instead; where that is so of the shifted
     variant only, that alone is left out, with a line."""
     on_device = jax.tree.map(jnp.asarray, params)
-    model, rows, context = build(config), [], config.model.context
+    model, rows, context = build_exact(config), [], config.model.context
     for name in tqdm(names, desc="evaluate tasks", unit="task"):
         draw = functools.partial(tasks.sample, tasks.TASKS[name], tokenizer, "heldout", PAIRS, 0, context=context)
         try:
@@ -75,7 +75,7 @@ def evaluate(
 
 def with_families(evaluation: Evaluation, config: Config, params: Params, tokenizer: Tokenizer) -> Evaluation:
     """The rows of an evaluation with the held-out losses of every template family beside them."""
-    on_device, model = jax.tree.map(jnp.asarray, params), build(config)
+    on_device, model = jax.tree.map(jnp.asarray, params), build_exact(config)
     rows = []
     for row in tqdm(evaluation.tasks, desc="evaluate families", unit="task"):
         task, families = tasks.TASKS[row.task], []

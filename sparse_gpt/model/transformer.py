@@ -334,3 +334,8 @@ def build(config: Config) -> Transformer:
         config.train.dtype,
         config.train.remat,
     )
+
+
+def build_exact(config: Config) -> Transformer:
+    """The same in float32, whatever it is trained in: as everything is computed that is said of a trained model."""
+    return build(config).clone(dtype="float32", remat=False)

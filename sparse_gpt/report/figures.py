@@ -78,6 +78,19 @@ class Chart:
     wide: bool = False
 
 
+def plotted(figure: Figure | Heat) -> list[list[list[float]]]:
+    """Of each line its x and its y as tips show them: from places in the picture they could be read only roughly."""
+    if isinstance(figure, Heat):  # its cells say what they are
+        return []
+    return [[[_told(value) for value in values] for values in (line.x, line.y)] for line in figure.lines]
+
+
+def _told(value: float) -> float:
+    """Four digits, or all in front of the point; whole numbers as such, which are written shorter."""
+    rounded = float(f"{value:.4g}") if abs(value) < 1e4 else round(value)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
 def value_axis(title: str, values: Sequence[float], logarithmic: bool) -> Axis:
     """An axis from zero, or a logarithmic one where that is wanted, possible, and spans a decade at least."""
     log = logarithmic and bool(values) and min(values) > 0 and max(values) >= 10 * min(values)

@@ -9,6 +9,7 @@ from sparse_gpt.io import write_atomic
 from sparse_gpt.records import CircuitFiles, Workdir
 from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Line
 from sparse_gpt.report.rendering import fill
+from sparse_gpt.report.sections import card_of, stale_for
 from sparse_gpt.report.verdicts import count, verdict
 
 _HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ def render_overview(workdir: Workdir, twin: Workdir | None = None, prompts: Sequ
     return fill(
         "overview.html",
         title=workdir.folder.resolve().name,
-        rows=[_row(files) for files in circuits],
+        rows=[_row(workdir, files) for files in circuits],
         matrix=[[_shared(a, b) for b in circuits] for a in circuits],
         chart=size_curves(circuits),
         data=[_nodes_and_edges(files) for files in circuits],
@@ -69,12 +70,13 @@ def render_overview(workdir: Workdir, twin: Workdir | None = None, prompts: Sequ
     )
 
 
-def _row(files: CircuitFiles) -> dict[str, object]:
-    name, card = files.folder.name, files.card
+def _row(workdir: Workdir, files: CircuitFiles) -> dict[str, object]:
+    name, card = files.folder.name, card_of(files)
     return {
         "name": name,
         "page": f"{name}/page.html" if (files.folder / "page.html").is_file() else "",
         "circuit": files.circuit,
+        "other": stale_for(workdir, files.circuit.params_sha256),
         "verdict": verdict(card, files.circuit),
         "card": count(card) if card else "",
         "passed": len([each for each in card.rows if each.verdict == "pass"]) if card else -1,

@@ -9,7 +9,7 @@ from sparse_gpt.records import Workdir, read_workdir
 from sparse_gpt.report.bridge_section import bridge_section
 from sparse_gpt.report.circuit_section import circuit_section
 from sparse_gpt.report.rendering import fill
-from sparse_gpt.report.sections import file_list, headline, summary, training
+from sparse_gpt.report.sections import evaluation, file_list, headline, summary, training
 
 _HERE = Path(__file__).parent
 
@@ -44,9 +44,8 @@ def build_report(workdir: str | Path) -> Path:
 def render(workdir: Workdir) -> str:
     """The page as text."""
     parts = [Section("summary", "Circuits", summary(workdir))]
-    if workdir.evaluation:
-        body = fill("evaluation.html", tasks=workdir.evaluation.tasks)
-        parts.append(Section("evaluation", "Full model on the tasks", body))
+    if measured := evaluation(workdir):
+        parts.append(Section("evaluation", "Full model on the tasks", measured))
     if workdir.bridge:
         parts.append(Section("bridges", "Bridges to the dense model", bridge_section(workdir)))
     parts.append(Section("training", "Training", training(workdir)))

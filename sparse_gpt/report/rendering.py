@@ -10,6 +10,7 @@ from sparse_gpt.drawing.templates import environment
 from sparse_gpt.drawing.text import compact, number, percent, plain, script_json, short_name, visible_token, weight
 from sparse_gpt.records.base import CHANCE
 from sparse_gpt.report.chart_svg import chart_svg
+from sparse_gpt.report.figures import plotted
 from sparse_gpt.report.verdicts import count, samples, sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,5 +38,5 @@ def _environment() -> jinja2.Environment:
     found.globals["CHANCE"] = CHANCE
     filters = (chart_svg, compact, count, mean, minus, number, percent, plain, samples, script_json, sentence, weight)
     found.filters.update({each.__name__: each for each in filters})
-    found.filters |= {"short": short_name, "token": visible_token}
+    found.filters |= {"plotted": plotted, "short": short_name, "token": visible_token}
     return found

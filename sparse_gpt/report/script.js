@@ -1,24 +1,19 @@
 "use strict";
 
-// Charts: the point of a line that the pointer is nearest to, read off the picture's scales.
-function readOff(scale, place) {
-  const [kind, low, high, start, stop] = scale.split(" ").map((part, i) => (i ? Number(part) : part));
-  const share = (place - start) / (stop - start);
-  return kind === "log" ? low * (high / low) ** share : low + share * (high - low);
-}
-
+// Charts: the point of a line that the pointer is nearest to, with its values from the list beside the picture.
 function nearest(svg, x, y) {
   let found = null;
-  for (const line of svg.querySelectorAll(".line")) {
-    for (const point of line.points) {
+  for (const [i, line] of svg.querySelectorAll(".line").entries()) {
+    for (const [j, point] of [...line.points].entries()) {
       const far = Math.hypot(point.x - x, (point.y - y) / 3);
-      if (!found || far < found.far) found = { far, line, point };
+      if (!found || far < found.far) found = { far, line, point, i, j };
     }
   }
   return found && found.far < 30 ? found : null;
 }
 
-for (const svg of document.querySelectorAll(".plot[data-x]")) {
+for (const values of document.querySelectorAll(".chart .plotted")) {
+  const svg = values.parentElement.querySelector(".plot"), lines = JSON.parse(values.textContent);
   const tip = svg.appendChild(document.createElementNS(svg.namespaceURI, "g"));
   tip.style.display = "none";
   tip.innerHTML = '<circle r="4" class="near-point"/><text class="near-text"></text>';
@@ -27,14 +22,14 @@ for (const svg of document.querySelectorAll(".plot[data-x]")) {
     const found = nearest(svg, place.x, place.y);
     tip.style.display = found ? "" : "none";
     if (!found) return;
-    const { line, point } = found, [dot, text] = tip.children, written = (value) => Number(value.toPrecision(4));
+    const { line, point, i, j } = found, [dot, text] = tip.children;
     dot.setAttribute("cx", point.x);
     dot.setAttribute("cy", point.y);
     const left = point.x > svg.viewBox.baseVal.width / 2;
     text.setAttribute("x", point.x + (left ? -8 : 8));
     text.setAttribute("y", Math.max(14, point.y - 8));
     text.setAttribute("text-anchor", left ? "end" : "start");
-    const [x, y] = [readOff(svg.dataset.x, point.x), readOff(svg.dataset.y, point.y)].map(written);
+    const [x, y] = lines[i].map((of) => of[j]);
     text.textContent = `${line.dataset.name}: ${x} → ${y}`;
   });
   svg.addEventListener("pointerleave", () => (tip.style.display = "none"));

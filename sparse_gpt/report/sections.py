@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Mapping
 
 from sparse_gpt.drawing.text import number, sparse_nonzeros
-from sparse_gpt.records import Manifest, Workdir
+from sparse_gpt.records import Card, CircuitFiles, Manifest, Workdir
+from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import page_of
 from sparse_gpt.report.rendering import fill
@@ -60,11 +61,41 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, objec
 def summary(workdir: Workdir) -> str:
     """The table of circuits, one row per task."""
     rows = [
-        (files.circuit, files.card, verdict(files.card, files.circuit), page_of(files)) for files in workdir.circuits
+        {
+            "circuit": files.circuit,
+            "card": (card := card_of(files)),
+            "verdict": verdict(card, files.circuit),
+            "page": page_of(files),
+            "other": stale_for(workdir, files.circuit.params_sha256),
+        }
+        for files in workdir.circuits
     ]
     sizes = [files.circuit.metrics.edges or 0 for files in workdir.circuits]
     mean_edges = statistics.geometric_mean(sizes) if len(sizes) > 1 and all(sizes) else None
     return fill("summary.html", circuits=rows, mean_edges=mean_edges, folder=workdir.folder.name, index=_index(workdir))
+
+
+def card_of(files: CircuitFiles) -> Card | None:
+    """The report card, if there is one and it is of this circuit."""
+    card, circuit = files.card, files.circuit
+    if card is None or card.circuit_sha256 not in ("", circuit_sha256(circuit.tree())):
+        return None
+    return card if card.params_sha256 in ("", circuit.params_sha256) else None
+
+
+def stale_for(workdir: Workdir, params_sha256: str) -> str:
+    """Fingerprint of the model's weights, if what was made for `params_sha256` is of other ones; else ""."""
+    own = workdir.manifest.params_sha256 or ""
+    return own if params_sha256 not in ("", own) else ""
+
+
+def evaluation(workdir: Workdir) -> str:
+    """The full model on every task, "" if that was not measured."""
+    found = workdir.evaluation
+    if found is None:
+        return ""
+    other = stale_for(workdir, found.params_sha256)
+    return fill("evaluation.html", evaluation=found, other=other, folder=workdir.folder.name)
 
 
 def _index(workdir: Workdir) -> str:

@@ -16,7 +16,7 @@ from sparse_gpt.circuits.nodes import Gates
 from sparse_gpt.circuits.run.packed_batch import AnyBatch
 from sparse_gpt.config import WRITES, Config, ModelConfig
 from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, gate, identity, recorder, substitute
-from sparse_gpt.model.transformer import Sequences, Transformer, apply, build
+from sparse_gpt.model.transformer import Sequences, Transformer, apply, build_exact
 from sparse_gpt.parameters import Params, flatten, parameter_table, unflatten
 
 
@@ -100,13 +100,13 @@ def _chosen(logits: jax.Array, batch: AnyBatch) -> jax.Array:
 
 def gated_model(config: Config, params: Params, ablation: Gates, draws: Gates | None = None) -> GatedModel:
     """The gated model of a configuration. Circuits are always computed in float32, whatever training used."""
-    exact = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype="float32", remat=False))
+    with_biases = config
     if not config.model.bias:  # zero biases change nothing, and removed edges need a place for their constants
         params = _with_zero_biases(params, config.model)
-        exact = dataclasses.replace(exact, model=dataclasses.replace(config.model, bias=True))
+        with_biases = dataclasses.replace(config, model=dataclasses.replace(config.model, bias=True))
     on_device = jax.tree.map(jnp.asarray, params)
     values = {site: jnp.asarray(value, jnp.float32) for site, value in ablation.items()}
-    return GatedModel(on_device, values, build(exact), config.prune.norm == "frozen", draws=draws)
+    return GatedModel(on_device, values, build_exact(with_biases), config.prune.norm == "frozen", draws=draws)
 
 
 def _with_zero_biases(params: Params, model: ModelConfig) -> Params:
