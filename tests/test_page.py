@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.page import modules
 from sparse_gpt.page.samples import roles_of
-from sparse_gpt.records import Labels
 from sparse_gpt.records.circuit import FamilyLosses
 from sparse_gpt.report import build_report
 from sparse_gpt.workdir import Workdir
@@ -354,97 +352,6 @@ def test_the_same_model_gives_the_same_page(run: Workdir) -> None:
     before = page_of(run.folder).read_bytes()
     assert launch_here("page", f"--workdir={run.folder}", f"--task={run.folder / TASK}.jsonl").returncode == 0
     assert page_of(run.folder).read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"main.js": 'import { a as b } from "./a.js";\n', "a.js": "export const a = 1;\n"}, "cannot be joined"),
-        ({"main.js": 'import a from "./a.js";\n', "a.js": "export default 1;\n"}, "cannot be joined"),
-        ({"main.js": "export const a = `</script>`;\n"}, "cannot be joined"),
-        (
-            {"main.js": 'import { b } from "./a.js";\nconst a = b;\n', "a.js": "export const b = 1;\nconst a = 2;\n"},
-            "a is a name in",
-        ),
-        ({"main.js": 'import { b } from "./a.js";\n', "a.js": 'import { a } from "./main.js";\n'}, "in a circle"),
-    ],
-)
-def test_modules_that_cannot_be_joined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], message: str
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(modules, "FOLDER", tmp_path)
-    with pytest.raises(ValueError, match=message):
-        modules.join_modules("main.js")
-
-
-def test_modules_come_after_those_that_they_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "main.js").write_text('import { b } from "./b.js";\nimport { a } from "./a.js";\nconst c = a + b;\n')
-    (tmp_path / "b.js").write_text('import { a } from "./a.js";\nexport const b = a;\n')
-    (tmp_path / "a.js").write_text("export const a = 1;\n")
-    monkeypatch.setattr(modules, "FOLDER", tmp_path)
-    joined = modules.join_modules("main.js")
-    assert joined == '"use strict";\nconst a = 1;\n\nconst b = a;\n\nconst c = a + b;\n'
-
-
-@pytest.mark.slow
-@in_browser
-def test_names_go_into_drawing_link_and_file_and_come_back(page: Page, run: Workdir, tmp_path: Path) -> None:
-    page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-    circuit = load(run.folder / "circuits" / TASK)
-    page.press("n")
-    page.wait("document.querySelector('#node').value !== ''")
-    key = page.evaluate("document.querySelector('#node').value")
-    page.wait(IDLE)
-    page.focus("#label")
-    page.type("which loop")
-    page.focus("#group")
-    page.type("loops")
-    page.focus("#reading")
-    page.type("It looks at the first word.")
-    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop [loops]')")
-    page.wait("document.querySelector('#groups').textContent.includes('loops: “which loop”')")
-    page.click("#link")
-    address = page.evaluate("document.querySelector('#address').value")
-    page.click("#save-names")
-    saved = tmp_path / "labels.json"
-    wait_for(saved)
-    names = Labels.read(saved)
-    assert (names.by_key, names.group_by_key, names.reading) == (
-        {key: "which loop"},
-        {key: "loops"},
-        "It looks at the first word.",
-    )
-    assert names.of_circuit(circuit.record()) == (names, "")
-
-    # A link brings them back; undo takes them away.
-    page.command("Page.navigate", url="about:blank")
-    page.command("Page.navigate", url=address)
-    page.wait(f"document.querySelector('main') && {IDLE}")
-    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'which loop [loops]')")
-    saved.write_text(saved.read_text().replace("which loop", "the other loop"))
-    browser_file(page, saved)
-    page.wait("document.querySelector('#names-said').textContent.includes('is loaded')")
-    page.wait("[...document.querySelectorAll('.given')].some((e) => e.textContent === 'the other loop [loops]')")
-    for change, said in (
-        ({"params_sha256": "ab" * 32}, "belong to another circuit"),
-        ({"format": "x"}, "is no labels.json"),
-        ({"nodes": [{"layer": 0, "site": "mlp_out", "channel": 10**5, "label": "x"}]}, "were left out"),
-    ):
-        saved.write_text(json.dumps({**names.tree(), **change}))
-        browser_file(page, saved)
-        page.wait(f"document.querySelector('#names-said').textContent.includes({said!r})")
-    saved.write_text("{")
-    browser_file(page, saved)
-    page.wait("document.querySelector('#names-said').textContent.includes('no JSON')")
-
-
-def browser_file(page: Page, path: Path) -> None:
-    """Chooses a file, as the browser's dialog does."""
-    root = page.command("DOM.getDocument")["root"]["nodeId"]
-    found = page.command("DOM.querySelector", nodeId=root, selector="#load-names")["nodeId"]
-    page.command("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
 
 
 @pytest.mark.slow

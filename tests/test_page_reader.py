@@ -1,6 +1,5 @@
 """What a circuit's page tells its reader: which token wins, of which sample, what nodes do, what the twin is for."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,25 +259,6 @@ def test_attention_adds_up_and_what_is_constant_is_said(page: Page, run: Workdir
         ".map((e) => e.textContent.includes('query is constant'))"
     )
     assert constant.count(False) == len(own)
-
-
-@pytest.mark.slow
-@in_browser
-def test_names_outlast_the_visit(page: Page, run: Workdir) -> None:
-    page.press("n")
-    page.wait(f"document.querySelector('#node').value !== '' && {IDLE}")
-    key = page.evaluate("document.querySelector('#node').value")
-    page.focus("#label")
-    page.type("which loop")
-    page.wait(IDLE)
-    reopen(page, run)
-    assert text(page, "#names-said") == "As they were left in this browser."
-    given = page.evaluate("[...document.querySelectorAll('.given')].map((e) => e.textContent)")
-    assert given == ["which loop"], key
-    place = page.evaluate("Object.keys(localStorage)[0]")
-    page.evaluate(f"localStorage.setItem({json.dumps(place)}, '{{\"labels\": 3}}')")
-    reopen(page, run)
-    assert page.evaluate("document.querySelectorAll('.given').length") == 0
 
 
 @in_browser

@@ -56,7 +56,7 @@ export class Session {
       position: at.position,
       predictions: bySide((side) => this.#predictions(now[side].logitsAt(at.position), answer, foil)),
       differences: bySide((side) => ({ now: difference(now[side]), before: difference(own[side]) })),
-      twinDifference: twins && logitDifference(twins.full, other.length - 1, answer, foil),
+      decided: twins && [[own, tokens], [twins, other]].map(([{ full }, { length }]) => logitDifference(full, length - 1, answer, foil)),
       nodes: this.#nodeValues(now, twins),
       heads: this.#heads(now),
       milliseconds: performance.now() - start,
@@ -79,11 +79,14 @@ export class Session {
     return Object.fromEntries(SIDES.map((side) => [side, effect(side)]));
   }
 
-  // What circuit and model decide after the last token, with the changes: the logit difference of each side.
+  // What circuit and model decide after the last token, with the changes: the logit difference of each side, and whether
+  // patches are not among them, for want of a twin that they can come from.
   decide({ prompt, twin, changes, answer, foil }) {
     const patches = changes.some(({ kind }) => ["patch", "edge", "head"].includes(kind));
     const at = this.#place(prompt, patches ? twin : "", null), now = this.#changed(at, changes);
-    return Object.fromEntries(SIDES.map((side) => [side, logitDifference(now[side], at.position, answer, foil)]));
+    const isEqual = at.other?.length === at.tokens.length, fits = isEqual || (at.other && !changes.some(({ kind }) => kind === "head"));
+    const differences = SIDES.map((side) => [side, logitDifference(now[side], at.position, answer, foil)]);
+    return { ...Object.fromEntries(differences), unpatched: patches && !fits };
   }
 
   #place(prompt, twin, position) {

@@ -1,6 +1,6 @@
 // The list of what a person has changed, undo and redo, and the link to a state.
 
-import { button, element, signed } from "./dom.js";
+import { button, element, signed, takesText } from "./dom.js";
 import { stateToHash } from "./store.js";
 
 const WHERE = { circuit: "in the circuit", full: "in the full model", both: "in circuit and model" };
@@ -9,12 +9,13 @@ export class ChangesView {
   constructor(page) {
     Object.assign(this, page);
     const { store } = page;
+    this.find("changes").tabIndex = -1; // takes the focus when the last change is removed
     this.find("undo").addEventListener("click", () => store.undo());
     this.find("redo").addEventListener("click", () => store.redo());
     this.find("reset").addEventListener("click", () => store.set({ changes: [] }));
     this.find("link").addEventListener("click", () => this.#link());
     this.keys.addEventListener("keydown", (event) => {
-      if (!(event.ctrlKey || event.metaKey) || /^(TEXTAREA|INPUT)$/.test(event.target.tagName)) return;
+      if (!(event.ctrlKey || event.metaKey) || takesText(event.target)) return;
       const key = event.key.toLowerCase(), redo = key === "y" || (key === "z" && event.shiftKey);
       if (!redo && key !== "z") return;
       event.preventDefault();
@@ -33,7 +34,9 @@ export class ChangesView {
       return element("li", {}, text, button("Remove", remove, { "aria-label": `Remove: ${text}` }));
     });
     const none = "None: circuit and model are as they are. Choose a node above to change it.";
-    this.find("changes").replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, none)]));
+    const list = this.find("changes"), buttons = () => [...list.querySelectorAll("button")], at = buttons().indexOf(this.active());
+    list.replaceChildren(...(items.length ? items : [element("li", { class: "faint" }, none)]));
+    if (at >= 0) (buttons()[at] ?? buttons().at(-1) ?? list).focus();
   }
 
   #told(change) {
@@ -50,7 +53,7 @@ export class ChangesView {
   }
 
   #link() {
-    location.hash = stateToHash(this.data.record.task, this.store.state);
+    history.replaceState(null, "", `#${stateToHash(this.data.record.task, this.store.state)}`); // no hashchange, which takes links
     const address = this.find("address");
     address.value = location.href;
     address.hidden = this.find("link-said").hidden = false;

@@ -85,7 +85,8 @@ export class Controls {
     if (!view || !key) return;
     const { circuit, full, twin } = view.nodes[key], at = view.position;
     const value = (this.where === "full" ? full : circuit)[at], range = 2 * (largest(circuit, full, twin?.circuit) || 1);
-    if (this.active() !== this.slider) {
+    const slides = this.active() === this.slider && this.store.burst === `slide ${key}`; // what a person moves stays
+    if (!slides) {
       Object.assign(this.slider, { min: String(-range), max: String(range), value: String(value) });
     }
     if (this.active() !== this.number) this.number.value = Number(value.toPrecision(4));

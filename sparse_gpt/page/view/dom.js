@@ -56,6 +56,18 @@ export function tint(target, value, scale) {
   target.style.setProperty("--share", `${Math.round(100 * share)}%`);
 }
 
+// Whether letters that are typed there become its text.
+export function takesText({ tagName, type, readOnly }) {
+  return tagName === "TEXTAREA" || (tagName === "INPUT" && !readOnly && !/^(range|radio|checkbox|file)$/.test(type));
+}
+
+// Gives an element other children. The focus, where it was on one with a data-key, goes to the one that has this key now.
+export function replaceInside(target, active, ...children) {
+  const key = target.contains(active) && active.dataset.key;
+  target.replaceChildren(...children);
+  if (key) target.querySelector(`[data-key="${key}"]`)?.focus();
+}
+
 export function largest(...lists) {
   let size = 0;
   for (const list of lists) for (const value of list ?? []) if (Math.abs(value) > size) size = Math.abs(value);

@@ -1,6 +1,7 @@
 // The drawing: colors of what flows at the chosen token, and nodes that can be chosen.
 
 import { largest, nodeKey, nodeOfKey, signed } from "./dom.js";
+import { bring } from "./edges.js";
 
 const SHOWN_NAME = 24; // characters of a name and its group
 const LEGIBLE = 1000; // edges that are drawn at first; the lighter ones come with the slider
@@ -20,9 +21,9 @@ export class DrawingView {
     this.wires = [...svg.querySelectorAll(".wire")];
     this.labels = [...svg.querySelectorAll(".weight")];
     this.embedding = [...this.wires, ...this.labels].filter((join) => join.dataset.from.startsWith("token:"));
-    this.weights = new Map(data.record.edges.map(({ from, to, weight }) => [`${nodeKey(from)}|${nodeKey(to)}`, weight]));
-    this.heaviest = largest([...this.weights.values()]) || 1;
-    const sizes = [...this.weights.values()].map(Math.abs).sort((a, b) => b - a);
+    this.edges = new Map(data.record.edges.map((edge) => [`${nodeKey(edge.from)}|${nodeKey(edge.to)}`, edge]));
+    const sizes = data.record.edges.map(({ weight }) => Math.abs(weight)).sort((a, b) => b - a);
+    this.heaviest = sizes[0] || 1;
     const most = sizes.length > LEGIBLE ? sizes[LEGIBLE - 1] : 0; // the slider's steps are hundredths of the heaviest
     this.find("threshold").value = String(Math.ceil((100 * most) / this.heaviest) / 100);
     this.find("threshold").addEventListener("input", () => {
@@ -55,10 +56,10 @@ export class DrawingView {
     const least = Number(this.find("threshold").value) * this.heaviest;
     this.find("threshold-value").textContent = least.toFixed(2);
     for (const join of [...this.wires, ...this.labels]) {
-      const weight = this.weights.get(joinKey(join));
-      join.classList.toggle("light", weight !== undefined && Math.abs(weight) < least);
+      const edge = this.edges.get(joinKey(join));
+      join.classList.toggle("light", edge !== undefined && Math.abs(edge.weight) < least);
     }
-    this.drawn = this.wires.filter((wire) => this.weights.has(joinKey(wire)) && !wire.classList.contains("light"));
+    this.drawn = this.wires.filter((wire) => this.edges.has(joinKey(wire)) && !wire.classList.contains("light"));
   }
 
   // Values (T) of a node as the colors are to show them.
@@ -125,30 +126,18 @@ export class DrawingView {
     given.textContent = text.length > SHOWN_NAME ? `${text.slice(0, SHOWN_NAME - 1)}…` : text;
   }
 
-  // What an edge brings to its target at the chosen token: weight times value; from v, what attention gathers of it.
   #brings(wire) {
-    const weight = this.weights.get(joinKey(wire)), source = nodeOfKey(wire.dataset.from);
-    const value = (side) => gathered(this.view, source, side, this.data.d_head);
-    return weight * (this.side === "difference" ? value("circuit") - value("full") : value(this.side));
+    const brings = (side) => bring(this.view, this.state, this.edges.get(joinKey(wire)), side, this.data.d_head);
+    return this.side === "difference" ? brings("circuit") - brings("full") : brings(this.side);
   }
 
   #tell(wire) {
-    const weight = this.weights.get(joinKey(wire));
-    if (weight === undefined) return;
-    wire.querySelector("title").textContent = `weight ${signed(weight)}, brings ${signed(this.#brings(wire))}`;
+    const edge = this.edges.get(joinKey(wire));
+    if (!edge) return;
+    wire.querySelector("title").textContent = `weight ${signed(edge.weight)}, brings ${signed(this.#brings(wire))}`;
   }
 }
 
 function joinKey(join) {
   return `${join.dataset.from}|${join.dataset.to}`;
-}
-
-// A node's value as its edges carry it to the chosen token: of v the sum over tokens, weighted by attention.
-export function gathered(view, [layer, site, channel], side, dHead) {
-  const values = view.nodes[`${layer}.${site}.${channel}`][side], at = view.position;
-  if (site !== "attn_v") return values[at];
-  const weights = view.heads[`${layer}.${Math.floor(channel / dHead)}`][side];
-  let sum = 0;
-  for (let s = 0; s <= at; s++) sum += weights[at * values.length + s] * values[s];
-  return sum;
 }

@@ -1,6 +1,6 @@
 // Attention of the heads that have a node in the circuit.
 
-import { button, element, largest, percent, SIDES, signed, tint, tokenSpan } from "./dom.js";
+import { button, element, largest, percent, replaceInside, SIDES, signed, tint, tokenSpan } from "./dom.js";
 
 const LISTED = 4; // tokens that a head looks at most
 const FLAT = 1e-6; // covariance of attention and keys that says nothing
@@ -13,7 +13,7 @@ export class HeadsView {
 
   show(view, state) {
     const keys = Object.keys(view.heads);
-    this.find("heads").replaceChildren(...keys.map((key) => this.#head(key, view, state)));
+    replaceInside(this.find("heads"), this.active(), ...keys.map((key) => this.#head(key, view, state)));
     if (!keys.length) this.find("heads").append("No head has a node in this circuit.");
   }
 
@@ -44,7 +44,7 @@ export class HeadsView {
   #nodes(layer, head) {
     return this.#own(layer, head).map(({ site, channel }) => {
       const node = `${layer}.${site}.${channel}`;
-      return button(`${site.slice(-1)} ${channel}`, () => this.store.set({ node }));
+      return button(`${site.slice(-1)} ${channel}`, () => this.store.set({ node }), { "data-key": node });
     });
   }
 
@@ -89,7 +89,7 @@ export class HeadsView {
     const copied = state.changes.some(same), fits = view.twin?.length === view.tokens.length;
     const click = () => this.store.change(copied ? null : { kind: "head", layer, head, where: "both", at: null }, same);
     const text = copied ? "As computed again" : "Patch attention from the twin, in circuit and model", possible = fits || copied;
-    const about = { disabled: !possible, "aria-label": `${text}, layer ${layer} head ${head}` };
+    const about = { disabled: !possible, "aria-label": `${text}, layer ${layer} head ${head}`, "data-key": `${layer}.${head}` };
     const counts = view.twin ? `it has ${view.twin.length} tokens, the prompt ${view.tokens.length}` : "there is none";
     const why = possible ? null : element("span", { class: "faint" }, `To patch from it, the twin must be as long: ${counts}.`);
     return element("div", { class: "row copy" }, button(text, click, about), why);

@@ -1,22 +1,28 @@
 // Names of a circuit's nodes from one visit to the next, in the browser's storage. Pages from files and frames may have
 // none: then leaving the page asks first.
 
-import { areNames } from "./names.js";
+import { areNames, hasNames, namesByKeys } from "./names.js";
 
 export class KeptNames {
-  constructor({ task, params_sha256 }, keys, asks) {
-    Object.assign(this, { place: `sparse_gpt names of ${task}, ${params_sha256}`, asks, works: true });
+  constructor({ record: { task, params_sha256 }, file, keys, hosted }) {
+    Object.assign(this, { place: `sparse_gpt names of circuit ${file}, ${params_sha256}`, asks: !hosted, works: true });
+    const before = `sparse_gpt names of ${task}, ${params_sha256}`; // once of all circuits of a task: it is read, and left as it is
+    let found = null;
     try {
-      this.names = JSON.parse(localStorage.getItem(this.place));
+      found = JSON.parse(localStorage.getItem(this.place) ?? localStorage.getItem(before));
     } catch {
       this.works = false;
     }
-    if (!this.names || !areNames(this.names, keys)) this.names = null;
+    const { mine, others } = namesByKeys(found, keys);
+    this.names = hasNames(mine) || areNames(found, keys) ? mine : null;
+    this.others = others; // of nodes that this circuit does not have: they stay for one that does
   }
 
   write(names) {
+    const { labels, groups } = this.others, all = { labels: { ...labels, ...names.labels }, groups: { ...groups, ...names.groups } };
+    this.names = names;
     try {
-      localStorage.setItem(this.place, JSON.stringify(names));
+      localStorage.setItem(this.place, JSON.stringify({ ...names, ...all }));
     } catch {
       this.works = false;
     }

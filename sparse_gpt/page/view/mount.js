@@ -40,7 +40,7 @@ export async function mount(root, text) {
   data.keys = known.nodes;
   const engine = new Engine(source, { ready, failed: (reason) => failed(root, reason), shown });
   const tokenizer = new Tokenizer(model.vocabulary, model.special), ordered = inOrder(data.keys, data.site_names);
-  const kept = new KeptNames(data.record, data.keys, !data.hosted), vocabulary = model.config.vocab_size;
+  const kept = new KeptNames(data), vocabulary = model.config.vocab_size;
   const page = { data, store, find, keys, active, bare, name, engine, tokenizer, vocabulary, ordered, kept };
   const prompts = new PromptView(page), twins = new TwinView(page), samples = new SamplesView(page, prompts);
   const drawing = new DrawingView(page);
@@ -50,6 +50,7 @@ export async function mount(root, text) {
   const names = new NamesView(page), out = new WaysOut(page);
   const host = data.hosted ? new Host(page, known, (problem) => say(root, problem, true)) : null;
   new FormationView(page);
+  keys.addEventListener("focusout", () => store.endBurst()); // a field that is taken up again makes a step of its own
   find("to-help").addEventListener("click", () => {
     find("help").open = true;
     find("help").scrollIntoView();
@@ -62,8 +63,7 @@ export async function mount(root, text) {
     const given = data.labels ? ofFile(data.labels, data.record, data.keys).names : noNames();
     let start = { ...prompts.first(), names: kept.names ?? given };
     try {
-      start = stateOfHash(location.hash, { ...known, vocabulary, names: start.names }) ?? start;
-      if (!hasNames(start.names)) start.names = kept.names ?? given;
+      start = linked(start.names) ?? start;
     } catch (error) {
       linkProblem = error.message;
     }
@@ -71,6 +71,25 @@ export async function mount(root, text) {
     host?.ready(vocabulary);
     names.begin(start.names, given);
     ask(store.state);
+    window.addEventListener("hashchange", () => follow(given));
+  }
+
+  // The state that the address holds, with these names where it has none; null without one.
+  function linked(own) {
+    const found = stateOfHash(location.hash, { ...known, vocabulary, names: own });
+    return found && { ...found, names: hasNames(found.names) ? found.names : own };
+  }
+
+  // Takes a link that is put into the address of the open page, as a step that can be undone.
+  function follow(given) {
+    try {
+      const state = linked(store.state.names);
+      if (!state) return;
+      names.begin(state.names, given);
+      store.set(state);
+    } catch (error) {
+      say(root, error.message, true);
+    }
   }
 
   function ask(state) {
@@ -103,7 +122,7 @@ export async function mount(root, text) {
     ranking.show(view, state);
     samples.show(state);
     heads.show(view, state);
-    out.show(view);
+    out.show(view, state);
   }
 }
 

@@ -50,11 +50,16 @@ export class NamesView {
   // others that this browser has: a person chooses.
   begin(names, given) {
     this.last = names;
-    const mine = this.kept.names, same = (some) => JSON.stringify(some) === JSON.stringify(names);
+    this.#offer(false);
+    const { names: mine, others } = this.kept, same = (some) => JSON.stringify(some) === JSON.stringify(names);
+    const unknown = [others.labels, others.groups].reduce((total, named) => total + Object.keys(named).length, 0);
+    const said = [mine && same(mine) && "As they were left in this browser."];
+    said.push(unknown && `This browser keeps names of nodes that this circuit does not have, too: ${unknown}.`);
+    this.#say(said.filter(Boolean).join(" "));
     if (!mine) return void (same(given) || this.kept.write(names));
-    if (same(mine)) return this.#say("As they were left in this browser.");
+    if (same(mine)) return;
     const choose = (text, chosen) => button(text, () => this.#choose(chosen));
-    this.find("names-choice").hidden = this.find("names-notice").hidden = false;
+    this.#offer(true);
     const there = () => this.find("names-title").scrollIntoView();
     this.find("names-notice").replaceChildren("This link names nodes, and this browser has other names of yours. ", button("Choose", there));
     this.find("names-choice").replaceChildren(
@@ -63,8 +68,12 @@ export class NamesView {
     );
   }
 
+  #offer(isOpen) {
+    this.find("names-choice").hidden = this.find("names-notice").hidden = !isOpen;
+  }
+
   #choose(names) {
-    this.find("names-choice").hidden = this.find("names-notice").hidden = true;
+    this.#offer(false);
     this.last = null; // whichever it is, it is kept
     this.store.set({ names });
   }
@@ -152,6 +161,17 @@ function listOf(value) {
 
 function isName(text) {
   return typeof text === "string" && text.length > 0 && text.length <= LONGEST;
+}
+
+// Names that a browser has kept: of nodes in `keys`, and of others. What is no name is left out.
+export function namesByKeys(names, keys) {
+  const part = (field, isMine) => {
+    const named = Object.entries(names?.[field] ?? {}).filter(([key, name]) => isName(name) && keys.has(key) === isMine);
+    return Object.fromEntries(named);
+  };
+  const reading = typeof names?.reading === "string" ? names.reading : "";
+  const mine = { labels: part("labels", true), groups: part("groups", true), reading };
+  return { mine, others: { labels: part("labels", false), groups: part("groups", false) } };
 }
 
 // Whether names of a link are as they should be.

@@ -1,8 +1,8 @@
 // The chosen node: its values over tokens, what it does, its edges, and where it is strongest.
 
-import { button, element, largest, nodeKey, nodeOfKey, SIDES, signed, table, tint, tokenSpan } from "./dom.js";
+import { button, element, largest, nodeKey, nodeOfKey, replaceInside, SIDES, signed, table, takesText, tint, tokenSpan } from "./dom.js";
 import { Controls } from "./controls.js";
-import { gathered } from "./drawing.js";
+import { bring, isOf } from "./edges.js";
 import { answerAndFoil } from "./predictions.js";
 
 const OPTIONS = 500; // nodes in the list; the search finds the others
@@ -21,7 +21,7 @@ export class NodeView {
       this.find("node-panel").scrollIntoView({ block: "nearest" });
     });
     this.keys.addEventListener("keydown", (event) => {
-      if (/^(TEXTAREA|INPUT|SELECT)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (takesText(event.target) || event.target.tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
       const by = { n: 1, p: -1 }[event.key.toLowerCase()];
       if (by) this.#step(by);
       else if (event.key.toLowerCase() === "o") this.controls.switch();
@@ -41,6 +41,7 @@ export class NodeView {
   }
 
   #step(by) {
+    if (!this.ordered.length) return;
     const keys = this.ordered, at = keys.indexOf(this.store.state.node);
     this.store.set({ node: keys[(at + by + keys.length + (at < 0 && by < 0 ? 1 : 0)) % keys.length] });
   }
@@ -130,24 +131,25 @@ export class NodeView {
     const rows = this.data.record.edges.filter(isOwn).map((edge) => this.#edge(edge, state));
     const titles = ["edge", "weight", "brings here, circuit", "full model", "patch this edge alone"];
     const none = element("p", { class: "faint" }, "No edge of the circuit: it matters through a constant, or by itself.");
-    this.edges.replaceChildren(rows.length ? table(element("caption", {}, "Edges"), titles, rows) : none);
+    replaceInside(this.edges, this.active(), rows.length ? table(element("caption", {}, "Edges"), titles, rows) : none);
   }
 
-  #edge({ from, to, weight }, state) {
+  #edge(joined, state) {
+    const { from, to, weight } = joined;
     const incoming = nodeKey(to) === this.key, other = incoming ? from : to;
-    const name = (node) => this.name(node), edge = `edge from ${name(from)} to ${name(to)}`;
-    const same = (change) =>
-      change.kind === "edge" && nodeKey(change.from) === nodeKey(from) && nodeKey(change.to) === nodeKey(to);
+    const name = (node) => this.name(node), edge = `edge from ${name(from)} to ${name(to)}`, key = `${nodeKey(from)}|${nodeKey(to)}`;
+    const same = (change) => isOf(change, joined);
     const patched = state.changes.some(same), text = patched ? "As computed" : "Patch";
     const change = () => ({ kind: "edge", from, to, where: this.controls.where, at: this.controls.place });
     const patch = () => this.store.change(patched ? null : change(), same);
-    const options = { class: "patch-edge", disabled: !patched && !this.view.twin, "aria-label": `${text}: ${edge}` };
-    const brings = (side) => signed(weight * gathered(this.view, from, side, this.data.d_head));
+    const options = { class: "patch-edge", disabled: !patched && !this.view.twin, "aria-label": `${text}: ${edge}`, "data-key": `patch ${key}` };
+    const choose = button(name(other), () => this.store.set({ node: nodeKey(other) }), { "data-key": key });
+    const brings = (side) => signed(bring(this.view, state, joined, side, this.data.d_head));
     const number = (value) => element("td", { class: "number" }, value);
     return element(
       "tr",
       {},
-      element("td", {}, incoming ? "from " : "to ", button(name(other), () => this.store.set({ node: nodeKey(other) }))),
+      element("td", {}, incoming ? "from " : "to ", choose),
       ...[signed(weight), brings("circuit"), brings("full")].map(number),
       element("td", {}, button(text, patch, options)),
     );

@@ -10,7 +10,7 @@ export function showPredictions({ find }, view, state, sampled) {
   find("predictions").replaceChildren(...sides.map((side) => predictions(side, view, state)));
   const lines = state.answer === null ? [] : sides.map((side) => decision(side, view, state, sampled));
   const { circuit, full } = view.differences, differ = lines.length && circuit.now > 0 !== full.now > 0;
-  if (differ) lines.push(element("span", { id: "disagree", class: "problem" }, "They disagree"));
+  if (differ && isLast(view)) lines.push(element("span", { id: "disagree", class: "problem" }, "They disagree"));
   find("difference").replaceChildren(...lines, note(view, state));
 }
 
@@ -27,8 +27,13 @@ function decision(side, view, state, sampled) {
   const told = [`${SHORT[side]}: `, tokenSpan(first), " over ", tokenSpan(second), " by ", element("b", {}, size(now))];
   told.push(` (${percent(1 / (1 + Math.exp(-Math.abs(now))))})`);
   if (state.changes.length) told.push(...without(now, before, [second, first]));
-  else if (sampled && now < 0) told.push(element("span", { class: "problem" }, " wrong"));
+  else if (sampled && now < 0 && isLast(view)) told.push(element("span", { class: "problem" }, " wrong"));
   return element("span", { id: `difference-${side}` }, ...told);
+}
+
+// Only after the last token one of answer and foil is right; at others the two are compared, and not judged.
+function isLast({ tokens, position }) {
+  return position === tokens.length - 1;
 }
 
 // What it is without the changes: which of the two was ahead is named where that was the other one.

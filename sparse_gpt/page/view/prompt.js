@@ -20,8 +20,8 @@ export class PromptView {
       this.store.set({ answer: foil, foil: answer });
     });
     for (const name of ["prompt", "twin"]) {
-      this.find(name).addEventListener("input", () => this.store.set({ [name]: this.find(name).value }, `type ${name}`));
-      this.find(name).addEventListener("blur", () => this.store.endBurst());
+      const take = ({ target }) => this.store.set({ [name]: edited(this.store.state[name], target.value) }, `type ${name}`);
+      this.find(name).addEventListener("input", take);
     }
     for (const name of ["answer", "foil"]) this.find(name).addEventListener("change", () => this.#choose(name));
     this.find("tokens").addEventListener("keydown", (event) => this.#key(event));
@@ -141,4 +141,16 @@ export class PromptView {
     event.preventDefault();
     if (to >= 0 && to <= last) this.store.set({ position: to });
   }
+}
+
+// A text after an edit that made `value` of what the text area showed of it, which has line feeds for carriage returns:
+// it keeps them where it was not touched.
+function edited(text, value) {
+  if (!text.includes("\r")) return value;
+  const units = text.match(/\r\n|[^]/g), shown = units.map((unit) => (unit[0] === "\r" ? "\n" : unit));
+  const most = Math.min(shown.length, value.length);
+  let first = 0, last = 0;
+  while (first < most && shown[first] === value[first]) first++;
+  while (last < most - first && shown.at(-1 - last) === value.at(-1 - last)) last++;
+  return units.slice(0, first).join("") + value.slice(first, value.length - last) + units.slice(units.length - last).join("");
 }

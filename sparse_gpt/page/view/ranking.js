@@ -1,6 +1,6 @@
 // All nodes of the circuit, and what switching each off does to answer minus foil: computed when nothing else is.
 
-import { button, element, nodeKey, nodeOfKey, SIDES, signed } from "./dom.js";
+import { button, element, nodeKey, nodeOfKey, replaceInside, SIDES, signed } from "./dom.js";
 import { answerAndFoil } from "./predictions.js";
 
 const AT_ONCE = 60; // nodes of circuits whose table is open from the start
@@ -68,7 +68,8 @@ export class RankingView {
     if (!this.view) return;
     const { found, ordered } = this, [answer, foil] = answerAndFoil(this.view, this.state);
     const { changes } = this.state, also = changes.length ? ` on top of your ${changes.length === 1 ? "change" : `${changes.length} changes`}` : "";
-    const about = `Switched off at every token${also}, ${answer} minus ${foil} changes by this much, after ${this.view.tokens[this.view.position].text}.`;
+    const own = changes.some(({ node }) => node) ? ", a node’s own left aside" : "";
+    const about = `Switched off at every token${also}${own}, ${answer} minus ${foil} changes by this much, after ${this.view.tokens[this.view.position].text}.`;
     const first = ordered.length > ROWS ? ` The first ${ROWS} are listed; the CSV file of nodes has all.` : "";
     const progress = this.all || !this.details.open ? first : ` ${found.size} of ${ordered.length} nodes computed.`;
     this.find("ranking-said").textContent = this.state.answer === null ? "There is no answer and no foil." : about + progress;
@@ -76,9 +77,7 @@ export class RankingView {
     if (!this.details.open) return;
     const effect = (key) => Math.abs(found.get(key)?.[this.by] ?? -1);
     const keys = this.by === "node" ? ordered : [...ordered].sort((a, b) => effect(b) - effect(a));
-    const focused = this.body.contains(this.active()) && this.active().dataset.key;
-    this.body.replaceChildren(...keys.slice(0, ROWS).map((key) => this.#row(key)));
-    if (focused) this.body.querySelector(`[data-key="${focused}"]`)?.focus();
+    replaceInside(this.body, this.active(), ...keys.slice(0, ROWS).map((key) => this.#row(key)));
   }
 
   #row(key) {

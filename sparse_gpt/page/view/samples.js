@@ -1,6 +1,6 @@
 // All samples by family: how often circuit and model are right, and which they get wrong; computed when asked for.
 
-import { button, element } from "./dom.js";
+import { button, element, replaceInside } from "./dom.js";
 
 const SAMPLE_COLUMNS = ["samples", "circuit right", "model right", "circuit decides as the model", "the circuit’s mistakes"];
 const MISTAKES = 16; // mistakes of a family that are named
@@ -52,7 +52,7 @@ export class SamplesView {
     const under = changes.length ? `, with your ${changes.length === 1 ? "change" : `${changes.length} changes`}` : "";
     const progress = size < total ? ` ${size} of ${total} computed.` : "";
     this.find("all-samples-said").textContent = `Right is where the answer is ahead of the foil at the last token${under}.${progress}`;
-    this.body.replaceChildren(...this.data.samples.map((_, family) => this.#row(family)));
+    replaceInside(this.body, this.active(), ...this.data.samples.map((_, family) => this.#row(family)));
   }
 
   #row(family) {
@@ -61,10 +61,12 @@ export class SamplesView {
     const share = (counts) => element("td", { class: "number" }, told(counts));
     const wrong = places.filter(([, { circuit }]) => circuit <= 0).map(([number]) => this.#mistake(family, number));
     const more = wrong.length > MISTAKES ? [` and ${wrong.length - MISTAKES} more`] : [];
+    const unpatched = places.filter(([, decision]) => decision.unpatched).length;
+    const note = unpatched ? element("span", { class: "faint" }, ` (${unpatched} without your patches: no twin to patch from)`) : null;
     return element(
       "tr",
       {},
-      element("th", { scope: "row" }, this.prompts.titles[family]),
+      element("th", { scope: "row" }, this.prompts.titles[family], note),
       share(({ circuit }) => circuit > 0),
       share(({ full }) => full > 0),
       share(({ circuit, full }) => circuit > 0 === full > 0),
@@ -73,7 +75,8 @@ export class SamplesView {
   }
 
   #mistake(family, number) {
-    const name = this.prompts.numberOf(family, number);
-    return button(name, () => this.prompts.pick(family, number), { class: "mistake", "aria-label": `Show ${this.prompts.titles[family]} ${name}` });
+    const name = this.prompts.numberOf(family, number), title = this.prompts.titles[family];
+    const about = { class: "mistake", "data-key": `${family} ${number}`, "aria-label": `Show ${title} ${name}` };
+    return button(name, () => this.prompts.pick(family, number), about);
   }
 }

@@ -45,16 +45,16 @@ function swapsOf(pairs) {
 }
 
 // Why patching from this twin would say little; texts and elements.
-function problems({ tokens, twin, twinDifference, differences }, isPair) {
+function problems({ tokens, twin, decided }, isPair) {
   if (!twin) return isPair ? [] : ["There is no twin; patching needs one. "];
   const differ = twin.filter(({ id }, t) => id !== tokens[t]?.id).length, parts = [];
   if (!differ && twin.length === tokens.length) return ["The twin is the prompt itself: patching from it changes nothing. "];
   if (!isPair && twin.length !== tokens.length) {
     parts.push(`The twin has ${twin.length} tokens, the prompt ${tokens.length}: after the first that differs, places are counted from the end. `);
   } else if (!isPair) parts.push(`The twin differs from the prompt in ${differ} token${differ > 1 ? "s" : ""}. `);
-  const { before } = differences.full;
-  if (twinDifference !== null && before * twinDifference > 0) {
-    parts.push(`It is no counterpart: the full model decides the same on both (${size(before)} here, ${size(twinDifference)} there). `);
+  const [here, there] = decided; // after the last token, whichever is chosen
+  if (here * there > 0) {
+    parts.push(`It is no counterpart: the full model decides the same on both (${size(here)} here, ${size(there)} there). `);
   }
   return parts;
 }

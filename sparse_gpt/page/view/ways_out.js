@@ -2,7 +2,7 @@
 
 import { nodeKey, nodeOfKey } from "./dom.js";
 import { csv, drawingImage, drawingText, save } from "./download.js";
-import { gathered } from "./drawing.js";
+import { bring } from "./edges.js";
 
 export class WaysOut {
   constructor(page) {
@@ -18,8 +18,8 @@ export class WaysOut {
     for (const [id, way] of Object.entries(ways)) find(id).addEventListener("click", way);
   }
 
-  show(view) {
-    this.view = view;
+  show(view, state) {
+    Object.assign(this, { view, state });
   }
 
   // Every node with its names, its values at the chosen token and, once they are computed, what switching it off does.
@@ -37,9 +37,9 @@ export class WaysOut {
   // Every edge with what it brings to the chosen token.
   edgeRows() {
     const titles = ["source", "target", "weight", "position", "brings_circuit", "brings_full_model"];
-    const rows = this.data.record.edges.map(({ from, to, weight }) => {
-      const brings = (side) => weight * gathered(this.view, from, side, this.data.d_head);
-      return [nodeKey(from), nodeKey(to), weight, this.view.position, brings("circuit"), brings("full")];
+    const rows = this.data.record.edges.map((edge) => {
+      const brings = (side) => bring(this.view, this.state, edge, side, this.data.d_head);
+      return [nodeKey(edge.from), nodeKey(edge.to), edge.weight, this.view.position, brings("circuit"), brings("full")];
     });
     return [titles, ...rows];
   }
