@@ -44,6 +44,7 @@ def test_a_card_of_another_circuit_does_not_count(folder: Path, page: str, field
     row = shown(MADE_BY[page](folder))
     assert "rows pass" not in row
     assert "–" in row
+    assert "This card belongs to another circuit of the task, or to other weights" in render(read_workdir(folder))
     change(card, **{field: ""})  # of an older version, which did not say it
     assert "2 of 3 rows pass" in shown(MADE_BY[page](folder))
 

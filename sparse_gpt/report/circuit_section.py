@@ -5,11 +5,11 @@ from sparse_gpt.drawing.graph import build_graph
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.drawing.text import number
 from sparse_gpt.records import Circuit, CircuitFiles, Rankings, Search, Traces
-from sparse_gpt.records.card import circuit_sha256
 from sparse_gpt.records.search import Importance
 from sparse_gpt.report.charts import loss_versus_size, search_history, size_versus_target
 from sparse_gpt.report.node_browser import node_data
 from sparse_gpt.report.rendering import fill
+from sparse_gpt.report.verdicts import card_of
 
 View = dict[str, object]
 
@@ -23,7 +23,6 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     circuit, traces, search = files.circuit, files.traces, files.search
     graph = build_graph(circuit, traces, d_head)
     of_file = search is not None and search.samples_sha256  # searched on pairs from a file
-    judged = files.card.circuit_sha256 if files.card else None
     known = {entry.node: entry for entry in files.contexts.nodes} if files.contexts else {}
     pair = traces.samples[:2] if traces else ()
     return fill(
@@ -33,7 +32,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
         again_task=f"…/{circuit.task}.(jsonl|csv)" if of_file else circuit.task,
         stale_for=params_sha256 if circuit.params_sha256 not in (None, "", params_sha256) else "",
         each_task=[(f"task loss, {each.task}", number(each.task_loss)) for each in circuit.tasks],
-        card_is_stale=bool(judged) and judged != circuit_sha256(circuit.tree()),
+        card_is_stale=files.card is not None and card_of(files) is None,
         drawing=draw_circuit(circuit, traces, d_head, files.labels),
         omitted=graph.omitted,
         node_data=node_data(graph, traces),

@@ -78,15 +78,17 @@ class Chart:
     wide: bool = False
 
 
-def plotted(figure: Figure | Heat) -> list[list[list[float]]]:
+def plotted(figure: Figure | Heat) -> list[list[list[float | None]]]:
     """Of each line its x and its y as tips show them: from places in the picture they could be read only roughly."""
     if isinstance(figure, Heat):  # its cells say what they are
         return []
     return [[[_told(value) for value in values] for values in (line.x, line.y)] for line in figure.lines]
 
 
-def _told(value: float) -> float:
-    """Four digits, or all in front of the point; whole numbers as such, which are written shorter."""
+def _told(value: float) -> float | None:
+    """Four digits, or all in front of the point; whole numbers as such, which are shorter. None if not finite."""
+    if not math.isfinite(value):
+        return None
     rounded = float(f"{value:.4g}") if abs(value) < 1e4 else round(value)
     return int(rounded) if rounded == int(rounded) else rounded
 

@@ -9,8 +9,8 @@ from sparse_gpt.io import write_atomic
 from sparse_gpt.records import CircuitFiles, Workdir
 from sparse_gpt.report.figures import LINES, Axis, Chart, Figure, Line
 from sparse_gpt.report.rendering import fill
-from sparse_gpt.report.sections import card_of, stale_for
-from sparse_gpt.report.verdicts import count, verdict
+from sparse_gpt.report.sections import stale_for
+from sparse_gpt.report.verdicts import card_of, count, verdict
 
 _HERE = Path(__file__).parent
 

@@ -4,12 +4,11 @@ import statistics
 from collections.abc import Mapping
 
 from sparse_gpt.drawing.text import number, sparse_nonzeros
-from sparse_gpt.records import Card, CircuitFiles, Manifest, Workdir
-from sparse_gpt.records.card import circuit_sha256
+from sparse_gpt.records import Manifest, Workdir
 from sparse_gpt.report.charts import training_charts
 from sparse_gpt.report.circuit_section import page_of
 from sparse_gpt.report.rendering import fill
-from sparse_gpt.report.verdicts import verdict
+from sparse_gpt.report.verdicts import card_of, verdict
 
 
 def headline(workdir: Workdir) -> str:
@@ -73,14 +72,6 @@ def summary(workdir: Workdir) -> str:
     sizes = [files.circuit.metrics.edges or 0 for files in workdir.circuits]
     mean_edges = statistics.geometric_mean(sizes) if len(sizes) > 1 and all(sizes) else None
     return fill("summary.html", circuits=rows, mean_edges=mean_edges, folder=workdir.folder.name, index=_index(workdir))
-
-
-def card_of(files: CircuitFiles) -> Card | None:
-    """The report card, if there is one and it is of this circuit."""
-    card, circuit = files.card, files.circuit
-    if card is None or card.circuit_sha256 not in ("", circuit_sha256(circuit.tree())):
-        return None
-    return card if card.params_sha256 in ("", circuit.params_sha256) else None
 
 
 def stale_for(workdir: Workdir, params_sha256: str) -> str:

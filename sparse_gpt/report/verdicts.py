@@ -3,7 +3,8 @@
 import dataclasses
 
 from sparse_gpt.drawing.text import number
-from sparse_gpt.records import Card, Circuit
+from sparse_gpt.records import Card, Circuit, CircuitFiles
+from sparse_gpt.records.card import circuit_sha256
 
 ACCURATE = 0.95  # on other templates, where there is no card
 LOSS = "task_loss"  # the row that says whether the target is kept
@@ -87,3 +88,11 @@ def verdict(card: Card | None, circuit: Circuit) -> Verdict | None:
     if failed:
         return Verdict("bad", "✗", f"fails where it was not chosen: {'; '.join(failed)}")
     return Verdict("good", "✓", "at or below the target, on other templates too")
+
+
+def card_of(files: CircuitFiles) -> Card | None:
+    """The report card, if there is one and it is of this circuit."""
+    card, circuit = files.card, files.circuit
+    if card is None or card.circuit_sha256 not in ("", circuit_sha256(circuit.tree())):
+        return None
+    return card if card.params_sha256 in ("", circuit.params_sha256) else None
