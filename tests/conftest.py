@@ -150,3 +150,13 @@ def tokenizer_of_1024() -> Any:
     library = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-c]*.py"))
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in library]
     return train_tokenizer([*texts, *idioms.documents(0, 0, 2500)], 1024)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser's page (`browser.Page`) of 1300 by 900 points, one for a module."""
+    from tests.browser import open_page
+
+    with open_page(tmp_path_factory.mktemp("browser")) as opened:
+        opened.resize(1300, 900)
+        yield opened

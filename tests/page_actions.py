@@ -24,6 +24,13 @@ def page_of(folder: Path) -> Path:
     return folder / "circuits" / TASK / "page.html"
 
 
+def show(page: Page, address: str) -> None:
+    """Opens an address anew."""
+    page.command("Page.navigate", url="about:blank")
+    page.command("Page.navigate", url=address)
+    page.wait(f"document.querySelector('main') && {IDLE}")
+
+
 def text(page: Page, selector: str) -> str:
     found: str = page.evaluate(f"document.querySelector({json.dumps(selector)}).textContent")
     return found

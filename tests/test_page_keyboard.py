@@ -7,9 +7,9 @@ import pytest
 
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.workdir import Workdir
-from tests.browser import Page, open_page
+from tests.browser import Page
 from tests.inprocess import launch_here
-from tests.page_actions import CONTROL, IDLE, choose, difference, page_of, text, tokens, write
+from tests.page_actions import CONTROL, IDLE, choose, difference, page_of, show, text, tokens, write
 from tests.page_workdir import TASK, write_workdir
 
 pytestmark = pytest.mark.browser
@@ -21,19 +21,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     folder = write_workdir(tmp_path_factory.mktemp("keyboard") / "run")
     assert launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl").returncode == 0
     return Workdir(folder)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_page(tmp_path_factory.mktemp("browser")) as opened:
-        opened.resize(1300, 900)
-        yield opened
-
-
-def show(page: Page, address: str) -> None:
-    page.command("Page.navigate", url="about:blank")
-    page.command("Page.navigate", url=address)
-    page.wait(f"document.querySelector('main') && {IDLE}")
 
 
 @pytest.fixture

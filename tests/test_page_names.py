@@ -12,9 +12,9 @@ import pytest
 from sparse_gpt.circuits.circuit import load
 from sparse_gpt.records import Labels
 from sparse_gpt.workdir import Workdir
-from tests.browser import Page, open_page
+from tests.browser import Page
 from tests.inprocess import launch_here
-from tests.page_actions import IDLE, choose, page_of, text, wait_for
+from tests.page_actions import IDLE, choose, page_of, show, text, wait_for
 from tests.page_workdir import TASK, write_workdir
 
 pytestmark = pytest.mark.browser
@@ -35,13 +35,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     return Workdir(folder)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_page(tmp_path_factory.mktemp("browser")) as opened:
-        opened.resize(1300, 900)
-        yield opened
-
-
 @pytest.fixture
 def page(browser: Page, run: Workdir) -> Iterator[Page]:
     reopen(browser, run)
@@ -49,12 +42,6 @@ def page(browser: Page, run: Workdir) -> Iterator[Page]:
     browser.evaluate("localStorage.clear()")
     assert browser.console == []
     assert browser.requests == []
-
-
-def show(page: Page, address: str) -> None:
-    page.command("Page.navigate", url="about:blank")
-    page.command("Page.navigate", url=address)
-    page.wait(f"document.querySelector('main') && {IDLE}")
 
 
 def reopen(page: Page, run: Workdir) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from nbclient import NotebookClient
 import sparse_gpt as sg
 from sparse_gpt.errors import InputError
 from sparse_gpt.page import notebook
-from tests.browser import Page, open_page
+from tests.browser import Page
 from tests.page_workdir import TASK, write_workdir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -128,13 +127,6 @@ window.end = widget.render({{ model: window.model, el: document.querySelector("#
 ANY = "default-src * 'unsafe-inline' blob: data:"
 # As in notebooks of VS Code, whose frames inherit it: workers from data: alone.
 STRICT = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; child-src https: data:"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_page(tmp_path_factory.mktemp("browser")) as opened:
-        opened.resize(1300, 900)
-        yield opened
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from sparse_gpt.circuits.circuit import load
 from sparse_gpt.page.modules import join_modules
 from sparse_gpt.page.page import shown_contexts
 from sparse_gpt.workdir import Workdir
-from tests.browser import Page, open_page
+from tests.browser import Page
 from tests.inprocess import launch_here
 from tests.page_actions import (
     CONTROL,
@@ -44,13 +44,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     folder = write_workdir(tmp_path_factory.mktemp("page") / "run")
     assert launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl").returncode == 0
     return Workdir(folder)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_page(tmp_path_factory.mktemp("browser")) as opened:
-        opened.resize(1300, 900)
-        yield opened
 
 
 def reopen(page: Page, run: Workdir) -> None:

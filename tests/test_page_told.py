@@ -12,7 +12,7 @@ from sparse_gpt.io import write_atomic
 from sparse_gpt.page.page import render
 from sparse_gpt.page.samples import offered_samples
 from sparse_gpt.workdir import Workdir
-from tests.browser import Page, open_page
+from tests.browser import Page
 from tests.page_actions import IDLE, choose, difference, page_of, rows_of, text, tokens, wait_for, write
 from tests.page_workdir import TASK, by_jax, write_workdir
 
@@ -35,13 +35,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     samples.append({"name": "natural text", "role": "wild", "pairs": [[{**first, "prompt": PROMPT}]]})
     write_atomic(page_of(run.folder), render(run, folder, circuit, samples).encode())
     return run
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_page(tmp_path_factory.mktemp("browser")) as opened:
-        opened.resize(1300, 900)
-        yield opened
 
 
 @pytest.fixture
