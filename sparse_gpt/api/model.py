@@ -17,10 +17,8 @@ from sparse_gpt.api.losses import Losses, measure
 from sparse_gpt.api.runs import Run, run_model
 from sparse_gpt.circuits import keep_solved, storage
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.circuits.nodes import empty
 from sparse_gpt.circuits.pipeline import FoundCircuit
 from sparse_gpt.circuits.problem import Problem
-from sparse_gpt.circuits.run.gated_model import gated_model
 from sparse_gpt.circuits.run.samples import TaskSamples, joint_sha256, share
 from sparse_gpt.circuits.run.task_batch import TaskBatch, task_batch
 from sparse_gpt.config import Config
@@ -115,8 +113,8 @@ class Model(Workdir):
     Attributes:
         config: the configuration it was trained with.
         params: nested dict of float32 arrays.
-        model: the Flax module: ``model.apply({"params": params}, tokens, tap=...)`` gives logits, computed as in
-            training; `run` and `evaluate` compute in float32 after a training in bfloat16 too.
+        model: the Flax module: ``model.apply({"params": params}, tokens, tap=...)`` gives logits, in float32
+            after a training in bfloat16 too.
         tokenizer: with `encode` and `decode`.
         folder: of the workdir.
     """
@@ -154,8 +152,7 @@ class Model(Workdir):
                 raise InputError(f"{tap!r:.80}: not a tap; sg.ablate, sg.keep, sg.patch and sg.steer make one")
             if isinstance(tap, NodeTap):
                 tap.require_fit(self.config.model)
-        exact = gated_model(self.config, self.params, empty(self.config.model))  # in float32, as `evaluate`
-        return run_model(exact.model, exact.params, self.tokenizer, prompts, chain(*taps) if taps else identity, record)
+        return run_model(self.model, self.params, self.tokenizer, prompts, chain(*taps) if taps else identity, record)
 
     def sample(self, task: str | Path, split: str = "heldout", pairs: int = 64, seed: int = 0) -> TaskBatch:
         """Samples of a task in this model's tokens; rows 2 i and 2 i + 1 are a pair.
@@ -242,7 +239,7 @@ class Model(Workdir):
             >>> model.circuit("single_double_quote").task
             'single_double_quote'
         """
-        if not isinstance(task, str):
+        if not isinstance(task, str | Path):
             raise InputError(f"circuit {task!r:.80}: give the name of a task")
         return self._with_view(load(self.folder / "circuits" / task, self.params_sha256))
 

@@ -7,9 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt import tasks
-from sparse_gpt.circuits.nodes import empty
-from sparse_gpt.circuits.run.gated_model import gated_model
-from sparse_gpt.model.transformer import apply
 from sparse_gpt.report.overview import Prediction, SharedPrompt
 from sparse_gpt.tasks import AnyTask, Sample, TaskError
 from sparse_gpt.visible import visible
@@ -43,8 +40,7 @@ def _prediction(run: Workdir, sample: Sample) -> Prediction:
     tokens, answer, foil = tasks.encode_sample(sample, run.tokenizer)
     if len(tokens) > run.config.model.context:
         raise TaskError(f"{sample.prompt!r} is longer than the context {run.config.model.context}")
-    exact = gated_model(run.config, run.params, empty(run.config.model))  # in float32, as the circuits
-    logits = np.asarray(apply(exact.model, exact.params, jnp.asarray([tokens], jnp.int32)))[0, -1]
+    logits = np.asarray(run.model.apply({"params": run.params}, jnp.asarray([tokens], jnp.int32)))[0, -1]
     shares = np.asarray(jax.nn.softmax(logits))
     top = [(visible(run.token_text(int(i))), float(shares[i])) for i in np.argsort(-shares)[:TOP]]
     return Prediction(run.folder.resolve().name, top, float(logits[answer] - logits[foil]))
