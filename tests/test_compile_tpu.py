@@ -321,3 +321,10 @@ def test_the_step_lowers_for_cuda_and_cpu() -> None:
     exported = jax.export.export(jax.jit(flat), platforms=["cpu", "cuda"])(leaves, tokens, reported, keep)
     assert exported.platforms == ("cpu", "cuda")
     assert len(exported.out_avals) == len(leaves) + 2
+
+
+def test_a_search_that_is_not_compiled_is_refused() -> None:
+    config = configs.replace(presets.tiny(), {"prune.search": "path"})
+    nowhere: Any = None
+    with pytest.raises(InputError, match=r"--config\.prune\.search=path: only the paper's search is compiled"):
+        aot.compile_search(config, nowhere, 1, 8)

@@ -98,6 +98,18 @@ def test_the_absurd_is_refused_with_a_value_that_fits(what: str, name: str, valu
 
 
 @pytest.mark.usefixtures("small_machine")
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_the_batch_that_would_fit_has_equal_microbatches(parts: int) -> None:
+    train = dataclasses.replace(presets.tiny().train, batch_size=parts * 10**12, microbatches=parts)
+    config = dataclasses.replace(presets.tiny(), train=train)
+    with pytest.raises(InputError, match="would fit") as error:
+        estimate.check(config)
+    best = int(str(error.value).split()[-3])
+    fitting = configs.replace(config, {"train.batch_size": best})
+    estimate.check(configs.validate(fitting))
+
+
+@pytest.mark.usefixtures("small_machine")
 def test_several_fields_that_are_too_large_together_are_named() -> None:
     sizes = {"d_model": 2**20, "d_mlp": 2**22, "vocab_size": 2**24}
     config = dataclasses.replace(presets.tiny(), model=dataclasses.replace(presets.tiny().model, **sizes))
