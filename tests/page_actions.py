@@ -1,9 +1,11 @@
 """What tests do on a circuit's page and read from it, and what JAX makes of the same."""
 
+import contextlib
 import csv
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,16 @@ def show(page: Page, address: str) -> None:
     page.command("Page.navigate", url="about:blank")
     page.command("Page.navigate", url=address)
     page.wait(f"document.querySelector('main') && {IDLE}")
+
+
+@contextlib.contextmanager
+def visit(browser: Page, folder: Path) -> Iterator[Page]:
+    """The page of a workdir, opened anew; nothing is kept of the visit, and nothing was wrong or loaded in it."""
+    show(browser, page_of(folder).as_uri())
+    yield browser
+    browser.evaluate("localStorage.clear()")
+    assert browser.console == []
+    assert browser.requests == []
 
 
 def text(page: Page, selector: str) -> str:

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_gpt import presets
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import (
     bridge_plots,
@@ -80,8 +79,8 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
     def prune(workdir: Path, task: str) -> None:
         assert (workdir, task) == (bridged, "single_double_quote")
 
-    def solves(workdir: Path, task: str) -> bool:
-        assert workdir == bridged
+    def solves(run: SimpleNamespace, task: str, target: float) -> bool:
+        assert (run.folder, target) == (bridged, 0.2)
         return task == "single_double_quote"
 
     def fail(*_: object) -> None:
@@ -89,7 +88,9 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
 
     monkeypatch.setattr(bridges, "finish", finish)
     monkeypatch.setattr(bridges, "prune", prune)
-    monkeypatch.setattr(bridges, "_solves", solves)
+    config = SimpleNamespace(prune=SimpleNamespace(target_loss=0.2))
+    monkeypatch.setattr(bridges, "Workdir", lambda folder: SimpleNamespace(folder=folder, config=config))
+    monkeypatch.setattr(bridges, "is_solved", solves)
     found = EXPERIMENTS["bridge-quickstart"].run(tmp_path)
     assert [name for name, _ in ran] == ["train", "bridge", "steer", "report"]
     assert [flags[0] for _, flags in ran[:2]] == ["--preset=quickstart", "--preset=bridge_quickstart"]
@@ -103,17 +104,6 @@ def test_the_experiment_on_bridges_goes_on_without_a_circuit(monkeypatch: pytest
     monkeypatch.setattr(bridges, "prune", fail)
     with pytest.raises(InputError, match="exit code -9"):  # a search that was killed is no task without a circuit
         EXPERIMENTS["bridge"].run(tmp_path)
-
-
-@pytest.mark.parametrize(("loss", "solves"), [(0.15, True), (0.16, False), (math.nan, False)])
-def test_a_task_that_the_sparse_model_does_not_solve_has_no_circuit(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loss: float, solves: bool
-) -> None:
-    run = SimpleNamespace(config=presets.preset("bridge_laptop"), params=None, tokenizer=None)
-    monkeypatch.setattr(bridges, "Workdir", lambda folder: run)
-    monkeypatch.setattr(bridges, "task_samples", lambda *_: SimpleNamespace(validation=None))
-    monkeypatch.setattr(bridges, "full_task_loss", lambda *_: loss)
-    assert bridges._solves(tmp_path, "while_return_true") == solves
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
@@ -92,6 +93,14 @@ def test_tasks_that_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     able["two"] = ["f"]
     with pytest.raises(InputError, match="no task is solved by all models"):
         model_comparison.find_common_tasks(folders)
+
+
+@pytest.mark.parametrize(("loss", "solved"), [(0.2, True), (0.21, False), (math.nan, False)])
+def test_a_task_is_solved_at_the_target(monkeypatch: pytest.MonkeyPatch, loss: float, solved: bool) -> None:
+    run: Any = SimpleNamespace(config=None, params=None, tokenizer=None)
+    monkeypatch.setattr(model_comparison, "task_samples", lambda *_: SimpleNamespace(validation=None))
+    monkeypatch.setattr(model_comparison, "full_task_loss", lambda *_: loss)
+    assert model_comparison.is_solved(run, "while_return_true", 0.2) == solved
 
 
 def test_the_stored_models_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from sparse_gpt.circuits.circuit import load
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page
 from tests.inprocess import launch_here
-from tests.page_actions import CONTROL, IDLE, choose, difference, page_of, show, text, tokens, write
+from tests.page_actions import CONTROL, IDLE, choose, difference, page_of, show, text, tokens, visit, write
 from tests.page_workdir import TASK, write_workdir
 
 pytestmark = pytest.mark.browser
@@ -25,11 +25,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
 
 @pytest.fixture
 def page(browser: Page, run: Workdir) -> Iterator[Page]:
-    show(browser, page_of(run.folder).as_uri())
-    yield browser
-    browser.evaluate("localStorage.clear()")
-    assert browser.console == []
-    assert browser.requests == []
+    with visit(browser, run.folder) as visited:
+        yield visited
 
 
 def choose_node(page: Page, key: str) -> None:

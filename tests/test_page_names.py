@@ -14,7 +14,7 @@ from sparse_gpt.records import Labels
 from sparse_gpt.workdir import Workdir
 from tests.browser import Page
 from tests.inprocess import launch_here
-from tests.page_actions import IDLE, choose, page_of, show, text, wait_for
+from tests.page_actions import IDLE, choose, page_of, show, text, visit, wait_for
 from tests.page_workdir import TASK, write_workdir
 
 pytestmark = pytest.mark.browser
@@ -37,11 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
 
 @pytest.fixture
 def page(browser: Page, run: Workdir) -> Iterator[Page]:
-    reopen(browser, run)
-    yield browser
-    browser.evaluate("localStorage.clear()")
-    assert browser.console == []
-    assert browser.requests == []
+    with visit(browser, run.folder) as visited:
+        yield visited
 
 
 def reopen(page: Page, run: Workdir) -> None:

@@ -22,10 +22,10 @@ from tests.page_actions import (
     choose,
     difference,
     expected,
-    page_of,
     rows_of,
     same,
     text,
+    visit,
     wait_for,
     write,
 )
@@ -46,19 +46,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     return Workdir(folder)
 
 
-def reopen(page: Page, run: Workdir) -> None:
-    page.command("Page.navigate", url="about:blank")
-    page.open(page_of(run.folder))
-    page.wait(f"document.querySelector('main') && {IDLE}")
-
-
 @pytest.fixture
 def page(browser: Page, run: Workdir) -> Iterator[Page]:
-    reopen(browser, run)
-    yield browser
-    browser.evaluate("localStorage.clear()")
-    assert browser.console == []
-    assert browser.requests == []
+    with visit(browser, run.folder) as visited:
+        yield visited
 
 
 def selected(page: Page) -> list[str]:

@@ -4,13 +4,11 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from sparse_gpt.circuits.solved import full_task_loss
-from sparse_gpt.evaluation.samples import task_samples
 from sparse_gpt.experiments import bridge_plots, plots
 from sparse_gpt.experiments.harness import Check, at_least, at_most, equal, finish, prune, reported
+from sparse_gpt.experiments.model_comparison import is_solved
 from sparse_gpt.records import Bridge, Steering, Transport
 from sparse_gpt.records.bridge import Curve, Measures, SteeringCurves
-from sparse_gpt.tasks import TaskError, find
 from sparse_gpt.workdir import Workdir
 
 PRESET = "bridge_laptop"
@@ -37,23 +35,14 @@ def bridge(folder: Path, preset: str = PRESET, sparse_preset: str = "") -> list[
 
 def _transfer(bridged: Path, task: str) -> tuple[Steering, Transport] | None:
     """steering.json and transport.json of a task; None when the sparse model does not solve it, and has no circuit."""
-    if not _solves(bridged, task):
+    run = Workdir(bridged)
+    if not is_solved(run, task, run.config.prune.target_loss):  # every failure of launch.prune has the same exit code
         print(f"left out: {task}: the sparse model does not solve it")
         return None
     prune(bridged, task)
     finish("steer", f"--workdir={bridged}", f"--task={task}")
     place = bridged / "circuits" / task
     return Steering.read(place / "steering.json"), Transport.read(place / "transport.json")
-
-
-def _solves(bridged: Path, task: str) -> bool:
-    """Whether launch.prune would search a circuit, asked here: every failure of it has the same exit code."""
-    run = Workdir(bridged)
-    try:
-        samples = task_samples(find(task), run.tokenizer, run.config)
-    except TaskError:
-        return False
-    return full_task_loss(run.config, run.params, samples.validation) <= run.config.prune.target_loss
 
 
 def above_dense(record: Bridge, bridges: Iterable[Measures]) -> list[float]:

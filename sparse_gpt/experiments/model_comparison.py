@@ -69,19 +69,19 @@ def find_common_tasks(workdirs: Sequence[Path], most: int = MOST_TASKS) -> list[
     able = [measures.solved(workdir, TARGET) for workdir in workdirs]
     tasks = (task for task in able[0] if all(task in others for others in able))
     runs = [Workdir(workdir) for workdir in workdirs]
-    found = list(itertools.islice((task for task in tasks if all(_is_solved(run, task) for run in runs)), most))
+    found = list(itertools.islice((task for task in tasks if all(is_solved(run, task) for run in runs)), most))
     if not found:
         raise InputError(f"{workdirs[0].parent}: no task is solved by all models; nothing to compare")
     return found
 
 
-def _is_solved(run: Workdir, task: str) -> bool:
+def is_solved(run: Workdir, task: str, target: float = TARGET) -> bool:
     """Whether the model solves a task on its validation samples; not so where the tokenizer allows none."""
     try:
         samples = task_samples(find(task), run.tokenizer, run.config)
     except TaskError:
         return False
-    return full_task_loss(run.config, run.params, samples.validation) <= TARGET
+    return full_task_loss(run.config, run.params, samples.validation) <= target
 
 
 def edges_at_target(rows: Sequence[Mapping[str, Json]], model: str, tasks: Sequence[str]) -> list[int]:

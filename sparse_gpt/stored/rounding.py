@@ -45,7 +45,6 @@ def rounded(table: Leaf) -> np.ndarray:
 
     All of them are bfloat16 numbers, so a page can carry two bytes of each, and few of them are different.
     """
-    multiples = (
-        np.rint(np.asarray(table, np.float64) * STEPS) / STEPS + 0.0
-    )  # largest of float32 times STEPS are infinite
+    exact = np.asarray(table, np.float64)  # the largest numbers of float32 times STEPS would be infinite
+    multiples = np.rint(exact * STEPS) / STEPS + 0.0
     return np.asarray(jnp.asarray(multiples, jnp.float32).astype(jnp.bfloat16).astype(jnp.float32))
