@@ -27,7 +27,7 @@ from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import build
 from sparse_gpt.parameters import Params, PyTree, abstract_params, parameter_table
-from sparse_gpt.training import optimizer, sharding, step
+from sparse_gpt.training import optimizer, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints
 from sparse_gpt.training.objective import Advance
 
@@ -241,6 +241,9 @@ class BridgeObjective:
 
     def make_state(self) -> step.TrainState:
         return self.program.make_state() if self.start is None else self.program.make_state_with(self.start())
+
+    def settings(self, s: int) -> schedules.StepSettings:
+        return schedules.settings(self.program.config, s)
 
     def compile_step(self) -> Advance:
         dense = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.placed)

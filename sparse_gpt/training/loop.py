@@ -236,7 +236,7 @@ def _steps(run: Run, start: int, state: TrainState, log: MetricsLog, bar: Progre
     t, total = run.config.train, schedules.iterations(run.config)
     stream = run.batches.train(start)
     for s in range(start, total):
-        settings = schedules.settings(run.config, s)
+        settings = run.objective.settings(s)
         if revival.is_due(run.config, s):
             state = run.objective.revive(state, s)
         tokens = sharding.put_batch(run.mesh, t.batch_size, next(stream))

@@ -1,4 +1,4 @@
-"""What the loop trains: a language model, or anything with the same five methods (bridges/training.py)."""
+"""What the loop trains: a language model, or anything with the same six methods (bridges/training.py)."""
 
 import dataclasses
 import functools
@@ -15,7 +15,8 @@ from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import recorder
 from sparse_gpt.model.transformer import Transformer, apply, build
 from sparse_gpt.parameters import Params
-from sparse_gpt.training import revival, sharding, step
+from sparse_gpt.training import revival, schedules, sharding, step
+from sparse_gpt.training.schedules import StepSettings
 from sparse_gpt.training.step import Jitted, TrainState
 
 Advance = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -29,6 +30,9 @@ class Objective(Protocol):
 
     def make_state(self) -> TrainState:
         """A fresh state from config.train.seed."""
+
+    def settings(self, s: int) -> StepSettings:
+        """What is scheduled for step s."""
 
     def compile_step(self) -> Advance:
         """``advance(state, tokens, lr, keep) -> (state, metrics)`` as step.train_step, compiled for such states.
@@ -56,6 +60,9 @@ class LanguageModel:
 
     def make_state(self) -> TrainState:
         return step.make_state(self.config, self.mesh)
+
+    def settings(self, s: int) -> StepSettings:
+        return schedules.settings(self.config, s)
 
     def compile_step(self) -> Advance:
         lowered = step.compile_step(self.config, self.mesh).lower(

@@ -27,7 +27,7 @@ def iterations(config: Config) -> int:
     return config.train.steps + (config.optimizer.recipe == "openai_reference")
 
 
-def annealing(config: Config, step: int) -> float:
+def annealing(config: Config, step: float) -> float:
     """Progress of annealing in [0, 1]: 0 dense, 1 at the target density."""
     start, stop = (
         fraction * config.train.steps for fraction in (config.sparsity.anneal_start, config.sparsity.anneal_stop)
@@ -36,7 +36,7 @@ def annealing(config: Config, step: int) -> float:
     return 1.0 - (1.0 - min(1.0, max(0.0, (step - start) / (stop - start))))
 
 
-def density(config: Config, step: int, target: float) -> float:
+def density(config: Config, step: float, target: float) -> float:
     """Density at a step, linear from 1 to `target`."""
     return 1.0 + (target - 1.0) * annealing(config, step)
 
@@ -68,7 +68,7 @@ def projected_tensors(config: Config) -> Mapping[Path, ParameterSpec]:
     return {path: spec for path, spec in parameter_table(config.model).items() if spec.kind in kinds}
 
 
-def keep_counts(config: Config, step: int) -> np.ndarray:
+def keep_counts(config: Config, step: float) -> np.ndarray:
     """(projected tensors,) int32: entries that each tensor keeps after this step, int(density * size)."""
     weights = density(config, step, config.sparsity.density)
     target, embeddings = config.sparsity.density, embedding_density(config.sparsity)
