@@ -9,6 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from sparse_gpt import config as configs
+from sparse_gpt import presets
 from sparse_gpt.parameters import BIGRAM, MATRIX, flatten, parameter_table
 from sparse_gpt.training import optimizer, schedules, step
 from tests.test_training import small
@@ -181,3 +183,19 @@ def test_divided_gradients_have_the_rms_that_is_asked_for(recipe: str) -> None:
     changed, _ = without.update(gradients, without.init(params))
     biases = [tree["h_0"]["mlp"]["c_fc"]["bias"] for tree in (found, changed)]
     assert float(jnp.abs(biases[1] - biases[0]).max()) > 1e-3
+
+
+@pytest.mark.parametrize("recipe", optimizer.RECIPES)
+@pytest.mark.parametrize("steps", [1, 2, 10, 997])
+@pytest.mark.parametrize("stop", [0.5, 0.95, 0.9999, 1.0])
+def test_the_last_step_is_at_the_target_density(recipe: str, steps: int, stop: float) -> None:
+    """However late annealing ends; where it ends in time, it is linear until then."""
+    fields = {"optimizer.recipe": recipe, "train.steps": steps, "sparsity.anneal_stop": stop}
+    c = configs.replace(presets.tiny(), fields)
+    last, start = schedules.iterations(c) - 1, c.sparsity.anneal_start * steps
+    assert schedules.annealing(c, last) == 1.0
+    assert schedules.settings(c, last).density == c.sparsity.density
+    if stop * steps <= last:
+        linear = np.clip((np.arange(last + 1) - start) / (stop * steps - start), 0, 1)
+        found = [schedules.annealing(c, s) for s in range(last + 1)]
+        np.testing.assert_allclose(found, linear, atol=1e-12)

@@ -32,6 +32,9 @@ def annealing(config: Config, step: float) -> float:
     start, stop = (
         fraction * config.train.steps for fraction in (config.sparsity.anneal_start, config.sparsity.anneal_stop)
     )
+    stop = min(stop, iterations(config) - 1)  # the last step is at the target, however late annealing may end
+    if step >= stop:
+        return 1.0
     # The double subtraction is the reference's: it decides the last bit, and the last bit can decide an integer count.
     return 1.0 - (1.0 - min(1.0, max(0.0, (step - start) / (stop - start))))
 
