@@ -99,6 +99,21 @@ def test_slopes_of_closed_nodes_are_those_of_the_model_without_carriers(zero: bo
     assert np.count_nonzero(of_edges[to_out]) > len(to_out) / 2, "edges that could be removed have slopes, too"
 
 
+def test_frozen_norms_are_those_of_the_model() -> None:
+    """At the end, too, where alone something is unembedded: logits are those of the circuit elsewhere."""
+    frozen = circuits_model.gated(CONFIG).replace(frozen=True)
+    heldout = SimpleNamespace(gated=frozen, shift_tokens=np.zeros(0, np.int32))
+    support = Support(GRAPH, GATES)
+    candidate = Candidate(support, Calibration(np.float32(1), np.zeros(0, np.float32)), True)
+    subject = Subject(cast(Problem, SimpleNamespace(graph=GRAPH, heldout=heldout)), candidate, {})
+    logits, recorded = Inside(subject, BATCH, np.arange(6)).circuit
+    expected = jax.jit(frozen.answer_logits)(support.layered, BATCH)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    live = jax.jit(frozen.replace(frozen=False).answer_logits)(support.layered, BATCH)
+    assert np.abs(logits - live).max() > 0.01
+    assert recorded["final_norm", CONFIG.model.n_layer].shape == (6, 1, 1)
+
+
 @pytest.mark.parametrize("zeros", ["everything", "all closed", "some", "tiny", "none"])
 def test_removed_edges_bring_their_constants_whatever_the_carriers_value(zeros: str) -> None:
     """One head's weighted sum, float64: attention that adds up to 0.6, values at two positions."""

@@ -168,3 +168,30 @@ def test_a_target_that_was_missed_is_named_as_what_it_is(aim: str, what: str) ->
     )
     (line,) = summary._misses(cast("FoundCircuit", found))
     assert line == f"no circuit reached {what} 0.1; this is the best found"
+
+
+def test_each_task_of_a_batch_has_clusters_of_its_own() -> None:
+    """A task of two answers beside one that copies words: its pairs stay independent, and so does its interval."""
+    pairs, rng = 40, np.random.default_rng(0)
+    two = np.tile([3, 7], pairs)
+    words = rng.permutation(400)[: 2 * pairs].repeat(2).reshape(-1, 2)[: 2 * pairs]
+    words = np.stack([rng.choice(words[:20, 0], pairs), np.full(pairs, 999)], axis=1).reshape(-1)
+    answer = np.concatenate([two, words]).astype(np.int32)
+    foil = answer.reshape(-1, 2)[:, ::-1].reshape(-1)
+    tokens, ends = np.zeros((4 * pairs, 4), np.int32), np.full(4 * pairs, 3, np.int32)
+    both = TaskBatch(tokens, ends, answer, foil, np.repeat([0, 1], 2 * pairs).astype(np.int32))
+    alone = TaskBatch(tokens[: 2 * pairs], ends[: 2 * pairs], answer[: 2 * pairs], foil[: 2 * pairs])
+    labels = objective.answer_clusters(both)
+    first, second = labels[: 2 * pairs], labels[2 * pairs :]
+    np.testing.assert_array_equal(first, objective.answer_clusters(alone))
+    assert len(np.unique(first)) == pairs
+    assert len(np.unique(second)) == len(np.unique(words)) - 1 >= objective.MANY_ANSWERS
+    assert not set(first) & set(second)
+    logits = np.zeros((4 * pairs, 2), np.float32)
+    logits[:, 0] = 3 - 6 * (np.arange(4 * pairs) % 10 == 0)
+    together = objective.losses_by_task(logits, both, 1.0)[0]
+    assert (
+        together
+        == objective.losses_by_task(logits[: 2 * pairs], alone, 1.0)[0]
+        > np.mean(objective.losses(logits[: 2 * pairs, 0]))
+    )

@@ -123,7 +123,7 @@ def search_stages(problem: Problem, stages: Stages | None = None, progress: bool
 
 def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progress: bool) -> Circuit | None:
     """The circuit inside a complete one that its main template family needs, on the paper's terms; None where one
-    family was searched, or the complete one did not reach the target or was too large to be minimized itself.
+    family was searched, or the complete one did not reach the target, there too, or was too large to be minimized.
 
     What the complete one has and the minimal one lacks is what the other families need, such as telling a finished
     string from an open one, and what it takes to be as loud, and as sure of every word, as the complete one must be.
@@ -136,7 +136,9 @@ def minimal_circuit(problem: Problem, complete: Candidate, stages: Stages, progr
     evaluator = alone.selection.within_support(support.gates)
     with tqdm(desc="minimal", bar_format="{desc} [{elapsed}]{postfix}", disable=not progress) as bar:
         smallest = functools.partial(minimized, alone, support, evaluator, bar.set_postfix_str)
-        return describe(alone, alone.candidate(keep_support(f"minimal, {family}", support, smallest, stages)))
+        found = alone.candidate(keep_support(f"minimal, {family}", support, smallest, stages))
+    # On the mean of all families the complete circuit can be at the target, and on other samples of this one above it.
+    return describe(alone, found) if found.reached else None
 
 
 def search_again(problem: Problem) -> Candidate:

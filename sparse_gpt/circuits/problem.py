@@ -185,8 +185,8 @@ class Problem:
         return dataclasses.replace(self, selection=self.allowing(selection), heldout=heldout)
 
     def candidate(self, support: Support) -> Candidate:
-        """A support with the calibration fitted on selection samples."""
-        selection = self.selection
+        """A support with the calibration fitted on selection samples, and whether these have the target loss."""
+        selection = self.allowing(self.selection, self.settings.target_loss)
         logits = selection.logits(support.masks)[0]
         fitted = selection.fit(logits)
         calibrated = calibrate(logits, fitted, selection.index)
@@ -253,8 +253,10 @@ def _batches(
 
 
 def _as_wide(evaluator: Evaluator, other: Evaluator) -> Evaluator:
-    """An evaluator whose prompts are padded to those of another, so that gradients are taken by the same program."""
-    return dataclasses.replace(evaluator, batch=padded(evaluator.batch, other.batch.tokens.shape[1]))
+    """An evaluator whose prompts are padded to those of another, unless they are longer, so that gradients are taken by
+    the same program."""
+    length = max(batch.tokens.shape[1] for batch in (evaluator.batch, other.batch))
+    return dataclasses.replace(evaluator, batch=padded(evaluator.batch, length))
 
 
 def _ablation_values(

@@ -1,6 +1,7 @@
 """Sizes and losses along a ranking of nodes. Losses are on held-out samples, each after a calibration fitted on
 selection samples, unless said otherwise."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -45,8 +46,11 @@ def size_versus_target(problem: Problem, order: np.ndarray, curve: Sequence[Curv
         order: the ranking.
         curve: its `loss_versus_size`, between whose points the sizes are searched.
     """
-    targets, graph, selection = np.array(TARGETS), problem.graph, problem.selection.on_few()
+    targets, graph = np.array(TARGETS), problem.graph
     low, high = np.array([bracket(curve, target) for target in TARGETS]).T
+    selection = problem.selection.on_few()
+    if any(selection.allowance):  # the curve's losses are less that; these targets are reached without it
+        selection, low = dataclasses.replace(selection, allowance=()), np.zeros_like(low)
 
     def first(sizes: np.ndarray) -> Masks:
         return Masks(ranking.truncate([order] * len(sizes), sizes, graph.tied))

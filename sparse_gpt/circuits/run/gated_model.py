@@ -50,12 +50,15 @@ class GatedModel:
 
     def tap(self, gates: Gates, tokens: jax.Array, sequences: Sequences) -> Tap:
         """The tap that gates, and freezes the norms if asked to."""
-        if not self.frozen:
-            return gate(gates, self.ablation)
-        norms: dict[tuple[str, int], jax.Array] = {}
-        full = self.params if self.full is None else self.full
-        self.model.apply({"params": full}, tokens, recorder(norms, NORM_TAPS), *sequences)
-        return chain(substitute(norms), gate(gates, self.ablation))
+        return chain(substitute(self.norms(tokens, sequences)), gate(gates, self.ablation))
+
+    def norms(self, tokens: jax.Array, sequences: Sequences) -> dict[tuple[str, int], jax.Array]:
+        """(site, layer) -> (B, T or wanted positions, 1): what frozen norms keep; of live ones, nothing."""
+        found: dict[tuple[str, int], jax.Array] = {}
+        if self.frozen:
+            full = self.params if self.full is None else self.full
+            self.model.apply({"params": full}, tokens, recorder(found, NORM_TAPS), *sequences)
+        return found
 
     def logits(self, batch: AnyBatch, tap: Tap = identity) -> jax.Array:
         """(B, V) logits where the answers are predicted."""

@@ -98,11 +98,16 @@ def losses_by_task(logits: np.ndarray, batch: TaskBatch, upper_share: float = 0.
 
 def answer_clusters(batch: TaskBatch) -> np.ndarray:
     """(B,) labels of samples whose losses are not independent: of a task that copies words, those whose pair has the
-    same two answers; else every pair is its own."""
+    same two answers; else every pair is its own. Of several tasks each is asked for itself."""
     answers = np.sort(np.stack([batch.answer, batch.foil], axis=1), axis=1)
-    _, label = np.unique(answers, axis=0, return_inverse=True)
-    label = label.reshape(-1)
-    return label if label.max() + 1 >= MANY_ANSWERS else np.arange(len(label)) // 2
+    task = np.zeros(len(answers), int) if batch.task is None else np.asarray(batch.task)
+    label = np.arange(len(answers)) // 2
+    for each in np.unique(task):
+        own = np.flatnonzero(task == each)
+        different, place = np.unique(answers[own], axis=0, return_inverse=True)
+        if len(different) >= MANY_ANSWERS:
+            label[own] = len(answers) * (1 + each) + place.reshape(-1)
+    return label
 
 
 def weights_of_worst(

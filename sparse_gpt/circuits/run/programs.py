@@ -105,10 +105,17 @@ def slopes(
 
 
 @jax.jit
-def gate_slopes(model: GatedModel, gates: Gates, batch: AnyBatch) -> Gates:
-    """Gradient of the uncalibrated task loss with respect to gates of any size. Without edges, whose gradients would
-    need those of all weights."""
-    return jax.grad(lambda gates: binary_loss(model.answer_logits(gates, batch)))(gates)
+def gate_slopes(model: GatedModel, gates: Gates, batch: AnyBatch, foil_share: jax.Array | None = None) -> Gates:
+    """Gradient of the uncalibrated task loss, or of the divergence from the model's answers `foil_share` (B,), with
+    respect to gates of any size. Without edges, whose gradients would need those of all weights."""
+
+    def loss(gates: Gates) -> jax.Array:
+        logits = model.answer_logits(gates, batch)
+        if foil_share is None:
+            return binary_loss(logits)
+        return jnp.mean(traced_losses(logits[:, 0] - logits[:, 1], foil_share))
+
+    return jax.grad(loss)(gates)
 
 
 @jax.jit

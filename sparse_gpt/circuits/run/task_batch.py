@@ -85,7 +85,7 @@ def few(batch: TaskBatch, most: int) -> np.ndarray:
     lengths = _lengths(batch)
     pairs = np.arange(len(lengths))
     if len(pairs) > most // 2:
-        pairs = np.flatnonzero(lengths <= _longest(lengths))
+        pairs = np.flatnonzero(_short(batch, lengths))
         pairs = pairs[np.linspace(0, len(pairs) - 1, min(most // 2, len(pairs))).astype(int)]
     return np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
 
@@ -115,6 +115,17 @@ def without_longest(batch: TaskBatch) -> TaskBatch:
 def _lengths(batch: TaskBatch) -> np.ndarray:
     """(pairs,) tokens of the longer one of each pair."""
     return np.max(np.asarray(batch.positions).reshape(-1, 2), axis=1) + 1
+
+
+def _short(batch: TaskBatch, lengths: np.ndarray) -> np.ndarray:
+    """(pairs,) whether one is not among the longest; of a task that would be left out whole, among its own longest."""
+    short = lengths <= _longest(lengths)
+    if batch.task is not None:
+        task = np.asarray(batch.task)[::2]
+        for each in np.setdiff1d(task, task[short]):
+            own = task == each
+            short |= own & (lengths <= _longest(lengths[own]))
+    return short
 
 
 def _longest(lengths: np.ndarray) -> int:

@@ -44,8 +44,8 @@ def scores(evaluator: Evaluator) -> np.ndarray:
 def path_gradient(
     evaluator: Evaluator, levels: np.ndarray, shares: np.ndarray, ends: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """(nodes,) gradient of the uncalibrated task loss with respect to the gates, summed over a straight path; where it
-    is not a number, 0.
+    """(nodes,) gradient of the uncalibrated task loss, or of the divergence that the evaluator's samples are to match,
+    with respect to the gates, summed over a straight path; where it is not a number, 0.
 
     Args:
       evaluator: of its samples at most ROWS, of its sets of ablation values the first.
@@ -55,11 +55,12 @@ def path_gradient(
     """
     first, last = ends or (np.zeros(evaluator.nodes), np.ones(evaluator.nodes))
     model, config = evaluator.gated.with_ablation_set(evaluator.first_set), evaluator.gated.model.config
-    batch = together(rows(evaluator.batch, few(evaluator.batch, ROWS)), config.context)
+    some = rows(evaluator.batch, few(evaluator.batch, ROWS))
+    batch, foil_share = together(some, config.context), some.foil_share
     found = []
     for level, share in zip(levels, shares, strict=True):
         gates = from_vector((first + level * (last - first)).astype(np.float32), config)
-        slopes = to_vector(jax.device_get(gate_slopes(model, jax.tree.map(jnp.asarray, gates), batch)))
+        slopes = to_vector(jax.device_get(gate_slopes(model, jax.tree.map(jnp.asarray, gates), batch, foil_share)))
         found.append(share * np.nan_to_num(slopes, posinf=LARGEST, neginf=-LARGEST))
     return np.sum(found, axis=0)
 

@@ -20,7 +20,7 @@ from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import bounded
 from sparse_gpt.circuits.run.task_batch import TaskBatch, few, rows
 from sparse_gpt.config import NODE_SITES
-from sparse_gpt.model.taps import NORM_TAPS, Tap, chain, recorder
+from sparse_gpt.model.taps import AFTER_LAYERS, NORM_TAPS, Tap, chain, gate, recorder, substitute
 from sparse_gpt.model.transformer import EVERYWHERE, apply
 from sparse_gpt.parameters import Leaf
 from sparse_gpt.records import Node
@@ -48,8 +48,13 @@ def _run(
         name = f"{site} {layer}"
         return jnp.where(where[name][None, None, :] > 0, values[name], x) if name in values else x
 
-    tap: Tap = chain(model.tap(gates, batch.tokens, EVERYWHERE), put, recorder(seen, (*NODE_SITES, *NORM_TAPS)))
     run_method, at = functools.partial(apply, model.model, model.params), batch.positions[:, None]
+    norms = model.norms(batch.tokens, EVERYWHERE)
+    for place in norms:
+        if place[0] == AFTER_LAYERS[1]:  # only the end is unembedded
+            norms[place] = jnp.take_along_axis(norms[place], at[:, :, None], axis=1)
+    recording = recorder(seen, (*NODE_SITES, *NORM_TAPS))
+    tap: Tap = chain(substitute(norms), gate(gates, model.ablation), put, recording)
     h = run_method(batch.tokens, method="embed")
     h = run_method(h, 0, None, tap, method="run")
     h = jnp.take_along_axis(h, at[:, :, None], axis=1)
