@@ -4,13 +4,9 @@ python -m launch.logits --workdir=runs/quickstart --tokens=tokens.npy --logits=l
 python -m launch.logits --workdir=runs/yolo --tokens=tokens.npy --logits=logits.npy --activations=all --names=openai
 """
 
-import os
-from pathlib import Path
-
 from absl import flags
 
 from sparse_gpt import paths
-from sparse_gpt.errors import InputError
 
 from . import cli, stored
 
@@ -35,26 +31,15 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    logits = paths.output_file("logits", flags.FLAGS.logits)
+    logits = paths.output_file("logits", flags.FLAGS.logits, ".npy")
     beside = logits.with_name(f"{logits.stem}.activations.npz")
-    activations = paths.output_file("activations_out", flags.FLAGS.activations_out or str(beside))
+    activations = paths.output_file("activations_out", flags.FLAGS.activations_out or str(beside), ".npz")
     wanted = flags.FLAGS.activations or flags.FLAGS.activations_out
-    _refuse_one_file_twice({"logits": logits, **({"activations_out": activations} if wanted else {})})
+    written = {"logits": logits, **({"activations_out": activations} if wanted else {})}
+    paths.refuse_one_file_twice(written, [(name, flags.FLAGS[name].value) for name in ("tokens", "init_from")])
     from .jobs import logits as job
 
     job.main(logits, activations)
-
-
-def _refuse_one_file_twice(outputs: dict[str, Path]) -> None:
-    """InputError if an output is also read, or written twice: one of the two would be lost."""
-    read = {"--tokens": flags.FLAGS.tokens, "--init_from": flags.FLAGS.init_from}
-    taken = {Path(os.path.realpath(Path(path).expanduser())): flag for flag, path in read.items() if path}
-    taken |= {Path(os.path.realpath(cli.workdir() / name)): "--workdir" for name in ("config.json", "checkpoints")}
-    for name, path in outputs.items():
-        place = Path(os.path.realpath(path))
-        if other := next((taken[each] for each in (place, *place.parents) if each in taken), ""):
-            raise InputError(f"--{name}={path}: is a file of {other} too; name another file")
-        taken[place] = f"--{name}"
 
 
 if __name__ == "__main__":

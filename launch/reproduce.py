@@ -29,7 +29,7 @@ def define_flags() -> None:
         None,
         "Tasks or files of own pairs, commas between, for experiments on one model (default: single_double_quote).",
     )
-    cli.define_path("page", "Write expected against measured, and all tables, to this Markdown file as well.")
+    cli.define_path("page", "Write expected against measured, and all tables, to this Markdown file (.md) as well.")
     flags.DEFINE_bool("list", False, "Show all experiments: what each proves and what it costs.")
 
 
@@ -45,7 +45,7 @@ def main() -> int:
     if not f.workdir:
         raise InputError("--workdir: missing; name a folder for the experiment's runs")
     subject = _subject(EXPERIMENTS[f.experiment])
-    page = paths.output_file("page", f.page) if f.page else None
+    page = paths.output_file("page", f.page, ".md") if f.page else None
     if page is not None:
         check_page(page)  # before hours of work
     checks = EXPERIMENTS[f.experiment].run(cli.hold(cli.new_workdir()), *subject)

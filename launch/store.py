@@ -9,6 +9,7 @@ has a fingerprint and an evaluation of its own, and its manifest names the finge
 from absl import flags
 
 from sparse_gpt import paths
+from sparse_gpt.errors import InputError
 
 from . import cli
 
@@ -22,7 +23,9 @@ def define_flags() -> None:
 
 def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
-    folder, output = cli.existing_workdir(), paths.output_file("output", flags.FLAGS.output)
+    folder, output = cli.existing_workdir(), paths.output_file("output", flags.FLAGS.output, ".zip")
+    if output.exists() or output.suffix != ".zip":
+        raise InputError(f"--output={output}: must be a new .zip file")
     from .jobs import store as job
 
     job.main(folder, output)

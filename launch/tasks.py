@@ -29,7 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("show", None, "Print this many pairs per task, token borders visible.", lower_bound=0)
     flags.DEFINE_enum("split", "train", tasks.SPLITS, "Split of the pairs shown.")
     flags.DEFINE_string("variant", "main", "Variant of the pairs shown: main, shifted, or a template family.")
-    cli.define_path("export", "Write samples of every split and family to this file, one JSON object a line.")
+    cli.define_path("export", "Write samples of every split and family to this .jsonl file, one JSON object a line.")
     flags.DEFINE_integer("pairs", 64, "Pairs per task, split, variant and family in --export.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the pairs shown and exported.")
 
@@ -38,7 +38,11 @@ def main() -> None:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     chosen, folder, export = tasks.select(flags.FLAGS.task), _tokenizer_folder(), flags.FLAGS.export
     tasks.require_variant(chosen, flags.FLAGS.variant)
-    target = paths.output_file("export", export) if export else None
+    target = paths.output_file("export", export, ".jsonl") if export else None
+    if target is not None:
+        paths.refuse_one_file_twice(
+            {"export": target}, [("task", name.strip()) for name in flags.FLAGS.task.split(",")]
+        )
     from .jobs import tasks as job
 
     job.main(chosen, folder, target)

@@ -32,7 +32,10 @@ def main() -> int:
     """Checks what can be checked at once, then does the work; importing it takes seconds, for it imports JAX."""
     cli.new_workdir()
     config, params_at = cli.new_config(), flags.FLAGS.params_at
-    params_out = paths.output_file("params_out", flags.FLAGS.params_out) if flags.FLAGS.params_out else None
+    params_out = paths.output_file("params_out", flags.FLAGS.params_out, ".npz") if flags.FLAGS.params_out else None
+    if params_out is not None:
+        read = [(name, flags.FLAGS[name].value) for name in ("init_from", "batches")]
+        paths.refuse_one_file_twice({"params_out": params_out}, read)
     if params_at is not None and params_out is None:
         raise InputError(f"--params_at={params_at}: needs --params_out=FILE.npz")
     from .jobs import train as job

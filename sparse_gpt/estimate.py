@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_gpt import machine
-from sparse_gpt.config import Config, ModelConfig, kinds
+from sparse_gpt.config import Config, ModelConfig, activation_sites, kinds
 from sparse_gpt.config.fields import shown
 from sparse_gpt.errors import InputError
 
@@ -72,7 +72,7 @@ def training(config: Config) -> Need:
     m, t = config.model, config.train
     count, tokens = parameters(m), t.batch_size * m.context
     at_once = tokens // t.microbatches  # of which activations are kept for the backward pass
-    at_sites = config.sparsity.activation_fraction > 0  # then values before and after AbsTopK are kept
+    at_sites = activation_sites(config.sparsity)  # then values before and after AbsTopK are kept
     kept = 5 * m.d_model + 10 * m.n_head * m.d_head + 3 * m.d_mlp if at_sites else nodes(m) // m.n_layer
     kept = m.d_model if t.remat else kept
     operations = 6 * tokens * (_block_weights(m) + m.vocab_size * m.d_model)

@@ -1,12 +1,16 @@
 """Paths that a user names: what is wrong with one before anything is read or written."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sparse_gpt.errors import InputError
 
 NAME_BYTES, PATH_BYTES = 255, 4095  # what Linux takes of one name, and of a whole path
+OWN = (  # what a workdir holds; files of a user's own may stand beside it
+    *("config.json", "manifest.json", "metrics.jsonl", "evaluation.json", "bridge.json"),
+    *("checkpoints", "tokenizer", "corpus", "tensorboard", "circuits", "searches", "report", "dense"),
+)
 CONFIG_PATHS = ("data.corpus", "data.tokenizer", "data.sources", "bridge.init_from")  # empty ones are unset
 
 
@@ -54,8 +58,9 @@ def writable_folder(flag: str, path: Path) -> Path:
     return path
 
 
-def output_file(flag: str, value: str) -> Path:
-    """Absolute path of a file to write. InputError unless it is, or can be, a file in a folder that is there."""
+def output_file(flag: str, value: str, suffix: str) -> Path:
+    """Absolute path of a file to write. InputError unless it is, or can be, a file in a folder that is there; if it is
+    one of another kind, whose name does not end in `suffix`; or if it is among a workdir's own files."""
     path = Path(value).expanduser().absolute()
     if path.is_dir():
         raise InputError(f"--{flag}={value}: is a folder; name a file in it")
@@ -64,4 +69,31 @@ def output_file(flag: str, value: str) -> Path:
     if not path.parent.is_dir():
         raise InputError(f"--{flag}={value}: not a file in an existing folder; create {path.parent} first")
     writable_folder(flag, path.parent)
+    if path.exists() and path.suffix != suffix:
+        raise InputError(f"--{flag}={value}: is there already; name a new file, or one that ends in {suffix}")
+    place = Path(os.path.realpath(path))
+    for folder in place.parents:
+        if _is_workdir(folder) and place.relative_to(folder).parts[0] in OWN:
+            raise InputError(f"--{flag}={value}: is among the files of the workdir {folder}; name another file")
     return path
+
+
+def _is_workdir(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(
+        (folder / name).exists() for name in ("manifest.json", "checkpoints")
+    )
+
+
+def refuse_one_file_twice(outputs: Mapping[str, Path], read: Iterable[tuple[str, str | None]]) -> None:
+    """InputError if a file to write is also read, or written twice: one of the two would be lost.
+
+    Args:
+        outputs: by flag.
+        read: flags, and what they name if they are given: files, or folders.
+    """
+    taken = {Path(os.path.realpath(Path(path).expanduser())): flag for flag, path in read if path}
+    for flag, path in outputs.items():
+        place = Path(os.path.realpath(path))
+        if other := next((taken[each] for each in (place, *place.parents) if each in taken), ""):
+            raise InputError(f"--{flag}={path}: is a file of --{other} too; name another file")
+        taken[place] = flag

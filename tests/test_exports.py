@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,11 +11,12 @@ import jsonschema
 import pytest
 
 from sparse_gpt.circuits import storage
-from sparse_gpt.drawing.graph import build_graph
+from sparse_gpt.drawing.graph import MAX_TOKENS, build_graph
 from sparse_gpt.errors import InputError
 from sparse_gpt.exports import export_circuit
 from sparse_gpt.exports.attribution_graph import AttributionGraph, attribution_graph
-from sparse_gpt.records import Labels, converted, read_circuit
+from sparse_gpt.exports.files import SCRATCH
+from sparse_gpt.records import Labels, Traces, converted, read_circuit
 from sparse_gpt.report import CircuitDrawing, build_report
 from tests import report_workdirs as workdirs
 from tests.inprocess import launch_here
@@ -128,6 +130,39 @@ def test_groups_of_attribution_graphs_hold_nodes_of_the_file(folder: Path) -> No
     for sample in range(len(files.traces.samples)):
         found = attribution_graph(graph, files.circuit, files.traces, files.labels, "run", sample)
         assert set(found["qParams"]["pinnedIds"]) <= {node["node_id"] for node in found["nodes"]}
+
+
+def test_tables_hold_every_entry_of_embedding_and_unembedding(folder: Path, tmp_path: Path) -> None:
+    """A drawing shows tokens of the largest weights alone."""
+    place = folder / "circuits" / TASK
+    circuit, traces = read_circuit(place).circuit, read_circuit(place).traces
+    assert traces is not None
+    reads = next(entry.node for entry in circuit.nodes if entry.node.site == "attn_in")
+    writes = next(entry.node for entry in circuit.nodes if entry.node.site == "mlp_out")
+    many: dict[str, Any] = {
+        name: [{"token_id": i, "token": str(i), "channel": node.channel, "weight": 0.5} for i in range(40)]
+        for name, node in (("embedding", reads), ("unembedding", writes))
+    }
+    workdirs.write_json(place / "traces.json", {**traces.tree(), **many})
+    export_circuit(read_circuit(place), D_HEAD, "run", tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out/edges.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row["source"] for row in rows if row["kind"] == "embedding"} == {f"token:{i}" for i in range(40)}
+    assert {row["target"] for row in rows if row["kind"] == "unembedding"} == {f"answer:{i}" for i in range(40)}
+    assert len(build_graph(circuit, read_circuit(place).traces, D_HEAD, MAX_TOKENS).tokens) == MAX_TOKENS
+
+
+@pytest.mark.parametrize(("difference", "share"), [(-1000.0, 0.0), (1000.0, 1.0), (-2.0, 0.1192029)])
+def test_shares_of_answer_and_foil_however_far_apart(folder: Path, difference: float, share: float) -> None:
+    place = folder / "circuits" / TASK
+    circuit, traces = read_circuit(place).circuit, read_circuit(place).traces
+    assert traces is not None
+    tree = traces.tree()
+    tree["samples"][0]["logit_difference_circuit"] = difference
+    changed = Traces.from_tree(tree)
+    found = attribution_graph(build_graph(circuit, changed, D_HEAD), circuit, changed, None, "run")
+    assert [n["token_prob"] for n in found["nodes"] if n["feature_type"] == "logit"] == pytest.approx(
+        [share, 1 - share]
+    )
 
 
 def test_attribution_graphs_are_as_other_programs_read_them(folder: Path, tmp_path: Path) -> None:
@@ -251,6 +286,34 @@ def test_an_export_that_fails_leaves_nothing(folder: Path, tmp_path: Path, monke
     with pytest.raises(InputError, match=r"circuit\.svg: cannot be written"):
         export_circuit(read_circuit(folder / "circuits" / TASK), D_HEAD, "run", tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("step", ["write", "move"])
+def test_an_export_takes_the_place_of_an_earlier_one_whole_or_not_at_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    place, output = folder / "circuits" / TASK, tmp_path / "out"
+    export_circuit(read_circuit(place), D_HEAD, "run", output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    labels(folder)
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "circuit.svg" and (step == "write" or Path(source).parent.name == "new"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "replace", full)
+        with pytest.raises(InputError, match="no space left"):
+            export_circuit(read_circuit(place), D_HEAD, "run", output)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    (place / "traces.json").unlink()
+    (output / SCRATCH).mkdir()
+    (output / SCRATCH / "nodes.csv").write_text("of a process that was killed")
+    assert len(export_circuit(read_circuit(place), D_HEAD, "run", output)) == 4
+    assert {path.name for path in output.iterdir()} == before.keys() - {"attribution_graph.json"}
+    assert (output / "nodes.csv").read_bytes() != before["nodes.csv"]
 
 
 def test_names_outlive_a_new_search(tmp_path: Path) -> None:

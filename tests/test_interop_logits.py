@@ -107,25 +107,24 @@ def test_scripts_from_a_downloaded_folder_to_logits_and_back(tmp_path: Path, lau
     [
         (("--logits=tokens.npy",), "--logits={}/tokens.npy: is a file of --tokens too; name another file"),
         (("--logits=link/tokens.npy",), "is a file of --tokens too"),
-        (("--logits=a.npz", "--activations_out=./b/../a.npz"), "a.npz: is a file of --logits too"),
-        (("--logits=a.npy", "--activations=all", "--activations_out=tokens.npy"), "is a file of --tokens too"),
-        (("--logits=run/config.json",), "is a file of --workdir too"),
-        (("--logits=run/checkpoints/0/logits.npy",), "is a file of --workdir too"),
-        (("--logits=stored.zip", "--init_from=stored.zip"), "is a file of --init_from too"),
+        (("--tokens=a.npz", "--logits=a.npy", "--activations_out=./b/../a.npz"), "a.npz: is a file of --tokens too"),
+        (("--logits=run/config.json",), "run/config.json: is there already; name a new file, or one that ends in .npy"),
+        (("--logits=run/checkpoints/0/logits.npy",), "is among the files of the workdir {}/run; name another file"),
+        (("--logits=b/logits.npy", "--init_from=b"), "is a file of --init_from too"),
     ],
 )
 def test_logits_are_written_over_nothing_that_is_read(tmp_path: Path, flags: tuple[str, ...], part: str) -> None:
     (tmp_path / "run/checkpoints/0").mkdir(parents=True)
     (tmp_path / "b").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
-    for name in ("tokens.npy", "run/config.json", "stored.zip"):
+    for name in ("tokens.npy", "run/config.json"):
         (tmp_path / name).write_text("kept")
     before = sorted(tmp_path.rglob("*"))
     done = launch_here("logits", "--workdir=run", "--tokens=tokens.npy", *flags, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert part.format(tmp_path) in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    assert all((tmp_path / name).read_text() == "kept" for name in ("tokens.npy", "run/config.json", "stored.zip"))
+    assert all((tmp_path / name).read_text() == "kept" for name in ("tokens.npy", "run/config.json"))
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,17 @@ def test_our_configuration_survives_the_references_format() -> None:
         assert notes == []
 
 
+def test_a_fraction_without_sites_is_exported_as_no_abs_topk() -> None:
+    """With `afrac` set, an absent list of places stands for four of them in the reference."""
+    sparsity = configs.SparsityConfig(activation_fraction=0.25, activation_sites=())
+    fields = openai_config.to_fields(configs.Config(sparsity=sparsity))
+    assert fields["afrac"] is None
+    assert configs.activation_sites(openai_config.from_fields(fields)[0].sparsity) == ()
+    one_site = dataclasses.replace(sparsity, activation_sites=("mlp_in",))
+    fields = openai_config.to_fields(configs.Config(sparsity=one_site))
+    assert (fields["afrac"], fields["afrac_loctypes"]) == (0.25, "mlp_in")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Weights
 
@@ -273,6 +284,21 @@ def test_import_after_export_gives_the_same_bytes(tmp_path: Path, options: dict[
     workdirs.export_openai(tmp_path / "second", tmp_path / "again")
     for name in (openai_config.FILE, openai.WEIGHTS, openai.OWN_CONFIG):
         assert (tmp_path / "exported" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["today's export", "an older export"])
+def test_folders_of_the_machine_that_trained_stay_there(tmp_path: Path, stale: bool) -> None:
+    """Nobody has them where the export goes: what opens the corpus or tokenizer would look for them in vain."""
+    plain, params = ours({})
+    config = configs.replace(plain, {"data.corpus": "/there/corpus", "data.tokenizer": "/there/tokenizer"})
+    workdirs.export_openai(workdir_of(tmp_path / "first", config, params), tmp_path / "exported")
+    own = tmp_path / "exported" / openai.OWN_CONFIG
+    written = json.loads(own.read_text())
+    assert "/there" not in own.read_text()
+    if stale:
+        own.write_text(json.dumps({**written, openai.OWN_KEY: configs.to_dict(config)}))
+    workdirs.import_openai(tmp_path / "exported", tmp_path / "second")
+    assert configs.load(tmp_path / "second") == plain
 
 
 def test_zeros_of_our_own_models_come_back_as_they_were(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sparse_gpt import paths
+from sparse_gpt.errors import InputError
+from sparse_gpt.records import Record
 from tests.inprocess import launch_here
 from tests.test_launch import one_line
 
@@ -96,6 +99,71 @@ def test_places_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyP
         one_line(done, f"--{flag}=", place.split("/")[0])
     assert sorted(os.listdir(folder)) == ["closed", "dangling", "here"]
     assert os.listdir(folder / "closed") == []
+
+
+SUFFIXES = [
+    ("logits", "logits", ".npy"), ("logits", "activations_out", ".npz"), ("train", "params_out", ".npz"),
+    ("store", "output", ".zip"), ("tasks", "export", ".jsonl"), ("reproduce", "page", ".md"),
+]  # fmt: skip
+
+
+def called_for(script: str, folder: Path) -> dict[str, str]:
+    """Flags that the script needs until it looks at what it is to write."""
+    more = {"tasks": {"tokenizer": str(folder)}, "reproduce": {"workdir": str(folder / "new")}}
+    return needed(script, folder) | more.get(script, {})
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts end where their work would begin."""
+    for script in ("logits", "train", "store", "tasks"):
+        monkeypatch.setattr(f"launch.jobs.{script}.main", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr("launch.reproduce.check_page", lambda _: pytest.fail("began"))
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("script", "flag", "suffix"), SUFFIXES)
+def test_a_file_of_another_kind_is_not_written_over(folder: Path, script: str, flag: str, suffix: str) -> None:
+    kept = dict.fromkeys(("here", "manifest.json", f"old{suffix}.txt"), "kept")
+    for name, text in kept.items():
+        (folder / name).write_text(text)
+    for name in kept:
+        flags = called_for(script, folder) | {flag: str(folder / name)}
+        one_line(launch_here(script, *called(script, flags)), f"--{flag}={folder / name}: ", suffix)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == kept
+    assert paths.output_file(flag, str(folder / "of any name"), suffix) == folder / "of any name"
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(("script", "flag", "suffix"), SUFFIXES)
+def test_nothing_is_written_among_the_files_of_a_workdir(folder: Path, script: str, flag: str, suffix: str) -> None:
+    run = folder / "run"
+    (run / "circuits" / "copy").mkdir(parents=True)
+    (folder / "link").symlink_to(run)
+    for name in ("config.json", "manifest.json"):
+        (run / name).write_text("{}")
+    before = sorted(folder.rglob("*"))
+    for place in (f"run/circuits/copy/ablation{suffix}", f"link/circuits/x{suffix}"):
+        flags = called_for(script, folder) | {flag: str(folder / place)}
+        one_line(launch_here(script, *called(script, flags)), f"--{flag}={folder / place}: ", "is among the files of")
+    assert sorted(folder.rglob("*")) == before
+    for place in (f"run/x{suffix}", f"circuits{suffix}"):  # what is no part of it may stand beside
+        assert paths.output_file(flag, str(folder / place), suffix) == folder / place
+    with pytest.raises(InputError, match="is among the files of"):
+        paths.output_file("export", str(run / "metrics.jsonl"), ".jsonl")
+
+
+def test_every_file_of_a_workdir_is_known() -> None:
+    own = {record.FILE.split("/")[0] for record in Record.__subclasses__() if record.FILE}
+    assert own <= {*paths.OWN}
+
+
+@pytest.mark.usefixtures("no_work")
+def test_parameters_are_written_over_nothing_that_the_training_reads(folder: Path) -> None:
+    for flag in ("init_from", "batches"):
+        given = {flag: str(folder / "a.npz"), "params_out": f"{folder}/./a.npz"}
+        done = launch_here("train", *called("train", needed("train", folder) | given))
+        one_line(done, "--params_out=", f"is a file of --{flag} too")
 
 
 def test_a_folder_where_a_file_is_needed(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Models stored in one small file: every bit comes back, and what is wrong with a file is said in one line."""
 
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -10,12 +11,14 @@ import jax
 import numpy as np
 import pytest
 
+import sparse_gpt as sg
 from sparse_gpt import config as configs
 from sparse_gpt import presets, stored, tasks
 from sparse_gpt.circuits import full_task_loss, task_batch
-from sparse_gpt.data import Tokenizer, train_tokenizer
+from sparse_gpt.data import Corpus, Tokenizer, prepare_corpus, train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.experiments import sparse_vs_dense
+from sparse_gpt.interop.workdirs import export_openai
 from sparse_gpt.io import write_json
 from sparse_gpt.model import Params
 from sparse_gpt.parameters import abstract_params, flatten
@@ -120,7 +123,9 @@ def test_a_bigram_table_is_stored_to_a_32nd(tmp_path: Path, original: tuple[Path
     params = sparse_params(config)
     save_params(folder, params, 40)
     write_json(folder / "config.json", configs.to_dict(config))
-    write_json(folder / "manifest.json", {"params_sha256": manifest.params_sha256(params), "step": 40})
+    counts = manifest.nonzeros(params)
+    facts = {"params_sha256": manifest.params_sha256(params), "step": 40, "nonzeros": counts}
+    write_json(folder / "manifest.json", facts)
     write_json(folder / "evaluation.json", {"params_sha256": manifest.params_sha256(params), "tasks": []})
     shutil.copytree(original[0] / "tokenizer", folder / "tokenizer")
     short = tmp_path / "short"
@@ -138,8 +143,56 @@ def test_a_bigram_table_is_stored_to_a_32nd(tmp_path: Path, original: tuple[Path
     reported = json.loads((short / "manifest.json").read_text())
     assert reported["params_sha256"] == manifest.params_sha256(found)
     assert reported["trained_params_sha256"] == manifest.params_sha256(params)
+    assert reported["nonzeros"] == manifest.nonzeros(found) != counts
     assert equal_bits(rounded, found)
     assert not (short / "evaluation.json").exists(), "it would be that of the trained parameters"
+
+
+def test_the_stored_corpus_is_of_the_texts_that_the_model_was_trained_on(
+    original: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the preset's sources, where the run named a prepared corpus; the model has more entries than tokenizer."""
+    folder, (text, corpus) = tmp_path / "trained", (tmp_path / name for name in ("text.txt", "corpus"))
+    shutil.copytree(original[0], folder)
+    text.write_text("".join(f"def f(x):\n    return x + {number}\n\n\n" for number in range(900)))
+    given = {"data.sources": f"text={text}:1", "data.tokens": 0, "data.near_duplicates": False}
+    tokenizer, entries = folder / "tokenizer", Tokenizer.load(folder / "tokenizer").vocab_size
+    made = configs.replace(presets.tiny(), {**given, "data.max_file_bytes": 150_000, "data.tokenizer": str(tokenizer)})
+    held = prepare_corpus(corpus, made.data, entries, progress=False)
+    write_json(folder / "config.json", configs.to_dict(configs.replace(presets.tiny(), {"data.corpus": str(corpus)})))
+    manifest.update(folder, {"corpus_sha256": held.sha256})
+    monkeypatch.setattr("launch.jobs.store.tasks_solved.write", lambda *_: "evaluated")
+    asked = ("store", f"--workdir={folder}", "--tokens=500")
+    done = launch_here(*asked, f"--output={tmp_path / 'one.zip'}")
+    assert done.returncode == 0, done.stderr
+    stored.unpack(str(tmp_path / "one.zip"), tmp_path / "unpacked")
+    small, config = Corpus.open(tmp_path / "unpacked" / "corpus"), configs.load(tmp_path / "unpacked")
+    settings = {**small.manifest["settings"], "tokens": 0, "tokenizer": held.manifest["settings"]["tokenizer"]}
+    assert settings == {**held.manifest["settings"], "reject": settings["reject"]}
+    assert config.data.sources == (f"text={text}:1",)
+    assert (config.data.corpus, config.data.max_file_bytes) == ("", 150_000)
+    export_openai(folder, tmp_path / "exported", safetensors=False)
+    exported = json.loads((tmp_path / "exported" / "config.json").read_text())["sparse_gpt"]["data"]
+    assert exported == {**configs.to_dict(config)["data"], "tokens": presets.tiny().data.tokens}
+    manifest.update(folder, {"corpus_sha256": "ab" * 32})
+    for said in ("not the corpus that the model was trained on", "no corpus there any more"):
+        done = launch_here(*asked, f"--output={tmp_path / 'two.zip'}")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"data.corpus={corpus}" in done.stderr
+        assert said in done.stderr
+        shutil.rmtree(corpus, ignore_errors=True)
+    assert not (tmp_path / "two.zip").exists()
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    original: tuple[Path, Params], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.jobs.store.main", lambda *_: pytest.fail("began"))
+    for output, said in ((file, "must be a new .zip"), (file.with_suffix(".npz"), "must be a new .zip")):
+        done = launch_here("store", f"--workdir={original[0]}", f"--output={output}")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"--output={output}: " in done.stderr
+        assert said in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["stored", "workdir"])
@@ -191,6 +244,29 @@ def test_damage_is_named(original: tuple[Path, Params], file: Path, workdir: Pat
         stored.store(original[0], file, original[0])
 
 
+def test_places_where_a_stored_model_cannot_be_opened(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").write_text("a file")
+    (tmp_path / "closed").mkdir()
+    access = os.access  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    way_out = r"cannot be made \(.+\); give a folder that can be written by workdir=FOLDER"
+    for workdir in ("/proc/foo/bar", tmp_path / "here" / "run", tmp_path / "closed" / "run"):
+        with pytest.raises(InputError, match=f"^workdir={workdir}: {way_out}"):
+            sg.open(file, workdir=workdir)
+    for cache in ("here", "closed"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        (tmp_path / "closed" / "sparse_gpt").mkdir(exist_ok=True)
+        monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
+        with pytest.raises(InputError, match=rf"^{tmp_path / cache}/sparse_gpt/model-[0-9a-f]+: {way_out}"):
+            sg.open(file)
+    with pytest.raises(InputError, match=r"^sg.open\('~nosuchuser/x'\): no such user"):
+        sg.open("~nosuchuser/x")
+    with pytest.raises(InputError, match=r"^workdir=~nosuchuser/x: no such user"):
+        sg.open(file, workdir="~nosuchuser/x")
+
+
 def test_scripts_refuse_a_model_that_is_not_stored(workdir: Path) -> None:
     done = launch_here("report", f"--workdir={workdir}", "--init_from=nosuch")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -205,6 +281,7 @@ def test_the_stored_models_are_here_and_close_quotes(workdir: Path, name: str, d
     stored.unpack(name, workdir)
     run = Workdir(workdir)
     assert run.params_sha256 == stored.fingerprint(name)
+    assert manifest.read(workdir).nonzeros == manifest.nonzeros(run.params)
     config = presets.preset(name)
     assert (run.config.model, run.config.sparsity) == (config.model, config.sparsity)
     kept, size = (sum(f(flatten(run.params)[path]) for path in SPARSE) for f in (np.count_nonzero, np.size))

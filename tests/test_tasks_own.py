@@ -83,7 +83,7 @@ def test_held_out_families_are_the_shifted_variant(tmp_path: Path) -> None:
     fewer = own.load(write(tmp_path / "b.jsonl", jsonl(split_entries()[:-2])))  # seven pairs of the new family
     assert fewer.parts == tuple((split, "main") for split in tasks.SPLITS)
     assert len(fewer.pairs("heldout", 99)) == 17
-    with pytest.raises(TaskError, match="task b: the file has no heldout pairs of the shifted variant"):
+    with pytest.raises(TaskError, match="task b: the file has no heldout pairs of 'shifted'; rows name their"):
         fewer.pairs("heldout", 1, variant="shifted")
     with pytest.raises(TaskError, match="split 'test': unknown"):
         fewer.pairs("test", 1)
@@ -229,6 +229,16 @@ def test_show_and_export(tmp_path: Path, tokenizer: Tokenizer) -> None:
     assert [entry["split"] for entry in written[::2]] == ["train"] * 9 + ["validation"] * 9 + ["heldout"] * 17
     assert {(entry["variant"], entry["family"]) for entry in written} == {("main", "plain"), ("shifted", "new")}
     assert {entry["task"] for entry in written} == {"my-pairs"}
+
+
+def test_samples_are_not_written_over_the_pairs(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    path = Path(write(tmp_path / "pairs.jsonl", GOOD))
+    before, flags = path.read_bytes(), (f"--tokenizer={tmp_path / 'tokenizer'}", f"--task=for_while, {path}")
+    done = launch_here("tasks", *flags, f"--export={tmp_path}/tokenizer/../pairs.jsonl")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is a file of --task too; name another file" in done.stderr
+    assert path.read_bytes() == before
 
 
 def test_launch_refuses_in_one_line(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -170,6 +170,38 @@ def test_a_run_that_has_begun_keeps_its_corpus_wherever_that_is(
     assert trained[2]["corpus_sha256"] == other.sha256
 
 
+def test_the_configuration_follows_a_corpus_that_moves(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path is absolute, and that of the corpus as it was last found; nothing else in an older file changes."""
+
+    class Claimed(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Claimed
+
+    def claimed(folder: str) -> dict[str, Any]:
+        with pytest.raises(Claimed):
+            on_corpus(workdir, folder)
+        found: dict[str, Any] = json.loads((workdir / "config.json").read_text())
+        return found
+
+    monkeypatch.setattr(loop, "Checkpoints", stop)
+    monkeypatch.chdir(tmp_path)
+    corpus = made_corpus(tmp_path / "corpus", 0)
+    config = claimed("corpus")
+    assert config["data"]["corpus"] == str(tmp_path / "corpus")
+    (workdir / "metrics.jsonl").write_text('{"step": 0}\n')
+    del config["sparsity"]["revive_every"], config["bridge"]  # as of an older version
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert claimed("corpus") == config
+    corpus.folder.rename(tmp_path / "moved")
+    assert claimed("moved") == {**config, "data": {**config["data"], "corpus": str(tmp_path / "moved")}}
+    (tmp_path / "moved").rename(workdir / "corpus")
+    assert claimed("") == {**config, "data": {**config["data"], "corpus": ""}}
+
+
 def test_a_corpus_that_was_prepared_for_a_refused_run_goes_again(workdir: Path) -> None:
     workdir.mkdir(parents=True)
     (workdir / "metrics.jsonl").write_text('{"step": 0}\n')

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse_gpt import config as configs
-from sparse_gpt import presets, stored, tasks
+from sparse_gpt import paths, presets, stored, tasks
 from sparse_gpt.api.given import AnyCircuit
 from sparse_gpt.api.interventions import NodeTap
 from sparse_gpt.api.losses import Losses, measure
@@ -46,7 +47,7 @@ def open_model(name: str | Path, workdir: str | Path | None = None) -> "Model":
         workdir: the folder that a stored model becomes a workdir in; default: one in the user's cache.
 
     Raises:
-        InputError: neither is there, or it holds no model.
+        InputError: neither is there, or it holds no model; or the folder of a stored one cannot be written.
 
     Examples:
         >>> import sparse_gpt as sg
@@ -55,14 +56,17 @@ def open_model(name: str | Path, workdir: str | Path | None = None) -> "Model":
         192
     """
     if not isinstance(name, str | os.PathLike):
-        raise InputError(f"open={name!r}: give a folder, or a name from {', '.join(stored.names())}")
+        raise InputError(f"sg.open({name!r}): give a folder, or a name from {', '.join(stored.names())}")
+    for what, given in ((f"sg.open({str(name)!r})", name), (f"workdir={workdir}", workdir)):
+        if given is not None and (found := paths.problem(str(given))):
+            raise InputError(f"{what}: {found}")
     path = Path(name).expanduser()
     if path.is_dir():
         return Model(path)
-    source = stored.find(str(name), "open")
+    source = stored.find(str(name), f"sg.open({str(name)!r})")
     kept = _cache() / f"{source.stem}-{stored.fingerprint(str(name))[:12]}"
     folder = Path(workdir).expanduser() if workdir else kept
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(folder, f"workdir={workdir}" if workdir else str(kept))
     stored.unpack(str(name), folder)
     return Model(folder)
 
@@ -240,8 +244,9 @@ class Model(Workdir):
             'single_double_quote'
         """
         if not isinstance(task, str | Path):
-            raise InputError(f"circuit {task!r:.80}: give the name of a task")
-        return self._with_view(load(self.folder / "circuits" / task, self.params_sha256))
+            raise InputError(f"circuit {task!r:.80}: give the name of a task, or its file of pairs")
+        name = Path(task).stem if Path(task).suffix in tasks.SUFFIXES else task
+        return self._with_view(load(self.folder / "circuits" / name, self.params_sha256, self.config.model))
 
     def export_openai(self, folder: str | Path) -> Path:
         """Writes the model in the reference's checkpoint format, and returns the folder.
@@ -313,6 +318,18 @@ def _input_errors() -> Iterator[None]:
         yield
     except tasks.TaskError as error:
         raise InputError(str(error)) from error
+
+
+def _make_room(folder: Path, named: str) -> None:
+    """Makes what is above the folder of a stored model. InputError if the folder can then still not be made there."""
+    reason = os.strerror(errno.EACCES)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() or os.access(folder.parent, os.W_OK | os.X_OK):
+            return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise InputError(f"{named}: cannot be made ({reason}); give a folder that can be written by workdir=FOLDER")
 
 
 def _cache() -> Path:

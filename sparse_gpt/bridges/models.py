@@ -7,7 +7,7 @@ from sparse_gpt import config as configs
 from sparse_gpt import locks, stored
 from sparse_gpt.bridges.dense import load_dense
 from sparse_gpt.bridges.steering import Models
-from sparse_gpt.bridges.training import BridgeProgram, restore
+from sparse_gpt.bridges.training import exact_program, restore
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
 from sparse_gpt.errors import InputError
@@ -31,10 +31,37 @@ def unpack_initial(config: Config, workdir: Path) -> Path | None:
     name = config.bridge.init_from
     if not name or Path(name).expanduser().is_dir():
         return find_folder(name) if name else None
-    stored.find(name, "--config.bridge.init_from")
+    stored.find(name, f"--config.bridge.init_from={name}")
     place = workdir / "initial"
     distributed.first_does(lambda: stored.unpack(name, place))
     return place
+
+
+def check_initial(config: Config, folder: Path, chosen_fields: Collection[str]) -> None:
+    """InputError unless the model in `folder`, which bridge.init_from names, computes as the configuration says: its
+    parameters, whose shapes may be the same, would be those of another function. What the user has set of its sparsity
+    may differ, for it can be trained to that."""
+    theirs, ours = _deciding(configs.load(folder)), _deciding(config)
+    chosen = {field for field in chosen_fields if field.startswith("sparsity.")}
+    if "sparsity.density" in chosen and not config.sparsity.embedding_density:
+        chosen.add("sparsity.embedding_density")  # which is that of sparsity.density then
+    for field in [field for field in ours if theirs.get(field, ours[field]) != ours[field] and field not in chosen]:
+        own, wanted = configs.as_flag(theirs[field]), configs.as_flag(ours[field])
+        instead = "" if field.startswith("model.") else f", or --config.{field}={wanted} if that is to change"
+        raise InputError(
+            f"--config.bridge.init_from={config.bridge.init_from}: its {field} is {own}, that of this run {wanted}; "
+            f"set --config.{field}={own}{instead}"
+        )
+
+
+def _deciding(config: Config) -> dict[str, object]:
+    """What decides how a model computes, by field; sites only where AbsTopK acts. The context does not."""
+    s = config.sparsity
+    found = {f"model.{name}": value for name, value in vars(config.model).items() if name != "context"}
+    found |= {"sparsity.density": s.density, "sparsity.embedding_density": configs.embedding_density(s)}
+    found |= {"sparsity.activation_fraction": s.activation_fraction}
+    sites = tuple(sorted(configs.activation_sites(s)))
+    return found | ({"sparsity.activation_sites": sites} if sites else {})
 
 
 def start_at_target_density(config: Config, chosen_fields: Collection[str]) -> Config:
@@ -90,7 +117,7 @@ def check_workdir(workdir: Path, dense_sha256: str | None = None) -> None:
 
 
 def load_models(folder: Path, config: Config) -> Models:
-    """The two models of a finished bridged run and the bridges.
+    """The two models of a finished bridged run, which compute in float32, and the bridges.
 
     Raises:
       InputError: the workdir holds no bridged run, or its dense model is not there or has changed.
@@ -102,7 +129,7 @@ def load_models(folder: Path, config: Config) -> Models:
     dense = load_dense(beside if beside.is_dir() else Path(facts.dense or ""), config)
     if dense.params_sha256 != facts.dense_params_sha256:
         raise InputError(f"--workdir={folder}: the dense model in {facts.dense} is not the one it was bridged to")
-    program = BridgeProgram(config, None, dense.config)
+    program = exact_program(config, dense.config)
     _, state = restore(folder, program)
     return Models(
         program.bridged,

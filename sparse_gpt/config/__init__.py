@@ -74,6 +74,7 @@ __all__ = [
     "replace",
     "to_dict",
     "validate",
+    "without_folders",
 ]
 
 FLAG = "--config."  # what messages put before the name of a field that was given as a flag
@@ -101,6 +102,12 @@ def replace(config: Config, overrides: Mapping[str, object], prefix: str = FLAG)
         value = fields.read(known[field], f"{prefix}{name}", value)
         config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{field: value})})
     return config
+
+
+def without_folders(config: Config) -> Config:
+    """The configuration of a model that leaves its machine: its corpus and tokenizer are those in its own folder, not
+    those that `data.corpus` and `data.tokenizer` name there."""
+    return replace(config, {"data.corpus": "", "data.tokenizer": ""})
 
 
 def to_dict(config: Config) -> Tree:

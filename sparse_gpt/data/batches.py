@@ -52,7 +52,7 @@ class Corpus:
         Raises:
             InputError: no corpus there, a shard is missing or damaged, or the tokenizer is not the manifest's.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         manifest = read_manifest(folder)
         tokenizer = Tokenizer.load(folder / "tokenizer")
         if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:

@@ -6,6 +6,7 @@ state is written to ``progress.json`` every now and then; a later start drops wh
 on, and ends with the same bytes. ``manifest.json`` comes last: where it is, the corpus is complete.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from sparse_gpt.data.spec import SourceSpec, parse_sources
 from sparse_gpt.data.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
+
+DECIDE_TEXTS = ("sources", "seed", "validation_fraction", "max_file_bytes", "near_duplicates")  # of data's fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,33 @@ def with_tokenizer_of(workdir: Path, config: Config) -> Config:
         return config
     entries = Tokenizer.load(tokenizer).vocab_size  # an imported model may have room for more
     return configs.replace(config, {"data.tokenizer": str(tokenizer), "model.vocab_size": entries})
+
+
+def corpus_folder(workdir: Path, config: Config) -> Path:
+    """Where the corpus of a workdir's model is: the folder that `data.corpus` names, else the one in the workdir."""
+    return Path(config.data.corpus).expanduser() if config.data.corpus else workdir / "corpus"
+
+
+def as_prepared(folder: Path, config: Config) -> Config:
+    """The configuration with what decided the texts of a prepared corpus, all but their amount: a run that names one
+    may have other sources in its configuration, those of its preset.
+
+    Raises:
+        InputError: there is no corpus in `folder`.
+    """
+    held = read_manifest(folder)["settings"]
+    found = {f"data.{name}": held[name] for name in DECIDE_TEXTS if name in held}
+    if _canonical(parse_sources(config.data.sources)) == held.get("sources"):
+        del found["data.sources"]
+    return configs.replace(config, found)
+
+
+def for_elsewhere(folder: Path, config: Config) -> Config:
+    """The configuration of a model that leaves its machine: `as_prepared` with its corpus in `folder`, if that is
+    still there, and without folders of this machine."""
+    with contextlib.suppress(InputError):
+        config = as_prepared(folder, config)
+    return configs.without_folders(config)
 
 
 def corpus_from_config(
@@ -134,7 +164,7 @@ def _settings(
 ) -> Settings:
     """What the corpus will depend on, in the form that its manifest has it."""
     return Settings(
-        sources=",".join(f"{spec.name}:{spec.weight:.6g}" for spec in specs),
+        sources=_canonical(specs),
         seed=data.seed,
         tokens=data.tokens,
         vocab_size=vocab_size,
@@ -145,6 +175,11 @@ def _settings(
         reject=rule.name if rule else "",
         shard_tokens=work.shard_tokens,
     )
+
+
+def _canonical(specs: Sequence[SourceSpec]) -> str:
+    """Sources and weights as the manifest has them."""
+    return ",".join(f"{spec.name}:{spec.weight:.6g}" for spec in specs)
 
 
 def _check_vocabulary(vocab_size: int, given: Tokenizer | None, folder: str | Path) -> None:

@@ -60,7 +60,8 @@ def write_model(folder: str | Path, config: Config, params: Params) -> None:
 
 
 def _own_config(folder: Path, fields: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> Config | None:
-    """Our configuration from an export of ours, if it says the same as beeg_config.json and the weights."""
+    """Our configuration from an export of ours, if it says the same as beeg_config.json and the weights; without the
+    folders that older exports name."""
     path = folder / OWN_CONFIG
     if not path.is_file():
         return None
@@ -74,7 +75,7 @@ def _own_config(folder: Path, fields: Mapping[str, object], tensors: Mapping[str
         return None
     if not own.model.final_bias and np.any(tensors.get(openai_weights.FINAL_BIAS, False)):
         return None
-    return own
+    return configs.without_folders(own)
 
 
 def _with_densities(config: Config, params: Params) -> Config:

@@ -115,6 +115,7 @@ def from_fields(fields: Mapping[str, object], source: str = FILE) -> tuple[Confi
 def to_fields(config: Config) -> Tree:
     """The reference configuration of one of our models."""
     m, s = config.model, config.sparsity
+    sites = configs.activation_sites(s)
     return {
         "block_size": m.context,
         "vocab_size": m.vocab_size,
@@ -128,8 +129,8 @@ def to_fields(config: Config) -> Tree:
         "rms_norm": m.norm == "rms",
         "residual_activation_type": m.residual_activation,
         "activation_type": m.activation,
-        "afrac": s.activation_fraction or None,
-        "afrac_loctypes": ",".join(configs.activation_sites(s)) or DEFAULTS["afrac_loctypes"],
+        "afrac": s.activation_fraction if sites else None,
+        "afrac_loctypes": ",".join(sites) or DEFAULTS["afrac_loctypes"],
         "debug_nans": False,
         "tied_unembed": m.tied,
         "tokenizer_name": "custom",

@@ -8,6 +8,7 @@ from pathlib import Path
 from sparse_gpt import config as configs
 from sparse_gpt import locks
 from sparse_gpt.config import Config
+from sparse_gpt.data import corpus_folder, for_elsewhere
 from sparse_gpt.data.files import sha256_file
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.errors import InputError
@@ -90,7 +91,8 @@ def export_openai(
             tensors = openai_weights.to_tensors(config.model, params)
             metadata = {"format": "pt", "params_sha256": facts["params_sha256"]}
             huggingface.write_safetensors(folder / "model.safetensors", tensors, metadata)
-        write_json(folder / openai.OWN_CONFIG, huggingface.config_json(config))
+        elsewhere = for_elsewhere(corpus_folder(workdir, config), config)
+        write_json(folder / openai.OWN_CONFIG, huggingface.config_json(elsewhere))
         (folder / "README.md").write_text(huggingface.model_card(output.name, config, facts))
         if (workdir / "tokenizer").is_dir():
             Tokenizer.load(workdir / "tokenizer").save(folder)

@@ -20,7 +20,7 @@ import numpy as np
 
 from sparse_gpt import arrays
 from sparse_gpt import config as configs
-from sparse_gpt.data import Tokenizer
+from sparse_gpt.data import Tokenizer, for_elsewhere
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.workdirs import new_folder
 from sparse_gpt.io import disk_errors, parse_json
@@ -42,16 +42,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*" + SUFFIX))
 
 
-def find(name: str, flag: str = "--init_from") -> Path:
+def find(name: str, asked: str = "") -> Path:
     """The file of a model that comes with this package, or a stored file of one's own.
 
     Raises:
-      InputError: if there is neither; it names the flag.
+      InputError: if there is neither; it begins with what `asked` for it, by default --init_from=NAME.
     """
     path = Path(__file__).parent / (name + SUFFIX) if name in names() else Path(name).expanduser()
     if path.suffix != SUFFIX or not path.is_file():
         known = f"this package has {', '.join(names()) or 'none'}"
-        raise InputError(f"{flag}={name}: no workdir and no {SUFFIX} file of a stored model; {known}")
+        raise InputError(
+            f"{asked or f'--init_from={name}'}: no workdir and no {SUFFIX} file of a stored model; {known}"
+        )
     return path
 
 
@@ -61,14 +63,14 @@ def store(workdir: Path, output: Path, corpus: Path) -> None:
     Args:
       workdir: of a finished training run or an import.
       output: a .zip file; must not exist.
-      corpus: a small prepared corpus, stored instead of the workdir's own.
+      corpus: a small prepared corpus of the same sources, stored instead of the workdir's own.
 
     Raises:
       InputError: if the workdir holds no model, or the output exists or has another suffix.
     """
     if output.exists() or output.suffix != SUFFIX:
         raise InputError(f"--output={output}: must be a new {SUFFIX} file")
-    config = configs.replace(configs.load(workdir), {"data.corpus": "", "data.tokenizer": ""})  # both are inside
+    config = for_elsewhere(corpus, configs.load(workdir))
     params, _ = load_params(workdir, config.model)
     with disk_errors(output), tempfile.TemporaryDirectory(dir=output.absolute().parent) as scratch:
         partial = Path(scratch) / output.name

@@ -10,7 +10,7 @@ from sparse_gpt import stored
 from sparse_gpt.config import Config
 from sparse_gpt.parameters import Leaf, Params
 from sparse_gpt.training.checkpoint import load_params, save_params
-from sparse_gpt.training.manifest import params_sha256, update
+from sparse_gpt.training.manifest import nonzeros, params_sha256, update
 
 STEPS = 32  # of a bigram table per nat
 
@@ -36,7 +36,7 @@ def copy_with_short_bigrams(folder: Path, config: Config, output: Path) -> Param
     shutil.copytree(folder / "tokenizer", output / "tokenizer")
     save_params(output, short, step)
     fingerprints = {"params_sha256": params_sha256(short), "trained_params_sha256": params_sha256(params)}
-    update(output, fingerprints)
+    update(output, {**fingerprints, "nonzeros": nonzeros(short)})  # small entries of the table are zero now
     return short
 
 

@@ -9,7 +9,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.folders import Snapshot
-from sparse_gpt.io import Tree, write_json
+from sparse_gpt.io import Tree, read_json, write_json
 from sparse_gpt.records import Manifest
 from sparse_gpt.training import distributed
 
@@ -24,7 +24,18 @@ def claim_workdir(config: Config, workdir: Path) -> None:
     """Writes config.json into a new workdir; refuses a workdir that holds another configuration."""
     check_workdir(config, workdir)
     if not (workdir / "config.json").is_file():
-        write_json(workdir / "config.json", configs.to_dict(config))
+        found = configs.replace(config, {"data.corpus": _corpus_folder(config)})
+        write_json(workdir / "config.json", configs.to_dict(found))
+
+
+def follow_corpus(config: Config, workdir: Path) -> None:
+    """Where a run goes on with its corpus in another folder than before, config.json names that one from now on; all
+    else in the file, which an older version may have written, stays."""
+    tree, folder = read_json(workdir / "config.json"), _corpus_folder(config)
+    data = tree.setdefault("data", {})
+    if data.get("corpus", "") != folder:
+        data["corpus"] = folder
+        write_json(workdir / "config.json", tree)
 
 
 def check_workdir(config: Config, workdir: Path) -> None:
@@ -76,6 +87,11 @@ def leave_as_found(workdir: Path, before: Snapshot | None = None, parts: Sequenc
     snapshot = before or Snapshot(workdir)
     with snapshot.restore_if_refused(lambda: any(has_begun(workdir / part) for part in ("", *parts))):
         yield
+
+
+def _corpus_folder(config: Config) -> str:
+    """`data.corpus` so that it is right in any working directory."""
+    return str(Path(config.data.corpus).expanduser().absolute()) if config.data.corpus else ""
 
 
 def _flat(tree: Mapping[str, Mapping[str, object]]) -> Tree:

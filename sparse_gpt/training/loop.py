@@ -30,7 +30,7 @@ from sparse_gpt.parameters import Params, abstract_params, flatten
 from sparse_gpt.progress import ProgressBar, compiling
 from sparse_gpt.training import distributed, manifest, revival, schedules, sharding, step
 from sparse_gpt.training.checkpoint import Checkpoints, full_disk
-from sparse_gpt.training.claim import claim_workdir, has_begun, leave_as_found
+from sparse_gpt.training.claim import claim_workdir, follow_corpus, has_begun, leave_as_found
 from sparse_gpt.training.metrics_log import MetricsLog
 from sparse_gpt.training.objective import Advance, LanguageModel, Objective
 from sparse_gpt.training.step import TrainState
@@ -127,6 +127,8 @@ def train(
 def _claim(config: Config, workdir: Path, facts: Mapping[str, object]) -> None:
     """Makes the workdir this run's, and writes what the manifest says of a run that begins."""
     claim_workdir(config, workdir)
+    if "corpus_sha256" in facts:  # not of given batches: they are of no corpus
+        follow_corpus(config, workdir)
     if has_begun(workdir) and (note := manifest.other_machine(workdir)):
         tqdm.write(note)
     seeds = {"train": config.train.seed, "data": config.data.seed}
