@@ -104,7 +104,7 @@ def test_opening_a_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before = sorted(path.stat().st_mtime_ns for path in opened.folder.rglob("*"))
     assert sg.open("laptop").folder == sg.open(opened.folder).folder == opened.folder
     assert sorted(path.stat().st_mtime_ns for path in opened.folder.rglob("*")) == before
-    with pytest.raises(sg.InputError, match=r"open=nowhere: no workdir and no .zip"):
+    with pytest.raises(sg.InputError, match=r"^sg.open\('nowhere'\): no workdir and no .zip"):
         sg.open("nowhere")
 
 
@@ -238,6 +238,8 @@ def foreign(model: sg.Model, **fields: Any) -> sg.Circuit:
 
 
 PAIR = ("x = 'hello", "'", '"')
+ACTIVATION = np.zeros((1, 2, 9), np.float32)
+A_RUN = runs.Run(np.array([[1, 2]]), np.array([2]), ACTIVATION, {("mlp_out", 0): ACTIVATION}, cast(Any, None))
 
 
 @pytest.mark.parametrize(
@@ -288,13 +290,33 @@ PAIR = ("x = 'hello", "'", '"')
         (lambda m: m.run("x", record=None), "record None: give a node site"),
         (lambda m: sg.patch([(0, "mlp_out", 3)], None), "patch from None: give a run"),
         (lambda m: sg.steer([(0, "mlp_out", 3)], None), "steer by None: give a number"),
+        (
+            lambda m: sg.steer([(0, "mlp_out", 3)], [[1.0], [1.0, 2.0]]),
+            r"steer by \[\[1.0\], \[1.0, 2.0\]\]: give a num",
+        ),
+        (lambda m: sg.steer([(0, "mlp_out", 3)], np.array([["a"], ["b"]])), "steer by array.*: give a number"),
+        (
+            lambda m: sg.steer([(0, "mlp_out", 3)], np.ones(7))("mlp_out", 0, jax.numpy.zeros((1, 5, 9))),
+            r"steer by an array \(7,\): mlp_out of layer 0 has \(1, 5, 1\) .prompts, tokens, nodes. to add to; give",
+        ),
+        (lambda m: sg.ablate([(0, "mlp_out", 3)], 0.0), "values 0.0: give site -> .* Model.node_means.. does; without"),
+        (lambda m: sg.ablate([(0, "mlp_out", 3)], np.zeros((3, 9))), "values array.*: give site -> "),
+        (lambda m: sg.ablate([(0, "mlp_out", 3)], {"mlp_out": [[0.0], [0.0, 1.0]]}), r"values of mlp_out: .* give num"),
+        (
+            lambda m: sg.ablate([(0, "mlp_out", 3)], {"mlp_out": [["a"]]}),
+            r"values of mlp_out: \[\['a'\]\]; give numbers",
+        ),
+        (lambda m: A_RUN.probabilities(0.0), "prompt 0.0: the run has 1, counted from 0"),
+        (lambda m: A_RUN.probabilities(None), "prompt None: the run has 1"),
+        (lambda m: A_RUN.most_likely(np.array([0, 0])), r"prompt array\(\[0, 0\]\): the run has 1"),
+        (lambda m: A_RUN[["mlp_out", 0]], r"\['mlp_out', 0\]: not recorded; recorded are \[\('mlp_out', 0\)\]"),
         (lambda m: m.circuit(None), "circuit None: give the name of a task"),
         (lambda m: m.problem(None), "task None: give the name of a task"),
         (lambda m: m.find_circuit(5), "task 5: give the name of a task"),
         (lambda m: m.evaluate([PAIR], "for_while"), "evaluate 'for_while': give a circuit"),
         (lambda m: sg.compare(foreign(m), None), "compare None: give a circuit"),
-        (lambda m: sg.open(5), "open=5: give a folder, or a name from laptop"),
-        (lambda m: sg.open(None), "open=None: give a folder"),
+        (lambda m: sg.open(5), r"sg.open\(5\): give a folder, or a name from laptop"),
+        (lambda m: sg.open(None), r"sg.open\(None\): give a folder"),
     ],
 )
 def test_what_does_not_fit_the_model_gets_one_line(laptop: sg.Model, call: Any, message: str) -> None:
@@ -316,6 +338,19 @@ def test_other_forms_of_the_same_input(laptop: sg.Model, tmp_path: Path) -> None
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     of_path, of_name = laptop.evaluate(tmp_path / "pairs.jsonl"), laptop.evaluate(str(tmp_path / "pairs.jsonl"))
     np.testing.assert_array_equal(of_path.logits, of_name.logits)
+
+
+def test_lists_are_as_good_as_arrays() -> None:
+    x, node = jax.numpy.zeros((1, 2, 3)), [(1, "mlp_out", 2)]
+    values = [[0.0, 1.0, 2.0], [3, 4, 5]]
+    for given in (values, np.array(values), jax.numpy.array(values)):
+        assert sg.ablate(node, {"mlp_out": given})("mlp_out", 1, x)[..., 2].tolist() == [[5.0, 5.0]]
+    for amount in ([[1.0], [2.0]], ((1,), (2,)), np.array([[1.0], [2.0]])):  # another one at every token
+        assert sg.steer(node, amount)("mlp_out", 1, x)[..., 2].tolist() == [[1.0, 2.0]]
+    for one in (3, np.float64(3), jax.numpy.float32(3), [3.0]):
+        assert sg.steer(node, one)("mlp_out", 1, x)[..., 2].tolist() == [[3.0, 3.0]]
+    for prompt in (0, -1, np.int64(0), np.array(0)):
+        assert A_RUN.probabilities(prompt).tolist() == [1 / 9] * 9
 
 
 def found_in(model: sg.Model) -> sg.FoundCircuit:

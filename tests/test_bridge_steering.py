@@ -4,6 +4,8 @@ The decoder is then known (twice the identity), and what is done to a node must 
 """
 
 import functools
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +19,10 @@ from sparse_gpt.bridges.objective import Bridged
 from sparse_gpt.bridges.steering import Models, Place, Steering
 from sparse_gpt.circuits import Node, TaskBatch
 from sparse_gpt.errors import InputError
+from sparse_gpt.io import write_json
 from sparse_gpt.model import abstract_params, build
 from sparse_gpt.model.taps import recorder
+from tests.json_readers import READERS
 from tests.test_bridges import CONTEXT, VOCABULARY, model_config, randomly
 
 WIDTH = 16
@@ -184,3 +188,21 @@ def test_random_images_are_of_other_channels(models: Models) -> None:
     bases = image_ablation.images(models, {0: [np.array([0, 5]), np.array([3, 3])]})[0]
     assert bases.shape == (2, WIDTH, 2)
     assert [np.linalg.matrix_rank(basis) for basis in bases] == [2, 1]
+
+
+@pytest.mark.parametrize("metrics", [{"task_loss": None}, {}])
+def test_importance_is_not_known_without_the_circuits_loss(tmp_path: Path, metrics: dict[str, None]) -> None:
+    reader = next(reader for reader in READERS if reader.name == "importance")
+    reader.make(tmp_path)
+    assert reader.read(tmp_path) == pytest.approx({Node(0, "attn_in", 1): 0.4})
+    tree = json.loads((tmp_path / "circuit.json").read_text())
+    write_json(tmp_path / "circuit.json", {**tree, "metrics": metrics})
+    assert reader.read(tmp_path) == {}
+
+
+def test_importance_is_over_the_circuits_loss_on_the_same_samples(tmp_path: Path) -> None:
+    reader = next(reader for reader in READERS if reader.name == "importance")
+    reader.make(tmp_path)
+    tree = json.loads((tmp_path / "search.json").read_text())
+    write_json(tmp_path / "search.json", {**tree, "importance": {**tree["importance"], "task_loss": 0.45}})
+    assert reader.read(tmp_path) == pytest.approx({Node(0, "attn_in", 1): 0.05})

@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +14,7 @@ import pytest
 
 from sparse_gpt import config as configs
 from sparse_gpt import presets
-from sparse_gpt.bridges import boundaries, mixtures, models, objective
+from sparse_gpt.bridges import boundaries, evaluation, mixtures, models, objective, run
 from sparse_gpt.bridges.boundaries import Groups, Pair, boundary_map
 from sparse_gpt.bridges.bridge import bridge_table, encoder_fraction
 from sparse_gpt.bridges.dense import check_pair
@@ -20,7 +23,11 @@ from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.interop.openai_config import to_fields
 from sparse_gpt.interop.openai_weights import to_tensors
+from sparse_gpt.io import write_json
 from sparse_gpt.model import Params, abstract_params, build, unflatten
+from sparse_gpt.records import Bridge
+from sparse_gpt.records.bridge import BridgedBoundary, Measures
+from sparse_gpt.report.mixture_grids import mixture_grids
 from tests import reference_bridges
 
 VOCABULARY, CONTEXT = 64, 8
@@ -106,9 +113,9 @@ def test_models_of_different_depth_and_sampled_hybrids() -> None:
     groups = boundaries.groups(4, 3)
     assert groups == ((0, 1), (2,), (3,))
     expected = case.expected()
-    run = jax.jit(lambda chosen: case.terms(groups, chosen))
+    run_terms = jax.jit(lambda chosen: case.terms(groups, chosen))
     for chosen in ([0, 2, 3], [1, 2, 3]):
-        found = dataclasses.asdict(run(np.array(chosen, np.int32)))
+        found = dataclasses.asdict(run_terms(np.array(chosen, np.int32)))
         for name, value in found.items():
             wanted = np.array(expected[name])
             wanted = wanted[chosen] if name.startswith(("kl", "loss_")) else wanted
@@ -128,6 +135,27 @@ def test_mixtures_against_whole_passes() -> None:
     np.testing.assert_allclose([entry.loss for entry in found.paths], expected, rtol=2e-4)
     assert abs(found.paths[wanted.index("dddd")].kl) < 1e-6
     assert all(entry.kl > 1e-4 for entry in found.paths if entry.path != "dddd")
+
+
+def test_what_is_not_finite_is_null_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control that overflows does not cost the run its record."""
+    terms = jnp.array([1.0, np.inf, np.nan, 2.0]), jnp.array([0.0, np.nan, np.inf, 1.0])
+    monkeypatch.setattr(mixtures, "mixture_terms", lambda *_: terms)
+    stub: Any = SimpleNamespace(pairs=(Pair(0, 0),))
+    found = mixtures.evaluate(stub, {}, {}, {}, [np.zeros((2, 3), np.int32)])
+    assert [(entry.loss, entry.kl) for entry in found.paths] == [(1.0, 0.0), (None, None), (None, None), (2.0, 1.0)]
+    good: dict[str, list[float]] = {f"val_{name}": [1.5] for name in evaluation.MEASURES}
+    bad = {**good, "val_nmse_encoder": [math.inf], "val_kl_to_dense": [math.nan], "val_loss_to_dense": [-math.inf]}
+    measures = [evaluation._measures(terms, 0) for terms in (good, bad)]
+    assert measures[1] == Measures(nmse_decoder=1.5, kl_to_sparse=1.5, loss_to_sparse=1.5)
+    boundary = BridgedBoundary(dense=0, sparse=0, linear=measures[1], trained=measures[0], untrained=measures[1])
+    record = Bridge(dense_loss=1.0, sparse_loss=1.5, bridges=(boundary,), mixtures=found)
+    record.write(tmp_path / "bridge.json")
+    assert Bridge.read(tmp_path / "bridge.json") == record
+    told = evaluation.describe(record)
+    assert "within 0.500 nats of the dense model (untrained bridges: inf; " in told
+    assert "4 mixtures, the furthest (ds) within inf" in told
+    assert mixture_grids(record)[0].above[0] == [None, None, 1.0]
 
 
 def test_of_many_pieces_paths_with_at_most_two_switches() -> None:
@@ -229,6 +257,70 @@ def test_a_sparse_model_does_not_anneal_unless_the_user_says_when(
     config = configs.replace(presets.preset("bridge_laptop"), {"sparsity.anneal_stop": 0.5} | chosen)
     found = configs.validate(models.start_at_target_density(config, chosen))
     assert (found.sparsity.anneal_start, found.sparsity.anneal_stop) == wanted
+
+
+class ReadError(Exception):
+    """In the place of reading the initial model's parameters."""
+
+
+INITIAL = {"sparsity.activation_fraction": 0.25, "model.d_mlp": 64}
+
+
+@pytest.mark.parametrize(
+    ("changed", "chosen", "says"),
+    [
+        ({}, (), ""),
+        ({"model.context": 4, "sparsity.anneal_stop": 0.3, "train.steps": 7}, (), ""),
+        ({"sparsity.embedding_density": 0.5}, (), ""),
+        ({"sparsity.density": 0.25}, (), r"its sparsity\.density is 0\.5, that of this run 0\.25; .*density=0\.5, or "),
+        ({"sparsity.density": 0.25}, ("sparsity.density",), ""),
+        ({"sparsity.embedding_density": 0.4}, (), r"its sparsity\.embedding_density is 0\.5, that of this run 0\.4"),
+        (
+            {"sparsity.activation_fraction": 0.5},
+            (),
+            r"its sparsity\.activation_fraction is 0\.25, that of this run 0\.5",
+        ),
+        ({"sparsity.activation_fraction": 0.0}, ("sparsity.activation_fraction",), ""),
+        (
+            {"sparsity.activation_sites": "mlp_neuron"},
+            (),
+            r"activation_sites is attn_in,.*, that of this run mlp_neuron",
+        ),
+        (
+            {"model.activation": "relu"},
+            ("model.activation",),
+            r"its model\.activation is gelu, that of this run relu; set ",
+        ),
+        (
+            {"model.residual_activation": "relu"},
+            (),
+            r"its model\.residual_activation is identity, that of this run relu",
+        ),
+        (
+            {"model.n_head": 4, "model.d_head": 4},
+            (),
+            r"its model\.n_head is 2, that of this run 4; set --config\.model\.",
+        ),
+    ],
+    ids=str,
+)
+def test_the_sparse_model_computes_as_the_one_that_it_starts_from(
+    changed: dict[str, Any], chosen: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters of these shapes are those of another function elsewhere; what the user has set of sparsity stays."""
+
+    def read(*_: object) -> None:
+        raise ReadError
+
+    monkeypatch.setattr(run, "load_params", read)
+    write_json(tmp_path / "config.json", configs.to_dict(model_config(2, 32, **INITIAL)))
+    config = model_config(2, 32, **{**INITIAL, "bridge.init_from": str(tmp_path), **changed})
+    with (
+        pytest.raises(InputError, match=rf"^--config\.bridge\.init_from=.*: .*{says}")
+        if says
+        else pytest.raises(ReadError)
+    ):
+        run.train_bridges(config, tmp_path / "run", chosen_fields=chosen)
 
 
 @pytest.mark.parametrize("field", ["bridge.encoder_fraction", "sparsity.activation_fraction"])

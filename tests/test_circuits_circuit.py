@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,61 @@ def test_files_that_are_no_circuit_are_refused(tmp_path: Path, text: str | None)
     if text is not None:
         (tmp_path / "circuit.json").write_text(text)
     with pytest.raises(InputError, match=str(tmp_path)):
+        circuits.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("node", "where"), [(Node(0, "mlp_out", 5000), "0.mlp_out.5000"), (Node(9, "attn_in", 1), "9.attn_in.1")]
+)
+def test_a_node_outside_of_the_values_is_refused(tmp_path: Path, node: Node, where: str) -> None:
+    """Each part of it is compared, not the pair."""
+    config = circuits_model.config()
+    circuit = _circuit(config, circuits_model.params(config), seed=2)
+    dataclasses.replace(circuit, nodes=(*circuit.nodes, node)).save(tmp_path)
+    with pytest.raises(InputError, match=rf"circuit\.json: node {where} is outside of the values"):
+        circuits.load(tmp_path)
+
+
+def _misfits(circuit: Circuit) -> dict[str, Circuit]:
+    """Circuits with one part that does not fit the model, by what is said of it."""
+    a, b, c = Node(0, "attn_in", 1), Node(0, "mlp_out", 2), Node(1, "attn_q", 3)
+    nodes = tuple(dict.fromkeys((*circuit.nodes, a, b, c)))
+
+    def joining(*ends: Node) -> Circuit:
+        return dataclasses.replace(circuit, nodes=nodes, edges=(Edge(*ends, 0.5),))
+
+    inner = dataclasses.replace(circuit, shift=((5000, 0.5),))
+    return {
+        "no weight of the model joins 0.attn_in.1 and 0.mlp_out.2": joining(a, b),
+        "no weight of the model joins 0.attn_in.1 and 1.attn_q.3": joining(a, c),
+        "the model has no token 5000": dataclasses.replace(circuit, minimal=inner),
+        "its values of mlp_out are (3, 16), the model's (2, 16)": dataclasses.replace(
+            circuit, values={**circuit.values, "mlp_out": np.zeros((3, 16), np.float32)}
+        ),
+    }
+
+
+def test_a_file_of_these_weights_must_fit_the_model(tmp_path: Path) -> None:
+    config = circuits_model.config()
+    circuit = _circuit(config, circuits_model.params(config), seed=2)
+    for number, (says, wrong) in enumerate(_misfits(circuit).items()):
+        place = tmp_path / str(number)
+        wrong.save(place)
+        with pytest.raises(InputError, match=f"does not fit this model: {re.escape(says)}"):
+            wrong.require_fit(config.model)
+        with pytest.raises(InputError, match=rf"circuit\.json: {re.escape(says)}; delete it or make it again"):
+            circuits.load(place, circuit.params_sha256, config.model)
+
+
+def test_edges_of_the_minimal_circuit_join_its_own_nodes(tmp_path: Path) -> None:
+    config = circuits_model.config()
+    circuit = _circuit(config, circuits_model.params(config), seed=2)
+    edge = circuit.edges[0]
+    dataclasses.replace(circuit, minimal=dataclasses.replace(circuit, edges=(edge,))).save(tmp_path)
+    tree = json.loads((tmp_path / "circuit.json").read_text())
+    tree["minimal"]["nodes"] = [entry for entry in tree["minimal"]["nodes"] if entry != edge.target._asdict()]
+    (tmp_path / "circuit.json").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=f"'to' is {edge.target.key}, which is not among the nodes of the minimal"):
         circuits.load(tmp_path)
 
 

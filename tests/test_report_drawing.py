@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparse_gpt.drawing import placement
-from sparse_gpt.drawing.graph import Graph, build_graph
+from sparse_gpt.drawing.graph import MAX_TOKENS, Graph, build_graph
 from sparse_gpt.drawing.labels import CHARACTER, LINE, curves, place_labels
 from sparse_gpt.drawing.layout import LEGIBLE, NODE_HEIGHT, Layout, lay_out
 from sparse_gpt.drawing.text import number
@@ -23,7 +23,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def graph_of(circuit: dict[str, Any], traces: dict[str, Any] | None = None, d_head: int = 0) -> Graph:
-    return build_graph(Circuit.from_tree(circuit), None if traces is None else Traces.from_tree(traces), d_head)
+    record = None if traces is None else Traces.from_tree(traces)
+    return build_graph(Circuit.from_tree(circuit), record, d_head, MAX_TOKENS)
 
 
 def _subcircuit(seed: int, nodes: int) -> tuple[dict[str, Any], dict[str, Any]]:

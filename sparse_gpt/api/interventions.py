@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparse_gpt.api.given import AnyCircuit, circuit_or, require_circuit
 from sparse_gpt.api.runs import Run
@@ -50,12 +51,15 @@ class NodeTap:
                 raise InputError(f"node {tuple(node)}: layers of {node.site} in this model are {layers}")
 
 
-def ablate(nodes: "Nodes | AnyCircuit", values: Mapping[str, np.ndarray] | None = None) -> Tap:
+def ablate(nodes: "Nodes | AnyCircuit", values: Mapping[str, ArrayLike] | None = None) -> Tap:
     """A tap that replaces nodes by constants at every token.
 
     Args:
         nodes: (layer, site, channel) or "layer.site.channel" each; or a circuit, for its nodes and its ablation values.
         values: site -> (n_layer, width), such as `Model.node_means()`; default: the circuit's, else zeros.
+
+    Raises:
+        InputError: what is no node, or values that are not numbers by site; in a run, values of another shape.
 
     Examples:
         >>> whole = model.run("x = 'hello")
@@ -66,15 +70,21 @@ def ablate(nodes: "Nodes | AnyCircuit", values: Mapping[str, np.ndarray] | None 
     nodes = circuit_or(nodes)
     if isinstance(nodes, Circuit) and values is None:
         values = nodes.values
+    if not isinstance(values, Mapping | None):
+        raise InputError(
+            f"values {_shown(values)}: give site -> (layers, width), as Model.node_means() does; without values nodes "
+            "are 0"
+        )
+    known = {site: _numbers(value, f"values of {site}:", "; give numbers") for site, value in (values or {}).items()}
 
     def constant(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
         if values is None:
             return 0.0
-        shape = np.shape(values[site]) if site in values else ()
+        shape = np.shape(known[site]) if site in known else ()
         if len(shape) != 2 or layer >= shape[0] or shape[1] != x.shape[-1]:
             found = f"are {shape}" if shape else "are missing"
             raise InputError(f"values of {site} {found}; give (layers, {x.shape[-1]}), as Model.node_means() does")
-        return jnp.asarray(values[site][layer][channels], x.dtype)
+        return jnp.asarray(known[site][layer][channels], x.dtype)
 
     return _at(nodes, constant)
 
@@ -131,8 +141,16 @@ def patch(nodes: "Nodes | AnyCircuit", source: Run) -> Tap:
     return _at(nodes, other)
 
 
-def steer(nodes: "Nodes | AnyCircuit", amount: float) -> Tap:
+def steer(nodes: "Nodes | AnyCircuit", amount: ArrayLike) -> Tap:
     """A tap that adds `amount` to nodes at every token.
+
+    Args:
+        nodes: (layer, site, channel) or "layer.site.channel" each, or a circuit.
+        amount: a number; or an array that can be added to the (prompts, tokens, nodes) of every layer's site, such as
+            one of (tokens, 1).
+
+    Raises:
+        InputError: what is no node, or no number; in a run, an array that does not fit.
 
     Examples:
         >>> plain = model.run("x = 'hello", record=["mlp_out"])
@@ -140,9 +158,36 @@ def steer(nodes: "Nodes | AnyCircuit", amount: float) -> Tap:
         >>> float((steered["mlp_out", 2] - plain["mlp_out", 2])[0, 0, 3])
         2.5
     """
-    if not isinstance(amount, int | float | np.number | np.ndarray | jax.Array):
-        raise InputError(f"steer by {amount!r:.80}: give a number")
-    return _at(nodes, lambda site, layer, channels, x: x[..., channels] + amount)
+    added = _numbers(amount, "steer by", ": give a number")
+
+    def moved(site: str, layer: int, channels: np.ndarray, x: jax.Array) -> Leaf:
+        place, shape = (*x.shape[:-1], len(channels)), np.shape(added)
+        if len(shape) > len(place) or any(a not in (1, b) for a, b in zip(shape[::-1], place[::-1], strict=False)):
+            raise InputError(
+                f"steer by an array {shape}: {site} of layer {layer} has {place} (prompts, tokens, nodes) to add to; "
+                "give one number, or an array that fits"
+            )
+        return x[..., channels] + jnp.broadcast_to(jnp.asarray(added, x.dtype), place)
+
+    return _at(nodes, moved)
+
+
+def _numbers(given: ArrayLike, what: str, ask: str) -> np.ndarray | jax.Array:
+    """An array of what was given: an array, a number, or lists of numbers. InputError, WHAT GIVEN ASK, for others."""
+    if isinstance(given, jax.Array):  # which may be traced
+        return given
+    try:
+        found = np.asarray(given)
+    except ValueError:  # lists of different lengths
+        found = np.array(None)
+    if found.dtype.kind not in "biuf":
+        raise InputError(f"{what} {_shown(given)}{ask}")
+    return found
+
+
+def _shown(given: object) -> str:
+    """On one line, shortened."""
+    return f"{' '.join(repr(given).split()):.80}"
 
 
 def _at(nodes: "Nodes | AnyCircuit", value: Callable[[str, int, np.ndarray, jax.Array], Leaf]) -> NodeTap:

@@ -1,7 +1,7 @@
 """One run of a model on prompts: tokens, logits and recorded activations."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -37,16 +37,20 @@ class Run:
     tokenizer: Tokenizer = dataclasses.field(repr=False)
 
     def __getitem__(self, place: tuple[str, int]) -> np.ndarray:
-        if place not in self.activations:
+        if not isinstance(place, Hashable) or place not in self.activations:
             raise InputError(f"{place}: not recorded; recorded are {sorted(self.activations)}")
         return self.activations[place]
 
     def probabilities(self, prompt: int = 0) -> np.ndarray:
         """(V,) of the token that follows a prompt."""
         count = len(self.lengths)
-        if prompt not in range(-count, count):
-            raise InputError(f"prompt {prompt!r}: the run has {count}, counted from 0; how many tokens is `count`")
-        logits = self.logits[prompt, self.lengths[prompt] - 1].astype(np.float64)
+        try:
+            number = range(count)[prompt]
+        except (IndexError, TypeError):
+            raise InputError(
+                f"prompt {prompt!r:.80}: the run has {count}, counted from 0; how many tokens is `count`"
+            ) from None
+        logits = self.logits[number, self.lengths[number] - 1].astype(np.float64)
         shares = np.exp(logits - logits.max())
         return shares / shares.sum()
 

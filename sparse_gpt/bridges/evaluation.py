@@ -1,9 +1,11 @@
 """bridge.json: how well the bridges of a finished run join the two models, beside two controls.
 
-Untrained bridges are bridges as they were initialized; linear ones are the best linear maps, fitted after the fact, to
-a sparse model that was trained without bridges. What the file holds: records/bridge.py, docs/formats/bridge.md.
+Untrained bridges are random ones, as a run without bridge.init_from begins with; linear ones are the best linear maps,
+fitted after the fact, to a sparse model that was trained without bridges. What the file holds: records/bridge.py,
+docs/formats/bridge.md.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import numpy as np
 from sparse_gpt.bridges import least_squares, mixtures
 from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.least_squares import Independent
-from sparse_gpt.bridges.training import PER_GROUP, BridgeProgram
+from sparse_gpt.bridges.training import PER_GROUP, exact_program
 from sparse_gpt.config import Config
 from sparse_gpt.records import Bridge
+from sparse_gpt.records.base import finite
 from sparse_gpt.records.bridge import BridgedBoundary, Measures
 from sparse_gpt.training.manifest import params_sha256
 from sparse_gpt.training.step import TrainState
@@ -30,7 +33,7 @@ def write(
     validation: list[np.ndarray],
     control: tuple[Independent, Iterable[np.ndarray]] | None = None,
 ) -> Bridge:
-    """Evaluates a checkpoint of a bridged run on one device, writes bridge.json, and returns it.
+    """Evaluates a checkpoint of a bridged run on one device and in float32, writes bridge.json, and returns it.
 
     Args:
       workdir, config, dense: of the run.
@@ -39,12 +42,12 @@ def write(
       control: for the second control, a sparse model trained without bridges, and batches of the same kind, from the
         training split, that its linear maps are fitted on.
     """
-    program = BridgeProgram(config, None, dense.config)
+    program = exact_program(config, dense.config)
     step, state = restored
     held = program.place(dense.params)
     evaluate = program.evaluation(held)
-    untouched = state.replace(optimizer=state.optimizer._replace(bridges=program.init_bridges()))  # type: ignore[attr-defined]
-    trained, untrained, linear = evaluate(state, validation), evaluate(untouched, validation), None
+    random = state.replace(optimizer=state.optimizer._replace(bridges=program.init_bridges()))  # type: ignore[attr-defined]
+    trained, untrained, linear = evaluate(state, validation), evaluate(random, validation), None
     independent, fitting = control or (None, ())
     if independent is not None:
         linear = least_squares.measure(config, dense, independent, fitting, validation)
@@ -56,7 +59,7 @@ def write(
         tokens=sum(batch[:, 1:].size for batch in validation),
         dense_loss=trained["val_dense_loss"],
         sparse_loss=trained["val_loss"],
-        independent_loss=linear["val_loss"] if linear else None,
+        independent_loss=finite(linear["val_loss"]) if linear else None,
         bridges=tuple(
             BridgedBoundary(
                 dense=pair.dense,
@@ -75,7 +78,7 @@ def write(
 
 def _measures(terms: Mapping[str, list[float]], i: int) -> Measures:
     """Those of bridge number i."""
-    return Measures(**{name: terms[f"val_{name}"][i] for name in MEASURES})
+    return Measures(**{name: finite(terms[f"val_{name}"][i]) for name in MEASURES})
 
 
 def describe(result: Bridge) -> str:
@@ -83,7 +86,7 @@ def describe(result: Bridge) -> str:
     dense, paths = result.dense_loss, result.mixtures.paths
 
     def worst(bridges: Iterable[Measures]) -> float:
-        return max(loss for each in bridges for loss in (each.loss_to_sparse, each.loss_to_dense) if loss is not None)
+        return max(_largest(loss) for each in bridges for loss in (each.loss_to_sparse, each.loss_to_dense))
 
     trained = worst(each.trained for each in result.bridges) - dense
     untrained = worst(each.untrained for each in result.bridges) - dense
@@ -91,9 +94,15 @@ def describe(result: Bridge) -> str:
     if result.independent_params_sha256:
         linear = worst(each.linear for each in result.bridges if each.linear) - dense
         fitted = f"linear maps to an independent model: {linear:.3f}"
-    furthest = max(paths, key=lambda entry: entry.loss)
+    furthest = max(paths, key=lambda entry: _largest(entry.loss))
+    above = _largest(furthest.loss) - dense
     return (
         f"validation loss {dense:.3f} dense, {result.sparse_loss:.3f} sparse; every single-switch hybrid within "
         f"{trained:.3f} nats of the dense model (untrained bridges: {untrained:.3f}; {fitted})\n"
-        f"{len(paths)} mixtures, the furthest ({furthest.path}) within {furthest.loss - dense:.3f}; bridge.json"
+        f"{len(paths)} mixtures, the furthest ({furthest.path}) within {above:.3f}; bridge.json"
     )
+
+
+def _largest(loss: float | None) -> float:
+    """A loss that is not known was not finite: it is worse than all."""
+    return math.inf if loss is None else loss

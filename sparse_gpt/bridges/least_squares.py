@@ -15,7 +15,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.bridges.dense import DenseModel
 from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged
-from sparse_gpt.bridges.training import BridgeProgram, BridgeState
+from sparse_gpt.bridges.training import BridgeState, exact_program
 from sparse_gpt.config import Config
 from sparse_gpt.errors import InputError
 from sparse_gpt.io import Tree
@@ -106,7 +106,7 @@ def _least_squares(moment: np.ndarray, read: np.ndarray, write: np.ndarray, bias
 
 def starting(config: Config, dense: DenseModel, params: Params, fitting: Iterable[np.ndarray]) -> Params:
     """Bridges for a sparse model that is trained already: maps without bias, fitted on batches (rows, context + 1)."""
-    program = BridgeProgram(config, None, dense.config)
+    program = exact_program(config, dense.config)
     tokens = (batch[:, :-1] for batch in fitting)
     return fit(program.bridged, program.place(dense.params), params, tokens, bias=False)
 
@@ -136,7 +136,7 @@ def measure(
         sparsity=independent.config.sparsity,
         bridge=dataclasses.replace(config.bridge, encoder_fraction=1.0),
     )
-    program = BridgeProgram(apart, None, dense.config)
+    program = exact_program(apart, dense.config)
     held = program.place(dense.params)
     maps = fit(program.bridged, held, independent.params, (batch[:, :-1] for batch in fitting))
     return program.evaluation(held)(TrainState(independent.params, BridgeState(maps, None)), validation)

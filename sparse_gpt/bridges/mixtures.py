@@ -20,6 +20,7 @@ from sparse_gpt.bridges.hybrids import plain_pass
 from sparse_gpt.bridges.objective import Bridged, divergences
 from sparse_gpt.model.transformer import apply
 from sparse_gpt.parameters import Params
+from sparse_gpt.records.base import finite
 from sparse_gpt.records.bridge import MixturePath, Mixtures
 from sparse_gpt.training.step import cross_entropy
 
@@ -116,7 +117,7 @@ def evaluate(
     return Mixtures(
         complete=len(wanted) == 2 ** (len(bridged.pairs) + 1),
         paths=tuple(
-            MixturePath(path=path, loss=float(loss), kl=float(kl))
+            MixturePath(path=path, loss=finite(float(loss)), kl=finite(float(kl)))
             for path, loss, kl in zip(wanted, losses, diverging, strict=True)
         ),
     )

@@ -46,6 +46,8 @@ def train_bridges(
       InputError: the models do not fit together, or the workdir holds another run.
     """
     initial = models.unpack_initial(config, workdir)
+    if initial:
+        models.check_initial(config, initial, chosen_fields)
     params = load_params(initial, config.model)[0] if initial else None
     apart = models.find_folder(independent) if independent else initial
     control = least_squares.load_independent(apart, config) if apart else None

@@ -218,6 +218,13 @@ class BridgeProgram:
         return over_batches
 
 
+def exact_program(config: Config, dense: Config) -> BridgeProgram:
+    """The program on one device and in float32, whatever it is trained in: as everything is computed that is said of
+    trained models, see model.build_exact."""
+    train = dataclasses.replace(config.train, dtype="float32", remat=False)
+    return BridgeProgram(dataclasses.replace(config, train=train), None, dense)
+
+
 class BridgeObjective:
     """An Objective: the bridged run of a dense model.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from sparse_gpt import records
 from sparse_gpt.arrays import read_npz
-from sparse_gpt.circuits.nodes import GateArrays, empty
+from sparse_gpt.circuits.nodes import SOURCES, GateArrays, empty
 from sparse_gpt.config import NODE_SITES, ModelConfig
 from sparse_gpt.drawing.notebook import circuit_html
 from sparse_gpt.drawing.svg import draw_circuit
@@ -83,7 +83,16 @@ class Circuit:
         return gates_of(self.nodes, model)
 
     def require_fit(self, model: ModelConfig) -> None:
-        """InputError if nodes, values or calibration are not of a model of these sizes. Other weights may have them."""
+        """InputError if nodes, edges, values or calibration are not of a model of these sizes. Other weights may have
+        them."""
+        if wrong := self.misfit(model):
+            raise InputError(
+                f"circuit {self.task} of weights {self.params_sha256[:12]} does not fit this model: {wrong}; "
+                "use the model it was found in, or find_circuit on this one"
+            )
+
+    def misfit(self, model: ModelConfig) -> str:
+        """What of it, or of the minimal circuit inside it, a model of these sizes does not have; "" if it has all."""
         shapes = {site: value.shape for site, value in empty(model).items()}
         found = {site: np.shape(value) for site, value in self.values.items()}
         wrong = [
@@ -95,12 +104,15 @@ class Circuit:
             layers, width = shapes.get(node.site, (0, 0))
             if not (0 <= node.layer < layers and 0 <= node.channel < width):
                 wrong.append(f"the model has no node {node.key}")
+        wrong += [
+            f"no weight of the model joins {edge.source.key} and {edge.target.key}"
+            for edge in self.edges
+            if SOURCES.get(edge.target.site, ("",))[0] != edge.source.site or edge.source.layer != edge.target.layer
+        ]
         wrong += [f"the model has no token {token}" for token, _ in self.shift if not 0 <= token < model.vocab_size]
-        if wrong:
-            raise InputError(
-                f"circuit {self.task} of weights {self.params_sha256[:12]} does not fit this model: {wrong[0]}; "
-                "use the model it was found in, or find_circuit on this one"
-            )
+        if self.minimal is not None:
+            wrong.append(self.minimal.misfit(model))
+        return next(filter(None, wrong), "")
 
     def record(self) -> records.Circuit:
         """What circuit.json holds."""
@@ -179,23 +191,34 @@ class Circuit:
         self.record().write(folder / "circuit.json")
 
 
-def load(folder: Path, params_sha256: str | None = None) -> Circuit:
+def load(folder: Path, params_sha256: str | None = None, model: ModelConfig | None = None) -> Circuit:
     """Reads circuit.json and ablation.npz. InputError if they are missing, broken, or (when the fingerprint of the
-    weights is given) belong to other weights."""
+    weights is given) belong to other weights, or (when the model's sizes are given) have what the model has not."""
     path = folder / "circuit.json"
     if not os.path.lexists(path):
-        raise InputError(f"{path}: not found; python -m launch.prune writes it")
+        raise InputError(f"{path}: not found; {_instead(folder)}")
     stored = read_npz(folder / "ablation.npz", names=NODE_SITES)
     record = records.Circuit.read(path)
     circuit = from_record(record, {site: stored[site] for site in NODE_SITES})
     for node in circuit.nodes:
-        if np.ndim(stored[node.site]) != 2 or (node.layer, node.channel) >= stored[node.site].shape:
+        shape = np.shape(stored[node.site])
+        if len(shape) != 2 or node.layer >= shape[0] or node.channel >= shape[1]:
             raise InputError(f"{path}: node {node.key} is outside of the values in ablation.npz")
     if params_sha256 is not None and circuit.params_sha256 != params_sha256:
         raise InputError(
             f"{path}: belongs to weights {circuit.params_sha256[:12]}, these are {params_sha256[:12]}; prune this model"
         )
+    if model is not None and (wrong := circuit.misfit(model)):
+        raise InputError(f"{path}: {wrong}; {record.REMEDY}")
     return circuit
+
+
+def _instead(folder: Path) -> str:
+    """What to do where a folder has no circuit."""
+    there = sorted(path.parent.name for path in folder.parent.glob("*/circuit.json"))
+    of_workdir = f" --workdir={folder.parent.parent}" if folder.parent.name == "circuits" else ""
+    makes = f"python -m launch.prune{of_workdir} --task={folder.name} writes it"
+    return f"{makes}; there are: {', '.join(there)}" if there else makes
 
 
 def from_record(record: records.Circuit, values: GateArrays) -> Circuit:

@@ -11,20 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Edge
-from sparse_gpt.circuits.nodes import GateArrays, empty, from_vector, tied_nodes, to_vector
+from sparse_gpt.circuits.nodes import SOURCES, GateArrays, empty, from_vector, tied_nodes, to_vector
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.parameters import Params
 from sparse_gpt.records import Node
-
-# Which weight matrix leads to a site: site it reads, path of the kernel in its block.
-SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
-    "attn_q": ("attn_in", ("attn", "c_attn")),
-    "attn_k": ("attn_in", ("attn", "c_attn")),
-    "attn_v": ("attn_in", ("attn", "c_attn")),
-    "attn_out": ("attn_v", ("attn", "c_proj")),
-    "mlp_neuron": ("mlp_in", ("mlp", "c_fc")),
-    "mlp_out": ("mlp_neuron", ("mlp", "c_proj")),
-}
 
 
 @dataclasses.dataclass(frozen=True)

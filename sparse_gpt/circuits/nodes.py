@@ -18,6 +18,16 @@ from sparse_gpt.parameters import Leaf, PyTree
 Gates = Mapping[str, Leaf]  # site -> array (n_layer, width), on a device or the host
 GateArrays = dict[str, np.ndarray]  # the same on the host
 
+# Which weight matrix leads to a site: site it reads, path of the kernel in its block.
+SOURCES: dict[str, tuple[str, tuple[str, str]]] = {
+    "attn_q": ("attn_in", ("attn", "c_attn")),
+    "attn_k": ("attn_in", ("attn", "c_attn")),
+    "attn_v": ("attn_in", ("attn", "c_attn")),
+    "attn_out": ("attn_v", ("attn", "c_proj")),
+    "mlp_neuron": ("mlp_in", ("mlp", "c_fc")),
+    "mlp_out": ("mlp_neuron", ("mlp", "c_proj")),
+}
+
 LIMIT = 1.0  # tau stays within [-LIMIT, LIMIT]
 CONCRETE_BETA, STRETCH = 2 / 3, (-0.1, 1.1)  # of hard concrete gates: temperature, and what the sigmoid is stretched to
 

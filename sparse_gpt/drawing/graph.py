@@ -14,7 +14,7 @@ from sparse_gpt.records.traces import VocabularyEntry
 
 HEAD_PARTS = ("attn_q", "attn_k", "attn_v")
 DEPTH = {"attn_in": 0, "attn_q": 1, "attn_k": 1, "attn_v": 1, "attn_out": 2, "mlp_in": 3, "mlp_neuron": 4, "mlp_out": 5}
-MAX_TOKENS = 12  # drawn at either side; the others stay in the table
+MAX_TOKENS = 12  # that a drawing shows at either side; tables have all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ResidualChannel:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """What is drawn. `tokens` and `answers` map terminal keys to token texts; `omitted` counts entries left out; `core`
-    has the keys of nodes in the minimal circuit, where there is one inside."""
+    """What is drawn, or written in tables. `tokens` and `answers` map terminal keys to token texts; `omitted` counts
+    entries left out; `core` has the keys of nodes in the minimal circuit, where there is one inside."""
 
     nodes: tuple[Node, ...]
     edges: tuple[DrawnEdge, ...]
@@ -59,11 +59,13 @@ class Graph:
         return node.channel // self.d_head if self.d_head and node.site in HEAD_PARTS else -1
 
 
-def build_graph(circuit: Circuit, traces: Traces | None = None, d_head: int = 0) -> Graph:
+def build_graph(
+    circuit: Circuit, traces: Traces | None = None, d_head: int = 0, most_tokens: int | None = None
+) -> Graph:
     """Graph of a circuit and, if given, the embedding and unembedding entries of its traces.
 
     `d_head` groups q, k and v nodes into heads; by default it is taken from the traces, and without it they stand
-    alone.
+    alone. `most_tokens` is how many tokens have their entries, at either side; None: all of them.
     """
     known, traces = traces is not None, traces or Traces(samples=())
     nodes = sorted({entry.node for entry in circuit.nodes}, key=_order)
@@ -75,10 +77,10 @@ def build_graph(circuit: Circuit, traces: Traces | None = None, d_head: int = 0)
     read = {node.channel for node in residual if node.site in READS and not (d_model and node.channel >= d_model)}
     inputs = [entry for entry in traces.embedding if entry.channel in read]
     telling = telling_tokens(traces)
-    embedding, tokens = _entries(inputs, "token", "embed", telling)
+    embedding, tokens = _entries(inputs, "token", "embed", telling, most_tokens)
     joined = written | {entry.channel for entry in inputs}
     outputs = [entry for entry in traces.unembedding if entry.channel in joined]
-    unembedding, answers = _entries(outputs, "answer", "unembed", telling)
+    unembedding, answers = _entries(outputs, "answer", "unembed", telling, most_tokens)
     edges += [DrawnEdge(token, port, value, "embedding") for token, port, value in embedding]
     edges += [DrawnEdge(port, token, value, "unembedding") for token, port, value in unembedding]
     ports = {port for _, port, _ in embedding + unembedding}
@@ -113,9 +115,9 @@ def telling_tokens(traces: Traces) -> set[str]:
 
 
 def _entries(
-    entries: Sequence[VocabularyEntry], terminal: str, port: str, telling: set[str]
+    entries: Sequence[VocabularyEntry], terminal: str, port: str, telling: set[str], most_tokens: int | None
 ) -> tuple[list[tuple[str, str, float]], dict[str, str]]:
-    """The entries of MAX_TOKENS tokens as (terminal key, port key, weight), and the tokens' texts.
+    """The entries of at most `most_tokens` tokens as (terminal key, port key, weight), and the tokens' texts.
 
     Telling tokens come first, then those of the largest weights.
     """
@@ -123,7 +125,8 @@ def _entries(
     for entry in entries:
         _, held = strength.get(entry.token_id, (False, 0.0))
         strength[entry.token_id] = (entry.token in telling, max(held, abs(entry.weight)))
-    kept = sorted(strength, key=lambda token: (*strength[token], -token), reverse=True)[:MAX_TOKENS]
+    strongest = sorted(strength, key=lambda token: (*strength[token], -token), reverse=True)
+    kept = set(strongest[:most_tokens])
     drawn = [entry for entry in entries if entry.token_id in kept]
     joins = [(f"{terminal}:{entry.token_id}", f"{port}:{entry.channel}", entry.weight) for entry in drawn]
     return joins, {f"{terminal}:{entry.token_id}": entry.token for entry in drawn}

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparse_gpt.drawing.graph import DrawnEdge, Graph, build_graph
+from sparse_gpt.drawing.graph import MAX_TOKENS, DrawnEdge, Graph, build_graph
 from sparse_gpt.drawing.labels import CHARACTER, LINE, Curve, Label, curves, place_labels
 from sparse_gpt.drawing.layout import HEADER, LEGIBLE, NODE_HEIGHT, Box, Layout, lay_out
 from sparse_gpt.drawing.text import escape, number, visible_token, weight
@@ -40,7 +40,7 @@ def draw_circuit(
     """
     circuit = Circuit.of(circuit)
     traces = None if traces is None else Traces.of(traces)
-    graph = build_graph(circuit, traces, d_head)
+    graph = build_graph(circuit, traces, d_head, MAX_TOKENS)
     layout = lay_out(graph)
     if not graph.nodes:
         layout = dataclasses.replace(layout, width=240.0, height=60.0)

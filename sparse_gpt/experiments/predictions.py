@@ -324,7 +324,7 @@ def predictions(folder: Path) -> list[Check]:
 def measure(prediction: Prediction, run: Workdir) -> Rows:
     """A row per level: mean logit difference of answer and foil, and share of right answers, of the model and of the
     circuit, on the prompts that the prediction is about; logit differences on the others of the pairs."""
-    circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256)
+    circuit = circuits.load(run.folder / "circuits" / prediction.task, run.params_sha256, run.config.model)
     gated = gated_model(run.config, run.params, circuit.values)
     pruned, gates, shift = without_pruned_edges(gated, circuit), circuit.gates(run.config.model), dict(circuit.shift)
     rows: Rows = []

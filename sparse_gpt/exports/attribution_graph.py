@@ -199,7 +199,8 @@ class _Prompt:
     def _logits(self) -> Iterator[GraphNode]:
         """Answer and foil, with their shares of both."""
         by = self.sample.logit_difference_circuit or 0.0
-        share = 1 / (1 + math.exp(-by))
+        larger = 1 / (1 + math.exp(-abs(by)))  # the exponential of a positive number would overflow
+        share = larger if by >= 0 else 1 - larger
         for number, (text, part) in enumerate(((self.sample.answer, share), (self.sample.foil, 1 - share))):
             yield GraphNode(
                 node_id=self.logit_id(number),

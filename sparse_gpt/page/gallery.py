@@ -43,7 +43,7 @@ def build_gallery(run: Workdir, circuits: Sequence[Sequence[AnyTask]]) -> Path:
     shown: dict[str, _Shown] = {}
     for members in circuits:
         folder = run.folder / "circuits" / "+".join(task.name for task in members)
-        circuit = load(folder, run.params_sha256)
+        circuit = load(folder, run.params_sha256, run.config.model)
         shown[folder.name] = _Shown(folder, circuit, offered_samples(run, members, circuit), False)
         if (inner := circuit.minimal) is not None:
             samples = offered_samples(run, members, inner)

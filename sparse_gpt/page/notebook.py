@@ -27,9 +27,10 @@ def view_circuit(run: Workdir, circuit: Circuit, task: str = "") -> Any:
       task: whose samples are offered; default: the circuit's own.
 
     Raises:
-      InputError: anywidget is not installed, or there is no such task.
+      InputError: anywidget is not installed, there is no such task, or the circuit does not fit the model.
     """
     kind = view_class()
+    circuit.require_fit(run.config.model)
     try:
         members = [each for name in (task or circuit.task).split("+") for each in tasks.select(name)]
         samples = offered_samples(run, members, circuit)

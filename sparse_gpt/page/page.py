@@ -73,7 +73,9 @@ def build_pages(run: Workdir, circuits: Sequence[Sequence[AnyTask]], indexed: bo
       TaskError: the tokenizer or the context allows no sample.
     """
     folders = [run.folder / "circuits" / "+".join(task.name for task in members) for members in circuits]
-    loaded = [load(folder, run.params_sha256) for folder in folders]  # before anything that takes time
+    loaded = [
+        load(folder, run.params_sha256, run.config.model) for folder in folders
+    ]  # before anything that takes time
     pages = {
         folder / "page.html": render(
             run, folder, circuit, offered_samples(run, members, circuit), links=links_from(folder, indexed)

@@ -50,6 +50,11 @@ def older(value: object, name: str | None = None) -> Any:
     return msgspec.field(default_factory=lambda: value, name=name)
 
 
+def finite(value: float) -> float | None:
+    """A number as files hold it: None for one that is not finite, since JSON has no such numbers."""
+    return value if math.isfinite(value) else None
+
+
 class _Kind(msgspec.StructMeta):
     """Structs that are frozen, made by keywords, and leave out what is at its default."""
 

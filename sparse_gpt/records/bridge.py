@@ -37,17 +37,17 @@ class BridgedBoundary(Part):
     trained: Measures
     """The bridges as they were trained."""
     untrained: Measures
-    """The bridges as they were initialized."""
+    """Random bridges, as a run without bridge.init_from begins with; with it, bridges begin as least squares maps."""
 
 
 class MixturePath(Part):
-    """A hybrid with any number of switches."""
+    """A hybrid with any number of switches; null stands for what was not finite."""
 
     path: str
     """A letter per piece between bridges: d where the dense model runs it, s where the sparse one does."""
-    loss: Nats
+    loss: Nats | None
     """Cross-entropy."""
-    kl: Nats
+    kl: Nats | None
     """Divergence from the dense model."""
 
 

@@ -1,5 +1,6 @@
 """circuit.json: the nodes and edges of a circuit, its calibration, and what was measured of it."""
 
+from collections.abc import Collection, Iterable
 from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
@@ -282,10 +283,18 @@ class Circuit(Record):
     def __post_init__(self) -> None:
         """InputError if an edge joins what is not a node of the circuit."""
         nodes = {entry.node for entry in self.nodes}
-        for edge in self.edges:
-            for name, end in (("from", edge.source), ("to", edge.target)):
-                if end not in nodes:
-                    raise InputError(f"an edge's {name!r} is {end.key}, which is not among the nodes")
+        _require_ends(self.edges, nodes, "the nodes")
+        if self.minimal:
+            inner = {entry.node for entry in self.minimal.nodes}
+            _require_ends(self.minimal.edges, inner, "the nodes of the minimal circuit")
         for entry in self.minimal.nodes if self.minimal else ():
             if entry.node not in nodes:
                 raise InputError(f"the minimal circuit has {entry.node.key}, which is not among the nodes")
+
+
+def _require_ends(edges: Iterable[Edge], nodes: Collection[Node], name: str) -> None:
+    """InputError if an edge joins what is not among nodes, of that name."""
+    for edge in edges:
+        for side, end in (("from", edge.source), ("to", edge.target)):
+            if end not in nodes:
+                raise InputError(f"an edge's {side!r} is {end.key}, which is not among {name}")

@@ -13,7 +13,8 @@ from sparse_gpt.records.bridge import BridgedBoundary
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """One heat map. `above` holds nats above the dense model's loss, None where there is no such hybrid."""
+    """One heat map. `above` holds nats above the dense model's loss, None where there is no such hybrid, or it is not
+    finite."""
 
     title: str
     note: str
@@ -27,7 +28,9 @@ class Grid:
 
 def mixture_grids(bridge: Bridge) -> list[Grid]:
     """Hybrids with one or two switches, and every mixture where all are known; [] without mixtures."""
-    above = {entry.path: entry.loss - bridge.dense_loss for entry in bridge.mixtures.paths}
+    above = {
+        entry.path: None if entry.loss is None else entry.loss - bridge.dense_loss for entry in bridge.mixtures.paths
+    }
     if not above:
         return []
     grids = [_blocks(above, _pieces(bridge.bridges))]
@@ -44,7 +47,7 @@ def _pieces(bridges: Sequence[BridgedBoundary]) -> list[str]:
     return [*names, "unembedding"]
 
 
-def _blocks(above: dict[str, float], pieces: list[str]) -> Grid:
+def _blocks(above: dict[str, float | None], pieces: list[str]) -> Grid:
     """Right of the diagonal the sparse model runs a block of pieces within the dense one, left of it the other way."""
     count = len(pieces)
     values: list[list[float | None]] = [[None] * (count + 1) for _ in range(count + 1)]
@@ -64,7 +67,7 @@ def _blocks(above: dict[str, float], pieces: list[str]) -> Grid:
     return Grid(title, note, axis, axis, "boundary before", "boundary before", values, paths)
 
 
-def _whole(above: dict[str, float]) -> Grid:
+def _whole(above: dict[str, float | None]) -> Grid:
     """Every path: its first half is the row, its second half the column."""
     half = len(next(iter(above))) // 2
     rows, columns = (sorted({path[part] for path in above}) for part in (slice(half), slice(half, None)))

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_gpt.circuits.circuit import Circuit, Edge
-from sparse_gpt.circuits.model_graph import SOURCES, ModelGraph
-from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
+from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import SOURCES, GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.config import ModelConfig
 from sparse_gpt.model.taps import site_widths

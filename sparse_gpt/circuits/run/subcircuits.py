@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.model_graph import SOURCES
-from sparse_gpt.circuits.nodes import GateArrays, Gates, to_vector
+from sparse_gpt.circuits.nodes import SOURCES, GateArrays, Gates, to_vector
 from sparse_gpt.circuits.run.edge_ablation import matrix_offsets
 from sparse_gpt.circuits.run.gated_model import GatedModel
 from sparse_gpt.circuits.run.packed_batch import AnyBatch

@@ -3,8 +3,7 @@
 import numpy as np
 
 from sparse_gpt.circuits.liveness import embedded
-from sparse_gpt.circuits.model_graph import SOURCES
-from sparse_gpt.circuits.nodes import GateArrays, from_vector, to_vector
+from sparse_gpt.circuits.nodes import SOURCES, GateArrays, from_vector, to_vector
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.config import ModelConfig
 
