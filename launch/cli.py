@@ -6,6 +6,7 @@ of `reproduce` missed, 1 a defect.
 
 import contextlib
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,12 @@ from sparse_gpt.io import Tree
 from sparse_gpt.tasks import TaskError
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
+_WORDS = {
+    r"flag --(\S+)=None: .* must have a value other than None\.": r"--\1: missing; --help says what it takes;",
+    r"invalid literal for int\(\) with base 10: .*": "must be a whole number",
+    r"could not convert string to float: .*": "must be a number",
+    r"\('Non-boolean argument to boolean flag', .*\)": "must be true or false",
+}
 _held = contextlib.ExitStack()  # what a script holds until it ends
 
 
@@ -198,10 +205,17 @@ def _parse(argv: list[str]) -> list[str]:
     except SystemExit:
         sys.exit(0 if wants_help else BAD_INPUT)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        _fail(str(error) or type(error).__name__)
+        _fail(_plain(str(error)) or type(error).__name__)
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; every option is a --flag")
     return rest
+
+
+def _plain(message: str) -> str:
+    """What absl says of a flag, without words of Python's."""
+    for pattern, words in _WORDS.items():
+        message = re.sub(pattern, words, message)
+    return message.rstrip("; ")
 
 
 def _guarded(main: Callable[[], int | None]) -> None:

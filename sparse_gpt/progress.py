@@ -1,7 +1,10 @@
 """What a person sees of long work: how much is done, at what rate, how much time is left; and what compiles."""
 
 import contextlib
+import os
+import stat
 import statistics
+import sys
 import threading
 import time
 from collections import deque
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 _RECENT = 20  # spans of time whose median says how fast the work goes
+_IN_A_FILE = 30.0  # seconds between two lines of a log, where nobody sees a bar move
 _SHORTEST = 0.5  # seconds of a span: devices run behind, so that many updates come at once and then none
 
 
@@ -23,7 +27,7 @@ class ProgressBar(tqdm):
     def __init__(self, *args: object, **kwargs: object) -> None:
         self._spans: deque[float] = deque(maxlen=_RECENT)  # seconds per unit
         self._since, self._units = time.monotonic(), 0.0
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **({"mininterval": _IN_A_FILE} if _is_logged() else {}) | kwargs)
 
     def update(self, n: float | None = 1) -> bool | None:
         self._units += n or 0
@@ -63,7 +67,7 @@ def compiling(what: str, shown: bool = True) -> Iterator[None]:
     done = threading.Event()
 
     def tick() -> None:
-        while not done.wait(1.0):
+        while not done.wait(_IN_A_FILE if _is_logged() else 1.0):
             bar.refresh()
 
     ticking = threading.Thread(target=tick, daemon=True)
@@ -74,3 +78,11 @@ def compiling(what: str, shown: bool = True) -> Iterator[None]:
         done.set()
         ticking.join()
         bar.close()
+
+
+def _is_logged() -> bool:
+    """Whether what is said goes into a file."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or of a program that has no such thing
+        return False

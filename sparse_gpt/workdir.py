@@ -30,7 +30,8 @@ from sparse_gpt.circuits.problem import LoadedModel
 from sparse_gpt.circuits.run.ablation_values import RESAMPLED, pretraining_draws
 from sparse_gpt.circuits.run.samples import FamilySamples, mixture
 from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
-from sparse_gpt.circuits.run.wild import MOST, in_pairs, natural_samples, one_decision
+from sparse_gpt.circuits.run.wild import MOST, dealt_out, in_pairs, natural_samples, one_decision
+from sparse_gpt.circuits.search.fresh import CHECKS, FRESH
 from sparse_gpt.circuits.solved import full_task_loss
 from sparse_gpt.config import Config
 from sparse_gpt.data import Corpus, Tokenizer
@@ -142,7 +143,7 @@ class Workdir:
         """
         names = card.rows_of("cheap") if rows is None else card.select_rows(rows)
         folder = self.folder / "circuits" / "+".join(samples.names)
-        circuit = load(folder, self.params_sha256)
+        circuit = load(folder, self.params_sha256, self.config.model)
         drawn = circuit.ablation == "resample"  # its one set of values stands in circuit.values
         config = searched_under(self.config, circuit)
         prune = dataclasses.replace(config.prune, ablation="mean") if drawn else config.prune
@@ -168,7 +169,7 @@ class Workdir:
         """
         name = "+".join(samples.names)
         folder, unfinished = self.folder / "circuits" / name, self.folder / "searches" / f"{name}.formation"
-        circuit, steps = load(folder, self.params_sha256), kept_steps(self.folder)
+        circuit, steps = load(folder, self.params_sha256, self.config.model), kept_steps(self.folder)
         if len(steps) < 2:
             raise InputError(
                 f"{self.folder / 'checkpoints'}: step {steps[0]} alone is kept; train with --config.train.keep_every=N "
@@ -213,15 +214,22 @@ class Workdir:
 
     def _natural_family(self, samples: TaskSamples) -> FamilySamples:
         """From training text, as many pairs as the other families have, used again where text has fewer; each in one
-        of the three splits. InputError as `_occurrences`, and where text has too few."""
+        of the three splits, and of training samples in one of the selection's and those of each check on fresh ones.
+        InputError as `_occurrences`, and where text has too few."""
         (like, *_) = samples.families.values()
         found = self._occurrences(samples.train, NATURAL_BATCHES, 2 * MOST, "train")
         pairs = None if found is None else in_pairs(found, self.config.prune.seed)
         if pairs is None or len(pairs.positions) < 2 * NATURAL_PAIRS:
             raise InputError("text has too few of its decisions")
         part = len(pairs.positions) // 8 * 2  # rows of a quarter of the pairs
-        splits = slice(2 * part, None), slice(part), slice(part, 2 * part)
-        return FamilySamples(*(_as_many(rows(pairs, rest), of) for rest, of in zip(splits, like, strict=True)))
+        validation = _as_many(rows(pairs, slice(part)), like.validation)
+        heldout = _as_many(rows(pairs, slice(part, 2 * part)), like.heldout)
+        # How much the selection takes of them is the same whatever the training samples are.
+        others = like._replace(validation=validation, heldout=heldout)
+        taken, every = mixture(samples, {**samples.families, samples.natural: others}), len(samples.families) + 1
+        ends = [(taken.further + FRESH * check) // (2 * every) for check in range(CHECKS + 1)]
+        train = dealt_out(rows(pairs, slice(2 * part, None)), len(like.train.positions) // 2, ends)
+        return FamilySamples(train, validation, heldout)
 
     def natural_samples(
         self, train: TaskBatch, batches: int = WILD_BATCHES, most: int = MOST, split: str = "validation"

@@ -142,6 +142,7 @@ def prompts(count: int, seed: int = 0) -> set[str]:
 __all__ = [
     "NATURAL",
     "SPLITS",
+    "SUFFIXES",
     "TASKS",
     "VARIANTS",
     "AnyTask",

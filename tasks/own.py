@@ -77,6 +77,10 @@ class OwnTask:
         """Pairs of a part that a check against a tokenizer looks at: all."""
         return max(map(len, self.by_part.values()))
 
+    def free_words(self, tokenizer: Tokenizer) -> frozenset[str]:
+        """None: a file does not say what of its prompts is a template."""
+        return frozenset()
+
     def pairs(
         self, split: str, count: int, seed: int = 0, variant: str = "main", tokenizer: Tokenizer | None = None
     ) -> list[Pair]:
@@ -88,7 +92,9 @@ class OwnTask:
         check_request(self, split, count, variant)
         found = self.by_part.get((split, variant)) if variant in VARIANTS else self._of_family(split, variant)
         if not found:
-            raise TaskError(f"task {self.name}: the file has no {split} pairs of the {variant} variant")
+            there = [each for each in SPLITS if self.by_part.get((each, variant)) or self._of_family(each, variant)]
+            ways = f"it has {', '.join(there)} ones" if there else "rows name their family and their split for that"
+            raise TaskError(f"task {self.name}: the file has no {split} pairs of {variant!r}; {ways}")
         return sorted(found, key=lambda pair: _hash(pair, str(seed)))[:count]
 
     def _of_family(self, split: str, family: str) -> list[Pair]:

@@ -10,6 +10,7 @@ Both kinds have distractors, in different forms. All families but `main` have wo
 tasks.copies; the variant `shifted` keeps its 16 words and takes part in no selection.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -17,7 +18,7 @@ from typing import Protocol
 from .copies import Tokenizer, single_tokens
 from .made_up import FAMILY_VOCABULARY
 from .randomness import Randomness
-from .template import SLOTS, Filler, kinds, sides
+from .template import SLOTS, Filler, kinds, literal_words, sides
 from .words import SPLITS, VOCABULARY, Vocabulary
 
 VARIANTS = ("main", "shifted")
@@ -91,6 +92,10 @@ class AnyTask(Protocol):
     @property
     def checked_pairs(self) -> int:
         """Pairs of a part that a check against a tokenizer looks at."""
+
+    def free_words(self, tokenizer: Tokenizer) -> frozenset[str]:
+        """Words that fill held-out prompts and that no template has, as they stand there; none where that is not
+        known."""
 
     def pairs(
         self, split: str, count: int, seed: int = 0, variant: str = "main", tokenizer: Tokenizer | None = None
@@ -185,6 +190,16 @@ class Task:
     def checked_pairs(self) -> int:
         """Enough for every template to come."""
         return _CHECKED_PAIRS
+
+    def free_words(self, tokenizer: Tokenizer) -> frozenset[str]:
+        """Held-out words of every variant and family, those to copy as `tokenizer` allows, as names and as classes; but
+        for words that the task's own templates have."""
+        fills: set[str] = set()
+        for variant in ("main", *self.families, *self.novel):
+            with contextlib.suppress(TaskError):  # a family that the tokenizer cannot express has no samples
+                fills |= self._words("heldout", variant, tokenizer).all_words()
+        said = literal_words(*(template.prompt for template in self._templates()), *self.answers)
+        return frozenset(fills.union(word.capitalize() for word in fills) - said)
 
     def pairs(
         self, split: str, count: int, seed: int = 0, variant: str = "main", tokenizer: Tokenizer | None = None
@@ -281,7 +296,10 @@ def searched_families(task: AnyTask, names: Sequence[str]) -> tuple[str, ...]:
             raise TaskError(f"task {task.name}: family {name} is novel, no search sees it; leave it out")
         if name not in (*task.families, "main"):
             known = ", ".join(dict.fromkeys(("main", *task.families)))
-            raise TaskError(f"task {task.name}: no family {name!r} to search on; choose all, or some of {known}")
+            raise TaskError(
+                f"task {task.name}: no family {name!r} to search on; choose all, or some of {known}, and beside them "
+                f"{NATURAL}, which is training text"
+            )
     return chosen
 
 

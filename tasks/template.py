@@ -18,6 +18,7 @@ from .words import Vocabulary
 
 _SLOT = re.compile(r"\{([A-Za-z]+)\d*\}")
 _PARTS = re.compile(r"(\{[A-Za-z]+\d*\})")
+_WORD = re.compile(r"[^\W\d_]+")
 _CONTRAST = re.compile(r"<<(.*?)\|(.*?)>>", re.DOTALL)
 
 _CONTEXT_LINES: dict[str, tuple[str, ...]] = {
@@ -247,6 +248,11 @@ def _parts(text: str) -> tuple[str, ...]:
 def kinds(*texts: str) -> set[str]:
     """The kinds of slots in `texts`."""
     return {match.group(1) for text in texts for match in _SLOT.finditer(text)}
+
+
+def literal_words(*texts: str) -> frozenset[str]:
+    """Words that stand in `texts` outside of slots."""
+    return frozenset(word for text in texts for word in _WORD.findall(_SLOT.sub(" ", text)))
 
 
 @functools.cache

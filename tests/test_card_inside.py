@@ -14,7 +14,8 @@ import pytest
 from sparse_gpt.circuits.circuit import Circuit, nodes_of
 from sparse_gpt.circuits.evidence.card import adversary
 from sparse_gpt.circuits.evidence.card.inside import Inside
-from sparse_gpt.circuits.evidence.card.subject import Subject
+from sparse_gpt.circuits.evidence.card.mechanism import norms
+from sparse_gpt.circuits.evidence.card.subject import Samples, Subject
 from sparse_gpt.circuits.model_graph import ModelGraph
 from sparse_gpt.circuits.nodes import GateArrays, Gates, empty, to_vector
 from sparse_gpt.circuits.problem import Problem
@@ -22,6 +23,7 @@ from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.edge_ablation import ablate_edges
 from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.config import NODE_SITES
+from sparse_gpt.model.taps import NORM_TAPS
 from tests import circuits_model
 
 CONFIG = circuits_model.config(n_layer=1)
@@ -148,3 +150,27 @@ def test_removed_edges_bring_their_constants_whatever_the_carriers_value(zeros: 
     found = attention @ ((gates * x + (1 - gates) * carried) @ own)
     assert gates.reshape(heads).min(axis=1).max() == 0, "every head has a closed channel"
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_factors_of_norms_do_not_cancel_and_are_where_a_norm_has_a_say() -> None:
+    """The reciprocal RMS in the circuit over that in the model: 4 at one half of the positions, 1/4 at the other."""
+    layers, (count, time) = CONFIG.model.n_layer, BATCH.tokens.shape
+    graph = SimpleNamespace(config=SimpleNamespace(n_layer=layers))
+    subject: Any = SimpleNamespace(problem=SimpleNamespace(gated=SimpleNamespace(frozen=False), graph=graph))
+    inner = Inside(subject, BATCH, np.arange(count))
+    model = {(site, n): np.ones((count, time, 1)) for site in NORM_TAPS[:2] for n in range(layers)}
+    model |= {("final_norm", layers): np.ones((count, 1, 1))}
+
+    def value(**circuit: np.ndarray) -> float | None:
+        changed = {place: circuit.get(f"{place[0]}_{place[1]}", there) for place, there in model.items()}
+        inner.__dict__.update(circuit=(None, changed), model=(None, model))
+        subject._inside = {"main": inner}
+        return norms(subject, cast(Samples, SimpleNamespace(name="main"))).value
+
+    both_ways = np.where(np.arange(time) % 2, 4.0, 0.25)[None, :, None] * np.ones((count, 1, 1))
+    assert value() == pytest.approx(1)
+    assert value(attn_norm_0=both_ways) == pytest.approx(4)
+    assert value(final_norm_1=np.full((count, 1, 1), 0.2)) == pytest.approx(5)
+    last = np.arange(time)[None, :, None] == np.asarray(BATCH.positions)[:, None, None]
+    assert value(**{f"mlp_norm_{layers - 1}": np.where(last, 1.0, 9.0)}) == pytest.approx(1)
+    assert value(**{f"mlp_norm_{layers - 1}": np.where(last, 3.0, 1.0)}) == pytest.approx(3)

@@ -1,11 +1,15 @@
 """Intervals of the card: they count words, not samples."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.evidence.card.words import clusters, free_words
+from sparse_gpt.circuits.evidence.card.subject import sample_sets
+from sparse_gpt.circuits.evidence.card.words import clusters, distinct_pairs, free_words, vocabulary
 from sparse_gpt.circuits.run import statistics
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from tests import ground_truth
 
 
 def covered(words: int, per_word: int, draws: int) -> float:
@@ -78,7 +82,24 @@ def prompts(*rows: list[int]) -> TaskBatch:
 def test_a_sample_s_cluster_is_its_last_free_word() -> None:
     train = prompts([2, 0, 6, 3], [2, 1, 6, 3])
     heldout = prompts([2, 0, 5, 4], [2, 1, 5, 4], [2, 0, 4, 9, 10, 3], [2, 1, 4, 9, 10, 3], [2, 0, 6], [2, 1, 6])
-    free = free_words(train, heldout, TEXTS.__getitem__)
+    seen = vocabulary(train, TEXTS.__getitem__)
+    free = free_words(heldout, seen, TEXTS.__getitem__)
     assert free == {"calm", "river", "little"}
+    assert free_words(heldout, seen, TEXTS.__getitem__, frozenset({"little", "old"})) == {"little"}
+    assert free_words(heldout, seen - {"print"}, TEXTS.__getitem__) == free  # what all prompts have is a template's
     assert clusters(heldout, free, TEXTS.__getitem__).tolist() == ["calm", "calm", "little", "little", "old", "old"]
     assert clusters(heldout, free, None).tolist() == ["4", "4", "3", "3", "6", "6"]
+
+
+def test_every_set_of_samples_has_free_words_of_its_own() -> None:
+    """A family that the search did not see is filled with other words than the searched ones; text has none."""
+    problem = ground_truth.problem(pairs=8)
+    novel = ground_truth.batch("train", 8, 5)  # a template's words, those of the search
+    new = np.repeat(np.arange(36, 40, dtype=np.int32), 4)
+    novel.tokens[:, 4] = new
+    text = [ground_truth.token_text(token) for token in range(ground_truth.VOCABULARY)]
+    samples = dataclasses.replace(problem.samples, novel={"other": novel})
+    found = sample_sets(dataclasses.replace(problem, samples=samples))["family other"].words
+    assert found.tolist() == [text[token].strip() for token in new]
+    twice = rows(novel, np.array([0, 1, 2, 3, 0, 1]))
+    assert distinct_pairs(twice).tolist() == ["0", "0", "1", "1", "0", "0"]

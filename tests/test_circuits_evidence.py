@@ -1,21 +1,28 @@
 """What a circuit is compared with: rankings nobody searched, other searches; and its paths. All by hand, no search."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.circuit import Edge
+from sparse_gpt.circuits.circuit import Edge, gates_of
 from sparse_gpt.circuits.evidence.baselines import weight_magnitudes
+from sparse_gpt.circuits.evidence.controls import leave_one_out
 from sparse_gpt.circuits.evidence.paths import paths
 from sparse_gpt.circuits.evidence.seed_overlap import overlap
 from sparse_gpt.circuits.model_graph import ModelGraph
+from sparse_gpt.circuits.nodes import to_vector
+from sparse_gpt.circuits.run.calibration import Calibration
 from sparse_gpt.circuits.run.evaluator import NO_TOKENS, Evaluator
 from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.objective import task_loss
+from sparse_gpt.circuits.run.support import Candidate, Support
 from sparse_gpt.circuits.search.integrated_gradients import path_gradient
 from sparse_gpt.model.taps import site_widths
 from sparse_gpt.records import Node
 from sparse_gpt.records.circuit import TokenPath
-from tests import circuits_model
+from tests import circuits_model, ground_truth
 from tests.circuits_model import VOCABULARY
 
 CONFIG = circuits_model.config()
@@ -81,3 +88,17 @@ def test_paths_of_a_circuit_made_by_hand() -> None:
     assert strengths == [2 * 3 * 5 * 10, 2 * 2 * 5 * 10, 2 * 3 * 5 * 0.5 * 4, 2 * 2 * 5 * 0.5 * 4, 0.25 * 0.5 * 4]
     assert found.strongest[1] == TokenPath(token_id=9, nodes=(read, q, v, out), answer_id=3, strength=200)
     assert [found.strongest[i].answer_id for i in (2, 4)] == [7, 7]
+
+
+def test_the_circuit_s_own_loss_stands_beside_those_without_a_part() -> None:
+    """On the same samples, which are not all held-out ones: what a part is worth is the difference."""
+    config = ground_truth.config()
+    gates = to_vector(gates_of(ground_truth.TRUE, config.model))
+    support = Support(ModelGraph(config.model, ground_truth.params(config.model)), gates)
+    counted = SimpleNamespace(losses=lambda masks, fitted: masks.gates.sum(axis=1) + masks.kept.sum(axis=1) / 100)
+    problem: Any = SimpleNamespace(heldout=SimpleNamespace(on_few=lambda: counted))
+    candidate = Candidate(support, Calibration(np.float32(1), np.zeros(2, np.float32)), reached=True)
+    found, kept = leave_one_out(problem, candidate), support.kept.sum() / 100
+    assert found.task_loss == pytest.approx(11 + kept)
+    assert [entry.task_loss for entry in found.nodes] == pytest.approx([10 + kept] * 11)
+    assert [entry.task_loss for entry in found.edges] == pytest.approx([11 + kept - 0.01] * len(found.edges))

@@ -133,6 +133,22 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path: Path, monkeypatch
     jax.tree.map(np.testing.assert_array_equal, _find(h, paused=paused), straight)
 
 
+@pytest.mark.parametrize(
+    ("steps", "chunks"), [(401, [25] * 16 + [1]), (422, [25] * 16 + [22]), (60, [20] * 3), (7, [7])]
+)
+def test_steps_come_in_chunks_of_a_useful_size(steps: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are checked after each, so a number of steps that nothing divides is not checked after every one."""
+    taken: list[int] = []
+
+    def advance(*given: Any, **static: Any) -> Any:
+        taken.append(len(given[-1].answer))
+        return given[3], (np.zeros((taken[-1], 4)),) * 2
+
+    monkeypatch.setattr(mask_search, "advance", advance)
+    assert _find(hyperparameters.population(PRUNE), steps).loss.shape == (4, steps)
+    assert taken == chunks
+
+
 def _begun(h: hyperparameters.Hyperparameters) -> tuple[paper_search.SearchState, np.ndarray]:
     return paper_search.initial_states(h, _may_open()), np.zeros(to_vector(_may_open()).size, np.float32)
 

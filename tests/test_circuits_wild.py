@@ -1,15 +1,17 @@
 """Natural occurrences of a decision, against a loop in numpy over a model of known logits."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples
-from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.circuits.run.samples import FamilySamples, TaskSamples, mixture
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
 from sparse_gpt.circuits.run.wild import LEAST, LONGEST, SHARE, in_pairs, natural_samples, one_decision
+from sparse_gpt.circuits.search.fresh import CHECKS, FRESH
 from sparse_gpt.model import build
 from sparse_gpt.workdir import NATURAL_PAIRS, Workdir
 from tests import circuits_model
@@ -129,6 +131,31 @@ def test_a_search_on_natural_text_has_one_more_family(monkeypatch: pytest.Monkey
     assert np.all(np.asarray(natural.train.answer).reshape(-1, 2).sum(axis=1) == sum(TOKENS))
     assert len(samples.train.positions) == 160
     assert set(np.unique(np.asarray(samples.train.task))) == {0, 1}
+
+
+@pytest.mark.parametrize("long", [0, 5, 100])
+def test_checks_on_fresh_samples_have_text_of_their_own(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though text has fewer pairs than there are places, no pair is both the selection's and a check's, or two's; also
+    where the longest ones, so many in a hundred, are left out."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, circuits_model.VOCABULARY, (200, LONGEST)).astype(np.int32)
+    ends = np.where(np.arange(200) < 2 * long, LONGEST - 1, 2 * LEAST)[rng.permutation(200)].astype(np.int32)
+    answer = np.tile(np.array(TOKENS, np.int32), 100)
+    written = TaskBatch(tokens, ends, answer, sum(TOKENS) - answer)
+    monkeypatch.setattr(Workdir, "_occurrences", lambda *given: written)
+    families = {
+        name: FamilySamples(*(circuits_model.batch(count, seed=i) for i, count in enumerate((3600, 24, 30), start)))
+        for start, name in enumerate(("main", "other"))
+    }
+    samples = mixture(TaskSamples(*families["main"], families=families), families)
+    samples = dataclasses.replace(samples, names=("toy",), natural="natural")
+    family = Workdir(Path("nowhere"), CONFIG)._natural_family(samples)
+    mixed = mixture(samples, {**families, "natural": family})
+    ends = [0, *(mixed.further + FRESH * i for i in range(CHECKS + 1))]
+    parts = [rows(mixed.train, slice(*each)) for each in itertools.pairwise(ends)]
+    found = [{tuple(row) for row in part.tokens[part.task == 2].tolist()} for part in parts]
+    assert min(map(len, found)) > 10
+    assert sum(map(len, found)) == len(set().union(*found))
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused_in_one_line(run: Path) -> None:
     assert "step 0 alone is kept; train with --config.train.keep_every=N" in err
     code, _, err = form(run, "single_double_quote")
     assert (code, err.count("\n")) == (2, 1)
-    assert "circuit.json: not found; python -m launch.prune writes it" in err
+    assert "circuit.json: not found; python -m launch.prune --workdir=" in err
     code, _, err = form(run, "nonsense")
     assert (code, err.count("\n")) == (2, 1)
     keep_another(run)

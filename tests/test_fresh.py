@@ -135,6 +135,18 @@ def test_further_nodes_bring_their_edges_and_pruned_ones_stay_so() -> None:
     np.testing.assert_array_equal(whole.gates, larger.gates)
 
 
+def test_edges_that_cannot_be_removed_from_a_filled_head_come_back_with_its_last_node() -> None:
+    problem = made()
+    values, written = [Node(1, "attn_v", i) for i in range(4)], [Node(1, "attn_out", i) for i in range(16)]
+    whole = _support(problem, (*values[:3], Node(1, "attn_v", 4), *written))
+    short = dataclasses.replace(whole, pruned_to=())
+    larger = fresh.with_nodes(short, _support(problem, (*values, Node(1, "attn_v", 4), *written)).gates)
+    of_head = [edge for edge in larger.every if edge.source.channel < 4]
+    assert 0 < len(of_head) < len(larger.every)
+    assert set(larger.edges) == set(of_head)
+    np.testing.assert_array_equal(larger.kept, [edge.source.channel < 4 for edge in larger.every])
+
+
 def test_as_little_as_holds_comes_back_with_pruned_edges_or_without(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, tried = made(), []
     start, short, graph = _support(problem, (*TRUE, *NOISE)), _pruned(problem, SHORTCUT), problem.graph

@@ -56,3 +56,23 @@ def test_one_run_leaves_no_flags_to_the_next(tmp_path: Path) -> None:
     one_line(launch_here("train", "--config.model.n_head=3"), "workdir")
     one_line(launch_here("report", f"--workdir={tmp_path}", "--preset=tiny"), "preset")
     one_line(launch_here("train", f"--workdir={tmp_path}", "--preset=nosuch"), "nosuch")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "line"),
+    [
+        ("card", ["--workdir=x"], "error: --task: missing; --help says what it takes"),
+        ("logits", ["--workdir=x"], "--tokens: missing; --help says what it takes; --logits: missing;"),
+        ("train", ["--workdir=x", "--config.train.steps=1e3"], "--config.train.steps=1e3: must be a whole number"),
+        ("train", ["--workdir=x", "--config.train.steps="], "--config.train.steps=: must be a whole number"),
+        ("train", ["--workdir=x", "--config.optimizer.eps=a"], "--config.optimizer.eps=a: must be a number"),
+        ("train", ["--workdir=x", "--distributed=yes"], "--distributed=yes: must be true or false"),
+        ("prune", ["--workdir=x", "--config.prune.families=maain"], "no family 'maain' to search on; choose all, or"),
+        ("prune", ["--workdir=x", "--config.prune.families=maain"], "and beside them natural"),
+    ],
+)
+def test_what_flags_cannot_be_is_said_without_words_of_python(script: str, flags: list[str], line: str) -> None:
+    done = launch_here(script, *flags)
+    one_line(done, line)
+    for word in ("None", "invalid literal", "could not convert", "Non-boolean"):
+        assert word not in done.stderr

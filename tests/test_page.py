@@ -308,7 +308,7 @@ def test_defects_and_loading_are_seen(browser: Page, run: Workdir, tmp_path: Pat
 def test_what_cannot_be_made_is_one_line(run: Workdir, tmp_path: Path) -> None:
     unknown = launch_here("page", f"--workdir={run.folder}", "--task=single_double_quote")
     assert unknown.returncode == 2
-    assert "circuit.json: not found; python -m launch.prune writes it" in unknown.stderr
+    assert "circuit.json: not found; python -m launch.prune --workdir=" in unknown.stderr
     folder = write_workdir(tmp_path / "other")
     one_of_two = launch_here("page", f"--workdir={folder}", f"--task={folder / TASK}.jsonl,single_double_quote")
     assert one_of_two.returncode == 2

@@ -2,6 +2,9 @@
 
 import io
 import itertools
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +63,22 @@ def test_a_bar_that_is_off_says_nothing(capsys: pytest.CaptureFixture[str]) -> N
     with progress.compiling("a program", shown=False):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_gets_few_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a bar that is updated 200 times, and of something that compiles for over two seconds."""
+
+    def said(name: str) -> int:
+        with (tmp_path / name).open("w") as log, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", log)
+            with ProgressBar(total=200, mininterval=0.0) if name == "seen" else ProgressBar(total=200) as bar:
+                for _ in range(200):
+                    time.sleep(0.001)
+                    bar.update()
+            with progress.compiling("a program"):
+                time.sleep(2.3)
+        return len((tmp_path / name).read_text().replace("\r", "\n").splitlines())
+
+    assert said("logged") < 12
+    monkeypatch.setattr(progress, "_is_logged", lambda: False)
+    assert said("seen") > 100

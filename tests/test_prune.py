@@ -76,7 +76,7 @@ def test_prune_writes_the_files(untrained: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--task=for_while",), "circuit.json: not found; python -m launch.prune writes it"),
+        (("--task=for_while",), "circuit.json: not found; python -m launch.prune --workdir="),
         (("--task=for_while", "--rows=loss"), "--rows=loss: no such row; choose from task_loss, accuracy"),
         (("--task=for_while", "--rows=norms", "--full"), "give one of them; --full is all rows"),
         (("--task=juggling",), "unknown task 'juggling'"),

@@ -71,6 +71,8 @@ def test_says_what_was_trained_and_the_numbers_of_every_task(page: Page) -> None
     assert "random 270 600 0.300 no" in rows
     assert "the circuit 0.116 0.046" in rows
     assert "logits scaled by1.80" in page.text
+    for parts in ("Edges of the circuit, largest", "Nodes of the circuit, most needed"):
+        assert f"{parts} first; with all of them, on the same samples, 0.137" in page.text
     assert "random nodes, as many at every site and layer 20 0.702 (0.691 to 0.733) 0.677 (0.651 to 0.684)" in rows
     assert "0.437 on average (95 % interval 0.412 to 0.468, bootstrap over searches)" in page.text
     assert any(row.endswith("L0 mlp_in 17 → L0 mlp_in 90 1.72") for row in rows)

@@ -1,6 +1,7 @@
 """Template families of the twenty tasks: enough of them, valid, disjoint in their words, and novel ones kept apart."""
 
 import ast
+import keyword
 import re
 import sysconfig
 from collections import Counter
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from sparse_gpt import tasks
-from sparse_gpt.data import idioms
+from sparse_gpt.circuits.evidence.card.words import clusters, free_words
+from sparse_gpt.circuits.run.task_batch import TaskBatch
+from sparse_gpt.data import idioms, train_tokenizer
 from sparse_gpt.data.tokenizer import Tokenizer
 from sparse_gpt.evaluation.heldout import heldout_rule
 from sparse_gpt.tasks import SPLITS, TASKS, VARIANTS, Family, Sample, Task, TaskError, Template
@@ -126,6 +129,29 @@ def test_names_to_copy_are_all_words_that_are_one_token(tokenizer_of_1024: Token
         assert not set(found[split]) & others
     for pair in TASKS["var_swap"].pairs("heldout", 20, 0, "tuples", tokenizer_of_1024):
         assert {pair.first.answer.strip(), pair.second.answer.strip()} <= set(found["heldout"])
+
+
+@EVERY
+def test_a_held_out_sample_s_cluster_is_a_word_that_fills_a_template(task: Task, tokenizer_of_1024: Tokenizer) -> None:
+    """In every family, whichever of them the search saw; "True" and "in" are no such words."""
+    known = task.free_words(tokenizer_of_1024)
+    assert not known & (_words("True False in range enumerate") | set(keyword.kwlist))
+    for name in (*task.families, *task.novel):
+        prompts = [sample.prompt for sample in _samples(task.name, "heldout", name)]
+        numbers = np.arange(len(prompts), dtype=np.int32)  # a whole prompt as one token
+        batch = TaskBatch(numbers[:, None], 0 * numbers, numbers, numbers)
+        found = clusters(batch, free_words(batch, set(), prompts.__getitem__, known), prompts.__getitem__)
+        fills = FAMILY_VOCABULARY["heldout"].all_words() | VOCABULARY["heldout"].all_words()
+        assert {word.lower() for word in found.tolist()} <= fills, name
+
+
+def test_words_of_families_that_a_tokenizer_cannot_express_are_not_asked_for(tokenizer_of_1024: Tokenizer) -> None:
+    small = train_tokenizer(["x = 1\n"], 258)
+    task = TASKS["var_swap"]
+    with pytest.raises(TaskError, match="names to copy are one token"):
+        task.pairs("heldout", 1, variant="tuples", tokenizer=small)
+    assert task.free_words(small) == frozenset()
+    assert {"dovack", "Dovack", "raven"} <= task.free_words(tokenizer_of_1024)
 
 
 @EVERY

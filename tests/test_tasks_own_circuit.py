@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,14 +11,21 @@ from sparse_gpt import config as configs
 from sparse_gpt import tasks
 from sparse_gpt.circuits import pipeline, storage
 from sparse_gpt.circuits.circuit import load
+from sparse_gpt.circuits.evidence.card.card import merged
+from sparse_gpt.circuits.evidence.formation import made_for
 from sparse_gpt.circuits.stages import Stages
+from sparse_gpt.config import PruneConfig
 from sparse_gpt.data import train_tokenizer
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation import transfer
+from sparse_gpt.evaluation.samples import require_same_pairs, searched_samples
 from sparse_gpt.experiments import rankings
+from sparse_gpt.records import Card, Search, converted
+from sparse_gpt.records.card import CardRow
 from sparse_gpt.training.checkpoint import save_params
 from tests import circuits_model
 from tests.inprocess import launch_here
+from tests.json_readers import READERS, SHA
 from tests.own_files import WORDS, jsonl, split_entries
 
 FLAGS = (
@@ -59,6 +68,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert "pairs: " in prune()
     task, circuit = tasks.find(str(file)), load(folder)
     assert circuit.task == "pairs"
+    model = configs.load(untrained).model
     assert "shifted_task_loss" in circuit.metrics
     search = json.loads((folder / "search.json").read_text())
     assert (search["task"], search["samples_sha256"]) == ("pairs", task.samples_sha256)
@@ -71,7 +81,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     assert "--task=…/pairs.(jsonl|csv)<" in (untrained / "report" / "index.html").read_text()
     (untrained / "traces.json").rename(folder / "traces.json")
 
-    assert transfer.load_circuit(untrained, task, circuit.params_sha256).nodes == circuit.nodes
+    assert transfer.load_circuit(untrained, task, circuit.params_sha256, model).nodes == circuit.nodes
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(rankings, "finish", lambda *args: asked.append(args))
     assert rankings.find_search(untrained, task).samples_sha256 == task.samples_sha256
@@ -80,7 +90,7 @@ def test_prune_keeps_the_circuit_of_a_file_until_the_file_changes(
     file.write_bytes(file.read_bytes() + b"\n")
     changed = tasks.find(str(file))
     with pytest.raises(InputError, match=r"circuits/pairs was searched on other pairs; python -m launch\.prune"):
-        transfer.load_circuit(untrained, changed, circuit.params_sha256)
+        transfer.load_circuit(untrained, changed, circuit.params_sha256, model)
     rankings.find_search(untrained, changed)
     assert asked[0][:3] == ("prune", f"--workdir={untrained}", f"--task={file}")
     sha, settings = circuit.params_sha256, configs.from_dict({"prune": search["hyperparameters"]}).prune
@@ -107,3 +117,35 @@ def test_prune_takes_files_in_a_list(untrained: Path) -> None:
     assert "batch_pairs=3: must be a multiple of the 2 tasks that share a circuit" in done.stderr
     low = launch_here("prune", f"--workdir={untrained}", f"--task={untrained / 'pairs.jsonl'}", FLAGS[0])
     assert "error: task pairs: the model itself has task loss" in low.stderr
+
+
+def test_other_pairs_are_no_samples_of_the_search(tmp_path: Path) -> None:
+    """The circuit's card and formation are asked for with a file that has changed since, and with it as it was."""
+    place = tmp_path / "circuits" / "pairs"
+    place.mkdir(parents=True)
+    next(reader for reader in READERS if reader.name == "circuit").make(place)
+    run: Any = SimpleNamespace(folder=tmp_path, params_sha256=SHA, config=SimpleNamespace(model=None))
+    task: Any = SimpleNamespace(name="pairs", source="/own/pairs.csv", samples_sha256="ab" * 32)
+    with pytest.raises(
+        InputError, match=r"--task=/own/pairs\.csv: .*circuits/pairs was searched on other pairs; python"
+    ):
+        searched_samples(run, [task])
+    search = json.loads((place / "search.json").read_text())
+    (place / "search.json").write_text(json.dumps({**search, "samples_sha256": task.samples_sha256}))
+    require_same_pairs(tmp_path, [task], Search.read(place / "search.json"))
+    two = [task, SimpleNamespace(name="others", source="/own/others.csv", samples_sha256="cd" * 32)]
+    with pytest.raises(InputError, match=r"--task=/own/pairs\.csv,/own/others\.csv --shared searches on these"):
+        require_same_pairs(tmp_path, two, Search.read(place / "search.json"))
+
+
+def test_what_is_kept_of_a_formation_or_card_is_of_one_file() -> None:
+    problem: Any = SimpleNamespace(settings=PruneConfig(), samples=SimpleNamespace(sha256=""))
+    final: Any = SimpleNamespace(sha256="1", params_sha256="2")
+    plain = made_for(problem, final, [3])
+    problem.samples.sha256 = "4"
+    assert made_for(problem, final, [3]) == {**plain, "samples_sha256": "4"}
+    criterion = {"name": "task_loss", "samples": "main", "role": "heldout", "criticism": "", "value": 0.1}
+    row = converted({**criterion, "sense": "at most", "threshold": 0.2, "verdict": "pass"}, CardRow)
+    old = Card(task="pairs", rows=(row,), samples_sha256="4")
+    for sha256, rows in (("4", 1), ("5", 0)):
+        assert len(merged(old, Card(task="pairs", rows=(), samples_sha256=sha256)).rows) == rows

@@ -8,7 +8,7 @@ from sparse_gpt import tasks
 from sparse_gpt.bridges.steering import comparable
 from sparse_gpt.circuits import TaskSamples, keep_solved, storage, task_batch
 from sparse_gpt.circuits.circuit import load
-from sparse_gpt.circuits.run.samples import FamilySamples, mixture, refuse_mixture, share
+from sparse_gpt.circuits.run.samples import FamilySamples, joint_sha256, mixture, refuse_mixture, share
 from sparse_gpt.circuits.run.task_batch import TaskBatch, padded, rounded, rows, without_longest
 from sparse_gpt.config import Config
 from sparse_gpt.data import Tokenizer
@@ -54,6 +54,7 @@ def task_samples(task: AnyTask, tokenizer: Tokenizer, config: Config) -> TaskSam
         others=others,
         novel=heldout_batches(task, tokenizer, config, task.novel),
         natural=tasks.NATURAL if tasks.NATURAL in config.prune.families else "",
+        free_words=task.free_words(tokenizer),
     )
     return mixture(samples, families)
 
@@ -100,14 +101,29 @@ def solved_samples(chosen: Sequence[AnyTask], run: Workdir, skip: bool = False) 
 
 def searched_samples(run: Workdir, members: Sequence[AnyTask]) -> tuple[Workdir, TaskSamples, Path]:
     """The run as the circuit of a task, or of several that share it, was searched in, where its files say how; the
-    samples of the search; and the circuit's folder. InputError if there is no such circuit."""
+    samples of the search; and the circuit's folder. InputError if there is no such circuit, or if it was searched on
+    other pairs."""
     place = run.folder / "circuits" / "+".join(task.name for task in members)
-    load(place, run.params_sha256)  # before anything that takes time
+    load(place, run.params_sha256, run.config.model)  # before anything that takes time
     search = Search.read_if_any(place / "search.json")
-    prune = run.config.prune if search is None else storage.searched_with(search)
+    prune = run.config.prune
+    if search is not None:
+        require_same_pairs(run.folder, members, search)
+        prune = storage.searched_with(search)
     workdir = Workdir(run.folder, dataclasses.replace(run.config, prune=prune))
     found = solved_samples(members, workdir)
     return workdir, share(found) if len(found) > 1 else found[members[0].name], place
+
+
+def require_same_pairs(folder: Path, members: Sequence[AnyTask], search: Search | None) -> None:
+    """InputError unless a circuit of the workdir `folder` was searched on the files of its tasks as they are."""
+    if (search.samples_sha256 if search else "") != joint_sha256([task.samples_sha256 for task in members]):
+        sources = ",".join(task.source for task in members)
+        again = f"--task={sources}{' --shared' if len(members) > 1 else ''}"
+        raise InputError(
+            f"--task={sources}: {folder / 'circuits' / '+'.join(task.name for task in members)} was searched on other "
+            f"pairs; python -m launch.prune --workdir={folder} {again} searches on these"
+        )
 
 
 def heldout_batches(

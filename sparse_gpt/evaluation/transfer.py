@@ -14,10 +14,10 @@ from sparse_gpt.bridges.models import load_models
 from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits.circuit import Circuit, load
-from sparse_gpt.config import Config
+from sparse_gpt.config import Config, ModelConfig
 from sparse_gpt.data import Corpus
 from sparse_gpt.errors import InputError
-from sparse_gpt.evaluation.samples import equally_long_samples
+from sparse_gpt.evaluation.samples import equally_long_samples, require_same_pairs
 from sparse_gpt.records import Search, Steering, Transport
 from sparse_gpt.records.bridge import Curve
 from sparse_gpt.tasks import AnyTask
@@ -39,7 +39,7 @@ def transfer_circuits(folder: Path, chosen: list[AnyTask], node: Node | None) ->
     config = configs.load(folder)
     chosen = chosen or find_tasks(folder)
     models = load_models(folder, config)
-    circuits = {task.name: load_circuit(folder, task, models.params_sha256) for task in chosen}
+    circuits = {task.name: load_circuit(folder, task, models.params_sha256, config.model) for task in chosen}
     corpus = Corpus.open(config.data.corpus or folder / "corpus")
     means = image_ablation.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
     text = _text(config, corpus, "validation", 0)
@@ -64,16 +64,12 @@ def find_tasks(folder: Path) -> list[AnyTask]:
     return found
 
 
-def load_circuit(folder: Path, task: AnyTask, params_sha256: str) -> Circuit:
-    """The circuit of a task; InputError unless it is of these weights, and was searched on the task's file as it is."""
+def load_circuit(folder: Path, task: AnyTask, params_sha256: str, model: ModelConfig) -> Circuit:
+    """The circuit of a task; InputError unless it is of these weights, fits the model, and was searched on the task's
+    file as it is."""
     place = folder / "circuits" / task.name
-    circuit = load(place, params_sha256)
-    search = Search.read_if_any(place / "search.json")
-    if (search.samples_sha256 if search else "") != task.samples_sha256:
-        raise InputError(
-            f"--task={task.source}: {place} was searched on other pairs; python -m launch.prune --workdir={folder} "
-            f"--task={task.source} searches on these"
-        )
+    circuit = load(place, params_sha256, model)
+    require_same_pairs(folder, [task], Search.read_if_any(place / "search.json"))
     return circuit
 
 
@@ -93,10 +89,15 @@ def steer(models: Models, circuit: Circuit, place: Path, samples: dict[str, Task
 
 
 def read_importance(place: Path, circuit: Circuit) -> dict[Node, float]:
-    """What the task loss gains without each node, from search.json; {} when it is not there."""
+    """What the task loss gains without each node, from search.json; {} when that, or the circuit's own loss, is not
+    known."""
     search = Search.read_if_any(place / "search.json")
     entries = search.importance.nodes if search else ()
-    loss = circuit.metrics["task_loss"]
+    loss = search.importance.task_loss if search else None
+    if loss is None:  # an older file: on other samples then
+        loss = circuit.metrics.get("task_loss")
+    if loss is None:
+        return {}
     return {entry.node: entry.task_loss - loss for entry in entries if entry.task_loss is not None}
 
 

@@ -83,6 +83,8 @@ class Card(Record):
     """Fingerprint of the weights."""
     circuit_sha256: str = older("")
     """Fingerprint of the circuit: its nodes, edges, calibration and ablation."""
+    samples_sha256: str = ""
+    """Fingerprint of the file of prompt pairs that it was judged on; "" for a task of the suite, and in older files."""
     rows: tuple[CardRow, ...]
     """In the order of the card."""
     losses: dict[str, SampleLosses] = older({})

@@ -190,6 +190,8 @@ class Importance(Part):
     """One per node."""
     edges: tuple[EdgeLoss, ...] = older(())
     """One per edge that can be removed alone."""
+    task_loss: Nats | None = None
+    """Of the circuit itself, on the same held-out samples, which are not all of them; older files do not say it."""
 
 
 class Stage(Part):

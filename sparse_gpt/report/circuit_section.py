@@ -1,7 +1,7 @@
 """The part of the report about one circuit: drawing, nodes on sample prompts, loss versus size, the search."""
 
 from sparse_gpt.drawing.activations import activation_grid, attention_maps
-from sparse_gpt.drawing.graph import build_graph
+from sparse_gpt.drawing.graph import MAX_TOKENS, build_graph
 from sparse_gpt.drawing.svg import draw_circuit
 from sparse_gpt.drawing.text import number
 from sparse_gpt.records import Circuit, CircuitFiles, Rankings, Search, Traces
@@ -21,7 +21,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
     to other weights.
     """
     circuit, traces, search = files.circuit, files.traces, files.search
-    graph = build_graph(circuit, traces, d_head)
+    graph = build_graph(circuit, traces, d_head, MAX_TOKENS)
     of_file = search is not None and search.samples_sha256  # searched on pairs from a file
     known = {entry.node: entry for entry in files.contexts.nodes} if files.contexts else {}
     pair = traces.samples[:2] if traces else ()
@@ -29,6 +29,7 @@ def circuit_section(files: CircuitFiles, d_head: int, params_sha256: str = "") -
         "circuit.html",
         **vars(files),
         page=page_of(files),
+        of_file=bool(of_file),
         again_task=f"…/{circuit.task}.(jsonl|csv)" if of_file else circuit.task,
         stale_for=params_sha256 if circuit.params_sha256 not in (None, "", params_sha256) else "",
         each_task=[(f"task loss, {each.task}", number(each.task_loss)) for each in circuit.tasks],
@@ -74,6 +75,7 @@ def _edges(circuit: Circuit, traces: Traces | None, importance: Importance) -> V
     parts = (("embedding", traces.embedding), ("unembedding", traces.unembedding)) if traces else ()
     return {
         "edges": [(edge, without.get((edge.source, edge.target))) for edge in edges],
+        "own_loss": importance.task_loss,
         "node_losses": sorted(importance.nodes, key=lambda entry: -(entry.task_loss or 0)),
         "vocabulary": [(part, sorted(listed, key=lambda entry: -abs(entry.weight))) for part, listed in parts],
     }

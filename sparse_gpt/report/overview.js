@@ -44,7 +44,8 @@ function compare() {
   for (const field of ["nodes", "edges"]) {
     const { both, onlyA, onlyB } = compared(field, a, b), all = both.length + onlyA.length + onlyB.length;
     const share = all ? `${((100 * both.length) / all).toFixed(0)}% of all ${all}` : "there are none";
-    parts.push(made("p", `${both.length} ${field} are in both (${share}).`));
+    const count = both.length === 1 ? `1 ${field.slice(0, -1)} is` : `${both.length} ${field} are`;
+    parts.push(made("p", `${count} in both (${share}).`));
     const names = { ...b.labels, ...a.labels };
     parts.push(list(`${field} in both`, both, names));
     parts.push(list(`${field} of ${a.name} only`, onlyA, names), list(`${field} of ${b.name} only`, onlyB, names));

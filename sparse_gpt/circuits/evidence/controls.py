@@ -68,25 +68,25 @@ def resampled_values(problem: Problem, candidate: Candidate, values: GateArrays)
 
 def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
     """What each node and each edge is worth: task losses in nats, on at most ROWS held-out samples, of the circuit
-    without it; all else and the calibration unchanged.
+    without it and of the circuit; all else and the calibration unchanged.
 
     Returns:
-        A loss per node and per edge. Edges from v that cannot be removed alone (see `edge_ablation.removable`) are left
-        out. Both are empty when there are more than MOST items.
+        A loss per node and per edge, and the circuit's own. Edges from v that cannot be removed alone (see
+        `edge_ablation.removable`) are left out. Nothing when there are more than MOST items.
     """
     support, calibration = candidate.support, candidate.calibration
     nodes, edges = np.flatnonzero(support.gates), np.flatnonzero(support.can_go)
     count = len(nodes) + len(edges)
     if not 0 < count <= MOST:
         return Importance()
-    gates, kept = (np.repeat(each[None, :], count, axis=0) for each in (support.gates, support.kept))
+    gates, kept = (np.repeat(each[None, :], count + 1, axis=0) for each in (support.gates, support.kept))
     gates[np.arange(len(nodes)), nodes] = 0
     kept[np.arange(len(nodes), count), edges] = 0
     of_each = Calibration(
-        np.repeat(np.asarray(calibration.scale)[None], count),
-        np.repeat(np.asarray(calibration.shift)[None, :], count, axis=0),
+        np.repeat(np.asarray(calibration.scale)[None], count + 1),
+        np.repeat(np.asarray(calibration.shift)[None, :], count + 1, axis=0),
     )
-    losses = problem.heldout.on_few().losses(Masks(gates, support.places, kept), of_each).tolist()
+    *losses, own = problem.heldout.on_few().losses(Masks(gates, support.places, kept), of_each).tolist()
     of_nodes, of_edges = losses[: len(nodes)], losses[len(nodes) :]
     ends = (support.every[i] for i in edges)
     return Importance(
@@ -95,6 +95,7 @@ def leave_one_out(problem: Problem, candidate: Candidate) -> Importance:
             EdgeLoss(source=edge.source, target=edge.target, task_loss=loss)
             for edge, loss in zip(ends, of_edges, strict=True)
         ),
+        task_loss=own,
     )
 
 

@@ -54,9 +54,11 @@ class Moment(NamedTuple):
 
 def made_for(problem: Problem, final: Circuit, steps: Sequence[int]) -> dict[str, Any]:
     """What every stage of `formation` depends on."""
+    samples = {"samples_sha256": problem.samples.sha256} if problem.samples.sha256 else {}
     return {
         "circuit_sha256": final.sha256,
         "params_sha256": final.params_sha256,
+        **samples,
         "checkpoints": list(steps),  # "steps" is a setting of searches
         **group_to_dict(problem.settings),
     }

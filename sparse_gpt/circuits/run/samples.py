@@ -38,6 +38,7 @@ class TaskSamples:
     novel: Mapping[str, TaskBatch] = dataclasses.field(default_factory=dict)  # and of those that no search sees
     wild: TaskBatch | None = None  # natural text, see wild.py; not in pairs
     natural: str = ""  # name of one more family to search on, made of training text; "" for none
+    free_words: frozenset[str] = frozenset()  # that fill held-out prompts, where the task knows them
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -101,6 +102,7 @@ def share(samples: Mapping[str, TaskSamples]) -> TaskSamples:
         interleave(shifted) if len(shifted) == len(parts) else None,
         tuple(samples),
         joint_sha256([part.sha256 for part in parts]),
+        free_words=frozenset().union(*(part.free_words for part in parts)),
     )
 
 

@@ -5,14 +5,14 @@ validation text judge it; a search may have those in training text as one more f
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_gpt.circuits.run.task_batch import TaskBatch, rows
+from sparse_gpt.circuits.run.task_batch import TaskBatch, rows, without_longest
 from sparse_gpt.model import Params, Transformer
 
 SHARE = 0.5  # of the model's probability that answer and foil must have together: elsewhere it decides something else
@@ -123,3 +123,31 @@ def in_pairs(batch: TaskBatch, seed: int) -> TaskBatch | None:
     swapped = rng.random(count) < 0.5  # so that the place in the pair tells nothing
     pairs[swapped] = pairs[swapped, ::-1]
     return rows(batch, pairs.reshape(-1))
+
+
+def dealt_out(batch: TaskBatch, count: int, ends: Sequence[int]) -> TaskBatch:
+    """Training samples of `count` pairs, some of them more than once where a batch has fewer. Samples that are to be
+    fresh must be new, so no pair is in two of the parts that end at `ends`: the first, of which the selection takes
+    samples, and one for each check. What comes after them, and is searched on alone, has all pairs.
+
+    Pairs that `without_longest` leaves out are left out here, or the parts would begin elsewhere.
+    """
+    while True:
+        pairs = _places(len(batch.positions) // 2, count, ends)
+        found = rows(batch, np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1))
+        kept = without_longest(found)
+        if len(kept.positions) == len(found.positions):
+            return found
+        short = np.asarray(batch.positions).reshape(-1, 2).max(axis=1) < kept.tokens.shape[1]
+        batch = rows(batch, np.repeat(short, 2))
+
+
+def _places(distinct: int, count: int, ends: Sequence[int]) -> np.ndarray:
+    """(count,) which of so many pairs stands where. The first part has at most half of them, the others the rest."""
+    sizes = np.diff(np.minimum([0, *ends, count], count))
+    first, later = min(int(sizes[0]), distinct // 2), np.cumsum(sizes[1:-1])
+    borders = first + (distinct - first) * later // max(int(later[-1]), 1)
+    parts = np.split(np.arange(distinct), [first, *borders])[:-1]
+    return np.concatenate(
+        [np.resize(part, size) for part, size in zip([*parts, np.arange(distinct)], sizes, strict=True)]
+    )

@@ -19,6 +19,7 @@ import numpy as np
 from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run import objective
 from sparse_gpt.circuits.run.calibration import calibrate
+from sparse_gpt.circuits.run.edge_ablation import removable
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.masks import Masks
 from sparse_gpt.circuits.run.support import Support
@@ -153,12 +154,14 @@ def give_back(
 
 def with_nodes(support: Support, gates: np.ndarray) -> Support:
     """A support with further nodes, those of gates (nodes,), and all of their edges; edges that it has lost stay
-    pruned."""
+    pruned, but for those of heads that the further nodes fill, which cannot be (see `edge_ablation.removable`)."""
     larger = Support(support.graph, gates)
     if support.pruned_to is None:
         return larger
     pruned = set(support.every).difference(support.edges)
-    return dataclasses.replace(larger, pruned_to=tuple(edge for edge in larger.every if edge not in pruned))
+    may_stay = removable(larger.graph.config, larger.every, larger.layered)
+    left = (edge for edge, free in zip(larger.every, may_stay, strict=True) if not free or edge not in pruned)
+    return dataclasses.replace(larger, pruned_to=tuple(left))
 
 
 def _holds(problem: Problem, one: Masks, evaluator: Evaluator, fresh: Evaluator) -> bool:

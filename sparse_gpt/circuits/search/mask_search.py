@@ -35,6 +35,7 @@ from sparse_gpt.parameters import Leaf
 from sparse_gpt.progress import ProgressBar
 
 CHUNK = 25  # steps per call of the compiled program; the progress bar moves once per call
+FEWEST = 10  # of them: masks are judged after each call
 COMPACT_AT = (0.25, 0.5)  # of the steps: after these, what all searches have closed for good is not computed any more
 WORTH_RESTRICTING = 0.15  # share of all nodes up to which a model restricted to them is faster
 TOKENS = 64  # of a search's batch, a multiple
@@ -147,7 +148,7 @@ def search(
     if mesh is not None:  # placed as `advance` returns them, or the second chunk would compile it anew
         states = jax.device_put(states, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     static = {"steps": settings.steps, "mesh": mesh, "tie_qk": settings.tie_qk, "aim": aim}
-    chunk = next(size for size in range(min(CHUNK, settings.steps), 0, -1) if settings.steps % size == 0)
+    chunk = _chunk(settings.steps)
     room, model = _room(problem, h), _restricted_to(problem.gated, np.asarray(within))
     if isinstance(states, PathState) and not done:
         model = _model_for(problem, states, model, settings.steps * size * room)
@@ -162,8 +163,9 @@ def search(
             if isinstance(states, PathState) and _compacts_before(problem, first, chunk):
                 states = _drop_closed_nodes(h, states, settings.tie_qk)
                 model = _model_for(problem, states, model, (settings.steps - first) * size * room)
-            batches = _batches_of(problem, h, first, chunk, room)
-            with bar.compiling(worked_since is None):
+            count = min(chunk, settings.steps - first)
+            batches = _batches_of(problem, h, first, count, room)
+            with bar.compiling(worked_since is None or count < chunk):
                 states, metrics = advance(model, mask, h, states, jnp.int32(first), batches, **static)
                 history.append(jax.device_get(metrics))
                 if isinstance(states, PathState):
@@ -171,13 +173,20 @@ def search(
             worked_since = worked_since or time.monotonic()
             if interruption.requested():
                 if paused is not None:
-                    pause.write(paused, first + chunk, h, (states, _support_of(model, nowhere)), history)
+                    pause.write(paused, first + count, h, (states, _support_of(model, nowhere)), history)
                 interruption.check()
-            bar.update(chunk)
+            bar.update(count)
             bar.set_postfix_str(f"loss {np.median(history[-1][0][-1]):.3f}, {np.median(history[-1][1][-1]):.0f} nodes")
     if paused is not None:  # what follows the search takes long too
         pause.write(paused, settings.steps, h, (states, _support_of(model, nowhere)), history)
     return _on_host(jax.device_get(states), history, size, settings.tie_qk)
+
+
+def _chunk(steps: int) -> int:
+    """Steps per call: the most that divide all, so that one program serves; where these are few, CHUNK, and the last
+    call has a program of its own."""
+    most = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
+    return most if most >= min(FEWEST, steps) else CHUNK
 
 
 def _keep_best(problem: Problem, states: PathState) -> PathState:

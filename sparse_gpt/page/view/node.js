@@ -130,7 +130,7 @@ export class NodeView {
     const isOwn = ({ from, to }) => nodeKey(from) === this.key || nodeKey(to) === this.key;
     const rows = this.data.record.edges.filter(isOwn).map((edge) => this.#edge(edge, state));
     const titles = ["edge", "weight", "brings here, circuit", "full model", "patch this edge alone"];
-    const none = element("p", { class: "faint" }, "No edge of the circuit: it matters through a constant, or by itself.");
+    const none = element("p", { class: "faint" }, "No edge of the circuit: it matters through a constant, by itself, or by keeping others out where the largest entries alone stay (AbsTopK).");
     replaceInside(this.edges, this.active(), rows.length ? table(element("caption", {}, "Edges"), titles, rows) : none);
   }
 

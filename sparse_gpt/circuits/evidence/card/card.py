@@ -103,6 +103,7 @@ def judge(
         task=circuit.task,
         params_sha256=circuit.params_sha256,
         circuit_sha256=circuit.sha256,
+        samples_sha256=problem.samples.sha256,
         rows=tuple(found),
         losses={name: _losses(subject, each) for name, each in subject.samples.items()},
         seconds=round(time.perf_counter() - started, 2),
@@ -133,8 +134,13 @@ def read(path: Path) -> Card | None:
 
 
 def merged(old: Card | None, new: Card) -> Card:
-    """A card with those rows of an older one of the same circuit that were not measured anew, in the order of rows."""
-    if old is None or old.circuit_sha256 != new.circuit_sha256 or old.params_sha256 != new.params_sha256:
+    """A card with those rows of an older one of the same circuit, on the same file's samples, that were not measured
+    anew, in the order of rows."""
+
+    def made_for(card: Card) -> tuple[str, str, str]:
+        return card.circuit_sha256, card.params_sha256, card.samples_sha256
+
+    if old is None or made_for(old) != made_for(new):
         return new
     known = {(row.name, row.samples): row for row in (*old.rows, *new.rows)}
     order = list(ROWS)

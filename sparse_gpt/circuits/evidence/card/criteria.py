@@ -196,11 +196,11 @@ _INSIDE = (
     ),
     Criterion(
         "norms",
-        "largest factor of an RMS",
+        "factor of an RMS, worst norm",
         "Ablation shrinks the stream, and the norms blow up what is left.",
         "at most",
         2.0,
-        "largest factor between the RMS at a norm in circuit and model, either way",
+        "factor, either way, between the RMS in circuit and model at 95 % of the positions where a norm has a say",
         "cheap",
     ),
     Criterion(

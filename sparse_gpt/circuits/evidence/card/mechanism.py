@@ -14,12 +14,14 @@ from sparse_gpt.circuits.evidence.card.subject import (
     not_applicable,
 )
 from sparse_gpt.circuits.run import statistics
+from sparse_gpt.config import READS
 from sparse_gpt.io import Tree
 from sparse_gpt.model.taps import NORM_TAPS
 from sparse_gpt.records import Node
 
 SAME_ROLE = 0.9  # correlation
 CONSTANT = 1e-6  # share of a node's mean square that its variance must exceed, else it counts as constant
+NORM_SHARE = 0.95  # of the positions where a norm has a say
 NEAREST = 4  # prompts among which a donor is drawn
 MOST_SINGLE = 4  # nodes that are interchanged one by one
 SHOWN = 10
@@ -96,18 +98,22 @@ def _entropy(weights: np.ndarray) -> np.ndarray:
 
 
 def norms(subject: Subject, samples: Samples) -> Measurement:
-    """Largest factor, either way, between the RMS that a norm sees in the circuit and in the model."""
+    """Factor, either way, between the RMS that a norm sees in the circuit and in the model: of the positions where it
+    has a say, NORM_SHARE stay within it; of the worst norm."""
     if subject.problem.gated.frozen:
         return not_applicable("the circuit was searched under the model's frozen norms")
     inner = run_within(subject, samples)
-    entries, worst = [], 1.0
+    entries, factors = [], []
     for place in _norm_places(subject):
         circuit, model = (np.asarray(recording[place])[:, :, 0] for recording in (inner.circuit[1], inner.model[1]))
-        at = np.ones_like(circuit, bool) if place[0] == NORM_TAPS[2] else inner.matters("attn_in", place[1])
-        ratio = float(np.exp(np.mean(np.log(model[at]) - np.log(circuit[at]))))  # of the reciprocals
-        worst = max(worst, ratio, 1 / ratio)
-        entries.append({"norm": place[0], "layer": place[1], "rms_circuit_over_model": ratio})
-    return Measurement(worst, details={"norms": entries})
+        at = np.ones_like(circuit, bool)  # at the end, where alone something is unembedded
+        if place[0] in NORM_TAPS[:2]:
+            at = inner.matters(READS[NORM_TAPS.index(place[0])], place[1])
+        ratio = np.log(model[at]) - np.log(circuit[at])  # of the reciprocals
+        factors.append(float(np.exp(np.quantile(np.abs(ratio), NORM_SHARE))))
+        mean = float(np.exp(np.mean(ratio)))
+        entries.append({"norm": place[0], "layer": place[1], "rms_circuit_over_model": mean, "factor": factors[-1]})
+    return Measurement(max(factors), details={"norms": entries})
 
 
 def frozen_norms(subject: Subject, samples: Samples) -> Measurement:

@@ -12,6 +12,7 @@ from sparse_gpt.circuits.problem import Problem
 from sparse_gpt.circuits.run.calibration import calibrate
 from sparse_gpt.circuits.run.evaluator import ROWS, Evaluator
 from sparse_gpt.circuits.run.masks import Masks
+from sparse_gpt.circuits.run.samples import TaskSamples
 from sparse_gpt.circuits.run.statistics import Estimate
 from sparse_gpt.circuits.run.support import Candidate
 from sparse_gpt.circuits.run.task_batch import TaskBatch, by_length, few, rows
@@ -104,7 +105,8 @@ class Subject:
         return support.places, support.kept
 
     def masks(self, gates: np.ndarray, kept: np.ndarray | None = None) -> Masks:
-        """Masks with gates (N, nodes) and the circuit's own pruned edges, or other ones (N, edges)."""
+        """Masks with gates (N, nodes) and the circuit's own pruned edges, or other ones (N, edges). Further gates may
+        fill a head; then it has all of its edges from v, since none of them can be pruned."""
         places, own = self.edges
         return Masks(gates, places, np.repeat(own[None], len(gates), axis=0) if kept is None else kept)
 
@@ -148,15 +150,16 @@ class Subject:
 def sample_sets(problem: Problem) -> dict[str, Samples]:
     """The held-out samples of a problem by name: "main" (all that was searched), single template families, "shifted"
     where the task has that variant, and natural "text"."""
-    token_text, samples, heldout = problem.model.token_text, problem.samples, problem.heldout
-    free = frozenset[str]() if token_text is None else words.free_words(samples.train, heldout.batch, token_text)
+    samples, heldout = problem.samples, problem.heldout
+    labels = _labels(problem)
 
-    def of(name: str, role: Role, batch: TaskBatch) -> Samples:
-        return Samples(name, role, problem.on_heldout(batch), words.clusters(batch, free, token_text))
+    def of(name: str, role: Role, batch: TaskBatch, natural: bool = False) -> Samples:
+        return Samples(name, role, problem.on_heldout(batch), labels(batch, np.full(len(batch.positions), natural)))
 
-    found = [Samples(MAIN, "selection", heldout, words.clusters(heldout.batch, free, token_text))]
+    found = [Samples(MAIN, "selection", heldout, labels(heldout.batch, _of_text(heldout.batch, samples)))]
     if len(samples.families) > 1:
-        found += [of(f"family {name}", "selection", by_length(each.heldout)) for name, each in samples.families.items()]
+        for name, family in samples.families.items():
+            found.append(of(f"family {name}", "selection", by_length(family.heldout), name == samples.natural))
     if (shifted := problem.shifted) is not None:
         found.append(of("shifted", "selection" if SHIFTED in samples.families else "heldout", shifted.batch))
     for name, batch in {**samples.others, **samples.novel}.items():
@@ -166,6 +169,28 @@ def sample_sets(problem: Problem) -> dict[str, Samples]:
         each = np.arange(len(samples.wild.positions)).astype(str)
         sets["text"] = Samples("text", "wild", problem.on_heldout(samples.wild), each)
     return sets
+
+
+def _labels(problem: Problem) -> Callable[[TaskBatch, np.ndarray], np.ndarray]:
+    """What gives the clusters of held-out samples, of which a mask (B,) says where they are natural text."""
+    token_text, samples = problem.model.token_text, problem.samples
+    seen = set[str]() if token_text is None else words.vocabulary(samples.train, token_text)
+
+    def of(batch: TaskBatch, natural: np.ndarray) -> np.ndarray:
+        free = frozenset[str]()
+        if token_text is not None:
+            free = words.free_words(rows(batch, ~natural), seen, token_text, samples.free_words)
+        found = words.clusters(batch, free, token_text)
+        return np.where(natural, words.distinct_pairs(batch), found) if natural.any() else found
+
+    return of
+
+
+def _of_text(batch: TaskBatch, samples: TaskSamples) -> np.ndarray:
+    """(B,) whether a sample is of the natural text that the search had as one more family."""
+    if batch.task is None or samples.natural not in samples.families:
+        return np.zeros(len(batch.positions), bool)
+    return np.asarray(batch.task) == samples.parts.index(samples.natural)
 
 
 def losses(logits: np.ndarray) -> np.ndarray:
