@@ -106,10 +106,9 @@ def searched_samples(run: Workdir, members: Sequence[AnyTask]) -> tuple[Workdir,
     place = run.folder / "circuits" / "+".join(task.name for task in members)
     load(place, run.params_sha256, run.config.model)  # before anything that takes time
     search = Search.read_if_any(place / "search.json")
-    prune = run.config.prune
     if search is not None:
         require_same_pairs(run.folder, members, search)
-        prune = storage.searched_with(search)
+    prune = run.config.prune if search is None else storage.searched_with(search)
     workdir = Workdir(run.folder, dataclasses.replace(run.config, prune=prune))
     found = solved_samples(members, workdir)
     return workdir, share(found) if len(found) > 1 else found[members[0].name], place
