@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+import sparse_gpt
 from sparse_gpt import compilation_cache, interruption, locks, paths, presets, surroundings
 from sparse_gpt import config as configs
 from sparse_gpt.errors import InputError
@@ -123,8 +124,16 @@ def existing_workdir(written: bool = False) -> Path:
     """The --workdir flag; InputError unless the folder is there, and can be `written` to if it is to be."""
     folder = new_workdir() if written else workdir()
     if not folder.is_dir():
-        raise InputError(f"--workdir={flags.FLAGS.workdir}: no such folder; train or import a model into it first")
+        name = flags.FLAGS.workdir
+        if name in stored_names() and "init_from" in flags.FLAGS:
+            raise InputError(f"--workdir={name}: no such folder; a stored model: --init_from={name} --workdir=NEW")
+        raise InputError(f"--workdir={name}: no such folder; train or import a model into it first")
     return folder
+
+
+def stored_names() -> list[str]:
+    """Names of the models that are in this package, without JAX, which sparse_gpt.stored imports."""
+    return sorted(path.stem for path in (Path(sparse_gpt.__file__).parent / "stored").glob("*.zip"))
 
 
 def hold(folder: Path) -> Path:

@@ -6,6 +6,8 @@ python -m launch.reproduce --experiment=hashes --workdir=runs/hashes --page=docs
 python -m launch.reproduce --experiment=necessity --workdir=runs/necessity --model=runs/quickstart --task=for_while
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from sparse_gpt import paths, tasks
@@ -58,6 +60,9 @@ def _subject(experiment: Experiment) -> tuple[str, list[tasks.AnyTask]] | tuple[
     """--model and the tasks of --task, for experiments that take them. InputError if given to another."""
     f = flags.FLAGS
     if experiment.of_a_model:
+        path, names = Path(f.model or "").expanduser(), cli.stored_names()
+        if f.model and f.model not in names and not (path.is_dir() or path.is_file()):
+            raise InputError(f"--model={f.model}: no workdir and no stored model; this package has {', '.join(names)}")
         return f.model or "laptop", tasks.select(f.task or "single_double_quote")
     for name in ("model", "task"):
         if f[name].value is not None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from absl import flags
 
-import sparse_gpt
 from sparse_gpt.folders import Snapshot
 
 from . import cli
@@ -14,8 +13,7 @@ from . import cli
 
 def define_init_from() -> None:
     """--init_from."""
-    folder = Path(sparse_gpt.__file__).parent / "stored"  # not sparse_gpt.stored.names(), which imports JAX
-    names = ", ".join(sorted(path.stem for path in folder.glob("*.zip")))
+    names = ", ".join(cli.stored_names())
     cli.define_path(
         "init_from", f"Fill a new --workdir from a stored model: {names}, or a file that launch.store wrote."
     )

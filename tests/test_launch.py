@@ -76,3 +76,11 @@ def test_what_flags_cannot_be_is_said_without_words_of_python(script: str, flags
     one_line(done, line)
     for word in ("None", "invalid literal", "could not convert", "Non-boolean"):
         assert word not in done.stderr
+
+
+def test_stored_models_are_named_where_a_folder_was_asked_for() -> None:
+    one_line(launch_here("page", "--workdir=laptop"), "a stored model: --init_from=laptop --workdir=NEW")
+    one_line(launch_here("page", "--workdir=lapptop"), "train or import a model")
+    for model in ("lapptop", "nowhere/run"):
+        done = launch_here("reproduce", "--experiment=necessity", "--workdir=x", f"--model={model}")
+        one_line(done, f"--model={model}: no workdir and no stored model", "laptop_half")

@@ -190,12 +190,14 @@ def check_params(config: Config, params: Params) -> None:
     wanted, found = flatten(abstract_params(config.model)), flatten(params)
     for path in sorted(wanted.keys() ^ found.keys()):
         raise InputError(
-            f"initial parameters: tensor {'/'.join(path)} is {'missing' if path in wanted else 'not in this model'}"
+            f"initial parameters: tensor {'/'.join(path)} is {'missing' if path in wanted else 'not in this model'}; "
+            "train them with the preset, or the model fields, that they have"
         )
     for path, leaf in wanted.items():
         if leaf.shape != found[path].shape:
             raise InputError(
-                f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}"
+                f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}; train them "
+                "with the preset, or the model fields, that they have"
             )
 
 
