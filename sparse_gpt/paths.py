@@ -60,7 +60,7 @@ def writable_folder(flag: str, path: Path) -> Path:
 
 def output_file(flag: str, value: str, suffix: str) -> Path:
     """Absolute path of a file to write. InputError unless it is, or can be, a file in a folder that is there; if it is
-    one of another kind, whose name does not end in `suffix`; or if it is among a workdir's own files."""
+    one of another kind, with another suffix than `suffix`; or if it is among a workdir's own files."""
     path = Path(value).expanduser().absolute()
     if path.is_dir():
         raise InputError(f"--{flag}={value}: is a folder; name a file in it")
@@ -69,7 +69,7 @@ def output_file(flag: str, value: str, suffix: str) -> Path:
     if not path.parent.is_dir():
         raise InputError(f"--{flag}={value}: not a file in an existing folder; create {path.parent} first")
     writable_folder(flag, path.parent)
-    if path.exists() and path.suffix != suffix:
+    if path.exists() and path.suffix not in ("", suffix):
         raise InputError(f"--{flag}={value}: is there already; name a new file, or one that ends in {suffix}")
     place = Path(os.path.realpath(path))
     for folder in place.parents:

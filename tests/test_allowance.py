@@ -145,8 +145,10 @@ def test_the_target_is_reached_where_the_allowance_says_so() -> None:
     losses = objective.losses_by_task(problem.selection.full_logits(), problem.selection.batch)
     assert losses[0] < 0.2 < losses[1]
     assert strict.candidate(whole).reached
+    paper = dataclasses.replace(model.config, prune=dataclasses.replace(prune, search="paper"))
     none = dataclasses.replace(strict, selection=dataclasses.replace(strict.selection, allowance=()))
-    assert not none.candidate(whole).reached
+    none = dataclasses.replace(none, model=dataclasses.replace(model, config=paper))
+    assert not none.candidate(whole).reached, "the paper's search knows no allowance"
 
 
 def test_samples_that_join_and_fresh_ones_have_allowances_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,8 +196,8 @@ def check_params(config: Config, params: Params) -> None:
     for path, leaf in wanted.items():
         if leaf.shape != found[path].shape:
             raise InputError(
-                f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}; train them "
-                "with the preset, or the model fields, that they have"
+                f"initial parameters: {'/'.join(path)} has shape {found[path].shape}, expected {leaf.shape}; "
+                "train them with the preset, or the model fields, that they have"
             )
 
 
