@@ -24,7 +24,7 @@ from sparse_gpt.io import Tree
 from sparse_gpt.tasks import TaskError
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, interruption.EXIT_CODE, 141
-_WORDS = {
+_PLAINLY = {
     r"flag --(\S+)=None: .* must have a value other than None\.": r"--\1: missing; --help says what it takes;",
     r"invalid literal for int\(\) with base 10: .*": "must be a whole number",
     r"could not convert string to float: .*": "must be a number",
@@ -222,7 +222,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _plain(message: str) -> str:
     """What absl says of a flag, without words of Python's."""
-    for pattern, words in _WORDS.items():
+    for pattern, words in _PLAINLY.items():
         message = re.sub(pattern, words, message)
     return message.rstrip("; ")
 

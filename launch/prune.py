@@ -40,12 +40,9 @@ def main() -> None:
     chosen, everything = tasks.select(flags.FLAGS.task, ALL), flags.FLAGS.task == ALL
     if flags.FLAGS.shared and (everything or len(chosen) < 2):
         raise InputError(f"--shared: needs a list of two or more tasks, but --task={flags.FLAGS.task}")
-    if not everything and "prune.families" in cli.overrides():
-        families = configs.replace(
-            configs.Config(), {"prune.families": flags.FLAGS.config.prune.families}
-        ).prune.families
-        for task in chosen:
-            tasks.searched_families(task, families)
+    families = configs.replace(configs.Config(), cli.overrides()).prune.families
+    for task in () if everything else chosen:
+        tasks.searched_families(task, families)
     from .jobs import prune as job
 
     job.main(chosen, everything)

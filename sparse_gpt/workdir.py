@@ -34,7 +34,7 @@ from sparse_gpt.circuits.run.wild import MOST, dealt_out, in_pairs, natural_samp
 from sparse_gpt.circuits.search.fresh import CHECKS, FRESH
 from sparse_gpt.circuits.solved import full_task_loss
 from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus, Tokenizer
+from sparse_gpt.data import Corpus, Tokenizer, corpus_folder
 from sparse_gpt.errors import InputError
 from sparse_gpt.model import Params, Transformer, build_exact
 from sparse_gpt.records import Contexts
@@ -89,7 +89,7 @@ class Workdir:
     @functools.cached_property
     def corpus(self) -> Corpus:
         """The corpus the model was trained on, or that config.data.corpus names."""
-        return Corpus.open(self.config.data.corpus or self.folder / "corpus")
+        return Corpus.open(corpus_folder(self.folder, self.config))
 
     def token_text(self, token: int) -> str:
         """Text of one token id; bytes that are only a part of a character stand as ``<E2>``."""

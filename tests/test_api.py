@@ -223,6 +223,7 @@ def test_a_notebook_shows_numbers_and_drawing(small: sg.Model) -> None:
         (lambda m: m.problem(["for_while", "if_equals"], batch_pairs=3), "multiple of the 2 tasks"),
         (lambda m: m.problem(["for_while", "if_equals"], families="all"), "on one family each"),
         (lambda m: m.circuit("for_while"), "circuit.json: not found"),
+        (lambda m: m.circuit("my/pairs.csv"), "/circuits/pairs/circuit.json: not found; python -m launch.prune"),
         (lambda m: m.evaluate([]), "no prompts to evaluate"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sparse_gpt import tasks
+from sparse_gpt.circuits import circuit
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation import samples, transfer
 from sparse_gpt.io import write_json
@@ -52,3 +53,16 @@ def test_one_line_about_the_file(run: Workdir, opened: Callable[[Workdir], objec
     ) as e:
         opened(run)
     assert "\n" not in str(e.value)
+
+
+def test_where_there_is_no_circuit_those_that_are_there_are_named(tmp_path: Path) -> None:
+    wanted = tmp_path / "circuits" / "quotes"
+    way = f"python -m launch.prune --workdir={tmp_path} --task=quotes writes it"
+    with pytest.raises(InputError, match=f"circuit.json: not found; {way}$"):
+        circuit.load(wanted)
+    for name in ("loops", "brackets"):
+        (tmp_path / "circuits" / name).mkdir(parents=True)
+        (tmp_path / "circuits" / name / "circuit.json").touch()
+    (tmp_path / "circuits" / "empty").mkdir()
+    with pytest.raises(InputError, match=f"{way}; there are: brackets, loops$"):
+        circuit.load(wanted)

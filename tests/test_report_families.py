@@ -28,8 +28,13 @@ def nested() -> dict[str, Any]:
     return {**tree, "families": [*families, family("text", "wild", 0.875)], "minimal": minimal}
 
 
-def shown(tree: dict[str, Any]) -> str:
-    return " ".join(fill("families.html", circuit=Circuit.from_tree(tree)).split("\n"))
+def shown(tree: dict[str, Any], **facts: object) -> str:
+    return " ".join(fill("families.html", circuit=Circuit.from_tree(tree), **facts).split("\n"))
+
+
+def test_pairs_of_a_file_are_not_said_to_have_words_of_their_own() -> None:
+    assert "on held-out words;" in shown(nested(), of_file=False)
+    assert "on held-out pairs;" in shown(nested(), of_file=True)
 
 
 def test_every_family_has_a_row_with_the_losses_of_both_circuits() -> None:

@@ -11,7 +11,7 @@ from sparse_gpt import config as configs
 from sparse_gpt.bridges import evaluation, least_squares, models, training
 from sparse_gpt.bridges.dense import DenseModel, check_pair, dense_config, load_dense
 from sparse_gpt.config import Config
-from sparse_gpt.data import Corpus
+from sparse_gpt.data import Corpus, corpus_folder
 from sparse_gpt.data.cleaning import Rule
 from sparse_gpt.parameters import Params
 from sparse_gpt.training import distributed, loop, manifest, run, sharding
@@ -71,7 +71,7 @@ def train_bridges(
     restored = training.restore(workdir, training.BridgeProgram(config, None, dense_model.config))  # by all processes
 
     def evaluate() -> None:
-        corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+        corpus = Corpus.open(corpus_folder(workdir, config))
         validation, fitting = _validation(config, corpus), _fitting(config, corpus)
         second = (control, fitting) if control else None
         result = evaluation.write(workdir, config, dense_model, restored, validation, second)
@@ -99,7 +99,7 @@ def _train(
     one."""
 
     def start() -> Params:
-        corpus = Corpus.open(config.data.corpus or workdir / "corpus")
+        corpus = Corpus.open(corpus_folder(workdir, config))
         return least_squares.starting(config, dense, params, _fitting(config, corpus))
 
     mesh = sharding.spread(sharding.make_mesh(config))

@@ -15,7 +15,7 @@ from sparse_gpt.bridges.steering import Models, Node
 from sparse_gpt.circuits import TaskBatch
 from sparse_gpt.circuits.circuit import Circuit, load
 from sparse_gpt.config import Config, ModelConfig
-from sparse_gpt.data import Corpus
+from sparse_gpt.data import Corpus, corpus_folder
 from sparse_gpt.errors import InputError
 from sparse_gpt.evaluation.samples import equally_long_samples, require_same_pairs
 from sparse_gpt.records import Search, Steering, Transport
@@ -40,7 +40,7 @@ def transfer_circuits(folder: Path, chosen: list[AnyTask], node: Node | None) ->
     chosen = chosen or find_tasks(folder)
     models = load_models(folder, config)
     circuits = {task.name: load_circuit(folder, task, models.params_sha256, config.model) for task in chosen}
-    corpus = Corpus.open(config.data.corpus or folder / "corpus")
+    corpus = Corpus.open(corpus_folder(folder, config))
     means = image_ablation.means(models, [_text(config, corpus, "train", s)[:, :-1] for s in range(MEAN_BATCHES)])
     text = _text(config, corpus, "validation", 0)
     for task in chosen:

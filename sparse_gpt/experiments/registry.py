@@ -106,7 +106,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "training-changes": Experiment(
         "a change that no recipe has makes quickstart's 2.62 of half of its steps; those that do not, too",
-        "1 h on 2 cores",
+        "1 to 2 h on 2 cores",
         _later("training_changes", "training_changes"),
     ),
     "resume-exactness": Experiment(

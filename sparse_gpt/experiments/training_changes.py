@@ -56,16 +56,14 @@ class Change:
     seed: int = 0
 
 
-UNCHANGED = ("the preset", "the preset, seed 1", "the preset, seed 2")
-
 CHANGES: Mapping[str, Change] = {
-    UNCHANGED[0]: Change(),
+    "the preset": Change(),
     "straight-through gradients": Change(straight_through=True),
     "second moments by row": Change(moments_by_row=True),
     "learning rate constant until 0.7 of the steps": Change(rate=lambda done: min(1.0, (1.0 - done) / 0.3)),
     "density falls as a cubic": Change(annealing=lambda done: 1.0 - (1.0 - done) ** 3),
     "density falls exponentially": Change(annealing=lambda done: (1.0 - 16.0**-done) / (1.0 - 1.0 / 16.0)),
-    UNCHANGED[1]: Change(seed=1),
+    "the preset, seed 1": Change(seed=1),
     # As many nonzeros as the preset has with embeddings at 1/4 and blocks at 1/16.
     "embeddings at 1/8, blocks at 0.146": Change(
         {"sparsity.embedding_density": 1 / 8, "sparsity.density": 0.0625 + 262144 / 393216 / 8}
@@ -73,7 +71,7 @@ CHANGES: Mapping[str, Change] = {
     "embeddings at 0.297, blocks at 1/32": Change(
         {"sparsity.embedding_density": 0.25 + 393216 / 262144 / 32, "sparsity.density": 1 / 32}
     ),
-    UNCHANGED[2]: Change(seed=2),
+    "the preset, seed 2": Change(seed=2),
 }
 
 
